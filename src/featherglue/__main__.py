@@ -1,0 +1,5 @@
+"""`python -m featherglue`."""
+
+from featherglue.cli import entry
+
+entry()

@@ -1,0 +1,250 @@
+"""The artifact: a folder with config.json, model.safetensors and a model card.
+
+config.json holds `format`, `version`, the SHA-256 of model.safetensors, and the blocks
+`architecture`, `processing`, `storage` and `provenance`. Reading is strict: what is unknown,
+newer, damaged or of another shape is an error that says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from featherglue.config import (
+    ArchitectureConfig,
+    LayerStorage,
+    ProcessingConfig,
+    Provenance,
+    StorageConfig,
+    from_dict,
+    to_dict,
+)
+from featherglue.errors import ArtifactError, ConfigError, OutputError
+from featherglue.layers import is_parameter, tensor_shapes, total_macs
+
+FORMAT, VERSION = "featherglue", 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Artifact:
+    """A model outside any framework.
+
+    Attributes:
+        arrays: every tensor by name, float32; see `layers.tensor_shapes`.
+        storage: how they are stored; filled in by `load` and `save`.
+        hash: SHA-256 of model.safetensors, "" before it was saved.
+        folder: where it was loaded from.
+    """
+
+    architecture: ArchitectureConfig
+    processing: ProcessingConfig
+    arrays: Arrays
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    provenance: Provenance = field(default_factory=Provenance)
+    hash: str = ""
+    folder: Path | None = None
+
+
+def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact.
+
+    Raises:
+        ArtifactError: missing, foreign, newer, damaged, or weights that do not fit the
+            architecture.
+    """
+    folder = Path(folder)
+    header = _read_config(folder)
+    try:
+        architecture = from_dict(ArchitectureConfig, header["architecture"], "architecture")
+        processing = from_dict(ProcessingConfig, header["processing"], "processing")
+        storage = from_dict(StorageConfig, header["storage"], "storage")
+        provenance = from_dict(Provenance, header["provenance"], "provenance")
+    except ConfigError as error:
+        raise ArtifactError(f"{folder / CONFIG}: {error}") from None
+    arrays = _read_weights(folder / WEIGHTS, header["hash"])
+    _check_shapes(arrays, architecture, folder / WEIGHTS)
+    return Artifact(
+        architecture=architecture,
+        processing=processing,
+        arrays=arrays,
+        storage=storage,
+        provenance=provenance,
+        hash=header["hash"],
+        folder=folder,
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        reason = "no config.json in it" if folder.is_dir() else "no such folder"
+        raise ArtifactError(f"{folder}: not a featherglue model ({reason})") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ArtifactError(f"{path}: not the configuration of a featherglue model")
+    version = header.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ArtifactError(
+            f"{path}: format version {version}; this featherglue reads up to {VERSION}: upgrade it"
+        )
+    known = {"format", "version", "hash", "architecture", "processing", "storage", "provenance"}
+    if set(header) != known:
+        odd = sorted(set(header) ^ known)
+        raise ArtifactError(f"{path}: unknown or missing key {odd[0]!r}")
+    return header
+
+
+def _read_weights(path: Path, expected: str) -> Arrays:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ArtifactError(f"{path}: damaged, or not the weights that config.json describes")
+    try:
+        stored = safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
+    return {
+        name: array.astype(np.float32) if array.dtype == np.float16 else array
+        for name, array in stored.items()
+    }
+
+
+def _check_shapes(arrays: Arrays, architecture: ArchitectureConfig, where: Path | str) -> None:
+    expected = tensor_shapes(architecture)
+    for name in sorted(set(expected) ^ set(arrays)):
+        state = "is missing" if name in expected else "does not belong to this architecture"
+        raise ArtifactError(f"{where}: the tensor {name} {state}")
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ArtifactError(
+                f"{where}: {name} has shape {arrays[name].shape}, the architecture says {shape}"
+            )
+        if not np.isfinite(arrays[name]).all():
+            raise ArtifactError(f"{where}: {name} holds values that are not finite")
+
+
+def save_artifact(
+    folder: str | os.PathLike[str],
+    artifact: Artifact,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> Artifact:
+    """Write an artifact, whole or not at all, replacing one that is there.
+
+    Args:
+        dtype: how weights are stored; float16 rounds them.
+
+    Returns:
+        the artifact as `load_artifact` will read it.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds something else.
+    """
+    folder = Path(folder)
+    _check_shapes(artifact.arrays, artifact.architecture, "this model")
+    stored = {
+        name: np.array(array, np.dtype(dtype), order="C") for name, array in artifact.arrays.items()
+    }
+    if not all(np.isfinite(array).all() for array in stored.values()):
+        raise OutputError("a weight is too large for float16; store float32")
+    weights = safetensors.numpy.save(stored)
+    tensors = {
+        name: LayerStorage(dtype=dtype, sparsity=float(np.mean(array == 0)))
+        for name, array in stored.items()
+    }
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "hash": hashlib.sha256(weights).hexdigest(),
+        "architecture": to_dict(artifact.architecture),
+        "processing": to_dict(artifact.processing),
+        "storage": to_dict(StorageConfig(tensors=tensors)),
+        "provenance": to_dict(artifact.provenance),
+    }
+    files = {
+        WEIGHTS: weights,
+        CONFIG: (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(),
+        CARD: _card(folder.name, artifact, len(weights)).encode(),
+    }
+    _replace_folder(folder, files)
+    return load_artifact(folder)
+
+
+def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    if folder.exists():
+        foreign = not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())
+        if foreign:
+            raise OutputError(f"{folder}: exists and is not a model; choose another name")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+            fresh = Path(place) / "new"
+            fresh.mkdir()
+            for name, data in files.items():
+                (fresh / name).write_bytes(data)
+            if folder.exists():
+                folder.rename(Path(place) / "old")
+            fresh.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+
+
+def _card(name: str, artifact: Artifact, size: int) -> str:
+    macs = total_macs(artifact.architecture)
+    count = parameters(artifact)
+    lines = [
+        f"# {name}",
+        "",
+        "A featherglue model: a SuperPoint extractor and a SuperGlue matcher."
+        if artifact.architecture.extractor and artifact.architecture.matcher
+        else "A featherglue model.",
+        "",
+        f"- parameters: {count:,}",
+        f"- MACs at 640×480, 512 keypoints: {macs['extractor'] / 1e9:.2f} G to extract, "
+        f"{macs['matcher'] / 1e9:.2f} G to match",
+        f"- {WEIGHTS}: {size:,} bytes",
+        f"- licence: {artifact.provenance.license or 'unknown'}",
+        f"- data: {artifact.provenance.data or 'unknown'}",
+    ]
+    for i, step in enumerate(artifact.provenance.recipe):
+        lines.append(f"- step {i + 1}: {json.dumps(step, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def parameters(artifact: Artifact) -> int:
+    """Number of learned parameters."""
+    return sum(array.size for name, array in artifact.arrays.items() if is_parameter(name))
+
+
+def nonzero(artifact: Artifact) -> int:
+    """Number of learned parameters that are not 0."""
+    return sum(
+        int(np.count_nonzero(array))
+        for name, array in artifact.arrays.items()
+        if is_parameter(name)
+    )
+
+
+def bytes_on_disk(artifact: Artifact) -> dict[str, int]:
+    """Bytes of each file of the artifact."""
+    if artifact.folder is None:
+        return {}
+    files = sorted(path for path in artifact.folder.iterdir() if path.is_file())
+    return {path.name: path.stat().st_size for path in files}

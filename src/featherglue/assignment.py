@@ -1,0 +1,120 @@
+"""From a score matrix to matches: optimal transport and mutual checks, in NumPy.
+
+The optimal matching layer of SuperGlue (Sarlin et al. 2020), in the exponential domain: an
+iteration is two matrix–vector products, with the potentials absorbed before they could overflow
+(Schmitzer 2019, Stabilized Sparse Scaling Algorithms for Entropy Regularized Transport Problems).
+
+Shape legend: N0, N1 keypoints of the two images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
+
+# Scaling factors beyond this are absorbed into the kernel; float32 reaches 3e38.
+_LARGE = 1e12
+
+
+def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float:
+    """Assignment probabilities with a dustbin on each side.
+
+    Args:
+        scores: (N0, N1), N0 and N1 at least 1. bin_score: score of leaving a keypoint unmatched.
+        iterations: of Sinkhorn, rows before columns.
+
+    Returns:
+        (N0+1, N1+1) float32: the published log assignment, exponentiated. Columns sum to 1 after
+        the last iteration, the dustbin's column to N0; rows do so when converged.
+    """
+    rows, columns = scores.shape
+    row_sums = np.ones(rows + 1, np.float32)
+    column_sums = np.ones(columns + 1, np.float32)
+    row_sums[-1], column_sums[-1] = columns, rows
+    couplings = np.full((rows + 1, columns + 1), bin_score, np.float32)
+    couplings[:rows, :columns] = scores
+    u, kernel = _absorb(couplings, np.zeros(columns + 1, np.float32))
+    v = np.zeros(columns + 1, np.float32)
+    a: Float = np.ones(rows + 1, np.float32)
+    b: Float = np.ones(columns + 1, np.float32)
+    for _ in range(iterations):
+        sums = kernel @ b
+        if sums.min() < 1 / _LARGE or b.max() > _LARGE:
+            v += _safe_log(b)
+            u, kernel = _absorb(couplings, v)
+            b[:] = 1
+            sums = kernel @ b
+        a = np.divide(row_sums, sums, dtype=np.float32)
+        sums = a @ kernel
+        if sums.min() < 1 / _LARGE or a.max() > _LARGE:
+            u += _safe_log(a)
+            v, kernel = _absorb_columns(couplings, u)
+            a[:] = 1
+            sums = a @ kernel
+        b = np.divide(column_sums, sums, dtype=np.float32)
+    return a[:, None] * kernel * b
+
+
+def _absorb(couplings: Float, v: Float) -> tuple[Float, Float]:
+    """The row potentials that make every row's largest entry 1, and exp(couplings + u + v)."""
+    shifted = couplings + v
+    u = -shifted.max(1)
+    return u, np.exp(shifted + u[:, None])
+
+
+def _absorb_columns(couplings: Float, u: Float) -> tuple[Float, Float]:
+    shifted = couplings + u[:, None]
+    v = -shifted.max(0)
+    return v, np.exp(shifted + v)
+
+
+def _safe_log(x: Float) -> Float:
+    return np.log(np.maximum(x, np.float32(1e-37)))
+
+
+def mutual_matches(assignment: Float, threshold: float) -> tuple[Index, Float]:
+    """Pairs of keypoints that are each other's best, above a probability.
+
+    Args:
+        assignment: (N0+1, N1+1) from `optimal_transport`.
+
+    Returns:
+        indices (M, 2) int64 into both sets, ascending in the first; scores (M,) in [0, 1].
+    """
+    return _mutual(assignment[:-1, :-1], threshold)
+
+
+def _mutual(values: Float, threshold: float) -> tuple[Index, Float]:
+    if values.size == 0:
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+    best0, best1 = values.argmax(1), values.argmax(0)
+    first = np.arange(len(best0))
+    scores = values[first, best0]
+    kept = np.flatnonzero((best1[best0] == first) & (scores > threshold))
+    return np.stack((kept, best0[kept]), 1), scores[kept]
+
+
+def nearest_neighbours(
+    descriptors0: Float, descriptors1: Float, ratio: float | None = None, cosine: float = -1.0
+) -> tuple[Index, Float]:
+    """Mutual nearest neighbours of L2-normalised descriptors.
+
+    Args:
+        descriptors0: (N0, D). descriptors1: (N1, D).
+        ratio: a match needs a distance below `ratio` times the second nearest's (Lowe 2004).
+        cosine: lowest cosine similarity of a match.
+
+    Returns:
+        indices (M, 2) int64, scores (M,): cosine similarities, clipped to [0, 1].
+    """
+    values = descriptors0 @ descriptors1.T
+    indices, scores = _mutual(values, cosine)
+    if ratio is not None and len(indices) and values.shape[1] > 1:
+        two = np.partition(values[indices[:, 0]], -2, axis=1)[:, -2]
+        distance, second = 2 - 2 * np.minimum(scores, 1), 2 - 2 * np.minimum(two, 1)
+        kept = distance < ratio**2 * second
+        indices, scores = indices[kept], scores[kept]
+    return indices, np.clip(scores, 0, 1)

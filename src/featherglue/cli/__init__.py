@@ -1,0 +1,72 @@
+"""The command line. Commands parse, call the library and print."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from featherglue.cli import import_weights, info, match
+from featherglue.cli.common import error_console, join_sizes
+from featherglue.errors import FeatherglueError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Learned local feature matching in real time on an ordinary CPU.",
+)
+app.command("match")(match.match)
+app.command("info")(info.info)
+app.command("import-weights")(import_weights.import_weights)
+app.command("export")(import_weights.export)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; errors become one line on standard error and an exit code.
+
+    Exit codes: 0 success, 1 failure, 2 misuse, 130 interrupted. FEATHERGLUE_DEBUG=1 shows
+    tracebacks.
+    """
+    arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="featherglue")
+        return code if isinstance(code, int) else 0
+    except typer.Exit as leave:
+        return leave.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        error_console.print("stopped")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error and give its exit code."""
+    if os.environ.get("FEATHERGLUE_DEBUG"):
+        error_console.print_exception()
+    if isinstance(error, FeatherglueError):
+        error_console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # misuse, from the parser
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            error_console.print(context.get_usage(), markup=False, highlight=False)
+        error_console.print(f"error: {error.format_message()}", markup=False, highlight=False)
+        return int(error.exit_code)
+    error_console.print(
+        f"internal error: {type(error).__name__}: {error}\n"
+        "This is a mistake in featherglue; FEATHERGLUE_DEBUG=1 shows where.",
+        markup=False,
+        highlight=False,
+    )
+    return 1
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Many pairs of images: matched one after the other, resumable, one bad image harming nobody."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from featherglue.draw import draw_matches
+from featherglue.errors import FeatherglueError, ImageError, OutputError
+from featherglue.files import write_image
+from featherglue.image import list_images, read_grey
+from featherglue.pairs import Pair
+from featherglue.session import Session
+from featherglue.types import Features, MatchResult
+
+_KEPT_FEATURES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOutcome:
+    """What became of one pair.
+
+    Attributes:
+        pair: as it was asked for. output: the npz file.
+        result: the matches; None where they were there already or the pair failed.
+        error: why it failed, or "".
+        picture: where the matches were drawn, or None.
+    """
+
+    pair: Pair
+    output: Path
+    result: MatchResult | None = None
+    error: str = ""
+    picture: Path | None = None
+
+
+def sequence_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
+    """Each image of a folder, in the order of names, with the next one.
+
+    Raises:
+        ImageError: no such folder, or fewer than two images in it.
+    """
+    names = [path.name for path in list_images(folder)]
+    if len(names) < 2:
+        raise ImageError(f"{folder}: one image only; two are needed for a pair")
+    return [
+        Pair(name0=first, name1=second, line=i + 1)
+        for i, (first, second) in enumerate(pairwise(names))
+    ]
+
+
+def output_name(pair: Pair) -> str:
+    """`{stem0}_{stem1}_matches.npz`; folders of the names become part of it, as `a-b`."""
+    stems = [
+        Path(name).with_suffix("").as_posix().strip("./").replace("/", "-")
+        for name in (pair.name0, pair.name1)
+    ]
+    return f"{stems[0]}_{stems[1]}_matches.npz"
+
+
+def match_pairs(
+    session: Session,
+    pairs: Iterable[Pair],
+    input_folder: str | os.PathLike[str],
+    output_folder: str | os.PathLike[str],
+    *,
+    pictures: bool = True,
+    overwrite: bool = False,
+) -> Iterator[PairOutcome]:
+    """Match pairs and write an npz (see `MatchResult.save`) and a picture for each.
+
+    A pair whose npz is there already is passed over, so an interrupted run goes on where it
+    stopped. A pair with an image that cannot be read is reported in its outcome; the others go on.
+
+    Raises:
+        OutputError: the output folder cannot be written.
+    """
+    source, target = Path(input_folder), Path(output_folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be made ({error.strerror})") from None
+    store = _FeatureStore(session, source)
+    for pair in pairs:
+        output = target / output_name(pair)
+        if output.is_file() and not overwrite:
+            yield PairOutcome(pair=pair, output=output)
+            continue
+        try:
+            features0 = store.get(pair.name0, pair.rotation0)
+            features1 = store.get(pair.name1, pair.rotation1)
+            result = session.match_features(features0, features1)
+        except OutputError:
+            raise
+        except FeatherglueError as error:
+            yield PairOutcome(pair=pair, output=output, error=str(error))
+            continue
+        picture = output.with_suffix(".png") if pictures else None
+        if picture is not None:
+            write_image(picture, draw_matches(result))
+        result.save(output)
+        yield PairOutcome(pair=pair, output=output, result=result, picture=picture)
+
+
+class _FeatureStore:
+    """The features of the images used last, so that one in many pairs is extracted once."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self._session, self._folder = session, folder
+        self._kept: OrderedDict[tuple[str, int], Features | ImageError] = OrderedDict()
+
+    def get(self, name: str, rotation: int) -> Features:
+        key = (name, rotation)
+        if key not in self._kept:
+            self._kept[key] = self._extract(name, rotation)
+            if len(self._kept) > _KEPT_FEATURES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        kept = self._kept[key]
+        if isinstance(kept, ImageError):
+            raise kept
+        return kept
+
+    def _extract(self, name: str, rotation: int) -> Features | ImageError:
+        try:
+            image = read_grey(self._folder / name)
+        except ImageError as error:
+            return error
+        return self._session.extract(np.ascontiguousarray(np.rot90(image, rotation)))

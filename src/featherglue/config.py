@@ -1,0 +1,277 @@
+"""Frozen configuration: what a model is (architecture), how it is used (processing), how it is
+stored (storage) and where it comes from (provenance).
+
+Every class turns into plain JSON values with `to_dict` and back with `from_dict`, which refuses
+unknown and missing keys: a configuration that we do not fully understand is never half-used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from featherglue.errors import ConfigError
+
+T = TypeVar("T")
+
+Sampling = Literal["published", "exact"]
+LayerKind = Literal["self", "cross"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperPointConfig:
+    """Widths of a SuperPoint network (DeTone et al. 2018); the defaults are the published ones.
+
+    Attributes:
+        channels: output channels of conv1a, conv1b, conv2a, conv2b, conv3a, conv3b, conv4a, conv4b.
+        detector_channels: output channels of convPa.
+        descriptor_channels: output channels of convDa.
+        descriptor_dim: D, output channels of convDb.
+        batch_norm: a batch normalisation behind every convolution but the two last ones.
+    """
+
+    channels: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 128)
+    detector_channels: int = 256
+    descriptor_channels: int = 256
+    descriptor_dim: int = 256
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        _require(len(self.channels) == 8, "channels: 8 widths are needed (conv1a … conv4b)")
+        widths = (
+            *self.channels,
+            self.detector_channels,
+            self.descriptor_channels,
+            self.descriptor_dim,
+        )
+        _require(all(width >= 1 for width in widths), "every SuperPoint width must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """One layer of the attentional graph neural network.
+
+    Attributes:
+        kind: "self" attends within an image, "cross" to the other image.
+        heads: number of attention heads; head_dim: width of each.
+        hidden: width of the hidden layer of the message MLP.
+    """
+
+    kind: LayerKind
+    heads: int = 4
+    head_dim: int = 64
+    hidden: int = 512
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("self", "cross"), "a layer's kind is 'self' or 'cross'")
+        _require(
+            min(self.heads, self.head_dim, self.hidden) >= 1,
+            "heads, head_dim and hidden must be at least 1",
+        )
+
+
+def _published_layers() -> tuple[AttentionConfig, ...]:
+    return (AttentionConfig(kind="self"), AttentionConfig(kind="cross")) * 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperGlueConfig:
+    """Sizes of a SuperGlue network (Sarlin et al. 2020); the defaults are the published ones.
+
+    Attributes:
+        descriptor_dim: D of the features that it matches; where it differs from `width` a
+            linear projection comes first.
+        width: feature width of the graph neural network.
+        keypoint_encoder: hidden widths of the MLP that encodes (x, y, score).
+        layers: the attention layers in order.
+        batch_norm: batch normalisation in the MLPs, as published.
+    """
+
+    descriptor_dim: int = 256
+    width: int = 256
+    keypoint_encoder: tuple[int, ...] = (32, 64, 128, 256)
+    layers: tuple[AttentionConfig, ...] = field(default_factory=_published_layers)
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        widths = (self.descriptor_dim, self.width, *self.keypoint_encoder)
+        _require(all(width >= 1 for width in widths), "every SuperGlue width must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureConfig:
+    """The pair: an extractor, a matcher, or both."""
+
+    extractor: SuperPointConfig | None = None
+    matcher: SuperGlueConfig | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.extractor is not None or self.matcher is not None,
+            "an architecture needs an extractor, a matcher, or both",
+        )
+        if self.extractor is not None and self.matcher is not None:
+            _require(
+                self.extractor.descriptor_dim == self.matcher.descriptor_dim,
+                f"the extractor gives {self.extractor.descriptor_dim}-d descriptors, "
+                f"the matcher expects {self.matcher.descriptor_dim}-d ones",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessingConfig:
+    """What happens around the networks. A session may override each field.
+
+    Attributes:
+        resize: () or (-1,) keeps the size; (m,) makes the longest side m; (w, h) exactly.
+        max_keypoints: keep the strongest; -1 keeps all.
+        keypoint_threshold: lowest score of a keypoint, in [0, 1].
+        nms_radius: pixels in which a keypoint suppresses weaker ones.
+        remove_borders: pixels along the border without keypoints.
+        subpixel: refine keypoints within their pixel from the score map.
+        descriptor_sampling: "published" repeats the published grid, which stretches by up to
+            half a pixel; "exact" samples where the keypoint is.
+        sinkhorn_iterations: of the optimal matching layer.
+        match_threshold: lowest assignment probability of a match, in [0, 1].
+        refine: align the matches to a fraction of a pixel on the images.
+    """
+
+    resize: tuple[int, ...] = ()
+    max_keypoints: int = 512
+    keypoint_threshold: float = 0.005
+    nms_radius: int = 4
+    remove_borders: int = 4
+    subpixel: bool = True
+    descriptor_sampling: Sampling = "exact"
+    sinkhorn_iterations: int = 20
+    match_threshold: float = 0.2
+    refine: bool = True
+
+    def __post_init__(self) -> None:
+        resize = self.resize
+        _require(
+            resize in ((), (-1,)) or (len(resize) in (1, 2) and all(side >= 8 for side in resize)),
+            f"resize is -1, one longest side, or width and height, at least 8 each: {resize}",
+        )
+        _require(
+            self.max_keypoints == -1 or self.max_keypoints >= 1,
+            f"max_keypoints is -1 (all) or at least 1, not {self.max_keypoints}",
+        )
+        for name in ("keypoint_threshold", "match_threshold"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}")
+        for name in ("nms_radius", "remove_borders"):
+            value = getattr(self, name)
+            _require(0 <= value <= 64, f"{name} must lie in [0, 64], not {value}")
+        _require(
+            1 <= self.sinkhorn_iterations <= 1000,
+            f"sinkhorn_iterations must lie in [1, 1000], not {self.sinkhorn_iterations}",
+        )
+        _require(
+            self.descriptor_sampling in ("published", "exact"),
+            f"descriptor_sampling is 'published' or 'exact', not {self.descriptor_sampling!r}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerStorage:
+    """How one tensor is stored: number format, and the share of exact zeros."""
+
+    dtype: Literal["float32", "float16", "int64"] = "float32"
+    sparsity: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageConfig:
+    """How the tensors of the artifact are stored, by tensor name."""
+
+    tensors: dict[str, LayerStorage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a model comes from. Not needed to load it.
+
+    Attributes:
+        recipe: the steps that made it, in order, each a plain mapping.
+        data: what it was trained on. parent: hash of the model it was made from, or "".
+    """
+
+    recipe: tuple[dict[str, Any], ...] = ()
+    data: str = ""
+    parent: str = ""
+    license: str = ""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    plain = _plain(config)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
+    """The configuration `cls` from plain JSON values.
+
+    Raises:
+        ConfigError: an unknown key, a missing key or a wrong type, named with its path.
+    """
+    where = where or cls.__name__
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: expected a table, found {type(data).__name__}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
+    values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, strictly: no strings for numbers, no truncation."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _typed(next(arg for arg in args if arg is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast("type[Any]", hint), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list, found {type(value).__name__}")
+        return tuple(_typed(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a table, found {type(value).__name__}")
+        return {str(k): _typed(args[1], item, f"{where}.{k}") for k, item in value.items()}
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}: {value!r}")
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or type(value) is hint:
+        return value
+    raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")

@@ -1,0 +1,1 @@
+"""Training data: photographs, warps and changes of light. Free of PyTorch."""

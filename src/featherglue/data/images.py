@@ -1,0 +1,79 @@
+"""A folder of photographs as training data."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.errors import ImageError, TrainingError
+from featherglue.image import list_images, read_grey
+
+Grey = NDArray[np.uint8]
+Points = NDArray[np.float32]
+
+
+class PhotoFolder:
+    """The photographs of a folder, kept in memory as their encoded files.
+
+    Broken files are counted, skipped and named in a warning.
+
+    Attributes:
+        names: the readable photographs' file names, sorted. broken: those that were skipped.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], smallest_side: int = 64) -> None:
+        self.names: list[str] = []
+        self.broken: list[str] = []
+        self._encoded: list[bytes] = []
+        for path in list_images(folder, recursive=True):
+            try:
+                usable = min(read_grey(path).shape) >= smallest_side
+            except ImageError:
+                usable = False
+            if usable:
+                self.names.append(path.relative_to(folder).as_posix())
+                self._encoded.append(Path(path).read_bytes())
+            else:
+                self.broken.append(path.name)
+        if self.broken:
+            shown = ", ".join(self.broken[:3])
+            warnings.warn(
+                f"{folder}: skipped {len(self.broken)} images that are broken or smaller than "
+                f"{smallest_side} px: {shown}{' …' if len(self.broken) > 3 else ''}",
+                stacklevel=2,
+            )
+        if not self.names:
+            raise TrainingError(f"{folder}: no usable image of at least {smallest_side} px")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Grey:
+        encoded = np.frombuffer(self._encoded[index], np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+        assert image is not None, self.names[index]
+        return np.asarray(image, np.uint8)
+
+
+def corners(image: Grey, most: int = 1000, spacing: float = 4.0) -> Points:
+    """Shi-Tomasi corners, strongest first, to a fraction of a pixel.
+
+    Args:
+        image: (H, W) uint8.
+
+    Returns:
+        (N, 2) float32 xy.
+    """
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.0)
+    found = cv2.goodFeaturesToTrack(smooth, most, 0.01, spacing, blockSize=3)
+    if found is None or len(found) == 0:  # None where there are none, whatever the stubs say
+        return np.zeros((0, 2), np.float32)
+    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 10, 0.03)
+    refined = cv2.cornerSubPix(smooth, found.copy(), (2, 2), (-1, -1), criteria)
+    moved = np.abs(refined - found).max(axis=(1, 2)) <= 2
+    return np.where(moved[:, None], refined[:, 0], found[:, 0]).astype(np.float32)

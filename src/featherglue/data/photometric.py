@@ -1,0 +1,133 @@
+"""Seeded changes of light and quality of a grey image, as cameras and weather make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.uint8]
+Float = NDArray[np.float32]
+Change = Callable[[np.random.Generator, Float, float], Float]
+
+
+def exposure(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Gain and offset."""
+    gain = np.exp(rng.uniform(-0.5, 0.5) * strength)
+    return np.asarray(image * np.float32(gain) + np.float32(rng.uniform(-25, 25) * strength))
+
+
+def contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Contrast about the mean."""
+    mean = image.mean()
+    factor = np.float32(np.exp(rng.uniform(-0.6, 0.4) * strength))
+    return np.asarray((image - mean) * factor + mean)
+
+
+def gamma(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Gamma curve, through a table: the image is rounded to 8 bits."""
+    exponent = np.exp(rng.uniform(-0.6, 0.6) * strength)
+    table = (255 * (np.arange(256) / 255) ** exponent).astype(np.float32)
+    return np.asarray(table[np.clip(image, 0, 255).astype(np.uint8)])
+
+
+def shadow(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """A soft-edged polygon that is darker or lighter."""
+    height, width = image.shape
+    mask = np.zeros((height // 4 + 1, width // 4 + 1), np.float32)
+    corners = rng.uniform(-0.3, 1.3, (rng.integers(3, 6), 2)) * mask.shape[::-1]
+    cv2.fillPoly(mask, [corners.astype(np.int32)], 1.0)
+    mask = cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.3, 6)))
+    mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+    change = np.float32(rng.uniform(-0.6, 0.35) * min(strength, 1.4))
+    return np.asarray(image * (1 + mask * change), np.float32)
+
+
+def vignette(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Darkening away from a random centre."""
+    height, width = image.shape
+    cx, cy = rng.uniform(0.25, 0.75, 2) * (width, height)
+    x = ((np.arange(width, dtype=np.float32) - cx) / width) ** 2
+    y = ((np.arange(height, dtype=np.float32) - cy) / height) ** 2
+    fall = np.float32(rng.uniform(0, 0.9) * min(strength, 1.4))
+    light = np.maximum(0.15, 1 - fall * (y[:, None] + x[None, :]))
+    return np.asarray(image * light, np.float32)
+
+
+def defocus(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Gaussian blur."""
+    sigma = float(rng.uniform(0.3, 1.5) * strength)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
+
+
+def motion(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Blur along a random direction."""
+    length = max(3, int(rng.uniform(3, 9) * strength))
+    kernel = np.zeros((length, length), np.float32)
+    middle = (length - 1) / 2
+    angle = rng.uniform(0, np.pi)
+    dx, dy = middle * np.cos(angle), middle * np.sin(angle)
+    start = (round(middle - dx), round(middle - dy))
+    cv2.line(kernel, start, (round(middle + dx), round(middle + dy)), 1.0, 1, cv2.LINE_AA)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.float32)
+
+
+def noise(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Gaussian noise."""
+    sigma = np.float32(rng.uniform(1, 10) * strength)
+    return image + sigma * rng.standard_normal(image.shape, np.float32)
+
+
+def resolution(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Shrink and grow again."""
+    height, width = image.shape
+    factor = 1 / rng.uniform(1.0, 1 + strength)
+    small = (max(8, int(width * factor)), max(8, int(height * factor)))
+    image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def jpeg(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """JPEG artefacts."""
+    quality = int(np.clip(95 - rng.uniform(0, 55) * strength, 10, 95))
+    clipped = np.clip(image, 0, 255).astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", clipped, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.float32)
+
+
+# In the order in which light, lens, sensor and file change a picture; each with its probability.
+CHANGES: tuple[tuple[Change, float], ...] = (
+    (shadow, 0.3),
+    (vignette, 0.2),
+    (defocus, 0.25),
+    (motion, 0.15),
+    (resolution, 0.15),
+    (exposure, 0.6),
+    (contrast, 0.5),
+    (gamma, 0.5),
+    (noise, 0.5),
+    (jpeg, 0.3),
+)
+
+
+def change_light(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:
+    """Change exposure, contrast, gamma, shadows, vignette, blur, resolution, noise and JPEG.
+
+    Args:
+        rng: source of every random number.
+        image: (H, W) uint8.
+        strength: 0 returns the image unchanged; 1 is what hand-held cameras do; 2 is hard.
+
+    Returns:
+        (H, W) uint8.
+    """
+    if strength <= 0:
+        return image
+    changed = image.astype(np.float32)
+    for change, probability in CHANGES:
+        if rng.random() < probability:
+            changed = change(rng, changed, strength)
+    rounded: Grey = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
+    return rounded

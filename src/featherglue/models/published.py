@@ -1,0 +1,214 @@
+"""Published checkpoints as models: Magic Leap's .pth layout and the Hugging Face layout.
+
+Nobody's weights are shipped or downloaded here; this reads files that the user has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from featherglue.config import (
+    ArchitectureConfig,
+    AttentionConfig,
+    ProcessingConfig,
+    Provenance,
+    SuperGlueConfig,
+    SuperPointConfig,
+)
+from featherglue.errors import ArtifactError, UsageError
+from featherglue.models.pair import Model
+
+State = dict[str, Tensor]
+
+# Hugging Face's names -> ours, applied in order to the whole name.
+_HF_SUPERPOINT = (
+    (r"^encoder\.conv_blocks\.(\d)\.conv_([ab])", lambda m: f"conv{int(m[1]) + 1}{m[2]}"),
+    (r"^keypoint_decoder\.conv_score_([ab])", r"convP\1"),
+    (r"^descriptor_decoder\.conv_descriptor_([ab])", r"convD\1"),
+)
+_HF_SUPERGLUE = (
+    (r"^gnn\.layers\.(\d+)\.attention\.self\.query", r"gnn.layers.\1.attn.proj.0"),
+    (r"^gnn\.layers\.(\d+)\.attention\.self\.key", r"gnn.layers.\1.attn.proj.1"),
+    (r"^gnn\.layers\.(\d+)\.attention\.self\.value", r"gnn.layers.\1.attn.proj.2"),
+    (r"^gnn\.layers\.(\d+)\.attention\.output\.dense", r"gnn.layers.\1.attn.merge"),
+    (r"^final_projection\.final_proj", "final_proj"),
+    (
+        r"^(keypoint_encoder\.encoder|gnn\.layers\.\d+\.mlp)\.(\d+)\.(linear\.|batch_norm\.)?(.*)$",
+        lambda m: f"{m[1]}.{3 * int(m[2]) + (m[3] == 'batch_norm.')}.{m[4]}",
+    ),
+    (r"^keypoint_encoder\.", "kenc."),
+)
+_HEADS = 4  # not to be read off the tensors
+_PUBLISHED_PROCESSING = ProcessingConfig(
+    max_keypoints=1024, subpixel=False, descriptor_sampling="published", sinkhorn_iterations=100
+)
+
+
+def load_published(
+    superpoint: str | os.PathLike[str] | None, superglue: str | os.PathLike[str] | None
+) -> Model:
+    """The model in published checkpoint files; widths and layers are read off the tensors.
+
+    Args:
+        superpoint: superpoint_v1.pth, or model.safetensors of a SuperPoint in transformers.
+        superglue: superglue_outdoor.pth or _indoor.pth, or model.safetensors of a SuperGlue in
+            transformers (a SuperPoint inside it is used where `superpoint` is None).
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or not such a checkpoint.
+        UsageError: neither file is given.
+    """
+    if superpoint is None and superglue is None:
+        raise UsageError("give a SuperPoint checkpoint, a SuperGlue checkpoint, or both")
+    point = _superpoint_state(read_state(superpoint), superpoint) if superpoint else None
+    glue = None
+    if superglue is not None:
+        state = read_state(superglue)
+        inner = _inner(state, "keypoint_detector.")
+        if point is None and inner:
+            point = _superpoint_state(inner, superglue)
+        glue = _superglue_state(state, superglue)
+    architecture = ArchitectureConfig(
+        extractor=_superpoint_config(point) if point else None,
+        matcher=_superglue_config(glue) if glue else None,
+    )
+    built = Model.build(architecture)
+    for network, tensors, source in (
+        (built.extractor, point, superpoint or superglue),
+        (built.matcher, glue, superglue),
+    ):
+        if network is not None and tensors is not None:
+            counters = {k: v for k, v in network.state_dict().items() if "num_batches" in k}
+            try:
+                network.load_state_dict(counters | tensors)
+            except RuntimeError as error:
+                first = str(error).splitlines()[1].strip()
+                raise ArtifactError(f"{source}: not a published checkpoint: {first}") from None
+            network.eval()
+    files = [Path(path).name for path in (superpoint, superglue) if path]
+    return Model(
+        extractor=built.extractor,
+        matcher=built.matcher,
+        processing=_PUBLISHED_PROCESSING,
+        provenance=Provenance(
+            recipe=({"step": "import-weights", "files": files},),
+            license="that of the imported weights",
+        ),
+    )
+
+
+def read_state(path: str | os.PathLike[str]) -> State:
+    """The tensors of a .pth file (weights only, nothing is executed) or a .safetensors file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        safetensors.SafetensorError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        OSError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ArtifactError(f"{path}: not a checkpoint, or damaged ({error})") from None
+    except Exception as error:  # the unpickler's own type, when it meets more than tensors
+        raise ArtifactError(f"{path}: holds more than tensors, not read ({error})") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ArtifactError(f"{path}: holds no plain state of tensors")
+    return state
+
+
+def _inner(state: State, prefix: str) -> State:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _rename(state: State, rules: tuple[tuple[str, object], ...]) -> State:
+    renamed: State = {}
+    for name, tensor in state.items():
+        new = name
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)  # type: ignore[call-overload]
+        renamed[new] = tensor.float()
+    return renamed
+
+
+def _superpoint_state(state: State, source: object) -> State:
+    renamed = _rename(state, _HF_SUPERPOINT)
+    if "conv1a.weight" not in renamed or "convDb.weight" not in renamed:
+        raise ArtifactError(f"{source}: not a SuperPoint checkpoint (no conv1a in it)")
+    return renamed
+
+
+def _superglue_state(state: State, source: object) -> State:
+    own = {k: v for k, v in state.items() if not k.startswith("keypoint_detector.")}
+    hugging_face = any(name.startswith("keypoint_encoder.") for name in own)
+    renamed = _rename(own, _HF_SUPERGLUE if hugging_face else ())
+    if "bin_score" not in renamed or "final_proj.weight" not in renamed:
+        raise ArtifactError(f"{source}: not a SuperGlue checkpoint (no final_proj in it)")
+    kept = {k: v for k, v in renamed.items() if not k.endswith("num_batches_tracked")}
+    if hugging_face:
+        kept = {name: _interleave_heads(name, tensor) for name, tensor in kept.items()}
+    return {k: v.squeeze(-1) if v.ndim == 3 else v for k, v in kept.items()}
+
+
+def _interleave_heads(name: str, tensor: Tensor) -> Tensor:
+    """Hugging Face keeps each head's channels together; the published order interleaves them."""
+    if ".attn.proj." in name:
+        return tensor.view(_HEADS, -1, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
+    if name.endswith(".attn.merge.weight"):
+        return tensor.view(len(tensor), _HEADS, -1).transpose(1, 2).reshape(tensor.shape)
+    return tensor
+
+
+def _superpoint_config(state: State) -> SuperPointConfig:
+    def width(name: str) -> int:
+        return int(state[f"conv{name}.weight"].shape[0])
+
+    return SuperPointConfig(
+        channels=tuple(width(name) for name in ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")),
+        detector_channels=width("Pa"),
+        descriptor_channels=width("Da"),
+        descriptor_dim=width("Db"),
+    )
+
+
+def _superglue_config(state: State) -> SuperGlueConfig:
+    """Sizes from the tensors; four heads and layers self, cross, self, … are the published ones."""
+    width = int(state["final_proj.weight"].shape[0])
+    encoder = sorted(
+        (int(match[1]), int(tensor.shape[0]))
+        for name, tensor in state.items()
+        if (match := re.match(r"kenc\.encoder\.(\d+)\.weight$", name)) and tensor.ndim == 2
+    )
+    depth = 1 + max(
+        int(match[1]) for name in state if (match := re.match(r"gnn\.layers\.(\d+)\.", name))
+    )
+    layers = tuple(
+        AttentionConfig(
+            kind="cross" if i % 2 else "self",
+            heads=_HEADS,
+            head_dim=int(state[f"gnn.layers.{i}.attn.proj.0.weight"].shape[0]) // _HEADS,
+            hidden=int(state[f"gnn.layers.{i}.mlp.0.weight"].shape[0]),
+        )
+        for i in range(depth)
+    )
+    return SuperGlueConfig(
+        descriptor_dim=width,
+        width=width,
+        keypoint_encoder=tuple(channels for _, channels in encoder[:-1]),
+        layers=layers,
+        batch_norm=any(name.endswith("running_mean") for name in state),
+    )

@@ -1,0 +1,91 @@
+"""SuperPoint (DeTone, Malisiewicz, Rabinovich: Self-Supervised Interest Point Detection and
+Description, CVPR Workshops 2018), with any widths.
+
+Shape legend: B images, H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, D descriptor width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from featherglue.config import SuperPointConfig
+
+CELL = 8
+ENCODER = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
+
+
+class SuperPoint(nn.Module):
+    """Detector and descriptor network.
+
+    The layers carry the published names (conv1a … conv4b, convPa, convPb, convDa, convDb); with
+    `config.batch_norm` each of them but convPb and convDb is followed by bn1a … bnDa.
+    """
+
+    def __init__(self, config: SuperPointConfig) -> None:
+        super().__init__()
+        self.config = config
+        previous = 1
+        for name, width in zip(ENCODER, config.channels, strict=True):
+            self._add(name, previous, width, 3, config.batch_norm)
+            previous = width
+        self._add("Pa", previous, config.detector_channels, 3, config.batch_norm)
+        self._add("Pb", config.detector_channels, CELL * CELL + 1, 1, False)
+        self._add("Da", previous, config.descriptor_channels, 3, config.batch_norm)
+        self._add("Db", config.descriptor_channels, config.descriptor_dim, 1, False)
+
+    def _add(self, name: str, inputs: int, outputs: int, kernel: int, batch_norm: bool) -> None:
+        self.add_module(f"conv{name}", nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+        if batch_norm:
+            self.add_module(f"bn{name}", nn.BatchNorm2d(outputs))
+
+    def _block(self, name: str, x: Tensor) -> Tensor:
+        """Convolution, ReLU, batch normalisation where there is one (after the convolution)."""
+        x = self.get_submodule(f"conv{name}")(x)
+        if self.config.batch_norm:
+            x = self.get_submodule(f"bn{name}")(x)
+        return F.relu(x)
+
+    def forward_raw(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Cell logits and unnormalised descriptors, for training.
+
+        Args:
+            image: (B, 1, H, W) grey in [0, 1]; H and W multiples of 8.
+
+        Returns:
+            logits (B, 65, Hc, Wc), the last channel "no keypoint"; descriptors (B, D, Hc, Wc).
+        """
+        x = image
+        for name in ENCODER:
+            x = self._block(name, x)
+            if name in ("1b", "2b", "3b"):
+                x = F.max_pool2d(x, 2)
+        logits = self.get_submodule("convPb")(self._block("Pa", x))
+        descriptors = self.get_submodule("convDb")(self._block("Da", x))
+        return logits, descriptors
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Score map and descriptors.
+
+        Args:
+            image: (B, 1, H, W) grey in [0, 1]; H and W multiples of 8.
+
+        Returns:
+            scores (B, H, W) in [0, 1], before non-maximum suppression; descriptors
+            (B, D, Hc, Wc), L2-normalised over D.
+        """
+        logits, descriptors = self.forward_raw(image)
+        return score_map(logits), F.normalize(descriptors, dim=1)
+
+
+def score_map(logits: Tensor) -> Tensor:
+    """Softmax over the 65 channels, dustbin dropped, cells unfolded.
+
+    Args:
+        logits: (B, 65, Hc, Wc); channel 8·y + x is pixel (x, y) of the cell.
+
+    Returns:
+        (B, H, W) probabilities.
+    """
+    probabilities = logits.softmax(1)[:, :-1]
+    return F.pixel_shuffle(probabilities, CELL).squeeze(1)

@@ -1,0 +1,82 @@
+"""A small builder of ONNX graphs from named arrays. Needs the `onnx` package, not PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET, IR_VERSION = 17, 8
+
+
+class Graph:
+    """Nodes in the order in which they are added; every call returns the name of its output."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """Declare an input; strings are dynamic sizes."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
+        """Declare a float output."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Add a node with one output."""
+        return self.split(kind, *inputs, outputs=1, name=name, **attributes)[0]
+
+    def split(
+        self, kind: str, *inputs: str, outputs: int, name: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node with several outputs."""
+        name = name or f"{kind}_{len(self._nodes)}"
+        results = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), results, name=name, **attributes))
+        return results
+
+    def constant(self, name: str, array: NDArray[Any] | Sequence[int] | float) -> str:
+        """A constant; Python integers become int64, floats float32.
+
+        Floats that are all exact in float16 are stored so, and cast when the model is loaded.
+        """
+        values = np.asarray(array)
+        if values.dtype == np.float64:
+            values = values.astype(np.float32)
+        if name in self._constants:
+            return name
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.dtype == np.float32 and values.size > 64 and (half == values).all():
+            self._constants[name] = numpy_helper.from_array(half, f"{name}.half")
+            cast = helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT)
+            self._nodes.append(cast)
+        else:
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def build(self, metadata: Mapping[str, str]) -> bytes:
+        """The checked model, serialised."""
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, list(self._constants.values())
+        )
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="featherglue"
+        )
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        serialized = model.SerializeToString(deterministic=True)
+        assert isinstance(serialized, bytes)
+        return serialized

@@ -1,0 +1,352 @@
+"""A session: a model loaded and running. Images → Features → Matches."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.artifact import CONFIG, Artifact, load_artifact
+from featherglue.assignment import mutual_matches, nearest_neighbours, optimal_transport
+from featherglue.classical import extract_classical
+from featherglue.config import ProcessingConfig
+from featherglue.decode import decode_features, pad_to_cells
+from featherglue.errors import ArtifactError, UsageError
+from featherglue.image import Grey, Image, load_grey, map_points, resize_grey, target_size
+from featherglue.refine import refine_matches
+from featherglue.runtime.base import Runtime, RuntimeName, open_runtime
+from featherglue.types import Features, Matches, MatchResult
+
+Float = NDArray[np.float32]
+FeaturesKind = Literal["superpoint", "sift", "orb"]
+MatcherKind = Literal["superglue", "nn"]
+FEATURES, MATCHERS = ("superpoint", "sift", "orb"), ("superglue", "nn")
+# Lowe's ratio test; the learned features and ORB do better with mutual nearest neighbours alone.
+RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
+
+
+class Stopwatch:
+    """Milliseconds by stage, summed over calls."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        spent = (time.perf_counter() - start) * 1e3
+        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent
+
+
+class Extractor(Protocol):
+    """Grey image (H, W) uint8 → keypoints (N, 2), scores (N,), descriptors (N, D)."""
+
+    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]: ...
+
+
+class Matcher(Protocol):
+    """Two sets of features → indices (M, 2) int64 and scores (M,)."""
+
+    def __call__(
+        self, features0: Features, features1: Features, watch: Stopwatch
+    ) -> tuple[NDArray[np.int64], Float]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkExtractor:
+    """SuperPoint in a runtime."""
+
+    runtime: Runtime
+    processing: ProcessingConfig
+
+    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
+        with watch.stage("extractor"):
+            scores, descriptors = self.runtime.extract(pad_to_cells(image))
+        with watch.stage("decode"):
+            size = (image.shape[1], image.shape[0])
+            return decode_features(scores, descriptors, size, self.processing)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassicalExtractor:
+    """SIFT or ORB."""
+
+    kind: Literal["sift", "orb"]
+    max_keypoints: int
+
+    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
+        with watch.stage("extractor"):
+            return extract_classical(self.kind, image, self.max_keypoints)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkMatcher:
+    """SuperGlue in a runtime, with the optimal matching layer."""
+
+    runtime: Runtime
+    processing: ProcessingConfig
+    bin_score: float
+
+    def __call__(
+        self, features0: Features, features1: Features, watch: Stopwatch
+    ) -> tuple[NDArray[np.int64], Float]:
+        with watch.stage("matcher"):
+            scores = self.runtime.match(
+                matcher_keypoints(features0),
+                features0.descriptors,
+                matcher_keypoints(features1),
+                features1.descriptors,
+            )
+        with watch.stage("assignment"):
+            iterations = self.processing.sinkhorn_iterations
+            assignment = optimal_transport(scores, self.bin_score, iterations)
+            return mutual_matches(assignment, self.processing.match_threshold)
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestNeighbourMatcher:
+    """Mutual nearest neighbours, with Lowe's ratio if any."""
+
+    ratio: float | None
+
+    def __call__(
+        self, features0: Features, features1: Features, watch: Stopwatch
+    ) -> tuple[NDArray[np.int64], Float]:
+        with watch.stage("matcher"):
+            return nearest_neighbours(features0.descriptors, features1.descriptors, self.ratio)
+
+
+def matcher_keypoints(features: Features) -> Float:
+    """(N, 3): x and y normalised as SuperGlue has it, and the score."""
+    size = np.asarray(features.image_size, np.float32)
+    normalized = (features.keypoints - size / 2) / (0.7 * size.max())
+    return np.concatenate((normalized, features.scores[:, None]), 1, dtype=np.float32)
+
+
+class Session:
+    """Extracts and matches. Made by `load`; safe to share between threads for reading.
+
+    Attributes:
+        artifact: what was loaded; None where only classical methods run.
+        processing: what applies, with the session's overrides.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        matcher: Matcher,
+        processing: ProcessingConfig,
+        artifact: Artifact | None = None,
+    ) -> None:
+        self._extractor, self._matcher = extractor, matcher
+        self.processing, self.artifact = processing, artifact
+
+    def extract(self, image: Image) -> Features:
+        """Features of one image.
+
+        Args:
+            image: a path, or an array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8, uint16 or
+                float in [0, 1].
+
+        Returns:
+            features in the coordinates of the given image, strongest first; none for a blank one.
+
+        Raises:
+            ImageError: the image cannot be read or used.
+        """
+        return self._extract(image, Stopwatch())
+
+    def match(self, features0: Features, features1: Features) -> Matches:
+        """Matches of two sets of features, refined where both keep their image and it helps.
+
+        Raises:
+            UsageError: descriptors of different widths.
+        """
+        return self._match(features0, features1, Stopwatch())
+
+    def __call__(self, image0: Image, image1: Image) -> MatchResult:
+        """Extract both images and match them. See `extract` and `match`."""
+        watch = Stopwatch()
+        features0, features1 = self._extract(image0, watch), self._extract(image1, watch)
+        return MatchResult(
+            features0=features0,
+            features1=features1,
+            matches=self._match(features0, features1, watch),
+            milliseconds=watch.milliseconds,
+        )
+
+    def match_features(self, features0: Features, features1: Features) -> MatchResult:
+        """As `match`, with the features and the time by stage in the result."""
+        watch = Stopwatch()
+        matches = self._match(features0, features1, watch)
+        return MatchResult(
+            features0=features0,
+            features1=features1,
+            matches=matches,
+            milliseconds=watch.milliseconds,
+        )
+
+    def _extract(self, image: Image, watch: Stopwatch) -> Features:
+        with watch.stage("read"):
+            grey = load_grey(image)
+        size = (grey.shape[1], grey.shape[0])
+        with watch.stage("resize"):
+            small = resize_grey(grey, target_size(size, self.processing.resize))
+        keypoints, scores, descriptors = self._extractor(small, watch)
+        return Features(
+            keypoints=map_points(keypoints, (small.shape[1], small.shape[0]), size),
+            scores=scores,
+            descriptors=descriptors,
+            image_size=size,
+            image=grey,
+        )
+
+    def _match(self, features0: Features, features1: Features, watch: Stopwatch) -> Matches:
+        width0, width1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
+        if width0 != width1:
+            raise UsageError(f"descriptors differ in width: {width0} and {width1}")
+        if len(features0) and len(features1):
+            indices, scores = self._matcher(features0, features1, watch)
+        else:
+            indices, scores = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+        points0 = features0.keypoints[indices[:, 0]]
+        points1 = features1.keypoints[indices[:, 1]]
+        refined = np.zeros(len(indices), np.bool_)
+        images = features0.image, features1.image
+        if self.processing.refine and images[0] is not None and images[1] is not None:
+            with watch.stage("refine"):
+                points1, refined = refine_matches(images[0], images[1], points0, points1)
+        return Matches(
+            indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
+        )
+
+
+def load(
+    model: str | os.PathLike[str] = "fast",
+    *,
+    runtime: RuntimeName = "auto",
+    threads: int | None = None,
+    features: FeaturesKind = "superpoint",
+    matcher: MatcherKind = "superglue",
+    resize: Sequence[int] | None = None,
+    max_keypoints: int | None = None,
+    keypoint_threshold: float | None = None,
+    nms_radius: int | None = None,
+    subpixel: bool | None = None,
+    sinkhorn_iterations: int | None = None,
+    match_threshold: float | None = None,
+    refine: bool | None = None,
+) -> Session:
+    """Load a model and make it ready.
+
+    Args:
+        model: a shipped name ("fast") or a folder.
+        runtime: "auto", "onnxruntime" or "torch".
+        threads: that networks may use; None lets the runtime choose.
+        features: "superpoint", or "sift" and "orb" of OpenCV.
+        matcher: "superglue", or "nn" for mutual nearest neighbours.
+        resize … refine: override the model's own; see `config.ProcessingConfig`.
+
+    Raises:
+        ArtifactError: no such model, or a damaged one.
+        UsageError: an unknown name or a value out of range; features that the matcher was not
+            made for.
+        RuntimeUnavailableError: the runtime is missing or cannot run this model.
+    """
+    if features not in FEATURES:
+        raise UsageError(f"no features {features!r}; there are {', '.join(FEATURES)}")
+    if matcher not in MATCHERS:
+        raise UsageError(f"no matcher {matcher!r}; there are {', '.join(MATCHERS)}")
+    needs_model = features == "superpoint" or matcher == "superglue"
+    artifact = load_artifact(find_model(model)) if needs_model else None
+    overrides = {
+        "resize": None if resize is None else tuple(resize),
+        "max_keypoints": max_keypoints,
+        "keypoint_threshold": keypoint_threshold,
+        "nms_radius": nms_radius,
+        "subpixel": subpixel,
+        "sinkhorn_iterations": sinkhorn_iterations,
+        "match_threshold": match_threshold,
+        "refine": refine,
+    }
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    processing = artifact.processing if artifact else ProcessingConfig()
+    processing = dataclasses.replace(processing, **chosen)  # type: ignore[arg-type]
+    _check_fit(artifact, features, matcher)
+    running = open_runtime(artifact, runtime, threads) if artifact else None
+    return Session(
+        _make_extractor(features, running, processing),
+        _make_matcher(matcher, features, running, processing, artifact),
+        processing,
+        artifact,
+    )
+
+
+def _make_extractor(
+    kind: FeaturesKind, running: Runtime | None, processing: ProcessingConfig
+) -> Extractor:
+    if kind == "superpoint":
+        assert running is not None
+        return NetworkExtractor(running, processing)
+    return ClassicalExtractor(kind, processing.max_keypoints)
+
+
+def _make_matcher(
+    kind: MatcherKind,
+    features: FeaturesKind,
+    running: Runtime | None,
+    processing: ProcessingConfig,
+    artifact: Artifact | None,
+) -> Matcher:
+    if kind == "nn":
+        return NearestNeighbourMatcher(RATIOS[features])
+    assert running is not None and artifact is not None
+    return NetworkMatcher(running, processing, float(artifact.arrays["matcher.bin_score"]))
+
+
+def _check_fit(artifact: Artifact | None, features: FeaturesKind, matcher: MatcherKind) -> None:
+    if artifact is None:
+        return
+    architecture = artifact.architecture
+    if features == "superpoint" and architecture.extractor is None:
+        raise UsageError(f"{artifact.folder}: this model has no extractor; use --features sift")
+    if matcher == "superglue":
+        if architecture.matcher is None:
+            raise UsageError(f"{artifact.folder}: this model has no matcher; use --matcher nn")
+        width = {"sift": 128, "orb": 256}.get(features)
+        if width is not None and width != architecture.matcher.descriptor_dim:
+            raise UsageError(
+                f"this model's SuperGlue takes {architecture.matcher.descriptor_dim}-d "
+                f"descriptors, {features} gives {width}-d ones; use --matcher nn"
+            )
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with featherglue."""
+    root = Path(str(resources.files("featherglue"))) / "weights"
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder of a shipped model's name, or the folder itself.
+
+    Raises:
+        ArtifactError: neither; the message lists the shipped names.
+    """
+    names = shipped_models()
+    if isinstance(model, str) and model in names:
+        return Path(str(resources.files("featherglue"))) / "weights" / model
+    if Path(model).is_dir():
+        return Path(model)
+    raise ArtifactError(
+        f"no model {str(model)!r}: not a folder, nor shipped ({', '.join(names) or 'none is'})"
+    )
