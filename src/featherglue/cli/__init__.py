@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from featherglue.cli import import_weights, info, match
+from featherglue.cli import import_weights, info, match, train
 from featherglue.cli.common import error_console, join_sizes
 from featherglue.errors import FeatherglueError
 
@@ -21,6 +21,7 @@ app.command("match")(match.match)
 app.command("info")(info.info)
 app.command("import-weights")(import_weights.import_weights)
 app.command("export")(import_weights.export)
+app.command("train")(train.train)
 
 
 def main(arguments: list[str] | None = None) -> int:

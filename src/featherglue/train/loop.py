@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from featherglue.errors import TrainingError
 
 Batch = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
 
 
@@ -63,7 +64,7 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 
 
 def train(
-    network: nn.Module,
+    network: Network,
     loss_function: LossFunction,
     samples: Samples,
     config: LoopConfig,
@@ -71,7 +72,7 @@ def train(
     *,
     minutes: float = math.inf,
     report: Callable[[int, dict[str, float]], None] = lambda step, row: None,
-) -> nn.Module:
+) -> Network:
     """Train `network` in place and return its averaged (EMA) copy.
 
     State is kept in `folder/last.pt`, written whole or not at all; a run that finds one goes on

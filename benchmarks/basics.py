@@ -1,0 +1,94 @@
+"""Import time, cold start, stages of a match and sizes on this machine, as medians.
+
+    python benchmarks/basics.py first.jpg second.jpg [--repetitions 9] [--threads 2]
+
+Every figure is a median over fresh processes (import, cold start) or over repetitions after a
+warm-up (stages).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+
+import featherglue as fg
+from featherglue.refine import refine_matches
+from featherglue.session import find_model
+
+
+def seconds(command: list[str], repetitions: int) -> float:
+    """Median wall-clock seconds of a command in a fresh process."""
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> dict[str, float]:
+    """Median milliseconds of each stage, of the whole, and of refining 300 matches."""
+    session = fg.load("fast", threads=threads)
+    images = [
+        cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (640, 480))
+        for path in (first, second)
+    ]
+    results = [session(*images) for _ in range(repetitions + 3)][3:]
+    medians = {
+        stage: statistics.median(result.milliseconds[stage] for result in results)
+        for stage in results[0].milliseconds
+    }
+    medians["total"] = statistics.median(sum(r.milliseconds.values()) for r in results)
+    matches = results[0].matches
+    count = min(300, len(matches))
+    times = []
+    for _ in range(repetitions * 5):
+        start = time.perf_counter()
+        refine_matches(*images, matches.points0[:count], matches.points1[:count])
+        times.append((time.perf_counter() - start) * 1e3)
+    medians[f"refine {count} matches"] = statistics.median(times)
+    return medians
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    python = [sys.executable, "-c"]
+    bare = seconds([*python, "pass"], options.repetitions)
+    imported = seconds([*python, "import featherglue"], options.repetitions)
+    with tempfile.TemporaryDirectory() as folder:
+        picture = str(Path(folder) / "matches.png")
+        command = [sys.executable, "-m", "featherglue", "match", str(options.first)]
+        command += [str(options.second), "-o", picture, "--threads", str(options.threads)]
+        cold = seconds(command, options.repetitions)
+    files = [path for path in find_model("fast").iterdir() if path.is_file()]
+    stages = stage_times(options.first, options.second, options.threads, options.repetitions)
+    report = {
+        "machine": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "threads": options.threads,
+        "repetitions": options.repetitions,
+        "import_seconds": round(imported - bare, 3),
+        "cold_start_match_seconds": round(cold, 3),
+        "fast_bytes": sum(path.stat().st_size for path in files),
+        "milliseconds": {name: round(value, 2) for name, value in stages.items()},
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
