@@ -106,9 +106,10 @@ class NetworkMatcher:
                 matcher_keypoints(features1),
                 features1.descriptors,
             )
-        with watch.stage("assignment"):
+        with watch.stage("sinkhorn"):
             iterations = self.processing.sinkhorn_iterations
             assignment = optimal_transport(scores, self.bin_score, iterations)
+        with watch.stage("filter"):
             return mutual_matches(assignment, self.processing.match_threshold)
 
 
@@ -177,6 +178,17 @@ class Session:
         """Extract both images and match them. See `extract` and `match`."""
         watch = Stopwatch()
         features0, features1 = self._extract(image0, watch), self._extract(image1, watch)
+        return MatchResult(
+            features0=features0,
+            features1=features1,
+            matches=self._match(features0, features1, watch),
+            milliseconds=watch.milliseconds,
+        )
+
+    def step(self, features0: Features, image1: Image) -> MatchResult:
+        """Extract the next image and match it with features that were kept: a frame of a video."""
+        watch = Stopwatch()
+        features1 = self._extract(image1, watch)
         return MatchResult(
             features0=features0,
             features1=features1,

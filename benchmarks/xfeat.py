@@ -1,0 +1,123 @@
+"""XFeat (Potje et al. 2024) from the ONNX file that its users export, as a peer to measure against.
+
+The file takes grey 1×1×640×640, normalised over the image, and gives descriptors (80, 80, 64),
+keypoint logits (80, 80, 65) and reliability (1, 1, 80, 80).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from featherglue.assignment import nearest_neighbours
+from featherglue.image import Image, load_grey, map_points, resize_grey
+from featherglue.refine import refine_matches
+from featherglue.types import Features, Matches
+
+Float = NDArray[np.float32]
+SIDE, CELLS, WINDOW, THRESHOLD = 640, 80, 5, 0.05
+
+
+class XFeat:
+    """Sparse XFeat features with mutual nearest neighbours; has `extract` and `match`."""
+
+    def __init__(
+        self,
+        path: Path,
+        max_keypoints: int = 512,
+        threads: int | None = None,
+        refine: bool = False,
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+        self._max_keypoints, self._refine = max_keypoints, refine
+
+    def extract(self, image: Image) -> Features:
+        """The image is shrunk or grown to fit 640×640 and padded at the bottom or right."""
+        grey = load_grey(image)
+        size = (grey.shape[1], grey.shape[0])
+        scale = SIDE / max(size)
+        small_size = (round(size[0] * scale), round(size[1] * scale))
+        small = resize_grey(grey, small_size).astype(np.float32)
+        padded = np.zeros((1, 1, SIDE, SIDE), np.float32)
+        inside = padded[0, 0, : small_size[1], : small_size[0]]
+        inside[:] = (small - small.mean()) / np.sqrt(small.var() + 1e-5)
+        outputs = self._session.run(None, {self._input: padded})
+        by_channels = {output.shape[-1]: output for output in outputs}
+        descriptors = by_channels[64].reshape(CELLS, CELLS, 64)
+        logits = by_channels[65].reshape(CELLS, CELLS, 65)
+        reliability = by_channels[80].reshape(CELLS, CELLS, 1)
+        keypoints, scores = self._keypoints(logits, reliability, small_size)
+        return Features(
+            keypoints=map_points(keypoints, small_size, size),
+            scores=scores,
+            descriptors=_sample(_unit(descriptors), keypoints, cubic=True),
+            image_size=size,
+            image=grey,
+        )
+
+    def _keypoints(
+        self, logits: Float, reliability: Float, size: tuple[int, int]
+    ) -> tuple[Float, Float]:
+        exponent = np.exp(logits - logits.max(-1, keepdims=True))
+        cells = (exponent / exponent.sum(-1, keepdims=True))[..., :64]
+        heat = cells.reshape(CELLS, CELLS, 8, 8).transpose(0, 2, 1, 3).reshape(SIDE, SIDE)
+        heat = np.ascontiguousarray(heat)
+        maxima = (heat == cv2.dilate(heat, np.ones((WINDOW, WINDOW), np.uint8))) & (heat > THRESHOLD)
+        y, x = np.nonzero(maxima[: size[1], : size[0]])
+        keypoints = np.stack((x, y), 1).astype(np.float32)
+        scores = heat[y, x] * _sample(reliability, keypoints, cubic=False, unit=False)[:, 0]
+        order = np.argsort(-scores, kind="stable")[: self._max_keypoints]
+        return keypoints[order], np.clip(scores[order], 0, 1).astype(np.float32)
+
+    def match(self, features0: Features, features1: Features) -> Matches:
+        """Mutual nearest neighbours."""
+        indices, scores = nearest_neighbours(features0.descriptors, features1.descriptors)
+        points0 = features0.keypoints[indices[:, 0]]
+        points1 = features1.keypoints[indices[:, 1]]
+        refined = np.zeros(len(indices), np.bool_)
+        if self._refine and features0.image is not None and features1.image is not None:
+            points1, refined = refine_matches(features0.image, features1.image, points0, points1)
+        return Matches(
+            indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
+        )
+
+
+def _unit(x: Float) -> Float:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def _sample(grid: Float, keypoints: Float, cubic: bool, unit: bool = True) -> Float:
+    """Bicubic (a = −0.75) or bilinear samples of (80, 80, C), zero outside, as XFeat takes them."""
+    at = keypoints / (SIDE - 1) * CELLS - 0.5
+    base = np.floor(at).astype(int)
+    fraction = at - base
+    taps = range(-1, 3) if cubic else range(2)
+    sampled = np.zeros((len(keypoints), grid.shape[2]), np.float32)
+    for dy in taps:
+        for dx in taps:
+            x, y = base[:, 0] + dx, base[:, 1] + dy
+            valid = (x >= 0) & (y >= 0) & (x < CELLS) & (y < CELLS)
+            weight = _kernel(fraction[:, 0] - dx, cubic) * _kernel(fraction[:, 1] - dy, cubic)
+            values = grid[y.clip(0, CELLS - 1), x.clip(0, CELLS - 1)]
+            sampled += values * np.where(valid, weight, 0)[:, None].astype(np.float32)
+    return _unit(sampled) if unit else sampled
+
+
+def _kernel(distance: Float, cubic: bool) -> Float:
+    d = np.abs(distance)
+    if not cubic:
+        return np.maximum(0, 1 - d)
+    a = -0.75
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))

@@ -1,0 +1,146 @@
+"""`featherglue benchmark`: latency, throughput, memory and cold start on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from featherglue.cli.common import Threads, console, error_console, parse_resize
+from featherglue.errors import UsageError
+from featherglue.evaluate.benchmark import BenchmarkConfig, Contender, benchmark
+from featherglue.files import write_json
+from featherglue.image import read_grey
+from featherglue.runtime.base import RUNTIMES
+
+_BASELINES = ("sift", "orb")
+
+
+def run(
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="A model; may be given several times.")
+    ] = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="A runtime; may be given several times.")
+    ] = None,
+    image_size: Annotated[
+        str, typer.Option("--image-size", metavar="W H", help="Size of the frames.")
+    ] = "640,480",
+    max_keypoints: Annotated[
+        str, typer.Option("--max-keypoints", metavar="N[,N…]", help="Keypoints, one or several.")
+    ] = "512",
+    images: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--images", help="Two frames; drawn ones by default."),
+    ] = None,
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1)] = 30,
+    warmup: Annotated[int, typer.Option("--warmup", min=0)] = 5,
+    threads: Threads = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Leave SIFT and ORB out.")
+    ] = False,
+    no_cold: Annotated[
+        bool, typer.Option("--no-cold", help="Measure no cold start and memory.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything to this file.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Latency over keypoints, as a picture (needs matplotlib)."),
+    ] = None,
+) -> None:
+    """Measure models, runtimes, SIFT and ORB side by side: features of a new frame and its matches
+    with the frame before."""
+    size = parse_resize(image_size)
+    if size is None or len(size) != 2:
+        raise UsageError(f"--image-size takes W H, not {image_size!r}")
+    contenders = make_contenders(
+        model or ["fast"], runtime or ["auto"], _counts(max_keypoints), threads, not no_baselines
+    )
+    config = BenchmarkConfig(
+        image_size=(size[0], size[1]), repetitions=repetitions, warmup=warmup, cold=not no_cold
+    )
+    frames = (read_grey(images[0]), read_grey(images[1])) if images else None
+    with Progress(console=error_console, disable=not error_console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=repetitions + warmup)
+        measured = benchmark(contenders, config, frames, lambda: bar.advance(task))
+    # One contender's figures at the top, for scripts that ask for one.
+    measured |= {key: measured["rows"][0][key] for key in ("stages", "end_to_end")}
+    if json_file is not None:
+        write_json(json_file, measured)
+    if plot is not None:
+        from featherglue.evaluate.plots import plot_latency
+
+        plot_latency(measured, plot)
+    console.print(_table(measured))
+
+
+def make_contenders(
+    models: list[str], runtimes: list[str], counts: list[int], threads: int | None, baselines: bool
+) -> list[Contender]:
+    """Every model in every runtime at every number of keypoints, then the classical baselines."""
+    unknown = [name for name in runtimes if name not in RUNTIMES]
+    if unknown:
+        raise UsageError(f"no runtime {unknown[0]!r}; there are {', '.join(RUNTIMES)}")
+    found = []
+    for count in counts:
+        for model in models:
+            for runtime in runtimes:
+                name = Path(model).name if runtime == "auto" else f"{Path(model).name}, {runtime}"
+                found.append(
+                    Contender(
+                        label=name,
+                        model=model,
+                        runtime=runtime,
+                        max_keypoints=count,
+                        threads=threads,
+                    )
+                )
+        if baselines:
+            found.extend(
+                Contender(label=kind, features=kind, matcher="nn", max_keypoints=count)
+                for kind in _BASELINES
+            )
+    return found
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise UsageError(f"--max-keypoints takes whole numbers from 1, as in 128,512: {text!r}")
+    return counts
+
+
+def _table(measured: dict[str, Any]) -> Table:
+    width, height = measured["image_size"]
+    machine = measured["machine"]
+    table = Table(
+        title=f"{width}×{height}, {machine['processor']}, {machine['cores']} cores: medians in ms",
+        title_justify="left",
+    )
+    stages = list(dict.fromkeys(stage for row in measured["rows"] for stage in row["stages"]))
+    for column in ("", "keypoints", *stages, "end to end", "p95", "frames/s", "cold start", "MiB"):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in measured["rows"]:
+        cells = [
+            f"{row['stages'][s]['median_ms']:.2f}" if s in row["stages"] else "" for s in stages
+        ]
+        total = row["end_to_end"]
+        table.add_row(
+            row["label"],
+            str(row["max_keypoints"]),
+            *cells,
+            f"{total['median_ms']:.1f}",
+            f"{total['p95_ms']:.1f}",
+            f"{row['frames_per_second']:.1f}",
+            f"{row['cold_start_ms']:.0f}" if "cold_start_ms" in row else "",
+            f"{row['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in row else "",
+        )
+    return table

@@ -1,0 +1,234 @@
+"""Latency, throughput, memory and cold start of sessions, measured side by side.
+
+All contenders take turns within every repetition, so that a drift of the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import featherglue as fg
+from featherglue.artifact import bytes_on_disk, nonzero, parameters
+from featherglue.errors import FeatherglueError, UsageError
+from featherglue.evaluate.machine import describe_machine
+from featherglue.files import write_image
+from featherglue.image import resize_grey
+from featherglue.layers import total_macs
+from featherglue.session import Session, load
+from featherglue.types import MatchResult
+
+FORMAT_VERSION = 1
+Grey = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One configuration that is measured.
+
+    Attributes:
+        label: its name in tables. The others are arguments of `featherglue.load`.
+    """
+
+    label: str
+    model: str = "fast"
+    runtime: str = "auto"
+    features: str = "superpoint"
+    matcher: str = "superglue"
+    max_keypoints: int = 512
+    threads: int | None = None
+
+    def open(self) -> Session:
+        """The session."""
+        options = dataclasses.asdict(self)
+        del options["label"]
+        return load(options.pop("model"), **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """How to measure.
+
+    Attributes:
+        image_size: (width, height). repetitions: timed ones, after `warmup` more.
+        cold: also start a fresh process for each contender, for its cold start and peak memory.
+    """
+
+    image_size: tuple[int, int] = (640, 480)
+    repetitions: int = 30
+    warmup: int = 5
+    cold: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.image_size) < 16 or self.repetitions < 1 or self.warmup < 0:
+            raise UsageError("image sides of at least 16, 1 repetition and 0 warm-ups are needed")
+
+
+def benchmark(
+    contenders: Sequence[Contender],
+    config: BenchmarkConfig | None = None,
+    frames: tuple[Grey, Grey] | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Measure contenders and return everything as plain values.
+
+    A repetition is the steady state of a video: features of the new frame, then matches with the
+    kept features of the frame before. `stages` are its parts, `end_to_end` is the whole.
+
+    Args:
+        frames: two grey images of one scene, resized to `image_size`; drawn by default.
+        progress: called after every repetition of all contenders.
+
+    Raises:
+        UsageError: no contender, or a setting out of range.
+    """
+    config = config or BenchmarkConfig()
+    if not contenders:
+        raise UsageError("nothing to measure")
+    first, second = frames or draw_frames(config.image_size)
+    first, second = (resize_grey(frame, config.image_size) for frame in (first, second))
+    sessions = [contender.open() for contender in contenders]
+    kept = [session.extract(first) for session in sessions]
+    results: list[list[MatchResult]] = [[] for _ in sessions]
+    spent: list[list[float]] = [[] for _ in sessions]
+    for repetition in range(config.warmup + config.repetitions):
+        for i, session in enumerate(sessions):
+            start = time.perf_counter()
+            result = session.step(kept[i], second)
+            elapsed = (time.perf_counter() - start) * 1e3
+            if repetition >= config.warmup:
+                results[i].append(result)
+                spent[i].append(elapsed)
+        progress()
+    rows = [
+        _row(*measured, config)
+        for measured in zip(contenders, sessions, results, spent, strict=True)
+    ]
+    if config.cold:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{i}.jpg" for i in range(2)]
+            for path, frame in zip(paths, (first, second), strict=True):
+                write_image(path, frame)
+            for row, contender in zip(rows, contenders, strict=True):
+                row.update(cold_start(contender, paths))
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "benchmark",
+        "image_size": list(config.image_size),
+        "repetitions": config.repetitions,
+        "warmup": config.warmup,
+        "machine": describe_machine(),
+        "featherglue": fg.__version__,
+        "rows": rows,
+    }
+
+
+def _row(
+    contender: Contender,
+    session: Session,
+    results: list[MatchResult],
+    spent: list[float],
+    config: BenchmarkConfig,
+) -> dict[str, Any]:
+    stages = results[0].milliseconds
+    row: dict[str, Any] = {
+        **dataclasses.asdict(contender),
+        "keypoints": [len(results[0].features0), len(results[0].features1)],
+        "matches": len(results[0].matches),
+        "stages": {
+            stage: summarize([result.milliseconds[stage] for result in results]) for stage in stages
+        },
+        "end_to_end": summarize(spent),
+    }
+    row["frames_per_second"] = round(1e3 / row["end_to_end"]["median_ms"], 2)
+    if session.artifact is not None:
+        artifact = session.artifact
+        macs = total_macs(artifact.architecture, config.image_size, contender.max_keypoints)
+        row |= {
+            "parameters": parameters(artifact),
+            "nonzero": nonzero(artifact),
+            "macs": sum(macs.values()),
+            "bytes_on_disk": sum(bytes_on_disk(artifact).values()),
+        }
+    return row
+
+
+def summarize(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile."""
+    return {
+        "median_ms": round(statistics.median(milliseconds), 4),
+        "p95_ms": round(float(np.percentile(milliseconds, 95)), 4),
+    }
+
+
+_COLD = """
+import json, resource, sys, time
+start = time.perf_counter()
+from featherglue.evaluate.benchmark import Contender
+session = Contender(**json.loads(sys.argv[1])).open()
+session(sys.argv[2], sys.argv[3])
+spent = time.perf_counter() - start
+scale = 1 if sys.platform == "darwin" else 1024
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+print(json.dumps({"cold_start_ms": spent * 1e3, "peak_bytes": peak}))
+"""
+
+
+def cold_start(
+    contender: Contender, images: Sequence[Path], repetitions: int = 3
+) -> dict[str, Any]:
+    """Median ms from a fresh process to its first matches, and its peak memory in bytes.
+
+    The start of Python itself is not counted.
+
+    Raises:
+        FeatherglueError: the process failed.
+    """
+    command = [sys.executable, "-c", _COLD, json.dumps(dataclasses.asdict(contender))]
+    command += [str(path) for path in images]
+    measured = []
+    for _ in range(repetitions):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise FeatherglueError(
+                f"{contender.label}: a fresh process failed: {done.stderr[-500:]}"
+            )
+        measured.append(json.loads(done.stdout.splitlines()[-1]))
+    return {
+        "cold_start_ms": round(statistics.median(row["cold_start_ms"] for row in measured), 1),
+        "peak_bytes": int(statistics.median(row["peak_bytes"] for row in measured)),
+    }
+
+
+def draw_frames(size: tuple[int, int], seed: int = 0) -> tuple[Grey, Grey]:
+    """Two views of a drawn scene with structure at every scale, moved by a few pixels.
+
+    Args:
+        size: (width, height).
+    """
+    rng = np.random.default_rng(seed)
+    width, height = size
+    canvas = np.full((height + 32, width + 32), 128, np.uint8)
+    for scale in np.geomspace(0.4, 0.02, 400):
+        centre = rng.uniform(0, 1, 2) * (width + 32, height + 32)
+        corners = centre + rng.uniform(-1, 1, (int(rng.integers(3, 7)), 2)) * scale * width
+        cv2.fillPoly(canvas, [corners.astype(np.int32)], int(rng.integers(0, 256)), cv2.LINE_AA)
+    noisy = canvas + 4 * rng.standard_normal(canvas.shape)
+    canvas = cv2.GaussianBlur(np.clip(noisy, 0, 255).astype(np.uint8), (0, 0), 0.8).astype(np.uint8)
+    views = [
+        np.ascontiguousarray(canvas[y : y + height, x : x + width]) for x, y in ((8, 8), (14, 5))
+    ]
+    return views[0], views[1]

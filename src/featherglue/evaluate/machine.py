@@ -1,0 +1,52 @@
+"""What a measurement was made on: recorded in every result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("featherglue", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
+_FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "asimd", "asimddp")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, the instruction sets that matter here, cores, system and versions."""
+    name, flags = _processor()
+    return {
+        "processor": name,
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cores": _cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {library: version for library in _LIBRARIES if (version := _version(library))},
+    }
+
+
+def _processor() -> tuple[str, set[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    return (
+        name[1].strip() if name else platform.machine(),
+        set(flags[1].split()) if flags else set(),
+    )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""

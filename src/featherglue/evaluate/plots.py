@@ -1,0 +1,66 @@
+"""Figures of results, with matplotlib (extra `plots`)."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from featherglue.errors import MissingExtraError, OutputError
+from featherglue.files import atomic
+
+try:
+    import matplotlib
+    from matplotlib.figure import Figure
+except ModuleNotFoundError:
+    raise MissingExtraError("a plot", "plots") from None
+
+_FORMATS = (".png", ".svg", ".pdf", ".jpg")
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure; the suffix chooses the format.
+
+    Raises:
+        OutputError: an unknown suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise OutputError(f"{path}: pictures end in {', '.join(_FORMATS)}")
+    with atomic(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=160)
+
+
+def figure_svg(figure: Figure) -> str:
+    """A figure as an SVG element whose text stays text."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "featherglue"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def latency_figure(measured: dict[str, Any]) -> Figure:
+    """End-to-end latency over the number of keypoints: the study's Figure 3."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    labels = list(dict.fromkeys(row["label"] for row in measured["rows"]))
+    for label in labels:
+        rows = [row for row in measured["rows"] if row["label"] == label]
+        counts = [row["max_keypoints"] for row in rows]
+        axes.plot(counts, [row["end_to_end"]["median_ms"] for row in rows], "o-", label=label)
+    axes.set_xlabel("keypoints")
+    axes.set_ylabel("features of a frame and its matches, ms")
+    axes.set_xscale("log", base=2)
+    counts = sorted({row["max_keypoints"] for row in measured["rows"]})
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_latency(measured: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write `latency_figure` of a benchmark's result."""
+    save_figure(latency_figure(measured), path)
