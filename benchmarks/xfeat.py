@@ -72,7 +72,9 @@ class XFeat:
         cells = (exponent / exponent.sum(-1, keepdims=True))[..., :64]
         heat = cells.reshape(CELLS, CELLS, 8, 8).transpose(0, 2, 1, 3).reshape(SIDE, SIDE)
         heat = np.ascontiguousarray(heat)
-        maxima = (heat == cv2.dilate(heat, np.ones((WINDOW, WINDOW), np.uint8))) & (heat > THRESHOLD)
+        maxima = (heat == cv2.dilate(heat, np.ones((WINDOW, WINDOW), np.uint8))) & (
+            heat > THRESHOLD
+        )
         y, x = np.nonzero(maxima[: size[1], : size[0]])
         keypoints = np.stack((x, y), 1).astype(np.float32)
         scores = heat[y, x] * _sample(reliability, keypoints, cubic=False, unit=False)[:, 0]

@@ -262,7 +262,7 @@ def load(
 
     Args:
         model: a shipped name ("fast") or a folder.
-        runtime: "auto", "onnxruntime" or "torch".
+        runtime: "auto", "onnxruntime", "openvino" or "torch".
         threads: that networks may use; None lets the runtime choose.
         features: "superpoint", or "sift" and "orb" of OpenCV.
         matcher: "superglue", or "nn" for mutual nearest neighbours.

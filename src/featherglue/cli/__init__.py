@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from featherglue.cli import benchmark, import_weights, info, match, train
+from featherglue.cli import benchmark, import_weights, info, match, report, train
 from featherglue.cli.common import error_console, join_sizes
 from featherglue.errors import FeatherglueError
 
@@ -22,6 +22,7 @@ app.command("info")(info.info)
 app.command("import-weights")(import_weights.import_weights)
 app.command("benchmark")(benchmark.run)
 app.command("export")(import_weights.export)
+app.command("report")(report.report)
 app.command("train")(train.train)
 
 

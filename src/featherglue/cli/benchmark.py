@@ -102,7 +102,7 @@ def make_contenders(
                 )
         if baselines:
             found.extend(
-                Contender(label=kind, features=kind, matcher="nn", max_keypoints=count)
+                Contender(label=f"{kind}+nn", features=kind, matcher="nn", max_keypoints=count)
                 for kind in _BASELINES
             )
     return found

@@ -15,7 +15,9 @@ console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or a folder.")]
-RuntimeOption = Annotated[str, typer.Option("--runtime", help="auto, onnxruntime or torch.")]
+RuntimeOption = Annotated[
+    str, typer.Option("--runtime", help="auto, onnxruntime, openvino or torch.")
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads that the networks may use.")
 ]

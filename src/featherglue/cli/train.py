@@ -25,6 +25,10 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run that is in the folder.")
     ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Of the networks; 1 where the machine is shared."),
+    ] = None,
 ) -> None:
     """Train a network from scratch on a folder of photographs."""
     try:
@@ -37,6 +41,8 @@ def train(
         raise UsageError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     if (output / "last.pt").exists() and not resume:
         raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
 

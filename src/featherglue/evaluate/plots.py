@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def figure_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def latency_figure(measured: dict[str, Any]) -> Figure:
+def latency_figure(measured: Mapping[str, Any]) -> Figure:
     """End-to-end latency over the number of keypoints: the study's Figure 3."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
@@ -61,6 +62,49 @@ def latency_figure(measured: dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_latency(measured: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def plot_latency(measured: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write `latency_figure` of a benchmark's result."""
     save_figure(latency_figure(measured), path)
+
+
+def recall_figure(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
+    """Share of pairs whose error lies below a threshold, a curve a model; failures never do."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    largest = max(float(threshold) for threshold in evaluations[0]["auc"])
+    for evaluation in evaluations:
+        errors = sorted(row["error"] for row in evaluation["results"] if row["error"] is not None)
+        total = len(evaluation["results"])
+        shares = [100 * i / total for i in range(len(errors) + 1)]
+        axes.step([0, *errors], shares, where="post", label=str(evaluation["model"]["name"]))
+    unit = "degrees" if evaluations[0]["suite"] == "pose" else "px"
+    axes.set_xlim(0, largest)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel(f"error, {unit}")
+    axes.set_ylabel("pairs, %")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def trade_figure(
+    evaluations: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, float]],
+    key: str,
+    label: str,
+) -> Figure:
+    """Accuracy (AUC at the smallest threshold) against a cost, a point a model."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    threshold = min(evaluations[0]["auc"], key=float)
+    for evaluation in evaluations:
+        name = str(evaluation["model"]["name"])
+        x, y = facts[name][key], evaluation["auc"][threshold]
+        axes.plot([x], [y], "o")
+        axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points")
+    axes.set_xlabel(label)
+    axes.set_ylabel(f"AUC@{threshold}, %")
+    axes.set_xlim(left=0)
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    return figure

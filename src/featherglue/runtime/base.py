@@ -11,8 +11,8 @@ from featherglue.artifact import Artifact
 from featherglue.errors import RuntimeUnavailableError, UsageError
 
 Float = NDArray[np.float32]
-RuntimeName = Literal["auto", "onnxruntime", "torch"]
-RUNTIMES = ("auto", "onnxruntime", "torch")
+RuntimeName = Literal["auto", "onnxruntime", "openvino", "torch"]
+RUNTIMES = ("auto", "onnxruntime", "openvino", "torch")
 
 
 class Runtime(Protocol):
@@ -72,6 +72,14 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
                 f"the torch runtime needs PyTorch ({error}): pip install 'featherglue[train]'"
             ) from None
         return TorchRuntime(artifact, threads)
+    if name == "openvino":
+        try:
+            from featherglue.runtime.openvino_ import OpenVinoRuntime
+        except ModuleNotFoundError:
+            raise RuntimeUnavailableError(
+                "the openvino runtime is not installed: pip install 'featherglue[openvino]'"
+            ) from None
+        return OpenVinoRuntime(artifact, threads)
     from featherglue.runtime.onnxruntime_ import OnnxRuntime
 
     return OnnxRuntime(artifact, threads)

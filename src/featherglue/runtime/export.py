@@ -20,7 +20,7 @@ from featherglue.files import atomic
 from featherglue.folding import fold_batch_norm
 from featherglue.layers import ENCODER
 from featherglue.runtime.graph import Graph
-from featherglue.runtime.onnxruntime_ import EXPORT_VERSION
+from featherglue.runtime.graphs import graph_mark
 
 
 def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path]:
@@ -33,7 +33,7 @@ def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path
     if not artifact.hash:
         raise UsageError("save the artifact before exporting it")
     folded = fold_batch_norm(artifact)
-    metadata = {"weights": artifact.hash, "export": EXPORT_VERSION}
+    metadata = {"made_from": graph_mark(artifact)}
     built: dict[str, bytes] = {}
     if folded.architecture.extractor is not None:
         built["extractor.onnx"] = extractor_graph(folded.arrays).build(metadata)

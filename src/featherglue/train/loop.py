@@ -91,7 +91,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    step = _resume(folder / "last.pt", network, average, optimizer)
+    step, before = _resume(folder / "last.pt", network, average, optimizer)
     network.train()
     start = saved = reported = time.monotonic()
     rows: list[dict[str, float]] = []
@@ -109,12 +109,13 @@ def train(
         now = time.monotonic()
         if now - reported > 5 or step == config.steps:
             means = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
-            _log(folder / "log.csv", {"step": step, "seconds": now - start, **means})
+            _log(folder / "log.csv", {"step": step, "seconds": before + now - start, **means})
             report(step, means)
             rows, reported = [], now
         over = now - start > minutes * 60
         if now - saved > config.save_seconds or over or step == config.steps:
-            _save(folder / "last.pt", network, average, optimizer, step)
+            seconds = before + now - start
+            _save(folder / "last.pt", network, average, optimizer, step, seconds)
             saved = now
         if over:
             break
@@ -168,10 +169,16 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _save(
-    path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    network: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
 ) -> None:
     state = {
         "step": step,
+        "seconds": seconds,
         "network": network.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -184,20 +191,22 @@ def _save(
 
 def _resume(
     path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
+) -> tuple[int, float]:
+    """The step to go on with and the seconds spent so far."""
     if not path.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
     try:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
+        seconds = float(state["seconds"])
     except (RuntimeError, KeyError, ValueError):
         raise TrainingError(
             f"{path}: a checkpoint of another network; choose another folder or remove it"
         ) from None
     torch.set_rng_state(state["rng"])
-    return int(state["step"])
+    return int(state["step"]), seconds
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
@@ -207,3 +216,10 @@ def _log(path: Path, row: dict[str, float]) -> None:
         if new:
             writer.writeheader()
         writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+
+def spent_seconds(folder: str | os.PathLike[str]) -> float:
+    """Seconds of training that a run's folder holds, over all its resumptions."""
+    with (Path(folder) / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return float(rows[-1]["seconds"]) if rows else 0.0

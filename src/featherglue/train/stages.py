@@ -6,10 +6,8 @@ ones are refused.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +29,7 @@ from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.pair import Model
-from featherglue.train.loop import LoopConfig, train
+from featherglue.train.loop import LoopConfig, spent_seconds, train
 from featherglue.train.superglue import SuperGlueLoss
 from featherglue.train.superpoint import SuperPointLoss
 
@@ -126,14 +124,13 @@ def train_superpoint(
     assert model.extractor is not None
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = ViewPairs(photos, stage.views, stage.seed)
-    start = time.monotonic()
     average = train(
         network, stage.loss, samples, stage.loop, folder, minutes=minutes, report=report
     )
     trained = replace(
         model,
         extractor=average,
-        provenance=_provenance((), "superpoint", stage, len(photos), start, folder),
+        provenance=_provenance((), "superpoint", stage, len(photos), folder),
     )
     trained.save(Path(folder) / "model")
     return trained
@@ -168,7 +165,6 @@ def train_superglue(
         iterations=stage.sinkhorn_iterations,
     )
     samples = Scenes(photos, stage.scenes, stage.seed)
-    start = time.monotonic()
     average = train(
         matcher.to(device), loss, samples, stage.loop, folder, minutes=minutes, report=report
     )
@@ -177,7 +173,7 @@ def train_superglue(
         extractor=base.extractor,
         matcher=average,
         processing=stage.processing,
-        provenance=_provenance(recipe, "superglue", stage, len(photos), start, folder),
+        provenance=_provenance(recipe, "superglue", stage, len(photos), folder),
     )
     trained.save(Path(folder) / "model")
     return trained
@@ -188,14 +184,10 @@ def _provenance(
     name: StageName,
     stage: SuperPointStage | SuperGlueStage,
     photographs: int,
-    start: float,
     folder: str | os.PathLike[str],
 ) -> Provenance:
-    """The recipe so far and this stage, with its minutes summed over resumed runs."""
-    spent = Path(folder) / "minutes.json"
-    earlier = float(json.loads(spent.read_text())) if spent.exists() else 0.0
-    minutes = earlier + (time.monotonic() - start) / 60
-    spent.write_text(json.dumps(minutes))
+    """The recipe so far, and this stage."""
+    minutes = spent_seconds(folder) / 60
     settings = {
         key: value
         for key, value in to_dict(stage).items()

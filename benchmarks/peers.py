@@ -1,0 +1,139 @@
+"""Peers on our suites, in one run: SIFT, ORB and, given its file, XFeat.
+
+    python benchmarks/peers.py --val VAL --real REAL [--xfeat xfeat_640x640.onnx] -o results/
+
+VAL holds images and `homographies.txt`, REAL images and `pairs.txt`. A JSON result for each
+contender and suite, and the latency of all, are written to the output folder; docs/benchmarks.md is
+made of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tables import render
+from xfeat import XFeat
+
+from featherglue.evaluate import HomographySuite, PoseSuite, SessionOptions, evaluate
+from featherglue.evaluate.benchmark import Contender, cold_start, summarize
+from featherglue.evaluate.machine import describe_machine
+from featherglue.evaluate.matching import open_matching
+from featherglue.evaluate.suites import Matching
+from featherglue.files import write_image, write_json
+from featherglue.image import Grey
+
+
+@dataclass(frozen=True)
+class Named:
+    """A contender, by the name that tables show."""
+
+    name: str
+    matching: Any
+
+
+def contenders(max_keypoints: int, xfeat: Path | None, threads: int) -> list[Named]:
+    """Ours, without and with parts; the classical baselines; XFeat where its file is given."""
+    ours = {"max_keypoints": max_keypoints, "threads": threads}
+    classical = {"matcher": "nn", "max_keypoints": max_keypoints, "refine": False}
+    found = [
+        Named("fast", SessionOptions(**ours)),
+        Named("fast, not refined", SessionOptions(**ours, refine=False)),
+        Named("fast extractor + nn", SessionOptions(**ours, matcher="nn")),
+        Named("SIFT", SessionOptions(**classical, features="sift")),
+        Named("SIFT, refined", SessionOptions(**classical | {"refine": True}, features="sift")),
+        Named("ORB", SessionOptions(**classical, features="orb")),
+    ]
+    if xfeat is not None:
+        found.append(Named("XFeat", XFeat(xfeat, max_keypoints, threads)))
+        found.append(Named("XFeat, refined", XFeat(xfeat, max_keypoints, threads, refine=True)))
+    return found
+
+
+def latencies(
+    named: Sequence[Named], images: tuple[Grey, Grey], repetitions: int
+) -> list[dict[str, Any]]:
+    """Median ms of the features of the second image and its matches; all take turns."""
+    opened: list[Matching] = [open_matching(contender.matching) for contender in named]
+    kept = [matching.extract(images[0]) for matching in opened]
+    spent: list[list[float]] = [[] for _ in opened]
+    for repetition in range(repetitions + 3):
+        for i, matching in enumerate(opened):
+            start = time.perf_counter()
+            matching.match(kept[i], matching.extract(images[1]))
+            if repetition >= 3:
+                spent[i].append((time.perf_counter() - start) * 1e3)
+    return [
+        {
+            "label": contender.name,
+            "max_keypoints": len(features),
+            "stages": {},
+            "end_to_end": summarize(times),
+            "frames_per_second": round(1e3 / statistics.median(times), 2),
+        }
+        for contender, features, times in zip(named, kept, spent, strict=True)
+    ]
+
+
+def main() -> None:
+    """Evaluate and measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--val", type=Path, required=True)
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--xfeat", type=Path)
+    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("-o", "--output", type=Path, default=Path("results"))
+    parser.add_argument("--docs", type=Path, help="page to rewrite, docs/benchmarks.md")
+    options = parser.parse_args()
+    named = contenders(options.max_keypoints, options.xfeat, options.threads)
+    suites: dict[str, HomographySuite | PoseSuite] = {
+        f"val{'' if light else '-no-light'}": HomographySuite(
+            folder=options.val, list_file=options.val / "homographies.txt", photometric=light
+        )
+        for light in (True, False)
+    }
+    suites["real"] = PoseSuite(folder=options.real, pairs_file=options.real / "pairs.txt")
+    for key, suite in suites.items():
+        for contender in named:
+            result = evaluate(contender.matching, suite).to_dict()
+            result["model"]["name"] = contender.name
+            result["source"] = {}
+            write_json(options.output / f"{key}-{contender.name.replace(' ', '-')}.json", result)
+            figures = " / ".join(f"{value:.1f}" for value in result["auc"].values())
+            print(f"{key:14} {contender.name:22} {figures}", flush=True)
+    still = suites["val-no-light"]
+    views = still.views(still.tasks()[0])
+    rows = latencies(named, (views.image0, views.image1), options.repetitions)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]
+        for path, image in zip(paths, (views.image0, views.image1), strict=True):
+            write_image(path, image)
+        rows[0].update(cold_start(Contender(label="fast", threads=options.threads), paths))
+    speed = {
+        "format_version": 1,
+        "kind": "benchmark",
+        "image_size": [640, 480],
+        "repetitions": options.repetitions,
+        "threads": options.threads,
+        "machine": describe_machine(),
+        "rows": rows,
+    }
+    write_json(options.output / "speed.json", speed)
+    command = (
+        "python benchmarks/peers.py --val VAL --real REAL"
+        f"{' --xfeat xfeat_640x640.onnx' if options.xfeat else ''} --docs docs/benchmarks.md"
+    )
+    if options.docs is not None:
+        options.docs.write_text(render(options.output, command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Running a suite: pair by pair, in one process or several, resumable."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+
+from featherglue.errors import FeatherglueError, ImageError, UsageError
+from featherglue.evaluate.cache import FeatureStore, ResultLog
+from featherglue.evaluate.matching import Evaluated, Opener, describe, open_matching
+from featherglue.evaluate.result import Evaluation
+from featherglue.evaluate.suites import Matched, Matching, PairResult, Suite, Task
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    session: Evaluated,
+    suite: Suite[Any, Any],
+    *,
+    jobs: int = 1,
+    limit: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a session, or anything like it, on a suite.
+
+    A pair of which an image cannot be read, or for which no model can be estimated, fails: it
+    counts with an infinite error and shares of 0. The same arguments give the same numbers,
+    whatever `jobs` is.
+
+    Args:
+        session: has `extract` and `match` (see `Matching`), or `open`, which gives such a thing
+            (see `SessionOptions`) and which several jobs need.
+        jobs: processes. They are spawned: a script needs `if __name__ == "__main__"`.
+        limit: evaluate the first pairs only.
+        cache: folder where features and results are kept; the same call goes on where an earlier
+            one was stopped.
+        progress: called with the number of pairs done and of all.
+
+    Raises:
+        PairListError: the suite's list is malformed.
+        ImageError: the suite's folder is missing or has nothing of the kind in it.
+        UsageError: a number out of range; several jobs, or a cache, with an object that cannot
+            have them.
+        OutputError: the cache cannot be written.
+    """
+    if jobs < 1 or (limit is not None and limit < 1):
+        raise UsageError("jobs and limit must be at least 1")
+    tasks = suite.tasks()[:limit]
+    matching = open_matching(session)
+    folder = None if cache is None else Path(cache)
+    log = None if folder is None else ResultLog(folder, matching, suite)
+    known = {} if log is None else {task.index: log.get(task) for task in tasks}
+    results = [result for result in known.values() if result is not None]
+    left = [task for task in tasks if known.get(task.index) is None]
+    report = progress or (lambda done, total: None)
+    report(len(results), len(tasks))
+    for task, result in _run(session, matching, suite, left, jobs, folder):
+        if log is not None:
+            log.add(task, result)
+        results.append(result)
+        report(len(results), len(tasks))
+    results.sort(key=lambda result: result.index)
+    return Evaluation(
+        suite=suite.name,
+        settings=suite.settings(),
+        source=suite.source(),
+        model=describe(matching),
+        summary=suite.summarize(results),
+        results=tuple(results),
+    )
+
+
+def match_views(
+    store: FeatureStore, matching: Matching, suite: Suite[Any, Any], task: Task
+) -> tuple[Any, Matched]:
+    """The views of a task, and what is found in them.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    views = suite.views(task)
+    features0, features1 = store.extract(views.image0), store.extract(views.image1)
+    matches = matching.match(features0, features1)
+    return views, Matched(features0=features0, features1=features1, matches=matches)
+
+
+class _Worker:
+    """Turns tasks into results."""
+
+    def __init__(self, matching: Matching, suite: Suite[Any, Any], folder: Path | None) -> None:
+        self._matching, self._suite = matching, suite
+        self._store = FeatureStore(matching, folder)
+
+    def __call__(self, task: Task) -> PairResult:
+        try:
+            views, matched = match_views(self._store, self._matching, self._suite, task)
+        except ImageError as error:
+            numbers, failure, unreadable = self._suite.unreadable(), str(error), True
+        else:
+            numbers, failure = self._suite.measure(views, matched)
+            unreadable = False
+        return PairResult(
+            index=task.index,
+            name=task.name,
+            group=task.group,
+            numbers=numbers,
+            failure=failure,
+            unreadable=unreadable,
+        )
+
+
+def _run(
+    session: Evaluated,
+    matching: Matching,
+    suite: Suite[Any, Any],
+    tasks: list[Task],
+    jobs: int,
+    folder: Path | None,
+) -> Iterator[tuple[Task, PairResult]]:
+    """Results in the order in which they are ready."""
+    jobs = min(jobs, len(tasks))
+    if jobs <= 1:
+        worker = _Worker(matching, suite, folder)
+        for task in tasks:
+            yield task, worker(task)
+        return
+    if session is matching:
+        raise UsageError(
+            "several jobs open a session each: pass SessionOptions(...), or something with open()"
+        )
+    executor = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(cast("Opener", session), suite, folder, jobs),
+    )
+    try:
+        futures = {executor.submit(_work, task): task for task in tasks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool:
+        raise FeatherglueError(
+            "a worker process died, perhaps for want of memory; use fewer --jobs "
+            "(with --cache, a new run goes on where this one stopped)"
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_of_this_process: list[_Worker] = []
+
+
+def _start(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
+    """Prepare a spawned process; an interruption is left to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // jobs))
+    _of_this_process.append(_Worker(open_matching(opener), suite, folder))
+
+
+def _work(task: Task) -> PairResult:
+    return _of_this_process[0](task)
