@@ -21,11 +21,11 @@ from typing import Any
 from tables import render
 from xfeat import XFeat
 
-from featherglue.evaluate import HomographySuite, PoseSuite, SessionOptions, evaluate
-from featherglue.evaluate.benchmark import Contender, cold_start, summarize
-from featherglue.evaluate.machine import describe_machine
-from featherglue.evaluate.matching import open_matching
-from featherglue.evaluate.suites import Matching
+from featherglue.evaluation import HomographySuite, PoseSuite, SessionOptions, evaluate
+from featherglue.evaluation.benchmark import Contender, cold_start, summarize
+from featherglue.evaluation.machine import describe_machine
+from featherglue.evaluation.matching import open_matching
+from featherglue.evaluation.suites import Matching
 from featherglue.files import write_image, write_json
 from featherglue.image import Grey
 
@@ -100,7 +100,7 @@ def main() -> None:
         )
         for light in (True, False)
     }
-    suites["real"] = PoseSuite(folder=options.real, pairs_file=options.real / "pairs.txt")
+    suites["real"] = PoseSuite(folder=options.real, pair_file=options.real / "pairs.txt")
     for key, suite in suites.items():
         for contender in named:
             result = evaluate(contender.matching, suite).to_dict()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from featherglue.evaluate import markdown_table
+from featherglue.evaluation import markdown_table
 
 SUITES = {
     "val": (

@@ -1,6 +1,6 @@
 """Make a trained model ready to ship: batch normalisation folded, stored as float16, with graphs.
 
-    python scripts/ship.py runs/superglue/model src/featherglue/weights/fast
+python scripts/ship.py runs/superglue/model src/featherglue/weights/fast
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ _PUBLIC = {
     "FeatherglueError": "errors",
     "Model": "models.pair",
     "Session": "session",
+    "benchmark": "evaluation.benchmark",
+    "evaluate": "evaluation.runner",
     "load": "session",
     "shipped_models": "session",
 }
@@ -26,12 +28,16 @@ __all__ = [
     "Model",
     "Session",
     "__version__",
+    "benchmark",
+    "evaluate",
     "load",
     "shipped_models",
 ]
 
 if TYPE_CHECKING:
     from featherglue.errors import FeatherglueError as FeatherglueError
+    from featherglue.evaluation.benchmark import benchmark as benchmark
+    from featherglue.evaluation.runner import evaluate as evaluate
     from featherglue.models.pair import Model as Model
     from featherglue.session import Session as Session
     from featherglue.session import load as load

@@ -137,6 +137,7 @@ class Session:
     """Extracts and matches. Made by `load`; safe to share between threads for reading.
 
     Attributes:
+        extractor, matcher: what does the work.
         artifact: what was loaded; None where only classical methods run.
         processing: what applies, with the session's overrides.
     """
@@ -148,7 +149,7 @@ class Session:
         processing: ProcessingConfig,
         artifact: Artifact | None = None,
     ) -> None:
-        self._extractor, self._matcher = extractor, matcher
+        self.extractor, self.matcher = extractor, matcher
         self.processing, self.artifact = processing, artifact
 
     def extract(self, image: Image) -> Features:
@@ -213,7 +214,7 @@ class Session:
         size = (grey.shape[1], grey.shape[0])
         with watch.stage("resize"):
             small = resize_grey(grey, target_size(size, self.processing.resize))
-        keypoints, scores, descriptors = self._extractor(small, watch)
+        keypoints, scores, descriptors = self.extractor(small, watch)
         return Features(
             keypoints=map_points(keypoints, (small.shape[1], small.shape[0]), size),
             scores=scores,
@@ -227,7 +228,7 @@ class Session:
         if width0 != width1:
             raise UsageError(f"descriptors differ in width: {width0} and {width1}")
         if len(features0) and len(features1):
-            indices, scores = self._matcher(features0, features1, watch)
+            indices, scores = self.matcher(features0, features1, watch)
         else:
             indices, scores = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
         points0 = features0.keypoints[indices[:, 0]]

@@ -9,6 +9,7 @@ import typer
 
 from featherglue.cli import benchmark, import_weights, info, match, report, train
 from featherglue.cli.common import error_console, join_sizes
+from featherglue.cli.evaluate import evaluate_app
 from featherglue.errors import FeatherglueError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command("match")(match.match)
 app.command("info")(info.info)
 app.command("import-weights")(import_weights.import_weights)
+app.add_typer(evaluate_app, name="evaluate")
 app.command("benchmark")(benchmark.run)
 app.command("export")(import_weights.export)
 app.command("report")(report.report)

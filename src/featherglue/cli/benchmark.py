@@ -11,7 +11,7 @@ from rich.table import Table
 
 from featherglue.cli.common import Threads, console, error_console, parse_resize
 from featherglue.errors import UsageError
-from featherglue.evaluate.benchmark import BenchmarkConfig, Contender, benchmark
+from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchmark
 from featherglue.files import write_json
 from featherglue.image import read_grey
 from featherglue.runtime.base import RUNTIMES
@@ -73,7 +73,7 @@ def run(
     if json_file is not None:
         write_json(json_file, measured)
     if plot is not None:
-        from featherglue.evaluate.plots import plot_latency
+        from featherglue.evaluation.plots import plot_latency
 
         plot_latency(measured, plot)
     console.print(_table(measured))

@@ -17,14 +17,14 @@ from rich.progress import (
 
 from featherglue.cli.common import console, error_console
 from featherglue.cli.evaluate_options import SharedOptions, command_line, with_shared_options
-from featherglue.evaluate.homography import HomographyConfig, HomographySuite
-from featherglue.evaluate.hpatches import HPatchesSuite
-from featherglue.evaluate.matching import SessionOptions
-from featherglue.evaluate.pose import PoseConfig, PoseSuite
-from featherglue.evaluate.result import Evaluation
-from featherglue.evaluate.runner import evaluate
-from featherglue.evaluate.suites import Suite
-from featherglue.evaluate.worst import draw_worst
+from featherglue.evaluation.homography import HomographyConfig, HomographySuite
+from featherglue.evaluation.hpatches import HPatchesSuite
+from featherglue.evaluation.matching import SessionOptions
+from featherglue.evaluation.pose import PoseConfig, PoseSuite
+from featherglue.evaluation.result import Evaluation
+from featherglue.evaluation.runner import evaluate
+from featherglue.evaluation.suites import Suite
+from featherglue.evaluation.worst import draw_worst
 
 evaluate_app = typer.Typer(
     no_args_is_help=True,

@@ -30,7 +30,7 @@ from featherglue.cli.common import (
     Threads,
     parse_resize,
 )
-from featherglue.evaluate.matching import SessionOptions
+from featherglue.evaluation.matching import SessionOptions
 from featherglue.runtime.base import RuntimeName
 from featherglue.session import FeaturesKind, MatcherKind
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from featherglue.cli.common import console
-from featherglue.evaluate.report import read_results, write_report
+from featherglue.evaluation.report import read_results, write_report
 
 
 def report(

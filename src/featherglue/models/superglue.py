@@ -126,6 +126,30 @@ class SuperGlue(nn.Module):
         self.final_proj = nn.Linear(config.width, config.width)
         self.bin_score = nn.Parameter(torch.tensor(1.0))
 
+    @torch.no_grad()
+    def start_from_descriptors(self, temperature: float = 0.05, unmatched: float = 0.7) -> None:
+        """Set the weights so that the untrained network compares descriptors as they are.
+
+        Nothing is added to the descriptors yet, the final projection is a multiple of the
+        identity, and the dustbin stands for a cosine similarity of `unmatched`. Training then
+        starts from nearest neighbours instead of from noise.
+
+        Args:
+            temperature: what cosine similarities are divided by.
+        """
+        for mlp in (module for module in self.modules() if isinstance(module, MLP)):
+            last = mlp[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        if isinstance(self.input_proj, nn.Linear):
+            nn.init.orthogonal_(self.input_proj.weight)
+            nn.init.zeros_(self.input_proj.bias)
+        scale = math.sqrt(math.sqrt(self.config.width) / temperature)
+        nn.init.eye_(self.final_proj.weight).mul_(scale)
+        nn.init.zeros_(self.final_proj.bias)
+        self.bin_score.fill_(unmatched / temperature)
+
     def encode(
         self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, mask: Tensor | None = None
     ) -> Tensor:

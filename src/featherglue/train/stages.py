@@ -157,6 +157,7 @@ def train_superglue(
     architecture = ArchitectureConfig(extractor=base.extractor.config, matcher=stage.architecture)
     matcher = Model.build(ArchitectureConfig(matcher=architecture.matcher)).matcher
     assert matcher is not None
+    matcher.start_from_descriptors()
     extractor = base.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = SuperGlueLoss(
         extractor.requires_grad_(False),

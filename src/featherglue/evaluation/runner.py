@@ -14,10 +14,10 @@ from typing import Any, cast
 import cv2
 
 from featherglue.errors import FeatherglueError, ImageError, UsageError
-from featherglue.evaluate.cache import FeatureStore, ResultLog
-from featherglue.evaluate.matching import Evaluated, Opener, describe, open_matching
-from featherglue.evaluate.result import Evaluation
-from featherglue.evaluate.suites import Matched, Matching, PairResult, Suite, Task
+from featherglue.evaluation.cache import FeatureStore, ResultLog
+from featherglue.evaluation.matching import Evaluated, Opener, describe, open_matching
+from featherglue.evaluation.result import Evaluation
+from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite, Task
 
 Progress = Callable[[int, int], None]
 

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from featherglue.evaluate.homography import (
+from featherglue.evaluation.homography import (
     HomographyConfig,
     failed_numbers,
     homography_deviations,
     measure_homography,
     summarize_homographies,
 )
-from featherglue.evaluate.metrics import Array, accuracy, detector_metrics, matching_accuracy
-from featherglue.evaluate.suites import Matched, Numbers, PairResult, by_threshold, mean, percent
-from featherglue.evaluate.tasks import HomographyTask, hpatches_tasks
-from featherglue.evaluate.views import HomographyViews, photographed_views
+from featherglue.evaluation.metrics import Array, accuracy, detector_metrics, matching_accuracy
+from featherglue.evaluation.suites import Matched, Numbers, PairResult, by_threshold, mean, percent
+from featherglue.evaluation.tasks import HomographyTask, hpatches_tasks
+from featherglue.evaluation.views import HomographyViews, photographed_views
 
 GROUPS = ("illumination", "viewpoint")
 MMA_THRESHOLDS = tuple(range(1, 11))

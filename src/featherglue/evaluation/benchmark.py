@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import featherglue as fg
 from featherglue.artifact import bytes_on_disk, nonzero, parameters
 from featherglue.errors import FeatherglueError, UsageError
-from featherglue.evaluate.machine import describe_machine
+from featherglue.evaluation.machine import describe_machine
 from featherglue.files import write_image
 from featherglue.image import resize_grey
 from featherglue.layers import total_macs
@@ -177,7 +177,7 @@ def summarize(milliseconds: Sequence[float]) -> dict[str, float]:
 _COLD = """
 import json, resource, sys, time
 start = time.perf_counter()
-from featherglue.evaluate.benchmark import Contender
+from featherglue.evaluation.benchmark import Contender
 session = Contender(**json.loads(sys.argv[1])).open()
 session(sys.argv[2], sys.argv[3])
 spent = time.perf_counter() - start

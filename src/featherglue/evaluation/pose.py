@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import EstimationError, UsageError
-from featherglue.evaluate.metrics import Array, auc, epipolar_errors
-from featherglue.evaluate.suites import (
+from featherglue.evaluation.metrics import Array, auc, epipolar_errors
+from featherglue.evaluation.suites import (
     Matched,
     Numbers,
     PairResult,
@@ -20,8 +20,8 @@ from featherglue.evaluate.suites import (
     mean,
     percent,
 )
-from featherglue.evaluate.tasks import PoseTask, pose_tasks
-from featherglue.evaluate.views import PoseViews, pose_views
+from featherglue.evaluation.tasks import PoseTask, pose_tasks
+from featherglue.evaluation.views import PoseViews, pose_views
 from featherglue.geometry import estimate_relative_pose, normalize_points, pose_errors
 
 
@@ -82,7 +82,7 @@ class PoseSuite:
         except EstimationError as error:
             rotation = translation = float("inf")
             failure = str(error)
-        correct = 0 if failure else np.count_nonzero(self.deviations(views, matched) < 1)
+        correct = 0 if failure else int(np.sum(self.deviations(views, matched) < 1))
         matching_score = correct / max(len(features0), 1)
         return {
             "error": max(rotation, translation),

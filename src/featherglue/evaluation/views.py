@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.photometric import change_light
-from featherglue.evaluate.tasks import HomographyTask, PoseTask
+from featherglue.evaluation.tasks import HomographyTask, PoseTask
 from featherglue.image import Grey, read_grey, resize_grey
 
 Matrix = NDArray[np.float64]

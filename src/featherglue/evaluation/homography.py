@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import UsageError
-from featherglue.evaluate.metrics import (
+from featherglue.evaluation.metrics import (
     Array,
     auc,
     homography_match_metrics,
     reprojection_errors,
 )
-from featherglue.evaluate.suites import (
+from featherglue.evaluation.suites import (
     Matched,
     Numbers,
     PairResult,
@@ -26,8 +26,8 @@ from featherglue.evaluate.suites import (
     mean,
     percent,
 )
-from featherglue.evaluate.tasks import HomographyTask, drawn_tasks, homography_tasks
-from featherglue.evaluate.views import HomographyViews, warped_views
+from featherglue.evaluation.tasks import HomographyTask, drawn_tasks, homography_tasks
+from featherglue.evaluation.views import HomographyViews, warped_views
 from featherglue.geometry import Method, corner_error, estimate_homography, weighted_homography
 
 # Figure in the summary → the error of each pair that it is made of.
@@ -41,13 +41,14 @@ class HomographyConfig:
 
     Attributes:
         threshold: px, of a correct match, a true correspondence and RANSAC's inliers.
-        iterations: most that RANSAC and MAGSAC++ do; confidence: at which they stop earlier.
+        iterations: most that RANSAC and MAGSAC++ do; confidence: at which they stop
+            earlier (OpenCV's own default).
         seed: theirs.
     """
 
     threshold: float = 3.0
     iterations: int = 3000
-    confidence: float = 0.9999
+    confidence: float = 0.995
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import featherglue
-from featherglue.evaluate.suites import PairResult
+from featherglue.evaluation.suites import PairResult
 from featherglue.files import atomic, write_json
 
 KIND, FORMAT_VERSION = "evaluation", 1

@@ -15,7 +15,7 @@ import numpy as np
 import featherglue
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
-from featherglue.evaluate.suites import Matching
+from featherglue.evaluation.suites import Matching
 from featherglue.runtime.base import RuntimeName
 from featherglue.session import (
     ClassicalExtractor,
@@ -37,7 +37,7 @@ _EXTRACTION = (
     "subpixel",
     "descriptor_sampling",
 )
-_CODE = ("*.py", "data/*.py", "evaluate/*.py", "runtime/*.py")
+_CODE = ("*.py", "data/*.py", "evaluation/*.py", "runtime/*.py")
 
 
 class Opener(Protocol):
@@ -134,7 +134,7 @@ def _describe_session(session: Session) -> dict[str, Any]:
 
 
 def _describe_extractor(session: Session) -> dict[str, Any]:
-    extractor, processing = session._extractor, to_dict(session.processing)
+    extractor, processing = session.extractor, to_dict(session.processing)
     if isinstance(extractor, ClassicalExtractor):
         return {
             "kind": extractor.kind,
@@ -149,7 +149,7 @@ def _describe_extractor(session: Session) -> dict[str, Any]:
 
 
 def _describe_matcher(session: Session) -> dict[str, Any]:
-    matcher, processing = session._matcher, to_dict(session.processing)
+    matcher, processing = session.matcher, to_dict(session.processing)
     refine = {"refine": processing["refine"]}
     if isinstance(matcher, NearestNeighbourMatcher):
         return {"kind": "nn", "ratio": matcher.ratio} | refine

@@ -17,8 +17,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from featherglue.errors import OutputError, UsageError
-from featherglue.evaluate.matching import code_fingerprint, describe, fingerprint, has_identity
-from featherglue.evaluate.suites import Matching, PairResult, Suite, Task
+from featherglue.evaluation.matching import code_fingerprint, describe, fingerprint, has_identity
+from featherglue.evaluation.suites import Matching, PairResult, Suite, Task
 from featherglue.files import write_npz
 from featherglue.image import Grey
 from featherglue.types import Features
@@ -76,7 +76,7 @@ class FeatureStore:
 
 def _read_features(path: Path, image: Grey) -> Features | None:
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             size = arrays["image_size"]
             return Features(
                 keypoints=arrays["keypoints"],

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from featherglue.errors import EstimationError
-from featherglue.evaluate.metrics import Array
+from featherglue.evaluation.metrics import Array
 from featherglue.image import Grey
 from featherglue.types import Features, Matches
 

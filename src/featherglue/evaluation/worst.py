@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from featherglue.draw import draw_matches
-from featherglue.evaluate.cache import FeatureStore
-from featherglue.evaluate.matching import Evaluated, open_matching
-from featherglue.evaluate.result import Evaluation
-from featherglue.evaluate.runner import match_views
-from featherglue.evaluate.suites import PairResult, Suite
+from featherglue.evaluation.cache import FeatureStore
+from featherglue.evaluation.matching import Evaluated, open_matching
+from featherglue.evaluation.result import Evaluation
+from featherglue.evaluation.runner import match_views
+from featherglue.evaluation.suites import PairResult, Suite
 from featherglue.files import write_image
 from featherglue.types import MatchResult
 

@@ -1,6 +1,6 @@
 """Evaluation of matching: suites of image pairs with a known relation.
 
-    from featherglue.evaluate import HomographySuite, SessionOptions, evaluate
+    from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
 
     suite = HomographySuite(folder="val", list_file="val/homographies.txt")
     result = evaluate(SessionOptions(features="sift", matcher="nn"), suite, jobs=2)
@@ -10,19 +10,19 @@
 `evaluate` takes a session, or any object with `extract(image)` and `match(features0, features1)`
 (see `Matching`); what it is called in tables says its attribute `description`, such as
 `{"name": "mine"}`. The suites are `HomographySuite`, `HPatchesSuite` and `PoseSuite`; an own one
-has the methods of `Suite`. The measures are plain functions in `featherglue.evaluate.metrics`.
+has the methods of `Suite`. The measures are plain functions in `featherglue.evaluation.metrics`.
 """
 
 from __future__ import annotations
 
-from featherglue.evaluate.homography import HomographyConfig, HomographySuite
-from featherglue.evaluate.hpatches import HPatchesSuite
-from featherglue.evaluate.matching import Opener, SessionOptions
-from featherglue.evaluate.pose import PoseConfig, PoseSuite
-from featherglue.evaluate.result import Evaluation, markdown_table
-from featherglue.evaluate.runner import evaluate
-from featherglue.evaluate.suites import Matched, Matching, PairResult, Suite
-from featherglue.evaluate.worst import draw_worst
+from featherglue.evaluation.homography import HomographyConfig, HomographySuite
+from featherglue.evaluation.hpatches import HPatchesSuite
+from featherglue.evaluation.matching import Opener, SessionOptions
+from featherglue.evaluation.pose import PoseConfig, PoseSuite
+from featherglue.evaluation.result import Evaluation, markdown_table
+from featherglue.evaluation.runner import evaluate
+from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite
+from featherglue.evaluation.worst import draw_worst
 
 __all__ = [
     "Evaluation",

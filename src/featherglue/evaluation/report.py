@@ -60,7 +60,17 @@ def read_results(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]
                     f"{first['path']} and {result['path']} differ in {key}: their numbers cannot "
                     "be compared; evaluate both alike, or make two reports"
                 )
+    _name_apart(results)
     return results
+
+
+def _name_apart(results: Sequence[dict[str, Any]]) -> None:
+    """Give results of one suite whose models share a name the name of their file too."""
+    evaluations = [result for result in results if result["kind"] == "evaluation"]
+    names = [(result["suite"], result["model"]["name"]) for result in evaluations]
+    for result, name in zip(evaluations, names, strict=True):
+        if names.count(name) > 1:
+            result["model"]["name"] = f"{name[1]} ({Path(result['path']).stem})"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def write_report(
     if pictures:
         sections.append(_pictures_section(pictures))
     sections.append(_origin_section(results))
-    style = resources.files("featherglue.evaluate").joinpath("report.css").read_text()
+    style = resources.files("featherglue.evaluation").joinpath("report.css").read_text()
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -130,7 +140,7 @@ def write_report(
 def _suite_section(
     suite: str, group: list[Result], benchmarks: list[Result], baseline: str | None
 ) -> str:
-    from featherglue.evaluate import plots
+    from featherglue.evaluation import plots
 
     first = group[0]
     columns = [
@@ -188,7 +198,7 @@ def _speeds(benchmarks: list[Result]) -> dict[str, dict[str, float]]:
 
 
 def _benchmark_section(result: Result) -> str:
-    from featherglue.evaluate import plots
+    from featherglue.evaluation import plots
 
     rows = result["rows"]
     stages = list(dict.fromkeys(stage for row in rows for stage in row["stages"]))
@@ -271,7 +281,7 @@ def _best(values: Sequence[float | None], better: int) -> float | None:
 
 def figure(drawing: Any, caption: str) -> str:
     """A matplotlib figure as inline SVG with a caption."""
-    from featherglue.evaluate.plots import figure_svg
+    from featherglue.evaluation.plots import figure_svg
 
     return f"<figure>{figure_svg(drawing)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 

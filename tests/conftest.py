@@ -1,0 +1,233 @@
+"""Tiny seeded models, their artifacts, and real photographs from scikit-image."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from featherglue.config import (
+    ArchitectureConfig,
+    AttentionConfig,
+    Provenance,
+    SuperGlueConfig,
+    SuperPointConfig,
+)
+from featherglue.image import to_grey
+from featherglue.models.pair import Model
+from featherglue.session import Session, load
+
+POINT = SuperPointConfig(
+    channels=(4, 4, 8, 8, 8, 8, 16, 16),
+    detector_channels=16,
+    descriptor_channels=16,
+    descriptor_dim=16,
+)
+
+
+def _normed(config: SuperPointConfig) -> SuperPointConfig:
+    return SuperPointConfig(
+        channels=config.channels,
+        detector_channels=config.detector_channels,
+        descriptor_channels=config.descriptor_channels,
+        descriptor_dim=config.descriptor_dim,
+        batch_norm=True,
+    )
+
+
+def _glue(
+    heads: int, head_dim: int, *, width: int = 16, batch_norm: bool = True, hidden: int = 32
+) -> SuperGlueConfig:
+    return SuperGlueConfig(
+        descriptor_dim=16,
+        width=width,
+        keypoint_encoder=(8, 16),
+        layers=(
+            AttentionConfig(kind="self", heads=heads, head_dim=head_dim, hidden=hidden),
+            AttentionConfig(kind="cross", heads=heads, head_dim=head_dim, hidden=hidden),
+        ),
+        batch_norm=batch_norm,
+    )
+
+
+ARCHITECTURES = {
+    "one-head": ArchitectureConfig(extractor=POINT, matcher=_glue(1, 16, batch_norm=False)),
+    "four-heads": ArchitectureConfig(extractor=_normed(POINT), matcher=_glue(4, 4)),
+    # Nothing here has the width of anything else.
+    "projected": ArchitectureConfig(
+        extractor=_normed(POINT), matcher=_glue(2, 5, width=12, hidden=20)
+    ),
+    "bare": ArchitectureConfig(
+        extractor=POINT,
+        matcher=SuperGlueConfig(descriptor_dim=16, width=16, keypoint_encoder=(), layers=()),
+    ),
+}
+
+
+def _randomize(network: torch.nn.Module, seed: int) -> None:
+    """Weights under which every layer matters and outputs vary, normalisations included."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+                deviation = (2 / module.weight[0].numel()) ** 0.5
+                noise = torch.randn(module.weight.shape, generator=generator)
+                module.weight.copy_(noise * deviation)
+                uniform(module.bias, -0.1, 0.1)
+            elif isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                uniform(module.weight, 0.5, 1.5)
+                uniform(module.bias, -0.3, 0.3)
+                uniform(module.running_mean, -0.3, 0.3)
+                uniform(module.running_var, 0.5, 2.0)
+    network.eval()
+
+
+def _build(architecture: ArchitectureConfig, seed: int = 0) -> Model:
+    model = Model.build(architecture)
+    for i, network in enumerate(model.networks().values()):
+        _randomize(network, seed + i)
+    if model.extractor is not None:
+        with torch.no_grad():
+            model.extractor.get_submodule("convPb").weight.mul_(4)
+    if model.matcher is not None:
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            sides = [
+                (
+                    torch.rand(1, 30, 2, generator=generator) - 0.5,
+                    torch.rand(1, 30, generator=generator),
+                    torch.randn(1, 30, model.matcher.config.descriptor_dim, generator=generator)
+                    / 4,
+                )
+                for _ in range(2)
+            ]
+            factor = (3 / model.matcher(*sides[0], *sides[1]).std()) ** 0.5
+            model.matcher.final_proj.weight.mul_(factor)
+            model.matcher.final_proj.bias.mul_(factor)
+            model.matcher.bin_score.fill_(0.7)
+    return model
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread (the machine may be busy), and a cache of our own."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEATHERGLUE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("FEATHERGLUE_DEBUG", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., Model]:
+    """build(architecture, seed): a model with varied random weights."""
+    return _build
+
+
+@pytest.fixture(scope="session")
+def randomize() -> Callable[[torch.nn.Module, int], None]:
+    """randomize(network, seed): varied weights and statistics, in evaluation mode."""
+    return _randomize
+
+
+@pytest.fixture(scope="session")
+def architectures() -> dict[str, ArchitectureConfig]:
+    return ARCHITECTURES
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, Model]:
+    """A tiny model of each architecture."""
+    return {name: _build(config) for name, config in ARCHITECTURES.items()}
+
+
+@pytest.fixture(scope="session")
+def folders(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The artifacts of `models`. Not to be changed by a test."""
+    root = tmp_path_factory.mktemp("models")
+    for name, model in models.items():
+        model.save(root / name)
+    return {name: root / name for name in models}
+
+
+@pytest.fixture(scope="session")
+def matching(grey: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that truly matches: whitened random descriptors, compared nearly as they are."""
+    torch.manual_seed(0)
+    architecture = ArchitectureConfig(extractor=POINT, matcher=_glue(2, 8, batch_norm=False))
+    model = _build(architecture, seed=5)
+    extractor, matcher = model.extractor, model.matcher
+    assert extractor is not None and matcher is not None
+    with torch.no_grad():
+        image = torch.from_numpy(grey)[None, None].float() / 255
+        dense = extractor.forward_raw(image)[1][0].flatten(1).double()
+        values, vectors = torch.linalg.eigh(torch.cov(dense))
+        whiten = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+        last = extractor.get_submodule("convDb")
+        last.weight.copy_(torch.einsum("oi,ixyz->oxyz", whiten, last.weight.double()))
+        last.bias.copy_(whiten @ (last.bias.double() - dense.mean(1)))
+        for mlp in (matcher.kenc.encoder, *(layer.mlp for layer in matcher.gnn.layers)):
+            mlp[-1].weight.mul_(0.01)
+            mlp[-1].bias.zero_()
+        matcher.final_proj.weight.copy_(torch.eye(16) * 9)
+        matcher.final_proj.bias.zero_()
+        matcher.bin_score.fill_(14.0)
+    provenance = Provenance(
+        recipe=({"step": "test", "seed": 5},), data="random numbers", license="Apache-2.0"
+    )
+    folder = tmp_path_factory.mktemp("matching") / "model"
+    Model(
+        extractor=extractor, matcher=matcher, processing=model.processing, provenance=provenance
+    ).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def session(matching: Path) -> Session:
+    """`matching`, loaded with its defaults."""
+    return load(matching, threads=1)
+
+
+@pytest.fixture(scope="session")
+def grey() -> np.ndarray:
+    """A photograph, (256, 320) grey uint8."""
+    return np.ascontiguousarray(cv2.resize(to_grey(skimage.data.camera()), (320, 320))[:256])
+
+
+@pytest.fixture(scope="session")
+def colour() -> np.ndarray:
+    """A photograph, (200, 300, 3) RGB uint8."""
+    return cv2.resize(skimage.data.coffee(), (300, 200), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, np.ndarray]:
+    """Photographs at full size, grey."""
+    return {
+        "camera": to_grey(skimage.data.camera()),
+        "astronaut": to_grey(skimage.data.astronaut()),
+        "coffee": to_grey(skimage.data.coffee()),
+    }
+
+
+@pytest.fixture
+def shifted(grey: np.ndarray, tmp_path: Path) -> tuple[Path, Path]:
+    """Two files that show one photograph, the second one moved by 24 px left and 16 px up."""
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    cv2.imwrite(str(first), grey[:224, :288])
+    cv2.imwrite(str(second), grey[16:240, 24:312])
+    return first, second

@@ -1,0 +1,150 @@
+"""The report: what it holds, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.cli import main
+from featherglue.errors import ImageError, UsageError
+from featherglue.evaluation.report import Column, ReportError, read_results, table, write_report
+
+
+def evaluation(name: str, auc: float, suite: str = "homography") -> dict[str, Any]:
+    errors = [0.5, 2.0, None]
+    return {
+        "format_version": 1,
+        "kind": "evaluation",
+        "featherglue": "0.1.0",
+        "suite": suite,
+        "model": {"name": name},
+        "settings": {"seed": 0},
+        "auc": {"5": auc, "10": auc + 10, "25": auc + 20},
+        "precision": 90.0,
+        "recall": 80.0,
+        "matches": 200.0,
+        "pairs": 3,
+        "failures": 1,
+        "command": f"featherglue evaluate {suite} <{name}>",
+        "results": [{"index": i, "error": error} for i, error in enumerate(errors)],
+    }
+
+
+def speed(names: list[str], counts: tuple[int, ...] = (512,)) -> dict[str, Any]:
+    rows = [
+        {
+            "label": name,
+            "max_keypoints": count,
+            "stages": {"extractor": {"median_ms": 9.0, "p95_ms": 9.5}},
+            "end_to_end": {"median_ms": 20.0, "p95_ms": 22.0},
+            "frames_per_second": 50.0,
+            "bytes_on_disk": 1000,
+        }
+        for name in names
+        for count in counts
+    ]
+    return {
+        "format_version": 1,
+        "kind": "benchmark",
+        "image_size": [640, 480],
+        "repetitions": 3,
+        "machine": {"processor": "P <1>", "cores": 2, "flags": ["avx2"]},
+        "rows": rows,
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    contents = {
+        "fast": evaluation("fast", 70.0),
+        "sift": evaluation("sift", 60.0),
+        "pose": evaluation("fast", 30.0, "pose"),
+        "speed": speed(["fast", "sift"], (256, 512)),
+    }
+    paths = []
+    for name, content in contents.items():
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(content))
+    return paths
+
+
+def test_page_is_whole_and_self_contained(files: list[Path], tmp_path: Path) -> None:
+    picture = tmp_path / "worst.png"
+    cv2.imwrite(str(picture), np.full((20, 30, 3), 90, np.uint8))
+    page = tmp_path / "report.html"
+    arguments = ["report", *map(str, files), "-o", str(page), "--baseline", "sift"]
+    assert main([*arguments, "--picture", str(picture), "--title", "A <b>"]) == 0
+    text = page.read_text()
+    outside = re.findall(r"""(?:src|href)=["']?(?!data:|#)([^"'> ]+)""", text)
+    assert not [link for link in outside if not link.startswith("#")]
+    assert "<title>A &lt;b&gt;</title>" in text
+    assert "P &lt;1&gt;" in text and "featherglue evaluate homography &lt;fast&gt;" in text
+    assert text.count("<h2>Suite: ") == 2
+    assert "<b>70.0</b><small>+10.0</small>" in text  # the best, against the baseline
+    assert text.count("<svg") == 2 * 3 + 1  # per suite recall, time and size; latency
+    assert "data:image/jpeg;base64," in text
+
+
+def test_table_marks_the_smallest_where_less_is_better() -> None:
+    rows = [{"x": 3.0}, {"x": 2.0}, {"x": None}]
+    column = Column("x", lambda row: row["x"], -1)
+    text = table(["a", "b", "c"], rows, [column], 0)
+    assert "<b>2.0</b><small>-1.0</small>" in text
+    assert "<th>c</th><td>–</td>" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"seed": 1}}, "differ in settings"),
+        ({"pairs": 5}, "differ in pairs"),
+        ({"format_version": 2}, "newer"),
+        ({"kind": "poem"}, "not a result"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    files: list[Path], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    odd = copy.deepcopy(evaluation("odd", 1.0)) | change
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(odd))
+    with pytest.raises(ReportError, match=message):
+        read_results([*files, path])
+    page = tmp_path / "report.html"
+    assert main(["report", *map(str, files), str(path), "-o", str(page)]) == 1
+    assert not page.exists()
+
+
+def test_models_of_one_name_are_told_apart(files: list[Path], tmp_path: Path) -> None:
+    again = tmp_path / "fast-256.json"
+    again.write_text(files[0].read_text())
+    names = [result["model"]["name"] for result in read_results([files[0], again])]
+    assert names == ["fast (fast)", "fast (fast-256)"]
+
+
+def test_broken_and_missing_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text("{")
+    with pytest.raises(ReportError, match=r"broken\.json"):
+        read_results([path])
+    with pytest.raises(ReportError, match=r"missing\.json"):
+        read_results([tmp_path / "missing.json"])
+
+
+def test_misuse_and_bad_pictures(files: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    results = read_results(files)
+    with pytest.raises(UsageError, match="nothing to report"):
+        write_report([], page)
+    with pytest.raises(UsageError, match="no result of 'orb'"):
+        write_report(results, page, baseline="orb")
+    with pytest.raises(ImageError, match=r"none\.png"):
+        write_report(results, page, pictures=[tmp_path / "none.png"])
+    assert not page.exists()
