@@ -133,6 +133,10 @@ def _check_shapes(arrays: Arrays, architecture: ArchitectureConfig, where: Path 
         state = "is missing" if name in expected else "does not belong to this architecture"
         raise ArtifactError(f"{where}: the tensor {name} {state}")
     for name, shape in expected.items():
+        if arrays[name].dtype != np.float32:
+            raise ArtifactError(
+                f"{where}: {name} is {arrays[name].dtype}, not a float32 or float16"
+            )
         if arrays[name].shape != shape:
             raise ArtifactError(
                 f"{where}: {name} has shape {arrays[name].shape}, the architecture says {shape}"
@@ -159,9 +163,11 @@ def save_artifact(
     """
     folder = Path(folder)
     _check_shapes(artifact.arrays, artifact.architecture, "this model")
-    stored = {
-        name: np.array(array, np.dtype(dtype), order="C") for name, array in artifact.arrays.items()
-    }
+    with np.errstate(over="ignore"):  # what overflows is found below
+        stored = {
+            name: np.array(array, np.dtype(dtype), order="C")
+            for name, array in artifact.arrays.items()
+        }
     if not all(np.isfinite(array).all() for array in stored.values()):
         raise OutputError("a weight is too large for float16; store float32")
     weights = safetensors.numpy.save(stored)
@@ -188,22 +194,38 @@ def save_artifact(
 
 
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    if folder.exists():
-        foreign = not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())
-        if foreign:
-            raise OutputError(f"{folder}: exists and is not a model; choose another name")
     try:
+        if folder.exists() and not _is_replaceable(folder):
+            raise OutputError(f"{folder}: exists and is not a model of ours; choose another name")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
-            fresh = Path(place) / "new"
+        with tempfile.TemporaryDirectory(prefix=".featherglue.", dir=folder.parent) as place:
+            fresh, old = Path(place) / "new", Path(place) / "old"
             fresh.mkdir()
             for name, data in files.items():
                 (fresh / name).write_bytes(data)
             if folder.exists():
-                folder.rename(Path(place) / "old")
-            fresh.rename(folder)
+                folder.rename(old)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether it is an empty folder or an artifact of ours."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        header = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and header.get("format") == FORMAT
 
 
 def _card(name: str, artifact: Artifact, size: int) -> str:

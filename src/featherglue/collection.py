@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -55,13 +55,26 @@ def sequence_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
     ]
 
 
-def output_name(pair: Pair) -> str:
-    """`{stem0}_{stem1}_matches.npz`; folders of the names become part of it, as `a-b`."""
-    stems = [
-        Path(name).with_suffix("").as_posix().strip("./").replace("/", "-")
-        for name in (pair.name0, pair.name1)
-    ]
-    return f"{stems[0]}_{stems[1]}_matches.npz"
+def output_names(pairs: Sequence[Pair]) -> list[str]:
+    """`{stem0}_{stem1}_matches.npz` for each pair; folders become part of the stem, as `a-b`.
+
+    Different pairs of a list get different names: where two would be alike (other suffixes or
+    rotations), a number follows the stems. A pair that is listed twice keeps its name.
+    """
+    taken: dict[str, tuple[str, str, int, int]] = {}
+    names = []
+    for pair in pairs:
+        key = (pair.name0, pair.name1, pair.rotation0, pair.rotation1)
+        stems = f"{_stem(pair.name0)}_{_stem(pair.name1)}"
+        name, number = f"{stems}_matches.npz", 2
+        while taken.setdefault(name, key) != key:
+            name, number = f"{stems}-{number}_matches.npz", number + 1
+        names.append(name)
+    return names
+
+
+def _stem(name: str) -> str:
+    return Path(name).with_suffix("").as_posix().strip("./").replace("/", "-")
 
 
 def match_pairs(
@@ -87,8 +100,9 @@ def match_pairs(
     except OSError as error:
         raise OutputError(f"{target}: cannot be made ({error.strerror})") from None
     store = _FeatureStore(session, source)
-    for pair in pairs:
-        output = target / output_name(pair)
+    listed = list(pairs)
+    for pair, name in zip(listed, output_names(listed), strict=True):
+        output = target / name
         if output.is_file() and not overwrite:
             yield PairOutcome(pair=pair, output=output)
             continue

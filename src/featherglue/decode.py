@@ -58,8 +58,8 @@ def find_keypoints(
     border = processing.remove_borders
     width, height = size
     maxima = suppress(scores, processing.nms_radius, processing.keypoint_threshold)
-    inner = maxima[border : height - border, border : width - border]
-    y, x = np.nonzero(inner) if inner.size else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    bottom, right = max(border, height - border), max(border, width - border)
+    y, x = np.nonzero(maxima[border:bottom, border:right])
     y, x = y + border, x + border
     strength = scores[y, x]
     most = processing.max_keypoints

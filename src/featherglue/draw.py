@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.image import Grey
+from featherglue.image import Grey, resize_grey
 from featherglue.types import MatchResult
 
 RGB = NDArray[np.uint8]
@@ -76,9 +76,9 @@ def _pixel(x: float, y: float) -> tuple[int, int]:
 def _side_by_side(images: list[Grey], scale: float) -> tuple[RGB, int]:
     """Both images on one white canvas, and where the second one starts."""
     small = [
-        np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-        if scale < 1
-        else image
+        resize_grey(
+            image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        )
         for image in images
     ]
     left = small[0].shape[1] + _GAP

@@ -55,11 +55,12 @@ def estimate_homography(
         EstimationError: fewer than four matches, or none that fits.
     """
     _check(points0, points1, 4, "a homography")
+    _check_method(method)
     if method == "magsac":
         H, mask = cv2.findHomography(
             _points(points0), _points(points1), _usac(threshold, iterations, confidence, seed)
         )
-    elif method == "ransac":
+    else:
         cv2.setRNGSeed(seed)
         H, mask = cv2.findHomography(
             _points(points0),
@@ -69,8 +70,6 @@ def estimate_homography(
             maxIters=iterations,
             confidence=confidence,
         )
-    else:
-        raise UsageError(f"no method {method!r}; there are 'magsac' and 'ransac'")
     if H is None or abs(H[2, 2]) < 1e-12 or not np.isfinite(H).all():
         raise EstimationError("no homography fits these matches")
     return np.asarray(H / H[2, 2], np.float64), mask.reshape(-1).astype(np.bool_)
@@ -126,6 +125,7 @@ def estimate_relative_pose(
     _check(points0, points1, 5, "a relative pose")
     normalized0, normalized1 = normalize_points(points0, K0), normalize_points(points1, K1)
     focal = np.mean([K0[0, 0], K0[1, 1], K1[0, 0], K1[1, 1]])
+    _check_method(method)
     if method == "magsac":
         usac = _usac(threshold / focal, 10_000, confidence, seed)
         identity = np.eye(3)
@@ -245,6 +245,11 @@ def _usac(threshold: float, iterations: int, confidence: float, seed: int) -> cv
     params.loIterations = 10
     params.final_polisher = cv2.MAGSAC
     return params
+
+
+def _check_method(method: str) -> None:
+    if method not in ("magsac", "ransac"):
+        raise UsageError(f"no method {method!r}; there are 'magsac' and 'ransac'")
 
 
 def _check(

@@ -38,7 +38,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     if not root.is_dir():
         raise ImageError(f"{root}: no such folder")
     found = root.rglob("*") if recursive else root.iterdir()
-    paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise ImageError(f"{root}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
     return paths

@@ -44,7 +44,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise PairListError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

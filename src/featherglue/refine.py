@@ -27,6 +27,8 @@ _SCALES = (8.0, 4.0)
 _RIDGE = 0.05
 # Share of a window's structure that every direction is held back by.
 _DAMPING = 0.02
+# Sides from which cv2.remap refuses images.
+_REMAP_LIMIT = 32767
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class RefineConfig:
     support: float = 10.0
     window: int = 11
     smoothing: float = 0.8
-    iterations: int = 6
+    iterations: int = 5
     reach: float = 6.0
     correlation: float = 0.6
 
@@ -223,8 +225,22 @@ def _gains(
 
 def _sample(image: Grey, x: Float, y: Float) -> Float:
     """Bilinear samples of an image at (S, W) columns and rows; its border is repeated."""
+    if max(*image.shape, *x.shape) >= _REMAP_LIMIT:
+        return _sample_large(image, x, y)
     samples = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return samples.astype(np.float32)
+
+
+def _sample_large(image: Grey, x: Float, y: Float) -> Float:
+    """As `_sample`, where OpenCV's 16-bit coordinates do not suffice."""
+    height, width = image.shape
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    fx, fy = x - left, y - top
+    above = image[top, left] * (1 - fx) + image[top, right] * fx
+    below = image[bottom, left] * (1 - fx) + image[bottom, right] * fx
+    return np.asarray(above * (1 - fy) + below * fy, np.float32)
 
 
 def _normalize(windows: Float, weights: Float) -> tuple[Float, Float]:

@@ -22,7 +22,7 @@ from featherglue.decode import decode_features, pad_to_cells
 from featherglue.errors import ArtifactError, UsageError
 from featherglue.image import Grey, Image, load_grey, map_points, resize_grey, target_size
 from featherglue.refine import refine_matches
-from featherglue.runtime.base import Runtime, RuntimeName, open_runtime
+from featherglue.runtime.base import Runtime, RuntimeName, check_runtime, open_runtime
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
@@ -95,10 +95,16 @@ class NetworkMatcher:
     runtime: Runtime
     processing: ProcessingConfig
     bin_score: float
+    descriptor_dim: int
 
     def __call__(
         self, features0: Features, features1: Features, watch: Stopwatch
     ) -> tuple[NDArray[np.int64], Float]:
+        width = features0.descriptors.shape[1]
+        if width != self.descriptor_dim:
+            raise UsageError(
+                f"this model's SuperGlue takes {self.descriptor_dim}-d descriptors, not {width}-d"
+            )
         with watch.stage("matcher"):
             scores = self.runtime.match(
                 matcher_keypoints(features0),
@@ -279,6 +285,7 @@ def load(
         raise UsageError(f"no features {features!r}; there are {', '.join(FEATURES)}")
     if matcher not in MATCHERS:
         raise UsageError(f"no matcher {matcher!r}; there are {', '.join(MATCHERS)}")
+    check_runtime(runtime, threads)
     needs_model = features == "superpoint" or matcher == "superglue"
     artifact = load_artifact(find_model(model)) if needs_model else None
     overrides = {
@@ -323,7 +330,10 @@ def _make_matcher(
     if kind == "nn":
         return NearestNeighbourMatcher(RATIOS[features])
     assert running is not None and artifact is not None
-    return NetworkMatcher(running, processing, float(artifact.arrays["matcher.bin_score"]))
+    config = artifact.architecture.matcher
+    assert config is not None
+    bin_score = float(artifact.arrays["matcher.bin_score"])
+    return NetworkMatcher(running, processing, bin_score, config.descriptor_dim)
 
 
 def _check_fit(artifact: Artifact | None, features: FeaturesKind, matcher: MatcherKind) -> None:

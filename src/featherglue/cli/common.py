@@ -66,7 +66,8 @@ def join_sizes(arguments: list[str]) -> list[str]:
             while i + 1 < len(arguments) and len(values) < 2 and _is_integer(arguments[i + 1]):
                 values.append(arguments[i + 1])
                 i += 1
-            joined.append(f"{arguments[i - len(values)]}={','.join(values)}")
+            name = arguments[i - len(values)]
+            joined.append(f"{name}={','.join(values)}" if values else name)
         else:
             joined.append(arguments[i])
         i += 1

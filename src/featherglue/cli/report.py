@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import console
+from featherglue.cli.common import Json, console, print_json
 from featherglue.evaluation.report import read_results, write_report
 
 
@@ -22,9 +22,13 @@ def report(
         list[Path] | None,
         typer.Option("--picture", help="A picture to show; may be given several times."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page: tables, curves, pictures, machine and commands."""
     write_report(
         read_results(results), output, title=title, baseline=baseline, pictures=picture or ()
     )
-    console.print(f"wrote {output}", markup=False)
+    if as_json:
+        print_json({"output": str(output), "bytes": output.stat().st_size})
+    else:
+        console.print(f"wrote {output}", markup=False)

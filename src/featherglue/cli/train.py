@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import console
+from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.errors import MissingExtraError, TrainingError, UsageError
 
 STAGES = ("superpoint", "superglue")
@@ -29,6 +29,7 @@ def train(
         int | None,
         typer.Option("--threads", min=1, help="Of the networks; 1 where the machine is shared."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train a network from scratch on a folder of photographs."""
     try:
@@ -48,7 +49,7 @@ def train(
 
     def report(step: int, row: dict[str, float]) -> None:
         values = " ".join(f"{name} {value:.3f}" for name, value in row.items())
-        console.print(f"step {step} {values}")
+        error_console.print(f"step {step} {values}")
 
     if stage == "superpoint":
         point = stages.read_stage(stages.SuperPointStage, config)
@@ -58,4 +59,7 @@ def train(
     else:
         glue = stages.read_stage(stages.SuperGlueStage, config)
         stages.train_superglue(glue, images, output, minutes=minutes, device=device, report=report)
-    console.print(f"wrote {output / 'model'}", markup=False)
+    if as_json:
+        print_json({"output": str(output / "model"), "log": str(output / "log.csv")})
+    else:
+        console.print(f"wrote {output / 'model'}", markup=False)

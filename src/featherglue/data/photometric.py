@@ -64,7 +64,7 @@ def defocus(rng: np.random.Generator, image: Float, strength: float) -> Float:
 
 def motion(rng: np.random.Generator, image: Float, strength: float) -> Float:
     """Blur along a random direction."""
-    length = max(3, int(rng.uniform(3, 9) * strength))
+    length = 2 * max(1, int(rng.uniform(1.5, 4.5) * strength)) + 1  # odd: no shift
     kernel = np.zeros((length, length), np.float32)
     middle = (length - 1) / 2
     angle = rng.uniform(0, np.pi)

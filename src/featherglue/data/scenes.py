@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featherglue.data.homography import HomographyRange, Matrix, sample_homography, shift
 from featherglue.data.images import PhotoFolder
 from featherglue.data.photometric import change_light
-from featherglue.data.views import Sample, warp_image
+from featherglue.data.views import Sample, check_size, warp_image
 
 NOTHING = 255
 Grey = NDArray[np.uint8]
@@ -44,6 +44,9 @@ class SceneConfig:
     planar: float = 0.5
     planes: int = 6
     light: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
 
 
 class Scenes:

@@ -18,10 +18,17 @@ from featherglue.data.homography import (
 )
 from featherglue.data.images import PhotoFolder, corners
 from featherglue.data.photometric import change_light
+from featherglue.errors import ConfigError
 
 Sample = dict[str, NDArray[np.generic]]
 CELL = 8
 NO_KEYPOINT = CELL * CELL
+
+
+def check_size(size: tuple[int, ...]) -> None:
+    """Raise ConfigError unless `size` is a width and a height, multiples of 8."""
+    if len(size) != 2 or any(side < CELL or side % CELL for side in size):
+        raise ConfigError(f"size is width and height, multiples of {CELL}, not {list(size)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,9 @@ class ViewConfig:
     )
     light: float = 1.0
     points: int = 192
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
 
 
 def warp_image(

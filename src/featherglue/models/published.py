@@ -23,7 +23,7 @@ from featherglue.config import (
     SuperGlueConfig,
     SuperPointConfig,
 )
-from featherglue.errors import ArtifactError, UsageError
+from featherglue.errors import ArtifactError, FeatherglueError, UsageError
 from featherglue.models.pair import Model
 
 State = dict[str, Tensor]
@@ -68,18 +68,19 @@ def load_published(
     """
     if superpoint is None and superglue is None:
         raise UsageError("give a SuperPoint checkpoint, a SuperGlue checkpoint, or both")
-    point = _superpoint_state(read_state(superpoint), superpoint) if superpoint else None
-    glue = None
-    if superglue is not None:
-        state = read_state(superglue)
-        inner = _inner(state, "keypoint_detector.")
-        if point is None and inner:
-            point = _superpoint_state(inner, superglue)
-        glue = _superglue_state(state, superglue)
-    architecture = ArchitectureConfig(
-        extractor=_superpoint_config(point) if point else None,
-        matcher=_superglue_config(glue) if glue else None,
-    )
+    try:
+        point, glue = _states(superpoint, superglue)
+        architecture = ArchitectureConfig(
+            extractor=_superpoint_config(point) if point else None,
+            matcher=_superglue_config(glue) if glue else None,
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, FeatherglueError):
+            raise
+        given = " and ".join(str(path) for path in (superpoint, superglue) if path)
+        raise ArtifactError(
+            f"{given}: not a published checkpoint, or not whole ({error})"
+        ) from None
     built = Model.build(architecture)
     for network, tensors, source in (
         (built.extractor, point, superpoint or superglue),
@@ -103,6 +104,20 @@ def load_published(
             license="that of the imported weights",
         ),
     )
+
+
+def _states(
+    superpoint: str | os.PathLike[str] | None, superglue: str | os.PathLike[str] | None
+) -> tuple[State | None, State | None]:
+    """The tensors of both networks under our names; a SuperGlue file may hold both."""
+    point = _superpoint_state(read_state(superpoint), superpoint) if superpoint else None
+    if superglue is None:
+        return point, None
+    state = read_state(superglue)
+    inner = _inner(state, "keypoint_detector.")
+    if point is None and inner:
+        point = _superpoint_state(inner, superglue)
+    return point, _superglue_state(state, superglue)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:

@@ -49,6 +49,14 @@ class Runtime(Protocol):
         ...
 
 
+def check_runtime(name: str, threads: int | None) -> None:
+    """Raise UsageError where there is no such runtime, or for fewer than one thread."""
+    if name not in RUNTIMES:
+        raise UsageError(f"no runtime {name!r}; there are {', '.join(RUNTIMES)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+
+
 def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> Runtime:
     """Load an artifact into a runtime.
 
@@ -60,10 +68,7 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
         UsageError: no such runtime, or fewer than one thread.
         RuntimeUnavailableError: the runtime is not installed or cannot run this model.
     """
-    if name not in RUNTIMES:
-        raise UsageError(f"no runtime {name!r}; there are {', '.join(RUNTIMES)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+    check_runtime(name, threads)
     if name == "torch":
         try:
             from featherglue.runtime.torch_ import TorchRuntime

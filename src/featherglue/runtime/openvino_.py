@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,24 @@ class OpenVinoRuntime:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
+        self._lock = threading.Lock()
         core = openvino.Core()
         paths = graph_paths(artifact)
         self._requests = {name: _open(core, path, settings) for name, path in paths.items()}
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
-        outputs = self._requests["extractor"].infer({"image": image[None, None]})
-        # The request owns its outputs and writes over them in the next call.
-        return outputs["scores"][0, 0].copy(), outputs["descriptors"][0].copy()
+        # A request owns its outputs, writes over them in the next call, and is not for threads.
+        with self._lock:
+            outputs = self._requests["extractor"].infer({"image": image[None, None]})
+            return outputs["scores"][0, 0].copy(), outputs["descriptors"][0].copy()
 
     def match(
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
         inputs = matcher_inputs(keypoints0, descriptors0, keypoints1, descriptors1)
-        scores = self._requests["matcher"].infer(inputs)["scores"]
-        matrix: Float = scores[: len(keypoints0), : len(keypoints1)].copy()
+        with self._lock:
+            scores = self._requests["matcher"].infer(inputs)["scores"]
+            matrix: Float = scores[: len(keypoints0), : len(keypoints1)].copy()
         return matrix
 
 

@@ -26,7 +26,7 @@ class TorchRuntime:
     @torch.inference_mode()
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
         assert self._model.extractor is not None
-        tensor = torch.from_numpy(image)[None, None].float() / 255
+        tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].float() / 255
         logits, descriptors = self._model.extractor.forward_raw(tensor)
         scores = score_map(logits)[0].numpy()
         return scores, descriptors[0].permute(1, 2, 0).contiguous().numpy()

@@ -6,8 +6,11 @@ import copy
 import csv
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from featherglue.errors import TrainingError
+from featherglue.errors import ConfigError, TrainingError
 
 Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
+_REPORT_SECONDS = 5.0
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
 
 
@@ -53,6 +57,18 @@ class LoopConfig:
     workers: int = 1
     bf16: bool = True
     save_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.clip > 0:
+            raise ConfigError(f"clip must be positive, not {self.clip}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must lie in [0, 1), not {self.ema}")
+        for name in ("learning_rate", "weight_decay", "warmup", "workers"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} cannot be negative, as {getattr(self, name)} is")
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
@@ -95,31 +111,58 @@ def train(
     network.train()
     start = saved = reported = time.monotonic()
     rows: list[dict[str, float]] = []
-    for batch in _batches(samples, config, step):
-        loss, row = _step(
-            network, loss_function, batch, optimizer, learning_rate(step, config), config
-        )
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at step {step}; the state before is in {folder}/last.pt"
-            )
-        _average(average, network, min(config.ema, (1 + step) / (10 + step)))
-        step += 1
-        rows.append({"loss": loss, **row})
-        now = time.monotonic()
-        if now - reported > 5 or step == config.steps:
-            means = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
-            _log(folder / "log.csv", {"step": step, "seconds": before + now - start, **means})
-            report(step, means)
-            rows, reported = [], now
-        over = now - start > minutes * 60
-        if now - saved > config.save_seconds or over or step == config.steps:
+    with _deferred_interrupt() as interrupted:
+        for batch in _batches(samples, config, step):
+            rate = learning_rate(step, config)
+            loss, row = _step(network, loss_function, batch, optimizer, rate, config)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss or its gradient became {loss} at step {step}; the state of the "
+                    f"last checkpoint is in {folder}/last.pt"
+                )
+            _average(average, network, min(config.ema, (1 + step) / (10 + step)))
+            step += 1
+            rows.append({"loss": loss, **row})
+            now = time.monotonic()
             seconds = before + now - start
-            _save(folder / "last.pt", network, average, optimizer, step, seconds)
-            saved = now
-        if over:
-            break
+            stop = step == config.steps or now - start > minutes * 60 or interrupted()
+            if now - reported > _REPORT_SECONDS or stop:
+                means = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
+                _log(folder / "log.csv", {"step": step, "seconds": seconds, **means})
+                report(step, means)
+                rows, reported = [], now
+            if now - saved > config.save_seconds or stop:
+                _save(folder / "last.pt", network, average, optimizer, step, seconds)
+                saved = now
+            if stop:
+                break
+        if interrupted():
+            raise KeyboardInterrupt
     return average
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C is only noted, so that a step is never left half done; a second one counts.
+
+    Elsewhere than in the main thread, where signals cannot be handled, nothing changes.
+    """
+    noted = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    usual = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _step(
@@ -137,10 +180,13 @@ def _step(
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
         loss, row = loss_function(network, batch)
     optimizer.zero_grad(set_to_none=True)
-    if torch.isfinite(loss):
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        optimizer.step()
+    if not torch.isfinite(loss):
+        return float(loss.detach()), row
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+    if not torch.isfinite(norm):
+        return float(norm), row
+    optimizer.step()
     return float(loss.detach()), row
 
 
@@ -150,12 +196,14 @@ def _batches(samples: Samples, config: LoopConfig, step: int) -> DataLoader[Any]
         batch_size=config.batch_size,
         sampler=range(step * config.batch_size, config.steps * config.batch_size),
         num_workers=config.workers,
-        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # the global one would move with every resumption
+        worker_init_fn=_prepare_worker,
         prefetch_factor=4 if config.workers else None,
     )
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -195,18 +243,21 @@ def _resume(
     """The step to go on with and the seconds spent so far."""
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the reader has its own types, without a common base
+        raise TrainingError(f"{path}: damaged, remove it to start anew ({error})") from None
     try:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        seconds = float(state["seconds"])
+        step, seconds = int(state["step"]), float(state["seconds"])
     except (RuntimeError, KeyError, ValueError):
         raise TrainingError(
             f"{path}: a checkpoint of another network; choose another folder or remove it"
         ) from None
     torch.set_rng_state(state["rng"])
-    return int(state["step"]), seconds
+    return step, seconds
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
@@ -220,6 +271,9 @@ def _log(path: Path, row: dict[str, float]) -> None:
 
 def spent_seconds(folder: str | os.PathLike[str]) -> float:
     """Seconds of training that a run's folder holds, over all its resumptions."""
-    with (Path(folder) / "log.csv").open(newline="") as file:
+    path = Path(folder) / "log.csv"
+    if not path.exists():
+        return 0.0
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return float(rows[-1]["seconds"]) if rows else 0.0

@@ -1,0 +1,382 @@
+"""Published checkpoints, written here with random numbers under the published names."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from featherglue.artifact import load_artifact
+from featherglue.cli import main
+from featherglue.config import SuperGlueConfig, SuperPointConfig
+from featherglue.errors import ArtifactError, UsageError
+from featherglue.models.pair import Model
+from featherglue.models.published import load_published, read_state
+
+State = dict[str, torch.Tensor]
+HEADS = 4
+
+
+def superpoint_state(
+    channels: tuple[int, ...] = (4, 4, 8, 8, 8, 8, 16, 16), head: int = 16, width: int = 16
+) -> State:
+    """superpoint_v1.pth of any widths."""
+    generator = torch.Generator().manual_seed(1)
+    names = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
+    shapes = dict(zip(names, zip(channels, (1, *channels[:-1]), strict=True), strict=True))
+    shapes |= {"Pa": (head, channels[-1]), "Pb": (65, head)}
+    shapes |= {"Da": (head, channels[-1]), "Db": (width, head)}
+    state: State = {}
+    for name, (outputs, inputs) in shapes.items():
+        kernel = 1 if name in ("Pb", "Db") else 3
+        shape = (outputs, inputs, kernel, kernel)
+        deviation = (2 / (inputs * kernel**2)) ** 0.5
+        state[f"conv{name}.weight"] = torch.randn(shape, generator=generator) * deviation
+        state[f"conv{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
+    return state
+
+
+def superglue_state(width: int = 16, encoder: tuple[int, ...] = (8, 16), depth: int = 2) -> State:
+    """superglue_outdoor.pth of any widths: 1×1 convolutions, the counters of the norms included."""
+    generator = torch.Generator().manual_seed(2)
+    state: State = {"bin_score": torch.tensor(0.6)}
+
+    def conv(name: str, outputs: int, inputs: int) -> None:
+        deviation = inputs**-0.5
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, 1, generator=generator) * deviation
+        state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
+
+    def mlp(name: str, widths: tuple[int, ...]) -> None:
+        for i in range(1, len(widths)):
+            conv(f"{name}.{3 * (i - 1)}", widths[i], widths[i - 1])
+            if i < len(widths) - 1:
+                norm = f"{name}.{3 * (i - 1) + 1}"
+                for part, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5)):
+                    state[f"{norm}.{part}"] = torch.rand(widths[i], generator=generator) + low
+                state[f"{norm}.running_var"] = torch.rand(widths[i], generator=generator) + 0.5
+                state[f"{norm}.num_batches_tracked"] = torch.tensor(7)
+
+    mlp("kenc.encoder", (3, *encoder, width))
+    for i in range(depth):
+        for j in range(3):
+            conv(f"gnn.layers.{i}.attn.proj.{j}", width, width)
+        conv(f"gnn.layers.{i}.attn.merge", width, width)
+        mlp(f"gnn.layers.{i}.mlp", (2 * width, 2 * width, width))
+    conv("final_proj", width, width)
+    return state
+
+
+def in_hugging_face_layout(point: State, glue: State) -> State:
+    """The same two networks as transformers keeps them: linear layers, each head's channels
+    together."""
+    renamed: State = {}
+    for name, tensor in point.items():
+        layer, part = name.removeprefix("conv").split(".")
+        where = {
+            "P": f"keypoint_decoder.conv_score_{layer[1]}",
+            "D": f"descriptor_decoder.conv_descriptor_{layer[1]}",
+        }.get(layer[0]) or f"encoder.conv_blocks.{int(layer[0]) - 1}.conv_{layer[1]}"
+        renamed[f"keypoint_detector.{where}.{part}"] = tensor
+    for name, tensor in glue.items():
+        flat = tensor[..., 0] if tensor.ndim == 3 else tensor
+        width = len(flat) if flat.ndim else 1
+        parts = name.split(".")
+        if parts[0] == "bin_score":
+            renamed[name] = flat
+        elif parts[0] == "final_proj":
+            renamed[f"final_projection.{name}"] = flat
+        elif ".attn." in name:
+            # Published: channel c belongs to head c mod 4. transformers: to head c // (width / 4).
+            order = torch.arange(width).view(-1, HEADS).T.reshape(-1)
+            which = {"0": "self.query", "1": "self.key", "2": "self.value"}
+            if parts[4] == "merge":
+                flat = flat[:, order] if flat.ndim == 2 else flat
+                renamed[f"gnn.layers.{parts[2]}.attention.output.dense.{parts[5]}"] = flat
+            else:
+                new = f"gnn.layers.{parts[2]}.attention.{which[parts[5]]}.{parts[6]}"
+                renamed[new] = flat[order]
+        else:
+            prefix = "keypoint_encoder.encoder" if parts[0] == "kenc" else ".".join(parts[:4])
+            index, part = int(parts[-2]), parts[-1]
+            block, step = divmod(index, 3)
+            last = f"{'.'.join(parts[:-2])}.{index + 1}.running_mean" not in glue
+            inner = ".batch_norm" if step else "" if last else ".linear"
+            renamed[f"{prefix}.{block}{inner}.{part}"] = flat
+    return {name: tensor.contiguous() for name, tensor in renamed.items()}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same weights in both layouts. The extractor's is written as old PyTorch wrote it."""
+    folder = tmp_path_factory.mktemp("published")
+    point, glue = superpoint_state(), superglue_state()
+    paths = {
+        "superpoint": folder / "superpoint_v1.pth",
+        "superglue": folder / "superglue_outdoor.pth",
+        "pair": folder / "model.safetensors",
+        "point": folder / "point" / "model.safetensors",
+    }
+    torch.save(point, paths["superpoint"], _use_new_zipfile_serialization=False)
+    torch.save(glue, paths["superglue"])
+    both = in_hugging_face_layout(point, glue)
+    safetensors.torch.save_file(both, paths["pair"])
+    paths["point"].parent.mkdir()
+    prefix = "keypoint_detector."
+    alone = {k.removeprefix(prefix): v for k, v in both.items() if k.startswith(prefix)}
+    safetensors.torch.save_file(alone, paths["point"])
+    return paths
+
+
+def imported(arguments: list[str | Path], output: Path) -> Model:
+    code = main(["import-weights", *map(str, arguments), "-o", str(output)])
+    assert code == 0
+    return Model.load(output)
+
+
+# --- the way in -----------------------------------------------------------------------------
+
+
+def test_both_layouts_give_the_same_model(
+    files: dict[str, Path], tmp_path: Path, grey: np.ndarray
+) -> None:
+    models = [
+        imported([files["superpoint"], files["superglue"]], tmp_path / "a"),
+        imported([files["superglue"], files["superpoint"]], tmp_path / "b"),  # in any order
+        imported([files["pair"]], tmp_path / "c"),
+        imported([files["pair"], files["point"]], tmp_path / "d"),
+    ]
+    first = models[0].to_artifact()
+    image = torch.from_numpy(grey[:64, :96])[None, None].float() / 255
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.rand(1, 20, 2, generator=generator),
+        torch.rand(1, 20, generator=generator),
+        torch.randn(1, 20, 16, generator=generator),
+    ]
+    outputs = []
+    for model in models:
+        assert model.architecture == models[0].architecture
+        arrays = model.to_artifact().arrays
+        assert set(arrays) == set(first.arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, first.arrays[name], err_msg=name)
+        assert model.extractor is not None
+        assert model.matcher is not None
+        with torch.no_grad():
+            outputs.append((*model.extractor(image), model.matcher(*inputs, *inputs)))
+    assert outputs[0][0].std() > 1e-3
+    assert outputs[0][2].std() > 1e-2
+    for other in outputs[1:]:
+        for ours, theirs in zip(outputs[0], other, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_published_weights_are_taken_as_they_are(files: dict[str, Path]) -> None:
+    model = load_published(files["superpoint"], files["superglue"])
+    assert model.extractor is not None
+    assert model.matcher is not None
+    point, glue = model.extractor.state_dict(), model.matcher.state_dict()
+    for name, tensor in superpoint_state().items():
+        assert torch.equal(point[name], tensor)
+    for name, tensor in superglue_state().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(glue[name], tensor[..., 0] if tensor.ndim == 3 else tensor)
+    assert not model.extractor.training
+    assert not model.matcher.training
+
+
+def test_one_of_the_two_alone(files: dict[str, Path], tmp_path: Path) -> None:
+    point = imported([files["superpoint"]], tmp_path / "point")
+    assert point.extractor is not None
+    assert point.matcher is None
+    glue = imported([files["superglue"]], tmp_path / "glue")
+    assert glue.extractor is None
+    assert glue.matcher is not None
+    with pytest.raises(UsageError, match="give a SuperPoint"):
+        load_published(None, None)
+
+
+def test_the_published_sizes_are_read_off_the_tensors(tmp_path: Path) -> None:
+    torch.save(
+        superpoint_state((64, 64, 64, 64, 128, 128, 128, 128), 256, 256), tmp_path / "point.pth"
+    )
+    torch.save(superglue_state(256, (32, 64, 128, 256), 18), tmp_path / "glue.pth")
+    model = load_published(tmp_path / "point.pth", tmp_path / "glue.pth")
+    assert model.architecture.extractor == SuperPointConfig()
+    assert model.architecture.matcher == SuperGlueConfig()
+
+
+def test_the_command_says_what_it_wrote(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["import-weights", str(files["pair"]), "-o", str(tmp_path / "model")]
+    assert main([*arguments, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    artifact = load_artifact(tmp_path / "model")
+    assert facts["hash"] == artifact.hash
+    assert facts["output"] == str(tmp_path / "model")
+    assert artifact.provenance.recipe[0]["step"] == "import-weights"
+    assert artifact.provenance.recipe[0]["files"] == ["model.safetensors"]
+    assert "imported" in artifact.provenance.license
+    assert not artifact.processing.subpixel
+    assert main(arguments) == 0
+    assert f"{facts['parameters']:,} parameters" in capsys.readouterr().out
+
+
+# --- what is refused ------------------------------------------------------------------------
+
+
+class Intruder:
+    """Runs a function when unpickled."""
+
+    touched: list[int] = []  # noqa: RUF012
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return Intruder.touched.append, (1,)
+
+
+def refused(
+    arguments: list[str | Path], output: Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    code = main(["import-weights", *map(str, arguments), "-o", str(output)])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert not output.exists()
+    return code, captured.err
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_of_more_than_tensors_is_not_executed(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "superpoint_v1.pth"
+    state = superpoint_state() | {"extra": Intruder()}
+    if how == "torch":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps(state))
+    Intruder.touched.clear()
+    code, said = refused([path], tmp_path / "model", capsys)
+    assert code == 1
+    assert path.name in said
+    assert Intruder.touched == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
+@pytest.mark.parametrize("kind", ["superpoint", "superglue", "pair"])
+def test_a_damaged_file(
+    kind: str,
+    share: float,
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / files[kind].name
+    data = files[kind].read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    code, said = refused([path], tmp_path / "model", capsys)
+    assert code == 1
+    assert path.name in said
+
+
+def test_two_of_the_same_kind(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for first, second in (("superpoint", "point"), ("superglue", "pair")):
+        code, said = refused([files[first], files[second]], tmp_path / "model", capsys)
+        assert code == 2
+        assert "same kind" in said
+    code, said = refused([files["point"]] * 3, tmp_path / "model", capsys)
+    assert code == 2
+    assert "at most two" in said
+
+
+def test_files_that_are_something_else(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nested, other, numbers = (tmp_path / f"{name}.pth" for name in ("nested", "other", "numbers"))
+    torch.save({"state_dict": superpoint_state()}, nested)
+    torch.save({"fc.weight": torch.zeros(3, 3)}, other)
+    torch.save({"epoch": 3}, numbers)
+    picture = tmp_path / "picture.safetensors"
+    picture.write_bytes(b"\x89PNG" * 100)
+    for path, said in (
+        (nested, "no plain state of tensors"),
+        (other, "not a SuperPoint checkpoint"),
+        (numbers, "no plain state of tensors"),
+        (picture, "not a checkpoint, or damaged"),
+        (tmp_path / "missing.pth", "no such file"),
+        (tmp_path, "no such file"),
+    ):
+        code, error = refused([path], tmp_path / "model", capsys)
+        assert code == 1
+        assert said in error
+    with pytest.raises(ArtifactError, match="not a SuperGlue checkpoint"):
+        load_published(None, files["superpoint"])
+    with pytest.raises(ArtifactError, match="not a SuperPoint checkpoint"):
+        load_published(files["superglue"], None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("superpoint", "conv2b.weight"),
+        ("superpoint", "conv2b.bias"),
+        ("superpoint", "convPb.bias"),
+        ("superglue", "gnn.layers.1.attn.proj.0.weight"),
+        ("superglue", "gnn.layers.1.mlp.0.weight"),
+        ("superglue", "gnn.layers.0.attn.merge.bias"),
+        ("superglue", "kenc.encoder.0.weight"),
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "another shape", "a number"])
+def test_a_checkpoint_with_a_wrong_tensor(
+    kind: str, name: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = superpoint_state() if kind == "superpoint" else superglue_state()
+    tensor = state.pop(name)
+    if how == "another shape":
+        state[name] = torch.cat((tensor, tensor))
+    elif how == "a number":
+        state[name] = torch.tensor(1.0)
+    path = tmp_path / "file.pth"
+    torch.save(state, path)
+    code, said = refused([path], tmp_path / "model", capsys)
+    assert code == 1
+    assert "not a published checkpoint" in said or "not a Super" in said
+
+
+def test_a_checkpoint_without_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "file.pth"
+    torch.save({k: v for k, v in superglue_state().items() if "gnn" not in k}, path)
+    code, _ = refused([path], tmp_path / "model", capsys)
+    assert code == 1
+
+
+def test_foreign_folders_stay(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The folder of the transformers model itself is the likeliest wrong place.
+    folder = Path(shutil.copytree(files["pair"].parent, tmp_path / "hf"))
+    (folder / "config.json").write_text('{"model_type": "superglue"}')
+    code = main(["import-weights", str(folder / "model.safetensors"), "-o", str(folder)])
+    assert code == 1
+    assert "not a model" in capsys.readouterr().err
+    assert (folder / "superpoint_v1.pth").exists()
+
+
+def test_read_state_reads_both_kinds(files: dict[str, Path]) -> None:
+    state = superpoint_state()
+    for path, name in (
+        (files["superpoint"], "conv1a.weight"),
+        (files["point"], "encoder.conv_blocks.0.conv_a.weight"),
+    ):
+        assert torch.equal(read_state(path)[name], state["conv1a.weight"])

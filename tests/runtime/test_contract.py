@@ -1,0 +1,351 @@
+"""What every runtime must do with every artifact, and where the ONNX graphs come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from featherglue.artifact import Artifact, load_artifact, save_artifact
+from featherglue.cli import main
+from featherglue.decode import pad_to_cells
+from featherglue.errors import OutputError, RuntimeUnavailableError, UsageError
+from featherglue.folding import fold_batch_norm
+from featherglue.models.pair import Model
+from featherglue.runtime.base import RUNTIMES, Runtime, open_runtime
+from featherglue.runtime.export import export_onnx
+from featherglue.runtime.graphs import cache_folder
+
+ARTIFACTS = ["one-head", "four-heads", "projected", "bare"]
+INSTALLED = [
+    name for name in RUNTIMES if name != "auto" and (name != "openvino" or find_spec("openvino"))
+]
+# (N0, N1): equal, either one shorter, single keypoints, more than one tile of any kernel.
+COUNTS = [(40, 40), (1, 1), (1, 30), (33, 1), (7, 64), (65, 12)]
+
+Match = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module", params=ARTIFACTS)
+def artifact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Artifact:
+    return load_artifact(folders[request.param])
+
+
+@pytest.fixture(scope="module", params=INSTALLED)
+def runtime(request: pytest.FixtureRequest, artifact: Artifact) -> Runtime:
+    return open_runtime(artifact, request.param, 1)
+
+
+@pytest.fixture(scope="module")
+def model(artifact: Artifact) -> Model:
+    return Model.from_artifact(artifact)
+
+
+def sides(counts: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
+    """The four inputs of `Runtime.match`."""
+    rng = np.random.default_rng(seed)
+    inputs: list[np.ndarray] = []
+    for count in counts:
+        keypoints = rng.random((count, 3)) - (0.5, 0.5, 0)
+        descriptors = rng.standard_normal((count, 16))
+        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+        inputs += [keypoints.astype(np.float32), descriptors.astype(np.float32)]
+    return inputs
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (8, 8), (8, 200), (61, 90)])
+def test_extract_agrees_with_pytorch(
+    shape: tuple[int, int], runtime: Runtime, model: Model, grey: np.ndarray
+) -> None:
+    image = pad_to_cells(np.ascontiguousarray(grey[50 : 50 + shape[0], 20 : 20 + shape[1]]))
+    scores, descriptors = runtime.extract(image)
+    assert model.extractor is not None
+    with torch.no_grad():
+        tensor = torch.from_numpy(image)[None, None].float() / 255
+        heat, _ = model.extractor(tensor)
+        dense = model.extractor.forward_raw(tensor)[1]
+    height, width = image.shape
+    assert scores.shape == (height, width)
+    assert descriptors.shape == (height // 8, width // 8, 16)
+    assert scores.dtype == descriptors.dtype == np.float32
+    assert 0 <= scores.min() < scores.max() <= 1
+    np.testing.assert_allclose(scores, heat[0], atol=1e-4)
+    expected = dense[0].permute(1, 2, 0).numpy()
+    error = np.linalg.norm(descriptors - expected, axis=2)
+    assert (error / np.linalg.norm(expected, axis=2)).max() < 1e-4
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_match_agrees_with_pytorch(counts: tuple[int, int], runtime: Runtime, model: Model) -> None:
+    k0, d0, k1, d1 = inputs = sides(counts)
+    scores = runtime.match(*inputs)
+    assert scores.shape == counts
+    assert scores.dtype == np.float32
+    assert model.matcher is not None
+    with torch.no_grad():
+        tensors = (k0[:, :2], k0[:, 2], d0, k1[:, :2], k1[:, 2], d1)
+        expected = model.matcher(*(torch.from_numpy(array)[None] for array in tensors))[0]
+    assert counts == (1, 1) or expected.std() > 0.3
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_results_stay_as_they_were_and_repeat(runtime: Runtime, grey: np.ndarray) -> None:
+    image, other = grey[:64, :64].copy(), grey[64:128, 64:128].copy()
+    first = runtime.extract(image)
+    kept = [array.copy() for array in first]
+    runtime.extract(other)
+    again = runtime.extract(image)
+    for result, copy, repeated in zip(first, kept, again, strict=True):
+        np.testing.assert_array_equal(result, copy)
+        np.testing.assert_array_equal(repeated, copy)
+    inputs = sides((20, 30))
+    matched = runtime.match(*inputs)
+    copy = matched.copy()
+    runtime.match(*sides((20, 30), 1))
+    np.testing.assert_array_equal(matched, copy)
+    np.testing.assert_array_equal(runtime.match(*inputs), copy)
+
+
+def test_inputs_need_not_be_contiguous(runtime: Runtime, grey: np.ndarray) -> None:
+    turned = np.rot90(grey[:64, :96])
+    expected = runtime.extract(np.ascontiguousarray(turned))
+    for ours, theirs in zip(runtime.extract(turned), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_runtime_may_be_shared_between_threads(runtime: Runtime, grey: np.ndarray) -> None:
+    images = [np.ascontiguousarray(grey[i : i + 64, :128]) for i in range(0, 128, 16)]
+    pairs = [sides((20, 20 + i), i) for i in range(8)]
+    expected = [
+        (*runtime.extract(i), runtime.match(*p)) for i, p in zip(images, pairs, strict=True)
+    ]
+    failures: list[object] = []
+
+    def work(start: int) -> None:
+        try:
+            for i in [(start + j) % 8 for j in range(8)] * 3:
+                found = (*runtime.extract(images[i]), runtime.match(*pairs[i]))
+                for ours, theirs in zip(found, expected[i], strict=True):
+                    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 3, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_float16_weights_give_what_they_hold(
+    artifact: Artifact, tmp_path: Path, grey: np.ndarray
+) -> None:
+    half = save_artifact(tmp_path / "half", artifact, "float16")
+    results = [open_runtime(half, name, 1) for name in ("torch", "onnxruntime")]  # type: ignore[arg-type]
+    scores = [result.extract(grey[:64, :64].copy())[0] for result in results]
+    matrices = [result.match(*sides((9, 14))) for result in results]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    np.testing.assert_allclose(*matrices, atol=1e-4)
+
+
+def test_half_weights_make_smaller_graphs(folders: dict[str, Path], tmp_path: Path) -> None:
+    full = load_artifact(folders["one-head"])
+    half = save_artifact(tmp_path / "half", full, "float16")
+    sizes = [
+        [path.stat().st_size for path in export_onnx(artifact, tmp_path / artifact.hash)]
+        for artifact in (half, full)
+    ]
+    assert sizes[0][0] < 0.8 * sizes[1][0]
+    assert sizes[0][1] < 0.8 * sizes[1][1]
+
+
+# --- the graphs -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEATHERGLUE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def own(folders: dict[str, Path], tmp_path: Path) -> Artifact:
+    """A copy that may be changed."""
+    return load_artifact(shutil.copytree(folders["projected"], tmp_path / "own"))
+
+
+def first_scores(artifact: Artifact, grey: np.ndarray, name: Any = "onnxruntime") -> np.ndarray:
+    return open_runtime(artifact, name, 1).extract(grey[:64, :64].copy())[0]
+
+
+@pytest.mark.parametrize("name", [n for n in INSTALLED if n != "torch"])
+def test_graphs_are_made_once_and_kept_in_the_cache(
+    name: str, own: Artifact, cache: Path, grey: np.ndarray
+) -> None:
+    expected = first_scores(own, grey, name)
+    files = sorted(path.name for path in cache.rglob("*.onnx"))
+    assert files == ["extractor.onnx", "matcher.onnx"]
+    assert not list(own.folder.glob("*.onnx"))  # type: ignore[union-attr]
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")}
+    np.testing.assert_array_equal(first_scores(own, grey, name), expected)
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")} == before
+
+
+def test_the_cache_tells_models_apart(
+    own: Artifact, cache: Path, grey: np.ndarray, models: dict[str, Model], tmp_path: Path
+) -> None:
+    first = first_scores(own, grey)
+    changed = dataclasses.replace(
+        own,
+        arrays=own.arrays
+        | {
+            "extractor.convPb.bias": own.arrays["extractor.convPb.bias"]
+            + np.float32(np.arange(65) % 3)
+        },
+    )
+    other = save_artifact(tmp_path / "other", changed)
+    second = first_scores(other, grey)
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_array_equal(first_scores(own, grey), first)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_graphs_beside_the_artifact_are_used(own: Artifact, cache: Path, grey: np.ndarray) -> None:
+    assert own.folder is not None
+    expected = first_scores(own, grey, "torch")
+    paths = export_onnx(own, own.folder)
+    assert [path.name for path in paths] == ["extractor.onnx", "matcher.onnx"]
+    np.testing.assert_allclose(first_scores(own, grey), expected, atol=1e-4)
+    assert not cache.exists()
+
+
+def test_stale_graphs_are_not_used(own: Artifact, cache: Path, grey: np.ndarray) -> None:
+    assert own.folder is not None
+    stale = first_scores(own, grey)
+    graphs = [path.read_bytes() for path in export_onnx(own, own.folder)]
+    bias = own.arrays["extractor.convPb.bias"] + np.float32(np.arange(65) % 3)
+    changed = dataclasses.replace(own, arrays=own.arrays | {"extractor.convPb.bias": bias})
+    fresh = save_artifact(own.folder, changed)
+    for name, data in zip(("extractor.onnx", "matcher.onnx"), graphs, strict=True):
+        (own.folder / name).write_bytes(data)  # as a careless copy leaves them
+    found = first_scores(fresh, grey)
+    assert np.abs(found - stale).max() > 1e-3
+    np.testing.assert_allclose(found, first_scores(fresh, grey, "torch"), atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["beside", "cache"])
+@pytest.mark.parametrize("damage", ["empty", "half", "garbage"])
+def test_damaged_graphs_are_made_again(
+    damage: str, where: str, own: Artifact, cache: Path, grey: np.ndarray
+) -> None:
+    assert own.folder is not None
+    expected = first_scores(own, grey)
+    folder = own.folder if where == "beside" else cache_folder(own)
+    for path in export_onnx(own, folder):
+        data = path.read_bytes()
+        path.write_bytes(
+            {"empty": b"", "half": data[: len(data) // 2], "garbage": b"x" * 99}[damage]
+        )
+    np.testing.assert_array_equal(first_scores(own, grey), expected)
+
+
+def test_a_cache_that_cannot_be_written(
+    own: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FEATHERGLUE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="cannot be written"):
+        open_runtime(own, "onnxruntime", 1)
+
+
+def test_exported_graphs_are_valid_and_reproducible(
+    artifact: Artifact, tmp_path: Path, cache: Path
+) -> None:
+    first = [path.read_bytes() for path in export_onnx(artifact, tmp_path / "a")]
+    second = [path.read_bytes() for path in export_onnx(artifact, tmp_path / "b")]
+    assert first == second
+    for data in first:
+        graph = onnx.load_from_string(data)
+        onnx.checker.check_model(graph, full_check=True)
+        assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
+
+
+def test_what_was_never_saved_cannot_be_exported(own: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="save the artifact"):
+        export_onnx(fold_batch_norm(own), tmp_path / "graphs")
+    assert not (tmp_path / "graphs").exists()
+
+
+def test_the_export_command(
+    own: Artifact, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(own.folder)]) == 0
+    assert capsys.readouterr().out.count("wrote") == 2
+    assert (own.folder / "extractor.onnx").is_file()  # type: ignore[operator]
+    assert main(["export", str(own.folder), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert str(tmp_path / "out" / "matcher.onnx") in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "nowhere")]) == 1
+
+
+def test_one_network_alone(models: dict[str, Model], tmp_path: Path, cache: Path) -> None:
+    for part, rest in (("extractor", "matcher"), ("matcher", "extractor")):
+        alone = dataclasses.replace(models["four-heads"], **{rest: None}).save(tmp_path / part)
+        runtime = open_runtime(alone, "onnxruntime", 1)
+        if part == "matcher":
+            assert runtime.match(*sides((3, 4))).shape == (3, 4)
+        else:
+            assert runtime.extract(np.zeros((16, 16), np.uint8))[0].shape == (16, 16)
+        assert [path.name for path in cache_folder(alone).iterdir()] == [f"{part}.onnx"]
+
+
+# --- errors ---------------------------------------------------------------------------------
+
+
+def test_unknown_runtimes_and_threads_are_misuse(own: Artifact) -> None:
+    with pytest.raises(UsageError, match="'tensorrt'; there are auto, onnxruntime"):
+        open_runtime(own, "tensorrt", None)  # type: ignore[arg-type]
+    for threads in (0, -1):
+        with pytest.raises(UsageError, match="threads must be at least 1"):
+            open_runtime(own, "auto", threads)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "said"),
+    [
+        ("torch", "torch", "featherglue\\[train\\]"),
+        ("openvino", "openvino", "featherglue\\[openvino\\]"),
+        ("onnxruntime", "onnx", "featherglue\\[export\\]"),
+    ],
+)
+def test_a_missing_part_is_named(
+    name: Any,
+    module: str,
+    said: str,
+    own: Artifact,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for loaded in list(sys.modules):
+        ours = loaded.startswith(("featherglue.runtime.", "featherglue.models"))
+        if ours and not loaded.endswith((".base", ".graphs", ".onnxruntime_")):
+            monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RuntimeUnavailableError, match=said):
+        open_runtime(own, name, 1)
+
+
+def test_auto_is_onnx_runtime(own: Artifact, cache: Path) -> None:
+    assert open_runtime(own, "auto", None).name == "onnxruntime"
+    for name in INSTALLED:
+        assert open_runtime(own, name, 1).name == name  # type: ignore[arg-type]

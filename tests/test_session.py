@@ -1,0 +1,416 @@
+"""Sessions: any image in, features and matches in its own coordinates out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import featherglue
+from featherglue.config import ArchitectureConfig, SuperGlueConfig
+from featherglue.errors import ArtifactError, FeatherglueError, ImageError, UsageError
+from featherglue.geometry import corner_error
+from featherglue.models.pair import Model
+from featherglue.session import Session, load, shipped_models
+from featherglue.types import Features, Matches
+
+SHIFT = np.array([[1.0, 0, -24], [0, 1, -16], [0, 0, 1]])
+STAGES = ["read", "resize", "extractor", "decode", "matcher", "sinkhorn", "filter", "refine"]
+
+
+def views(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two crops of one photograph, under SHIFT."""
+    return grey[:224, :288], grey[16:240, 24:312]
+
+
+def check(features: Features, image: np.ndarray, width: int = 16) -> None:
+    """Whatever the image was, these hold."""
+    height, columns = image.shape[:2]
+    count = len(features)
+    assert features.image_size == (columns, height)
+    assert features.keypoints.shape == (count, 2)
+    assert features.descriptors.shape == (count, width)
+    assert (features.keypoints >= -0.5).all()
+    assert (features.keypoints <= (columns - 0.5, height - 0.5)).all()
+    assert (np.diff(features.scores) <= 0).all()
+    assert ((features.scores >= 0) & (features.scores <= 1)).all()
+    np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-4)
+
+
+def some(features: Features, count: int) -> Features:
+    """The `count` strongest."""
+    return dataclasses.replace(
+        features,
+        keypoints=features.keypoints[:count],
+        scores=features.scores[:count],
+        descriptors=features.descriptors[:count],
+    )
+
+
+def share_right(matches: Matches, H: np.ndarray, within: float = 1.5) -> float:
+    mapped = np.c_[matches.points0, np.ones(len(matches))] @ H.T
+    error = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - matches.points1, axis=1)
+    return float((error < within).mean())
+
+
+# --- matching -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "torch"])
+def test_two_views_of_one_scene(runtime: Any, matching: Path, grey: np.ndarray) -> None:
+    result = load(matching, runtime=runtime, threads=1)(*views(grey))
+    matches = result.matches
+    assert len(matches) > 150
+    assert share_right(matches, SHIFT) > 0.9
+    assert list(result.milliseconds) == STAGES
+    assert all(spent >= 0 for spent in result.milliseconds.values())
+    H, inliers = result.homography()
+    assert corner_error(H, SHIFT, (288, 224)) < 0.5
+    assert inliers.shape == (len(matches),)
+    np.testing.assert_array_equal(result.homography()[0], H)
+    indices = matches.indices
+    assert len(np.unique(indices[:, 0])) == len(np.unique(indices[:, 1])) == len(matches)
+    np.testing.assert_array_equal(matches.points0, result.features0.keypoints[indices[:, 0]])
+    kept = ~matches.refined
+    np.testing.assert_array_equal(
+        matches.points1[kept], result.features1.keypoints[indices[kept, 1]]
+    )
+    assert (matches.scores > 0.2).all()
+    assert (matches.scores <= 1 + 1e-5).all()
+
+
+def test_the_runtimes_agree(matching: Path, grey: np.ndarray) -> None:
+    first, second = (
+        load(matching, runtime=runtime)(*views(grey)).matches
+        for runtime in ("onnxruntime", "torch")
+    )
+    pairs = [set(map(tuple, m.points0.round(2).tolist())) for m in (first, second)]
+    assert len(pairs[0] & pairs[1]) > 0.97 * max(map(len, pairs))
+
+
+def test_every_way_to_the_same_matches(session: Session, grey: np.ndarray) -> None:
+    image0, image1 = views(grey)
+    whole = session(image0, image1)
+    features0, features1 = session.extract(image0), session.extract(image1)
+    ways = [
+        session.match(features0, features1),
+        session.match_features(features0, features1).matches,
+        session.step(features0, image1).matches,
+    ]
+    for matches in ways:
+        for name in ("indices", "scores", "points0", "points1", "refined"):
+            np.testing.assert_array_equal(getattr(matches, name), getattr(whole.matches, name))
+
+
+def test_paths_and_arrays_alike(
+    session: Session, grey: np.ndarray, shifted: tuple[Path, Path]
+) -> None:
+    arrays = session(*views(grey)).matches
+    for paths in (shifted, tuple(map(str, shifted))):
+        matches = session(*paths).matches
+        np.testing.assert_array_equal(matches.points0, arrays.points0)
+        np.testing.assert_array_equal(matches.points1, arrays.points1)
+
+
+def test_colour_is_its_grey(session: Session, colour: np.ndarray) -> None:
+    luminance = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    expected = session.extract(luminance)
+    for image in (
+        colour,
+        np.dstack((colour, np.full(colour.shape[:2], 9, np.uint8))),
+        luminance[..., None],
+        luminance.astype(np.uint16) * 257,
+        luminance / 255,
+        colour[::-1][::-1],
+    ):
+        features = session.extract(image)
+        np.testing.assert_array_equal(features.keypoints, expected.keypoints)
+        np.testing.assert_array_equal(features.descriptors, expected.descriptors)
+    assert features.image is not None
+    np.testing.assert_array_equal(features.image, luminance)
+
+
+def test_refinement_needs_the_images(session: Session, grey: np.ndarray) -> None:
+    features0, features1 = (session.extract(view) for view in views(grey))
+    with_images = session.match(features0, features1)
+    assert with_images.refined.any()
+    for missing in ((True, False), (False, True), (True, True)):
+        pair = [
+            dataclasses.replace(f, image=None) if gone else f
+            for f, gone in zip((features0, features1), missing, strict=True)
+        ]
+        matches = session.match(*pair)
+        assert not matches.refined.any()
+        np.testing.assert_array_equal(matches.indices, with_images.indices)
+        np.testing.assert_array_equal(matches.points1, features1.keypoints[matches.indices[:, 1]])
+
+
+def test_refinement_can_be_left_out(matching: Path, grey: np.ndarray) -> None:
+    result = load(matching, refine=False)(*views(grey))
+    assert not result.matches.refined.any()
+    assert "refine" not in result.milliseconds
+
+
+# --- images of all kinds --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (224, 288),
+        (223, 287),
+        (101, 57),
+        (33, 250),
+        (9, 9),
+        (8, 8),
+        (7, 40),
+        (3, 3),
+        (1, 1),
+        (1, 300),
+    ],
+)
+def test_any_size(shape: tuple[int, int], session: Session, grey: np.ndarray) -> None:
+    image = grey[: shape[0], : shape[1]]
+    features = session.extract(image)
+    check(features, image)
+    if min(shape) > 30:
+        assert len(features) > 10
+        assert len(session(image, image).matches) > 10
+    result = session(image, grey[:100, :100])
+    assert len(result.matches) <= len(features)
+
+
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_a_blank_image_has_no_features(value: int, matching: Path, grey: np.ndarray) -> None:
+    # The random network gives a constant pattern on a blank image; the threshold is above it.
+    session = load(matching, keypoint_threshold=0.9)
+    blank = np.full((60, 80), value, np.uint8)
+    features = session.extract(blank)
+    assert len(features) == 0
+    check(features, blank)
+    other = load(matching).extract(grey)
+    for pair in ((features, other), (other, features), (features, features)):
+        matches = session.match(*pair)
+        assert len(matches) == 0
+        assert matches.indices.shape == matches.points0.shape == matches.points1.shape == (0, 2)
+        assert matches.indices.dtype == np.int64
+    result = session(blank, blank)
+    assert len(result.matches) == 0
+    with pytest.raises(featherglue.FeatherglueError, match="at least"):
+        result.homography()
+
+
+@pytest.mark.parametrize("kind", ["sift", "orb"])
+def test_a_blank_image_has_no_classical_features(kind: Any) -> None:
+    session = load(features=kind, matcher="nn")
+    result = session(np.full((60, 80), 9, np.uint8), np.full((50, 50), 200, np.uint8))
+    assert len(result.features0) == len(result.matches) == 0
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (1, 0), (1, 1), (1, 50), (50, 1), (2, 3)])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_few_keypoints(
+    runtime: Any, counts: tuple[int, int], matching: Path, grey: np.ndarray
+) -> None:
+    session = load(matching, runtime=runtime)
+    features = session.extract(grey)
+    matches = session.match(some(features, counts[0]), some(features, counts[1]))
+    assert len(matches) <= min(counts)
+    if counts == (1, 1):
+        assert matches.indices.tolist() == [[0, 0]]  # the very same keypoint
+
+
+def test_images_that_cannot_be_read(session: Session, tmp_path: Path, grey: np.ndarray) -> None:
+    for image in (tmp_path / "missing.png", tmp_path, np.zeros((0, 5), np.uint8), grey[0]):
+        with pytest.raises(ImageError):
+            session.extract(image)
+        with pytest.raises(ImageError):
+            session(grey, image)
+
+
+def test_the_given_image_is_left_alone(session: Session, grey: np.ndarray) -> None:
+    image = grey.copy()
+    session(image, image)
+    np.testing.assert_array_equal(image, grey)
+
+
+# --- sizes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", [(160, 128), (200,), (97, 151), (640,)])
+def test_a_resize_gives_points_in_the_original_image(
+    resize: tuple[int, ...], matching: Path, grey: np.ndarray
+) -> None:
+    session = load(matching, resize=resize)
+    features = session.extract(grey)
+    check(features, grey)
+    assert features.image is not None
+    assert features.image.shape == grey.shape
+    width, height = {1: (resize[0], resize[0] * 256 // 320)}.get(len(resize), resize)
+    scale = np.array([width / 320, height / 256])
+    small = cv2.resize(
+        grey,
+        (width, height),
+        interpolation=cv2.INTER_AREA if scale.prod() < 1 else cv2.INTER_LINEAR,
+    )
+    direct = load(matching).extract(small)
+    expected = (direct.keypoints + 0.5) / scale - 0.5
+    np.testing.assert_allclose(features.keypoints, expected, atol=1e-3)
+    np.testing.assert_array_equal(features.descriptors, direct.descriptors)
+
+
+def test_no_resize_is_minus_one(matching: Path, grey: np.ndarray) -> None:
+    expected = load(matching).extract(grey).keypoints
+    for resize in ((), (-1,), [-1], (320, 256)):
+        np.testing.assert_array_equal(
+            load(matching, resize=resize).extract(grey).keypoints, expected
+        )
+
+
+def test_matches_of_resized_images_fit_the_originals(matching: Path, grey: np.ndarray) -> None:
+    session = load(matching, resize=(144, 112))  # half of each crop, moved by whole cells
+    result = session(grey[:224, :288], grey[16:240, 32:320])
+    H, _ = result.homography()
+    assert len(result.matches) > 30
+    truth = np.array([[1.0, 0, -32], [0, 1, -16], [0, 0, 1]])
+    assert corner_error(H, truth, (288, 224)) < 1
+
+
+# --- options --------------------------------------------------------------------------------
+
+
+def test_overrides(matching: Path, session: Session, grey: np.ndarray) -> None:
+    plain = session.extract(grey)
+    few = load(matching, max_keypoints=20).extract(grey)
+    np.testing.assert_array_equal(few.keypoints, plain.keypoints[:20])
+    everything = load(matching, max_keypoints=-1).extract(grey)
+    assert len(everything) > 512 == len(plain)
+    picky = load(matching, max_keypoints=-1, keypoint_threshold=0.3).extract(grey)
+    assert 0 < len(picky) < len(everything)
+    assert picky.scores.min() > 0.3
+    wide = load(matching, nms_radius=12).extract(grey)
+    assert 0 < len(wide) < len(everything) / 2
+    whole = load(matching, subpixel=False).extract(grey)
+    np.testing.assert_array_equal(whole.keypoints, whole.keypoints.round())
+    assert np.abs(plain.keypoints - plain.keypoints.round()).max() > 0.2
+    strict = load(matching, match_threshold=0.6)(*views(grey)).matches
+    assert strict.scores.min() > 0.6
+    assert 0 < len(strict) < len(session(*views(grey)).matches)
+    once = load(matching, sinkhorn_iterations=1)(*views(grey)).matches
+    assert not np.array_equal(once.scores, session(*views(grey)).matches.scores)
+
+
+def test_overrides_are_seen_and_the_artifact_keeps_its_own(matching: Path) -> None:
+    session = load(matching, max_keypoints=7, resize=[64, 48], refine=False)
+    processing = session.processing
+    assert (processing.max_keypoints, processing.resize, processing.refine) == (7, (64, 48), False)
+    assert session.artifact is not None
+    assert session.artifact.processing.max_keypoints == 512
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"features": "surf"},
+        {"matcher": "lightglue"},
+        {"runtime": "cuda"},
+        {"threads": 0},
+        {"max_keypoints": 0},
+        {"resize": (3, 3)},
+        {"keypoint_threshold": 7.0},
+        {"match_threshold": -1.0},
+        {"nms_radius": -2},
+        {"sinkhorn_iterations": 0},
+    ],
+)
+def test_unknown_names_and_values_are_misuse(options: dict[str, Any], matching: Path) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        load(matching, **options)
+
+
+def test_a_wrong_runtime_is_misuse_whatever_runs() -> None:
+    with pytest.raises(UsageError, match="cuda"):
+        load(features="sift", matcher="nn", runtime="cuda")  # type: ignore[arg-type]
+
+
+def test_models_that_are_not_there(tmp_path: Path) -> None:
+    for model in ("no-such-model", tmp_path / "nowhere", str(tmp_path / "nowhere")):
+        with pytest.raises(ArtifactError, match="nor shipped"):
+            load(model)
+    with pytest.raises(ArtifactError, match="not a featherglue model"):
+        load(tmp_path)
+
+
+def test_parts_that_a_model_lacks(models: dict[str, Model], tmp_path: Path) -> None:
+    whole = models["one-head"]
+    dataclasses.replace(whole, matcher=None).save(tmp_path / "extractor")
+    dataclasses.replace(whole, extractor=None).save(tmp_path / "matcher")
+    with pytest.raises(UsageError, match="no matcher; use --matcher nn"):
+        load(tmp_path / "extractor")
+    with pytest.raises(UsageError, match="no extractor; use --features sift"):
+        load(tmp_path / "matcher")
+    load(tmp_path / "extractor", matcher="nn")
+    with pytest.raises(UsageError, match="takes 16-d descriptors, sift gives 128-d"):
+        load(tmp_path / "matcher", features="sift")
+
+
+def test_a_matcher_for_sift(tmp_path: Path, grey: np.ndarray) -> None:
+    config = SuperGlueConfig(descriptor_dim=128, width=8, keypoint_encoder=(8,), layers=())
+    Model.build(ArchitectureConfig(matcher=config)).save(tmp_path / "model")
+    session = load(tmp_path / "model", features="sift", match_threshold=0.0)
+    result = session(*views(grey))
+    assert result.features0.descriptors.shape[1] == 128
+    assert "sinkhorn" in result.milliseconds
+
+
+# --- classical and mixed --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "width"), [("sift", 128), ("orb", 256)])
+def test_classical_features_with_nearest_neighbours(
+    kind: Any, width: int, grey: np.ndarray
+) -> None:
+    session = load(features=kind, matcher="nn", max_keypoints=300)
+    assert session.artifact is None
+    result = session(*views(grey))
+    check(result.features0, views(grey)[0], width)
+    assert 50 < len(result.features0) <= 300
+    assert len(result.matches) > 50
+    assert share_right(result.matches, SHIFT) > 0.8
+    assert corner_error(result.homography()[0], SHIFT, (288, 224)) < 0.5
+
+
+def test_superpoint_with_nearest_neighbours(matching: Path, grey: np.ndarray) -> None:
+    result = load(matching, matcher="nn")(*views(grey))
+    assert share_right(result.matches, SHIFT) > 0.7
+    assert len(result.matches) > 150
+
+
+def test_features_of_other_widths(session: Session, grey: np.ndarray) -> None:
+    sift = load(features="sift", matcher="nn").extract(grey)
+    ours = session.extract(grey)
+    with pytest.raises(UsageError, match="128 and 16"):
+        session.match(sift, ours)
+    with pytest.raises(FeatherglueError):  # alike, but not what this matcher was made for
+        session.match(sift, sift)
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def test_public_names() -> None:
+    assert set(dir(featherglue)) == set(featherglue.__all__)
+    for name in featherglue.__all__:
+        assert getattr(featherglue, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = featherglue.nonsense
+
+
+def test_shipped_models_are_loadable() -> None:
+    for name in shipped_models():
+        assert load(name).artifact is not None
+    assert sorted(shipped_models()) == shipped_models()

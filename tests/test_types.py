@@ -1,0 +1,120 @@
+"""Features, Matches and MatchResult: validated, and saved as SuperGlue saves them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherglue import FeatherglueError, Features, Matches, MatchResult
+from featherglue.errors import EstimationError, OutputError, UsageError
+
+
+def features(count: int = 5, seed: int = 0, **changes: Any) -> Features:
+    rng = np.random.default_rng(seed)
+    values: dict[str, Any] = {
+        "keypoints": (rng.random((count, 2)) * 100).astype(np.float32),
+        "scores": rng.random(count).astype(np.float32),
+        "descriptors": rng.random((count, 4)).astype(np.float32),
+        "image_size": (120, 110),
+    }
+    return Features(**(values | changes))
+
+
+def matches(count: int = 2) -> Matches:
+    rng = np.random.default_rng(1)
+    return Matches(
+        indices=np.stack((np.arange(count)[::-1] + 1, np.arange(count)), 1),
+        scores=rng.random(count).astype(np.float32),
+        points0=(rng.random((count, 2)) * 100).astype(np.float32),
+        points1=(rng.random((count, 2)) * 100).astype(np.float32),
+        refined=np.arange(count) % 2 == 0,
+    )
+
+
+def test_lengths() -> None:
+    assert len(features(7)) == 7
+    assert len(features(0)) == 0
+    assert len(matches(3)) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keypoints": np.zeros((5, 3), np.float32)},
+        {"keypoints": np.zeros((5, 2))},
+        {"scores": np.zeros((5, 1), np.float32)},
+        {"scores": np.zeros(4, np.float32)},
+        {"scores": np.zeros(5, np.float64)},
+        {"descriptors": np.zeros((4, 5), np.float32)},
+        {"descriptors": np.zeros(5, np.float32)},
+        {"descriptors": np.zeros((5, 4), np.float16)},
+        {"image_size": (0, 10)},
+        {"image": np.zeros((120, 110), np.uint8)},
+        {"image": np.zeros((110, 120), np.float32)},
+        {"image": np.zeros((110, 120, 3), np.uint8)},
+    ],
+)
+def test_features_are_checked(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        features(**changes)
+
+
+@pytest.mark.parametrize("name", ["indices", "scores", "points0", "points1", "refined"])
+def test_matches_are_checked(name: str) -> None:
+    good = matches(3)
+    with pytest.raises(UsageError, match="must be"):
+        dataclasses.replace(good, **{name: getattr(good, name)[:2]})
+
+
+def test_everything_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        features().scores = np.zeros(5, np.float32)  # type: ignore[misc]
+
+
+def test_saved_as_superglue_saves(tmp_path: Path) -> None:
+    result = MatchResult(
+        features0=features(4), features1=features(6, 1), matches=matches(2), milliseconds={}
+    )
+    path = tmp_path / "folder" / "a_b_matches.npz"
+    result.save(path)
+    with np.load(path) as saved:
+        np.testing.assert_array_equal(saved["keypoints0"], result.features0.keypoints)
+        np.testing.assert_array_equal(saved["keypoints1"], result.features1.keypoints)
+        assert saved["matches"].tolist() == [-1, 1, 0, -1]
+        assert saved["matches"].dtype == np.int64
+        scores = result.matches.scores
+        np.testing.assert_array_equal(
+            saved["match_confidence"], np.array([0, scores[1], scores[0], 0], np.float32)
+        )
+        np.testing.assert_array_equal(saved["points1"], result.matches.points1)
+        np.testing.assert_array_equal(saved["refined"], result.matches.refined)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        result.save(tmp_path / "file" / "a.npz")
+
+
+def test_geometry_needs_enough_matches() -> None:
+    result = MatchResult(
+        features0=features(), features1=features(), matches=matches(3), milliseconds={}
+    )
+    K = np.diag([100.0, 100.0, 1.0])
+    for estimate in (
+        result.homography,
+        result.fundamental,
+        lambda: result.relative_pose(K, K),
+    ):
+        with pytest.raises(EstimationError, match="needs at least"):
+            estimate()
+
+
+def test_every_error_on_purpose_has_one_root() -> None:
+    from featherglue import errors
+
+    classes = [c for c in vars(errors).values() if isinstance(c, type)]
+    assert len(classes) >= 10
+    assert all(issubclass(c, FeatherglueError) for c in classes)
+    assert issubclass(UsageError, ValueError)

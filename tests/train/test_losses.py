@@ -1,0 +1,105 @@
+"""The losses against loops over their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from featherglue.train.losses import detector_loss, dual_softmax_loss, nearest_share, similarity
+
+
+def log_softmax(values: np.ndarray) -> np.ndarray:
+    values = values - values.max()
+    return values - np.log(np.exp(values).sum())
+
+
+def test_the_detector_loss_is_the_cross_entropy_of_cells_inside() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((2, 65, 3, 4)).astype(np.float32) * 3
+    labels = rng.integers(0, 65, (2, 3, 4))
+    inside = rng.random((2, 3, 4)) < 0.6
+    terms = [
+        -log_softmax(logits[b, :, y, x].astype(float))[labels[b, y, x]]
+        for b in range(2)
+        for y in range(3)
+        for x in range(4)
+        if inside[b, y, x]
+    ]
+    assert 5 < len(terms) < 24
+    loss = detector_loss(
+        torch.from_numpy(logits), torch.from_numpy(labels), torch.from_numpy(inside)
+    )
+    np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
+
+
+def test_no_cell_inside_is_no_loss() -> None:
+    logits = torch.randn(1, 65, 2, 2, requires_grad=True)
+    labels, inside = torch.zeros(1, 2, 2, dtype=torch.long), torch.zeros(1, 2, 2, dtype=torch.bool)
+    loss = detector_loss(logits, labels, inside)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def padded_descriptors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of 3 pairs with 5, 2 and 0 correspondences, padded to 6."""
+    torch.manual_seed(0)
+    first = torch.nn.functional.normalize(torch.randn(3, 6, 8), dim=2)
+    noisy = first + 0.3 * torch.randn(3, 6, 8)
+    return first, torch.nn.functional.normalize(noisy, dim=2), torch.tensor([5, 2, 0])
+
+
+def test_similarity_is_cosine_where_both_are_real() -> None:
+    first, second, count = padded_descriptors()
+    cosine, real = similarity(first, second, count)
+    assert real.sum(1).tolist() == [5, 2, 0]
+    for b, n in enumerate(count.tolist()):
+        torch.testing.assert_close(cosine[b, :n, :n], first[b, :n] @ second[b, :n].T)
+        assert (cosine[b, n:] == -1e4).all()
+        assert (cosine[b, :, n:] == -1e4).all()
+
+
+def test_the_dual_softmax_loss_by_definition() -> None:
+    first, second, count = padded_descriptors()
+    cosine, real = similarity(first, second, count)
+    for temperature in (0.05, 0.5):
+        terms = []
+        for b, n in enumerate(count.tolist()):
+            scaled = (first[b, :n] @ second[b, :n].T).double().numpy() / temperature
+            for i in range(n):
+                both = log_softmax(scaled[i])[i] + log_softmax(scaled[:, i])[i]
+                terms.append(-both / 2)
+        loss = dual_softmax_loss(cosine, real, temperature)
+        np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-4)
+
+
+def test_padding_has_no_gradient_and_nothing_is_no_loss() -> None:
+    first, second, count = padded_descriptors()
+    first.requires_grad_(True)
+    cosine, real = similarity(first, second, count)
+    dual_softmax_loss(cosine, real, 0.05).backward()
+    assert first.grad is not None
+    assert torch.isfinite(first.grad).all()
+    assert first.grad[0, :5].abs().max() > 0
+    assert (first.grad[0, 5:] == 0).all()
+    assert (first.grad[2] == 0).all()
+    empty = torch.zeros(3, dtype=torch.long)
+    assert dual_softmax_loss(*similarity(first, second, empty), 0.05).item() == 0
+
+
+def test_better_descriptors_have_a_lower_loss() -> None:
+    first, second, count = padded_descriptors()
+    losses = [
+        dual_softmax_loss(*similarity(first, other, count), 0.1).item()
+        for other in (first, second, first.flip(1))
+    ]
+    assert losses[0] < losses[1] < losses[2]
+
+
+def test_the_share_of_nearest_partners() -> None:
+    cosine = torch.tensor([[[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.1, 0.2, 0.3]]])
+    real = torch.tensor([[True, True, True]])
+    assert nearest_share(cosine, real).item() == torch.tensor(2 / 3).item()
+    assert nearest_share(cosine, torch.tensor([[True, True, False]])).item() == 0.5
+    assert nearest_share(cosine, torch.tensor([[False] * 3])).item() == 0
