@@ -150,7 +150,7 @@ def save_artifact(
     artifact: Artifact,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> Artifact:
-    """Write an artifact, whole or not at all, replacing one that is there.
+    """Write an artifact, whole or not at all, replacing one that is there with all its files.
 
     Args:
         dtype: how weights are stored; float16 rounds them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherglue.draw import draw_matches
 from featherglue.errors import FeatherglueError, ImageError, OutputError
@@ -88,7 +90,7 @@ def match_pairs(
 ) -> Iterator[PairOutcome]:
     """Match pairs and write an npz (see `MatchResult.save`) and a picture for each.
 
-    A pair whose npz is there already is passed over, so an interrupted run goes on where it
+    A pair whose own npz is there already is passed over, so an interrupted run goes on where it
     stopped. A pair with an image that cannot be read is reported in its outcome; the others go on.
 
     Raises:
@@ -103,7 +105,7 @@ def match_pairs(
     listed = list(pairs)
     for pair, name in zip(listed, output_names(listed), strict=True):
         output = target / name
-        if output.is_file() and not overwrite:
+        if not overwrite and _is_done(output, pair):
             yield PairOutcome(pair=pair, output=output)
             continue
         try:
@@ -118,8 +120,24 @@ def match_pairs(
         picture = output.with_suffix(".png") if pictures else None
         if picture is not None:
             write_image(picture, draw_matches(result))
-        result.save(output)
+        result.save(output, {"pair": _key(pair)})
         yield PairOutcome(pair=pair, output=output, result=result, picture=picture)
+
+
+def _key(pair: Pair) -> NDArray[np.str_]:
+    """What an npz keeps to tell which pair it is of."""
+    return np.array([pair.name0, pair.name1, str(pair.rotation0), str(pair.rotation1)])
+
+
+def _is_done(output: Path, pair: Pair) -> bool:
+    """Whether the file holds the matches of this very pair."""
+    if not output.is_file():
+        return False
+    try:
+        with np.load(output) as arrays:
+            return "pair" in arrays and np.array_equal(arrays["pair"], _key(pair))
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 class _FeatureStore:

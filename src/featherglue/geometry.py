@@ -50,6 +50,7 @@ def estimate_homography(
     Args:
         threshold: px, largest distance of an inlier in image 1.
         method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
+        seed: of "magsac"; OpenCV's "ransac" always starts from the same one.
 
     Raises:
         EstimationError: fewer than four matches, or none that fits.
@@ -118,6 +119,9 @@ def estimate_relative_pose(
         K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers.
         threshold: px of distance to the epipolar line; divided by the mean focal length.
 
+    Returns:
+        the pose; where the camera only turned, no point has a depth and t is arbitrary.
+
     Raises:
         EstimationError: fewer than five matches, or none that fits.
         UsageError: a singular K.
@@ -152,8 +156,22 @@ def estimate_relative_pose(
         if best is None or count > best[0]:
             best = count, np.asarray(R), np.asarray(t[:, 0]), inliers.reshape(-1) > 0
     if best is None or best[0] == 0:
-        raise EstimationError("no relative pose fits these matches")
+        return _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
     return RelativePose(R=best[1], t=best[2], inliers=best[3])
+
+
+def _pure_rotation(E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask) -> RelativePose:
+    """Of the two rotations in E the one that turns rays onto each other; t says nothing then."""
+    first, second, t = cv2.decomposeEssentialMat(E)
+
+    def gap(R: NDArray[Any]) -> float:
+        turned = np.c_[rays0[inliers], np.ones(inliers.sum())] @ R.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.abs(turned[:, :2] / turned[:, 2:] - rays1[inliers]).sum(1)
+        return float(np.median(distance)) if inliers.any() else float("inf")
+
+    R = min((first, second), key=gap)
+    return RelativePose(R=np.asarray(R), t=np.asarray(t[:, 0]), inliers=inliers)
 
 
 def normalize_points(points: NDArray[np.floating], K: Matrix) -> Matrix:

@@ -64,8 +64,8 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
         encoded = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        raise ImageError(f"{path}: cannot be read ({error})") from None
     return _decode(encoded, str(path))
 
 

@@ -7,8 +7,9 @@ top-left pixel is (0, 0).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,11 +161,13 @@ class MatchResult:
             matches.points0, matches.points1, K0, K1, threshold=threshold, seed=seed
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self, path: str | os.PathLike[str], extra: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
         """Write keypoints0, keypoints1, matches and match_confidence as SuperGlue's npz does.
 
         `matches` (N0,) int64 is −1 where there is none; refined points are kept beside them as
-        `points0`, `points1`, `refined`.
+        `points0`, `points1`, `refined`, and the arrays of `extra` under their names.
 
         Raises:
             OutputError: the file cannot be written. Nothing half-written stays.
@@ -186,5 +189,6 @@ class MatchResult:
                 "points0": self.matches.points0,
                 "points1": self.matches.points1,
                 "refined": self.matches.refined,
+                **(extra or {}),
             },
         )

@@ -20,7 +20,7 @@ class HomographyRange:
     Attributes:
         rotation: largest angle, degrees. scale: largest factor; its inverse is the smallest.
         anisotropy: largest ratio of the scales along a random direction.
-        perspective: largest change of w over half of the image's diagonal.
+        perspective: largest change of w over half of the diagonal, along x and along y.
         translation: largest shift, as a share of the image's sides.
     """
 
