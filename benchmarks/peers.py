@@ -57,7 +57,7 @@ def contenders(max_keypoints: int, xfeat: Path | None, threads: int) -> list[Nam
 
 
 def latencies(
-    named: Sequence[Named], images: tuple[Grey, Grey], repetitions: int
+    named: Sequence[Named], images: tuple[Grey, Grey], most: int, repetitions: int
 ) -> list[dict[str, Any]]:
     """Median ms of the features of the second image and its matches; all take turns."""
     opened: list[Matching] = [open_matching(contender.matching) for contender in named]
@@ -72,12 +72,12 @@ def latencies(
     return [
         {
             "label": contender.name,
-            "max_keypoints": len(features),
+            "max_keypoints": most,
             "stages": {},
             "end_to_end": summarize(times),
             "frames_per_second": round(1e3 / statistics.median(times), 2),
         }
-        for contender, features, times in zip(named, kept, spent, strict=True)
+        for contender, times in zip(named, spent, strict=True)
     ]
 
 
@@ -104,14 +104,16 @@ def main() -> None:
     for key, suite in suites.items():
         for contender in named:
             result = evaluate(contender.matching, suite).to_dict()
-            result["model"]["name"] = contender.name
+            result["model"] |= {"name": contender.name, "max_keypoints": options.max_keypoints}
             result["source"] = {}
             write_json(options.output / f"{key}-{contender.name.replace(' ', '-')}.json", result)
             figures = " / ".join(f"{value:.1f}" for value in result["auc"].values())
             print(f"{key:14} {contender.name:22} {figures}", flush=True)
     still = suites["val-no-light"]
     views = still.views(still.tasks()[0])
-    rows = latencies(named, (views.image0, views.image1), options.repetitions)
+    rows = latencies(
+        named, (views.image0, views.image1), options.max_keypoints, options.repetitions
+    )
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]
         for path, image in zip(paths, (views.image0, views.image1), strict=True):

@@ -193,7 +193,9 @@ def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None
     ("change", "said"),
     [
         (lambda h: h.update(extra=1), "'extra'"),
-        (lambda h: h.pop("provenance"), "'provenance'"),
+        (lambda h: h.pop("storage"), "'storage'"),
+        (lambda h: h["storage"]["tensors"].update(nonsense={"dtype": "float32"}), "nonsense"),
+        (lambda h: h.update(version=True), "version"),
         (lambda h: h.update(version=2), "upgrade"),
         (lambda h: h.update(version="1"), "version"),
         (lambda h: h.update(format="other"), "not the configuration of a featherglue model"),
@@ -227,6 +229,11 @@ def test_a_configuration_that_we_do_not_fully_understand(
     with pytest.raises(ArtifactError, match=said) as caught:
         load_artifact(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_provenance_is_not_needed(folder: Path) -> None:
+    edit(folder, lambda header: header.pop("provenance"))
+    assert load_artifact(folder).provenance.recipe == ()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"featherglue"', "\x00"])

@@ -25,7 +25,6 @@ __all__ = [
     "Features",
     "MatchResult",
     "Matches",
-    "Model",
     "Session",
     "__version__",
     "benchmark",
@@ -56,9 +55,12 @@ def __getattr__(name: str) -> Any:
         if error.name == "torch":
             from featherglue.errors import MissingExtraError
 
-            raise MissingExtraError(f"featherglue.{name}", "train") from None
+            class MissingNameError(MissingExtraError, AttributeError):
+                """So that `hasattr` answers instead of failing."""
+
+            raise MissingNameError(f"featherglue.{name}", "train") from None
         raise
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "Model"]

@@ -71,11 +71,14 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
         architecture = from_dict(ArchitectureConfig, header["architecture"], "architecture")
         processing = from_dict(ProcessingConfig, header["processing"], "processing")
         storage = from_dict(StorageConfig, header["storage"], "storage")
-        provenance = from_dict(Provenance, header["provenance"], "provenance")
+        provenance = from_dict(Provenance, header.get("provenance", {}), "provenance")
     except ConfigError as error:
         raise ArtifactError(f"{folder / CONFIG}: {error}") from None
     arrays = _read_weights(folder / WEIGHTS, header["hash"])
     _check_shapes(arrays, architecture, folder / WEIGHTS)
+    if set(storage.tensors) != set(arrays):
+        odd = sorted(set(storage.tensors) ^ set(arrays))
+        raise ArtifactError(f"{folder / CONFIG}: storage and weights differ in {odd[0]!r}")
     return Artifact(
         architecture=architecture,
         processing=processing,
@@ -99,13 +102,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ArtifactError(f"{path}: not the configuration of a featherglue model")
     version = header.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version > VERSION:
         raise ArtifactError(
             f"{path}: format version {version}; this featherglue reads up to {VERSION}: upgrade it"
         )
-    known = {"format", "version", "hash", "architecture", "processing", "storage", "provenance"}
-    if set(header) != known:
-        odd = sorted(set(header) ^ known)
+    needed = {"format", "version", "hash", "architecture", "processing", "storage"}
+    if set(header) | {"provenance"} != needed | {"provenance"}:
+        odd = sorted((set(header) | {"provenance"}) ^ (needed | {"provenance"}))
         raise ArtifactError(f"{path}: unknown or missing key {odd[0]!r}")
     return header
 

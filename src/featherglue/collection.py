@@ -90,8 +90,9 @@ def match_pairs(
 ) -> Iterator[PairOutcome]:
     """Match pairs and write an npz (see `MatchResult.save`) and a picture for each.
 
-    A pair whose own npz is there already is passed over, so an interrupted run goes on where it
-    stopped. A pair with an image that cannot be read is reported in its outcome; the others go on.
+    A pair whose npz is there already, of the same session, is passed over, so an interrupted run
+    goes on where it stopped. A pair with an image that cannot be read is reported in its outcome;
+    the others go on.
 
     Raises:
         OutputError: the output folder cannot be written.
@@ -105,7 +106,8 @@ def match_pairs(
     listed = list(pairs)
     for pair, name in zip(listed, output_names(listed), strict=True):
         output = target / name
-        if not overwrite and _is_done(output, pair):
+        mark = _mark(session, pair)
+        if not overwrite and _is_done(output, mark):
             yield PairOutcome(pair=pair, output=output)
             continue
         try:
@@ -120,22 +122,23 @@ def match_pairs(
         picture = output.with_suffix(".png") if pictures else None
         if picture is not None:
             write_image(picture, draw_matches(result))
-        result.save(output, {"pair": _key(pair)})
+        result.save(output, {"made_from": mark})
         yield PairOutcome(pair=pair, output=output, result=result, picture=picture)
 
 
-def _key(pair: Pair) -> NDArray[np.str_]:
-    """What an npz keeps to tell which pair it is of."""
-    return np.array([pair.name0, pair.name1, str(pair.rotation0), str(pair.rotation1)])
+def _mark(session: Session, pair: Pair) -> NDArray[np.str_]:
+    """What an npz keeps to tell which pair and which session it is of."""
+    names = [pair.name0, pair.name1, str(pair.rotation0), str(pair.rotation1)]
+    return np.array([*names, session.fingerprint()])
 
 
-def _is_done(output: Path, pair: Pair) -> bool:
-    """Whether the file holds the matches of this very pair."""
+def _is_done(output: Path, mark: NDArray[np.str_]) -> bool:
+    """Whether the file holds the matches of this very pair by this very session."""
     if not output.is_file():
         return False
     try:
         with np.load(output) as arrays:
-            return "pair" in arrays and np.array_equal(arrays["pair"], _key(pair))
+            return "made_from" in arrays and np.array_equal(arrays["made_from"], mark)
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
 

@@ -157,6 +157,13 @@ class ProcessingConfig:
 
     def __post_init__(self) -> None:
         resize = self.resize
+        for name in ("max_keypoints", "nms_radius", "remove_borders", "sinkhorn_iterations"):
+            value = getattr(self, name)
+            _require(type(value) is int, f"{name} is a whole number, not {value!r}")
+        _require(
+            isinstance(resize, tuple) and all(type(side) is int for side in resize),
+            f"resize holds whole numbers, not {resize!r}",
+        )
         _require(
             resize in ((), (-1,)) or (len(resize) in (1, 2) and all(side >= 8 for side in resize)),
             f"resize is -1, one longest side, or width and height, at least 8 each: {resize}",
@@ -243,9 +250,17 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     if unknown:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
     values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+    needed = [
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise ConfigError(f"{where}: {missing[0]!r} is missing")
     try:
         return cls(**values)
-    except TypeError as error:
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 

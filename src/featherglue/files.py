@@ -24,6 +24,22 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         OutputError: the folder cannot be made, or the file cannot be written.
     """
     path = Path(path)
+    try:
+        target = path.resolve()  # through links, which stay
+        if target.is_dir():
+            raise OutputError(f"{path}: cannot be written, it is a folder")
+        if target.exists() and not target.is_file():  # a pipe or a device
+            with target.open("wb") as file:
+                yield file
+            return
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    with _replacing(target, path) as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path, shown: Path) -> Iterator[BinaryIO]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +47,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         partial.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise OutputError(f"{shown}: cannot be written ({error.strerror or error})") from None
     finally:
         if partial.is_file():
             partial.unlink()

@@ -7,6 +7,7 @@ pixel edges, so x' = (x + 0.5)·(w'/w) − 0.5.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,7 +30,7 @@ BYTES_FOR_MAX_PIXELS = 4_000_000_000
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
-    """The images in a folder by their suffix, sorted by name.
+    """The images in a folder by their suffix, sorted by name, numbers by their value.
 
     Raises:
         ImageError: the folder does not exist or holds no image.
@@ -38,10 +39,17 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     if not root.is_dir():
         raise ImageError(f"{root}: no such folder")
     found = root.rglob("*") if recursive else root.iterdir()
-    paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    images = (path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(images, key=_natural)
     if not paths:
         raise ImageError(f"{root}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
     return paths
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def read_grey(path: str | os.PathLike[str]) -> Grey:
@@ -70,6 +78,8 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
 
 
 def _decode(encoded: NDArray[np.uint8], name: str) -> Grey:
+    if encoded[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in encoded.tobytes():
+        raise ImageError(f"{name}: the JPEG file is cut short")  # OpenCV 4 would grey the rest
     # ANYDEPTH keeps 16 bits; the EXIF orientation is applied unless IGNORE_ORIENTATION is set.
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)

@@ -101,8 +101,12 @@ def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> t
     (x0, y0), (x1, y1) = points0.T, points1.T
     flat = np.ascontiguousarray(points0)
     distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=config.neighbours + 1)
-    near = near[:, 1:]  # the nearest is the point itself
-    spread = np.sqrt(np.square(distance[:, 1:]).mean(1))[:, None] + np.float32(1e-3)
+    # The nearest is the point itself, or one at the same place: then drop itself further behind.
+    own = (near == np.arange(len(near))[:, None]).argmax(1)
+    others = np.arange(config.neighbours) + (np.arange(config.neighbours) >= own[:, None])
+    near = np.take_along_axis(near, others, 1)
+    distance = np.take_along_axis(distance, others, 1)
+    spread = np.sqrt(np.square(distance).mean(1))[:, None] + np.float32(1e-3)
     # Unknowns: the linear part in units of `spread`, and the constant that the point deviates by.
     design = np.stack(
         (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from featherglue.artifact import CONFIG, Artifact, load_artifact
 from featherglue.assignment import mutual_matches, nearest_neighbours, optimal_transport
 from featherglue.classical import extract_classical
-from featherglue.config import ProcessingConfig
+from featherglue.config import ProcessingConfig, to_dict
 from featherglue.decode import decode_features, pad_to_cells
 from featherglue.errors import ArtifactError, UsageError
 from featherglue.image import Grey, Image, load_grey, map_points, resize_grey, target_size
@@ -158,6 +160,13 @@ class Session:
         self.extractor, self.matcher = extractor, matcher
         self.processing, self.artifact = processing, artifact
 
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the weights, methods and settings: what shapes results."""
+        weights = self.artifact.hash if self.artifact else ""
+        parts = [type(self.extractor).__name__, type(self.matcher).__name__, weights]
+        parts += [str(getattr(self.extractor, "kind", "")), json.dumps(to_dict(self.processing))]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
     def extract(self, image: Image) -> Features:
         """Features of one image.
 
@@ -256,7 +265,7 @@ def load(
     threads: int | None = None,
     features: FeaturesKind = "superpoint",
     matcher: MatcherKind = "superglue",
-    resize: Sequence[int] | None = None,
+    resize: int | Sequence[int] | None = None,
     max_keypoints: int | None = None,
     keypoint_threshold: float | None = None,
     nms_radius: int | None = None,
@@ -289,7 +298,7 @@ def load(
     needs_model = features == "superpoint" or matcher == "superglue"
     artifact = load_artifact(find_model(model)) if needs_model else None
     overrides = {
-        "resize": None if resize is None else tuple(resize),
+        "resize": (resize,) if isinstance(resize, int) else resize and tuple(resize),
         "max_keypoints": max_keypoints,
         "keypoint_threshold": keypoint_threshold,
         "nms_radius": nms_radius,

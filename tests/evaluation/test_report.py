@@ -24,7 +24,7 @@ def evaluation(name: str, auc: float, suite: str = "homography") -> dict[str, An
         "kind": "evaluation",
         "featherglue": "0.1.0",
         "suite": suite,
-        "model": {"name": name},
+        "model": {"name": name, "extractor": {"max_keypoints": 512}},
         "settings": {"seed": 0},
         "auc": {"5": auc, "10": auc + 10, "25": auc + 20},
         "precision": 90.0,
@@ -88,7 +88,7 @@ def test_page_is_whole_and_self_contained(files: list[Path], tmp_path: Path) -> 
     assert "P &lt;1&gt;" in text and "featherglue evaluate homography &lt;fast&gt;" in text
     assert text.count("<h2>Suite: ") == 2
     assert "<b>70.0</b><small>+10.0</small>" in text  # the best, against the baseline
-    assert text.count("<svg") == 2 * 3 + 1  # per suite recall, time and size; latency
+    assert text.count("<svg") == 2 * 2 + 1 + 1  # per suite recall and time, once size; latency
     assert "data:image/jpeg;base64," in text
 
 
@@ -100,9 +100,17 @@ def test_table_marks_the_smallest_where_less_is_better() -> None:
     assert "<th>c</th><td>–</td>" in text
 
 
+def test_times_of_other_keypoints_are_not_taken(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "speed.json").write_text(json.dumps(speed(["fast", "sift"], (256,))))
+    page = tmp_path / "report.html"
+    write_report(read_results(files), page)
+    assert page.read_text().count("<svg") == 2  # recall alone
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"results": [{"index": i, "error": 1.0, "name": "x"} for i in range(3)]}, "different"),
         ({"settings": {"seed": 1}}, "differ in settings"),
         ({"pairs": 5}, "differ in pairs"),
         ({"format_version": 2}, "newer"),

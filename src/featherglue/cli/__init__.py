@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import featherglue
 from featherglue.cli import benchmark, import_weights, info, match, report, train
-from featherglue.cli.common import error_console, join_sizes
+from featherglue.cli.common import console, error_console, join_sizes
 from featherglue.cli.evaluate import evaluate_app
 from featherglue.errors import FeatherglueError
 
+_INTERRUPTED = 130
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Learned local feature matching in real time on an ordinary CPU.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"featherglue {featherglue.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Learned local feature matching in real time on an ordinary CPU."""
+
+
 app.command("match")(match.match)
 app.command("info")(info.info)
 app.command("import-weights")(import_weights.import_weights)
@@ -37,12 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(arguments, standalone_mode=False, prog_name="featherglue")
+        if code == _INTERRUPTED:
+            error_console.print("stopped")
         return code if isinstance(code, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
     except (typer.Abort, KeyboardInterrupt):
         error_console.print("stopped")
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -101,11 +101,11 @@ def _evaluate(context: typer.Context, suite: Suite[Any, Any], shared: SharedOpti
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     evaluation = dataclasses.replace(evaluation, command=command_line(context))
+    console.print(evaluation.to_markdown(), markup=False)
     if shared.json_path is not None:
         evaluation.save(shared.json_path)
     if shared.csv_path is not None:
         evaluation.save_csv(shared.csv_path)
-    console.print(evaluation.to_markdown(), markup=False)
     if shared.worst:
         _draw(session, suite, evaluation, shared)
     return _report_failures(evaluation)

@@ -27,6 +27,7 @@ def import_weights(
     """Turn published checkpoints into a model. Mind their licence: it stays theirs."""
     try:
         from featherglue.models.published import load_published, read_state
+        from featherglue.runtime.export import export_onnx
     except ModuleNotFoundError:
         raise MissingExtraError("import-weights", "train") from None
     if len(files) > 2:
@@ -43,6 +44,7 @@ def import_weights(
             "the two files are of the same kind; a SuperPoint and a SuperGlue go together"
         )
     artifact = load_published(superpoint, superglue).save(output)
+    export_onnx(artifact, output)  # so that it runs where neither PyTorch nor onnx is
     if as_json:
         print_json(
             {"output": str(output), "parameters": parameters(artifact), "hash": artifact.hash}

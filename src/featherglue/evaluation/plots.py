@@ -104,7 +104,7 @@ def trade_figure(
         axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points")
     axes.set_xlabel(label)
     axes.set_ylabel(f"AUC@{threshold}, %")
+    axes.margins(x=0.3, y=0.2)
     axes.set_xlim(left=0)
-    axes.margins(0.15)
     axes.grid(alpha=0.3)
     return figure

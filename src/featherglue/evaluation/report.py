@@ -22,6 +22,14 @@ from featherglue.image import read_grey
 FORMAT_VERSION = 1
 Result = Mapping[str, Any]
 _LARGER, _SMALLER = 1, -1
+_KEYS = {
+    "evaluation": ("suite", "model", "settings", "auc", "pairs", "results"),
+    "benchmark": ("image_size", "repetitions", "machine", "rows"),
+}
+
+
+# Other figures by threshold -> heading.
+_MORE = {"auc_magsac": "MAGSAC++", "auc_dlt": "DLT", "accuracy": "accuracy", "mma": "MMA"}
 
 
 class ReportError(FeatherglueError):
@@ -60,6 +68,13 @@ def read_results(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]
                     f"{first['path']} and {result['path']} differ in {key}: their numbers cannot "
                     "be compared; evaluate both alike, or make two reports"
                 )
+        if [row.get("name") for row in first["results"]] != [
+            row.get("name") for row in result["results"]
+        ]:
+            raise ReportError(
+                f"{first['path']} and {result['path']} are of different pairs: their numbers "
+                "cannot be compared"
+            )
     _name_apart(results)
     return results
 
@@ -80,11 +95,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ReportError(f"{path}: not JSON ({error})") from None
-    if not isinstance(result, dict) or result.get("kind") not in ("evaluation", "benchmark"):
+    if not isinstance(result, dict):
         raise ReportError(f"{path}: not a result of featherglue evaluate or benchmark")
-    if not isinstance(result.get("format_version"), int) or (
-        result["format_version"] > FORMAT_VERSION
-    ):
+    kind, version = result.get("kind"), result.get("format_version")
+    if kind not in _KEYS or not isinstance(version, int):
+        raise ReportError(f"{path}: not a result of featherglue evaluate or benchmark")
+    missing = [key for key in _KEYS[kind] if key not in result]
+    if version <= FORMAT_VERSION and missing:
+        raise ReportError(f"{path}: not a whole result, {missing[0]!r} is missing")
+    if version > FORMAT_VERSION:
         raise ReportError(
             f"{path}: written by a newer featherglue ({result.get('featherglue')}): upgrade"
         )
@@ -123,6 +142,7 @@ def write_report(
         group = [result for result in evaluations if result["suite"] == suite]
         sections.append(_suite_section(suite, group, benchmarks, baseline))
     sections.extend(_benchmark_section(result) for result in benchmarks)
+    sections.append(_size_section(benchmarks))
     if pictures:
         sections.append(_pictures_section(pictures))
     sections.append(_origin_section(results))
@@ -147,9 +167,17 @@ def _suite_section(
         Column(f"AUC@{threshold}", _picker("auc", threshold), _LARGER)
         for threshold in first.get("auc", {})
     ]
+    for key, heading in _MORE.items():
+        columns += [
+            Column(f"{heading}@{threshold}", _picker(key, threshold), _LARGER)
+            for threshold in first.get(key, {})
+        ]
     columns += [
         Column("precision", _picker("precision"), _LARGER),
         Column("recall", _picker("recall"), _LARGER),
+        Column("matching score", _picker("matching_score"), _LARGER),
+        Column("repeatability", _picker("repeatability"), _LARGER),
+        Column("localisation, px", _picker("localisation_error"), _SMALLER, 2),
         Column("matches", _picker("matches"), digits=0),
         Column("failures", _picker("failures"), _SMALLER, digits=0),
     ]
@@ -163,14 +191,14 @@ def _suite_section(
         table(names, group, shown, against),
         figure(plots.recall_figure(group), "Share of pairs whose error is below a threshold."),
     ]
-    speeds = _speeds(benchmarks)
+    speeds = _speeds(group, benchmarks)
     timed = [row for row in group if str(row["model"]["name"]) in speeds]
     if timed:
         trade = plots.trade_figure(timed, speeds, "median_ms", "ms for a frame and its matches")
         parts.append(figure(trade, "Accuracy against time; up and to the left is better."))
-    sized = [row for row in timed if "bytes_on_disk" in speeds[str(row["model"]["name"])]]
-    if sized:
-        trade = plots.trade_figure(sized, speeds, "bytes_on_disk", "bytes on disk")
+    sized = [row for row in timed if "mib" in speeds[str(row["model"]["name"])]]
+    if len(sized) > 1:
+        trade = plots.trade_figure(sized, speeds, "mib", "MiB on disk")
         parts.append(figure(trade, "Accuracy against size; up and to the left is better."))
     return "".join(parts) + "</section>"
 
@@ -185,15 +213,23 @@ def _picker(key: str, threshold: str | None = None) -> Callable[[Result], float 
     return pick
 
 
-def _speeds(benchmarks: list[Result]) -> dict[str, dict[str, float]]:
-    """Median ms and bytes by the contender's name; the first that was measured counts."""
+def _speeds(group: list[Result], benchmarks: list[Result]) -> dict[str, dict[str, float]]:
+    """Median ms and MiB of each model of a suite that was timed at the same keypoints."""
+    timed = {
+        (str(row["label"]), row["max_keypoints"]): row
+        for result in reversed(benchmarks)
+        for row in result["rows"]
+    }
     speeds: dict[str, dict[str, float]] = {}
-    for result in benchmarks:
-        for row in result["rows"]:
+    for evaluation in group:
+        model = evaluation["model"]
+        count = model.get("extractor", {}).get("max_keypoints", model.get("max_keypoints"))
+        row = timed.get((str(model["name"]), count))
+        if row is not None:
             facts = {"median_ms": float(row["end_to_end"]["median_ms"])}
             if "bytes_on_disk" in row:
-                facts["bytes_on_disk"] = float(row["bytes_on_disk"])
-            speeds.setdefault(str(row["label"]), facts)
+                facts["mib"] = float(row["bytes_on_disk"]) / 2**20
+            speeds[str(model["name"])] = facts
     return speeds
 
 
@@ -233,6 +269,27 @@ def _benchmark_section(result: Result) -> str:
     if several:
         parts.append(figure(plots.latency_figure(result), "Latency over the number of keypoints."))
     return "".join(parts) + "</section>"
+
+
+def _size_section(benchmarks: list[Result]) -> str:
+    """Parameters, cost and bytes of the models that were measured."""
+    rows = {
+        str(row["label"]): row
+        for result in benchmarks
+        for row in result["rows"]
+        if "parameters" in row
+    }
+    if not rows:
+        return ""
+    columns = [
+        Column("parameters", _picker("parameters"), _SMALLER, 0),
+        Column("non-zero", _picker("nonzero"), _SMALLER, 0),
+        Column("MACs, G", lambda row: row["macs"] / 1e9, _SMALLER, 2),
+        Column("bytes on disk", _picker("bytes_on_disk"), _SMALLER, 0),
+    ]
+    return (
+        f"<section><h2>Size</h2>{table(list(rows), list(rows.values()), columns, None)}</section>"
+    )
 
 
 def table(

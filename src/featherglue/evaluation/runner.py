@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import cv2
+import numpy as np
 
 from featherglue.errors import FeatherglueError, ImageError, UsageError
 from featherglue.evaluation.cache import FeatureStore, ResultLog
@@ -104,11 +105,13 @@ class _Worker:
     def __call__(self, task: Task) -> PairResult:
         try:
             views, matched = match_views(self._store, self._matching, self._suite, task)
-        except ImageError as error:
-            numbers, failure, unreadable = self._suite.unreadable(), str(error), True
-        else:
             numbers, failure = self._suite.measure(views, matched)
             unreadable = False
+        except ImageError as error:
+            numbers, failure, unreadable = self._suite.unreadable(), str(error), True
+        except (FeatherglueError, cv2.error, np.linalg.LinAlgError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            numbers, failure, unreadable = self._suite.unreadable(), reason, False
         return PairResult(
             index=task.index,
             name=task.name,

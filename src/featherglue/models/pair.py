@@ -63,7 +63,10 @@ class Model:
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> Model:
-        """The model in an artifact folder. See `artifact.load_artifact` for the errors."""
+        """The model in an artifact folder. See `artifact.load_artifact` for the errors.
+
+        A shipped one is at `featherglue.session.find_model("fast")`.
+        """
         return Model.from_artifact(load_artifact(folder))
 
     def networks(self) -> dict[str, nn.Module]:

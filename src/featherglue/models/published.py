@@ -140,7 +140,8 @@ def read_state(path: str | os.PathLike[str]) -> State:
     ) as error:
         raise ArtifactError(f"{path}: not a checkpoint, or damaged ({error})") from None
     except Exception as error:  # the unpickler's own type, when it meets more than tensors
-        raise ArtifactError(f"{path}: holds more than tensors, not read ({error})") from None
+        reason = "is not a checkpoint, or holds more than tensors, and is not read"
+        raise ArtifactError(f"{path}: {reason} ({type(error).__name__})") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ArtifactError(f"{path}: holds no plain state of tensors")
     return state
