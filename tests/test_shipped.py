@@ -1,0 +1,59 @@
+"""The models that come with featherglue: whole, small, and useful on a real photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import featherglue as fg
+from featherglue.artifact import bytes_on_disk, load_artifact
+from featherglue.geometry import corner_error
+from featherglue.runtime.graphs import graph_paths
+from featherglue.session import find_model
+
+TRUTH = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
+
+
+def test_fast_is_shipped() -> None:
+    assert "fast" in fg.shipped_models()
+
+
+@pytest.mark.parametrize("name", fg.shipped_models())
+def test_whole_small_and_licensed(name: str) -> None:
+    artifact = load_artifact(find_model(name))
+    assert artifact.provenance.license == "Apache-2.0"
+    assert artifact.provenance.recipe and artifact.provenance.data
+    assert sum(bytes_on_disk(artifact).values()) <= 3_000_000
+    # The graphs beside it are its own, so that nobody needs the onnx package.
+    folder = Path(find_model(name))
+    assert {path.parent for path in graph_paths(artifact).values()} == {folder}
+
+
+@pytest.mark.parametrize("name", fg.shipped_models())
+def test_runtimes_agree_on_a_photograph(name: str, photographs: dict[str, np.ndarray]) -> None:
+    first, second = (
+        fg.load(name, runtime=runtime, threads=1).extract(photographs["coffee"])
+        for runtime in ("onnxruntime", "torch")
+    )
+    assert len(first) == len(second) == 512
+    near = np.abs(first.keypoints[:, None] - second.keypoints[None]).max(-1).min(1)
+    assert np.mean(near < 0.05) > 0.99
+
+
+@pytest.mark.parametrize("name", fg.shipped_models())
+@pytest.mark.parametrize("photograph", ["astronaut", "camera"])
+def test_a_known_homography_is_found(
+    name: str, photograph: str, photographs: dict[str, np.ndarray]
+) -> None:
+    image = photographs[photograph]
+    size = (image.shape[1], image.shape[0])
+    view = cv2.warpPerspective(image, TRUTH, size)
+    view = np.clip(view.astype(np.float32) * 0.7 + 12, 0, 255).astype(np.uint8)
+    result = fg.load(name, threads=1)(image, view)
+    homography, inliers = result.homography()
+    assert corner_error(homography, TRUTH, size) < 1.0
+    assert inliers.sum() > 100
+    assert result.matches.refined.mean() > 0.5
