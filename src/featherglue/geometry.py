@@ -1,6 +1,6 @@
 """Homographies and relative poses from matches, and their errors.
 
-Robust estimation is OpenCV's; every estimate is seeded, so the same matches give the same result.
+Robust estimation is OpenCV's; the same matches and seed give the same result.
 Points are (M, 2) xy pixels.
 """
 
@@ -50,7 +50,7 @@ def estimate_homography(
     Args:
         threshold: px, largest distance of an inlier in image 1.
         method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
-        seed: of "magsac"; OpenCV's "ransac" always starts from the same one.
+        seed: of "magsac"; OpenCV's "ransac" always draws the same samples.
 
     Raises:
         EstimationError: fewer than four matches, or none that fits.
@@ -62,7 +62,6 @@ def estimate_homography(
             _points(points0), _points(points1), _usac(threshold, iterations, confidence, seed)
         )
     else:
-        cv2.setRNGSeed(seed)
         H, mask = cv2.findHomography(
             _points(points0),
             _points(points1),
@@ -137,7 +136,6 @@ def estimate_relative_pose(
             normalized0, normalized1, identity, identity, None, None, usac
         )
     else:
-        cv2.setRNGSeed(seed)
         E, mask = cv2.findEssentialMat(
             normalized0,
             normalized1,

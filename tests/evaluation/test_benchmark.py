@@ -19,7 +19,7 @@ from featherglue.evaluation.benchmark import (
     summarize,
 )
 
-QUICK = BenchmarkConfig(image_size=(160, 120), repetitions=3, warmup=1, cold=False)
+QUICK = BenchmarkConfig(image_sizes=((160, 120),), repetitions=3, warmup=1, cold=False)
 
 
 def test_rows_hold_stages_and_totals() -> None:
@@ -55,6 +55,16 @@ def test_summary_is_median_and_95th_percentile() -> None:
     assert summarize([3.0, 1.0, 2.0]) == {"median_ms": 2.0, "p95_ms": 2.9}
 
 
+def test_every_size_is_measured() -> None:
+    contenders = [Contender(label="orb", features="orb", matcher="nn", max_keypoints=32)]
+    config = BenchmarkConfig(
+        image_sizes=((160, 120), (200, 160)), repetitions=1, warmup=0, cold=False
+    )
+    rows = benchmark(contenders, config)["rows"]
+    assert [row["image_size"] for row in rows] == [[160, 120], [200, 160]]
+    assert all(row["read_jpeg"]["median_ms"] > 0 for row in rows)
+
+
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError):
         benchmark([], QUICK)
@@ -79,6 +89,7 @@ def test_command_writes_json(tmp_path: Path, matching: Path) -> None:
     assert measured["stages"] == measured["rows"][0]["stages"]
     assert {"extractor", "decode"} <= set(measured["stages"])
     assert measured["rows"][0]["parameters"] > 0
+    assert measured["command"].startswith("featherglue ")
     assert (tmp_path / "latency.png").stat().st_size > 1000
 
 

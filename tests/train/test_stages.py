@@ -285,3 +285,26 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
                 assert read_stage(kind, path).loop.steps > 0
                 found += 1
     assert found == len(list(folder.glob("*.toml"))) > 0
+
+
+def test_a_stage_may_start_from_a_trained_network(
+    images: Path, tmp_path: Path, models: dict[str, Model]
+) -> None:
+    folder = tmp_path / "pair"
+    models["four-heads"].save(folder)
+    matcher = models["four-heads"].matcher
+    assert matcher is not None
+    text = (
+        f'extractor = "{folder}"\nstart = "{folder}"\n[loop]\nsteps = 1\nbatch_size = 2\n'
+        "workers = 0\nlearning_rate = 0.0\nbf16 = false\n"
+    )
+    stage = dataclasses.replace(
+        read_stage(SuperGlueStage, write(tmp_path / "a.toml", text)), architecture=matcher.config
+    )
+    stage = dataclasses.replace(stage, scenes=dataclasses.replace(stage.scenes, size=(96, 64)))
+    trained = train_superglue(stage, images, tmp_path / "run").matcher
+    assert trained is not None
+    torch.testing.assert_close(trained.final_proj.weight, matcher.final_proj.weight)
+    other = dataclasses.replace(stage, architecture=SuperGlueConfig(descriptor_dim=16, layers=()))
+    with pytest.raises(TrainingError, match="another architecture"):
+        train_superglue(other, images, tmp_path / "other")

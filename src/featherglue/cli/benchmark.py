@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
-from featherglue.cli.common import Threads, console, error_console, parse_resize
+from featherglue.cli.common import (
+    Threads,
+    console,
+    error_console,
+    limit_threads,
+    parse_resize,
+)
 from featherglue.errors import UsageError
 from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchmark
+from featherglue.evaluation.result import format_table
 from featherglue.files import write_json
 from featherglue.image import read_grey
 from featherglue.runtime.base import RUNTIMES
@@ -27,8 +35,11 @@ def run(
         list[str] | None, typer.Option("--runtime", help="A runtime; may be given several times.")
     ] = None,
     image_size: Annotated[
-        str, typer.Option("--image-size", metavar="W H", help="Size of the frames.")
-    ] = "640,480",
+        list[str] | None,
+        typer.Option(
+            "--image-size", metavar="W H", help="Size of the frames; may be given several times."
+        ),
+    ] = None,
     max_keypoints: Annotated[
         str, typer.Option("--max-keypoints", metavar="N[,N…]", help="Keypoints, one or several.")
     ] = "512",
@@ -55,28 +66,31 @@ def run(
 ) -> None:
     """Measure models, runtimes, SIFT and ORB side by side: features of a new frame and its matches
     with the frame before."""
-    size = parse_resize(image_size)
-    if size is None or len(size) != 2:
-        raise UsageError(f"--image-size takes W H, not {image_size!r}")
+    sizes = tuple(_size(text) for text in image_size or ["640,480"])
+    if plot is not None:
+        from featherglue.evaluation.plots import check_format, plot_latency
+
+        check_format(plot)
+    limit_threads(threads)
     contenders = make_contenders(
         model or ["fast"], runtime or ["auto"], _counts(max_keypoints), threads, not no_baselines
     )
     config = BenchmarkConfig(
-        image_size=(size[0], size[1]), repetitions=repetitions, warmup=warmup, cold=not no_cold
+        image_sizes=sizes, repetitions=repetitions, warmup=warmup, cold=not no_cold
     )
     frames = (read_grey(images[0]), read_grey(images[1])) if images else None
     with Progress(console=error_console, disable=not error_console.is_terminal) as bar:
-        task = bar.add_task("measuring", total=repetitions + warmup)
+        task = bar.add_task("measuring", total=(repetitions + warmup) * len(sizes))
         measured = benchmark(contenders, config, frames, lambda: bar.advance(task))
     # One contender's figures at the top, for scripts that ask for one.
     measured |= {key: measured["rows"][0][key] for key in ("stages", "end_to_end")}
+    measured["command"] = shlex.join(["featherglue", *sys.argv[1:]])
+    for table in _tables(measured):
+        console.print(table, markup=False)
     if json_file is not None:
         write_json(json_file, measured)
     if plot is not None:
-        from featherglue.evaluation.plots import plot_latency
-
         plot_latency(measured, plot)
-    console.print(_table(measured))
 
 
 def make_contenders(
@@ -118,29 +132,41 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def _table(measured: dict[str, Any]) -> Table:
-    width, height = measured["image_size"]
-    machine = measured["machine"]
-    table = Table(
-        title=f"{width}×{height}, {machine['processor']}, {machine['cores']} cores: medians in ms",
-        title_justify="left",
-    )
-    stages = list(dict.fromkeys(stage for row in measured["rows"] for stage in row["stages"]))
-    for column in ("", "keypoints", *stages, "end to end", "p95", "frames/s", "cold start", "MiB"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in measured["rows"]:
-        cells = [
-            f"{row['stages'][s]['median_ms']:.2f}" if s in row["stages"] else "" for s in stages
-        ]
+def _size(text: str) -> tuple[int, int]:
+    size = parse_resize(text)
+    if size is None or len(size) != 2:
+        raise UsageError(f"--image-size takes W H, not {text!r}")
+    return size[0], size[1]
+
+
+def _tables(measured: dict[str, Any]) -> list[str]:
+    """What was measured, as text: the whole, then its stages."""
+    machine, rows = measured["machine"], measured["rows"]
+    stages = list(dict.fromkeys(stage for row in rows for stage in row["stages"]))
+    whole, parts = [], []
+    for row in rows:
+        width, height = row["image_size"]
         total = row["end_to_end"]
-        table.add_row(
-            row["label"],
-            str(row["max_keypoints"]),
-            *cells,
-            f"{total['median_ms']:.1f}",
-            f"{total['p95_ms']:.1f}",
-            f"{row['frames_per_second']:.1f}",
-            f"{row['cold_start_ms']:.0f}" if "cold_start_ms" in row else "",
-            f"{row['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in row else "",
+        name = [row["label"], f"{width}×{height}", str(row["max_keypoints"])]
+        cold = ["", ""]
+        if "cold_start_ms" in row:
+            cold = [f"{row['cold_start_ms']:.0f}", f"{row['peak_bytes'] / 2**20:.0f}"]
+        whole.append(
+            [
+                *name,
+                f"{total['median_ms']:.1f}",
+                f"{total['p95_ms']:.1f}",
+                f"{row['frames_per_second']:.1f}",
+                *cold,
+            ]
         )
-    return table
+        times = [row["stages"].get(stage) for stage in stages]
+        parts.append([*name, *(f"{t['median_ms']:.2f}" if t else "" for t in times)])
+    first = ["", "size", "keypoints"]
+    return [
+        f"{machine['processor']}, {machine['cores']} cores: medians in ms over "
+        f"{measured['repetitions']} repetitions",
+        format_table([*first, "ms", "p95", "frames/s", "cold start", "MiB"], whole),
+        "",
+        format_table([*first, *stages], parts),
+    ]

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Annotated, Any
 
+import cv2
 import typer
 from rich.console import Console
 
@@ -86,6 +87,12 @@ def parse_resize(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         raise UsageError(f"--resize takes W H, one longest side, or -1, not {text!r}") from None
+
+
+def limit_threads(threads: int | None) -> None:
+    """Apply --threads to OpenCV too, whose threads belong to the process."""
+    if threads is not None:
+        cv2.setNumThreads(threads)
 
 
 def print_json(data: Any) -> None:

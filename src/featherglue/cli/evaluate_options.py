@@ -55,7 +55,7 @@ class SharedOptions:
     match_threshold: MatchThreshold = None
     no_refine: NoRefine = False
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of RANSAC and of everything that is drawn.")
+        int, typer.Option("--seed", min=0, help="Of MAGSAC++ and of everything that is drawn.")
     ] = 0
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Evaluate the first pairs only.")

@@ -31,6 +31,7 @@ from featherglue.cli.common import (
     Threads,
     console,
     error_console,
+    limit_threads,
     parse_resize,
     print_json,
 )
@@ -80,6 +81,7 @@ def match(
     as_json: Json = False,
 ) -> int:
     """Match two images, the pairs of a list, or the frames of a folder in sequence."""
+    limit_threads(threads)
     pairs, source = _work(image0, image1, input_pairs, input_dir)
     session = load(
         model,

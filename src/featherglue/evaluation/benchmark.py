@@ -26,7 +26,7 @@ from featherglue.artifact import bytes_on_disk, nonzero, parameters
 from featherglue.errors import FeatherglueError, UsageError
 from featherglue.evaluation.machine import describe_machine
 from featherglue.files import write_image
-from featherglue.image import resize_grey
+from featherglue.image import read_grey, resize_grey
 from featherglue.layers import total_macs
 from featherglue.session import Session, load
 from featherglue.types import MatchResult
@@ -63,17 +63,18 @@ class BenchmarkConfig:
     """How to measure.
 
     Attributes:
-        image_size: (width, height). repetitions: timed ones, after `warmup` more.
+        image_sizes: (width, height) each. repetitions: timed ones, after `warmup` more.
         cold: also start a fresh process for each contender, for its cold start and peak memory.
     """
 
-    image_size: tuple[int, int] = (640, 480)
+    image_sizes: tuple[tuple[int, int], ...] = ((640, 480),)
     repetitions: int = 30
     warmup: int = 5
     cold: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.image_size) < 16 or self.repetitions < 1 or self.warmup < 0:
+        sides = [side for size in self.image_sizes for side in size]
+        if not sides or min(sides) < 16 or self.repetitions < 1 or self.warmup < 0:
             raise UsageError("image sides of at least 16, 1 repetition and 0 warm-ups are needed")
 
 
@@ -86,10 +87,11 @@ def benchmark(
     """Measure contenders and return everything as plain values.
 
     A repetition is the steady state of a video: features of the new frame, then matches with the
-    kept features of the frame before. `stages` are its parts, `end_to_end` is the whole.
+    kept features of the frame before. `stages` are its parts, `end_to_end` is the whole. Frames
+    come as arrays; `read_jpeg` is what reading one of that size from a file takes.
 
     Args:
-        frames: two grey images of one scene, resized to `image_size`; drawn by default.
+        frames: two grey images of one scene, resized to each size; drawn by default.
         progress: called after every repetition of all contenders.
 
     Raises:
@@ -98,36 +100,22 @@ def benchmark(
     config = config or BenchmarkConfig()
     if not contenders:
         raise UsageError("nothing to measure")
-    first, second = frames or draw_frames(config.image_size)
-    first, second = (resize_grey(frame, config.image_size) for frame in (first, second))
     sessions = [contender.open() for contender in contenders]
-    kept = [session.extract(first) for session in sessions]
-    results: list[list[MatchResult]] = [[] for _ in sessions]
-    spent: list[list[float]] = [[] for _ in sessions]
-    for repetition in range(config.warmup + config.repetitions):
-        for i, session in enumerate(sessions):
-            start = time.perf_counter()
-            result = session.step(kept[i], second)
-            elapsed = (time.perf_counter() - start) * 1e3
-            if repetition >= config.warmup:
-                results[i].append(result)
-                spent[i].append(elapsed)
-        progress()
-    rows = [
-        _row(*measured, config)
-        for measured in zip(contenders, sessions, results, spent, strict=True)
-    ]
-    if config.cold:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [Path(folder) / f"{i}.jpg" for i in range(2)]
-            for path, frame in zip(paths, (first, second), strict=True):
-                write_image(path, frame)
-            for row, contender in zip(rows, contenders, strict=True):
-                row.update(cold_start(contender, paths))
+    rows: list[dict[str, Any]] = []
+    for size in config.image_sizes:
+        views = [resize_grey(frame, size) for frame in frames or draw_frames(size)]
+        measured = _take_turns(sessions, (views[0], views[1]), config, progress)
+        found = [
+            _row(contender, session, times, size)
+            for contender, session, times in zip(contenders, sessions, measured, strict=True)
+        ]
+        if config.cold:
+            _add_cold_starts(found, contenders, views)
+        rows.extend(found)
     return {
         "format_version": FORMAT_VERSION,
         "kind": "benchmark",
-        "image_size": list(config.image_size),
+        "image_size": list(config.image_sizes[0]),
         "repetitions": config.repetitions,
         "warmup": config.warmup,
         "machine": describe_machine(),
@@ -136,27 +124,73 @@ def benchmark(
     }
 
 
-def _row(
-    contender: Contender,
-    session: Session,
-    results: list[MatchResult],
-    spent: list[float],
+@dataclass(frozen=True)
+class _Times:
+    """Of one contender: what each repetition gave, its whole in ms, and of reading a JPEG in ms."""
+
+    results: list[MatchResult]
+    spent: list[float]
+    reading: list[float]
+
+
+def _take_turns(
+    sessions: Sequence[Session],
+    frames: tuple[Grey, Grey],
     config: BenchmarkConfig,
+    progress: Callable[[], None],
+) -> list[_Times]:
+    """Time every session in every repetition."""
+    times = [_Times([], [], []) for _ in sessions]
+    kept = [session.extract(frames[0]) for session in sessions]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frame.jpg"
+        write_image(path, frames[1])
+        for repetition in range(config.warmup + config.repetitions):
+            for session, before, found in zip(sessions, kept, times, strict=True):
+                start = time.perf_counter()
+                result = session.step(before, frames[1])
+                middle = time.perf_counter()
+                read_grey(path)
+                end = time.perf_counter()
+                if repetition >= config.warmup:
+                    found.results.append(result)
+                    found.spent.append((middle - start) * 1e3)
+                    found.reading.append((end - middle) * 1e3)
+            progress()
+    return times
+
+
+def _add_cold_starts(
+    rows: Sequence[dict[str, Any]], contenders: Sequence[Contender], frames: Sequence[Grey]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.jpg" for i in range(2)]
+        for path, frame in zip(paths, frames, strict=True):
+            write_image(path, frame)
+        for row, contender in zip(rows, contenders, strict=True):
+            row.update(cold_start(contender, paths))
+
+
+def _row(
+    contender: Contender, session: Session, times: _Times, size: tuple[int, int]
 ) -> dict[str, Any]:
-    stages = results[0].milliseconds
+    results = times.results
+    stages = [stage for stage in results[0].milliseconds if stage != "read"]
     row: dict[str, Any] = {
         **dataclasses.asdict(contender),
+        "image_size": list(size),
         "keypoints": [len(results[0].features0), len(results[0].features1)],
         "matches": len(results[0].matches),
         "stages": {
             stage: summarize([result.milliseconds[stage] for result in results]) for stage in stages
         },
-        "end_to_end": summarize(spent),
+        "end_to_end": summarize(times.spent),
+        "read_jpeg": summarize(times.reading),
     }
     row["frames_per_second"] = round(1e3 / row["end_to_end"]["median_ms"], 2)
     if session.artifact is not None:
         artifact = session.artifact
-        macs = total_macs(artifact.architecture, config.image_size, contender.max_keypoints)
+        macs = total_macs(artifact.architecture, size, contender.max_keypoints)
         row |= {
             "parameters": parameters(artifact),
             "nonzero": nonzero(artifact),

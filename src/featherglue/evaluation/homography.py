@@ -43,7 +43,8 @@ class HomographyConfig:
         threshold: px, of a correct match, a true correspondence and RANSAC's inliers.
         iterations: most that RANSAC and MAGSAC++ do; confidence: at which they stop
             earlier (OpenCV's own default).
-        seed: theirs.
+        seed: of MAGSAC++; OpenCV's RANSAC always
+            draws the same samples.
     """
 
     threshold: float = 3.0

@@ -20,6 +20,12 @@ except ModuleNotFoundError:
 _FORMATS = (".png", ".svg", ".pdf", ".jpg")
 
 
+def check_format(path: Path) -> None:
+    """Raise OutputError where the suffix is none of a picture."""
+    if path.suffix not in _FORMATS:
+        raise OutputError(f"{path}: pictures end in {', '.join(_FORMATS)}")
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format.
 
@@ -27,8 +33,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         OutputError: an unknown suffix, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in _FORMATS:
-        raise OutputError(f"{path}: pictures end in {', '.join(_FORMATS)}")
+    check_format(path)
     with atomic(path) as file:
         figure.savefig(file, format=path.suffix[1:], dpi=160)
 
@@ -46,13 +51,14 @@ def latency_figure(measured: Mapping[str, Any]) -> Figure:
     """End-to-end latency over the number of keypoints: the study's Figure 3."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    labels = list(dict.fromkeys(row["label"] for row in measured["rows"]))
-    for label in labels:
-        rows = [row for row in measured["rows"] if row["label"] == label]
+    size = measured["image_size"]
+    of_size = [row for row in measured["rows"] if row.get("image_size", size) == size]
+    for label in dict.fromkeys(row["label"] for row in of_size):
+        rows = [row for row in of_size if row["label"] == label]
         counts = [row["max_keypoints"] for row in rows]
         axes.plot(counts, [row["end_to_end"]["median_ms"] for row in rows], "o-", label=label)
     axes.set_xlabel("keypoints")
-    axes.set_ylabel("features of a frame and its matches, ms")
+    axes.set_ylabel(f"a frame of {size[0]}×{size[1]} and its matches, ms")
     axes.set_xscale("log", base=2)
     counts = sorted({row["max_keypoints"] for row in measured["rows"]})
     axes.set_xticks(counts, [str(count) for count in counts])

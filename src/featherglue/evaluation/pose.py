@@ -31,7 +31,8 @@ class PoseConfig:
 
     Attributes:
         threshold: px, distance of RANSAC's inliers from the epipolar line; it is divided by the
-            mean focal length. confidence: of RANSAC. seed: its seed.
+            mean focal length. confidence: of RANSAC. seed: recorded, but
+            OpenCV's RANSAC always draws the same samples.
         epipolar: symmetric squared epipolar distance, in normalised coordinates, below which a
             match is correct.
     """

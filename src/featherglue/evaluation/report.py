@@ -141,7 +141,8 @@ def write_report(
     for suite in dict.fromkeys(result["suite"] for result in evaluations):
         group = [result for result in evaluations if result["suite"] == suite]
         sections.append(_suite_section(suite, group, benchmarks, baseline))
-    sections.extend(_benchmark_section(result) for result in benchmarks)
+    for result in benchmarks:
+        sections.extend(_benchmark_section(part) for part in _by_size(result))
     sections.append(_size_section(benchmarks))
     if pictures:
         sections.append(_pictures_section(pictures))
@@ -218,7 +219,7 @@ def _speeds(group: list[Result], benchmarks: list[Result]) -> dict[str, dict[str
     timed = {
         (str(row["label"]), row["max_keypoints"]): row
         for result in reversed(benchmarks)
-        for row in result["rows"]
+        for row in reversed(result["rows"])
     }
     speeds: dict[str, dict[str, float]] = {}
     for evaluation in group:
@@ -231,6 +232,14 @@ def _speeds(group: list[Result], benchmarks: list[Result]) -> dict[str, dict[str
                 facts["mib"] = float(row["bytes_on_disk"]) / 2**20
             speeds[str(model["name"])] = facts
     return speeds
+
+
+def _by_size(result: Result) -> list[Result]:
+    """A benchmark of several image sizes as one of each."""
+    sizes: dict[tuple[int, ...], list[Any]] = {}
+    for row in result["rows"]:
+        sizes.setdefault(tuple(row.get("image_size", result["image_size"])), []).append(row)
+    return [{**result, "image_size": list(size), "rows": rows} for size, rows in sizes.items()]
 
 
 def _benchmark_section(result: Result) -> str:

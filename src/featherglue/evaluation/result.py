@@ -127,7 +127,11 @@ def markdown_table(lines: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         [name.replace("|", "\\|"), *(_cell(summary, *column) for column in columns.values())]
         for name, summary in lines
     ]
-    head = ["", *columns]
+    return format_table(["", *columns], rows)
+
+
+def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that can be read as it is; the first column is text, the others numbers."""
     widths = [max(3, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from torch import nn
 
 from featherglue.config import (
     ArchitectureConfig,
@@ -49,6 +50,7 @@ class SuperPointStage:
     """Detector and descriptor, from scratch, on pairs of views of photographs.
 
     Attributes:
+        start: folder of a model whose extractor to start from; "" starts from scratch.
         data: a sentence on the photographs, for the model card.
     """
 
@@ -56,6 +58,7 @@ class SuperPointStage:
     architecture: SuperPointConfig = field(default_factory=SuperPointConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     loss: SuperPointLoss = field(default_factory=SuperPointLoss)
+    start: str = ""
     seed: int = 0
     data: str = ""
 
@@ -68,6 +71,8 @@ class SuperGlueStage:
         extractor: folder of the model whose extractor gives the keypoints.
         fewest, most: keypoints an image, drawn for each batch.
         sinkhorn_iterations: in training.
+        start: folder of a model whose matcher to start from; "" starts from comparing
+            descriptors as they are.
         processing: what the finished model uses.
     """
 
@@ -79,6 +84,7 @@ class SuperGlueStage:
     most: int = 256
     sinkhorn_iterations: int = 20
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
+    start: str = ""
     seed: int = 0
     data: str = ""
 
@@ -122,6 +128,8 @@ def train_superpoint(
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
     assert model.extractor is not None
+    if stage.start:
+        _start_from(model.extractor, Model.load(stage.start).extractor, stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = ViewPairs(photos, stage.views, stage.seed)
     average = train(
@@ -157,7 +165,10 @@ def train_superglue(
     architecture = ArchitectureConfig(extractor=base.extractor.config, matcher=stage.architecture)
     matcher = Model.build(ArchitectureConfig(matcher=architecture.matcher)).matcher
     assert matcher is not None
-    matcher.start_from_descriptors()
+    if stage.start:
+        _start_from(matcher, Model.load(stage.start).matcher, stage.start)
+    else:
+        matcher.start_from_descriptors()
     extractor = base.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = SuperGlueLoss(
         extractor.requires_grad_(False),
@@ -178,6 +189,16 @@ def train_superglue(
     )
     trained.save(Path(folder) / "model")
     return trained
+
+
+def _start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> None:
+    """Copy the weights of a network of the same architecture."""
+    try:
+        if trained is None:
+            raise TrainingError(f"{folder}: a model without this network cannot be started from")
+        network.load_state_dict(trained.state_dict())
+    except RuntimeError:
+        raise TrainingError(f"{folder}: a model of another architecture") from None
 
 
 def _provenance(
