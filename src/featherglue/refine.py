@@ -11,6 +11,7 @@ Shape legend: M matches, S those that are supported, k neighbours, W samples of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 # Residuals (px) beyond which neighbours lose weight, from one round to the next.
-_SCALES = (8.0, 4.0)
+_SCALES = (4.0,)
 # Pull towards the median affine map, against the spread of ten neighbours.
 _RIDGE = 0.05
 # Share of a window's structure that every direction is held back by.
@@ -101,21 +102,17 @@ def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> t
     (x0, y0), (x1, y1) = points0.T, points1.T
     flat = np.ascontiguousarray(points0)
     distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=config.neighbours + 1)
-    # The nearest is the point itself, or one at the same place: then drop itself further behind.
-    own = (near == np.arange(len(near))[:, None]).argmax(1)
-    others = np.arange(config.neighbours) + (np.arange(config.neighbours) >= own[:, None])
-    near = np.take_along_axis(near, others, 1)
-    distance = np.take_along_axis(distance, others, 1)
+    near, distance = _without_itself(near, np.asarray(distance, np.float32))
     spread = np.sqrt(np.square(distance).mean(1))[:, None] + np.float32(1e-3)
     # Unknowns: the linear part in units of `spread`, and the constant that the point deviates by.
     design = np.stack(
         (
             (x0[near] - x0[:, None]) / spread,
             (y0[near] - y0[:, None]) / spread,
-            np.ones_like(spread + near),
+            np.ones(near.shape, np.float32),
         ),
         1,
-    ).astype(np.float32)  # (M, 3, k)
+    )  # (M, 3, k)
     target = np.stack((x1[near] - x1[:, None], y1[near] - y1[:, None]), 1)  # (M, 2, k)
     both = np.concatenate((design, target), 1).transpose(0, 2, 1)  # (M, k, 5)
     prior = np.zeros((len(points0), 2, 2), np.float32)
@@ -128,6 +125,17 @@ def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> t
     constant = solution[:, :, 2]
     deviation = np.hypot(constant[:, 0], constant[:, 1])
     return solution[:, :, :2] / spread[..., None], deviation
+
+
+def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
+    """Neighbours (M, k+1) and distances without the point itself (M, k), nearest first."""
+    rows = np.arange(len(near))
+    if (near[:, 0] == rows).all():
+        return near[:, 1:], distance[:, 1:]
+    own = (near == rows[:, None]).argmax(1)  # not the first where several share a place
+    order = np.arange(near.shape[1] - 1)
+    others = order + (order >= own[:, None])
+    return np.take_along_axis(near, others, 1), np.take_along_axis(distance, others, 1)
 
 
 def _solve(moments: Float, prior: Float) -> Float:
