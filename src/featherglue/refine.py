@@ -23,7 +23,7 @@ Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 # Residuals (px) beyond which neighbours lose weight, from one round to the next.
-_SCALES = (4.0,)
+_SCALES = (8.0, 4.0)
 # Pull towards the median affine map, against the spread of ten neighbours.
 _RIDGE = 0.05
 # Share of a window's structure that every direction is held back by.
