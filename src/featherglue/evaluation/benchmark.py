@@ -209,15 +209,14 @@ def summarize(milliseconds: Sequence[float]) -> dict[str, float]:
 
 
 _COLD = """
-import json, resource, sys, time
+import json, sys, time
 start = time.perf_counter()
 from featherglue.evaluation.benchmark import Contender
 session = Contender(**json.loads(sys.argv[1])).open()
 session(sys.argv[2], sys.argv[3])
 spent = time.perf_counter() - start
-scale = 1 if sys.platform == "darwin" else 1024
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-print(json.dumps({"cold_start_ms": spent * 1e3, "peak_bytes": peak}))
+from featherglue.evaluation.machine import peak_memory
+print(json.dumps({"cold_start_ms": spent * 1e3, "peak_bytes": peak_memory()}))
 """
 
 

@@ -89,7 +89,7 @@ def recall_figure(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel(f"error, {unit}")
     axes.set_ylabel("pairs, %")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 
@@ -106,11 +106,11 @@ def trade_figure(
     for evaluation in evaluations:
         name = str(evaluation["model"]["name"])
         x, y = facts[name][key], evaluation["auc"][threshold]
-        axes.plot([x], [y], "o")
-        axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points")
+        axes.plot([x], [y], "o", label=name)
     axes.set_xlabel(label)
     axes.set_ylabel(f"AUC@{threshold}, %")
-    axes.margins(x=0.3, y=0.2)
+    axes.margins(0.15)
     axes.set_xlim(left=0)
+    figure.legend(frameon=False, loc="outside right upper")
     axes.grid(alpha=0.3)
     return figure

@@ -252,7 +252,6 @@ def _benchmark_section(result: Result) -> str:
         return lambda row: row["stages"].get(name, {}).get("median_ms")
 
     columns = [Column("keypoints", _picker("max_keypoints"), digits=0)]
-    columns += [Column(name, stage(name), digits=2) for name in stages]
     columns += [
         Column("end to end", lambda row: row["end_to_end"]["median_ms"], _SMALLER),
         Column("p95", lambda row: row["end_to_end"]["p95_ms"], _SMALLER),
@@ -265,6 +264,7 @@ def _benchmark_section(result: Result) -> str:
             0,
         ),
     ]
+    columns += [Column(name, stage(name), digits=2) for name in stages]
     several = len({row["max_keypoints"] for row in rows}) > 1
     width, height = result["image_size"]
     machine = result["machine"]

@@ -25,7 +25,6 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         # Threads that spin between runs take the cores from the other network and from decoding:
         # a frame took 52 ms with them and 31 ms without, on two cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
