@@ -308,3 +308,25 @@ def test_a_stage_may_start_from_a_trained_network(
     other = dataclasses.replace(stage, architecture=SuperGlueConfig(descriptor_dim=16, layers=()))
     with pytest.raises(TrainingError, match="another architecture"):
         train_superglue(other, images, tmp_path / "other")
+
+
+def test_a_run_goes_on_with_its_own_settings_only(images: Path, tmp_path: Path) -> None:
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    train_superpoint(stage, images, tmp_path / "run")
+    more = dataclasses.replace(stage, loop=dataclasses.replace(stage.loop, steps=4))
+    train_superpoint(more, images, tmp_path / "run")
+    other = dataclasses.replace(more, loop=dataclasses.replace(more.loop, batch_size=3))
+    with pytest.raises(TrainingError, match=r"other settings \(loop\)"):
+        train_superpoint(other, images, tmp_path / "run")
+
+
+def test_devices_that_are_not_there(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path / "a.toml", POINT)
+    arguments = ["train", "superpoint", "--config", str(config), "--images", str(images)]
+    assert main([*arguments, "-o", str(tmp_path / "run"), "--device", "tpu"]) == 2
+    assert "no device 'tpu'" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*arguments, "-o", str(tmp_path / "file" / "run"), "--device", "cpu"]) == 1
+    assert "cannot be written" in capsys.readouterr().err

@@ -111,6 +111,8 @@ def _work(
     if input_pairs is not None:
         if image0 is not None:
             raise UsageError("give two images or --input-pairs, not both")
+        if not input_dir.is_dir():
+            raise UsageError(f"--input-dir: no folder {input_dir}")
         return read_pairs(input_pairs), input_dir
     if image0 is None:
         raise UsageError("nothing to match: give two images, a folder, or --input-pairs")

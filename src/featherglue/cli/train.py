@@ -44,6 +44,10 @@ def train(
         raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
     if threads is not None:
         torch.set_num_threads(threads)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("PyTorch finds no CUDA device here; use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
 

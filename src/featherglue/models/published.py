@@ -139,7 +139,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
         zipfile.BadZipFile,
     ) as error:
         raise ArtifactError(f"{path}: not a checkpoint, or damaged ({error})") from None
-    except Exception as error:  # the unpickler's own type, when it meets more than tensors
+    except Exception as error:  # the reader's own type, when it meets more than tensors
         reason = "is not a checkpoint, or holds more than tensors, and is not read"
         raise ArtifactError(f"{path}: {reason} ({type(error).__name__})") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -6,6 +6,7 @@ ones are refused.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from featherglue.data.images import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
+from featherglue.files import write_json
 from featherglue.models.pair import Model
 from featherglue.train.loop import LoopConfig, spent_seconds, train
 from featherglue.train.superglue import SuperGlueLoss
@@ -125,6 +127,7 @@ def train_superpoint(
         TrainingError: no usable photographs, a loss that is not finite, a foreign checkpoint.
     """
     photos = PhotoFolder(images)
+    _keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
     assert model.extractor is not None
@@ -161,6 +164,7 @@ def train_superglue(
     base = Model.load(stage.extractor)
     if base.extractor is None:
         raise TrainingError(f"{stage.extractor}: a model without an extractor")
+    _keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     architecture = ArchitectureConfig(extractor=base.extractor.config, matcher=stage.architecture)
     matcher = Model.build(ArchitectureConfig(matcher=architecture.matcher)).matcher
@@ -189,6 +193,26 @@ def train_superglue(
     )
     trained.save(Path(folder) / "model")
     return trained
+
+
+def _keep_settings(stage: SuperPointStage | SuperGlueStage, folder: str | os.PathLike[str]) -> None:
+    """Note a run's settings, or refuse to go on with others; more steps are allowed.
+
+    Raises:
+        TrainingError: the folder's run had other settings.
+        OutputError: the folder cannot be made.
+    """
+    path = Path(folder) / "stage.json"
+    settings = json.loads(json.dumps(to_dict(stage)))
+    if path.exists() and (Path(folder) / "last.pt").exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before["loop"]["steps"] = settings["loop"]["steps"]
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if changed:
+            raise TrainingError(
+                f"{folder}: its run had other settings ({changed[0]}); choose another folder"
+            )
+    write_json(path, settings)
 
 
 def _start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> None:
