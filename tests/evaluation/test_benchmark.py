@@ -62,7 +62,7 @@ def test_every_size_is_measured() -> None:
     )
     rows = benchmark(contenders, config)["rows"]
     assert [row["image_size"] for row in rows] == [[160, 120], [200, 160]]
-    assert all(row["read_jpeg"]["median_ms"] > 0 for row in rows)
+    assert all(row["stages"]["read"]["median_ms"] > 0 for row in rows)
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -120,6 +120,8 @@ def _work(
         return None, input_dir
     if image0.is_dir():
         return sequence_pairs(image0), image0
+    if not image0.exists():
+        raise UsageError(f"{image0}: no such file or folder")
     raise UsageError(f"{image0}: a second image is needed, or a folder of frames")
 
 
