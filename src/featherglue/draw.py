@@ -90,9 +90,13 @@ def _side_by_side(images: list[Grey], scale: float) -> tuple[RGB, int]:
 
 
 def _write_text(canvas: RGB, lines: list[str]) -> None:
-    """Lines of plain text with a dark outline, in a size that suits the picture."""
-    size = max(0.4, canvas.shape[0] / 1000)
+    """Lines of plain text, white on a dark ground, in a size that suits the picture."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, canvas.shape[0] / 1000)
+    if not lines:
+        return
+    height = round(32 * size + 4)
+    width = max(cv2.getTextSize(line, font, size, 1)[0][0] for line in lines)
+    cv2.rectangle(canvas, (0, 0), (width + 16, len(lines) * height + 8), (30, 30, 30), -1)
     for i, line in enumerate(lines):
-        at = (8, round((i + 1) * 32 * size + 4))
-        for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(canvas, line, at, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+        at = (8, (i + 1) * height)
+        cv2.putText(canvas, line, at, font, size, (255, 255, 255), 1, cv2.LINE_AA)

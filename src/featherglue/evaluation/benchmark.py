@@ -88,7 +88,7 @@ def benchmark(
 
     A repetition is the steady state of a video: features of the new frame, then matches with the
     kept features of the frame before. `stages` are its parts, `end_to_end` is the whole. Frames
-    come as arrays; the stage `read`, of one from a JPEG file, is measured beside it and no part of it.
+    come as arrays; the stage `read`, of one from a JPEG file, is measured beside it, not in it.
 
     Args:
         frames: two grey images of one scene, resized to each size; drawn by default.
