@@ -11,6 +11,7 @@ Shape legend: M matches, S those that are supported, k neighbours, W samples of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -99,32 +100,27 @@ def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> t
         maps (M, 2, 2), of offsets in image 0 to offsets in image 1; deviations (M,), px: how far
         each point lies from where its neighbours (without itself) put it.
     """
-    (x0, y0), (x1, y1) = points0.T, points1.T
     flat = np.ascontiguousarray(points0)
     distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=config.neighbours + 1)
     near, distance = _without_itself(near, np.asarray(distance, np.float32))
-    spread = np.sqrt(np.square(distance).mean(1))[:, None] + np.float32(1e-3)
+    near = np.ascontiguousarray(near.T)
+    spread = np.sqrt(np.square(distance).mean(1)) + np.float32(1e-3)
     # Unknowns: the linear part in units of `spread`, and the constant that the point deviates by.
-    design = np.stack(
-        (
-            (x0[near] - x0[:, None]) / spread,
-            (y0[near] - y0[:, None]) / spread,
-            np.ones(near.shape, np.float32),
-        ),
-        1,
-    )  # (M, 3, k)
-    target = np.stack((x1[near] - x1[:, None], y1[near] - y1[:, None]), 1)  # (M, 2, k)
-    both = np.concatenate((design, target), 1).transpose(0, 2, 1)  # (M, k, 5)
-    prior = np.zeros((len(points0), 2, 2), np.float32)
-    solution = _solve((design @ both), prior)
-    prior += np.median(solution[:, :, :2] / spread[..., None], axis=0) * spread[..., None]
+    parts = np.ones((5, *near.shape), np.float32)  # offsets in image 0, 1, offsets in image 1
+    for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
+        np.subtract(np.ascontiguousarray(values)[near], values, out=parts[row])
+    parts[:2] /= spread
+    design, target = parts[:3], parts[3:]
+    prior = np.zeros((2, 2, len(points0)), np.float32)
+    solution = _solve(np.einsum("ikm,jkm->ijm", design, parts), prior)
+    prior += np.median(solution[:, :2] / spread, axis=2, keepdims=True) * spread
     for scale in _SCALES:
-        residual = target - solution @ design
-        weights = 1 / np.square(1 + np.square(residual).sum(1) / np.float32(scale**2))
-        solution = _solve((design * weights[:, None]) @ both, prior)
-    constant = solution[:, :, 2]
-    deviation = np.hypot(constant[:, 0], constant[:, 1])
-    return solution[:, :, :2] / spread[..., None], deviation
+        residual = target - np.einsum("aim,ikm->akm", solution, design)
+        squares = np.square(residual, out=residual)
+        weights = 1 / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
+        solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, parts), prior)
+    deviation = np.hypot(solution[0, 2], solution[1, 2])
+    return np.ascontiguousarray((solution[:, :2] / spread).transpose(2, 0, 1)), deviation
 
 
 def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
@@ -142,26 +138,26 @@ def _solve(moments: Float, prior: Float) -> Float:
     """Solve weighted normal equations with a pull of the linear part towards a prior.
 
     Args:
-        moments: (M, 3, 5), the normal matrix and its two right-hand sides.
-        prior: (M, 2, 2).
+        moments: (3, 5, M), the normal matrix and its two right-hand sides.
+        prior: (2, 2, M).
 
     Returns:
-        (M, 2, 3): for x and y of image 1, the linear part and the constant.
+        (2, 3, M): for x and y of image 1, the linear part and the constant.
     """
-    normal, right = moments[:, :, :3].copy(), moments[:, :, 3:].copy()
     ridge = np.float32(_RIDGE)
-    normal[:, [0, 1], [0, 1]] += ridge
-    normal[:, 2, 2] += np.float32(1e-4)
-    right[:, :2] += ridge * prior.transpose(0, 2, 1)
-    a, b, c = normal[:, 0].T
-    d, e, f = normal[:, 1, 1], normal[:, 1, 2], normal[:, 2, 2]
-    cofactors = np.stack(
-        (d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b)
-    )
-    determinant = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
-    inverse = (cofactors / determinant)[[0, 1, 2, 1, 3, 4, 2, 4, 5]].T.reshape(-1, 3, 3)
-    solved: Float = (inverse @ right).transpose(0, 2, 1)
-    return solved
+    a, b, c = moments[0, 0] + ridge, moments[0, 1], moments[0, 2]
+    d, e, f = moments[1, 1] + ridge, moments[1, 2], moments[2, 2] + np.float32(1e-4)
+    right = moments[:, 3:].copy()  # (3, 2, M)
+    right[:2] += ridge * prior.transpose(1, 0, 2)
+    inverse = np.empty((3, 3, moments.shape[2]), np.float32)
+    inverse[0, 0] = d * f - e * e
+    inverse[0, 1] = inverse[1, 0] = c * e - b * f
+    inverse[0, 2] = inverse[2, 0] = b * e - c * d
+    inverse[1, 1] = a * f - c * c
+    inverse[1, 2] = inverse[2, 1] = b * c - a * e
+    inverse[2, 2] = a * d - b * b
+    inverse /= a * inverse[0, 0] + b * inverse[0, 1] + c * inverse[0, 2]
+    return np.asarray(np.einsum("ijm,jam->aim", inverse, right), np.float32)
 
 
 def _align(
@@ -172,75 +168,124 @@ def _align(
     maps: Float,
     config: RefineConfig,
 ) -> tuple[Float, Mask]:
-    """Aligned points (S, 2) and which of them to accept (S,)."""
-    half, size = config.window // 2, config.window
+    """Aligned points (S, 2) and which of them to accept (S,).
+
+    Arrays are (W, S): a window's samples lie apart, so that what is summed over a window is
+    summed over rows.
+    """
     smooth0, smooth1 = (
         np.asarray(cv2.GaussianBlur(image, (3, 3), config.smoothing), np.uint8)
         for image in (image0, image1)
     )
-    # The template is sampled one pixel wider on each side, for its slopes.
-    side = np.arange(-half - 1, half + 2, dtype=np.float32)
-    wide_x, wide_y = (axis.reshape(-1) for axis in np.meshgrid(side, side))
-    (x0, y0), (x1, y1) = points0.T[..., None], points1.T[..., None]
-    wide = _sample(smooth0, x0 + wide_x, y0 + wide_y).reshape(-1, size + 2, size + 2)
-    side = side[1:-1]
-    grid = np.stack([axis.reshape(-1) for axis in np.meshgrid(side, side)])  # (2, W)
-    weights = np.exp(-np.square(grid).sum(0) / np.float32(2 * (half / 1.5) ** 2))
-    weights /= weights.sum()
-    template, contrast = _normalize(wide[:, 1:-1, 1:-1].reshape(len(wide), -1), weights)
-    slope_x = (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]).reshape(len(wide), -1)
-    slope_y = (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]).reshape(len(wide), -1)
-    to_step_x, to_step_y = _gains(slope_x, slope_y, weights, contrast, maps)
-    window_x, window_y = maps[:, 0] @ grid, maps[:, 1] @ grid
-    x, y = x1, y1
+    grid, weights = _window(config.window)
+    template, slopes, contrast, level = _template(smooth0, points0, weights, config.window)
+    to_step = _gains(slopes, weights, contrast, maps)
+    # Against these, a seen window's products give its correlation and its step.
+    against = np.empty((3, *template.shape), np.float32)
+    np.multiply(slopes, weights[:, None], out=against[:2])
+    np.multiply(template, weights[:, None], out=against[2])
+    of_template = np.einsum("kws,ws->ks", against[:2], template)
+    of_one = against[:2].sum(1)
+    window_x, window_y = grid @ maps[:, 0].T, grid @ maps[:, 1].T
+    moved = points1.T.copy()
+    column, row, seen = (np.empty_like(template) for _ in range(3))
     first = last = np.zeros(0, np.float32)
     for step in range(config.iterations + 1):
-        seen, _ = _normalize(_sample(smooth1, x + window_x, y + window_y), weights)
-        last = (template * seen) @ weights
+        np.add(window_x, moved[0], out=column)
+        np.add(window_y, moved[1], out=row)
+        np.subtract(_sample(smooth1, column, row), level, out=seen)
+        mean = weights @ seen
+        square = weights @ np.multiply(seen, seen, out=column)
+        products = np.einsum("kws,ws->ks", against, seen)
+        deviation = np.sqrt(np.maximum(square - mean * mean, 0)) + np.float32(1e-3)
+        last = products[2] / deviation
         if step == 0:
             first = last
         if step < config.iterations:
-            residual = template - seen
-            x = x + np.einsum("sw,sw->s", to_step_x, residual)[:, None]
-            y = y + np.einsum("sw,sw->s", to_step_y, residual)[:, None]
-    moved = np.concatenate((x, y), 1)
-    near = np.square(moved - points1).sum(1) < config.reach**2
+            residual = of_template - (products[:2] - mean * of_one) / deviation
+            moved += to_step[:, 0] * residual[0] + to_step[:, 1] * residual[1]
+    near = np.square(moved.T - points1).sum(1) < config.reach**2
     height, width = image1.shape
-    inside = ((moved >= 0) & (moved <= (width - 1, height - 1))).all(1)
-    return moved, (last > first) & (last > config.correlation) & near & inside
+    inside = ((moved.T >= 0) & (moved.T <= (width - 1, height - 1))).all(1)
+    return moved.T, (last > first) & (last > config.correlation) & near & inside
 
 
-def _gains(
-    slope_x: Float, slope_y: Float, weights: Float, contrast: Float, maps: Float
-) -> tuple[Float, Float]:
-    """What turns residuals (S, W) into the Gauss–Newton step in image 1, for x and for y.
+@cache
+def _window(size: int) -> tuple[Float, Float]:
+    """Offsets (W, 2) of a round window's samples, x before y, and their weights (W,), sum 1."""
+    half = size // 2
+    side = np.arange(-half, half + 1, dtype=np.float32)
+    grid = np.stack([axis.reshape(-1) for axis in np.meshgrid(side, side)], 1)
+    squares = np.square(grid).sum(1)
+    kept = squares < (half + 1) ** 2
+    weights = np.exp(-squares[kept] / np.float32(2 * (half / 1.5) ** 2))
+    return grid[kept], weights / weights.sum()
+
+
+@cache
+def _neighbourhood(size: int) -> tuple[Float, NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The offsets of a round window and of its pixels' neighbours, and where in them are which.
+
+    Returns:
+        offsets (V, 2); the places (W,) of the window's own; those of the neighbours to the left,
+        to the right, above and below.
+    """
+    grid, _ = _window(size)
+    sides = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], np.float32)
+    offsets, place = np.unique((grid + sides[:, None]).reshape(-1, 2), axis=0, return_inverse=True)
+    centre, *neighbours = place.reshape(5, -1)
+    return offsets, centre, neighbours
+
+
+def _template(
+    image: Grey, points: Float, weights: Float, size: int
+) -> tuple[Float, Float, Float, Float]:
+    """Windows of the first image.
+
+    Returns:
+        the normalised windows (W, S); their slopes along x and y (2, W, S), as differences over
+        2 px; the windows' deviations (S,) and means (S,) before.
+    """
+    around, centre, (left, right, above, below) = _neighbourhood(size)
+    wide = _sample(image, around[:, :1] + points[:, 0], around[:, 1:] + points[:, 1])
+    wide = wide.astype(np.float32)
+    windows = wide[centre]
+    slopes = np.empty((2, *windows.shape), np.float32)
+    np.subtract(wide[right], wide[left], out=slopes[0])
+    np.subtract(wide[below], wide[above], out=slopes[1])
+    level = weights @ windows
+    windows -= level
+    contrast = np.sqrt(weights @ np.square(windows)) + np.float32(1e-3)
+    windows /= contrast
+    return windows, slopes, contrast, level
+
+
+def _gains(slopes: Float, weights: Float, contrast: Float, maps: Float) -> Float:
+    """What turns the residual's products with the weighted slopes into the Gauss–Newton step.
 
     The damping holds a window back along an edge, where it would slide.
+
+    Args:
+        slopes: (2, W, S), differences over 2 px. contrast: (S,). maps: (S, 2, 2).
+
+    Returns:
+        (2, 2, S): the step in image 1 (x, y) for each of the two products.
     """
-    half = (0.5 / contrast)[:, None]  # central differences, of the normalised template
-    slope_x, slope_y = slope_x * half, slope_y * half
-    weighted_x, weighted_y = slope_x * weights, slope_y * weights
-    xx = np.einsum("sw,sw->s", weighted_x, slope_x)
-    yy = np.einsum("sw,sw->s", weighted_y, slope_y)
-    xy = np.einsum("sw,sw->s", weighted_x, slope_y)
+    half = np.float32(0.5) / contrast  # central differences, of the normalised template
+    squares = np.stack((slopes[0] * slopes[0], slopes[1] * slopes[1], slopes[0] * slopes[1]))
+    xx, yy, xy = (weights @ squares) * half * half
     damping = np.float32(_DAMPING) * (xx + yy) + np.float32(1e-6)
     xx, yy = xx + damping, yy + damping
-    determinant = xx * yy - xy * xy
     # maps (S, 2, 2) times the inverse of the 2×2 matrix
-    inverse = np.stack((yy, -xy, -xy, xx), 1).reshape(-1, 2, 2) / determinant[:, None, None]
-    both = (maps @ inverse)[..., None]
-    return (
-        both[:, 0, 0] * weighted_x + both[:, 0, 1] * weighted_y,
-        both[:, 1, 0] * weighted_x + both[:, 1, 1] * weighted_y,
-    )
+    inverse = np.stack((yy, -xy, -xy, xx)).reshape(2, 2, -1) * (half / (xx * yy - xy * xy))
+    return np.asarray(np.einsum("sij,jks->iks", maps, inverse), np.float32)
 
 
-def _sample(image: Grey, x: Float, y: Float) -> Float:
-    """Bilinear samples of an image at (S, W) columns and rows; its border is repeated."""
+def _sample(image: Grey, x: Float, y: Float) -> NDArray[np.generic]:
+    """Bilinear samples of an image at (W, S) columns and rows; its border is repeated."""
     if max(*image.shape, *x.shape) >= _REMAP_LIMIT:
         return _sample_large(image, x, y)
-    samples = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return samples.astype(np.float32)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _sample_large(image: Grey, x: Float, y: Float) -> Float:
@@ -253,10 +298,3 @@ def _sample_large(image: Grey, x: Float, y: Float) -> Float:
     above = image[top, left] * (1 - fx) + image[top, right] * fx
     below = image[bottom, left] * (1 - fx) + image[bottom, right] * fx
     return np.asarray(above * (1 - fy) + below * fy, np.float32)
-
-
-def _normalize(windows: Float, weights: Float) -> tuple[Float, Float]:
-    """Windows (S, W) with weighted mean 0 and deviation 1, and what the deviation was."""
-    centred = windows - (windows @ weights)[:, None]
-    contrast = np.sqrt(np.square(centred) @ weights) + np.float32(1e-3)
-    return np.divide(centred, contrast[:, None], dtype=np.float32), contrast
