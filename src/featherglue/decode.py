@@ -14,6 +14,7 @@ from featherglue.config import ProcessingConfig, Sampling
 from featherglue.image import Grey
 
 Float = NDArray[np.float32]
+Index = NDArray[np.int64]
 CELL = 8
 
 
@@ -49,53 +50,74 @@ def decode_features(
 
 def find_keypoints(
     scores: Float, size: tuple[int, int], processing: ProcessingConfig
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[Index, Index]:
     """Columns and rows of the strongest maxima of a score map (H, W), strongest first.
 
-    Suppression as published (see `suppress`), then the threshold, the borders of the image of
-    `size` (width, height), and the `max_keypoints` strongest.
+    Suppression as published: maxima have no stronger pixel within the radius (a square window);
+    two more rounds bring back those that were hidden only by pixels that fell themselves. Then
+    the threshold, the borders of the image of `size` (width, height), and the `max_keypoints`
+    strongest.
     """
-    border = processing.remove_borders
-    width, height = size
-    maxima = suppress(scores, processing.nms_radius, processing.keypoint_threshold)
-    bottom, right = max(border, height - border), max(border, width - border)
-    y, x = np.nonzero(maxima[border:bottom, border:right])
-    y, x = y + border, x + border
-    strength = scores[y, x]
+    radius, border = processing.nms_radius, processing.remove_borders
     most = processing.max_keypoints
-    if 0 <= most < len(strength):
-        kept = np.argpartition(-strength, most - 1)[:most]
-        y, x, strength = y[kept], x[kept], strength[kept]
-    order = np.lexsort((x, y, -strength))
-    return x[order], y[order]
-
-
-def suppress(scores: Float, radius: int, threshold: float) -> NDArray[np.bool_]:
-    """Maxima above a threshold that have no stronger pixel within `radius` (a square window).
-
-    Two more rounds bring back maxima that were hidden only by pixels that fell themselves
-    (SuperPoint's published procedure). Pixels below the threshold cannot hide any above it,
-    so they are left out from the start.
-
-    Args:
-        scores: (H, W).
-
-    Returns:
-        (H, W) bool.
-    """
-    above = scores > threshold
+    columns = scores.shape[1]
     if radius == 0:
-        return above
-    window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    maxima = (scores == cv2.dilate(scores, window)) & above
+        found = np.flatnonzero(scores > processing.keypoint_threshold)
+    else:
+        window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+        found = np.flatnonzero(scores == cv2.dilate(scores, window))
+        strength = scores.reshape(-1)[found]
+        found = found[strength > processing.keypoint_threshold]
+        # A maximum hides nothing stronger than itself, so what is weaker than the last maximum
+        # that is sure to be kept cannot change the outcome.
+        floor = _last_kept(scores, _within(found, columns, size, border), most)
+        floor = max(floor, float(np.nextafter(np.float32(processing.keypoint_threshold), 2)))
+        found = _recover_hidden(scores, found, floor, window)
+    found = _within(found, columns, size, border)
+    strength = scores.reshape(-1)[found]
+    if 0 <= most < len(strength):
+        kept = np.argpartition(-strength, most - 1)[:most] if most else np.zeros(0, np.int64)
+        found, strength = found[kept], strength[kept]
+    found = found[np.lexsort((found % columns, found // columns, -strength))]
+    return found % columns, found // columns
+
+
+def _within(found: Index, columns: int, size: tuple[int, int], border: int) -> Index:
+    """Those of the flat indices whose pixels lie within (width, height) without its border."""
+    x, y = found % columns, found // columns
+    width, height = size
+    inner = (x >= border) & (y >= border) & (x < width - border) & (y < height - border)
+    return found[inner]
+
+
+def _last_kept(scores: Float, found: Index, most: int) -> float:
+    """The score of the `most`-th strongest of the maxima, or 0 where there are fewer."""
+    if not 0 < most <= len(found):
+        return 0.0
+    strength = scores.reshape(-1)[found]
+    return float(-np.partition(-strength, most - 1)[most - 1])
+
+
+def _recover_hidden(scores: Float, maxima: Index, floor: float, window: NDArray[np.uint8]) -> Index:
+    """Flat indices of the maxima, with those (of at least `floor`) that two more rounds find."""
+    flat = scores.reshape(-1)
+    hidden = np.flatnonzero(scores >= floor)
+    mark = np.zeros(scores.shape, np.uint8)
+    rest = np.zeros_like(scores)
+    new = maxima
     for _ in range(2):
-        near = cv2.dilate(maxima.view(np.uint8), window).view(np.bool_)
-        hidden = above & ~near
-        if not hidden.any():
+        mark.reshape(-1)[new] = 1
+        near = cv2.dilate(mark, window).reshape(-1)
+        fallen = near[hidden] != 0
+        rest.reshape(-1)[hidden[fallen]] = 0
+        hidden = hidden[~fallen]
+        if len(hidden) == 0:
             break
-        rest = np.where(hidden, scores, np.float32(0))
-        maxima |= (rest == cv2.dilate(rest, window)) & hidden
-    return np.asarray(maxima, np.bool_)
+        strength = flat[hidden]
+        rest.reshape(-1)[hidden] = strength
+        new = hidden[cv2.dilate(rest, window).reshape(-1)[hidden] == strength]
+        maxima = np.concatenate((maxima, new))
+    return maxima
 
 
 def subpixel_offsets(scores: Float, x: NDArray[np.int64], y: NDArray[np.int64]) -> Float:

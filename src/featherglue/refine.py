@@ -206,7 +206,8 @@ def _align(
             moved += to_step[:, 0] * residual[0] + to_step[:, 1] * residual[1]
     near = np.square(moved.T - points1).sum(1) < config.reach**2
     height, width = image1.shape
-    inside = ((moved.T >= 0) & (moved.T <= (width - 1, height - 1))).all(1)
+    x, y = moved
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return moved.T, (last > first) & (last > config.correlation) & near & inside
 
 
@@ -247,9 +248,9 @@ def _template(
         2 px; the windows' deviations (S,) and means (S,) before.
     """
     around, centre, (left, right, above, below) = _neighbourhood(size)
-    wide = _sample(image, around[:, :1] + points[:, 0], around[:, 1:] + points[:, 1])
-    wide = wide.astype(np.float32)
-    windows = wide[centre]
+    sampled = _sample(image, around[:, :1] + points[:, 0], around[:, 1:] + points[:, 1])
+    wide = sampled.astype(np.float32)
+    windows: Float = wide[centre]
     slopes = np.empty((2, *windows.shape), np.float32)
     np.subtract(wide[right], wide[left], out=slopes[0])
     np.subtract(wide[below], wide[above], out=slopes[1])
