@@ -9,6 +9,8 @@ Shape legend: N0, N1 keypoints of the two images.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,41 +36,49 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     row_sums = np.ones(rows + 1, np.float32)
     column_sums = np.ones(columns + 1, np.float32)
     row_sums[-1], column_sums[-1] = columns, rows
-    couplings = np.full((rows + 1, columns + 1), bin_score, np.float32)
-    couplings[:rows, :columns] = scores
-    u, kernel = _absorb(couplings, np.zeros(columns + 1, np.float32))
+    # One array throughout: what a frame takes and gives back costs more than the arithmetic.
+    kernel = np.empty((rows + 1, columns + 1), np.float32)
+    u = np.zeros(rows + 1, np.float32)
     v = np.zeros(columns + 1, np.float32)
+    _absorb(kernel, scores, bin_score, u, v, axis=1)
     a: Float = np.ones(rows + 1, np.float32)
     b: Float = np.ones(columns + 1, np.float32)
     for _ in range(iterations):
         sums = kernel @ b
         if sums.min() < 1 / _LARGE or b.max() > _LARGE:
             v += _safe_log(b)
-            u, kernel = _absorb(couplings, v)
+            _absorb(kernel, scores, bin_score, u, v, axis=1)
             b[:] = 1
             sums = kernel @ b
         a = np.divide(row_sums, sums, dtype=np.float32)
         sums = a @ kernel
         if sums.min() < 1 / _LARGE or a.max() > _LARGE:
             u += _safe_log(a)
-            v, kernel = _absorb_columns(couplings, u)
+            _absorb(kernel, scores, bin_score, u, v, axis=0)
             a[:] = 1
             sums = a @ kernel
         b = np.divide(column_sums, sums, dtype=np.float32)
-    return a[:, None] * kernel * b
+    kernel *= b
+    kernel *= a[:, None]
+    return kernel
 
 
-def _absorb(couplings: Float, v: Float) -> tuple[Float, Float]:
-    """The row potentials that make every row's largest entry 1, and exp(couplings + u + v)."""
-    shifted = couplings + v
-    u = -shifted.max(1)
-    return u, np.exp(shifted + u[:, None])
-
-
-def _absorb_columns(couplings: Float, u: Float) -> tuple[Float, Float]:
-    shifted = couplings + u[:, None]
-    v = -shifted.max(0)
-    return v, np.exp(shifted + v)
+def _absorb(
+    kernel: Float, scores: Float, bin_score: float, u: Float, v: Float, *, axis: Literal[0, 1]
+) -> None:
+    """Set the kernel to exp(couplings + u + v), with the row potentials u (axis 1) or the column
+    potentials v (axis 0) chosen anew, so that the largest entry of each row or column is 1."""
+    kernel[:-1, :-1] = scores
+    kernel[-1], kernel[:, -1] = bin_score, bin_score
+    if axis == 1:
+        kernel += v
+        np.negative(kernel.max(1), out=u)
+        kernel += u[:, None]
+    else:
+        kernel += u[:, None]
+        np.negative(kernel.max(0), out=v)
+        kernel += v
+    np.exp(kernel, out=kernel)
 
 
 def _safe_log(x: Float) -> Float:
