@@ -100,11 +100,13 @@ def mutual_matches(assignment: Float, threshold: float) -> tuple[Index, Float]:
 def _mutual(values: Float, threshold: float) -> tuple[Index, Float]:
     if values.size == 0:
         return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-    best0, best1 = values.argmax(1), values.argmax(0)
-    first = np.arange(len(best0))
-    scores = values[first, best0]
-    kept = np.flatnonzero((best1[best0] == first) & (scores > threshold))
-    return np.stack((kept, best0[kept]), 1), scores[kept]
+    best = values.argmax(1)
+    scores = values[np.arange(len(best)), best]
+    kept = np.flatnonzero((scores == values.max(0)[best]) & (scores > threshold))
+    # Of equal scores in a column the first counts, as with argmax.
+    _, first = np.unique(best[kept], return_index=True)
+    kept = kept[np.sort(first)]
+    return np.stack((kept, best[kept]), 1), scores[kept]
 
 
 def nearest_neighbours(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featherglue.config import ProcessingConfig, Sampling
 from featherglue.image import Grey
+from featherglue.scratch import Scratch
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -28,7 +29,11 @@ def pad_to_cells(image: Grey) -> Grey:
 
 
 def decode_features(
-    scores: Float, descriptors: Float, size: tuple[int, int], processing: ProcessingConfig
+    scores: Float,
+    descriptors: Float,
+    size: tuple[int, int],
+    processing: ProcessingConfig,
+    scratch: Scratch | None = None,
 ) -> tuple[Float, Float, Float]:
     """Keypoints, their scores and descriptors, strongest first.
 
@@ -36,11 +41,12 @@ def decode_features(
         scores: (H, W) in [0, 1], before suppression.
         descriptors: (Hc, Wc, D), not normalised.
         size: (width, height) of the image before it was padded to whole cells.
+        scratch: of whoever decodes many images.
 
     Returns:
         keypoints (N, 2) xy, scores (N,) in [0, 1], descriptors (N, D), L2-normalised.
     """
-    x, y = find_keypoints(scores, size, processing)
+    x, y = find_keypoints(scores, size, processing, scratch)
     keypoints = np.stack((x, y), 1).astype(np.float32)
     if processing.subpixel:
         keypoints += subpixel_offsets(scores, x, y)
@@ -49,7 +55,10 @@ def decode_features(
 
 
 def find_keypoints(
-    scores: Float, size: tuple[int, int], processing: ProcessingConfig
+    scores: Float,
+    size: tuple[int, int],
+    processing: ProcessingConfig,
+    scratch: Scratch | None = None,
 ) -> tuple[Index, Index]:
     """Columns and rows of the strongest maxima of a score map (H, W), strongest first.
 
@@ -58,21 +67,23 @@ def find_keypoints(
     the threshold, the borders of the image of `size` (width, height), and the `max_keypoints`
     strongest.
     """
-    radius, border = processing.nms_radius, processing.remove_borders
-    most = processing.max_keypoints
-    columns = scores.shape[1]
-    if radius == 0:
-        found = np.flatnonzero(scores > processing.keypoint_threshold)
+    scratch = scratch or Scratch()
+    threshold, most = processing.keypoint_threshold, processing.max_keypoints
+    columns, border = scores.shape[1], processing.remove_borders
+    if processing.nms_radius == 0:
+        found = np.flatnonzero(scores > threshold)
     else:
-        window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-        found = np.flatnonzero(scores == cv2.dilate(scores, window))
-        strength = scores.reshape(-1)[found]
-        found = found[strength > processing.keypoint_threshold]
+        side = 2 * processing.nms_radius + 1
+        window = np.ones((side, side), np.uint8)
+        peaks = cv2.dilate(scores, window, dst=scratch.array("peaks", scores.shape, np.float32))
+        same = np.equal(scores, peaks, out=scratch.array("same", scores.shape, np.bool_))
+        found = np.flatnonzero(same)
+        found = found[scores.reshape(-1)[found] > threshold]
         # A maximum hides nothing stronger than itself, so what is weaker than the last maximum
         # that is sure to be kept cannot change the outcome.
         floor = _last_kept(scores, _within(found, columns, size, border), most)
-        floor = max(floor, float(np.nextafter(np.float32(processing.keypoint_threshold), 2)))
-        found = _recover_hidden(scores, found, floor, window)
+        floor = max(floor, float(np.nextafter(np.float32(threshold), np.float32(2))))
+        found = _recover_hidden(scores, found, floor, window, scratch)
     found = _within(found, columns, size, border)
     strength = scores.reshape(-1)[found]
     if 0 <= most < len(strength):
@@ -98,24 +109,27 @@ def _last_kept(scores: Float, found: Index, most: int) -> float:
     return float(-np.partition(-strength, most - 1)[most - 1])
 
 
-def _recover_hidden(scores: Float, maxima: Index, floor: float, window: NDArray[np.uint8]) -> Index:
+def _recover_hidden(
+    scores: Float, maxima: Index, floor: float, window: NDArray[np.uint8], scratch: Scratch
+) -> Index:
     """Flat indices of the maxima, with those (of at least `floor`) that two more rounds find."""
-    flat = scores.reshape(-1)
-    hidden = np.flatnonzero(scores >= floor)
-    mark = np.zeros(scores.shape, np.uint8)
-    rest = np.zeros_like(scores)
+    shape = scores.shape
+    strong = np.greater_equal(scores, floor, out=scratch.array("strong", shape, np.bool_))
+    mark, near = (scratch.array(name, shape, np.uint8) for name in ("mark", "near"))
+    hidden, same = (scratch.array(name, shape, np.bool_) for name in ("hidden", "same"))
+    rest, peaks = (scratch.array(name, shape, np.float32) for name in ("rest", "peaks"))
+    mark.fill(0)
     new = maxima
     for _ in range(2):
         mark.reshape(-1)[new] = 1
-        near = cv2.dilate(mark, window).reshape(-1)
-        fallen = near[hidden] != 0
-        rest.reshape(-1)[hidden[fallen]] = 0
-        hidden = hidden[~fallen]
-        if len(hidden) == 0:
+        cv2.dilate(mark, window, dst=near)
+        np.greater(strong.view(np.uint8), near, out=hidden)  # strong, and near no maximum
+        if not hidden.any():
             break
-        strength = flat[hidden]
-        rest.reshape(-1)[hidden] = strength
-        new = hidden[cv2.dilate(rest, window).reshape(-1)[hidden] == strength]
+        np.multiply(scores, hidden, out=rest)
+        cv2.dilate(rest, window, dst=peaks)
+        np.equal(rest, peaks, out=same)
+        new = np.flatnonzero(np.logical_and(same, hidden, out=same))
         maxima = np.concatenate((maxima, new))
     return maxima
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.image import Grey
+from featherglue.scratch import Scratch
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -62,12 +63,14 @@ def refine_matches(
     points0: Float,
     points1: Float,
     config: RefineConfig | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[Float, Mask]:
     """Move the points of the second image to where they show what the first ones show.
 
     Args:
         image0, image1: (H, W) uint8, sizes may differ.
         points0, points1: (M, 2) xy pixels of the matches.
+        scratch: of whoever refines many times.
 
     Returns:
         points1 (M, 2), changed where the mask (M,) says so: where the neighbours support the
@@ -82,7 +85,8 @@ def refine_matches(
     if len(chosen) == 0:
         return unchanged
     start, maps = points1[chosen], affine[chosen]
-    moved, accepted = _align(image0, image1, points0[chosen], start, maps, config)
+    scratch = scratch or Scratch()
+    moved, accepted = _align(image0, image1, points0[chosen], start, maps, config, scratch)
     refined = points1.copy()
     refined[chosen[accepted]] = moved[accepted]
     mask = np.zeros(len(points1), np.bool_)
@@ -167,6 +171,7 @@ def _align(
     points1: Float,
     maps: Float,
     config: RefineConfig,
+    scratch: Scratch,
 ) -> tuple[Float, Mask]:
     """Aligned points (S, 2) and which of them to accept (S,).
 
@@ -174,21 +179,21 @@ def _align(
     summed over rows.
     """
     smooth0, smooth1 = (
-        np.asarray(cv2.GaussianBlur(image, (3, 3), config.smoothing), np.uint8)
-        for image in (image0, image1)
+        _smooth(image, config.smoothing, scratch.array(name, image.shape, np.uint8))
+        for name, image in (("smooth0", image0), ("smooth1", image1))
     )
     grid, weights = _window(config.window)
-    template, slopes, contrast, level = _template(smooth0, points0, weights, config.window)
+    template, slopes, contrast, level = _template(smooth0, points0, weights, config.window, scratch)
     to_step = _gains(slopes, weights, contrast, maps)
     # Against these, a seen window's products give its correlation and its step.
-    against = np.empty((3, *template.shape), np.float32)
+    against = scratch.array("against", (3, *template.shape), np.float32)
     np.multiply(slopes, weights[:, None], out=against[:2])
     np.multiply(template, weights[:, None], out=against[2])
     of_template = np.einsum("kws,ws->ks", against[:2], template)
     of_one = against[:2].sum(1)
     window_x, window_y = grid @ maps[:, 0].T, grid @ maps[:, 1].T
     moved = points1.T.copy()
-    column, row, seen = (np.empty_like(template) for _ in range(3))
+    column, row, seen = scratch.array("samples", (3, *template.shape), np.float32)
     first = last = np.zeros(0, np.float32)
     for step in range(config.iterations + 1):
         np.add(window_x, moved[0], out=column)
@@ -209,6 +214,11 @@ def _align(
     x, y = moved
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return moved.T, (last > first) & (last > config.correlation) & near & inside
+
+
+def _smooth(image: Grey, sigma: float, into: Grey) -> Grey:
+    cv2.GaussianBlur(image, (3, 3), sigma, dst=into)
+    return into
 
 
 @cache
@@ -239,7 +249,7 @@ def _neighbourhood(size: int) -> tuple[Float, NDArray[np.int64], list[NDArray[np
 
 
 def _template(
-    image: Grey, points: Float, weights: Float, size: int
+    image: Grey, points: Float, weights: Float, size: int, scratch: Scratch
 ) -> tuple[Float, Float, Float, Float]:
     """Windows of the first image.
 
@@ -248,12 +258,16 @@ def _template(
         2 px; the windows' deviations (S,) and means (S,) before.
     """
     around, centre, (left, right, above, below) = _neighbourhood(size)
-    sampled = _sample(image, around[:, :1] + points[:, 0], around[:, 1:] + points[:, 1])
-    wide = sampled.astype(np.float32)
-    windows: Float = wide[centre]
-    slopes = np.empty((2, *windows.shape), np.float32)
-    np.subtract(wide[right], wide[left], out=slopes[0])
-    np.subtract(wide[below], wide[above], out=slopes[1])
+    shape = (len(around), len(points))
+    column, row, wide = scratch.array("around", (3, *shape), np.float32)
+    np.add(around[:, :1], points[:, 0], out=column)
+    np.add(around[:, 1:], points[:, 1], out=row)
+    wide[:] = _sample(image, column, row)
+    parts = scratch.array("template", (3, len(centre), len(points)), np.float32)
+    windows, slopes = parts[0], parts[1:]
+    np.take(wide, centre, axis=0, out=windows)
+    for slope, before, after in zip(slopes, (left, above), (right, below), strict=True):
+        np.subtract(wide[after], wide[before], out=slope)
     level = weights @ windows
     windows -= level
     contrast = np.sqrt(weights @ np.square(windows)) + np.float32(1e-3)
@@ -273,8 +287,10 @@ def _gains(slopes: Float, weights: Float, contrast: Float, maps: Float) -> Float
         (2, 2, S): the step in image 1 (x, y) for each of the two products.
     """
     half = np.float32(0.5) / contrast  # central differences, of the normalised template
-    squares = np.stack((slopes[0] * slopes[0], slopes[1] * slopes[1], slopes[0] * slopes[1]))
-    xx, yy, xy = (weights @ squares) * half * half
+    x, y = slopes
+    xx, yy, xy = (
+        (weights @ (one * other)) * half * half for one, other in ((x, x), (y, y), (x, y))
+    )
     damping = np.float32(_DAMPING) * (xx + yy) + np.float32(1e-6)
     xx, yy = xx + damping, yy + damping
     # maps (S, 2, 2) times the inverse of the 2×2 matrix

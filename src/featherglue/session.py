@@ -25,6 +25,7 @@ from featherglue.errors import ArtifactError, UsageError
 from featherglue.image import Grey, Image, load_grey, map_points, resize_grey, target_size
 from featherglue.refine import refine_matches
 from featherglue.runtime.base import Runtime, RuntimeName, check_runtime, open_runtime
+from featherglue.scratch import Scratch
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
@@ -69,13 +70,14 @@ class NetworkExtractor:
 
     runtime: Runtime
     processing: ProcessingConfig
+    scratch: Scratch = dataclasses.field(default_factory=Scratch, repr=False, compare=False)
 
     def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
         with watch.stage("extractor"):
             scores, descriptors = self.runtime.extract(pad_to_cells(image))
         with watch.stage("decode"):
             size = (image.shape[1], image.shape[0])
-            return decode_features(scores, descriptors, size, self.processing)
+            return decode_features(scores, descriptors, size, self.processing, self.scratch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Session:
     ) -> None:
         self.extractor, self.matcher = extractor, matcher
         self.processing, self.artifact = processing, artifact
+        self._scratch = Scratch()
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights, methods and settings: what shapes results."""
@@ -166,6 +169,24 @@ class Session:
         parts = [type(self.extractor).__name__, type(self.matcher).__name__, weights]
         parts += [str(getattr(self.extractor, "kind", "")), json.dumps(to_dict(self.processing))]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def with_thresholds(
+        self, *, keypoint_threshold: float | None = None, match_threshold: float | None = None
+    ) -> Session:
+        """A session on the same networks with other thresholds, at no cost.
+
+        Raises:
+            ConfigError: a threshold outside of [0, 1].
+        """
+        given = {"keypoint_threshold": keypoint_threshold, "match_threshold": match_threshold}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        processing = dataclasses.replace(self.processing, **chosen)  # type: ignore[arg-type]
+        extractor, matcher = self.extractor, self.matcher
+        if isinstance(extractor, NetworkExtractor):
+            extractor = dataclasses.replace(extractor, processing=processing)
+        if isinstance(matcher, NetworkMatcher):
+            matcher = dataclasses.replace(matcher, processing=processing)
+        return Session(extractor, matcher, processing, self.artifact)
 
     def extract(self, image: Image) -> Features:
         """Features of one image.
@@ -249,10 +270,12 @@ class Session:
         points0 = features0.keypoints[indices[:, 0]]
         points1 = features1.keypoints[indices[:, 1]]
         refined = np.zeros(len(indices), np.bool_)
-        images = features0.image, features1.image
-        if self.processing.refine and images[0] is not None and images[1] is not None:
+        image0, image1 = features0.image, features1.image
+        if self.processing.refine and image0 is not None and image1 is not None:
             with watch.stage("refine"):
-                points1, refined = refine_matches(images[0], images[1], points0, points1)
+                points1, refined = refine_matches(
+                    image0, image1, points0, points1, scratch=self._scratch
+                )
         return Matches(
             indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
         )
