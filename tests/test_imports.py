@@ -26,7 +26,7 @@ LEVELS = {
     for level, names in enumerate(
         (
             "errors",
-            "config files pairs image geometry assignment scratch",
+            "config files pairs image geometry assignment scratch metrics",
             "types layers decode refine classical data",
             "artifact draw",
             "folding models",

@@ -297,20 +297,19 @@ def test_the_average_is_the_running_mean(tmp_path: Path) -> None:
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     norms: list[float] = []
-
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
     config = dataclasses.replace(CONFIG, clip=0.01, steps=3)
 
     def large(net: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        for p in net.parameters():
-            if p.grad is not None:
-                norms.append(float(p.grad.norm()))
         return (net(batch["x"]) * 1e4).square().mean(), {}
 
-    train(model, large, Numbers(), config, tmp_path)
-    assert norms
-    assert max(norms) <= 0.01 + 1e-6
+    def note(net: nn.Module) -> None:  # called after each step with the network and the average
+        norms.extend(float(p.grad.norm()) for p in net.parameters() if p.grad is not None)
+
+    train(model, large, Numbers(), config, tmp_path, constraint=note)
+    assert len(norms) == 3 * 2
+    assert 0 < max(norms) <= 0.01 + 1e-6
 
 
 def test_the_log_goes_on_and_its_clock_too(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_dual_softmax_loss_by_definition() -> None:
             for i in range(n):
                 both = log_softmax(scaled[i])[i] + log_softmax(scaled[:, i])[i]
                 terms.append(-both / 2)
-        loss = dual_softmax_loss(cosine, real, temperature)
+        loss = dual_softmax_loss(cosine, real, temperature)[0]
         np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-4)
 
 
@@ -78,20 +78,20 @@ def test_padding_has_no_gradient_and_nothing_is_no_loss() -> None:
     first, second, count = padded_descriptors()
     first.requires_grad_(True)
     cosine, real = similarity(first, second, count)
-    dual_softmax_loss(cosine, real, 0.05).backward()
+    dual_softmax_loss(cosine, real, 0.05)[0].backward()
     assert first.grad is not None
     assert torch.isfinite(first.grad).all()
     assert first.grad[0, :5].abs().max() > 0
     assert (first.grad[0, 5:] == 0).all()
     assert (first.grad[2] == 0).all()
     empty = torch.zeros(3, dtype=torch.long)
-    assert dual_softmax_loss(*similarity(first, second, empty), 0.05).item() == 0
+    assert dual_softmax_loss(*similarity(first, second, empty), 0.05)[0].item() == 0
 
 
 def test_better_descriptors_have_a_lower_loss() -> None:
     first, second, count = padded_descriptors()
     losses = [
-        dual_softmax_loss(*similarity(first, other, count), 0.1).item()
+        dual_softmax_loss(*similarity(first, other, count), 0.1)[0].item()
         for other in (first, second, first.flip(1))
     ]
     assert losses[0] < losses[1] < losses[2]

@@ -23,13 +23,14 @@ from featherglue.models.superglue import SuperGlue
 from featherglue.session import load
 from featherglue.train.loop import Batch, LoopConfig, train
 from featherglue.train.stages import (
+    STAGES,
     SuperGlueStage,
     SuperPointStage,
     read_stage,
     train_superglue,
     train_superpoint,
 )
-from featherglue.train.superglue import SuperGlueLoss
+from featherglue.train.superglue import SuperGlueLoss, extract_keypoints
 from featherglue.train.superpoint import SuperPointLoss
 
 LOOP = """
@@ -53,6 +54,8 @@ batch_norm = true
 [views]
 size = [64, 64]
 points = 32
+[validation]
+share = 0
 """
 GLUE = """
 extractor = "{extractor}"
@@ -69,6 +72,8 @@ layers = [
 ]
 [scenes]
 size = [96, 64]
+[validation]
+share = 0
 [processing]
 max_keypoints = 77
 """
@@ -159,8 +164,8 @@ def test_keypoints_in_training_are_those_in_use(matching: Path, grey: np.ndarray
     assert extractor is not None
     image = np.ascontiguousarray(grey[:128, :160])
     features = load(matching, keypoint_threshold=0.001, max_keypoints=50).extract(image)
-    keypoints, scores, descriptors, valid = SuperGlueLoss(extractor).extract(
-        torch.from_numpy(image)[None, None], 50
+    keypoints, scores, descriptors, valid = extract_keypoints(
+        extractor, torch.from_numpy(image)[None, None], 50
     )
     assert valid.all()
     np.testing.assert_allclose(scores[0], features.scores, atol=1e-5)
@@ -249,7 +254,7 @@ def test_an_extractor_is_needed_and_must_fit(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (POINT + "\nspeed = 3\n", "views: unknown key 'speed'"),
+        (POINT + "\nspeed = 3\n", "validation: unknown key 'speed'"),
         ("sead = 3\n" + POINT, "unknown key 'sead'"),
         (POINT.replace("steps = 3", ""), "steps"),
         (POINT.replace("seed = 4", 'seed = "4"'), "seed: expected int"),
@@ -277,14 +282,11 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
     folder = Path(__file__).parents[2] / "configs"
     if not folder.is_dir():
         pytest.skip("a source distribution comes without them")
-    kinds = {"superpoint": SuperPointStage, "superglue": SuperGlueStage}
-    found = 0
-    for path in folder.glob("*.toml"):
-        for name, kind in kinds.items():
-            if name in path.stem:
-                assert read_stage(kind, path).loop.steps > 0
-                found += 1
-    assert found == len(list(folder.glob("*.toml"))) > 0
+    paths = list(folder.glob("*.toml"))
+    assert len(paths) >= 2
+    for path in paths:
+        name = path.stem.split("-")[1]
+        assert isinstance(read_stage(STAGES[name].config, path), STAGES[name].config)
 
 
 def test_a_stage_may_start_from_a_trained_network(
@@ -296,7 +298,7 @@ def test_a_stage_may_start_from_a_trained_network(
     assert matcher is not None
     text = (
         f'extractor = "{folder}"\nstart = "{folder}"\n[loop]\nsteps = 1\nbatch_size = 2\n'
-        "workers = 0\nlearning_rate = 0.0\nbf16 = false\n"
+        "workers = 0\nlearning_rate = 0.0\nbf16 = false\n[validation]\nshare = 0\n"
     )
     stage = dataclasses.replace(
         read_stage(SuperGlueStage, write(tmp_path / "a.toml", text)), architecture=matcher.config

@@ -10,14 +10,16 @@ import typer
 from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.errors import MissingExtraError, TrainingError, UsageError
 
-STAGES = ("superpoint", "superglue")
-
 
 def train(
-    stage: Annotated[str, typer.Argument(help="superpoint or superglue.")],
+    stage: Annotated[str, typer.Argument(help="shapes, adapt, superpoint or superglue.")],
     config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
-    images: Annotated[Path, typer.Option("--images", help="Folder of photographs.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the run; for adapt also a .npz file.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of photographs; shapes needs none.")
+    ] = None,
     minutes: Annotated[
         float, typer.Option("--minutes", min=0, help="Stop, resumable, after this time.")
     ] = float("inf"),
@@ -31,16 +33,19 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network from scratch on a folder of photographs."""
+    """Train a network from scratch, or label photographs to train on."""
     try:
         import torch
 
-        from featherglue.train import stages
+        from featherglue.train.stages import STAGES, read_stage
     except ModuleNotFoundError:
         raise MissingExtraError("train", "train") from None
     if stage not in STAGES:
         raise UsageError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
-    if (output / "last.pt").exists() and not resume:
+    chosen = STAGES[stage]
+    if images is None and chosen.needs_images:
+        raise UsageError(f"{stage} learns from photographs: say where with --images FOLDER")
+    if any(path.exists() for path in chosen.kept_in(output)) and not resume:
         raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
     if threads is not None:
         torch.set_num_threads(threads)
@@ -55,15 +60,16 @@ def train(
         values = " ".join(f"{name} {value:.3f}" for name, value in row.items())
         error_console.print(f"step {step} {values}")
 
-    if stage == "superpoint":
-        point = stages.read_stage(stages.SuperPointStage, config)
-        stages.train_superpoint(
-            point, images, output, minutes=minutes, device=device, report=report
-        )
-    else:
-        glue = stages.read_stage(stages.SuperGlueStage, config)
-        stages.train_superglue(glue, images, output, minutes=minutes, device=device, report=report)
+    made = chosen.run(
+        read_stage(chosen.config, config),
+        images,
+        output,
+        minutes=minutes,
+        device=device,
+        report=report,
+    )
     if as_json:
-        print_json({"output": str(output / "model"), "log": str(output / "log.csv")})
+        print_json({name: str(path) for name, path in made.items()})
     else:
-        console.print(f"wrote {output / 'model'}", markup=False)
+        for path in made.values():
+            console.print(f"wrote {path}", markup=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ from featherglue.image import list_images, read_grey
 
 Grey = NDArray[np.uint8]
 Points = NDArray[np.float32]
+_FEWEST_KEPT = 4
 
 
 class PhotoFolder:
@@ -23,10 +26,12 @@ class PhotoFolder:
     Broken files are counted, skipped and named in a warning.
 
     Attributes:
+        folder: where they are.
         names: the readable photographs' file names, sorted. broken: those that were skipped.
     """
 
     def __init__(self, folder: str | os.PathLike[str], smallest_side: int = 64) -> None:
+        self.folder = folder
         self.names: list[str] = []
         self.broken: list[str] = []
         self._encoded: list[bytes] = []
@@ -49,6 +54,30 @@ class PhotoFolder:
             )
         if not self.names:
             raise TrainingError(f"{folder}: no usable image of at least {smallest_side} px")
+
+    def split(self, share: float) -> tuple[PhotoFolder, PhotoFolder]:
+        """The photographs to train on, and those kept for validation, told apart by their names.
+
+        Args:
+            share: of the photographs that are kept; at least four are.
+
+        Raises:
+            TrainingError: there are too few.
+        """
+        count = max(_FEWEST_KEPT, round(share * len(self)))
+        if len(self) < 5 * count:
+            raise TrainingError(
+                f"{self.folder}: {len(self)} photographs are too few to keep {count} for "
+                "validation; add photographs, or set share = 0 under [validation]"
+            )
+        order = sorted(range(len(self)), key=lambda i: zlib.crc32(self.names[i].encode()))
+        return self._part(sorted(order[count:])), self._part(sorted(order[:count]))
+
+    def _part(self, chosen: list[int]) -> PhotoFolder:
+        part = copy.copy(self)
+        part.names = [self.names[i] for i in chosen]
+        part._encoded = [self._encoded[i] for i in chosen]
+        return part
 
     def __len__(self) -> int:
         return len(self.names)

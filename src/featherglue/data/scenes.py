@@ -18,6 +18,7 @@ from featherglue.data.homography import HomographyRange, Matrix, sample_homograp
 from featherglue.data.images import PhotoFolder
 from featherglue.data.photometric import change_light
 from featherglue.data.views import Sample, check_size, warp_image
+from featherglue.errors import ConfigError
 
 NOTHING = 255
 Grey = NDArray[np.uint8]
@@ -33,6 +34,8 @@ class SceneConfig:
         planar: share of scenes with a single plane.
         planes: most planes in front of the background.
         light: strength of the photometric change of each view.
+        detail: scale, view against photograph, at which a 3D scene shows its textures, drawn from
+            this range by cutting them out of the photographs; None shows whole photographs.
     """
 
     size: tuple[int, int] = (320, 240)
@@ -44,9 +47,28 @@ class SceneConfig:
     planar: float = 0.5
     planes: int = 6
     light: float = 1.0
+    detail: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if self.detail and not (len(self.detail) == 2 and 0 < self.detail[0] <= self.detail[1]):
+            raise ConfigError(f"detail is two rising scales above 0, not {list(self.detail)}")
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """A scene of several planes.
+
+    Attributes:
+        photos: the planes' textures. images, planes: of the two views, (H, W) uint8.
+        to_views: for each view and plane the (3, 3) homography from texture to view, whose third
+            coordinate is the depth.
+    """
+
+    photos: list[Grey]
+    images: list[Grey]
+    planes: list[Grey]
+    to_views: list[list[Matrix]]
 
 
 class Scenes:
@@ -63,7 +85,12 @@ class Scenes:
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index))
         planar = rng.random() < self.config.planar
-        images, planes, maps = self._planar(rng) if planar else self._spatial(rng)
+        if planar:
+            images, planes, maps = self._planar(rng)
+        else:
+            scene = self.spatial(rng)
+            images, planes = scene.images, scene.planes
+            maps = [to1 @ np.linalg.inv(to0) for to0, to1 in zip(*scene.to_views, strict=True)]
         padded = np.tile(np.eye(3, dtype=np.float32), (self.config.planes + 1, 1, 1))
         for i, H in enumerate(maps):
             padded[i] = H / H[2, 2] if abs(H[2, 2]) > 1e-9 else H
@@ -76,6 +103,16 @@ class Scenes:
     def _photo(self, rng: np.random.Generator) -> Grey:
         photo = self.photos[int(rng.integers(len(self.photos)))]
         return np.ascontiguousarray(photo[:, ::-1]) if rng.random() < 0.5 else photo
+
+    def _cut(self, rng: np.random.Generator, photo: Grey, shown: float) -> Grey:
+        """A part of the photograph that fills `shown` pixels of the view at the scale drawn."""
+        if not self.config.detail:
+            return photo
+        height, width = photo.shape
+        side = shown / np.exp(rng.uniform(*np.log(self.config.detail)))
+        w, h = min(width, max(32, round(side))), min(height, max(32, round(0.75 * side)))
+        x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+        return np.ascontiguousarray(photo[y : y + h, x : x + w])
 
     def _planar(self, rng: np.random.Generator) -> tuple[list[Grey], list[Grey], list[Matrix]]:
         photo, size = self._photo(rng), self.config.size
@@ -96,7 +133,8 @@ class Scenes:
         ]
         return images, planes, [both[1] @ np.linalg.inv(both[0])]
 
-    def _spatial(self, rng: np.random.Generator) -> tuple[list[Grey], list[Grey], list[Matrix]]:
+    def spatial(self, rng: np.random.Generator) -> Spatial:
+        """A scene of several planes, before any change of light."""
         size = self.config.size
         focal = rng.uniform(0.7, 1.4) * size[0]
         K = np.array([[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
@@ -104,12 +142,9 @@ class Scenes:
         if rng.random() < 0.5:
             cameras.reverse()
         photos, poses = self._draw_planes(rng, size, focal)
-        views = [_render(photos, poses, K, camera, size) for camera in cameras]
-        maps = [
-            _to_view(K, cameras[1], pose) @ np.linalg.inv(_to_view(K, cameras[0], pose))
-            for pose in poses
-        ]
-        return [view[0] for view in views], [view[1] for view in views], maps
+        to_views = [[_to_view(K, camera, pose) for pose in poses] for camera in cameras]
+        views = [_render(photos, maps, size) for maps in to_views]
+        return Spatial(photos, [v[0] for v in views], [v[1] for v in views], to_views)
 
     def _draw_planes(
         self, rng: np.random.Generator, size: tuple[int, int], focal: float
@@ -122,11 +157,12 @@ class Scenes:
         poses: list[Matrix] = []
         for i in range(1 + int(rng.integers(1, self.config.planes + 1))):
             photo = self._photo(rng)
-            height, width = photo.shape
             depth = rng.uniform(1.6, 3.0) if i == 0 else rng.uniform(0.6, 1.5)
             tilt = _rotation(rng, 25 if i == 0 else 60)
             # The photograph's width in the world, so that it fills a share of the view.
             share = rng.uniform(1.6, 2.2) if i == 0 else rng.uniform(0.3, 0.9)
+            photo = self._cut(rng, photo, share * size[0])
+            height, width = photo.shape
             extent = share * size[0] / focal * depth
             pixel = max(extent / width, 0.75 * extent / height)
             spread = 0.1 if i == 0 else 0.45
@@ -165,21 +201,14 @@ def _to_view(K: Matrix, camera: Matrix, pose: Matrix) -> Matrix:
     return np.asarray(K @ points)
 
 
-def _render(
-    photos: list[Grey],
-    poses: list[Matrix],
-    K: Matrix,
-    camera: Matrix,
-    size: tuple[int, int],
-) -> tuple[Grey, Grey]:
+def _render(photos: list[Grey], to_view: list[Matrix], size: tuple[int, int]) -> tuple[Grey, Grey]:
     """A view (H, W) and the plane that each of its pixels shows."""
     x = np.arange(size[0], dtype=np.float32)
     y = np.arange(size[1], dtype=np.float32)[:, None]
     image = np.zeros(size[::-1], np.uint8)
     planes = np.full(size[::-1], NOTHING, np.uint8)
     nearest = np.zeros(size[::-1], np.float32)  # inverse depth
-    for i, (photo, pose) in enumerate(zip(photos, poses, strict=True)):
-        H = _to_view(K, camera, pose)
+    for i, (photo, H) in enumerate(zip(photos, to_view, strict=True)):
         if abs(np.linalg.det(H)) < 1e-12:
             continue
         # H·(u, v, 1) = depth·(x, y, 1), so H⁻¹·(x, y, 1) = (u, v, 1) / depth.

@@ -10,7 +10,7 @@
 `evaluate` takes a session, or any object with `extract(image)` and `match(features0, features1)`
 (see `Matching`); what it is called in tables says its attribute `description`, such as
 `{"name": "mine"}`. The suites are `HomographySuite`, `HPatchesSuite` and `PoseSuite`; an own one
-has the methods of `Suite`. The measures are plain functions in `featherglue.evaluation.metrics`.
+has the methods of `Suite`. The measures are plain functions in `featherglue.metrics`.
 """
 
 from __future__ import annotations

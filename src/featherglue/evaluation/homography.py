@@ -10,12 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import UsageError
-from featherglue.evaluation.metrics import (
-    Array,
-    auc,
-    homography_match_metrics,
-    reprojection_errors,
-)
 from featherglue.evaluation.suites import (
     Matched,
     Numbers,
@@ -29,6 +23,12 @@ from featherglue.evaluation.suites import (
 from featherglue.evaluation.tasks import HomographyTask, drawn_tasks, homography_tasks
 from featherglue.evaluation.views import HomographyViews, warped_views
 from featherglue.geometry import Method, corner_error, estimate_homography, weighted_homography
+from featherglue.metrics import (
+    Array,
+    auc,
+    homography_match_metrics,
+    reprojection_errors,
+)
 
 # Figure in the summary → the error of each pair that it is made of.
 ESTIMATES = {"auc": "error", "auc_magsac": "error_magsac", "auc_dlt": "error_dlt"}

@@ -14,10 +14,10 @@ from featherglue.evaluation.homography import (
     measure_homography,
     summarize_homographies,
 )
-from featherglue.evaluation.metrics import Array, accuracy, detector_metrics, matching_accuracy
 from featherglue.evaluation.suites import Matched, Numbers, PairResult, by_threshold, mean, percent
 from featherglue.evaluation.tasks import HomographyTask, hpatches_tasks
 from featherglue.evaluation.views import HomographyViews, photographed_views
+from featherglue.metrics import Array, accuracy, detector_metrics, matching_accuracy
 
 GROUPS = ("illumination", "viewpoint")
 MMA_THRESHOLDS = tuple(range(1, 11))

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import EstimationError, UsageError
-from featherglue.evaluation.metrics import Array, auc, epipolar_errors
 from featherglue.evaluation.suites import (
     Matched,
     Numbers,
@@ -23,6 +22,7 @@ from featherglue.evaluation.suites import (
 from featherglue.evaluation.tasks import PoseTask, pose_tasks
 from featherglue.evaluation.views import PoseViews, pose_views
 from featherglue.geometry import estimate_relative_pose, normalize_points, pose_errors
+from featherglue.metrics import Array, auc, epipolar_errors
 
 
 @dataclass(frozen=True, kw_only=True)

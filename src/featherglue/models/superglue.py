@@ -171,10 +171,11 @@ class SuperGlue(nn.Module):
         features1: Tensor,
         mask0: Tensor | None = None,
         mask1: Tensor | None = None,
+        first: int = 0,
         depth: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, N0, C) and (B, N1, C) after the first `depth` layers (all by default)."""
-        for layer in list(self.gnn.layers)[:depth]:
+        """Features (B, N0, C) and (B, N1, C) after the layers from `first` to before `depth`."""
+        for layer in list(self.gnn.layers)[first:depth]:
             cross = layer.kind == "cross"
             source0, source1 = (features1, features0) if cross else (features0, features1)
             masks = (mask1, mask0) if cross else (mask0, mask1)

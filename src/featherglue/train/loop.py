@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import os
 import signal
@@ -18,13 +17,27 @@ from typing import Any, Protocol, TypeVar
 import cv2
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from featherglue.errors import ConfigError, TrainingError
+from featherglue.train.checkpoint import (
+    BEST,
+    LAST,
+    LOG,
+    VALIDATION_LOG,
+    Progress,
+    load_state,
+    log,
+    save_best,
+    save_state,
+)
+from featherglue.train.parallel import World
 
 Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 _REPORT_SECONDS = 5.0
+Report = Callable[[int, dict[str, float]], None]
+Validate = Callable[[nn.Module], dict[str, float]]
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
 
 
@@ -43,7 +56,8 @@ class LoopConfig:
         batch_size: samples a step. warmup: steps of linear warm-up.
         ema: decay of the averaged weights that are kept in the end.
         clip: largest norm of the gradient. workers: processes that make data.
-        bf16: autocast the forward pass to bfloat16.
+        accumulate: parts in which a process takes its share of a step, where memory is short.
+        bf16: autocast the forward pass to bfloat16. validate_steps: between two validations.
         save_seconds: time between checkpoints.
     """
 
@@ -55,11 +69,13 @@ class LoopConfig:
     ema: float = 0.999
     clip: float = 1.0
     workers: int = 1
+    accumulate: int = 1
     bf16: bool = True
+    validate_steps: int = 1000
     save_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "accumulate", "validate_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.clip > 0:
@@ -87,58 +103,119 @@ def train(
     folder: str | os.PathLike[str],
     *,
     minutes: float = math.inf,
-    report: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+    report: Report = lambda step, row: None,
+    validate: Validate | None = None,
+    constraint: Callable[[nn.Module], None] | None = None,
+    world: World | None = None,
 ) -> Network:
     """Train `network` in place and return its averaged (EMA) copy.
 
     State is kept in `folder/last.pt`, written whole or not at all; a run that finds one goes on
-    from there, on the very data and learning rate that would have come next.
+    from there, on the very data and learning rate that would have come next. The averaged
+    weights that did best in validation are kept in `folder/best.pt`.
 
     Args:
         samples: item `step · batch_size + k` is sample k of a step.
         minutes: stop (resumable) after this time.
         report: called about every 5 seconds with the step and running means.
+        validate: measures the averaged network every `validate_steps`; its "score" is what
+            counts as better when it is higher.
+        constraint: called with the network after each step, and with the average, to hold what
+            must hold, such as masks.
+        world: the processes that share the work.
 
     Raises:
         TrainingError: the loss is not finite (the last checkpoint stays), or the checkpoint in
             `folder` is of another network.
+        ConfigError: the batch cannot be shared out.
     """
-    folder = Path(folder)
+    folder, world = Path(folder), world or World()
     folder.mkdir(parents=True, exist_ok=True)
+    at_once = world.share(config.batch_size, config.accumulate)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    step, before = _resume(folder / "last.pt", network, average, optimizer)
+    progress = load_state(folder / LAST, network, average, optimizer)
     network.train()
-    start = saved = reported = time.monotonic()
-    rows: list[dict[str, float]] = []
+    keeper = _Keeper(folder, progress, report, config, world)
+    device = next(network.parameters()).device
     with _deferred_interrupt() as interrupted:
-        for batch in _batches(samples, config, step):
-            rate = learning_rate(step, config)
-            loss, row = _step(network, loss_function, batch, optimizer, rate, config)
+        batches = iter(_batches(samples, config, progress.step, world, at_once))
+        while progress.step < config.steps:
+            rate = learning_rate(progress.step, config)
+            loss, row = _step(network, loss_function, batches, optimizer, rate, config, world)
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss or its gradient became {loss} at step {step}; the state of the "
-                    f"last checkpoint is in {folder}/last.pt"
+                    f"the loss or its gradient became {loss} at step {progress.step}; the state "
+                    f"of the last checkpoint is in {folder / LAST}"
                 )
-            _average(average, network, min(config.ema, (1 + step) / (10 + step)))
-            step += 1
-            rows.append({"loss": loss, **row})
-            now = time.monotonic()
-            seconds = before + now - start
-            stop = step == config.steps or now - start > minutes * 60 or interrupted()
-            if now - reported > _REPORT_SECONDS or stop:
-                means = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
-                _log(folder / "log.csv", {"step": step, "seconds": seconds, **means})
-                report(step, means)
-                rows, reported = [], now
-            if now - saved > config.save_seconds or stop:
-                _save(folder / "last.pt", network, average, optimizer, step, seconds)
-                saved = now
+            if constraint is not None:
+                constraint(network)
+            _average(average, network, min(config.ema, (1 + progress.step) / (10 + progress.step)))
+            if constraint is not None:
+                constraint(average)
+            progress.step += 1
+            over = progress.step == config.steps or keeper.spent() > minutes * 60
+            stop = world.any(over or interrupted(), device)
+            if validate is not None and (
+                progress.step % config.validate_steps == 0 or progress.step == config.steps
+            ):
+                keeper.validate(validate, average)
+            keeper.note({"loss": loss, **row}, stop)
+            if stop or keeper.is_time_to_save():
+                keeper.save(network, average, optimizer)
             if stop:
                 break
         if interrupted():
             raise KeyboardInterrupt
     return average
+
+
+class _Keeper:
+    """Writes a run's state and logs, and reports; in the leading process alone."""
+
+    def __init__(
+        self, folder: Path, progress: Progress, report: Report, config: LoopConfig, world: World
+    ) -> None:
+        self.folder, self.progress, self.report, self.config = folder, progress, report, config
+        self.leads = world.leads
+        self.start = self.saved = self.reported = time.monotonic()
+        self.before = progress.seconds
+        self.rows: list[dict[str, float]] = []
+
+    def spent(self) -> float:
+        """Seconds since the run was started or resumed."""
+        return time.monotonic() - self.start
+
+    def note(self, row: dict[str, float], last: bool) -> None:
+        self.rows.append(row)
+        self.progress.seconds = self.before + self.spent()
+        if not self.leads or not (last or time.monotonic() - self.reported > _REPORT_SECONDS):
+            return
+        means = {key: sum(r[key] for r in self.rows) / len(self.rows) for key in row}
+        step = self.progress.step
+        log(self.folder / LOG, {"step": step, "seconds": self.progress.seconds, **means})
+        self.report(step, means)
+        self.rows, self.reported = [], time.monotonic()
+
+    def validate(self, validate: Validate, average: nn.Module) -> None:
+        if not self.leads:
+            return
+        row = validate(average)
+        log(self.folder / VALIDATION_LOG, {"step": self.progress.step, **row})
+        self.report(self.progress.step, {f"validation {key}": row[key] for key in row})
+        if row["score"] > self.progress.best:
+            self.progress.best = row["score"]
+            save_best(self.folder / BEST, average, self.progress)
+
+    def is_time_to_save(self) -> bool:
+        return time.monotonic() - self.saved > self.config.save_seconds
+
+    def save(
+        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self.leads:
+            save_state(self.folder / LAST, network, average, optimizer, self.progress)
+        self.saved = time.monotonic()
 
 
 @contextmanager
@@ -168,38 +245,64 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
 def _step(
     network: nn.Module,
     loss_function: LossFunction,
-    batch: Batch,
+    batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     rate: float,
     config: LoopConfig,
+    world: World,
 ) -> tuple[float, dict[str, float]]:
+    """One step of the optimizer; its loss, or what is not finite, and the means of its rows."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     device = next(network.parameters()).device
-    batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-        loss, row = loss_function(network, batch)
     optimizer.zero_grad(set_to_none=True)
-    if not torch.isfinite(loss):
-        return float(loss.detach()), row
-    loss.backward()  # type: ignore[no-untyped-call]
+    total = 0.0
+    rows: list[dict[str, float]] = []
+    for _ in range(config.accumulate):
+        batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            loss, row = loss_function(network, batch)
+        total += float(loss.detach()) / config.accumulate
+        rows.append(row)
+        if math.isfinite(total):
+            (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+    total = world.mean(total, device)
+    row = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
+    if not math.isfinite(total):
+        return total, row
+    world.average_gradients(network.parameters())
     norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
     if not torch.isfinite(norm):
         return float(norm), row
     optimizer.step()
-    return float(loss.detach()), row
+    return total, row
 
 
-def _batches(samples: Samples, config: LoopConfig, step: int) -> DataLoader[Any]:
+def _batches(
+    samples: Samples, config: LoopConfig, step: int, world: World, at_once: int
+) -> DataLoader[Any]:
     return DataLoader(
         samples,  # type: ignore[arg-type]
-        batch_size=config.batch_size,
-        sampler=range(step * config.batch_size, config.steps * config.batch_size),
+        batch_size=at_once,
+        sampler=_Order(world, step, config),
         num_workers=config.workers,
         generator=torch.Generator(),  # the global one would move with every resumption
         worker_init_fn=_prepare_worker,
         prefetch_factor=4 if config.workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
+
+
+@dataclass(frozen=True)
+class _Order(Sampler[int]):
+    """The samples of a process, from a step on."""
+
+    world: World
+    step: int
+    config: LoopConfig
+
+    def __iter__(self) -> Iterator[int]:
+        return self.world.order(self.step, self.config.steps, self.config.batch_size)
 
 
 def _prepare_worker(worker: int) -> None:
@@ -214,66 +317,3 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
         kept.lerp_(new, 1 - decay)
     for old, now in zip(average.buffers(), network.buffers(), strict=True):
         old.copy_(now)
-
-
-def _save(
-    path: Path,
-    network: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    seconds: float,
-) -> None:
-    state = {
-        "step": step,
-        "seconds": seconds,
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _resume(
-    path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """The step to go on with and the seconds spent so far."""
-    if not path.exists():
-        return 0, 0.0
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the reader has its own types, without a common base
-        raise TrainingError(f"{path}: damaged, remove it to start anew ({error})") from None
-    try:
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, seconds = int(state["step"]), float(state["seconds"])
-    except (RuntimeError, KeyError, ValueError):
-        raise TrainingError(
-            f"{path}: a checkpoint of another network; choose another folder or remove it"
-        ) from None
-    torch.set_rng_state(state["rng"])
-    return step, seconds
-
-
-def _log(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-
-
-def spent_seconds(folder: str | os.PathLike[str]) -> float:
-    """Seconds of training that a run's folder holds, over all its resumptions."""
-    path = Path(folder) / "log.csv"
-    if not path.exists():
-        return 0.0
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return float(rows[-1]["seconds"]) if rows else 0.0

@@ -6,45 +6,44 @@ ones are refused.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from featherglue.config import (
     ArchitectureConfig,
     ProcessingConfig,
-    Provenance,
     SuperGlueConfig,
     SuperPointConfig,
     from_dict,
-    to_dict,
 )
 from featherglue.data.images import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
+from featherglue.data.spatial import Mixture, SpatialViews
 from featherglue.data.views import ViewConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
-from featherglue.files import write_json
 from featherglue.models.pair import Model
-from featherglue.train.loop import LoopConfig, spent_seconds, train
+from featherglue.train.adapt import AdaptStage, adapt, label_file
+from featherglue.train.checkpoint import LAST, LOG
+from featherglue.train.loop import LoopConfig, Report, train
+from featherglue.train.parallel import join_world
+from featherglue.train.runs import keep_settings, provenance, save_models, start_from
+from featherglue.train.shapes import ShapesStage, train_shapes
 from featherglue.train.superglue import SuperGlueLoss
 from featherglue.train.superpoint import SuperPointLoss
+from featherglue.train.validation import Validation, ValidationConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Report = Callable[[int, dict[str, float]], None]
-StageName = Literal["superpoint", "superglue"]
 T = TypeVar("T")
-_LICENSE = "Apache-2.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,7 @@ class SuperPointStage:
     """Detector and descriptor, from scratch, on pairs of views of photographs.
 
     Attributes:
+        spatial: share of the samples that are 3D scenes, as `scenes` says, instead of `views`.
         start: folder of a model whose extractor to start from; "" starts from scratch.
         data: a sentence on the photographs, for the model card.
     """
@@ -59,10 +59,21 @@ class SuperPointStage:
     loop: LoopConfig
     architecture: SuperPointConfig = field(default_factory=SuperPointConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
+    scenes: SceneConfig = field(
+        default_factory=lambda: SceneConfig(size=(176, 176), planes=4, detail=(0.5, 1.3))
+    )
+    spatial: float = 0.0
     loss: SuperPointLoss = field(default_factory=SuperPointLoss)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     start: str = ""
     seed: int = 0
     data: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.spatial <= 1:
+            raise ConfigError(f"spatial must lie in [0, 1], not {self.spatial}")
+        if self.spatial and self.scenes.size != self.views.size:
+            raise ConfigError("scenes and views must have the same size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +84,7 @@ class SuperGlueStage:
         extractor: folder of the model whose extractor gives the keypoints.
         fewest, most: keypoints an image, drawn for each batch.
         sinkhorn_iterations: in training.
+        depths: numbers of layers after which there is a loss as well as after the last.
         start: folder of a model whose matcher to start from; "" starts from comparing
             descriptors as they are.
         processing: what the finished model uses.
@@ -85,10 +97,17 @@ class SuperGlueStage:
     fewest: int = 128
     most: int = 256
     sinkhorn_iterations: int = 20
+    depths: tuple[int, ...] = ()
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     start: str = ""
     seed: int = 0
     data: str = ""
+
+    def __post_init__(self) -> None:
+        layers = len(self.architecture.layers)
+        if list(self.depths) != sorted({d for d in self.depths if 0 < d < layers}):
+            raise ConfigError(f"depths are rising numbers of layers below {layers}")
 
 
 def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
@@ -119,6 +138,8 @@ def train_superpoint(
 ) -> Model:
     """Train an extractor and save it, with its run, as the model `folder/model`.
 
+    The weights that did best in validation become the model `folder/best`.
+
     Args:
         images: folder of photographs. folder: of the run; one that holds a checkpoint goes on.
         minutes: stop, resumable, after this time.
@@ -126,24 +147,33 @@ def train_superpoint(
     Raises:
         TrainingError: no usable photographs, a loss that is not finite, a foreign checkpoint.
     """
-    photos = PhotoFolder(images)
-    _keep_settings(stage, folder)
+    world, device = join_world(device)
+    photos, kept = _photographs(images, stage.validation)
+    keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
     assert model.extractor is not None
     if stage.start:
-        _start_from(model.extractor, Model.load(stage.start).extractor, stage.start)
+        start_from(model.extractor, Model.load(stage.start).extractor, stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    samples = ViewPairs(photos, stage.views, stage.seed)
+    views = ViewPairs(photos, stage.views, stage.seed)
+    spatial = SpatialViews(photos, stage.scenes, stage.views, stage.seed)
+    validation = _validation(kept, stage.views.light, stage.validation, device)
     average = train(
-        network, stage.loss, samples, stage.loop, folder, minutes=minutes, report=report
+        network,
+        stage.loss,
+        Mixture(views, spatial, stage.spatial, stage.seed),
+        stage.loop,
+        folder,
+        minutes=minutes,
+        report=report,
+        validate=None if validation is None else validation.of_extractor(),
+        world=world,
     )
-    trained = replace(
-        model,
-        extractor=average,
-        provenance=_provenance((), "superpoint", stage, len(photos), folder),
-    )
-    trained.save(Path(folder) / "model")
+    facts = {"photographs": len(photos)}
+    made = provenance((), "superpoint", stage, folder, facts)
+    trained = replace(model, extractor=average, provenance=made)
+    save_models(trained, average, folder, world)
     return trained
 
 
@@ -160,17 +190,18 @@ def train_superglue(
 
     Args and errors as in `train_superpoint`.
     """
-    photos = PhotoFolder(images)
+    world, device = join_world(device)
     base = Model.load(stage.extractor)
     if base.extractor is None:
         raise TrainingError(f"{stage.extractor}: a model without an extractor")
-    _keep_settings(stage, folder)
+    photos, kept = _photographs(images, stage.validation)
+    keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     architecture = ArchitectureConfig(extractor=base.extractor.config, matcher=stage.architecture)
     matcher = Model.build(ArchitectureConfig(matcher=architecture.matcher)).matcher
     assert matcher is not None
     if stage.start:
-        _start_from(matcher, Model.load(stage.start).matcher, stage.start)
+        start_from(matcher, Model.load(stage.start).matcher, stage.start)
     else:
         matcher.start_from_descriptors()
     extractor = base.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -179,65 +210,99 @@ def train_superglue(
         fewest=stage.fewest,
         most=stage.most,
         iterations=stage.sinkhorn_iterations,
+        depths=stage.depths,
     )
-    samples = Scenes(photos, stage.scenes, stage.seed)
+    validation = _validation(kept, stage.scenes.light, stage.validation, device)
     average = train(
-        matcher.to(device), loss, samples, stage.loop, folder, minutes=minutes, report=report
+        matcher.to(device),
+        loss,
+        Scenes(photos, stage.scenes, stage.seed),
+        stage.loop,
+        folder,
+        minutes=minutes,
+        report=report,
+        validate=None if validation is None else validation.of_matcher(extractor),
+        world=world,
     )
-    recipe = base.provenance.recipe
+    facts = {"photographs": len(photos)}
     trained = Model(
         extractor=base.extractor,
         matcher=average,
         processing=stage.processing,
-        provenance=_provenance(recipe, "superglue", stage, len(photos), folder),
+        provenance=provenance(base.provenance.recipe, "superglue", stage, folder, facts),
     )
-    trained.save(Path(folder) / "model")
+    save_models(trained, average, folder, world)
     return trained
 
 
-def _keep_settings(stage: SuperPointStage | SuperGlueStage, folder: str | os.PathLike[str]) -> None:
-    """Note a run's settings, or refuse to go on with others; more steps are allowed.
+def _photographs(
+    images: str | os.PathLike[str], config: ValidationConfig
+) -> tuple[PhotoFolder, PhotoFolder | None]:
+    """Those to train on, and those for validation, if there is to be any."""
+    photos = PhotoFolder(images)
+    return photos.split(config.share) if config.share else (photos, None)
 
-    Raises:
-        TrainingError: the folder's run had other settings.
-        OutputError: the folder cannot be made.
+
+def _validation(
+    kept: PhotoFolder | None, light: float, config: ValidationConfig, device: str
+) -> Validation | None:
+    return None if kept is None else Validation(kept, SceneConfig(light=light), config, device)
+
+
+def _run_shapes(stage: ShapesStage, images: Any, folder: Path, **options: Any) -> dict[str, Path]:
+    train_shapes(stage, images, folder, **options)
+    return _made(folder)
+
+
+def _run_adapt(stage: AdaptStage, images: Any, folder: Path, **options: Any) -> dict[str, Path]:
+    adapt(stage, images, folder, **options)
+    return {"labels": label_file(folder)}
+
+
+def _run_superpoint(
+    stage: SuperPointStage, images: Any, folder: Path, **options: Any
+) -> dict[str, Path]:
+    train_superpoint(stage, images, folder, **options)
+    return _made(folder)
+
+
+def _run_superglue(
+    stage: SuperGlueStage, images: Any, folder: Path, **options: Any
+) -> dict[str, Path]:
+    train_superglue(stage, images, folder, **options)
+    return _made(folder)
+
+
+def _made(folder: Path) -> dict[str, Path]:
+    """What a run has written, by kind."""
+    files = {"output": folder / "model", "best": folder / "best", "log": folder / LOG}
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the command line knows it.
+
+    Attributes:
+        config: the class of its configuration.
+        run: configuration, photographs, folder, options → what was written, by kind.
+        needs_images: whether it learns from photographs.
+        labels: whether it writes labels instead of a model.
     """
-    path = Path(folder) / "stage.json"
-    settings = json.loads(json.dumps(to_dict(stage)))
-    if path.exists() and (Path(folder) / "last.pt").exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        before["loop"]["steps"] = settings["loop"]["steps"]
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        if changed:
-            raise TrainingError(
-                f"{folder}: its run had other settings ({changed[0]}); choose another folder"
-            )
-    write_json(path, settings)
+
+    config: type[Any]
+    run: Callable[..., dict[str, Path]]
+    needs_images: bool = True
+    labels: bool = False
+
+    def kept_in(self, folder: Path) -> list[Path]:
+        """The files of which one exists where there is a run to go on with."""
+        return [label_file(folder)] if self.labels else [folder / LAST]
 
 
-def _start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> None:
-    """Copy the weights of a network of the same architecture."""
-    try:
-        if trained is None:
-            raise TrainingError(f"{folder}: a model without this network cannot be started from")
-        network.load_state_dict(trained.state_dict())
-    except RuntimeError:
-        raise TrainingError(f"{folder}: a model of another architecture") from None
-
-
-def _provenance(
-    before: tuple[dict[str, Any], ...],
-    name: StageName,
-    stage: SuperPointStage | SuperGlueStage,
-    photographs: int,
-    folder: str | os.PathLike[str],
-) -> Provenance:
-    """The recipe so far, and this stage."""
-    minutes = spent_seconds(folder) / 60
-    settings = {
-        key: value
-        for key, value in to_dict(stage).items()
-        if key not in ("architecture", "processing", "extractor", "data")
-    }
-    step = {"step": name, "photographs": photographs, "minutes": round(minutes, 1), **settings}
-    return Provenance(recipe=(*before, step), data=stage.data, license=_LICENSE)
+STAGES: dict[str, Stage] = {
+    "shapes": Stage(ShapesStage, _run_shapes, needs_images=False),
+    "adapt": Stage(AdaptStage, _run_adapt, labels=True),
+    "superpoint": Stage(SuperPointStage, _run_superpoint),
+    "superglue": Stage(SuperGlueStage, _run_superglue),
+}

@@ -10,8 +10,8 @@ import pytest
 from evaluation_scenes import project
 from numpy.typing import NDArray
 
+from featherglue import metrics
 from featherglue.errors import UsageError
-from featherglue.evaluation import metrics
 
 Array = NDArray[Any]
 SIZE0, SIZE1 = (160, 120), (150, 130)

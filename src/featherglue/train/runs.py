@@ -1,0 +1,107 @@
+"""What every stage does before and after training: settings of a run, weights to start from,
+provenance."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featherglue.config import Provenance, to_dict
+from featherglue.errors import TrainingError
+from featherglue.files import write_json
+from featherglue.models.pair import Model
+from featherglue.models.superglue import SuperGlue
+from featherglue.models.superpoint import SuperPoint
+from featherglue.train.checkpoint import BEST, LAST, load_best, spent_seconds
+from featherglue.train.parallel import World
+
+LICENSE = "Apache-2.0"
+
+
+def keep_settings(stage: Any, folder: str | os.PathLike[str]) -> None:
+    """Note a run's settings, or refuse to go on with others; more steps are allowed.
+
+    Args:
+        stage: its configuration, with a `loop`.
+
+    Raises:
+        TrainingError: the folder's run had other settings.
+        OutputError: the folder cannot be made.
+    """
+    path = Path(folder) / "stage.json"
+    settings = json.loads(json.dumps(to_dict(stage)))
+    if path.exists() and (Path(folder) / LAST).exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before["loop"]["steps"] = settings["loop"]["steps"]
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if changed:
+            raise TrainingError(
+                f"{folder}: its run had other settings ({changed[0]}); choose another folder"
+            )
+    write_json(path, settings)
+
+
+def start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> None:
+    """Copy the weights of a network of the same architecture.
+
+    Raises:
+        TrainingError: there is none, or of another architecture.
+    """
+    if trained is None:
+        raise TrainingError(f"{folder}: a model without this network cannot be started from")
+    try:
+        network.load_state_dict(trained.state_dict())
+    except RuntimeError:
+        raise TrainingError(f"{folder}: a model of another architecture") from None
+
+
+def provenance(
+    before: tuple[dict[str, Any], ...],
+    name: str,
+    stage: Any,
+    folder: str | os.PathLike[str],
+    facts: Mapping[str, Any] | None = None,
+) -> Provenance:
+    """The recipe so far, and this stage.
+
+    Args:
+        stage: its configuration, with `data`. facts: to be said before the settings.
+    """
+    settings = {
+        key: value
+        for key, value in to_dict(stage).items()
+        if key not in ("architecture", "processing", "extractor", "data")
+    }
+    minutes = round(spent_seconds(folder) / 60, 1)
+    step = {"step": name, **(facts or {}), "minutes": minutes, **settings}
+    return Provenance(recipe=(*before, step), data=stage.data, license=LICENSE)
+
+
+def save_models(
+    trained: Model, average: nn.Module, folder: str | os.PathLike[str], world: World
+) -> None:
+    """Save a run's model as `folder/model`, and with the weights that did best as `folder/best`.
+
+    Args:
+        average: that of the model's networks which was trained; the best weights are put into a
+            copy of it.
+    """
+    if not world.leads:
+        return
+    trained.save(Path(folder) / "model")
+    best = copy.deepcopy(average)
+    if load_best(Path(folder) / BEST, best) is None:
+        return
+    chosen = trained
+    if isinstance(best, SuperPoint):
+        chosen = replace(trained, extractor=best)
+    elif isinstance(best, SuperGlue):
+        chosen = replace(trained, matcher=best)
+    chosen.save(Path(folder) / "best")
