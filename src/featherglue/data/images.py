@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,21 @@ from featherglue.image import list_images, read_grey
 Grey = NDArray[np.uint8]
 Points = NDArray[np.float32]
 _FEWEST_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a picture was taken from.
+
+    Attributes:
+        index: of the photograph. mirrored: whether it was mirrored first.
+        left, top: px, the corner of the part that was cut out.
+    """
+
+    index: int
+    mirrored: bool
+    left: int = 0
+    top: int = 0
 
 
 class PhotoFolder:
@@ -55,6 +71,18 @@ class PhotoFolder:
         if not self.names:
             raise TrainingError(f"{folder}: no usable image of at least {smallest_side} px")
 
+    def keypoints(self, image: Grey, source: Source) -> Points:
+        """What is to be learned as keypoints of a picture: its corners, strongest first.
+
+        Args:
+            image: (H, W), the picture. source: where it was taken from.
+
+        Returns:
+            (N, 2) float32 xy.
+        """
+        del source
+        return corners(image)
+
     def split(self, share: float) -> tuple[PhotoFolder, PhotoFolder]:
         """The photographs to train on, and those kept for validation, told apart by their names.
 
@@ -81,6 +109,14 @@ class PhotoFolder:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def draw(self, rng: np.random.Generator) -> tuple[Grey, Source]:
+        """A random photograph, every second one mirrored."""
+        index = int(rng.integers(len(self)))
+        photo, mirrored = self[index], bool(rng.random() < 0.5)
+        return (np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo), Source(
+            index, mirrored
+        )
 
     def __getitem__(self, index: int) -> Grey:
         encoded = np.frombuffer(self._encoded[index], np.uint8)

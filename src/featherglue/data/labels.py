@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.data.images import PhotoFolder, Source
 from featherglue.errors import TrainingError, UsageError
 from featherglue.files import write_npz
 
@@ -216,3 +217,40 @@ def _from_arrays(
         for name, size, start, end in zip(names, sizes, starts, ends, strict=True)
     }
     return Labels(photographs, model, settings)
+
+
+class LabelledFolder(PhotoFolder):
+    """Photographs whose keypoints are labels instead of corners.
+
+    Attributes:
+        labels: of every photograph of the folder.
+        minimum: lowest rank of a label. by: what its rank is the product of.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        labels: Labels,
+        minimum: float = 0.0,
+        by: Sequence[Rank] = ("repeatability", "matchability"),
+    ) -> None:
+        super().__init__(folder)
+        self.labels, self.minimum, self.by = labels, minimum, tuple(by)
+        missing = [name for name in self.names if name not in labels]
+        if missing:
+            raise TrainingError(
+                f"{folder}: {len(missing)} photographs have no labels, {missing[0]} among them; "
+                "label the folder to its end with featherglue train adapt --resume"
+            )
+
+    def keypoints(self, image: NDArray[np.uint8], source: Source) -> Points:
+        """The labels that lie in the picture, the highest rank first."""
+        name = self.names[source.index]
+        width, _ = self.labels[name].size
+        points = self.labels.points(name, self.minimum, self.by)
+        x, y = points.T
+        x = (width - 1 - x if source.mirrored else x) - np.float32(source.left)
+        y = y - np.float32(source.top)
+        height, width = image.shape
+        shown = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+        return np.stack((x[shown], y[shown]), 1)

@@ -8,14 +8,14 @@ and slants bring parallax, occlusion and depth edges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.homography import HomographyRange, Matrix, sample_homography, shift
-from featherglue.data.images import PhotoFolder
+from featherglue.data.images import PhotoFolder, Source
 from featherglue.data.photometric import change_light
 from featherglue.data.views import Sample, check_size, warp_image
 from featherglue.errors import ConfigError
@@ -60,12 +60,14 @@ class Spatial:
     """A scene of several planes.
 
     Attributes:
-        photos: the planes' textures. images, planes: of the two views, (H, W) uint8.
+        photos, sources: the planes' textures, and where they are from.
+        images, planes: of the two views, (H, W) uint8.
         to_views: for each view and plane the (3, 3) homography from texture to view, whose third
             coordinate is the depth.
     """
 
     photos: list[Grey]
+    sources: list[Source]
     images: list[Grey]
     planes: list[Grey]
     to_views: list[list[Matrix]]
@@ -100,22 +102,21 @@ class Scenes:
             sample[f"planes{name}"] = ids
         return sample
 
-    def _photo(self, rng: np.random.Generator) -> Grey:
-        photo = self.photos[int(rng.integers(len(self.photos)))]
-        return np.ascontiguousarray(photo[:, ::-1]) if rng.random() < 0.5 else photo
-
-    def _cut(self, rng: np.random.Generator, photo: Grey, shown: float) -> Grey:
+    def _cut(
+        self, rng: np.random.Generator, photo: Grey, source: Source, shown: float
+    ) -> tuple[Grey, Source]:
         """A part of the photograph that fills `shown` pixels of the view at the scale drawn."""
         if not self.config.detail:
-            return photo
+            return photo, source
         height, width = photo.shape
         side = shown / np.exp(rng.uniform(*np.log(self.config.detail)))
         w, h = min(width, max(32, round(side))), min(height, max(32, round(0.75 * side)))
-        x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
-        return np.ascontiguousarray(photo[y : y + h, x : x + w])
+        x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+        part = np.ascontiguousarray(photo[y : y + h, x : x + w])
+        return part, replace(source, left=x, top=y)
 
     def _planar(self, rng: np.random.Generator) -> tuple[list[Grey], list[Grey], list[Matrix]]:
-        photo, size = self._photo(rng), self.config.size
+        (photo, _), size = self.photos.draw(rng), self.config.size
         height, width = photo.shape
         scale = max(size[0] / width, size[1] / height) * rng.uniform(0.9, 1.3)
         fit = (
@@ -141,27 +142,28 @@ class Scenes:
         cameras = [np.eye(4), _second_camera(rng)]
         if rng.random() < 0.5:
             cameras.reverse()
-        photos, poses = self._draw_planes(rng, size, focal)
+        photos, sources, poses = self._draw_planes(rng, size, focal)
         to_views = [[_to_view(K, camera, pose) for pose in poses] for camera in cameras]
         views = [_render(photos, maps, size) for maps in to_views]
-        return Spatial(photos, [v[0] for v in views], [v[1] for v in views], to_views)
+        return Spatial(photos, sources, [v[0] for v in views], [v[1] for v in views], to_views)
 
     def _draw_planes(
         self, rng: np.random.Generator, size: tuple[int, int], focal: float
-    ) -> tuple[list[Grey], list[Matrix]]:
-        """Photographs and, for each, (3, 3): photograph pixel (x, y, 1) → point in the world.
+    ) -> tuple[list[Grey], list[Source], list[Matrix]]:
+        """Photographs, their sources and poses: (3, 3), pixel (x, y, 1) → point in the world.
 
         The first is a large background; the scene's depth is about 1.
         """
         photos: list[Grey] = []
+        sources: list[Source] = []
         poses: list[Matrix] = []
         for i in range(1 + int(rng.integers(1, self.config.planes + 1))):
-            photo = self._photo(rng)
+            photo, source = self.photos.draw(rng)
             depth = rng.uniform(1.6, 3.0) if i == 0 else rng.uniform(0.6, 1.5)
             tilt = _rotation(rng, 25 if i == 0 else 60)
             # The photograph's width in the world, so that it fills a share of the view.
             share = rng.uniform(1.6, 2.2) if i == 0 else rng.uniform(0.3, 0.9)
-            photo = self._cut(rng, photo, share * size[0])
+            photo, source = self._cut(rng, photo, source, share * size[0])
             height, width = photo.shape
             extent = share * size[0] / focal * depth
             pixel = max(extent / width, 0.75 * extent / height)
@@ -171,8 +173,9 @@ class Scenes:
             pose = tilt @ flat @ shift(-(width - 1) / 2, -(height - 1) / 2)
             pose[:, 2] += centre
             photos.append(photo)
+            sources.append(source)
             poses.append(pose)
-        return photos, poses
+        return photos, sources, poses
 
 
 def _rotation(rng: np.random.Generator, degrees: float) -> Matrix:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.homography import Matrix, warp_points
-from featherglue.data.images import PhotoFolder, corners
+from featherglue.data.images import PhotoFolder
 from featherglue.data.photometric import change_light
 from featherglue.data.scenes import NOTHING, SceneConfig, Scenes, Spatial
 from featherglue.data.views import CELL, Sample, ViewConfig, ViewPairs, cell_labels, inside
@@ -28,7 +28,9 @@ class SpatialViews:
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index, 1))
         scene = self.scenes.spatial(rng)
-        mapped, shown = _project_corners(scene)
+        photos = self.scenes.photos
+        found = [photos.keypoints(*t) for t in zip(scene.photos, scene.sources, strict=True)]
+        mapped, shown = _project(scene, found)
         both = np.flatnonzero(shown[0] & shown[1])
         if len(both) > self.config.points:
             both = np.sort(rng.choice(both, self.config.points, replace=False))
@@ -48,9 +50,10 @@ class SpatialViews:
         return sample
 
 
-def _project_corners(scene: Spatial) -> tuple[list[Matrix], list[NDArray[np.bool_]]]:
-    """All textures' corners in each view (N, 2), strongest first, and which are shown there."""
-    found = [corners(photo, most=400) for photo in scene.photos]
+def _project(
+    scene: Spatial, found: list[NDArray[np.float32]]
+) -> tuple[list[Matrix], list[NDArray[np.bool_]]]:
+    """All textures' keypoints in each view (N, 2), strongest first, and which are shown there."""
     plane = np.concatenate([np.full(len(points), i) for i, points in enumerate(found)])
     rank = np.concatenate([np.arange(len(points)) / max(1, len(points)) for points in found])
     order = np.argsort(rank, kind="stable")

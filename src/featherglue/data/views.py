@@ -16,7 +16,7 @@ from featherglue.data.homography import (
     shift,
     warp_points,
 )
-from featherglue.data.images import PhotoFolder, corners
+from featherglue.data.images import PhotoFolder
 from featherglue.data.photometric import change_light
 from featherglue.errors import ConfigError
 
@@ -117,11 +117,9 @@ class ViewPairs:
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index))
-        photo = self.photos[int(rng.integers(len(self.photos)))]
-        if rng.random() < 0.5:
-            photo = np.ascontiguousarray(photo[:, ::-1])
+        photo, source = self.photos.draw(rng)
         to_views = self._draw_homographies(rng, photo.shape[1], photo.shape[0])
-        found = corners(photo)
+        found = self.photos.keypoints(photo, source)
         views = [self._view(rng, photo, found, to_view) for to_view in to_views]
         seen = inside(views[0][3], self.config.size, 2) & inside(views[1][3], self.config.size, 2)
         chosen = np.flatnonzero(seen)

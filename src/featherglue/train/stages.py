@@ -23,6 +23,7 @@ from featherglue.config import (
     from_dict,
 )
 from featherglue.data.images import PhotoFolder
+from featherglue.data.labels import LabelledFolder, Labels, Rank
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.spatial import Mixture, SpatialViews
 from featherglue.data.views import ViewConfig, ViewPairs
@@ -47,11 +48,27 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelChoice:
+    """Which labels of homographic adaptation are learned as keypoints.
+
+    Attributes:
+        file: of the stage `adapt`; "" learns the corners of the photographs.
+        minimum: lowest rank of a label. by: what its rank is the product of: score,
+            repeatability, matchability.
+    """
+
+    file: str = ""
+    minimum: float = 0.0
+    by: tuple[Rank, ...] = ("repeatability", "matchability")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuperPointStage:
     """Detector and descriptor, from scratch, on pairs of views of photographs.
 
     Attributes:
         spatial: share of the samples that are 3D scenes, as `scenes` says, instead of `views`.
+        labels: keypoints to learn.
         start: folder of a model whose extractor to start from; "" starts from scratch.
         data: a sentence on the photographs, for the model card.
     """
@@ -63,6 +80,7 @@ class SuperPointStage:
         default_factory=lambda: SceneConfig(size=(176, 176), planes=4, detail=(0.5, 1.3))
     )
     spatial: float = 0.0
+    labels: LabelChoice = field(default_factory=LabelChoice)
     loss: SuperPointLoss = field(default_factory=SuperPointLoss)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     start: str = ""
@@ -148,7 +166,7 @@ def train_superpoint(
         TrainingError: no usable photographs, a loss that is not finite, a foreign checkpoint.
     """
     world, device = join_world(device)
-    photos, kept = _photographs(images, stage.validation)
+    photos, kept = _photographs(images, stage.validation, stage.labels)
     keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
@@ -236,10 +254,14 @@ def train_superglue(
 
 
 def _photographs(
-    images: str | os.PathLike[str], config: ValidationConfig
+    images: str | os.PathLike[str], config: ValidationConfig, labels: LabelChoice | None = None
 ) -> tuple[PhotoFolder, PhotoFolder | None]:
     """Those to train on, and those for validation, if there is to be any."""
-    photos = PhotoFolder(images)
+    if labels is not None and labels.file:
+        read = Labels.load(labels.file)
+        photos: PhotoFolder = LabelledFolder(images, read, labels.minimum, labels.by)
+    else:
+        photos = PhotoFolder(images)
     return photos.split(config.share) if config.share else (photos, None)
 
 
