@@ -16,6 +16,7 @@ from torch import nn
 from featherglue.config import Provenance, to_dict
 from featherglue.errors import TrainingError
 from featherglue.files import write_json
+from featherglue.models.narrowing import narrow_heads
 from featherglue.models.pair import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
@@ -49,13 +50,17 @@ def keep_settings(stage: Any, folder: str | os.PathLike[str]) -> None:
 
 
 def start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> None:
-    """Copy the weights of a network of the same architecture.
+    """Copy the weights of a network of the same architecture; a matcher's heads may be wider.
 
     Raises:
         TrainingError: there is none, or of another architecture.
     """
     if trained is None:
         raise TrainingError(f"{folder}: a model without this network cannot be started from")
+    if isinstance(network, SuperGlue) and isinstance(trained, SuperGlue):
+        widths = {layer.head_dim for layer in network.config.layers}
+        if len(widths) == 1:
+            trained = narrow_heads(trained, widths.pop())
     try:
         network.load_state_dict(trained.state_dict())
     except RuntimeError:
