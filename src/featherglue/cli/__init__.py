@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import featherglue
-from featherglue.cli import benchmark, import_weights, info, match, report, train
+from featherglue.cli import benchmark, import_weights, info, match, report, train, video
 from featherglue.cli.common import console, error_console, join_sizes
 from featherglue.cli.evaluate import evaluate_app
 from featherglue.errors import FeatherglueError
@@ -41,6 +41,7 @@ def _common(
 
 
 app.command("match")(match.match)
+app.command("video")(video.video)
 app.command("info")(info.info)
 app.command("import-weights")(import_weights.import_weights)
 app.add_typer(evaluate_app, name="evaluate")

@@ -16,6 +16,7 @@ from torch import nn
 from featherglue.config import Provenance, to_dict
 from featherglue.errors import TrainingError
 from featherglue.files import write_json
+from featherglue.folding import fold_batch_norm
 from featherglue.models.narrowing import narrow_heads
 from featherglue.models.pair import Model
 from featherglue.models.superglue import SuperGlue
@@ -65,6 +66,18 @@ def start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> No
         network.load_state_dict(trained.state_dict())
     except RuntimeError:
         raise TrainingError(f"{folder}: a model of another architecture") from None
+
+
+def folded_extractor(model: Model) -> SuperPoint:
+    """A frozen copy of a model's extractor with its batch normalisation folded.
+
+    Raises:
+        TrainingError: the model has none.
+    """
+    folded = Model.from_artifact(fold_batch_norm(model.to_artifact())).extractor
+    if folded is None:
+        raise TrainingError("a model without an extractor finds no keypoints")
+    return folded.requires_grad_(False)
 
 
 def provenance(

@@ -33,7 +33,7 @@ from featherglue.train.adapt import AdaptStage, adapt, label_file
 from featherglue.train.checkpoint import LAST, LOG
 from featherglue.train.loop import LoopConfig, Report, train
 from featherglue.train.parallel import join_world
-from featherglue.train.runs import keep_settings, provenance, save_models, start_from
+from featherglue.train.runs import folded_extractor, keep_settings, provenance, save_models, start_from
 from featherglue.train.shapes import ShapesStage, train_shapes
 from featherglue.train.superglue import SuperGlueLoss
 from featherglue.train.superpoint import SuperPointLoss
@@ -103,6 +103,7 @@ class SuperGlueStage:
         fewest, most: keypoints an image, drawn for each batch.
         sinkhorn_iterations: in training.
         depths: numbers of layers after which there is a loss as well as after the last.
+        bf16_keypoints: run the extractor in bfloat16.
         start: folder of a model whose matcher to start from; "" starts from comparing
             descriptors as they are.
         processing: what the finished model uses.
@@ -116,6 +117,7 @@ class SuperGlueStage:
     most: int = 256
     sinkhorn_iterations: int = 20
     depths: tuple[int, ...] = ()
+    bf16_keypoints: bool = False
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     start: str = ""
@@ -222,13 +224,14 @@ def train_superglue(
         start_from(matcher, Model.load(stage.start).matcher, stage.start)
     else:
         matcher.start_from_descriptors()
-    extractor = base.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    extractor = folded_extractor(base).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = SuperGlueLoss(
         extractor.requires_grad_(False),
         fewest=stage.fewest,
         most=stage.most,
         iterations=stage.sinkhorn_iterations,
         depths=stage.depths,
+        bf16=stage.bf16_keypoints,
     )
     validation = _validation(kept, stage.scenes.light, stage.validation, device)
     average = train(

@@ -33,6 +33,7 @@ class SuperGlueLoss:
         iterations: of Sinkhorn. threshold: of the reported matches.
         depths: numbers of layers after which there is a loss as well as after the last, so that
             fewer layers can be used.
+        bf16: run the extractor in bfloat16.
     """
 
     extractor: SuperPoint
@@ -41,13 +42,16 @@ class SuperGlueLoss:
     iterations: int = 20
     threshold: float = 0.2
     depths: tuple[int, ...] = ()
+    bf16: bool = False
 
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss and what to report of it."""
         assert isinstance(network, SuperGlue)
         count = int(torch.randint(self.fewest, self.most + 1, ()))
         images = torch.cat((batch["image0"], batch["image1"]))
-        keypoints, scores, descriptors, valid = extract_keypoints(self.extractor, images, count)
+        keypoints, scores, descriptors, valid = extract_keypoints(
+            self.extractor, images, count, self.bf16
+        )
         height, width = images.shape[2:]
         size = keypoints.new_tensor([[width, height]]).expand(len(images), 2)
         normalized = normalize_keypoints(keypoints, size)
@@ -83,14 +87,17 @@ class SuperGlueLoss:
 
 
 @torch.no_grad()
-def extract_keypoints(extractor: SuperPoint, images: Tensor, count: int) -> Extracted:
+def extract_keypoints(
+    extractor: SuperPoint, images: Tensor, count: int, bf16: bool = False
+) -> Extracted:
     """Keypoints as in use: strongest, sub-pixel, with exact descriptors.
 
     Args:
-        images: (B, 1, H, W) uint8.
+        images: (B, 1, H, W) uint8. bf16: run the network in bfloat16.
     """
     prepared = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-    logits, dense = extractor.forward_raw(prepared)
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+        logits, dense = extractor.forward_raw(prepared)
     heat = score_map(logits.float())
     keypoints, scores, valid = strongest(heat, count, radius=4, border=4, threshold=0.001)
     keypoints = keypoints + subpixel_offsets(heat, keypoints)

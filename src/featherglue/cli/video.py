@@ -1,0 +1,317 @@
+"""`featherglue video`: the frames of a camera, a video, a stream or a folder, matched as they come."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, cast
+
+import typer
+
+from featherglue.cli.common import (
+    FeaturesOption,
+    Json,
+    KeypointThreshold,
+    MatcherOption,
+    MatchThreshold,
+    MaxKeypoints,
+    Model,
+    NmsRadius,
+    NoRefine,
+    Resize,
+    RuntimeOption,
+    SinkhornIterations,
+    Threads,
+    error_console,
+    limit_threads,
+    parse_resize,
+)
+from featherglue.cli.video_report import Reporter
+from featherglue.errors import UsageError
+from featherglue.runtime.base import RuntimeName
+from featherglue.session import FeaturesKind, MatcherKind, load
+from featherglue.video.frames import FrameSource
+from featherglue.video.matching import FrameMatcher, FrameMatches
+from featherglue.video.overlay import captions, draw_frame
+from featherglue.video.sources import open_source
+from featherglue.video.timing import StageTimes
+from featherglue.video.tracker import Tracker, Tracks
+from featherglue.video.tracks import TrackWriter
+from featherglue.video.window import Controls, Window, why_no_window
+from featherglue.video.writer import LIVE_RATE, FrameWriter, PictureFolder, open_writer
+
+INTERRUPTED = 130
+MIN_TRACK_LENGTH = 3
+
+
+def video(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="Camera index, video, rtsp:// or http:// address, folder, glob, or images.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Video (.mp4, .avi, …) or folder for what is shown."),
+    ] = None,
+    anchor: Annotated[
+        bool, typer.Option("--anchor", help="Match with the first frame, not with the previous.")
+    ] = False,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="Match every frame with this picture.")
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Follow points over frames and write their tracks.")
+    ] = False,
+    tracks: Annotated[
+        Path | None, typer.Option("--tracks", help="Where: .npz or .csv; means --track.")
+    ] = None,
+    min_track_length: Annotated[
+        int | None,
+        typer.Option(
+            "--min-track-length", min=1, help=f"Frames of a track; {MIN_TRACK_LENGTH} by default."
+        ),
+    ] = None,
+    display: Annotated[
+        bool | None,
+        typer.Option("--display/--no-display", help="A window; by default where there can be one."),
+    ] = None,
+    show_keypoints: Annotated[
+        bool, typer.Option("--show-keypoints", help="Show those without a match too.")
+    ] = False,
+    skip: Annotated[
+        int, typer.Option("--skip", min=1, help="Take every so-manieth frame of a file or folder.")
+    ] = 1,
+    max_frames: Annotated[
+        int | None, typer.Option("--max-frames", min=1, help="Stop after so many.")
+    ] = None,
+    camera_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--camera-size", metavar="W H", help="Ask a camera for this size."),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", help="Frames a second: of pictures, of the output, of a camera."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait for a camera or an address.")
+    ] = 10.0,
+    model: Model = "fast",
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    features: FeaturesOption = "superpoint",
+    matcher: MatcherOption = "superglue",
+    resize: Resize = None,
+    max_keypoints: MaxKeypoints = None,
+    keypoint_threshold: KeypointThreshold = None,
+    nms_radius: NmsRadius = None,
+    sinkhorn_iterations: SinkhornIterations = None,
+    match_threshold: MatchThreshold = None,
+    no_refine: NoRefine = False,
+    as_json: Json = False,
+) -> int:
+    """Match the frames of a camera, video, stream or folder as they come.
+
+    Keys in the window, as in SuperGlue's demo: n new anchor, e/r keypoint threshold, d/f match
+    threshold, k keypoints, q quit. --json prints one line a frame and a summary.
+    """
+    limit_threads(threads)
+    if anchor and reference is not None:
+        raise UsageError("--anchor and --reference exclude each other")
+    track = track or tracks is not None
+    if track and (anchor or reference is not None):
+        raise UsageError(
+            "--track follows points from frame to frame; it cannot go with --anchor or --reference"
+        )
+    if min_track_length is not None and not track:
+        raise UsageError("--min-track-length needs --track")
+    wanted = _window_wanted(display, output, as_json)
+    for path in (output, tracks):
+        _refuse_overwriting(path, source)
+    named = source[0] if len(source) == 1 else [Path(name) for name in source]
+    with ExitStack() as stack:
+        frames = stack.enter_context(
+            open_source(named, rate=fps, skip=skip, camera_size=camera_size, timeout=timeout)
+        )
+        session = load(
+            model,
+            runtime=cast("RuntimeName", runtime),
+            threads=threads,
+            features=cast("FeaturesKind", features),
+            matcher=cast("MatcherKind", matcher),
+            resize=parse_resize(resize),
+            max_keypoints=max_keypoints,
+            keypoint_threshold=keypoint_threshold,
+            nms_radius=nms_radius,
+            sinkhorn_iterations=sinkhorn_iterations,
+            match_threshold=match_threshold,
+            refine=False if no_refine else None,
+        )
+        matching = FrameMatcher(
+            session,
+            against="anchor" if anchor else "previous",
+            reference=reference,
+            follow=track,
+        )
+        writer = stack.enter_context(_writer(output, frames, skip, fps)) if output else None
+        length = min_track_length or MIN_TRACK_LENGTH
+        kept = tracks or _tracks_path(output, writer)
+        track_writer = stack.enter_context(TrackWriter(kept, length)) if track else None
+        window = Window(f"featherglue {frames.name}") if wanted else None
+        if window is not None:
+            stack.callback(window.close)
+        run = _Run(
+            controls=Controls(matching, keypoints=show_keypoints),
+            times=StageTimes(),
+            report=Reporter(as_json=as_json, quiet=window is not None),
+            writer=writer,
+            window=window,
+            track_writer=track_writer,
+            tracker=Tracker() if track else None,
+            min_length=length,
+        )
+        interrupted = run.all(frames, max_frames)
+        stack.close()  # so that the summary tells of files that are complete
+        run.report.finish(run.times, frames, run.outputs(), interrupted)
+    if interrupted:
+        return INTERRUPTED
+    return 1 if frames.problems else 0
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One frame after the other through matching, drawing, writing and reporting."""
+
+    controls: Controls
+    times: StageTimes
+    report: Reporter
+    writer: FrameWriter | None
+    window: Window | None
+    track_writer: TrackWriter | None
+    tracker: Tracker | None
+    min_length: int
+    said: str = ""
+    said_at: float = 0.0
+
+    def all(self, source: FrameSource, max_frames: int | None) -> bool:
+        """Take every frame; whether a signal ended it."""
+        with _stop_on_signals(source) as signals:
+            for item in self.controls.matcher.run(source):
+                self._one(item)
+                self.report.problems(source.problems)
+                if self.controls.quit or (max_frames and self.times.frames >= max_frames):
+                    source.stop()
+            self.report.problems(source.problems)
+        return bool(signals)
+
+    def _one(self, item: FrameMatches) -> None:
+        tracks = None
+        if self.tracker is not None and self.track_writer is not None:
+            tracks = self.tracker.update(item)
+            self.track_writer.add(item.frame.number, tracks)
+        if self.writer is not None or self.window is not None:
+            self._show(item, tracks)
+        self.times.add(item.milliseconds, time.perf_counter())
+        self.report.frame(item, self.times)
+
+    def _show(self, item: FrameMatches, tracks: Tracks | None) -> None:
+        processing = self.controls.matcher.session.processing
+        recent = self.times.recent() or item.milliseconds
+        thresholds = (
+            f"keypoint threshold {processing.keypoint_threshold:.4g}   "
+            f"match threshold {processing.match_threshold:.2f}"
+        )
+        below = [f"frame {item.frame.number}{_against(item)}   {thresholds}"]
+        if self.said and time.monotonic() - self.said_at < 2:
+            below.insert(0, self.said)
+        picture = draw_frame(
+            item,
+            tracks,
+            keypoints=self.controls.keypoints,
+            min_length=self.min_length,
+            above=captions(item, recent, self.times.rate(), tracks),
+            below=below,
+        )
+        if self.writer is not None:
+            self.writer.write(picture, item.frame)
+        if self.window is not None:
+            said = self.controls.press(self.window.show(picture))
+            if said:
+                self.said, self.said_at = said, time.monotonic()
+
+    def outputs(self) -> dict[str, Any]:
+        """What was written, for the summary."""
+        facts: dict[str, Any] = {}
+        if self.writer is not None:
+            facts["output"] = str(self.writer.path)
+        if self.track_writer is not None:
+            facts["tracks_file"] = str(self.track_writer.path)
+            facts["tracks"] = self.track_writer.tracks
+        return facts
+
+
+def _against(item: FrameMatches) -> str:
+    if item.against is not None:
+        return f" with {item.against}"
+    return "" if item.result.features0 is item.features else " with the reference"
+
+
+@contextmanager
+def _stop_on_signals(source: FrameSource) -> Iterator[list[int]]:
+    """Ctrl-C and a request to terminate end the run after its frame; a second one at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def take(number: int, _: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        source.stop()
+
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _window_wanted(display: bool | None, output: Path | None, as_json: bool) -> bool:
+    """Whether to open a window, saying so where one was expected."""
+    if display is False:
+        return False
+    why = why_no_window()
+    if display and why:
+        raise UsageError(f"--display: {why}")
+    if why and output is None and not as_json:
+        error_console.print(f"no window: {why}; -o writes what it would show", markup=False)
+    return not why
+
+
+def _writer(output: Path, source: FrameSource, skip: int, fps: float | None) -> FrameWriter:
+    if source.live:
+        return open_writer(output, rate=fps or LIVE_RATE, real_time=True)
+    return open_writer(output, rate=(source.rate or 30.0) / skip)
+
+
+def _tracks_path(output: Path | None, writer: FrameWriter | None) -> Path:
+    if output is None:
+        return Path("tracks.npz")
+    if isinstance(writer, PictureFolder):
+        return output / "tracks.npz"
+    return output.with_name(f"{output.stem}_tracks.npz")
+
+
+def _refuse_overwriting(output: Path | None, sources: list[str]) -> None:
+    if output is not None and any(output.resolve() == Path(name).resolve() for name in sources):
+        raise UsageError(f"{output}: is the source itself; name another file or folder")

@@ -1,0 +1,66 @@
+"""Matching the frames of a camera, a video, a stream or a folder, one after the other.
+
+```python
+from featherglue.video import match_frames, open_source
+
+with open_source("walk.mp4") as source:
+    for item in match_frames(featherglue.load("fast"), source):
+        print(item.frame.number, len(item.matches), item.milliseconds["total"])
+```
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Public name -> module; imported on first use.
+_PUBLIC = {
+    "Frame": "frames",
+    "FrameMatcher": "matching",
+    "FrameMatches": "matching",
+    "FrameSource": "frames",
+    "LiveSource": "live",
+    "SourceError": "frames",
+    "TrackWriter": "tracks",
+    "Tracker": "tracker",
+    "Tracks": "tracker",
+    "match_frames": "matching",
+    "open_source": "sources",
+}
+__all__ = [
+    "Frame",
+    "FrameMatcher",
+    "FrameMatches",
+    "FrameSource",
+    "LiveSource",
+    "SourceError",
+    "TrackWriter",
+    "Tracker",
+    "Tracks",
+    "match_frames",
+    "open_source",
+]
+
+if TYPE_CHECKING:
+    from featherglue.video.frames import Frame as Frame
+    from featherglue.video.frames import FrameSource as FrameSource
+    from featherglue.video.frames import SourceError as SourceError
+    from featherglue.video.live import LiveSource as LiveSource
+    from featherglue.video.matching import FrameMatcher as FrameMatcher
+    from featherglue.video.matching import FrameMatches as FrameMatches
+    from featherglue.video.matching import match_frames as match_frames
+    from featherglue.video.sources import open_source as open_source
+    from featherglue.video.tracker import Tracker as Tracker
+    from featherglue.video.tracker import Tracks as Tracks
+    from featherglue.video.tracks import TrackWriter as TrackWriter
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'featherglue.video' has no attribute {name!r}")
+    return getattr(import_module(f"featherglue.video.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

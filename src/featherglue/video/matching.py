@@ -1,0 +1,183 @@
+"""Frame after frame: each is extracted once and matched with one whose features were kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from featherglue.errors import UsageError
+from featherglue.image import Image
+from featherglue.session import Session
+from featherglue.types import Features, Matches, MatchResult
+from featherglue.video.frames import Frame, FrameSource
+
+Against = Literal["previous", "anchor"]
+STAGES = ("read", "extract", "match", "refine", "total")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameMatches:
+    """A frame and its matches.
+
+    Attributes:
+        frame: the frame.
+        result: its matches; image 1 is the frame, image 0 the one that it was matched with. On a
+            frame that had nothing before it, the frame stands on both sides, without matches.
+        against: the number of the frame that it was matched with; None for a reference picture
+            and where there was nothing.
+        dropped: frames of a live source that were missed so far.
+        milliseconds: "read", "extract", "match", "refine" and "total", their sum.
+    """
+
+    frame: Frame
+    result: MatchResult
+    against: int | None
+    dropped: int
+    milliseconds: dict[str, float]
+
+    @property
+    def features(self) -> Features:
+        """Of the frame."""
+        return self.result.features1
+
+    @property
+    def matches(self) -> Matches:
+        """With the previous frame, the anchor or the reference picture."""
+        return self.result.matches
+
+
+class FrameMatcher:
+    """Matches frames with the previous one, with an anchor, or with a reference picture.
+
+    Args:
+        session: extracts and matches; may be replaced between two frames, for other thresholds.
+        against: "previous", or "anchor": the first frame, until `anchor` chooses another one.
+        reference: a picture to match every frame with; `against` then does not matter.
+        follow: start from where refinement put a match, not from where the detector found the
+            keypoint, so that a chain of matches stays on one point. For tracks; only with
+            "previous".
+
+    Raises:
+        UsageError: `follow` with anything but the previous frame, or an unknown `against`.
+        ImageError: the reference picture cannot be read.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        against: Against = "previous",
+        reference: Image | None = None,
+        follow: bool = False,
+    ) -> None:
+        if against not in ("previous", "anchor"):
+            raise UsageError(f"against is 'previous' or 'anchor', not {against!r}")
+        if follow and (against != "previous" or reference is not None):
+            raise UsageError("tracks need matches with the previous frame, not with a fixed one")
+        self.session = session
+        self._fixed = against == "anchor" or reference is not None
+        self._follow = follow
+        self._kept: Features | None = None
+        self._kept_number: int | None = None
+        self._newest: tuple[Features, int] | None = None
+        if reference is not None:
+            self._kept = session.extract(reference)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether frames are matched with a fixed one instead of the previous one."""
+        return self._fixed
+
+    def anchor(self) -> None:
+        """Match from now on with the frame that came last.
+
+        Raises:
+            UsageError: tracks are followed.
+        """
+        if self._follow:
+            raise UsageError("tracks need matches with the previous frame; no anchor while they go")
+        self._fixed = True
+        self._kept, self._kept_number = self._newest or (None, None)
+
+    def process(self, frame: Frame, dropped: int = 0) -> FrameMatches:
+        """Extract a frame and match it. A frame without keypoints has no matches.
+
+        Raises:
+            ImageError: a frame that is too large.
+        """
+        start = time.perf_counter()
+        features = self.session.extract(frame.image)
+        extracted = time.perf_counter()
+        against, kept = self._kept_number, self._kept
+        if kept is None:
+            result = _unmatched(features)
+        else:
+            result = self.session.match_features(kept, features)
+        refine = result.milliseconds.get("refine", 0.0)
+        spent = {
+            "read": frame.read_ms,
+            "extract": (extracted - start) * 1e3,
+            "match": (time.perf_counter() - extracted) * 1e3 - refine,
+            "refine": refine,
+        }
+        spent["total"] = sum(spent.values())
+        if self._follow:
+            features = _moved(features, result.matches)
+            result = dataclasses.replace(result, features1=features)
+        self._newest = features, frame.number
+        if not self._fixed or kept is None:
+            self._kept, self._kept_number = self._newest
+        return FrameMatches(
+            frame=frame, result=result, against=against, dropped=dropped, milliseconds=spent
+        )
+
+    def run(self, source: FrameSource | Iterable[Frame]) -> Iterator[FrameMatches]:
+        """Process every frame of a source."""
+        for frame in source:
+            yield self.process(frame, source.dropped if isinstance(source, FrameSource) else 0)
+
+
+def match_frames(
+    session: Session,
+    source: FrameSource | Iterable[Frame],
+    *,
+    against: Against = "previous",
+    reference: Image | None = None,
+    follow: bool = False,
+) -> Iterator[FrameMatches]:
+    """Match the frames of a source one after the other; see `FrameMatcher` for the arguments.
+
+    Yields:
+        one `FrameMatches` a frame, as soon as it is there.
+
+    Raises:
+        SourceError: the source gave no frame at all.
+        ImageError: the reference picture or a frame cannot be used.
+        UsageError: arguments that contradict each other.
+    """
+    matcher = FrameMatcher(session, against=against, reference=reference, follow=follow)
+    return matcher.run(source)
+
+
+def _unmatched(features: Features) -> MatchResult:
+    nothing = np.zeros((0, 2), np.float32)
+    matches = Matches(
+        indices=np.zeros((0, 2), np.int64),
+        scores=np.zeros(0, np.float32),
+        points0=nothing,
+        points1=nothing,
+        refined=np.zeros(0, np.bool_),
+    )
+    return MatchResult(features0=features, features1=features, matches=matches, milliseconds={})
+
+
+def _moved(features: Features, matches: Matches) -> Features:
+    """The features with matched keypoints where refinement put them."""
+    keypoints = features.keypoints.copy()
+    keypoints[matches.indices[:, 1]] = matches.points1
+    return dataclasses.replace(features, keypoints=keypoints)

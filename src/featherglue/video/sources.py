@@ -1,0 +1,162 @@
+"""What the user names → a source of frames."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from featherglue.errors import ImageError, UsageError
+from featherglue.image import SUFFIXES, list_images
+from featherglue.video.capture import (
+    Capture,
+    VideoFile,
+    open_camera,
+    open_file,
+    open_url,
+    within,
+)
+from featherglue.video.frames import FrameSource, SourceError
+from featherglue.video.live import LiveSource
+from featherglue.video.pictures import DEFAULT_RATE, PictureSource, find_pictures
+
+VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SCHEMES = ("http", "https", "rtmp", "rtsp", "rtsps", "srt", "tcp", "udp")
+
+
+def open_source(
+    source: int | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    rate: float | None = None,
+    skip: int = 1,
+    camera_size: tuple[int, int] | None = None,
+    timeout: float = 10.0,
+) -> FrameSource:
+    """Open a source of frames.
+
+    Args:
+        source: the index of a camera, as a number or text; a device file; an address
+            (rtsp://, http://, …); a video; a folder of images; a glob (`frames/*.png`) or numbered
+            pattern (`%06d.png`) of images; one image, or a list of images.
+        rate: frames a second: asked of a camera, otherwise what times are made from.
+        skip: take every so-manieth frame of a video or of pictures.
+        camera_size: (width, height) to ask a camera for.
+        timeout: seconds to wait for a camera or an address.
+
+    Returns:
+        a live source (camera, stream: always the newest frame) or one with an end (files, and
+        addresses that name a video file: every frame).
+
+    Raises:
+        SourceError: it is not there, cannot be opened, or does not answer in time.
+        ImageError: a folder that is missing or without images.
+        UsageError: an option that this kind of source cannot honour.
+    """
+    _check(rate, skip, timeout, camera_size)
+    if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
+        return _open_camera(int(source), f"camera {source}", rate, skip, camera_size, timeout)
+    if not isinstance(source, (str, os.PathLike)):
+        _refuse_camera_size(camera_size)
+        return _open_pictures(f"{len(source)} images", list(source), rate, skip)
+    text = os.fspath(source)
+    address = _ADDRESS.match(text)
+    if address is None and Path(text).is_char_device():
+        return _open_camera(text, text, rate, skip, camera_size, timeout)
+    _refuse_camera_size(camera_size)
+    if address:
+        return _open_address(text, address[1].lower(), rate, skip, timeout)
+    return _open_path(text, rate, skip)
+
+
+def _check(
+    rate: float | None, skip: int, timeout: float, camera_size: tuple[int, int] | None
+) -> None:
+    if rate is not None and not 0 < rate <= 1000:
+        raise UsageError(f"--fps must lie in (0, 1000], not {rate:g}")
+    if skip < 1:
+        raise UsageError(f"--skip takes every so-manieth frame and is at least 1, not {skip}")
+    if not 0 < timeout <= 3600:
+        raise UsageError(f"--timeout must lie in (0, 3600] seconds, not {timeout:g}")
+    if camera_size is not None and min(camera_size) < 8:
+        raise UsageError(f"--camera-size is width and height, at least 8 each: {camera_size}")
+
+
+def _refuse_camera_size(size: tuple[int, int] | None) -> None:
+    if size is not None:
+        raise UsageError("--camera-size is for cameras; --resize works for every source")
+
+
+def _refuse_skip(skip: int, name: str) -> None:
+    if skip != 1:
+        raise UsageError(
+            f"{name}: --skip is for files; a live source always gives its newest frame"
+        )
+
+
+def _open_camera(
+    device: int | str,
+    name: str,
+    rate: float | None,
+    skip: int,
+    size: tuple[int, int] | None,
+    timeout: float,
+) -> FrameSource:
+    _refuse_skip(skip, name)
+    opener = partial(open_camera, device, name, size, rate)
+    return LiveSource(name, opener, timeout=timeout, rate=rate)
+
+
+def _open_address(
+    url: str, scheme: str, rate: float | None, skip: int, timeout: float
+) -> FrameSource:
+    name = hide_password(url)
+    if scheme not in _SCHEMES:
+        raise UsageError(f"{name}: cannot read {scheme}://; there are {', '.join(_SCHEMES)}")
+    opener = partial(open_url, url, name, timeout)
+    if scheme in ("http", "https") and Path(url.split("?")[0]).suffix.lower() in VIDEO_SUFFIXES:
+        capture: Capture = within(timeout + 1, name, opener, lambda late: late.release())
+        return VideoFile(name, capture, rate=rate, skip=skip)
+    _refuse_skip(skip, name)
+    return LiveSource(name, opener, timeout=timeout, rate=rate)
+
+
+def _open_path(text: str, rate: float | None, skip: int) -> FrameSource:
+    path = Path(text)
+    try:
+        there, folder, size = path.exists(), path.is_dir(), 0
+        if there and path.is_file():
+            size = path.stat().st_size
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        raise SourceError(f"{text}: cannot be read ({error})") from None
+    if folder:
+        return _open_pictures(text, list_images(path), rate, skip)
+    if not there:
+        found = find_pictures(text)
+        if found is None:
+            raise SourceError(f"{text}: no such file or folder")
+        return _open_pictures(text, found, rate, skip)
+    if path.is_file() and size == 0:
+        raise SourceError(f"{text}: the file is empty")
+    if path.suffix.lower() in SUFFIXES:
+        return _open_pictures(text, [path], rate, skip)
+    return VideoFile(text, open_file(str(path), text), rate=rate, skip=skip)
+
+
+def _open_pictures(
+    name: str, paths: Sequence[str | os.PathLike[str]], rate: float | None, skip: int
+) -> FrameSource:
+    files = [Path(path) for path in paths]
+    if not files:
+        raise SourceError("an empty list of images")
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ImageError(f"{path}: several sources must all be images; a video comes alone")
+    return PictureSource(name, files, rate=rate or DEFAULT_RATE, skip=skip)
+
+
+def hide_password(url: str) -> str:
+    """The address as it may be shown."""
+    return re.sub(r"//([^/@:]*):[^/]*@", r"//\1:***@", url)

@@ -1,0 +1,126 @@
+"""A window where there is a display, and the keys that it takes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from featherglue.draw import RGB
+from featherglue.errors import UsageError
+from featherglue.video.matching import FrameMatcher
+
+KEYS = {
+    "n": "match with this frame from now on",
+    "e": "lower keypoint threshold by 10 %",
+    "r": "raise it",
+    "d": "lower match threshold by 0.05",
+    "f": "raise it",
+    "k": "show or hide keypoints without a match",
+    "q": "quit",
+}
+_SHARE, _STEP = 0.1, 0.05
+_LOWEST_KEYPOINT, _MATCH_RANGE = 1e-4, (0.05, 0.95)
+_ESCAPE = 27
+
+
+def why_no_window() -> str:
+    """Why there can be no window, or ""."""
+    framework = getattr(cv2, "currentUIFramework", lambda: "unknown")()
+    if not hasattr(cv2, "imshow") or not framework:
+        return (
+            "this OpenCV has no windows: pip uninstall opencv-python-headless, "
+            "then pip install opencv-python"
+        )
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in screens):
+        return "there is no display (DISPLAY is not set)"
+    return ""
+
+
+class Window:
+    """Shows pictures and takes keys.
+
+    Raises:
+        UsageError: there can be no window, from the constructor.
+    """
+
+    def __init__(self, title: str) -> None:
+        why = why_no_window()
+        if why:
+            raise UsageError(f"no window: {why}")
+        self._title, self._open = title, False
+
+    def show(self, picture: RGB) -> str:
+        """Show a picture (H, W, 3) RGB; the key that was pressed, or ""; "q" once it is closed."""
+        try:
+            if self._open and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+                return "q"
+            cv2.imshow(self._title, np.ascontiguousarray(picture[:, :, ::-1]))
+            self._open = True
+            key = cv2.waitKey(1)
+        except cv2.error:  # the display is gone
+            return "q"
+        if key < 0:
+            return ""
+        return "q" if key & 0xFF == _ESCAPE else chr(key & 0xFF)
+
+    def close(self) -> None:
+        """Close the window, if it is open."""
+        if self._open:
+            self._open = False
+            try:
+                cv2.destroyWindow(self._title)
+            except cv2.error:  # it was closed already
+                return
+
+
+@dataclass
+class Controls:
+    """What keys change, as in SuperGlue's demo.
+
+    Attributes:
+        matcher: its thresholds and anchor. keypoints: whether those without a match are shown.
+        quit: the user has had enough.
+    """
+
+    matcher: FrameMatcher
+    keypoints: bool = False
+    quit: bool = False
+
+    def press(self, key: str) -> str:
+        """Do what a key means; what it did, in words, or "" for a key that means nothing."""
+        if key == "q":
+            self.quit = True
+            return "quit"
+        if key == "k":
+            self.keypoints = not self.keypoints
+            return f"keypoints {'shown' if self.keypoints else 'hidden'}"
+        if key == "n":
+            try:
+                self.matcher.anchor()
+            except UsageError as error:
+                return str(error)
+            return "new anchor"
+        if key and key in "er":
+            return self._keypoint_threshold(-1 if key == "e" else 1)
+        if key and key in "df":
+            return self._match_threshold(-1 if key == "d" else 1)
+        return ""
+
+    def _keypoint_threshold(self, sign: int) -> str:
+        session = self.matcher.session
+        threshold = session.processing.keypoint_threshold * (1 + sign * _SHARE)
+        threshold = float(np.clip(threshold, _LOWEST_KEYPOINT, 1))
+        self.matcher.session = session.with_thresholds(keypoint_threshold=threshold)
+        return f"keypoint threshold {threshold:.4g}"
+
+    def _match_threshold(self, sign: int) -> str:
+        session = self.matcher.session
+        threshold = session.processing.match_threshold + sign * _STEP
+        threshold = float(np.clip(round(threshold, 4), *_MATCH_RANGE))
+        self.matcher.session = session.with_thresholds(match_threshold=threshold)
+        return f"match threshold {threshold:.2f}"

@@ -1,0 +1,207 @@
+"""Writing what is shown: a video file, or a folder of pictures."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from featherglue.draw import RGB
+from featherglue.errors import OutputError, UsageError
+from featherglue.files import write_image
+from featherglue.video.capture import quiet_opencv
+from featherglue.video.frames import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+LIVE_RATE = 15.0
+_LONGEST_PAUSE = 2.0  # seconds that a live video stands still at most
+
+
+class FrameWriter(ABC):
+    """Takes pictures in order. What was written is kept, whatever ends the run.
+
+    Attributes:
+        path: the video, or the folder. frames: how many pictures were taken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.frames = path, 0
+
+    @abstractmethod
+    def write(self, picture: RGB, frame: Frame) -> None:
+        """Take the picture (H, W, 3) RGB of a frame.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish. Can be called again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_writer(
+    output: str | os.PathLike[str], *, rate: float, real_time: bool = False
+) -> FrameWriter:
+    """A writer by the name: a video by its suffix, otherwise a folder of pictures.
+
+    Args:
+        rate: frames a second of a video.
+        real_time: place frames by their times, for a live source.
+
+    Raises:
+        UsageError: a suffix that we do not write, or a folder with pictures of another run.
+        OutputError: the folder cannot be made.
+    """
+    path = Path(output)
+    if path.is_dir() or str(output).endswith(("/", os.sep)) or not path.suffix:
+        return PictureFolder(path)
+    if path.suffix.lower() in CODECS:
+        return VideoWriter(path, rate=rate, real_time=real_time)
+    known = ", ".join(CODECS)
+    raise UsageError(f"-o {path}: a video ends in {known}; for a folder of pictures write {path}/")
+
+
+class PictureFolder(FrameWriter):
+    """`frame_000012.jpg` for frame 12."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be made ({error.strerror})") from None
+        if next(path.glob("frame_*.jpg"), None) is not None:
+            raise UsageError(
+                f"-o {path}: holds pictures of another run (frame_*.jpg); "
+                "name another folder or remove them"
+            )
+
+    def write(self, picture: RGB, frame: Frame) -> None:
+        """Write the picture whole or not at all."""
+        write_image(self.path / f"frame_{frame.number:06d}.jpg", picture)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Every picture is written already."""
+
+
+class VideoWriter(FrameWriter):
+    """A video of constant rate and size; pictures of another size are fitted into it.
+
+    It is written under another name and gets its own when it is closed.
+
+    Args:
+        path: its suffix chooses the format. rate: frames a second.
+        real_time: repeat or leave out pictures so that the video runs as fast as it was live.
+    """
+
+    def __init__(self, path: Path, *, rate: float, real_time: bool = False) -> None:
+        super().__init__(path)
+        self._rate, self._real_time = rate, real_time
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        self._video: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._place = 0  # pictures in the video, repeated ones included
+        self._shift = 0.0  # seconds that were cut out
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._partial.open("wb"):
+                pass
+            self._partial.unlink()
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+    def write(self, picture: RGB, frame: Frame) -> None:
+        """Append the picture."""
+        if self._video is None:
+            self._video = self._open(picture)
+            self._shift = frame.time
+        fitted = cv2.cvtColor(fit(picture, self._size), cv2.COLOR_RGB2BGR)
+        for _ in range(self._repeats(frame.time)):
+            self._video.write(fitted)
+            self._place += 1
+        self.frames += 1
+
+    def _repeats(self, seconds: float) -> int:
+        """How often the picture of this time is written."""
+        if not self._real_time:
+            return 1
+        gap = seconds - self._shift - self._place / self._rate
+        if gap > _LONGEST_PAUSE:
+            self._shift += gap - _LONGEST_PAUSE
+        return max(0, round((seconds - self._shift) * self._rate) - self._place + 1)
+
+    def _open(self, picture: RGB) -> cv2.VideoWriter:
+        height, width = picture.shape[:2]
+        self._size = (width + width % 2, height + height % 2)  # codecs want even sides
+        code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+        with quiet_opencv():
+            video = cv2.VideoWriter(str(self._partial), code, self._rate, self._size)
+        if not video.isOpened():
+            raise OutputError(f"{self.path}: OpenCV cannot write such a video here; try .avi")
+        return video
+
+    def close(self) -> None:
+        """Finish the video and give it its name.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        if self._video is None:
+            return
+        self._video.release()
+        self._video = None
+        try:
+            if not self._is_readable():
+                self._partial.unlink(missing_ok=True)
+                raise OutputError(f"{self.path}: could not be written; is the disk full?")
+            self._partial.replace(self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def _is_readable(self) -> bool:
+        with quiet_opencv():
+            video = cv2.VideoCapture(str(self._partial))
+            readable = video.isOpened() and video.grab()
+            video.release()
+        return readable
+
+
+def fit(picture: RGB, size: tuple[int, int]) -> RGB:
+    """A picture within (width, height): shrunk or enlarged as a whole, on black."""
+    height, width = picture.shape[:2]
+    if (width, height) == size:
+        return picture
+    scale = min(size[0] / width, size[1] / height)
+    if 1 <= scale < 1.01:  # a row or column short of even sides
+        scale = 1.0
+    inner = (
+        min(size[0], max(1, round(width * scale))),
+        min(size[1], max(1, round(height * scale))),
+    )
+    if inner != (width, height):
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, inner, interpolation=way), np.uint8)
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    canvas[: inner[1], : inner[0]] = picture
+    return canvas
