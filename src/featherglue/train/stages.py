@@ -33,7 +33,13 @@ from featherglue.train.adapt import AdaptStage, adapt, label_file
 from featherglue.train.checkpoint import LAST, LOG
 from featherglue.train.loop import LoopConfig, Report, train
 from featherglue.train.parallel import join_world
-from featherglue.train.runs import folded_extractor, keep_settings, provenance, save_models, start_from
+from featherglue.train.runs import (
+    folded_extractor,
+    keep_settings,
+    provenance,
+    save_models,
+    start_from,
+)
 from featherglue.train.shapes import ShapesStage, train_shapes
 from featherglue.train.superglue import SuperGlueLoss
 from featherglue.train.superpoint import SuperPointLoss
