@@ -1,16 +1,10 @@
-"""`featherglue video`: the frames of a camera, a video, a stream or a folder, matched as they come."""
+"""`featherglue video`: frames of a camera, video, stream or folder, matched as they come."""
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -32,16 +26,16 @@ from featherglue.cli.common import (
     limit_threads,
     parse_resize,
 )
+from featherglue.cli.video_loop import Run
 from featherglue.cli.video_report import Reporter
 from featherglue.errors import UsageError
 from featherglue.runtime.base import RuntimeName
 from featherglue.session import FeaturesKind, MatcherKind, load
 from featherglue.video.frames import FrameSource
-from featherglue.video.matching import FrameMatcher, FrameMatches
-from featherglue.video.overlay import captions, draw_frame
+from featherglue.video.matching import FrameMatcher
 from featherglue.video.sources import open_source
 from featherglue.video.timing import StageTimes
-from featherglue.video.tracker import Tracker, Tracks
+from featherglue.video.tracker import Tracker
 from featherglue.video.tracks import TrackWriter
 from featherglue.video.window import Controls, Window, why_no_window
 from featherglue.video.writer import LIVE_RATE, FrameWriter, PictureFolder, open_writer
@@ -54,6 +48,7 @@ def video(
     source: Annotated[
         list[str],
         typer.Argument(
+            metavar="SOURCE",
             help="Camera index, video, rtsp:// or http:// address, folder, glob, or images.",
             show_default=False,
         ),
@@ -88,7 +83,7 @@ def video(
         bool, typer.Option("--show-keypoints", help="Show those without a match too.")
     ] = False,
     skip: Annotated[
-        int, typer.Option("--skip", min=1, help="Take every so-manieth frame of a file or folder.")
+        int, typer.Option("--skip", min=1, help="Take every N-th frame of a file or folder.")
     ] = 1,
     max_frames: Annotated[
         int | None, typer.Option("--max-frames", min=1, help="Stop after so many.")
@@ -168,7 +163,7 @@ def video(
         window = Window(f"featherglue {frames.name}") if wanted else None
         if window is not None:
             stack.callback(window.close)
-        run = _Run(
+        run = Run(
             controls=Controls(matching, keypoints=show_keypoints),
             times=StageTimes(),
             report=Reporter(as_json=as_json, quiet=window is not None),
@@ -184,106 +179,6 @@ def video(
     if interrupted:
         return INTERRUPTED
     return 1 if frames.problems else 0
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """One frame after the other through matching, drawing, writing and reporting."""
-
-    controls: Controls
-    times: StageTimes
-    report: Reporter
-    writer: FrameWriter | None
-    window: Window | None
-    track_writer: TrackWriter | None
-    tracker: Tracker | None
-    min_length: int
-    said: str = ""
-    said_at: float = 0.0
-
-    def all(self, source: FrameSource, max_frames: int | None) -> bool:
-        """Take every frame; whether a signal ended it."""
-        with _stop_on_signals(source) as signals:
-            for item in self.controls.matcher.run(source):
-                self._one(item)
-                self.report.problems(source.problems)
-                if self.controls.quit or (max_frames and self.times.frames >= max_frames):
-                    source.stop()
-            self.report.problems(source.problems)
-        return bool(signals)
-
-    def _one(self, item: FrameMatches) -> None:
-        tracks = None
-        if self.tracker is not None and self.track_writer is not None:
-            tracks = self.tracker.update(item)
-            self.track_writer.add(item.frame.number, tracks)
-        if self.writer is not None or self.window is not None:
-            self._show(item, tracks)
-        self.times.add(item.milliseconds, time.perf_counter())
-        self.report.frame(item, self.times)
-
-    def _show(self, item: FrameMatches, tracks: Tracks | None) -> None:
-        processing = self.controls.matcher.session.processing
-        recent = self.times.recent() or item.milliseconds
-        thresholds = (
-            f"keypoint threshold {processing.keypoint_threshold:.4g}   "
-            f"match threshold {processing.match_threshold:.2f}"
-        )
-        below = [f"frame {item.frame.number}{_against(item)}   {thresholds}"]
-        if self.said and time.monotonic() - self.said_at < 2:
-            below.insert(0, self.said)
-        picture = draw_frame(
-            item,
-            tracks,
-            keypoints=self.controls.keypoints,
-            min_length=self.min_length,
-            above=captions(item, recent, self.times.rate(), tracks),
-            below=below,
-        )
-        if self.writer is not None:
-            self.writer.write(picture, item.frame)
-        if self.window is not None:
-            said = self.controls.press(self.window.show(picture))
-            if said:
-                self.said, self.said_at = said, time.monotonic()
-
-    def outputs(self) -> dict[str, Any]:
-        """What was written, for the summary."""
-        facts: dict[str, Any] = {}
-        if self.writer is not None:
-            facts["output"] = str(self.writer.path)
-        if self.track_writer is not None:
-            facts["tracks_file"] = str(self.track_writer.path)
-            facts["tracks"] = self.track_writer.tracks
-        return facts
-
-
-def _against(item: FrameMatches) -> str:
-    if item.against is not None:
-        return f" with {item.against}"
-    return "" if item.result.features0 is item.features else " with the reference"
-
-
-@contextmanager
-def _stop_on_signals(source: FrameSource) -> Iterator[list[int]]:
-    """Ctrl-C and a request to terminate end the run after its frame; a second one at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def take(number: int, _: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        source.stop()
-
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _window_wanted(display: bool | None, output: Path | None, as_json: bool) -> bool:

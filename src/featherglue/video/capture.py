@@ -162,7 +162,7 @@ class VideoFile(FrameSource):
         name: for messages.
         capture: opened; released by `close`.
         rate: frames a second, if the video's own is not to be believed.
-        skip: take every so-manieth.
+        skip: take every `skip`-th.
     """
 
     def __init__(
@@ -195,11 +195,11 @@ class VideoFile(FrameSource):
                 read_ms=(time.perf_counter() - start) * 1e3,
             )
             number += 1
-        if self._count is not None and not self._stopping and number:
-            if number < self._count * (1 - _MISSING_SHARE) - _MISSING_FRAMES:
-                self.problems.append(
-                    f"{self.name}: ends after {number} of {self._count} frames; cut short or damaged"
-                )
+        expected = (self._count or 0) * (1 - _MISSING_SHARE) - _MISSING_FRAMES
+        if 0 < number < expected and not self._stopping:
+            self.problems.append(
+                f"{self.name}: ends after {number} of {self._count} frames; cut short or damaged"
+            )
 
     def _time(self, number: int, last: float) -> float:
         """Seconds of this frame: by a given rate, by the file, or by its rate; always later."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from featherglue.errors import UsageError
+from featherglue.errors import ImageError, UsageError
 from featherglue.image import Image
 from featherglue.session import Session
 from featherglue.types import Features, Matches, MatchResult
@@ -46,6 +46,11 @@ class FrameMatches:
         return self.result.features1
 
     @property
+    def matched(self) -> bool:
+        """Whether there was anything to match the frame with."""
+        return self.result.features0 is not self.result.features1
+
+    @property
     def matches(self) -> Matches:
         """With the previous frame, the anchor or the reference picture."""
         return self.result.matches
@@ -56,7 +61,8 @@ class FrameMatcher:
 
     Args:
         session: extracts and matches; may be replaced between two frames, for other thresholds.
-        against: "previous", or "anchor": the first frame, until `anchor` chooses another one.
+        against: "previous", or "anchor": the first frame with keypoints, until `anchor` chooses
+            another one.
         reference: a picture to match every frame with; `against` then does not matter.
         follow: start from where refinement put a match, not from where the detector found the
             keypoint, so that a chain of matches stays on one point. For tracks; only with
@@ -64,7 +70,7 @@ class FrameMatcher:
 
     Raises:
         UsageError: `follow` with anything but the previous frame, or an unknown `against`.
-        ImageError: the reference picture cannot be read.
+        ImageError: the reference picture cannot be read, or has no keypoints.
     """
 
     def __init__(
@@ -87,6 +93,11 @@ class FrameMatcher:
         self._newest: tuple[Features, int] | None = None
         if reference is not None:
             self._kept = session.extract(reference)
+            if not len(self._kept):
+                raise ImageError(
+                    "no keypoints in the reference picture; "
+                    "take another one or lower --keypoint-threshold"
+                )
 
     @property
     def fixed(self) -> bool:
@@ -94,7 +105,7 @@ class FrameMatcher:
         return self._fixed
 
     def anchor(self) -> None:
-        """Match from now on with the frame that came last.
+        """Match from now on with the frame that came last, or the next one that has keypoints.
 
         Raises:
             UsageError: tracks are followed.
@@ -102,7 +113,9 @@ class FrameMatcher:
         if self._follow:
             raise UsageError("tracks need matches with the previous frame; no anchor while they go")
         self._fixed = True
-        self._kept, self._kept_number = self._newest or (None, None)
+        self._kept = self._kept_number = None
+        if self._newest is not None and len(self._newest[0]):
+            self._kept, self._kept_number = self._newest
 
     def process(self, frame: Frame, dropped: int = 0) -> FrameMatches:
         """Extract a frame and match it. A frame without keypoints has no matches.
@@ -126,11 +139,11 @@ class FrameMatcher:
             "refine": refine,
         }
         spent["total"] = sum(spent.values())
-        if self._follow:
+        if self._follow and kept is not None:
             features = _moved(features, result.matches)
             result = dataclasses.replace(result, features1=features)
         self._newest = features, frame.number
-        if not self._fixed or kept is None:
+        if not self._fixed or (kept is None and len(features)):
             self._kept, self._kept_number = self._newest
         return FrameMatches(
             frame=frame, result=result, against=against, dropped=dropped, milliseconds=spent

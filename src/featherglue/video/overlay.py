@@ -55,7 +55,7 @@ def captions(
     """Three lines: rate and stage times (medians, ms), counts, and what is wrong if anything."""
     stages = "  ".join(f"{name} {recent.get(name, 0.0):.1f}" for name in _SHOWN)
     matches, before = item.matches, item.result.features0
-    lines = [f"{rate:.1f} frames/s   {stages} ms"]
+    lines = [(f"{rate:.1f} frames/s   " if rate else "") + f"{stages} ms"]
     counts = f"matches {len(matches)} ({int(matches.refined.sum())} refined)"
     if tracks is None:
         counts = f"keypoints {len(before)} : {len(item.features)}   {counts}"
@@ -64,7 +64,7 @@ def captions(
     lines.append(counts + (f"   dropped {item.dropped}" if item.dropped else ""))
     if len(item.features) == 0:
         lines.append("no keypoints: a blank or blurred frame")
-    elif before is not item.features and len(matches) == 0:
+    elif item.matched and len(matches) == 0:
         lines.append("no matches")
     return lines
 

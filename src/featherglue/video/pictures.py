@@ -22,7 +22,7 @@ class PictureSource(FrameSource):
         name: for messages.
         paths: the files.
         rate: frames a second that their times are made from.
-        skip: take every so-manieth.
+        skip: take every `skip`-th.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ def find_pictures(pattern: str) -> list[Path] | None:
     if numbered:
         start, end = pattern[: numbered.start()], pattern[numbered.end() :]
         exact = re.compile(re.escape(start) + r"\d+" + re.escape(end))
-        found = glob.glob(f"{glob.escape(start)}*{glob.escape(end)}")
+        found = glob.glob(f"{glob.escape(start)}*{glob.escape(end)}")  # noqa: PTH207
         found = [path for path in found if exact.fullmatch(path)]
     elif glob.has_magic(pattern):
-        found = glob.glob(pattern, recursive=True)
+        found = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no whole path)
     else:
         return None
     paths = [Path(path) for path in found if Path(path).suffix.lower() in SUFFIXES]

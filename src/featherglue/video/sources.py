@@ -42,7 +42,7 @@ def open_source(
             (rtsp://, http://, …); a video; a folder of images; a glob (`frames/*.png`) or numbered
             pattern (`%06d.png`) of images; one image, or a list of images.
         rate: frames a second: asked of a camera, otherwise what times are made from.
-        skip: take every so-manieth frame of a video or of pictures.
+        skip: take every `skip`-th frame of a video or of pictures.
         camera_size: (width, height) to ask a camera for.
         timeout: seconds to wait for a camera or an address.
 
@@ -77,7 +77,7 @@ def _check(
     if rate is not None and not 0 < rate <= 1000:
         raise UsageError(f"--fps must lie in (0, 1000], not {rate:g}")
     if skip < 1:
-        raise UsageError(f"--skip takes every so-manieth frame and is at least 1, not {skip}")
+        raise UsageError(f"--skip takes every N-th frame and is at least 1, not {skip}")
     if not 0 < timeout <= 3600:
         raise UsageError(f"--timeout must lie in (0, 3600] seconds, not {timeout:g}")
     if camera_size is not None and min(camera_size) < 8:
@@ -116,7 +116,8 @@ def _open_address(
     if scheme not in _SCHEMES:
         raise UsageError(f"{name}: cannot read {scheme}://; there are {', '.join(_SCHEMES)}")
     opener = partial(open_url, url, name, timeout)
-    if scheme in ("http", "https") and Path(url.split("?")[0]).suffix.lower() in VIDEO_SUFFIXES:
+    suffix = Path(url.partition("?")[0]).suffix.lower()
+    if scheme in ("http", "https") and suffix in VIDEO_SUFFIXES:
         capture: Capture = within(timeout + 1, name, opener, lambda late: late.release())
         return VideoFile(name, capture, rate=rate, skip=skip)
     _refuse_skip(skip, name)

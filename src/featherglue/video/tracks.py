@@ -58,7 +58,9 @@ class TrackWriter:
             raise OutputError(f"{path}: cannot be written, it is a folder")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._scratch: IO[bytes] | None = tempfile.TemporaryFile(dir=self.path.parent)
+            self._scratch: IO[bytes] | None = tempfile.TemporaryFile(  # noqa: SIM115 (closed by `close`)
+                dir=self.path.parent
+            )
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -6,10 +6,11 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from featherglue.draw import RGB
 from featherglue.errors import OutputError, UsageError
@@ -120,6 +121,7 @@ class VideoWriter(FrameWriter):
         self._rate, self._real_time = rate, real_time
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         self._video: cv2.VideoWriter | None = None
+        self._last: NDArray[Any] | None = None
         self._size = (0, 0)
         self._place = 0  # pictures in the video, repeated ones included
         self._shift = 0.0  # seconds that were cut out
@@ -137,13 +139,15 @@ class VideoWriter(FrameWriter):
             self._video = self._open(picture)
             self._shift = frame.time
         fitted = cv2.cvtColor(fit(picture, self._size), cv2.COLOR_RGB2BGR)
-        for _ in range(self._repeats(frame.time)):
-            self._video.write(fitted)
-            self._place += 1
+        times = self._repeats(frame.time)
+        for i in range(times):  # what was shown before stands until this picture's time
+            self._video.write(fitted if i == times - 1 or self._last is None else self._last)
+        self._place += times
+        self._last = fitted if self._real_time else None
         self.frames += 1
 
     def _repeats(self, seconds: float) -> int:
-        """How often the picture of this time is written."""
+        """How many pictures there are to write up to this time."""
         if not self._real_time:
             return 1
         gap = seconds - self._shift - self._place / self._rate

@@ -1,0 +1,403 @@
+"""`featherglue video`: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.cli import main, video
+from featherglue.cli.video_report import Reporter
+from featherglue.errors import ImageError
+from featherglue.session import Session
+from featherglue.video import sources
+
+SIFT = ("--features", "sift", "--matcher", "nn")  # finds nothing where there is nothing
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """run(*arguments): exit code, standard output and standard error, in an empty folder."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "", raising=False)  # open no windows
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["video", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        assert "internal error" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def frames(tmp_path: Path, grey: np.ndarray) -> Path:
+    """Six overlapping frames."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(6):
+        picture = grey[8 * i :, 8 * i :][:208, :272]
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+    return folder
+
+
+def count(path: Path) -> int:
+    """Frames that can be read."""
+    capture, frames = cv2.VideoCapture(str(path)), 0
+    while capture.grab():
+        frames += 1
+    capture.release()
+    return frames
+
+
+def lines(out: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The frames and the summary; every line is JSON."""
+    *frames, last = [json.loads(line) for line in out.splitlines()]
+    return frames, last["summary"]
+
+
+# --- what it prints -------------------------------------------------------------------------
+
+
+def test_a_summary_and_why_there_is_no_window(run: Run, matching: Path, frames: Path) -> None:
+    code, out, err = run(frames, "--model", matching)
+    assert code == 0
+    for word in ("frames      6 in", "frames/s", "matches", "extract", "total"):
+        assert word in out
+    assert err.startswith("no window: ")
+    assert "-o writes what it would show" in err
+    assert list(Path().iterdir()) == []
+    assert run(frames, "--model", matching, "--no-display")[2] == ""
+
+
+def test_a_status_line_a_second(
+    run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featherglue.cli.video_report._EVERY", 0.0)
+    _, out, _ = run(frames, "--model", matching)
+    status = [line for line in out.splitlines() if line.startswith("frame ")]
+    assert len(status) == 6
+    assert all("frames/s" in line and "matches" in line for line in status)
+
+
+def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
+    code, out, err = run(frames, "--model", matching, "--json", "--fps", 5, "-o", "out/")
+    assert (code, err) == (0, "")
+    rows, summary = lines(out)
+    assert [row["frame"] for row in rows] == list(range(6))
+    assert [row["time"] for row in rows] == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [row["against"] for row in rows] == [None, 0, 1, 2, 3, 4]
+    assert [row["name"] for row in rows] == [f"{i}.png" for i in range(6)]
+    assert rows[0]["matches"] == 0
+    for row in rows[1:]:
+        assert row["keypoints"] >= row["matches"] >= row["refined"] > 30
+        assert set(row["ms"]) == {"read", "extract", "match", "refine", "total"}
+        assert row["dropped"] == 0
+    assert summary["frames"] == 6
+    assert summary["output"] == "out"
+    assert summary["problems"] == []
+    assert summary["interrupted"] is False
+    assert summary["ms"]["total"] > 0
+    assert len(list(Path("out").glob("frame_*.jpg"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "against"),
+    [
+        (["--skip", 2], [0, 2, 4], [None, 0, 2]),
+        (["--max-frames", 2], [0, 1], [None, 0]),
+        (["--anchor", "--max-frames", 3], [0, 1, 2], [None, 0, 0]),
+        (["--reference", "{0}/0.png", "--max-frames", 2], [0, 1], [None, None]),
+    ],
+)
+def test_which_frames(
+    options: list[Any],
+    numbers: list[int],
+    against: list[int | None],
+    run: Run,
+    matching: Path,
+    frames: Path,
+) -> None:
+    given = [str(option).format(frames) for option in options]
+    code, out, _ = run(frames, "--model", matching, "--json", *given)
+    assert code == 0
+    rows, _ = lines(out)
+    assert [row["frame"] for row in rows] == numbers
+    assert [row["against"] for row in rows] == against
+    assert rows[-1]["matches"] > 30
+
+
+def test_options_reach_the_session(run: Run, matching: Path, frames: Path) -> None:
+    def keypoints(*options: object) -> int:
+        code, out, _ = run(frames, "--model", matching, "--json", "--max-frames", 2, *options)
+        assert code == 0
+        return lines(out)[0][1]["keypoints"]
+
+    every = keypoints()
+    assert keypoints("--max-keypoints", 40) == 40
+    assert keypoints("--resize", 120, 100) < every
+    assert keypoints("--keypoint-threshold", 0.9) < every
+    _, out, _ = run(frames, "--model", matching, "--json", "--no-refine", "--threads", 1)
+    assert lines(out)[1]["ms"]["refine"] == 0
+    images = sorted(frames.iterdir())[:3]
+    code, out, _ = run(*images, *SIFT, "--json")
+    assert code == 0
+    assert lines(out)[0][2]["matches"] > 30
+
+
+# --- what it writes -------------------------------------------------------------------------
+
+
+def test_a_video_and_tracks(run: Run, matching: Path, frames: Path) -> None:
+    code, out, err = run(
+        frames, "--model", matching, "--track", "--min-track-length", 4, "-o", "out.avi"
+    )
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in Path().iterdir()) == ["out.avi", "out_tracks.npz"]
+    assert count(Path("out.avi")) == 6
+    assert "written     out.avi" in out
+    with np.load("out_tracks.npz") as arrays:
+        tracks, frequency = np.unique(arrays["track"], return_counts=True)
+    assert frequency.min() >= 4
+    assert f"tracks      {len(tracks)}: out_tracks.npz" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (["--track"], "tracks.npz"),
+        (["--tracks", "points.csv"], "points.csv"),
+        (["--track", "-o", "out"], "out/tracks.npz"),
+    ],
+)
+def test_where_tracks_go(
+    options: list[str], written: str, run: Run, matching: Path, frames: Path
+) -> None:
+    code, out, _ = run(frames, "--model", matching, "--json", *options)
+    assert code == 0
+    assert Path(written).is_file()
+    summary = lines(out)[1]
+    assert summary["tracks_file"] == written
+    assert summary["tracks"] > 30
+
+
+def test_blank_frames_and_other_sizes(run: Run, matching: Path, frames: Path) -> None:
+    cv2.imwrite(str(frames / "2.png"), np.full((208, 272), 127, np.uint8))
+    large = cv2.imread(str(frames / "4.png"), 0)
+    assert large is not None
+    cv2.imwrite(str(frames / "4.png"), cv2.resize(large, (326, 250)))
+    code, out, err = run(frames, *SIFT, "-o", "out.mp4", "--json")
+    assert (code, err) == (0, "")
+    rows, _ = lines(out)
+    assert [row["matches"] > 0 for row in rows] == [False, True, False, False, True, True]
+    assert count(Path("out.mp4")) == 6
+
+
+def test_a_damaged_frame_is_reported(run: Run, matching: Path, frames: Path) -> None:
+    (frames / "3.png").write_bytes(b"nothing")
+    code, out, err = run(frames, "--model", matching, "--json", "-o", "out.avi")
+    assert code == 1
+    assert err.startswith("warning: ")
+    assert "3.png" in err
+    assert len(err.splitlines()) == 1
+    rows, summary = lines(out)
+    assert [row["frame"] for row in rows] == [0, 1, 2, 4, 5]
+    assert summary["problems"] == [err.removeprefix("warning: ").strip()]
+    assert count(Path("out.avi")) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_files_that_can_be_read(
+    number: signal.Signals,
+    run: Run,
+    matching: Path,
+    frames: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, handlers = Reporter.frame, (signal.getsignal(signal.SIGINT), signal.getsignal(number))
+
+    def interrupting(self: Reporter, item: Any, times: Any) -> None:
+        before(self, item, times)
+        if item.frame.number == 3:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Reporter, "frame", interrupting)
+    code, out, err = run(frames, "--model", matching, "--json", "--track", "-o", "out.mp4")
+    assert (code, err.strip()) == (130, "stopped")
+    rows, summary = lines(out)
+    assert len(rows) == summary["frames"] == 4
+    assert summary["interrupted"] is True
+    assert count(Path("out.mp4")) == 4
+    with np.load("out_tracks.npz") as arrays:
+        assert set(arrays["frame"]) == {0, 1, 2, 3}
+    assert len(list(Path().iterdir())) == 2
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(number)) == handlers
+
+
+def test_an_error_leaves_files_that_can_be_read(
+    run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract, left = Session.extract, iter(range(4))
+
+    def failing(self: Session, image: Any) -> Any:
+        if next(left, None) is None:
+            raise ImageError("frame: too large")
+        return extract(self, image)
+
+    monkeypatch.setattr(Session, "extract", failing)
+    code, _, err = run(frames, "--model", matching, "--track", "-o", "out.mp4")
+    assert (code, err) == (1, "error: frame: too large\n")
+    assert count(Path("out.mp4")) == 4
+    assert Path("out_tracks.npz").is_file()
+
+
+# --- live -----------------------------------------------------------------------------------
+
+
+class Camera:
+    """Gives pictures all the time, or a few and then none."""
+
+    def __init__(self, pictures: list[np.ndarray], frames: int) -> None:
+        self.pictures, self.left, self.released = pictures, frames, False
+
+    def read(self) -> tuple[bool, Any]:
+        time.sleep(0.005)
+        self.left -= 1
+        if self.left < 0:
+            return False, None
+        return True, self.pictures[self.left % len(self.pictures)]
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.fixture
+def camera(frames: Path, monkeypatch: pytest.MonkeyPatch) -> Camera:
+    pictures = [cv2.imread(str(path)) for path in sorted(frames.iterdir())]
+    made = Camera(pictures, 10_000)
+    monkeypatch.setattr(sources, "open_camera", lambda *_: made)
+    return made
+
+
+def test_a_camera(run: Run, matching: Path, camera: Camera) -> None:
+    code, out, _ = run(0, "--model", matching, "--max-frames", 8, "--json", "-o", "out.avi")
+    assert code == 0
+    rows, summary = lines(out)
+    assert len(rows) == 8
+    numbers = [row["frame"] for row in rows]
+    assert numbers == sorted(set(numbers))
+    assert rows[-1]["dropped"] == numbers[-1] - numbers[0] - 7
+    assert summary["dropped"] >= rows[-1]["dropped"]
+    assert count(Path("out.avi")) > 0
+    assert camera.released
+
+
+def test_a_camera_that_is_pulled_out(run: Run, matching: Path, camera: Camera) -> None:
+    camera.left = 100
+    options = ["--model", matching, "--json", "--timeout", 0.3, "-o", "out.avi"]
+    code, out, err = run("/dev/null", *options)  # a device file
+    assert code == 1
+    assert err == "warning: /dev/null: stopped, no frame for 0.3 s (--timeout)\n"
+    assert lines(out)[1]["frames"] > 0
+    assert count(Path("out.avi")) > 0
+
+
+def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, shown, closed = ["", "f", "n", "k", "", "q"], [], []
+
+    class Window:
+        def __init__(self, title: str) -> None:
+            assert title == "featherglue 12 images"
+
+        def show(self, picture: np.ndarray) -> str:
+            shown.append(picture)
+            return keys[len(shown) - 1]
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(video, "why_no_window", lambda: "")
+    monkeypatch.setattr(video, "Window", Window)
+    images = sorted(frames.iterdir())
+    code, out, err = run(*images, *images, "--model", matching, "--json")
+    assert (code, err) == (0, "")
+    rows, _ = lines(out)
+    assert [row["against"] for row in rows] == [None, 0, 1, 2, 2, 2]  # n on frame 2, q on frame 5
+    assert len(shown) == 6
+    assert closed
+
+
+# --- misuse ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "SOURCE"),
+        (["none.mp4"], 1, "none.mp4: no such file or folder"),
+        (["none/*.png"], 1, "no image fits this pattern"),
+        (["{0}", "--anchor", "--reference", "{0}/0.png"], 2, "exclude each other"),
+        (["{0}", "--track", "--anchor"], 2, "--track follows points"),
+        (["{0}", "--min-track-length", "3"], 2, "needs --track"),
+        (["{0}", "--tracks", "tracks.txt"], 2, ".npz or .csv"),
+        (["{0}", "--display"], 2, "--display: this OpenCV has no windows"),
+        (["{0}", "-o", "{0}"], 2, "is the source itself"),
+        (["{0}", "-o", "out.png"], 2, "a video ends in .mp4"),
+        (["{0}", "--resize", "3"], 2, "resize"),
+        (["{0}", "--skip", "0"], 2, "--skip"),
+        (["{0}", "--fps", "-3"], 2, "--fps"),
+        (["{0}", "--camera-size", "640", "480"], 2, "--camera-size is for cameras"),
+        (["{0}", "--reference", "none.png"], 1, "none.png: no such file"),
+        (["{0}/0.png", "{0}/a.mp4"], 1, "a video comes alone"),
+        (["0", "--skip", "2"], 2, "always gives its newest frame"),
+    ],
+)
+def test_misuse_is_explained(
+    arguments: list[str],
+    code: int,
+    said: str,
+    run: Run,
+    matching: Path,
+    frames: Path,
+) -> None:
+    given = [argument.format(frames) for argument in arguments]
+    got, out, err = run(*given, "--model", matching, "--json")
+    assert got == code
+    assert out == ""
+    assert said in err
+    assert not list(Path().glob("*"))
+
+
+def test_opencv_keeps_quiet(tmp_path: Path) -> None:
+    """In a process of its own: FFmpeg's level is set at its first use."""
+    (tmp_path / "cut.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(500))
+    for source, said in (
+        ("cut.mp4", "not a video that OpenCV can read"),
+        ("98", "cannot be opened"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "featherglue", "video", source, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
