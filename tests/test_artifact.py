@@ -196,7 +196,7 @@ def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None
         (lambda h: h.pop("storage"), "'storage'"),
         (lambda h: h["storage"]["tensors"].update(nonsense={"dtype": "float32"}), "nonsense"),
         (lambda h: h.update(version=True), "version"),
-        (lambda h: h.update(version=2), "upgrade"),
+        (lambda h: h.update(version=3), "upgrade"),
         (lambda h: h.update(version="1"), "version"),
         (lambda h: h.update(format="other"), "not the configuration of a featherglue model"),
         (lambda h: h.update(hash="0" * 64), "damaged"),

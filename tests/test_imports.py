@@ -28,6 +28,7 @@ LEVELS = {
             "errors",
             "config files pairs image geometry assignment scratch metrics",
             "types layers decode refine classical data",
+            "storage",
             "artifact draw",
             "folding models",
             "runtime train compress",

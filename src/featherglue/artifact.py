@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,9 +31,11 @@ from featherglue.config import (
     to_dict,
 )
 from featherglue.errors import ArtifactError, ConfigError, OutputError
-from featherglue.layers import is_parameter, tensor_shapes, total_macs
+from featherglue.layers import activation_names, is_parameter, tensor_shapes, total_macs
+from featherglue.storage.encodings import Quantization
+from featherglue.storage.tensors import read_tensors, write_tensors
 
-FORMAT, VERSION = "featherglue", 1
+FORMAT, VERSION = "featherglue", 2  # 1 knew floats only, and is still written for them
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 Arrays = dict[str, NDArray[Any]]
 
@@ -43,7 +45,9 @@ class Artifact:
     """A model outside any framework.
 
     Attributes:
-        arrays: every tensor by name, float32; see `layers.tensor_shapes`.
+        arrays: every tensor by name, float32; see `layers.tensor_shapes`. Of a quantized one,
+            what its codes stand for.
+        quantization: the codes, and the ranges of what flows between layers.
         storage: how they are stored; filled in by `load` and `save`.
         hash: SHA-256 of model.safetensors, "" before it was saved.
         folder: where it was loaded from.
@@ -52,6 +56,7 @@ class Artifact:
     architecture: ArchitectureConfig
     processing: ProcessingConfig
     arrays: Arrays
+    quantization: Quantization = field(default_factory=Quantization)
     storage: StorageConfig = field(default_factory=StorageConfig)
     provenance: Provenance = field(default_factory=Provenance)
     hash: str = ""
@@ -74,15 +79,18 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
         provenance = from_dict(Provenance, header.get("provenance", {}), "provenance")
     except ConfigError as error:
         raise ArtifactError(f"{folder / CONFIG}: {error}") from None
-    arrays = _read_weights(folder / WEIGHTS, header["hash"])
-    _check_shapes(arrays, architecture, folder / WEIGHTS)
-    if set(storage.tensors) != set(arrays):
-        odd = sorted(set(storage.tensors) ^ set(arrays))
-        raise ArtifactError(f"{folder / CONFIG}: storage and weights differ in {odd[0]!r}")
+    stored = _read_weights(folder / WEIGHTS, header["hash"])
+    try:
+        arrays, quantization = read_tensors(stored, storage, tensor_shapes(architecture))
+        _check_shapes(arrays, architecture)
+        _check_activations(architecture, storage.activations)
+    except (ArtifactError, ConfigError) as error:
+        raise ArtifactError(f"{folder / WEIGHTS}: {error}") from None
     return Artifact(
         architecture=architecture,
         processing=processing,
         arrays=arrays,
+        quantization=quantization,
         storage=storage,
         provenance=provenance,
         hash=header["hash"],
@@ -121,31 +129,33 @@ def _read_weights(path: Path, expected: str) -> Arrays:
     if hashlib.sha256(data).hexdigest() != expected:
         raise ArtifactError(f"{path}: damaged, or not the weights that config.json describes")
     try:
-        stored = safetensors.numpy.load(data)
+        return safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
-    return {
-        name: array.astype(np.float32) if array.dtype == np.float16 else array
-        for name, array in stored.items()
-    }
 
 
-def _check_shapes(arrays: Arrays, architecture: ArchitectureConfig, where: Path | str) -> None:
+def _check_shapes(arrays: Arrays, architecture: ArchitectureConfig) -> None:
     expected = tensor_shapes(architecture)
     for name in sorted(set(expected) ^ set(arrays)):
         state = "is missing" if name in expected else "does not belong to this architecture"
-        raise ArtifactError(f"{where}: the tensor {name} {state}")
+        raise ArtifactError(f"the tensor {name} {state}")
     for name, shape in expected.items():
-        if arrays[name].dtype != np.float32:
-            raise ArtifactError(
-                f"{where}: {name} is {arrays[name].dtype}, not a float32 or float16"
-            )
-        if arrays[name].shape != shape:
-            raise ArtifactError(
-                f"{where}: {name} has shape {arrays[name].shape}, the architecture says {shape}"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ArtifactError(f"{where}: {name} holds values that are not finite")
+        array = arrays[name]
+        if array.dtype != np.float32:
+            raise ArtifactError(f"{name} is {array.dtype}, not a float32 or float16")
+        if array.shape != shape:
+            raise ArtifactError(f"{name} has shape {array.shape}, the architecture says {shape}")
+        if not np.isfinite(array).all():
+            raise ArtifactError(f"{name} holds values that are not finite")
+
+
+def _check_activations(architecture: ArchitectureConfig, names: Iterable[str]) -> None:
+    unknown = sorted(set(names) - set(activation_names(architecture)))
+    if unknown:
+        raise ArtifactError(f"no layer takes the activation {unknown[0]!r}")
+    parts = (architecture.extractor, architecture.matcher)
+    if set(names) and any(part is not None and part.batch_norm for part in parts):
+        raise ArtifactError("activations are quantized only where batch normalisation is folded")
 
 
 def save_artifact(
@@ -165,26 +175,20 @@ def save_artifact(
         OutputError: the folder cannot be written, or holds something else.
     """
     folder = Path(folder)
-    _check_shapes(artifact.arrays, artifact.architecture, "this model")
-    with np.errstate(over="ignore"):  # what overflows is found below
-        stored = {
-            name: np.array(array, np.dtype(dtype), order="C")
-            for name, array in artifact.arrays.items()
-        }
-    if not all(np.isfinite(array).all() for array in stored.values()):
-        raise OutputError("a weight is too large for float16; store float32")
+    try:
+        _check_shapes(artifact.arrays, artifact.architecture)
+        _check_activations(artifact.architecture, artifact.quantization.activations)
+    except ArtifactError as error:
+        raise ArtifactError(f"this model: {error}") from None
+    stored, storage = write_tensors(artifact.arrays, artifact.quantization, dtype)
     weights = safetensors.numpy.save(stored)
-    tensors = {
-        name: LayerStorage(dtype=dtype, sparsity=float(np.mean(array == 0)))
-        for name, array in stored.items()
-    }
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 1 if _is_plain(storage) else VERSION,
         "hash": hashlib.sha256(weights).hexdigest(),
         "architecture": to_dict(artifact.architecture),
         "processing": to_dict(artifact.processing),
-        "storage": to_dict(StorageConfig(tensors=tensors)),
+        "storage": _storage_dict(storage),
         "provenance": to_dict(artifact.provenance),
     }
     files = {
@@ -194,6 +198,26 @@ def save_artifact(
     }
     _replace_folder(folder, files)
     return load_artifact(folder)
+
+
+def _is_plain(storage: StorageConfig) -> bool:
+    """Whether version 1 of the format can say it."""
+    plain = all(
+        how.coding == "plain" and how.positions == "all" for how in storage.tensors.values()
+    )
+    return plain and not storage.activations
+
+
+def _storage_dict(storage: StorageConfig) -> dict[str, Any]:
+    """Without what version 1 did not know where nothing needs it; it is short and reads back."""
+    default = to_dict(LayerStorage())
+    kept = ("dtype", "sparsity")
+    tensors = {
+        name: {k: v for k, v in to_dict(how).items() if k in kept or v != default[k]}
+        for name, how in storage.tensors.items()
+    }
+    activations = {name: to_dict(how) for name, how in storage.activations.items()}
+    return {"tensors": tensors} | ({"activations": activations} if activations else {})
 
 
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:

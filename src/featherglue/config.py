@@ -190,17 +190,62 @@ class ProcessingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStorage:
-    """How one tensor is stored: number format, and the share of exact zeros."""
+    """How one tensor is stored.
 
+    Attributes:
+        scheme: "float" holds numbers; "linear" whole numbers, with scales and zero points (Jacob
+            et al. 2018); "codebook" indices into lists of numbers (Han et al. 2016).
+        dtype: number format of what is held as floats.
+        bits: of a whole number or index; 0 for floats.
+        groups: how many scales or codebooks there are; the first axis is shared out evenly.
+        sparsity: share of exact zeros.
+        positions: "all" holds every number; "mask" and "runs" only those that are not zero,
+            with where they are.
+        coding: "plain", or of the whole numbers: "packed" or "huffman".
+    """
+
+    scheme: Literal["float", "linear", "codebook"] = "float"
     dtype: Literal["float32", "float16", "int64"] = "float32"
+    bits: int = 0
+    groups: int = 1
     sparsity: float = 0.0
+    positions: Literal["all", "mask", "runs"] = "all"
+    coding: Literal["plain", "packed", "huffman"] = "plain"
+
+    def __post_init__(self) -> None:
+        coded = self.scheme != "float"
+        low, high = (2, 8) if coded else (0, 0)
+        _require(low <= self.bits <= high, f"bits of {self.scheme} storage: {self.bits}")
+        _require(self.groups >= 1, f"groups must be at least 1, not {self.groups}")
+        _require(coded == (self.coding != "plain"), f"{self.scheme} storage, {self.coding} coding")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationStorage:
+    """How numbers between two layers are held as whole numbers: q = round(x / scale) + zero_point.
+
+    Attributes:
+        scale: of one step, above 0. zero_point: the whole number that stands for 0.
+        bits: 4 to 8; whole numbers lie in [0, 2^bits).
+    """
+
+    scale: float
+    zero_point: int = 0
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        _require(0 < self.scale < float("inf"), f"a scale must be positive, not {self.scale}")
+        _require(4 <= self.bits <= 8, f"activations have 4 to 8 bits, not {self.bits}")
+        _require(0 <= self.zero_point < 2**self.bits, f"zero point {self.zero_point} out of range")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """How the tensors of the artifact are stored, by tensor name."""
+    """How the tensors of the artifact are stored, by tensor name, and how the numbers between
+    layers are held, by the layer or product that takes them."""
 
     tensors: dict[str, LayerStorage] = field(default_factory=dict)
+    activations: dict[str, ActivationStorage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

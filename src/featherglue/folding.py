@@ -14,7 +14,10 @@ _EPSILON = 1e-5  # of torch.nn.BatchNorm
 
 
 def fold_batch_norm(artifact: Artifact) -> Artifact:
-    """A copy of the artifact without batch normalisation, equal to float rounding."""
+    """A copy of the artifact without batch normalisation, equal to float rounding.
+
+    A layer that had one loses its codes, if it was quantized.
+    """
     old = artifact.architecture
     new = ArchitectureConfig(
         extractor=old.extractor and dataclasses.replace(old.extractor, batch_norm=False),
@@ -36,4 +39,16 @@ def fold_batch_norm(artifact: Artifact) -> Artifact:
         arrays[f"{target.name}.bias"] = bias.astype(np.float32)
     if "matcher.bin_score" in artifact.arrays:
         arrays["matcher.bin_score"] = artifact.arrays["matcher.bin_score"]
-    return dataclasses.replace(artifact, architecture=new, arrays=arrays, hash="", folder=None)
+    kept = {
+        name: encoding
+        for name, encoding in artifact.quantization.tensors.items()
+        if np.array_equal(artifact.arrays[name], arrays[name])
+    }
+    return dataclasses.replace(
+        artifact,
+        architecture=new,
+        arrays=arrays,
+        quantization=dataclasses.replace(artifact.quantization, tensors=kept),
+        hash="",
+        folder=None,
+    )

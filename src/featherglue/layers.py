@@ -64,6 +64,39 @@ def tensor_shapes(architecture: ArchitectureConfig) -> dict[str, tuple[int, ...]
     return shapes
 
 
+def product_names(matcher: SuperGlueConfig) -> list[str]:
+    """The steps of a matcher that have no weights and can be quantized, in order.
+
+    `attn.scores` compares queries and keys, `attn.message` sums values by their weights,
+    `matcher.similarity` compares the features of both images, and `matcher.sinkhorn` starts from
+    what comes out of that.
+    """
+    names: list[str] = []
+    for i in range(len(matcher.layers)):
+        names += [f"matcher.gnn.layers.{i}.attn.{part}" for part in ("scores", "message")]
+    return [*names, "matcher.similarity", "matcher.sinkhorn"]
+
+
+def activation_names(architecture: ArchitectureConfig) -> list[str]:
+    """What flows into layers and products and can be quantized there.
+
+    Of a layer it has the layer's name. The first layer of a message MLP takes the message
+    besides, `mlp.0.message`; the last layers of the extractor have an `.output` that no other
+    takes.
+    """
+    names = [layer.name for layer in layers(architecture)]
+    if architecture.extractor is not None:
+        names += ["extractor.convPb.output", "extractor.convDb.output"]
+    if architecture.matcher is not None:
+        for i in range(len(architecture.matcher.layers)):
+            name = f"matcher.gnn.layers.{i}"
+            names += [f"{name}.mlp.0.message"]
+            names += [f"{name}.attn.scores.query", f"{name}.attn.scores.key"]
+            names += [f"{name}.attn.message.weights", f"{name}.attn.message.value"]
+        names += ["matcher.similarity", "matcher.sinkhorn"]
+    return names
+
+
 def is_parameter(tensor: str) -> bool:
     """Whether a tensor is learned (and not a running statistic)."""
     return not tensor.endswith((".running_mean", ".running_var"))

@@ -13,16 +13,24 @@ from featherglue.artifact import Artifact, load_artifact, save_artifact
 from featherglue.config import ArchitectureConfig, ProcessingConfig, Provenance
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
+from featherglue.models.taps import FakeQuantize, with_taps
+from featherglue.storage.encodings import Quantization
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """An extractor, a matcher, or both, in PyTorch."""
+    """An extractor, a matcher, or both, in PyTorch.
+
+    Attributes:
+        quantization: the codes of quantized weights, which the networks hold as floats, and how
+            activations are quantized, which the networks do as they run.
+    """
 
     extractor: SuperPoint | None
     matcher: SuperGlue | None
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
     provenance: Provenance = field(default_factory=Provenance)
+    quantization: Quantization = field(default_factory=Quantization)
 
     @property
     def architecture(self) -> ArchitectureConfig:
@@ -54,11 +62,14 @@ class Model:
             state |= {name: torch.tensor(0) for name in counters}
             network.load_state_dict(state)
             network.eval()
+        activations = artifact.quantization.activations
+        tap, extractor, matcher = FakeQuantize(activations), built.extractor, built.matcher
         return Model(
-            extractor=built.extractor,
-            matcher=built.matcher,
+            extractor=extractor and with_taps(extractor, tap, activations),
+            matcher=matcher and with_taps(matcher, tap, activations),
             processing=artifact.processing,
             provenance=artifact.provenance,
+            quantization=artifact.quantization,
         )
 
     @staticmethod
@@ -86,6 +97,7 @@ class Model:
             architecture=self.architecture,
             processing=self.processing,
             arrays=arrays,
+            quantization=self.quantization,
             provenance=self.provenance,
         )
 

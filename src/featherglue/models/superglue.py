@@ -63,6 +63,22 @@ class KeypointEncoder(nn.Module):
         return encoded
 
 
+class DotProductAttention(nn.Module):
+    """softmax(Q Kᵀ / √d) V, without weights of its own."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """query (B, h, N, d), key and value (B, h, M, d) -> (B, h, N, d)."""
+        return F.scaled_dot_product_attention(query, key, value, mask)
+
+
+class Similarity(nn.Module):
+    """The products of all features of two images, without weights of its own."""
+
+    def forward(self, projected0: Tensor, projected1: Tensor) -> Tensor:
+        """(B, N0, C), (B, N1, C) -> (B, N0, N1)."""
+        return projected0 @ projected1.transpose(1, 2) / math.sqrt(projected0.shape[2])
+
+
 class Attention(nn.Module):
     """Multi-head attention; the heads are interleaved: channel c belongs to head c mod h."""
 
@@ -71,6 +87,7 @@ class Attention(nn.Module):
         self.heads, self.head_dim = heads, head_dim
         self.proj = nn.ModuleList(nn.Linear(width, heads * head_dim) for _ in range(3))
         self.merge = nn.Linear(heads * head_dim, width)
+        self.product: nn.Module = DotProductAttention()
 
     def forward(self, x: Tensor, source: Tensor, source_mask: Tensor | None) -> Tensor:
         """x (B, N, C) attends to source (B, M, C) -> (B, N, C)."""
@@ -79,7 +96,7 @@ class Attention(nn.Module):
             for layer, t in zip(self.proj, (x, source, source), strict=True)
         )  # each (B, h, N or M, d)
         mask = None if source_mask is None else source_mask[:, None, None]
-        message = F.scaled_dot_product_attention(query, key, value, mask)
+        message = self.product(query, key, value, mask)
         merged: Tensor = self.merge(message.permute(0, 2, 3, 1).flatten(2))
         return merged
 
@@ -124,6 +141,7 @@ class SuperGlue(nn.Module):
         self.kenc = KeypointEncoder(config)
         self.gnn = GraphNetwork(config)
         self.final_proj = nn.Linear(config.width, config.width)
+        self.product = Similarity()
         self.bin_score = nn.Parameter(torch.tensor(1.0))
 
     @torch.no_grad()
@@ -187,8 +205,8 @@ class SuperGlue(nn.Module):
     def similarity(self, features0: Tensor, features1: Tensor) -> Tensor:
         """Score matrix (B, N0, N1) of attended features."""
         projected0, projected1 = self.final_proj(features0), self.final_proj(features1)
-        scores: Tensor = projected0 @ projected1.transpose(1, 2)
-        return scores / math.sqrt(self.config.width)
+        scores: Tensor = self.product(projected0, projected1)
+        return scores
 
     def forward(
         self,

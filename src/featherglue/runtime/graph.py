@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8
+FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
 
 
 class Graph:
@@ -46,10 +47,13 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), results, name=name, **attributes))
         return results
 
-    def constant(self, name: str, array: NDArray[Any] | Sequence[int] | float) -> str:
+    def constant(
+        self, name: str, array: NDArray[Any] | Sequence[int] | float, halve: bool = True
+    ) -> str:
         """A constant; Python integers become int64, floats float32.
 
-        Floats that are all exact in float16 are stored so, and cast when the model is loaded.
+        Floats that are all exact in float16 are stored so, and cast when the model is loaded,
+        unless `halve` is off.
         """
         values = np.asarray(array)
         if values.dtype == np.float64:
@@ -58,7 +62,7 @@ class Graph:
             return name
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
-        if values.dtype == np.float32 and values.size > 64 and (half == values).all():
+        if halve and values.dtype == np.float32 and values.size > 64 and (half == values).all():
             self._constants[name] = numpy_helper.from_array(half, f"{name}.half")
             cast = helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT)
             self._nodes.append(cast)

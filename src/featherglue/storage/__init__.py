@@ -1,0 +1,1 @@
+"""How tensors become bytes: quantized codes, packed or Huffman-coded, with zeros left out."""
