@@ -25,6 +25,7 @@ from featherglue.folding import fold_batch_norm
 from featherglue.models.pair import Model
 from featherglue.models.superpoint import SuperPoint
 from featherglue.train.labels import Extract, LabelConfig, label_photograph
+from featherglue.train.precision import autocast
 
 _REPORT_SECONDS = 5.0
 FILE = "labels.npz"
@@ -37,7 +38,7 @@ class AdaptStage:
     Attributes:
         extractor: folder of the model whose extractor finds the labels.
         labels: how. seed: with a photograph's name it decides on its views.
-        bf16: run the network in bfloat16.
+        bf16: run the network in bfloat16 where the device has it.
         save_seconds: time between two writings of the file.
     """
 
@@ -126,7 +127,7 @@ def extractor_function(network: SuperPoint, device: str, bf16: bool) -> Extract:
 
     @torch.inference_mode()
     def extract(images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
+        with autocast(device, bf16):
             scores, descriptors = network(images.contiguous(memory_format=torch.channels_last))
         return scores, descriptors
 

@@ -32,6 +32,7 @@ from featherglue.train.checkpoint import (
     save_state,
 )
 from featherglue.train.parallel import World
+from featherglue.train.precision import autocast
 
 Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
@@ -57,8 +58,8 @@ class LoopConfig:
         ema: decay of the averaged weights that are kept in the end.
         clip: largest norm of the gradient. workers: processes that make data.
         accumulate: parts in which a process takes its share of a step, where memory is short.
-        bf16: autocast the forward pass to bfloat16. validate_steps: between two validations.
-        save_seconds: time between checkpoints.
+        bf16: run the forward pass in bfloat16 where the device has it.
+        validate_steps: between two validations. save_seconds: time between checkpoints.
     """
 
     steps: int
@@ -260,7 +261,7 @@ def _step(
     rows: list[dict[str, float]] = []
     for _ in range(config.accumulate):
         batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        with autocast(device, config.bf16):
             loss, row = loss_function(network, batch)
         total += float(loss.detach()) / config.accumulate
         rows.append(row)

@@ -18,6 +18,7 @@ from featherglue.models.superglue import (
 from featherglue.models.superpoint import SuperPoint, score_map
 from featherglue.train.assignment import assignment_loss, precision_recall, true_assignment
 from featherglue.train.loop import Batch
+from featherglue.train.precision import autocast
 
 # Keypoints, scores, descriptors, valid.
 Extracted = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -33,7 +34,7 @@ class SuperGlueLoss:
         iterations: of Sinkhorn. threshold: of the reported matches.
         depths: numbers of layers after which there is a loss as well as after the last, so that
             fewer layers can be used.
-        bf16: run the extractor in bfloat16.
+        bf16: run the extractor in bfloat16 where the device has it.
     """
 
     extractor: SuperPoint
@@ -93,10 +94,10 @@ def extract_keypoints(
     """Keypoints as in use: strongest, sub-pixel, with exact descriptors.
 
     Args:
-        images: (B, 1, H, W) uint8. bf16: run the network in bfloat16.
+        images: (B, 1, H, W) uint8. bf16: in bfloat16 where the device has it.
     """
     prepared = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+    with autocast(images.device, bf16):
         logits, dense = extractor.forward_raw(prepared)
     heat = score_map(logits.float())
     keypoints, scores, valid = strongest(heat, count, radius=4, border=4, threshold=0.001)
