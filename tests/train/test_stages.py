@@ -13,7 +13,7 @@ import torch
 
 from featherglue.artifact import load_artifact
 from featherglue.cli import main
-from featherglue.config import SuperGlueConfig
+from featherglue.config import SuperGlueConfig, SuperPointConfig
 from featherglue.data.images import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig, ViewPairs
@@ -310,6 +310,27 @@ def test_a_stage_may_start_from_a_trained_network(
     other = dataclasses.replace(stage, architecture=SuperGlueConfig(descriptor_dim=16, layers=()))
     with pytest.raises(TrainingError, match="another architecture"):
         train_superglue(other, images, tmp_path / "other")
+
+
+def test_a_larger_extractor_may_start_from_a_small_one(images: Path, tmp_path: Path) -> None:
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    small = train_superpoint(stage, images, tmp_path / "small").extractor
+    assert small is not None
+    channels = tuple(c + 2 for c in small.config.channels)
+    grown = dataclasses.replace(
+        stage,
+        start=str(tmp_path / "small" / "model"),
+        architecture=dataclasses.replace(small.config, channels=channels),
+        loop=dataclasses.replace(stage.loop, learning_rate=0.0),
+    )
+    large = train_superpoint(grown, images, tmp_path / "large").extractor
+    assert large is not None
+    width = small.config.channels[0]
+    first = [network.get_parameter("conv1a.weight") for network in (small, large)]
+    torch.testing.assert_close(first[1][:width], first[0])
+    other = dataclasses.replace(grown, architecture=SuperPointConfig(channels=(1,) * 8))
+    with pytest.raises(TrainingError, match="cannot grow"):
+        train_superpoint(other, images, tmp_path / "other")
 
 
 def test_a_run_goes_on_with_its_own_settings_only(images: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 from torch import nn
 
 from featherglue.config import Provenance, to_dict
-from featherglue.errors import TrainingError
+from featherglue.errors import ConfigError, TrainingError
 from featherglue.files import write_json
 from featherglue.folding import fold_batch_norm
+from featherglue.models.growing import grow_superglue, grow_superpoint
 from featherglue.models.narrowing import narrow_heads
 from featherglue.models.pair import Model
 from featherglue.models.superglue import SuperGlue
@@ -50,22 +51,42 @@ def keep_settings(stage: Any, folder: str | os.PathLike[str]) -> None:
     write_json(path, settings)
 
 
-def start_from(network: nn.Module, trained: nn.Module | None, folder: str) -> None:
-    """Copy the weights of a network of the same architecture; a matcher's heads may be wider.
+def start_from(network: nn.Module, model: Model, folder: str) -> None:
+    """Copy the weights of a model's network of the same kind.
+
+    A matcher's heads may be wider there; otherwise a smaller network grows into this one, with its
+    batch normalisation folded where this one has none.
+
+    Args:
+        network: SuperPoint or SuperGlue. folder: of the model, for messages.
 
     Raises:
-        TrainingError: there is none, or of another architecture.
+        TrainingError: it has none, or one that does not fit.
     """
+    trained = _same_kind(network, model)
     if trained is None:
         raise TrainingError(f"{folder}: a model without this network cannot be started from")
-    if isinstance(network, SuperGlue) and isinstance(trained, SuperGlue):
-        widths = {layer.head_dim for layer in network.config.layers}
-        if len(widths) == 1:
-            trained = narrow_heads(trained, widths.pop())
+    if trained.config.batch_norm and not network.config.batch_norm:  # type: ignore[union-attr]
+        trained = _same_kind(network, Model.from_artifact(fold_batch_norm(model.to_artifact())))
     try:
-        network.load_state_dict(trained.state_dict())
-    except RuntimeError:
-        raise TrainingError(f"{folder}: a model of another architecture") from None
+        if isinstance(network, SuperGlue) and isinstance(trained, SuperGlue):
+            widths = {layer.head_dim for layer in network.config.layers}
+            narrowed = narrow_heads(trained, widths.pop()) if len(widths) == 1 else trained
+            if narrowed.config != network.config:
+                narrowed = grow_superglue(trained, network.config)
+            network.load_state_dict(narrowed.state_dict())
+        elif isinstance(network, SuperPoint) and isinstance(trained, SuperPoint):
+            if trained.config != network.config:
+                trained = grow_superpoint(trained, network.config)
+            network.load_state_dict(trained.state_dict())
+    except ConfigError as error:
+        raise TrainingError(
+            f"{folder}: a model of another architecture, from which this one cannot grow ({error})"
+        ) from None
+
+
+def _same_kind(network: nn.Module, model: Model) -> SuperPoint | SuperGlue | None:
+    return model.extractor if isinstance(network, SuperPoint) else model.matcher
 
 
 def folded_extractor(model: Model) -> SuperPoint:

@@ -105,7 +105,7 @@ def train_shapes(
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
     assert model.extractor is not None
     if stage.start:
-        start_from(model.extractor, Model.load(stage.start).extractor, stage.start)
+        start_from(model.extractor, Model.load(stage.start), stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = Shapes(stage.shapes, stage.seed)
     average = train(

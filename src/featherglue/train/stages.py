@@ -75,7 +75,8 @@ class SuperPointStage:
     Attributes:
         spatial: share of the samples that are 3D scenes, as `scenes` says, instead of `views`.
         labels: keypoints to learn.
-        start: folder of a model whose extractor to start from; "" starts from scratch.
+        start: folder of a model whose extractor to start from, of this architecture or a smaller
+            one; "" starts from scratch.
         data: a sentence on the photographs, for the model card.
     """
 
@@ -110,8 +111,8 @@ class SuperGlueStage:
         sinkhorn_iterations: in training.
         depths: numbers of layers after which there is a loss as well as after the last.
         bf16_keypoints: run the extractor in bfloat16.
-        start: folder of a model whose matcher to start from; "" starts from comparing
-            descriptors as they are.
+        start: folder of a model whose matcher to start from, of this architecture, a smaller one,
+            or with wider heads; "" starts from comparing descriptors as they are.
         processing: what the finished model uses.
     """
 
@@ -180,7 +181,7 @@ def train_superpoint(
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
     assert model.extractor is not None
     if stage.start:
-        start_from(model.extractor, Model.load(stage.start).extractor, stage.start)
+        start_from(model.extractor, Model.load(stage.start), stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = ViewPairs(photos, stage.views, stage.seed)
     spatial = SpatialViews(photos, stage.scenes, stage.views, stage.seed)
@@ -227,7 +228,7 @@ def train_superglue(
     matcher = Model.build(ArchitectureConfig(matcher=architecture.matcher)).matcher
     assert matcher is not None
     if stage.start:
-        start_from(matcher, Model.load(stage.start).matcher, stage.start)
+        start_from(matcher, Model.load(stage.start), stage.start)
     else:
         matcher.start_from_descriptors()
     extractor = folded_extractor(base).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
