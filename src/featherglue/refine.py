@@ -3,7 +3,8 @@
 Learned keypoints are 1–1.4 px off their true partner. Here every match that its surroundings
 support gets a local affine map from its neighbours, and a small window of the first image is
 aligned with it to the second by Gauss–Newton on the translation (the inverse compositional form of
-Baker, Matthews: Lucas–Kanade 20 Years On, IJCV 2004), blind to brightness and contrast.
+Baker, Matthews: Lucas–Kanade 20 Years On, IJCV 2004), blind to brightness and contrast. It starts
+half-way between where the match is and where its neighbours put it.
 
 Shape legend: M matches, S those that are supported, k neighbours, W samples of a window.
 """
@@ -30,6 +31,8 @@ _SCALES = (8.0, 4.0)
 _RIDGE = 0.05
 # Share of a window's structure that every direction is held back by.
 _DAMPING = 0.02
+# Grey values by which a window must deviate from its mean: less is noise or rounding.
+_FLAT = 0.5
 # Sides from which cv2.remap refuses images.
 _REMAP_LIMIT = 32767
 
@@ -43,6 +46,8 @@ class RefineConfig:
         support: px, largest deviation from what the neighbours say.
         window: side of the aligned window, px, odd.
         smoothing: sigma of the blur of both images, px.
+        pull: share of the way towards where the neighbours put a point at which its alignment
+            starts.
         iterations: of Gauss–Newton.
         reach: px, farthest that a point may move.
         correlation: lowest correlation of an accepted alignment.
@@ -52,7 +57,8 @@ class RefineConfig:
     support: float = 10.0
     window: int = 11
     smoothing: float = 0.8
-    iterations: int = 5
+    pull: float = 0.5
+    iterations: int = 4
     reach: float = 6.0
     correlation: float = 0.6
 
@@ -80,13 +86,14 @@ def refine_matches(
     unchanged = points1, np.zeros(len(points1), np.bool_)
     if len(points0) <= config.neighbours:
         return unchanged
-    affine, deviation = local_affine_maps(points0, points1, config)
-    chosen = np.flatnonzero(deviation < config.support)
+    affine, offsets = local_affine_maps(points0, points1, config)
+    chosen = np.flatnonzero(np.hypot(*offsets) < config.support)
     if len(chosen) == 0:
         return unchanged
-    start, maps = points1[chosen], affine[chosen]
+    found, maps = points1[chosen], affine[chosen]
+    pulls = config.pull * offsets[:, chosen]
     scratch = scratch or Scratch()
-    moved, accepted = _align(image0, image1, points0[chosen], start, maps, config, scratch)
+    moved, accepted = _align(image0, image1, points0[chosen], found, pulls, maps, config, scratch)
     refined = points1.copy()
     refined[chosen[accepted]] = moved[accepted]
     mask = np.zeros(len(points1), np.bool_)
@@ -101,8 +108,8 @@ def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> t
     median of all maps.
 
     Returns:
-        maps (M, 2, 2), of offsets in image 0 to offsets in image 1; deviations (M,), px: how far
-        each point lies from where its neighbours (without itself) put it.
+        maps (M, 2, 2), of offsets in image 0 to offsets in image 1; (2, M), px: from each point in
+        image 1 to where its neighbours (without itself) put it.
     """
     flat = np.ascontiguousarray(points0)
     distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=config.neighbours + 1)
@@ -123,8 +130,8 @@ def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> t
         squares = np.square(residual, out=residual)
         weights = 1 / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
         solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, parts), prior)
-    deviation = np.hypot(solution[0, 2], solution[1, 2])
-    return np.ascontiguousarray((solution[:, :2] / spread).transpose(2, 0, 1)), deviation
+    maps = np.ascontiguousarray((solution[:, :2] / spread).transpose(2, 0, 1))
+    return maps, np.ascontiguousarray(solution[:, 2])
 
 
 def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
@@ -169,12 +176,14 @@ def _align(
     image1: Grey,
     points0: Float,
     points1: Float,
+    pulls: Float,
     maps: Float,
     config: RefineConfig,
     scratch: Scratch,
 ) -> tuple[Float, Mask]:
     """Aligned points (S, 2) and which of them to accept (S,).
 
+    `pulls` (2, S) lead from the points of image 1 to where the alignment starts.
     Arrays are (W, S): a window's samples lie apart, so that what is summed over a window is
     summed over rows.
     """
@@ -194,8 +203,8 @@ def _align(
     window_x, window_y = grid @ maps[:, 0].T, grid @ maps[:, 1].T
     moved = points1.T.copy()
     column, row, seen = scratch.array("samples", (3, *template.shape), np.float32)
-    first = last = np.zeros(0, np.float32)
-    for step in range(config.iterations + 1):
+    first = last = deviation = np.zeros(0, np.float32)
+    for step in range(config.iterations + 2):  # at the match, from the start on, at the end
         np.add(window_x, moved[0], out=column)
         np.add(window_y, moved[1], out=row)
         np.subtract(_sample(smooth1, column, row), level, out=seen)
@@ -206,14 +215,16 @@ def _align(
         last = products[2] / deviation
         if step == 0:
             first = last
-        if step < config.iterations:
+            moved += pulls
+        elif step <= config.iterations:
             residual = of_template - (products[:2] - mean * of_one) / deviation
             moved += to_step[:, 0] * residual[0] + to_step[:, 1] * residual[1]
     near = np.square(moved.T - points1).sum(1) < config.reach**2
     height, width = image1.shape
     x, y = moved
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return moved.T, (last > first) & (last > config.correlation) & near & inside
+    better = (last > first) & (last > config.correlation) & (contrast > _FLAT) & (deviation > _FLAT)
+    return moved.T, better & near & inside
 
 
 def _smooth(image: Grey, sigma: float, into: Grey) -> Grey:
