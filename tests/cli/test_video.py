@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import pytest
 
+import featherglue
 from featherglue.cli import main, video
 from featherglue.cli.video_report import Reporter
 from featherglue.errors import ImageError
 from featherglue.session import Session
-from featherglue.video import sources
+from featherglue.video import TrackWriter, sources
 
 SIFT = ("--features", "sift", "--matcher", "nn")  # finds nothing where there is nothing
 Run = Callable[..., tuple[int, str, str]]
@@ -92,6 +93,9 @@ def test_a_status_line_a_second(
     _, out, _ = run(frames, "--model", matching)
     status = [line for line in out.splitlines() if line.startswith("frame ")]
     assert len(status) == 6
+    assert status[1].startswith("frame 1 (2 of 6)  ")
+    _, out, _ = run(frames, "--model", matching, "--skip", 2, "--max-frames", 2)
+    assert "frame 2 (2 of 2)  " in out
     assert all("frames/s" in line and "matches" in line for line in status)
 
 
@@ -106,7 +110,10 @@ def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
     assert rows[0]["matches"] == 0
     for row in rows[1:]:
         assert row["keypoints"] >= row["matches"] >= row["refined"] > 30
-        assert set(row["ms"]) == {"read", "extract", "match", "refine", "total"}
+        assert set(row["ms"]) == {"read", "extract", "match", "refine", "total", "show"}
+        stages = sum(row["ms"][name] for name in ("read", "extract", "match", "refine"))
+        assert row["ms"]["total"] == pytest.approx(stages, abs=0.03)
+        assert row["ms"]["show"] > 0
         assert row["dropped"] == 0
     assert summary["frames"] == 6
     assert summary["output"] == "out"
@@ -114,6 +121,30 @@ def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
     assert summary["interrupted"] is False
     assert summary["ms"]["total"] > 0
     assert len(list(Path("out").glob("frame_*.jpg"))) == 6
+
+
+def test_the_first_frame_is_no_part_of_the_medians(run: Run, matching: Path, frames: Path) -> None:
+    """It has nothing to match with: of two frames the lower median would be nothing at all."""
+    code, out, _ = run(frames, "--model", matching, "--max-frames", 2, "--json")
+    assert code == 0
+    rows, summary = lines(out)
+    assert summary["matches"] == rows[1]["matches"] > 30
+    for name in ("match", "refine", "total"):
+        assert summary["ms"][name] == pytest.approx(rows[1]["ms"][name], rel=0.02)
+    assert "show" not in summary["ms"]
+    _, out, _ = run(frames, "--model", matching, "--max-frames", 1, "--json")
+    assert set(lines(out)[1]["ms"]) == {"read", "extract"}
+
+
+def test_any_file_name_can_be_printed(run: Run, matching: Path, frames: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    try:
+        (frames / "0.png").rename(frames / name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    code, out, err = run(frames, "--model", matching, "--max-frames", 6, "--json")
+    assert (code, err) == (0, "")
+    assert name in [row["name"] for row in lines(out)[0]]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +252,21 @@ def test_a_damaged_frame_is_reported(run: Run, matching: Path, frames: Path) -> 
     assert count(Path("out.avi")) == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_without_a_frame_nothing_is_written(run: Run, frames: Path) -> None:
+    for path in frames.iterdir():
+        path.write_bytes(b"nothing")
+    code, out, err = run(frames, *SIFT, "--track", "-o", "out.mp4")
+    assert (code, out) == (1, "")
+    assert "not a single frame could be read" in err
+    assert list(Path().iterdir()) == []
+
+
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupt_leaves_files_that_can_be_read(
     number: signal.Signals,
     run: Run,
@@ -231,8 +276,8 @@ def test_an_interrupt_leaves_files_that_can_be_read(
 ) -> None:
     before, handlers = Reporter.frame, (signal.getsignal(signal.SIGINT), signal.getsignal(number))
 
-    def interrupting(self: Reporter, item: Any, times: Any) -> None:
-        before(self, item, times)
+    def interrupting(self: Reporter, item: Any, *rest: Any) -> None:
+        before(self, item, *rest)
         if item.frame.number == 3:
             signal.raise_signal(number)
 
@@ -247,6 +292,59 @@ def test_an_interrupt_leaves_files_that_can_be_read(
         assert set(arrays["frame"]) == {0, 1, 2, 3}
     assert len(list(Path().iterdir())) == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(number)) == handlers
+
+
+def test_a_signal_while_files_are_finished_does_not_harm_them(
+    run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = TrackWriter.close
+
+    def interrupted(self: TrackWriter) -> None:
+        signal.raise_signal(signal.SIGINT)
+        close(self)
+
+    monkeypatch.setattr(TrackWriter, "close", interrupted)
+    code, out, _ = run(frames, "--model", matching, "--json", "--track", "-o", "out.mp4")
+    assert code == 0
+    assert lines(out)[1]["interrupted"] is False
+    assert count(Path("out.mp4")) == 6
+    with np.load("out_tracks.npz") as arrays:
+        assert set(arrays["frame"]) == set(range(6))
+
+
+def test_a_signal_before_the_first_frame(
+    run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*arguments: Any, **options: Any) -> Session:
+        signal.raise_signal(signal.SIGINT)
+        return featherglue.load(*arguments, **options)
+
+    monkeypatch.setattr(video, "load", load)
+    code, out, err = run(frames, "--model", matching, "--track", "-o", "out.mp4")
+    assert (code, err.strip()) == (130, "stopped")
+    assert len(out.splitlines()) == 1
+    assert out.startswith("frames      0 in ")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
+def test_a_signal_that_is_ignored_stays_so(
+    run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `nohup` has it."""
+    before, shown = signal.signal(signal.SIGHUP, signal.SIG_IGN), Reporter.frame
+
+    def hanging_up(self: Reporter, *arguments: Any) -> None:
+        shown(self, *arguments)
+        signal.raise_signal(signal.SIGHUP)
+
+    monkeypatch.setattr(Reporter, "frame", hanging_up)
+    try:
+        code, out, _ = run(frames, "--model", matching, "--json")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert code == 0
+    assert lines(out)[1]["frames"] == 6
 
 
 def test_an_error_leaves_files_that_can_be_read(
@@ -381,6 +479,11 @@ def test_misuse_is_explained(
     assert out == ""
     assert said in err
     assert not list(Path().glob("*"))
+
+
+def test_an_error_comes_alone(run: Run) -> None:
+    """Without words on windows before it."""
+    assert run("none.mp4") == (1, "", "error: none.mp4: no such file or folder\n")
 
 
 def test_opencv_keeps_quiet(tmp_path: Path) -> None:

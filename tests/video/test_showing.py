@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,9 +14,9 @@ from featherglue.errors import OutputError, UsageError
 from featherglue.session import Session
 from featherglue.video import Frame, FrameMatcher, FrameMatches, Tracker, window
 from featherglue.video.overlay import captions, draw_frame, write_lines
-from featherglue.video.timing import RunningMedian, StageTimes
+from featherglue.video.timing import CountMedian, RunningMedian, StageTimes
 from featherglue.video.window import KEYS, Controls, Window, why_no_window
-from featherglue.video.writer import PictureFolder, VideoWriter, fit, open_writer
+from featherglue.video.writer import PictureFolder, VideoWriter, fit, open_writer, writable_rate
 
 
 @pytest.fixture
@@ -52,11 +54,24 @@ def test_captions_say_what_is_there(items: list[FrameMatches]) -> None:
     recent = {"extract": 20.04, "match": 12.0, "refine": 3.0, "total": 36.0}
     first, second, _, blank = (captions(item, recent, 24.96) for item in items)
     assert first[0] == "25.0 frames/s   extract 20.0  match 12.0  refine 3.0  total 36.0 ms"
-    assert len(first) == len(second) == 2
+    assert first[2] == "nothing to match with yet"
+    assert len(second) == 2
     refined = int(items[1].matches.refined.sum())
     assert f"matches {len(items[1].matches)} ({refined} refined)" in second[1]
     assert blank[2] == "no keypoints: a blank or blurred frame"
     assert "frames/s" not in captions(items[0], recent, 0.0)[0]
+    every = {"read": 2.0, "show": 7.0, "total": 38.0} | recent
+    assert captions(items[1], every, 0.0)[0].startswith("read 2.0  extract 20.0  match")
+    assert captions(items[1], every, 0.0)[0].endswith("total 36.0  show 7.0 ms")
+
+
+def test_a_frame_behind_a_blank_one_is_explained(
+    classical: Session, moving: list[np.ndarray]
+) -> None:
+    pictures = [np.full_like(moving[0], 90), moving[0]]
+    frames = [Frame(number=i, time=i / 10, image=p) for i, p in enumerate(pictures)]
+    *_, last = FrameMatcher(classical).run(frames)
+    assert captions(last, {}, 0.0)[2] == "no matches: the other frame has no keypoints"
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (480, 1288), (100, 120), (20, 12), (1500, 2000)])
@@ -152,6 +167,56 @@ def test_a_live_video_runs_as_it_was(tmp_path: Path) -> None:
     assert writer.frames == 5
 
 
+@pytest.mark.parametrize("rate", [0.004, 23.976, 119.88, 142.857, 333.333, 999.5])
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_any_rate_can_be_written(rate: float, suffix: str, tmp_path: Path) -> None:
+    assert writable_rate(rate) == pytest.approx(rate, rel=1e-3, abs=0.01)
+    path = tmp_path / f"out{suffix}"
+    with open_writer(path, rate=rate) as writer:
+        for i in range(3):
+            writer.write(plain(40 * i), frame(i))
+    assert len(read_video(path)) == 3
+
+
+def test_a_video_ends_before_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, free = tmp_path / "out.mp4", [10**9, 10**9, 10**6]
+    usage = lambda _: SimpleNamespace(total=10**9, free=free.pop(0))  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with (
+        pytest.raises(OutputError, match=r"out\.mp4: the disk is nearly full; make room"),
+        open_writer(path, rate=20) as writer,
+    ):
+        for i in range(3):
+            writer.write(plain(40 * i), frame(i))
+    assert len(read_video(path)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4"])
+def test_a_video_of_which_only_a_part_could_be_written(
+    suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    path, before = tmp_path / f"out{suffix}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).integers(0, 255, (20, 240, 320, 3), np.uint8)
+    writer = open_writer(path, rate=20)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, before[1]))
+    try:
+        for i in range(20):
+            writer.write(noise[i], frame(i))
+        said = "could not be written" if suffix == ".mp4" else r"only \d+ of 20 frames"
+        with pytest.raises(OutputError, match=f"{said}.*; is the disk full"):
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Failed to write" not in capfd.readouterr().err
+    if suffix == ".mp4":  # its index comes last
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert 0 < len(read_video(path)) < 20
+
+
 def test_pictures_in_a_folder(tmp_path: Path) -> None:
     target = tmp_path / "out"
     for name in (target, f"{tmp_path}/other.v1/"):
@@ -192,6 +257,14 @@ def test_a_running_median_is_right_to_a_percent() -> None:
     for value in (0, 0, 5):
         zeros.add(value)
     assert zeros.value() == 0
+
+
+def test_a_median_of_counts_is_exact() -> None:
+    median = CountMedian()
+    assert median.value() == 0
+    for value in (512, 345, 0, 512, 371):
+        median.add(value)
+    assert median.value() == 371
 
 
 def test_times_by_stage() -> None:

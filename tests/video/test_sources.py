@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 import featherglue.video
 from featherglue.errors import FeatherglueError, ImageError, UsageError
 from featherglue.video import SourceError, open_source
-from featherglue.video.capture import within
+from featherglue.video.capture import open_camera, quiet_opencv, within
 from featherglue.video.sources import hide_password
 
 MakeVideo = Callable[..., Path]
@@ -154,6 +155,28 @@ def test_bad_pictures_are_reported_and_passed_over(
         list(source)
 
 
+def test_a_cut_picture_is_reported_once(
+    make_folder: MakeFolder, moving: list[np.ndarray], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(moving[:3])
+    path = folder / "1.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    with open_source(folder) as source:
+        assert len(list(source)) == 2
+    assert len(source.problems) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_stopping_among_bad_pictures(make_folder: MakeFolder, moving: list[np.ndarray]) -> None:
+    folder = make_folder(moving[:4])
+    for name in ("1.png", "2.png"):
+        (folder / name).write_bytes(b"nothing")
+    with open_source(folder) as source:
+        source.stop()
+        assert list(source) == []
+    assert source.problems == []
+
+
 def test_folders_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no images here"):
         open_source(tmp_path)
@@ -204,6 +227,32 @@ def test_a_video_behind_an_address(moving: list[np.ndarray], make_video: MakeVid
     ):
         assert not source.live
         assert [frame.number for frame in source] == list(range(8))
+
+
+def test_an_address_in_capitals(moving: list[np.ndarray], make_video: MakeVideo) -> None:
+    class Video(Quiet):
+        content = make_video(moving, "walk.avi").read_bytes()
+
+    with (
+        serving(Video) as port,
+        open_source(f"HTTP://127.0.0.1:{port}/walk.avi", timeout=5) as source,
+    ):
+        assert len(list(source)) == 8
+
+
+def test_a_server_that_cannot_seek(moving: list[np.ndarray], make_video: MakeVideo) -> None:
+    """The index of such an mp4 comes last, and the pictures before it are then out of reach."""
+
+    class Video(Quiet):
+        content = make_video([np.tile(picture, (3, 3)) for picture in moving] * 6, "walk.mp4")
+        content = content.read_bytes()
+
+    with (
+        serving(Video) as port,
+        pytest.raises(SourceError, match=r"not a single frame .*: download it"),
+        open_source(f"http://127.0.0.1:{port}/walk.mp4", timeout=5) as source,
+    ):
+        list(source)
 
 
 def test_a_stream_behind_an_address(moving: list[np.ndarray]) -> None:
@@ -258,6 +307,69 @@ def test_no_camera(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+class Webcam:
+    """Gives 640×480 at 30 frames a second, whatever it is asked for."""
+
+    def __init__(self, _: object) -> None:
+        self.released = False
+        self.given = {
+            cv2.CAP_PROP_FRAME_WIDTH: 640.0,
+            cv2.CAP_PROP_FRAME_HEIGHT: 480.0,
+            cv2.CAP_PROP_FPS: 29.97,
+        }
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, *_: Any) -> bool:
+        return False
+
+    def get(self, what: int) -> float:
+        return self.given[what]
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_what_a_camera_does_not_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Webcam] = []
+
+    def capture(device: object) -> Webcam:
+        made.append(Webcam(device))
+        return made[-1]
+
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    open_camera(0, "camera 0", (640, 480), 30)
+    open_camera(0, "camera 0", None, None)
+    assert not any(camera.released for camera in made)
+    for size, rate, said in (
+        ((1280, 720), None, "--camera-size 1280 720; it would give 640 480"),
+        (None, 60, "--fps 60; it would give 29.97"),
+    ):
+        with pytest.raises(SourceError, match=f"camera 0: does not offer {said}"):
+            open_camera(0, "camera 0", size, rate)
+        assert made[-1].released
+
+
+def test_the_log_level_comes_back_after_threads_that_overlap() -> None:
+    logging = cv2.utils.logging
+    before, inside, leave = logging.getLogLevel(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet_opencv():
+            inside.set()
+            leave.wait(5)
+
+    thread = threading.Thread(target=other)
+    with quiet_opencv():
+        thread.start()
+        assert inside.wait(5)
+    assert logging.getLogLevel() == logging.LOG_LEVEL_SILENT  # the other one is still inside
+    leave.set()
+    thread.join()
+    assert logging.getLogLevel() == before
+
+
 def test_a_call_that_comes_too_late_is_discarded() -> None:
     go, discarded = threading.Event(), threading.Event()
     with pytest.raises(SourceError, match="slow: no answer"):
@@ -280,6 +392,7 @@ def test_a_call_that_comes_too_late_is_discarded() -> None:
         ("0", {"skip": 2}, "always gives its newest frame"),
         ("rtsp://x/y", {"skip": 2}, "always gives its newest frame"),
         ("ftp://x/y", {}, "cannot read ftp://"),
+        ("file:///a.mp4", {}, "a file goes by its path"),
     ],
 )
 def test_what_cannot_be_honoured(source: str, options: dict[str, object], said: str) -> None:

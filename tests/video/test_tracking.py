@@ -285,6 +285,12 @@ def test_tracks_are_kept_when_the_run_fails(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_without_frames_no_tracks_are_written(tmp_path: Path) -> None:
+    with TrackWriter(tmp_path / "tracks.npz"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_tracks_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.npz or \.csv"):
         TrackWriter(tmp_path / "tracks.txt")

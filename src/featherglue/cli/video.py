@@ -26,7 +26,7 @@ from featherglue.cli.common import (
     limit_threads,
     parse_resize,
 )
-from featherglue.cli.video_loop import Run
+from featherglue.cli.video_loop import Run, stop_on_signals
 from featherglue.cli.video_report import Reporter
 from featherglue.errors import UsageError
 from featherglue.runtime.base import RuntimeName
@@ -119,16 +119,9 @@ def video(
     threshold, k keypoints, q quit. --json prints one line a frame and a summary.
     """
     limit_threads(threads)
-    if anchor and reference is not None:
-        raise UsageError("--anchor and --reference exclude each other")
     track = track or tracks is not None
-    if track and (anchor or reference is not None):
-        raise UsageError(
-            "--track follows points from frame to frame; it cannot go with --anchor or --reference"
-        )
-    if min_track_length is not None and not track:
-        raise UsageError("--min-track-length needs --track")
-    wanted = _window_wanted(display, output, as_json)
+    _refuse_contradictions(anchor, reference, track, min_track_length)
+    why_not = _why_no_window(display)
     for path in (output, tracks):
         _refuse_overwriting(path, source)
     named = source[0] if len(source) == 1 else [Path(name) for name in source]
@@ -136,6 +129,9 @@ def video(
         frames = stack.enter_context(
             open_source(named, rate=fps, skip=skip, camera_size=camera_size, timeout=timeout)
         )
+        signals = stack.enter_context(stop_on_signals(frames))
+        if why_not and display is None and output is None and not as_json:
+            error_console.print(f"no window: {why_not}; -o writes what it would show", markup=False)
         session = load(
             model,
             runtime=cast("RuntimeName", runtime),
@@ -160,20 +156,24 @@ def video(
         length = min_track_length or MIN_TRACK_LENGTH
         kept = tracks or _tracks_path(output, writer)
         track_writer = stack.enter_context(TrackWriter(kept, length)) if track else None
-        window = Window(f"featherglue {frames.name}") if wanted else None
+        counts = [count for count in (frames.count, max_frames) if count is not None]
+        window = None if why_not else Window(f"featherglue {frames.name}")
         if window is not None:
             stack.callback(window.close)
         run = Run(
             controls=Controls(matching, keypoints=show_keypoints),
             times=StageTimes(),
-            report=Reporter(as_json=as_json, quiet=window is not None),
+            report=Reporter(
+                as_json=as_json, quiet=window is not None, count=min(counts, default=None)
+            ),
             writer=writer,
             window=window,
             track_writer=track_writer,
             tracker=Tracker() if track else None,
             min_length=length,
         )
-        interrupted = run.all(frames, max_frames)
+        run.all(frames, max_frames)
+        interrupted = bool(signals)
         stack.close()  # so that the summary tells of files that are complete
         run.report.finish(run.times, frames, run.outputs(), interrupted)
     if interrupted:
@@ -181,16 +181,25 @@ def video(
     return 1 if frames.problems else 0
 
 
-def _window_wanted(display: bool | None, output: Path | None, as_json: bool) -> bool:
-    """Whether to open a window, saying so where one was expected."""
-    if display is False:
-        return False
-    why = why_no_window()
+def _refuse_contradictions(
+    anchor: bool, reference: Path | None, track: bool, min_track_length: int | None
+) -> None:
+    if anchor and reference is not None:
+        raise UsageError("--anchor and --reference exclude each other")
+    if track and (anchor or reference is not None):
+        raise UsageError(
+            "--track follows points from frame to frame; it cannot go with --anchor or --reference"
+        )
+    if min_track_length is not None and not track:
+        raise UsageError("--min-track-length needs --track")
+
+
+def _why_no_window(display: bool | None) -> str:
+    """Why no window opens, or ""."""
+    why = "--no-display" if display is False else why_no_window()
     if display and why:
         raise UsageError(f"--display: {why}")
-    if why and output is None and not as_json:
-        error_console.print(f"no window: {why}; -o writes what it would show", markup=False)
-    return not why
+    return why
 
 
 def _writer(output: Path, source: FrameSource, skip: int, fps: float | None) -> FrameWriter:

@@ -21,6 +21,8 @@ from featherglue.video.tracks import TrackWriter
 from featherglue.video.window import Controls, Window
 from featherglue.video.writer import FrameWriter
 
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
 
 @dataclass(kw_only=True)
 class Run:
@@ -33,34 +35,35 @@ class Run:
     window: Window | None
     track_writer: TrackWriter | None
     tracker: Tracker | None
-    min_length: int
+    min_length: int  # of tracks that are shown
     said: str = ""
     said_at: float = 0.0
 
-    def all(self, source: FrameSource, max_frames: int | None) -> bool:
-        """Take every frame; whether a signal ended it."""
-        with _stop_on_signals(source) as signals:
-            for item in self.controls.matcher.run(source):
-                self._one(item)
-                self.report.problems(source.problems)
-                if self.controls.quit or (max_frames and self.times.frames >= max_frames):
-                    source.stop()
+    def all(self, source: FrameSource, max_frames: int | None) -> None:
+        """Take every frame."""
+        for item in self.controls.matcher.run(source):
+            self._one(item)
             self.report.problems(source.problems)
-        return bool(signals)
+            if self.controls.quit or (max_frames and self.times.frames >= max_frames):
+                source.stop()
+        self.report.problems(source.problems)
 
     def _one(self, item: FrameMatches) -> None:
         tracks = None
         if self.tracker is not None and self.track_writer is not None:
             tracks = self.tracker.update(item)
             self.track_writer.add(item.frame.number, tracks)
+        spent = dict(item.milliseconds)
         if self.writer is not None or self.window is not None:
+            start = time.perf_counter()
             self._show(item, tracks)
-        self.times.add(item.milliseconds, time.perf_counter())
-        self.report.frame(item, self.times)
+            spent["show"] = (time.perf_counter() - start) * 1e3
+        self.times.add(spent if item.matched else _without_match(spent), time.perf_counter())
+        self.report.frame(item, spent, self.times)
 
     def _show(self, item: FrameMatches, tracks: Tracks | None) -> None:
         processing = self.controls.matcher.session.processing
-        recent = self.times.recent() or item.milliseconds
+        recent = item.milliseconds | self.times.recent()
         thresholds = (
             f"keypoint threshold {processing.keypoint_threshold:.4g}   "
             f"match threshold {processing.match_threshold:.2f}"
@@ -84,8 +87,10 @@ class Run:
                 self.said, self.said_at = said, time.monotonic()
 
     def outputs(self) -> dict[str, Any]:
-        """What was written, for the summary."""
+        """What was written, for the summary; without a frame nothing is."""
         facts: dict[str, Any] = {}
+        if not self.times.frames:
+            return facts
         if self.writer is not None:
             facts["output"] = str(self.writer.path)
         if self.track_writer is not None:
@@ -100,9 +105,22 @@ def _against(item: FrameMatches) -> str:
     return " with the reference" if item.matched else ""
 
 
+def _without_match(milliseconds: dict[str, float]) -> dict[str, float]:
+    """The stages of a frame that had nothing to match with: no zeros among the others' times."""
+    absent = ("match", "refine", "total")
+    return {name: spent for name, spent in milliseconds.items() if name not in absent}
+
+
 @contextmanager
-def _stop_on_signals(source: FrameSource) -> Iterator[list[int]]:
-    """Ctrl-C and a request to terminate end the run after its frame; a second one at once."""
+def stop_on_signals(source: FrameSource) -> Iterator[list[int]]:
+    """Ctrl-C, a request to terminate and a lost terminal end the run after its frame.
+
+    A second one ends it at once. Those that the process was told to ignore (`nohup`, a shell's
+    background) stay ignored.
+
+    Yields:
+        the numbers of the signals that came.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -114,7 +132,9 @@ def _stop_on_signals(source: FrameSource) -> Iterator[list[int]]:
         received.append(number)
         source.stop()
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, take) for number in taken}
     try:
         yield received
     finally:

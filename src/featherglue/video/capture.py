@@ -19,6 +19,7 @@ from featherglue.video.frames import Frame, FrameSource, SourceError
 T = TypeVar("T")
 # Containers guess how many frames they hold; only a gap larger than this means that some are lost.
 _MISSING_SHARE, _MISSING_FRAMES = 0.05, 2
+_RATE_TOLERANCE = 0.05  # 29.97 is 30
 
 
 class Capture(Protocol):
@@ -30,17 +31,38 @@ class Capture(Protocol):
     def get(self, propId: int, /) -> float: ...
 
 
+class _LogLevel:
+    """OpenCV's level, which belongs to the process: silent until the last thread has left."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, 0
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = cv2.utils.logging.getLogLevel()
+                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                cv2.utils.logging.setLogLevel(self._before)
+
+
+_LEVEL = _LogLevel()
+
+
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV's and FFmpeg's own lines off standard error; our messages say what is wrong."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read by FFmpeg's first use
-    logging = cv2.utils.logging
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    _LEVEL.enter()
     try:
         yield
     finally:
-        logging.setLogLevel(level)
+        _LEVEL.leave()
 
 
 def open_file(path: str, name: str) -> Capture:
@@ -53,7 +75,9 @@ def open_file(path: str, name: str) -> Capture:
         capture = cv2.VideoCapture(path)
     if not capture.isOpened():
         capture.release()
-        raise SourceError(f"{name}: not a video that OpenCV can read, or damaged")
+        raise SourceError(
+            f"{name}: not a video that OpenCV can read, or damaged; ffmpeg may convert or repair it"
+        )
     return capture
 
 
@@ -81,7 +105,7 @@ def open_camera(
     """A camera by its index or device file, with a (width, height) and frames a second if given.
 
     Raises:
-        SourceError: there is none, or it does not offer this size.
+        SourceError: there is none, or it does not offer this size or rate.
     """
     with quiet_opencv():
         capture = cv2.VideoCapture(device)
@@ -90,23 +114,29 @@ def open_camera(
             raise SourceError(
                 f"{name}: cannot be opened; is it plugged in, free, and may you use it?"
             )
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        if rate is not None:
-            capture.set(cv2.CAP_PROP_FPS, rate)
-        if size is not None:
-            capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-            width, height = (
-                round(capture.get(side))
-                for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-            )
-            if (width, height) != size:
-                capture.release()
-                raise SourceError(
-                    f"{name}: does not offer --camera-size {size[0]} {size[1]}; "
-                    f"it would give {width}×{height}"
-                )
+        refused = _adjust(capture, size, rate)
+    if refused:
+        capture.release()
+        raise SourceError(f"{name}: does not offer {refused}")
     return capture
+
+
+def _adjust(capture: cv2.VideoCapture, size: tuple[int, int] | None, rate: float | None) -> str:
+    """Ask an open camera for a size and a rate; what it refused, and gives instead, or ""."""
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    if size is not None:
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        for side, length in zip(sides, size, strict=True):
+            capture.set(side, length)
+        width, height = (round(capture.get(side)) for side in sides)
+        if (width, height) != size:
+            return f"--camera-size {size[0]} {size[1]}; it would give {width} {height}"
+    if rate is not None:
+        capture.set(cv2.CAP_PROP_FPS, rate)
+        given = capture.get(cv2.CAP_PROP_FPS)
+        if given > 0 and abs(given - rate) > _RATE_TOLERANCE * rate:  # 0: it does not say
+            return f"--fps {rate:g}; it would give {given:g}"
+    return ""
 
 
 def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[[T], None]) -> T:
@@ -163,10 +193,17 @@ class VideoFile(FrameSource):
         capture: opened; released by `close`.
         rate: frames a second, if the video's own is not to be believed.
         skip: take every `skip`-th.
+        advice: what to do if it has no frame that can be read.
     """
 
     def __init__(
-        self, name: str, capture: Capture, *, rate: float | None = None, skip: int = 1
+        self,
+        name: str,
+        capture: Capture,
+        *,
+        rate: float | None = None,
+        skip: int = 1,
+        advice: str = "ffmpeg may repair it",
     ) -> None:
         claimed, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         own = claimed if 0 < claimed <= 1000 else None
@@ -174,6 +211,7 @@ class VideoFile(FrameSource):
         frames = None if self._count is None else len(range(0, self._count, skip))
         super().__init__(name, rate or own, frames)
         self._capture, self._given, self._skip = capture, rate, skip
+        self._advice = advice
 
     def _frames(self) -> Iterator[Frame]:
         number, last = 0, -1.0
@@ -195,6 +233,8 @@ class VideoFile(FrameSource):
                 read_ms=(time.perf_counter() - start) * 1e3,
             )
             number += 1
+        if number == 0 and not self._stopping:
+            self.problems.append(self._advice)
         expected = (self._count or 0) * (1 - _MISSING_SHARE) - _MISSING_FRAMES
         if 0 < number < expected and not self._stopping:
             self.problems.append(

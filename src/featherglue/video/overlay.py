@@ -9,13 +9,13 @@ import numpy as np
 
 from featherglue.draw import RGB, confidence_colors, draw_matches
 from featherglue.image import resize_grey
-from featherglue.video.matching import FrameMatches
+from featherglue.video.matching import STAGES, FrameMatches
 from featherglue.video.tracker import Tracks
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _KEYPOINT = (170, 170, 170)
 _OLD = 40  # frames; a track as old as this is shown in red, a new one in blue
-_SHOWN = ("extract", "match", "refine", "total")
+_SHOWN = (*STAGES, "show")
 
 
 def draw_frame(
@@ -52,8 +52,14 @@ def draw_frame(
 def captions(
     item: FrameMatches, recent: Mapping[str, float], rate: float, tracks: Tracks | None = None
 ) -> list[str]:
-    """Three lines: rate and stage times (medians, ms), counts, and what is wrong if anything."""
-    stages = "  ".join(f"{name} {recent.get(name, 0.0):.1f}" for name in _SHOWN)
+    """Rate and stage times (medians, ms), counts, and what is wrong if anything.
+
+    Args:
+        recent: milliseconds by stage; "show" is what drawing, writing and the window take beside
+            the total.
+        rate: frames a second, all included; 0 where it is not known yet.
+    """
+    stages = "  ".join(f"{name} {recent[name]:.1f}" for name in _SHOWN if name in recent)
     matches, before = item.matches, item.result.features0
     lines = [(f"{rate:.1f} frames/s   " if rate else "") + f"{stages} ms"]
     counts = f"matches {len(matches)} ({int(matches.refined.sum())} refined)"
@@ -64,7 +70,11 @@ def captions(
     lines.append(counts + (f"   dropped {item.dropped}" if item.dropped else ""))
     if len(item.features) == 0:
         lines.append("no keypoints: a blank or blurred frame")
-    elif item.matched and len(matches) == 0:
+    elif not item.matched:
+        lines.append("nothing to match with yet")
+    elif len(before) == 0:
+        lines.append("no matches: the other frame has no keypoints")
+    elif len(matches) == 0:
         lines.append("no matches")
     return lines
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from featherglue.errors import ImageError
 from featherglue.image import SUFFIXES, read_grey
+from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame, FrameSource, SourceError
 
 DEFAULT_RATE = 10.0
@@ -34,9 +35,12 @@ class PictureSource(FrameSource):
     def _frames(self) -> Iterator[Frame]:
         assert self.rate is not None
         for number in range(0, len(self._paths), self._skip):
+            if self._stopping:
+                return
             path, start = self._paths[number], time.perf_counter()
             try:
-                image = read_grey(path)
+                with quiet_opencv():
+                    image = read_grey(path)
             except ImageError as error:
                 self.problems.append(str(error))
                 continue

@@ -114,12 +114,15 @@ def _open_address(
 ) -> FrameSource:
     name = hide_password(url)
     if scheme not in _SCHEMES:
-        raise UsageError(f"{name}: cannot read {scheme}://; there are {', '.join(_SCHEMES)}")
+        known = ", ".join(_SCHEMES)
+        raise UsageError(f"{name}: cannot read {scheme}://, only {known}; a file goes by its path")
+    url = scheme + url[len(scheme) :]  # FFmpeg knows them in small letters
     opener = partial(open_url, url, name, timeout)
     suffix = Path(url.partition("?")[0]).suffix.lower()
     if scheme in ("http", "https") and suffix in VIDEO_SUFFIXES:
         capture: Capture = within(timeout + 1, name, opener, lambda late: late.release())
-        return VideoFile(name, capture, rate=rate, skip=skip)
+        advice = "download it and name the file; its server may not serve parts of files"
+        return VideoFile(name, capture, rate=rate, skip=skip, advice=advice)
     _refuse_skip(skip, name)
     return LiveSource(name, opener, timeout=timeout, rate=rate)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 
 _LOWEST, _STEP, _BINS = 1e-3, math.log(1.01), 2200  # ms; each bin 1 % wide, up to 50 minutes
@@ -31,6 +31,26 @@ class RunningMedian:
             if count and 2 * seen >= self._total:
                 return _LOWEST * math.exp((place + 0.5) * _STEP) if place else 0.0
         return 0.0
+
+
+class CountMedian:
+    """The median of any number of counts, exact; its memory grows with how many differ."""
+
+    def __init__(self) -> None:
+        self._times: Counter[int] = Counter()
+
+    def add(self, value: int) -> None:
+        """Take a count."""
+        self._times[value] += 1
+
+    def value(self) -> int:
+        """The median, the lower one of two; 0 before the first count."""
+        seen, total = 0, self._times.total()
+        for value in sorted(self._times):
+            seen += self._times[value]
+            if 2 * seen >= total:
+                return value
+        return 0
 
 
 class StageTimes:

@@ -31,7 +31,7 @@ class TrackWriter:
 
     Rows are sorted by frame. An npz holds the columns as arrays (R,): `frame` int32, `track` int64,
     `x` and `y` float32 pixels; a csv has them under a header. The file appears when the writer
-    closes, and holds what came until then.
+    closes, and holds what came until then; if no frame came, there is none.
 
     Args:
         path: ends in .npz or .csv.
@@ -48,7 +48,7 @@ class TrackWriter:
             raise UsageError(f"{path}: tracks are written as {' or '.join(SUFFIXES)}")
         if min_length < 1:
             raise UsageError(f"--min-track-length is at least 1, not {min_length}")
-        self.rows = self.tracks = 0
+        self.rows = self.tracks = self._frames = 0
         self._min_length = min_length
         self._waiting: deque[NDArray[np.void]] = deque()
         self._last: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -66,6 +66,7 @@ class TrackWriter:
 
     def add(self, frame: int, tracks: Tracks) -> None:
         """Take the tracks through the frame with this number."""
+        self._frames += 1
         rows = np.empty(len(tracks), ROW)
         rows["frame"], rows["track"] = frame, tracks.ids
         rows["x"], rows["y"] = tracks.positions.T
@@ -104,11 +105,8 @@ class TrackWriter:
         try:
             while self._waiting:
                 self._write_oldest()
-            with atomic(self.path) as file:
-                if self.path.suffix.lower() == ".csv":
-                    self._write_csv(file)
-                else:
-                    self._write_npz(file)
+            if self._frames:
+                self._write()
         except OSError as error:
             raise self._failed(error) from None
         finally:
@@ -117,6 +115,13 @@ class TrackWriter:
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: cannot be written ({error.strerror or error})")
+
+    def _write(self) -> None:
+        with atomic(self.path) as file:
+            if self.path.suffix.lower() == ".csv":
+                self._write_csv(file)
+            else:
+                self._write_npz(file)
 
     def _chunks(self) -> Iterator[NDArray[np.void]]:
         assert self._scratch is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 LIVE_RATE = 15.0
+_RESERVE = 8 << 20  # bytes that stay free on the disk, so that the video can be finished
 _LONGEST_PAUSE = 2.0  # seconds that a live video stands still at most
 
 
@@ -118,7 +120,7 @@ class VideoWriter(FrameWriter):
 
     def __init__(self, path: Path, *, rate: float, real_time: bool = False) -> None:
         super().__init__(path)
-        self._rate, self._real_time = rate, real_time
+        self._rate, self._real_time = writable_rate(rate), real_time
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         self._video: cv2.VideoWriter | None = None
         self._last: NDArray[Any] | None = None
@@ -134,14 +136,22 @@ class VideoWriter(FrameWriter):
             raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def write(self, picture: RGB, frame: Frame) -> None:
-        """Append the picture."""
+        """Append the picture.
+
+        Raises:
+            OutputError: it cannot be written, or the disk is nearly full.
+        """
+        disk = shutil.disk_usage(self.path.parent)
+        if disk.free < _RESERVE and disk.total:
+            raise OutputError(f"{self.path}: the disk is nearly full; make room and run again")
         if self._video is None:
             self._video = self._open(picture)
             self._shift = frame.time
         fitted = cv2.cvtColor(fit(picture, self._size), cv2.COLOR_RGB2BGR)
         times = self._repeats(frame.time)
-        for i in range(times):  # what was shown before stands until this picture's time
-            self._video.write(fitted if i == times - 1 or self._last is None else self._last)
+        with quiet_opencv():
+            for i in range(times):  # what was shown before stands until this picture's time
+                self._video.write(fitted if i == times - 1 or self._last is None else self._last)
         self._place += times
         self._last = fitted if self._real_time else None
         self.frames += 1
@@ -162,6 +172,7 @@ class VideoWriter(FrameWriter):
         with quiet_opencv():
             video = cv2.VideoWriter(str(self._partial), code, self._rate, self._size)
         if not video.isOpened():
+            self._partial.unlink(missing_ok=True)
             raise OutputError(f"{self.path}: OpenCV cannot write such a video here; try .avi")
         return video
 
@@ -169,26 +180,43 @@ class VideoWriter(FrameWriter):
         """Finish the video and give it its name.
 
         Raises:
-            OutputError: it could not be written.
+            OutputError: it could not be written, or only its beginning, which then is kept.
         """
         if self._video is None:
             return
-        self._video.release()
+        with quiet_opencv():
+            self._video.release()
         self._video = None
         try:
-            if not self._is_readable():
+            readable = self._readable()
+            if readable == 0:
                 self._partial.unlink(missing_ok=True)
                 raise OutputError(f"{self.path}: could not be written; is the disk full?")
             self._partial.replace(self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        if readable < self._place:
+            raise OutputError(
+                f"{self.path}: only {readable} of {self._place} frames could be written; "
+                "is the disk full?"
+            )
 
-    def _is_readable(self) -> bool:
+    def _readable(self) -> int:
+        """How many frames the video holds; a file that does not say is read through."""
         with quiet_opencv():
             video = cv2.VideoCapture(str(self._partial))
-            readable = video.isOpened() and video.grab()
+            readable = int(video.isOpened() and video.grab())
+            if readable and video.get(cv2.CAP_PROP_FRAME_COUNT) >= self._place:
+                readable = self._place
+            while 0 < readable < self._place and video.grab():
+                readable += 1
             video.release()
         return readable
+
+
+def writable_rate(rate: float) -> float:
+    """The nearest rate that MPEG-4 can count in: OpenCV writes it as a fraction below 65536 / n."""
+    return max(0.01, round(rate, 3 if rate < 65 else 2 if rate < 650 else 0))
 
 
 def fit(picture: RGB, size: tuple[int, int]) -> RGB:

@@ -1,0 +1,162 @@
+"""Whether memory stays flat and speed steady over a long video: a folder of frames, looped.
+
+    python benchmarks/soak.py frames/ [--frames 10000] [--threads 2] [--json soak.json]
+
+Frames go through the path of `featherglue video --track`: read, extract, match with the previous
+frame, follow and write tracks. Resident memory is read once the model is loaded, after a warm-up of
+100 frames, after every 1,000 and at the end. The exit code is 1 where it grew by more than
+--max-growth MB from the warm-up on, or its peak passed --max-memory MB (1 MB is 10⁶ bytes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+import featherglue as fg
+from featherglue.evaluation.machine import describe_machine, peak_memory
+from featherglue.files import write_json
+from featherglue.image import list_images
+from featherglue.video import FrameMatcher, Tracker, TrackWriter, open_source
+from featherglue.video.timing import CountMedian, StageTimes
+
+WARM_UP = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What was measured after so many frames.
+
+    Attributes:
+        frames: done so far. seconds: since the first frame was asked for.
+        frames_per_second: since the sample before. memory: resident, bytes.
+    """
+
+    frames: int
+    seconds: float
+    frames_per_second: float
+    memory: int
+
+
+def resident_memory() -> int:
+    """Bytes of this process in memory now; where the system does not say, at most so far."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return peak_memory()
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Sampler:
+    """Takes and prints samples."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self._start = time.perf_counter()
+        print(f"{'frames':>8}{'seconds':>10}{'frames/s':>10}{'memory, MB':>12}", flush=True)
+
+    def take(self, frames: int) -> None:
+        """After so many frames."""
+        seconds, rate = time.perf_counter() - self._start, 0.0
+        if self.samples:
+            before = self.samples[-1]
+            rate = (frames - before.frames) / (seconds - before.seconds)
+        sample = Sample(
+            frames=frames, seconds=seconds, frames_per_second=rate, memory=resident_memory()
+        )
+        self.samples.append(sample)
+        print(f"{frames:8}{seconds:10.1f}{rate:10.1f}{sample.memory / 1e6:12.1f}", flush=True)
+
+
+def soak(session: fg.Session, folder: Path, frames: int, every: int) -> dict[str, Any]:
+    """Run so many frames; the samples, and medians over all frames."""
+    paths = list_images(folder)
+    looped = (paths * (frames // len(paths) + 1))[:frames]
+    matcher, tracker = FrameMatcher(session, follow=True), Tracker()
+    times, matches, sampler = StageTimes(), CountMedian(), Sampler()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_source(looped) as source,
+        TrackWriter(Path(scratch) / "tracks.npz") as writer,
+    ):
+        sampler.take(0)
+        for done, item in enumerate(matcher.run(source), 1):
+            writer.add(item.frame.number, tracker.update(item))
+            times.add(item.milliseconds, time.perf_counter())
+            matches.add(len(item.matches))
+            if done in (WARM_UP, frames) or done % every == 0:
+                sampler.take(done)
+        if source.problems:
+            raise SystemExit(f"pictures that cannot be read: {source.problems[0]}")
+    return {
+        "frames": times.frames,
+        "frames_per_second": round(times.overall_rate(), 2),
+        "matches": matches.value(),
+        "tracks": writer.tracks,
+        "ms": {name: round(spent, 2) for name, spent in times.overall().items()},
+        "samples": [asdict(sample) for sample in sampler.samples],
+    }
+
+
+def judge(samples: list[dict[str, Any]], max_growth: float, max_memory: float) -> dict[str, Any]:
+    """Growth and peak in bytes, and what is wrong with them."""
+    warm = [sample["memory"] for sample in samples if sample["frames"] >= WARM_UP]
+    growth, peak, wrong = max(warm) - warm[0], peak_memory(), []
+    if growth > max_growth * 1e6:
+        wrong.append(f"memory grew by {growth / 1e6:.1f} MB, more than {max_growth:g} MB")
+    if peak > max_memory * 1e6:
+        wrong.append(f"memory reached {peak / 1e6:.1f} MB, more than {max_memory:g} MB")
+    return {"growth": growth, "peak": peak, "wrong": wrong}
+
+
+def main() -> int:
+    """Run, print the table, write JSON; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--frames", type=int, default=10_000, help=f"more than {WARM_UP}")
+    parser.add_argument("--every", type=int, default=1000)
+    parser.add_argument("--model", default="fast")
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--max-growth", type=float, default=20.0)
+    parser.add_argument("--max-memory", type=float, default=400.0)
+    parser.add_argument("--json", type=Path, help="file for the results")
+    options = parser.parse_args()
+    if options.frames <= WARM_UP or options.every < 1:
+        parser.error(f"--frames must be more than {WARM_UP}, --every at least 1")
+    cv2.setNumThreads(options.threads)
+    session = fg.load(
+        options.model,
+        runtime=options.runtime,
+        threads=options.threads,
+        max_keypoints=options.max_keypoints,
+    )
+    result = soak(session, options.folder, options.frames, options.every)
+    result |= judge(result["samples"], options.max_growth, options.max_memory)
+    stages = "  ".join(f"{name} {spent:.1f}" for name, spent in result["ms"].items())
+    print(
+        f"rate {result['frames_per_second']:.1f} frames/s   {stages} ms (medians)\n"
+        f"memory grew by {result['growth'] / 1e6:.1f} MB since frame {WARM_UP}, "
+        f"peak {result['peak'] / 1e6:.1f} MB"
+    )
+    if options.json is not None:
+        settings = {"model": options.model, "runtime": options.runtime}
+        settings |= {"threads": options.threads, "max_keypoints": options.max_keypoints}
+        write_json(options.json, {**settings, "machine": describe_machine(), **result})
+    for line in result["wrong"]:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if result["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
