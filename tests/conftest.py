@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,9 @@ ARCHITECTURES = {
     # Nothing here has the width of anything else.
     "projected": ArchitectureConfig(
         extractor=_normed(POINT), matcher=_glue(2, 5, width=12, hidden=20)
+    ),
+    "half-stem": ArchitectureConfig(
+        extractor=replace(_normed(POINT), stem=2), matcher=_glue(1, 8, batch_norm=False)
     ),
     "bare": ArchitectureConfig(
         extractor=POINT,

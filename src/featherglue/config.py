@@ -36,6 +36,8 @@ class SuperPointConfig:
         descriptor_channels: output channels of convDa.
         descriptor_dim: D, output channels of convDb.
         batch_norm: a batch normalisation behind every convolution but the two last ones.
+        stem: 1 as published. 2 looks at every second pixel with a 4×4 conv1a and leaves out the
+            first pooling, so that nothing is computed for every pixel.
     """
 
     channels: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 128)
@@ -43,8 +45,10 @@ class SuperPointConfig:
     descriptor_channels: int = 256
     descriptor_dim: int = 256
     batch_norm: bool = False
+    stem: int = 1
 
     def __post_init__(self) -> None:
+        _require(self.stem in (1, 2), f"stem is 1 or 2, not {self.stem}")
         _require(len(self.channels) == 8, "channels: 8 widths are needed (conv1a … conv4b)")
         widths = (
             *self.channels,

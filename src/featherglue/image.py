@@ -40,13 +40,13 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
         raise ImageError(f"{root}: no such folder")
     found = root.rglob("*") if recursive else root.iterdir()
     images = (path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
-    paths = sorted(images, key=_natural)
+    paths = sorted(images, key=by_number)
     if not paths:
         raise ImageError(f"{root}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
     return paths
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def by_number(path: Path) -> list[tuple[int, str]]:
     """Sort key by which frame2 comes before frame10."""
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

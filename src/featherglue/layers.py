@@ -129,7 +129,8 @@ def _superpoint(config: SuperPointConfig) -> Iterator[Layer]:
 
     inputs = 1
     for i, (name, outputs) in enumerate(zip(ENCODER, config.channels, strict=True)):
-        yield layer(name, outputs, inputs, 3, 4 ** (i // 2))
+        kernel = 4 if i == 0 and config.stem == 2 else 3
+        yield layer(name, outputs, inputs, kernel, max(config.stem**2, 4 ** (i // 2)))
         inputs = outputs
     yield layer("Pa", config.detector_channels, inputs, 3, CELL**2)
     yield layer("Pb", CELL**2 + 1, config.detector_channels, 1, CELL**2)

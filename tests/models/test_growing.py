@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -40,6 +42,20 @@ def test_a_grown_superpoint_finds_the_same(batch_norm: bool) -> None:
     torch.testing.assert_close(old, dense)
     # What is new is a small part of a descriptor.
     assert dense_grown[:, 8:].norm(dim=1).max() < 0.7
+
+
+def test_a_coarser_stem_sees_the_same_where_the_picture_is_even() -> None:
+    torch.manual_seed(0)
+    fine = SuperPoint(point_config(1, False)).eval()
+    config = replace(fine.config, stem=2)
+    coarse = grow_superpoint(fine, config)
+    assert coarse.conv1a.weight.shape == (2, 1, 4, 4)
+    with torch.no_grad():
+        found = [network(torch.full((1, 1, 96, 96), 0.6))[0] for network in (fine, coarse)]
+    inner = slice(40, 56)
+    torch.testing.assert_close(found[1][0, inner, inner], found[0][0, inner, inner])
+    with pytest.raises(ConfigError, match="finer"):
+        grow_superpoint(coarse, fine.config)
 
 
 def test_every_new_weight_can_learn() -> None:

@@ -6,14 +6,18 @@ network starts with the small one's function, and goes on from there. New channe
 weights in and zeros out: the zeros learn at once, since what they weigh is not zero. Of what is
 compared by products (descriptors, final features) the new part starts small instead, for two zeros
 would stay.
+
+The same way a network whose stem looks at every second pixel starts as one that looks at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from featherglue.config import SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError
@@ -31,8 +35,11 @@ def grow_superpoint(small: SuperPoint, config: SuperPointConfig) -> SuperPoint:
     What is new is drawn from PyTorch's global generator.
 
     Raises:
-        ConfigError: a width below the small network's, or only one has batch normalisation.
+        ConfigError: a width below the small network's, or only one has batch normalisation; the
+            stem grows finer.
     """
+    if small.config.stem != config.stem:
+        small = _coarser_stem(small, config)
     if small.config.batch_norm != config.batch_norm:
         raise ConfigError("batch_norm: both networks have it, or none; fold it first")
     grown = SuperPoint(config)
@@ -50,6 +57,25 @@ def grow_superpoint(small: SuperPoint, config: SuperPointConfig) -> SuperPoint:
             for key in ("weight", "bias", "running_mean", "running_var"):
                 _lay(after[key], before[key], rows)
     return grown.train(small.training)
+
+
+def _coarser_stem(network: SuperPoint, config: SuperPointConfig) -> SuperPoint:
+    """Roughly the same network, computed for every second pixel from the start.
+
+    conv1a is followed by the mean over 2×2 pixels instead of a maximum later on, and conv1b keeps
+    its response to what is even.
+    """
+    if network.config.stem > config.stem:
+        raise ConfigError("stem: a network cannot grow a finer one")
+    coarse = SuperPoint(replace(network.config, stem=config.stem)).train(network.training)
+    state = network.state_dict()
+    fine = F.pad(state["conv1a.weight"], (1, 1, 1, 1))
+    state["conv1a.weight"] = F.avg_pool2d(fine, 2, stride=1)
+    even = state["conv1b.weight"].sum((2, 3))
+    state["conv1b.weight"] = torch.zeros_like(state["conv1b.weight"])
+    state["conv1b.weight"][:, :, 1, 1] = even
+    coarse.load_state_dict(state)
+    return coarse
 
 
 def _conv(network: SuperPoint, name: str) -> nn.Conv2d:

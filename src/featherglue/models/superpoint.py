@@ -25,10 +25,13 @@ class SuperPoint(nn.Module):
     def __init__(self, config: SuperPointConfig) -> None:
         super().__init__()
         self.config = config
+        self.pooled = ("1b", "2b", "3b")[config.stem - 1 :]
         previous = 1
         for name, width in zip(ENCODER, config.channels, strict=True):
             self._add(name, previous, width, 3, config.batch_norm)
             previous = width
+        if config.stem == 2:  # its outputs lie between four pixels, as those of a pooling do
+            self.conv1a = nn.Conv2d(1, config.channels[0], 4, stride=2, padding=1)
         self._add("Pa", previous, config.detector_channels, 3, config.batch_norm)
         self._add("Pb", config.detector_channels, CELL * CELL + 1, 1, False)
         self._add("Da", previous, config.descriptor_channels, 3, config.batch_norm)
@@ -58,7 +61,7 @@ class SuperPoint(nn.Module):
         x = image
         for name in ENCODER:
             x = self._block(name, x)
-            if name in ("1b", "2b", "3b"):
+            if name in self.pooled:
                 x = F.max_pool2d(x, 2)
         logits = self.get_submodule("convPb")(self._block("Pa", x))
         descriptors = self.get_submodule("convDb")(self._block("Da", x))

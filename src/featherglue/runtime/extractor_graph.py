@@ -36,13 +36,14 @@ class _ExtractorBuilder:
     def encode(self, image: str) -> str:
         """The image → the features (1, C, Hc, Wc) that both heads take."""
         first = f"extractor.conv{ENCODER[0]}"
+        pooled = ("1b", "2b", "3b")[_stride(self._weights(ENCODER[0])[0]) - 1 :]
         if self.quantizer.holds(first):
             x, scale = self.quantizer.image(image, first), 1.0
         else:
             x, scale = self.g.op("Cast", image, to=FLOAT), 255.0
         for i, name in enumerate(ENCODER):
             x = self.conv(name, x, divide=scale if i == 0 else 1.0)
-            if name in ("1b", "2b", "3b"):
+            if name in pooled:
                 if self.quantizer.is_integer(f"extractor.conv{name}"):
                     x = self.quantizer.activation(x, f"extractor.conv{ENCODER[i + 1]}")
                 x = self.g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
@@ -78,12 +79,26 @@ class _ExtractorBuilder:
         else:
             w = self.g.constant(f"conv{name}.weight", weight)
             b = self.g.constant(f"conv{name}.bias", bias)
-        pads = [size // 2] * 4
-        return self.g.op("Conv", x, w, b, name=f"conv{name}", kernel_shape=[size, size], pads=pads)
+        stride = _stride(weight)
+        return self.g.op(
+            "Conv",
+            x,
+            w,
+            b,
+            name=f"conv{name}",
+            kernel_shape=[size, size],
+            pads=[(size - stride + 1) // 2] * 4,
+            strides=[stride, stride],
+        )
 
     def _weights(self, name: str) -> tuple[Float, Float]:
         layer = f"extractor.conv{name}"
         return self.arrays[f"{layer}.weight"], self.arrays[f"{layer}.bias"]
+
+
+def _stride(weight: Float) -> int:
+    """2 for the 4×4 kernel of a stem that looks at every second pixel."""
+    return 2 if weight.shape[2] == 4 else 1
 
 
 def _softmax(g: Graph, logits: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featherglue.errors import ImageError
-from featherglue.image import SUFFIXES, read_grey
+from featherglue.image import SUFFIXES, by_number, read_grey
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame, FrameSource, SourceError
 
@@ -78,10 +78,4 @@ def find_pictures(pattern: str) -> list[Path] | None:
     paths = [Path(path) for path in found if Path(path).suffix.lower() in SUFFIXES]
     if not paths:
         raise SourceError(f"{pattern}: no image fits this pattern")
-    return sorted(paths, key=_by_number)
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which frame2 comes before frame10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return sorted(paths, key=by_number)
