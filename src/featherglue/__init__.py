@@ -14,8 +14,10 @@ _PUBLIC = {
     "Matches": "types",
     "FeatherglueError": "errors",
     "Model": "models.pair",
+    "Recipe": "compress.recipe",
     "Session": "session",
     "benchmark": "evaluation.benchmark",
+    "compress": "compress.recipe",
     "evaluate": "evaluation.runner",
     "load": "session",
     "shipped_models": "session",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from featherglue.compress.recipe import Recipe as Recipe
+    from featherglue.compress.recipe import compress as compress
     from featherglue.errors import FeatherglueError as FeatherglueError
     from featherglue.evaluation.benchmark import benchmark as benchmark
     from featherglue.evaluation.runner import evaluate as evaluate
@@ -63,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "Model"]
+    return [*__all__, "Model", "Recipe", "compress"]

@@ -220,10 +220,15 @@ def _storage_dict(storage: StorageConfig) -> dict[str, Any]:
     return {"tensors": tensors} | ({"activations": activations} if activations else {})
 
 
+def check_output(folder: str | os.PathLike[str]) -> None:
+    """Raise OutputError where `save_artifact` would, for what is in its place."""
+    if Path(folder).exists() and not _is_replaceable(Path(folder)):
+        raise OutputError(f"{folder}: exists and is not a model of ours; choose another name")
+
+
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
-        if folder.exists() and not _is_replaceable(folder):
-            raise OutputError(f"{folder}: exists and is not a model of ours; choose another name")
+        check_output(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".featherglue.", dir=folder.parent) as place:
             fresh, old = Path(place) / "new", Path(place) / "old"

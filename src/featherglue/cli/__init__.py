@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import featherglue
-from featherglue.cli import benchmark, import_weights, info, match, report, train, video
+from featherglue.cli import (
+    benchmark,
+    compress,
+    import_weights,
+    info,
+    match,
+    prune,
+    quantize,
+    report,
+    train,
+    video,
+)
 from featherglue.cli.common import console, error_console, join_sizes
 from featherglue.cli.evaluate import evaluate_app
 from featherglue.errors import FeatherglueError
@@ -49,6 +60,9 @@ app.command("benchmark")(benchmark.run)
 app.command("export")(import_weights.export)
 app.command("report")(report.report)
 app.command("train")(train.train)
+app.command("compress")(compress.compress)
+app.command("prune")(prune.prune)
+app.command("quantize")(quantize.quantize)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from featherglue.artifact import Artifact, bytes_on_disk, load_artifact, nonzero, parameters
+from featherglue.artifact import Artifact, bytes_on_disk, load_artifact
 from featherglue.cli.common import Json, console, parse_resize, print_json
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
-from featherglue.layers import total_macs
 from featherglue.session import find_model
-
-_FLOAT_BYTES = 4
 
 
 def info(
@@ -25,43 +23,66 @@ def info(
     max_keypoints: Annotated[
         int, typer.Option("--max-keypoints", min=1, help="Keypoints for which MACs are counted.")
     ] = 512,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", help="Model to compare with, in dense float32; else itself."),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show what each layer costs.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show a model's parameters, cost, size on disk and where it comes from."""
     size = parse_resize(image_size)
     if size is None or len(size) != 2 or min(size) < 1:
         raise UsageError(f"--image-size takes W H, not {image_size!r}")
-    facts = describe(load_artifact(find_model(model)), (size[0], size[1]), max_keypoints)
+    other = load_artifact(find_model(baseline)) if baseline is not None else None
+    facts = describe(load_artifact(find_model(model)), (size[0], size[1]), max_keypoints, other)
     if as_json:
-        print_json(facts)
+        print_json(facts if layers else {k: v for k, v in facts.items() if k != "layers"})
         return
     console.print(_table(str(model), facts, size, max_keypoints))
+    if layers:
+        console.print(_layer_table(facts["layers"]))
 
 
-def describe(artifact: Artifact, image_size: tuple[int, int], keypoints: int) -> dict[str, Any]:
+def describe(
+    artifact: Artifact,
+    image_size: tuple[int, int],
+    keypoints: int,
+    baseline: Artifact | None = None,
+) -> dict[str, Any]:
     """Everything that `info` says, as plain values.
 
-    `macs` are multiply–accumulates for one extraction and one match; `study_bytes` counts
-    non-zero weights at four bytes each, as the study's tables do.
+    `macs` are multiply–accumulates for one extraction and one match, `macs_effective` those with
+    weights that are not 0; `study_bytes` counts the bits of such weights, as the study's tables
+    do; see `compress.account`.
     """
-    macs = total_macs(artifact.architecture, image_size, keypoints)
-    files = bytes_on_disk(artifact)
-    remaining = nonzero(artifact)
+    from featherglue.compress.account import account
+
+    counted = account(artifact, baseline, image_size, keypoints)
+    whole = [layer.name for layer in counted.layers if layer.integer]
+    floating = {layer.name: layer.why_float for layer in counted.layers if layer.why_float}
     return {
-        "parameters": parameters(artifact),
-        "nonzero": remaining,
-        "macs": sum(macs.values()),
-        "macs_extractor": macs["extractor"],
-        "macs_matcher": macs["matcher"],
+        "parameters": counted.parameters,
+        "nonzero": counted.nonzero,
+        "macs": sum(counted.macs.values()),
+        "macs_extractor": counted.macs["extractor"],
+        "macs_matcher": counted.macs["matcher"],
+        "macs_effective": sum(counted.effective_macs.values()),
         "image_size": list(image_size),
         "max_keypoints": keypoints,
-        "bytes_on_disk": sum(files.values()),
-        "files": files,
-        "study_bytes": remaining * _FLOAT_BYTES,
+        "bytes_on_disk": counted.bytes_on_disk,
+        "files": bytes_on_disk(artifact),
+        "study_bytes": counted.study_bytes,
+        "disk_ratio": counted.disk_ratio,
+        "study_ratio": counted.study_ratio,
+        "integer_layers": whole,
+        "float_layers": floating,
+        "saturates_without_vnni": counted.saturates,
         "hash": artifact.hash,
         "architecture": to_dict(artifact.architecture),
         "processing": to_dict(artifact.processing),
         "provenance": to_dict(artifact.provenance),
+        "layers": [dataclasses.asdict(layer) for layer in counted.layers],
     }
 
 
@@ -74,13 +95,59 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
         f"{facts['macs'] / 1e9:.3f} G ({facts['macs_extractor'] / 1e9:.3f} extract, "
         f"{facts['macs_matcher'] / 1e9:.3f} match)",
     )
+    if facts["macs_effective"] != facts["macs"]:
+        table.add_row("MACs without zeros", f"{facts['macs_effective'] / 1e9:.3f} G")
     files = ", ".join(f"{file} {count:,}" for file, count in facts["files"].items())
-    table.add_row("bytes on disk", f"{facts['bytes_on_disk']:,} ({files})")
-    table.add_row("bytes as the study counts", f"{facts['study_bytes']:,}")
+    table.add_row(
+        "bytes on disk",
+        f"{facts['bytes_on_disk']:,} without graphs, {facts['disk_ratio']:.2f}× smaller than dense "
+        f"float32 ({files})",
+    )
+    table.add_row(
+        "bytes as the study counts",
+        f"{facts['study_bytes']:,}, {facts['study_ratio']:.2f}× smaller than dense float32",
+    )
+    _add_integer_rows(table, facts)
     provenance = facts["provenance"]
     table.add_row("licence", provenance["license"] or "unknown")
     table.add_row("data", provenance["data"] or "unknown")
     for i, step in enumerate(provenance["recipe"]):
         shown = ", ".join(f"{key} {value}" for key, value in step.items())
         table.add_row(f"step {i + 1}", shown)
+    return table
+
+
+def _add_integer_rows(table: Table, facts: dict[str, Any]) -> None:
+    """What is computed with whole numbers, what is not, and what that means on old CPUs."""
+    if facts["integer_layers"]:
+        exact = "weights of 7 bits, exact on every CPU"
+        if facts["saturates_without_vnni"]:
+            exact = "weights of 8 bits, whose sums saturate on CPUs without VNNI"
+        table.add_row("layers of whole numbers", f"{len(facts['integer_layers'])}: {exact}")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in facts["float_layers"].items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        table.add_row("quantized, but computed as floats", f"{len(names)}: {reason} ({shown})")
+
+
+def _layer_table(rows: list[dict[str, Any]]) -> Table:
+    """A row a layer; ∗ marks what runs as whole numbers."""
+    table = Table(box=None, pad_edge=False, caption="∗ runs as whole numbers")
+    for column in ("layer", "stored as"):
+        table.add_column(column, no_wrap=True)
+    for column in ("numbers", "zero %", "MMACs", "no zeros", "bytes", "study"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['scheme']} {row['bits']}{' ∗' if row['integer'] else ''}",
+            f"{row['parameters']:,}",
+            f"{100 * row['sparsity']:.1f}",
+            f"{row['macs'] / 1e6:,.1f}",
+            f"{row['effective_macs'] / 1e6:,.1f}",
+            f"{row['bytes']:,}",
+            f"{row['study_bytes']:,.0f}",
+        )
     return table

@@ -95,7 +95,8 @@ def cluster_weight(
         free = 2**config.bits - keep_zero
         values = part[part != 0] if keep_zero else part.reshape(-1)
         centroids = kmeans(values, free, config.start, config.iterations, rng)
-        found = centroids.astype(config.dtype).astype(np.float32)
+        with np.errstate(over="ignore"):
+            found = centroids.astype(config.dtype).astype(np.float32)
         if not np.isfinite(found).all():
             raise ConfigError("a weight is too large for float16; store codebooks as float32")
         codebook[g, keep_zero:] = found

@@ -1,0 +1,145 @@
+"""The steady state of a video: frame in, matches with the frame before out. All take turns.
+
+    python benchmarks/realtime.py FRAMES [--xfeat xfeat_640x640.onnx] [--dense checkpoints/dense]
+                                  [--threads 2] [--rounds 3] [--json OUT]
+
+FRAMES is a folder of frames in order. Every contender gets every frame, read before and resized to
+its size, extracts it and matches it with the one before, whose features it has kept; for each frame
+all contenders run one after the other, so that a drift of the machine hits all alike. Figures are
+medians over the frames of all rounds but the first frames. `vs fast` is the median over frames of
+the ratio to `fast` on that very frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xfeat import XFeat
+
+import featherglue as fg
+from featherglue.evaluation.machine import describe_machine
+from featherglue.files import write_json
+from featherglue.image import list_images, read_grey, resize_grey
+from featherglue.session import shipped_models
+
+WARMUP = 3
+
+
+@dataclass
+class Runner:
+    """A contender and what it took, frame by frame."""
+
+    label: str
+    matching: Any
+    size: tuple[int, int] = (640, 480)
+    milliseconds: list[float] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
+    matches: list[int] = field(default_factory=list)
+    kept: Any = None
+
+    def start(self, frame: np.ndarray) -> None:
+        self.kept = self.matching.extract(resize_grey(frame, self.size))
+
+    def step(self, frame: np.ndarray) -> None:
+        frame = resize_grey(frame, self.size)
+        begin = time.perf_counter()
+        if isinstance(self.matching, fg.Session):
+            result = self.matching.step(self.kept, frame)
+            features, matches = result.features1, result.matches
+        else:
+            features = self.matching.extract(frame)
+            matches = self.matching.match(self.kept, features)
+        self.milliseconds.append((time.perf_counter() - begin) * 1e3)
+        if isinstance(self.matching, fg.Session):
+            self.stages.append(result.milliseconds)
+        self.matches.append(len(matches))
+        self.kept = features
+
+    def row(self, reference: Runner) -> dict[str, Any]:
+        ratios = np.array(self.milliseconds) / np.array(reference.milliseconds)
+        low, middle, high = np.percentile(self.milliseconds, (5, 50, 95))
+        names = dict.fromkeys(name for stage in self.stages for name in stage)
+        return {
+            "frames_per_second": 1e3 / middle,
+            "ms": middle,
+            "ms_p5": low,
+            "ms_p95": high,
+            "vs fast": float(np.median(ratios)),
+            "matches": statistics.median(self.matches),
+            "stages": {
+                name: statistics.median(stage.get(name, 0.0) for stage in self.stages)
+                for name in names
+            },
+        }
+
+
+def contenders(options: argparse.Namespace) -> list[Runner]:
+    """Ours at the sizes of the bars, and the peers."""
+    common = {"threads": options.threads}
+    found = [
+        Runner("fast", fg.load("fast", **common)),
+        Runner("fast, OpenVINO", fg.load("fast", runtime="openvino", **common)),
+        Runner("fast 320×240, 256", fg.load("fast", max_keypoints=256, **common), (320, 240)),
+    ]
+    if "balanced" in shipped_models():
+        found.append(Runner("balanced, 1024", fg.load("balanced", max_keypoints=1024, **common)))
+    sift = {"features": "sift", "matcher": "nn", "max_keypoints": 512, "threads": options.threads}
+    found.append(Runner("SIFT", fg.load(**sift, refine=False)))
+    found.append(Runner("SIFT, refined", fg.load(**sift)))
+    if options.xfeat is not None:
+        found.append(Runner("XFeat", XFeat(options.xfeat, 512, options.threads)))
+    if options.dense is not None:
+        dense = fg.load(options.dense, runtime="torch", max_keypoints=512, **common)
+        found.append(Runner("dense, PyTorch", dense))
+    return found
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown, a line for each row."""
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [["", *columns], [":--", *["--:"] * len(columns)]]
+    for label, row in rows.items():
+        lines.append([label, *(f"{row[c]:.2f}" if c in row else "" for c in columns)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("frames", type=Path)
+    parser.add_argument("--xfeat", type=Path)
+    parser.add_argument("--dense", type=Path, help="a model folder, run in PyTorch")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="times through the frames")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    frames = [read_grey(path) for path in list_images(options.frames)]
+    runners = contenders(options)
+    for i in range(options.rounds):
+        for runner in runners:
+            runner.start(frames[0])
+        for k, frame in enumerate(frames[1:]):
+            for runner in runners:
+                runner.step(frame)
+                if i == 0 and k < WARMUP:
+                    for values in (runner.milliseconds, runner.stages, runner.matches):
+                        values.clear()
+    rows = {runner.label: runner.row(runners[0]) for runner in runners}
+    figures = ("frames_per_second", "ms", "ms_p5", "ms_p95", "vs fast", "matches")
+    print(table({label: {key: row[key] for key in figures} for label, row in rows.items()}))
+    print(table({label: row["stages"] for label, row in rows.items() if row["stages"]}))
+    if options.json is not None:
+        write_json(
+            options.json,
+            {"machine": describe_machine(), "threads": options.threads, "rows": rows},
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""`featherglue compress`: a smaller model by a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from featherglue.artifact import check_output, load_artifact
+from featherglue.cli.common import Json, console, error_console, parse_resize, print_json
+from featherglue.cli.info import describe
+from featherglue.errors import MissingExtraError, UsageError
+from featherglue.image import list_images, read_grey
+from featherglue.session import find_model
+
+if TYPE_CHECKING:
+    from featherglue.compress.recipe import Recipe
+
+ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option("--calibration", metavar="FOLDER", help="Photographs, to see activations on."),
+]
+Images = Annotated[
+    int, typer.Option("--images", min=1, help="How many of them, spread over the folder.")
+]
+Size = Annotated[
+    str, typer.Option("--image-size", metavar="W H", help="Size at which they are looked at.")
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Layers to change; may be repeated."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Layers to leave; may be repeated."),
+]
+
+
+def compress(
+    model: ModelArgument,
+    recipe: Annotated[Path, typer.Option("--recipe", help="TOML file of the steps.")],
+    output: Output,
+    calibration: Calibration = None,
+    images: Images = 16,
+    image_size: Size = "640,480",
+    as_json: Json = False,
+) -> None:
+    """Make a smaller model by a recipe: prune, quantize, share weights."""
+    try:
+        from featherglue.compress.recipe import Recipe
+    except ModuleNotFoundError:
+        raise MissingExtraError("compress", "train") from None
+    follow(Recipe.load(recipe), model, output, calibration, images, image_size, as_json)
+
+
+def follow(
+    recipe: Recipe,
+    model: str,
+    output: Path,
+    calibration: Path | None,
+    images: int,
+    image_size: str,
+    as_json: bool,
+) -> None:
+    """Make, save and describe a model, as the three commands do."""
+    from featherglue.compress.recipe import compress
+    from featherglue.models.pair import Model
+
+    size = parse_resize(image_size)
+    if size is None or len(size) != 2:
+        raise UsageError(f"--image-size takes W H, not {image_size!r}")
+    source = load_artifact(find_model(model))
+    check_output(output)
+    parent = Model.from_artifact(source)
+    recipe.check(parent.architecture, bool(parent.quantization))
+    photographs = read_evenly(calibration, images) if calibration is not None else None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=error_console,
+        disable=not error_console.is_terminal,
+    ) as bar:
+        task = bar.add_task("compressing", total=len(recipe.steps))
+        made = compress(
+            parent,
+            recipe,
+            calibration=photographs,
+            size=(size[0], size[1]),
+            parent=source.hash,
+            report=lambda step, name: bar.update(task, description=name, completed=step - 1),
+        )
+        bar.update(task, completed=len(recipe.steps))
+    made.save(output)
+    facts = describe(load_artifact(output), (640, 480), 512, source)
+    _show(output, facts, as_json)
+
+
+def read_evenly(folder: Path, count: int) -> list[NDArray[np.uint8]]:
+    """`count` photographs of a folder, or all there are, spread over their names' order, grey."""
+    paths: Sequence[Path] = list_images(folder, recursive=True)
+    count = min(count, len(paths))
+    return [read_grey(paths[i * len(paths) // count]) for i in range(count)]
+
+
+def _show(output: Path, facts: dict[str, Any], as_json: bool) -> None:
+    kept = (
+        "parameters",
+        "nonzero",
+        "macs",
+        "macs_effective",
+        "bytes_on_disk",
+        "study_bytes",
+        "disk_ratio",
+        "study_ratio",
+        "integer_layers",
+        "float_layers",
+        "saturates_without_vnni",
+        "hash",
+        "provenance",
+    )
+    if as_json:
+        print_json({"output": str(output), **{name: facts[name] for name in kept}})
+        return
+    console.print(
+        f"wrote {output}: {facts['parameters']:,} parameters, {facts['nonzero']:,} not zero, "
+        f"{facts['macs'] / 1e9:.3f} GMACs, {facts['bytes_on_disk']:,} bytes on disk "
+        f"({facts['disk_ratio']:.2f}× smaller than its parent in float32)",
+        markup=False,
+    )
+    if facts["integer_layers"]:
+        console.print(f"{len(facts['integer_layers'])} layers run as whole numbers", markup=False)
+    for name, reason in facts["float_layers"].items():
+        console.print(f"{name} runs as floats: {reason}", markup=False)

@@ -1,0 +1,210 @@
+"""`compress`, `prune`, `quantize` and what `info` says of their models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.artifact import load_artifact
+from featherglue.cli import main
+from featherglue.layers import total_macs
+from featherglue.models.pair import Model
+from featherglue.runtime.base import open_runtime
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """run(*arguments): exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        assert "internal error" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photographs: dict[str, np.ndarray]) -> Path:
+    """A folder of two small photographs and something that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("camera", "astronaut"):
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(photographs[name], (160, 120)))
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+RECIPE = """
+[[steps]]
+step = "prune"
+ratio = 0.5
+importance = "activation"
+
+[[steps]]
+step = "linear"
+include = ["extractor.conv3a", "extractor.conv3b"]
+
+[[steps]]
+step = "codebook"
+bits = 4
+include = ["matcher.*"]
+"""
+
+
+def test_a_recipe_is_followed(
+    run: Run, folders: dict[str, Path], photos: Path, tmp_path: Path, grey: np.ndarray
+) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    size = ("--image-size", 160, 120)
+    given = ("--recipe", "r.toml", "-o", "out/small", "--calibration", photos, *size, "--json")
+    code, out, err = run("compress", folders["one-head"], *given)
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    artifact = load_artifact("out/small")
+    assert facts["hash"] == artifact.hash
+    assert artifact.provenance.parent == load_artifact(folders["one-head"]).hash
+    assert [step["step"] for step in artifact.provenance.recipe] == ["prune", "linear", "codebook"]
+    assert facts["integer_layers"] == ["extractor.conv3a", "extractor.conv3b"]
+    assert set(facts["float_layers"].values()) == {"its weight is held as a codebook"}
+    assert facts["disk_ratio"] > 0
+    assert facts["nonzero"] < 0.6 * facts["parameters"]
+    scores = [open_runtime(artifact, r, 1).extract(grey)[0] for r in ("torch", "onnxruntime")]  # type: ignore[arg-type]
+    np.testing.assert_allclose(*scores, atol=0.02)
+    # Another recipe may replace the model, and `info` tells of it.
+    code, out, err = run("info", "out/small", "--layers", "--baseline", folders["one-head"])
+    assert (code, err) == (0, "")
+    for fact in (
+        "layers of whole numbers",
+        "weights of 7 bits",
+        "its weight is held as a codebook",
+        "MACs without zeros",
+        "codebook 4",
+        "linear 7 ∗",
+        "step codebook",
+    ):
+        assert fact in out
+
+
+def test_pruning_in_one_line(run: Run, folders: dict[str, Path]) -> None:
+    model = folders["one-head"]
+    code, out, err = run("prune", model, "-o", "half", "--ratio", 0.5, "--include", "matcher.*")
+    assert (code, err) == (0, "")
+    assert "wrote half" in out
+    arrays = load_artifact("half").arrays
+    assert np.mean(arrays["matcher.final_proj.weight"] == 0) == 0.5
+    assert arrays["extractor.conv1b.weight"].all()
+    assert run("prune", model, "-o", "thin", "--ratio", 0.5, "--channels")[0] == 0
+    extractor = load_artifact("thin").architecture.extractor
+    assert extractor is not None and extractor.channels == (2, 2, 4, 4, 4, 4, 8, 8)
+    assert run("prune", model, "-o", "four", "--pattern", "2:4")[0] == 0
+    assert np.mean(load_artifact("four").arrays["matcher.final_proj.weight"] == 0) == 0.5
+    code, out, _ = run("prune", model, "-o", "fast", "--macs", 0.9, "--json")
+    before = sum(total_macs(load_artifact(model).architecture).values())
+    assert code == 0
+    assert 0.5 * before < json.loads(out)["macs"] <= 0.9 * before
+
+
+def test_quantizing_in_one_line(run: Run, folders: dict[str, Path], photos: Path) -> None:
+    model = folders["one-head"]
+    codebook = ("--scheme", "codebook", "--bits", 3, "--exclude", "extractor.conv1a")
+    assert run("quantize", model, "-o", "coded", *codebook)[0] == 0
+    storage = load_artifact("coded").storage.tensors
+    assert storage["matcher.final_proj.weight"].bits == 3
+    assert storage["extractor.conv1a.weight"].scheme == "float"
+    assert run("quantize", model, "-o", "weights", "--bits", 5, "--activation-bits", 0)[0] == 0
+    artifact = load_artifact("weights")
+    assert artifact.storage.tensors["extractor.conv1b.weight"].bits == 5
+    assert not artifact.quantization.activations
+    size = ("--image-size", 160, 120, "--images", 1)
+    code, out, _ = run("quantize", model, "-o", "whole", "--calibration", photos, *size)
+    assert code == 0
+    assert "layers run as whole numbers" in out
+    assert load_artifact("whole").quantization.activations
+    code, out, _ = run("info", "whole", "--json")
+    facts = json.loads(out)
+    assert code == 0 and len(facts["integer_layers"]) > 10 and not facts["saturates_without_vnni"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("prune", "--ratio", 1.5), "a ratio lies in [0, 1), not 1.5"),
+        (("prune",), "say how much goes"),
+        (("prune", "--ratio", 0.5, "--macs", 0.5), "--macs decides itself"),
+        (("prune", "--ratio", 0.5, "--channels", "--pattern", "4x1"), "about single weights"),
+        (("prune", "--ratio", 0.5, "--include", "extractor.conv9"), "the nearest: extractor.conv"),
+        (("prune", "--ratio", 0.99, "--channels"), "leaves none of the 4 units"),
+        (("prune", "--ratio", 0.5, "--importance", "luck"), "expected one of"),
+        (("prune", "--ratio", 0.5, "--importance", "taylor"), "needs images for calibration"),
+        (("quantize",), "needs images for calibration"),
+        (("quantize", "--scheme", "lossless"), "no scheme 'lossless'"),
+        (("quantize", "--scheme", "codebook", "--bits", 1), "codebooks have 2 to 8 bits, not 1"),
+        (("quantize", "--bits", 9), "4 to 8 bits, not 9"),
+        (("compress", "--recipe", "none.toml"), "none.toml: cannot be read"),
+        (("prune", "--ratio", 0.5, "--image-size", 3), "--image-size takes W H"),
+    ],
+)
+def test_misuse_is_one_line(
+    run: Run, folders: dict[str, Path], arguments: tuple[object, ...], said: str
+) -> None:
+    name, *rest = arguments
+    code, out, err = run(name, folders["one-head"], "-o", "out", *rest)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not Path("out").exists()
+
+
+def test_failures(run: Run, folders: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    model = folders["one-head"]
+    code, _, err = run("quantize", model, "-o", "out", "--calibration", tmp_path / "none")
+    assert code == 1 and "no such folder" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("quantize", model, "-o", "out", "--calibration", tmp_path / "empty")
+    assert code == 1 and "no images here" in err
+    (photos / "broken.png").write_bytes(b"no picture")
+    code, _, err = run("quantize", model, "-o", "out", "--calibration", photos)
+    assert code == 1 and "broken.png" in err
+    # What is not a model is not replaced, and nothing is computed for it.
+    code, _, err = run("prune", model, "-o", photos, "--ratio", 0.5)
+    assert code == 1 and "not a model of ours" in err
+    code, _, err = run("prune", "nothing", "-o", "out", "--ratio", 0.5)
+    assert code != 0 and "nothing" in err
+    assert not Path("out").exists()
+
+
+def test_a_quantized_model_is_not_pruned(
+    run: Run, folders: dict[str, Path], models: dict[str, Model]
+) -> None:
+    assert run("quantize", folders["bare"], "-o", "coded", "--scheme", "codebook")[0] == 0
+    code, _, err = run("prune", "coded", "-o", "out", "--ratio", 0.5)
+    assert code == 2
+    assert "what is quantized cannot be pruned" in err
+
+
+def test_info_needs_no_pytorch(folders: dict[str, Path]) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from featherglue.cli import main
+assert main(["info", {str(folders["bare"])!r}, "--layers"]) == 0
+assert main(["prune", {str(folders["bare"])!r}, "-o", "out", "--ratio", "0.5"]) == 1
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "extractor.conv4b" in done.stdout
+    assert "pip install 'featherglue[train]'" in done.stderr
