@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from featherglue.errors import ConfigError, TrainingError
+from featherglue.errors import ConfigError, OutputError, TrainingError
 from featherglue.train.loop import LoopConfig, learning_rate, train
 
 CONFIG = LoopConfig(
@@ -241,17 +241,38 @@ def test_a_damaged_checkpoint_is_an_error_that_says_so(share: float, tmp_path: P
 def test_checkpoints_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, [3])
     before = (tmp_path / "last.pt").read_bytes()
-    save = torch.save
-
-    def fail(state: object, path: Path) -> None:
-        save(state, path)
-        Path(path).write_bytes(Path(path).read_bytes()[:100])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises((OSError, TrainingError)):
+    with monkeypatch.context() as patch, pytest.raises(OutputError) as caught:
+        patch.setattr(Path, "open", full)
         train(network(), loss_of, Numbers(), CONFIG, tmp_path)
+    said = str(caught.value)
+    assert "No space left on device" in said
+    assert "--resume" in said
     assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+    train(network(), loss_of, Numbers(), CONFIG, tmp_path)  # and it can go on
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == CONFIG.steps
+
+
+_open = Path.open
+
+
+def full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+    """`Path.open` on a full disk."""
+    if path.name.endswith(".partial"):
+        _open(path, mode).close()
+        raise OSError(28, "No space left on device")
+    return _open(path, mode, *rest, **options)
+
+
+def test_a_log_that_cannot_be_written_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(OutputError, match=r"log\.csv: cannot be written"):
+        train(network(), loss_of, Numbers(), CONFIG, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        train(network(), loss_of, Numbers(), CONFIG, tmp_path / "file" / "run")
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

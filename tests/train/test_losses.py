@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from featherglue.errors import ConfigError
+from featherglue.train.hinge import HingeConfig, corresponding_cells, hinge_loss
 from featherglue.train.losses import detector_loss, dual_softmax_loss, nearest_share, similarity
+from featherglue.train.superpoint import SuperPointLoss
 
 
 def log_softmax(values: np.ndarray) -> np.ndarray:
@@ -103,3 +107,95 @@ def test_the_share_of_nearest_partners() -> None:
     assert nearest_share(cosine, real).item() == torch.tensor(2 / 3).item()
     assert nearest_share(cosine, torch.tensor([[True, True, False]])).item() == 0.5
     assert nearest_share(cosine, torch.tensor([[False] * 3])).item() == 0
+
+
+# --- the published loss ---------------------------------------------------------------------
+
+
+def hinge_by_definition(
+    first: np.ndarray, second: np.ndarray, homography: np.ndarray, inside: list[np.ndarray]
+) -> float:
+    """Equations 4 to 6 of DeTone 2018 for one pair, cell by cell."""
+    terms = []
+    depth, height, width = first.shape
+    cells = [(y, x) for y in range(height) for x in range(width)]
+    for y, x in cells:
+        for v, u in cells:
+            if not (inside[0][y, x] and inside[1][v, u]):
+                continue
+            p = homography @ (8 * x + 3.5, 8 * y + 3.5, 1)
+            near = np.hypot(p[0] / p[2] - (8 * u + 3.5), p[1] / p[2] - (8 * v + 3.5)) <= 8
+            d, e = first[:, y, x], second[:, v, u]
+            cosine = d @ e / np.linalg.norm(d) / np.linalg.norm(e)
+            terms.append(250 * max(0, 1 - cosine) if near else max(0, cosine - 0.2))
+    assert depth > 1
+    return float(np.mean(terms))
+
+
+def test_the_hinge_loss_by_definition() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.standard_normal((2, 1, 5, 3, 4)).astype(np.float32)
+    insides = rng.random((2, 1, 3, 4)) < 0.8
+    turn = np.array([[0.9, -0.2, 6], [0.2, 1.1, -5], [0.002, -0.001, 1]], np.float32)
+    for homography in (np.eye(3, dtype=np.float32), turn):
+        expected = hinge_by_definition(
+            first[0].astype(float), second[0].astype(float), homography, list(insides[:, 0])
+        )
+        found = hinge_loss(
+            torch.from_numpy(first),
+            torch.from_numpy(second),
+            torch.from_numpy(homography)[None],
+            *torch.from_numpy(insides),
+            HingeConfig(),
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_corresponding_cells_of_a_shift() -> None:
+    shift = torch.tensor([[[1.0, 0, 8], [0, 1, 0], [0, 0, 1]]])  # by one cell to the right
+    alike = corresponding_cells(shift, 2, 3, 7.9)[0]
+    expected = torch.zeros(6, 6, dtype=torch.bool)
+    for cell in (0, 1, 3, 4):
+        expected[cell, cell + 1] = True
+    assert torch.equal(alike, expected)
+    behind = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, -1]]])
+    assert not corresponding_cells(behind, 2, 3, 7.9).any()
+
+
+def test_the_published_loss_is_of_both_detectors_and_the_hinge() -> None:
+    torch.manual_seed(0)
+    logits, dense = torch.randn(4, 65, 2, 2), torch.randn(4, 6, 2, 2)
+    batch = {
+        "points0": torch.rand(2, 3, 2) * 15,
+        "points1": torch.rand(2, 3, 2) * 15,
+        "count": torch.tensor([3, 2]),
+        "labels0": torch.randint(0, 65, (2, 2, 2)),
+        "labels1": torch.randint(0, 65, (2, 2, 2)),
+        "inside0": torch.ones(2, 2, 2, dtype=torch.bool),
+        "inside1": torch.tensor([True, False]).expand(2, 2, 2),
+        "H_0to1": torch.eye(3).expand(2, 3, 3),
+    }
+    loss, row = SuperPointLoss(descriptor="hinge").judge(logits, dense, batch)
+    insides = batch["inside0"], batch["inside1"]
+    hinge = hinge_loss(*dense.chunk(2), batch["H_0to1"], *insides, HingeConfig())
+    both = sum(
+        detector_loss(part, batch[f"labels{i}"], batch[f"inside{i}"])
+        for i, part in enumerate(logits.chunk(2))
+    )
+    torch.testing.assert_close(loss, 1e-4 * hinge + both)
+    assert row["descriptor"] == pytest.approx(1e-4 * float(hinge))
+    del batch["H_0to1"]
+    with pytest.raises(ConfigError, match="spatial = 0"):
+        SuperPointLoss(descriptor="hinge").judge(logits, dense, batch)
+
+
+def test_a_loss_that_makes_no_sense_is_refused() -> None:
+    for values, said in (
+        ({"descriptor": "triplet"}, "dual_softmax"),
+        ({"descriptor": "hinge", "reliability": 0.5}, "reliability"),
+        ({"temperature": 0.0}, "temperature"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            SuperPointLoss(**values)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="near"):
+        HingeConfig(near=0.0)

@@ -183,7 +183,7 @@ def test_both_stages_from_the_command_line_to_a_session(
     command = ["train", "superpoint", "--config", str(point), "--images", str(images)]
     command += ["--device", "cpu", "-o", str(tmp_path / "point")]
     assert main(command) == 0
-    assert "step 3 loss" in "".join(capsys.readouterr())
+    assert "step 3 of 3: loss" in "".join(capsys.readouterr())
     folder = tmp_path / "point" / "model"
     text = GLUE.format(extractor=folder, loop=LOOP)
     glue = write(tmp_path / "glue.toml", text)
@@ -331,6 +331,18 @@ def test_a_larger_extractor_may_start_from_a_small_one(images: Path, tmp_path: P
     other = dataclasses.replace(grown, architecture=SuperPointConfig(channels=(1,) * 8))
     with pytest.raises(TrainingError, match="cannot grow"):
         train_superpoint(other, images, tmp_path / "other")
+
+
+def test_the_published_loss_trains_and_needs_views_of_one_photograph(
+    images: Path, tmp_path: Path
+) -> None:
+    text = POINT + '[loss]\ndescriptor = "hinge"\n'
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", text))
+    trained = train_superpoint(stage, images, tmp_path / "run")
+    assert np.isfinite(trained.to_artifact().arrays["extractor.convDb.weight"]).all()
+    spatial = "spatial = 0.5\n" + text + "[scenes]\nsize = [64, 64]\n"
+    with pytest.raises(ConfigError, match=r"3D scenes do not have: set spatial = 0"):
+        read_stage(SuperPointStage, write(tmp_path / "b.toml", spatial))
 
 
 def test_a_run_goes_on_with_its_own_settings_only(images: Path, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from featherglue.cli.common import Json, console, error_console, print_json
+from featherglue.cli.train_progress import TrainingProgress, plain_warnings
 from featherglue.errors import MissingExtraError, TrainingError, UsageError
 
 
 def train(
-    stage: Annotated[str, typer.Argument(help="shapes, adapt, superpoint or superglue.")],
+    stage: Annotated[str, typer.Argument(help="shapes, adapt, superpoint, superglue or distill.")],
     config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the run; for adapt also a .npz file.")
@@ -33,7 +34,7 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network from scratch, or label photographs to train on."""
+    """Train a network, from scratch or from a teacher, or label photographs to train on."""
     try:
         import torch
 
@@ -56,18 +57,22 @@ def train(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def report(step: int, row: dict[str, float]) -> None:
-        values = " ".join(f"{name} {value:.3f}" for name, value in row.items())
-        error_console.print(f"step {step} {values}")
-
-    made = chosen.run(
-        read_stage(chosen.config, config),
-        images,
-        output,
-        minutes=minutes,
-        device=device,
-        report=report,
-    )
+    settings = read_stage(chosen.config, config)
+    loop = getattr(settings, "loop", None)
+    unit = "photographs" if chosen.labels else "steps"
+    progress = TrainingProgress(error_console, loop and loop.steps, minutes, unit)
+    try:
+        with plain_warnings(error_console):
+            made = chosen.run(
+                settings, images, output, minutes=minutes, device=device, report=progress.report
+            )
+    except KeyboardInterrupt:
+        if any(path.exists() for path in chosen.kept_in(output)):
+            progress.close()
+            error_console.print(f"{output}: kept; go on with --resume", markup=False)
+        raise
+    finally:
+        progress.close()
     if as_json:
         print_json({name: str(path) for name, path in made.items()})
     else:

@@ -58,14 +58,27 @@ class SuperPoint(nn.Module):
         Returns:
             logits (B, 65, Hc, Wc), the last channel "no keypoint"; descriptors (B, D, Hc, Wc).
         """
-        x = image
-        for name in ENCODER:
+        x = self.encode(image)
+        return self.detect(x), self.describe(x)
+
+    def encode(self, x: Tensor, first: int = 0, depth: int | None = None) -> Tensor:
+        """What the encoder's convolutions from `first` to before `depth` make of an image, or of
+        what the one before `first` gave: (B, C, H', W')."""
+        for name in ENCODER[first:depth]:
             x = self._block(name, x)
             if name in self.pooled:
                 x = F.max_pool2d(x, 2)
-        logits = self.get_submodule("convPb")(self._block("Pa", x))
-        descriptors = self.get_submodule("convDb")(self._block("Da", x))
-        return logits, descriptors
+        return x
+
+    def detect(self, x: Tensor) -> Tensor:
+        """The encoder's output -> cell logits (B, 65, Hc, Wc)."""
+        logits: Tensor = self.get_submodule("convPb")(self._block("Pa", x))
+        return logits
+
+    def describe(self, x: Tensor) -> Tensor:
+        """The encoder's output -> raw descriptors (B, D, Hc, Wc)."""
+        descriptors: Tensor = self.get_submodule("convDb")(self._block("Da", x))
+        return descriptors
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Score map and descriptors.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from featherglue.errors import TrainingError
+from featherglue.errors import OutputError, TrainingError
+from featherglue.files import atomic
 
 LAST, BEST = "last.pt", "best.pt"
-LOG, VALIDATION_LOG = "log.csv", "validation.csv"
+LOG, VALIDATION_LOG, CURVES = "log.csv", "validation.csv", "curves.png"
 
 
 @dataclass
@@ -39,7 +42,11 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write everything that a run needs to go on."""
+    """Write everything that a run needs to go on.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk; what the file held stays.
+    """
     state = {
         "step": progress.step,
         "seconds": progress.seconds,
@@ -99,27 +106,47 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(dict(state), partial)
-    partial.replace(path)
+    """Whole or not at all; through memory, for PyTorch hides why a file cannot be written."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    try:
+        with atomic(path) as file:
+            file.write(buffer.getbuffer())
+    except OutputError as error:
+        kept = "what it held before stays" if path.exists() else "nothing was kept yet"
+        raise OutputError(f"{error}; {kept}: make room there, and go on with --resume") from None
 
 
 def log(path: Path, row: Mapping[str, float]) -> None:
-    """Append a row to a CSV file."""
+    """Append a row to a CSV file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+    try:
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); make room there, and go on "
+            "with --resume"
+        ) from None
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a log, none where there is no file."""
+    """The rows of a log, none where there is no file; one that was cut off is left out."""
     if not path.exists():
         return []
+    rows: list[dict[str, float]] = []
     with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        for row in csv.DictReader(file):
+            with suppress(TypeError, ValueError):
+                rows.append({key: float(value) for key, value in row.items()})
+    return rows
 
 
 def spent_seconds(folder: str | os.PathLike[str]) -> float:

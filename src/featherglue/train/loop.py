@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from featherglue.errors import ConfigError, TrainingError
+from featherglue.errors import ConfigError, MissingExtraError, OutputError, TrainingError
 from featherglue.train.checkpoint import (
     BEST,
     LAST,
@@ -31,12 +32,14 @@ from featherglue.train.checkpoint import (
     save_best,
     save_state,
 )
+from featherglue.train.curves import draw_curves
 from featherglue.train.parallel import World
 from featherglue.train.precision import autocast
 
 Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
-_REPORT_SECONDS = 5.0
+_REPORT_SECONDS = 1.0
+_LOG_SECONDS = 5.0
 Report = Callable[[int, dict[str, float]], None]
 Validate = Callable[[nn.Module], dict[str, float]]
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
@@ -113,12 +116,14 @@ def train(
 
     State is kept in `folder/last.pt`, written whole or not at all; a run that finds one goes on
     from there, on the very data and learning rate that would have come next. The averaged
-    weights that did best in validation are kept in `folder/best.pt`.
+    weights that did best in validation are kept in `folder/best.pt`. What was reported is logged in
+    `folder/log.csv` about every 5 seconds, validations in `folder/validation.csv`, and both are
+    drawn as `folder/curves.png` at each validation and at the end, where matplotlib is installed.
 
     Args:
         samples: item `step · batch_size + k` is sample k of a step.
         minutes: stop (resumable) after this time.
-        report: called about every 5 seconds with the step and running means.
+        report: called about every second with the step and means since the last time.
         validate: measures the averaged network every `validate_steps`; its "score" is what
             counts as better when it is higher.
         constraint: called with the network after each step, and with the average, to hold what
@@ -128,10 +133,11 @@ def train(
     Raises:
         TrainingError: the loss is not finite (the last checkpoint stays), or the checkpoint in
             `folder` is of another network.
+        OutputError: nothing can be written any more, as on a full disk; the last checkpoint stays.
         ConfigError: the batch cannot be shared out.
     """
     folder, world = Path(folder), world or World()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     at_once = world.share(config.batch_size, config.accumulate)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
@@ -157,13 +163,16 @@ def train(
             progress.step += 1
             over = progress.step == config.steps or keeper.spent() > minutes * 60
             stop = world.any(over or interrupted(), device)
-            if validate is not None and (
+            measured = validate is not None and (
                 progress.step % config.validate_steps == 0 or progress.step == config.steps
-            ):
+            )
+            if validate is not None and measured:
                 keeper.validate(validate, average)
             keeper.note({"loss": loss, **row}, stop)
             if stop or keeper.is_time_to_save():
                 keeper.save(network, average, optimizer)
+            if stop or measured:
+                keeper.draw()
             if stop:
                 break
         if interrupted():
@@ -179,24 +188,30 @@ class _Keeper:
     ) -> None:
         self.folder, self.progress, self.report, self.config = folder, progress, report, config
         self.leads = world.leads
-        self.start = self.saved = self.reported = time.monotonic()
+        self.start = self.saved = self.reported = self.logged = time.monotonic()
         self.before = progress.seconds
-        self.rows: list[dict[str, float]] = []
+        self.fresh: list[dict[str, float]] = []  # since the last report
+        self.rows: list[dict[str, float]] = []  # since the last row of the log
+        self.drawn = True
 
     def spent(self) -> float:
         """Seconds since the run was started or resumed."""
         return time.monotonic() - self.start
 
     def note(self, row: dict[str, float], last: bool) -> None:
-        self.rows.append(row)
         self.progress.seconds = self.before + self.spent()
-        if not self.leads or not (last or time.monotonic() - self.reported > _REPORT_SECONDS):
+        if not self.leads:
             return
-        means = {key: sum(r[key] for r in self.rows) / len(self.rows) for key in row}
-        step = self.progress.step
-        log(self.folder / LOG, {"step": step, "seconds": self.progress.seconds, **means})
-        self.report(step, means)
-        self.rows, self.reported = [], time.monotonic()
+        self.rows.append(row)
+        self.fresh.append(row)
+        step, now = self.progress.step, time.monotonic()
+        if last or now - self.logged > _LOG_SECONDS:
+            means = _means(self.rows)
+            log(self.folder / LOG, {"step": step, "seconds": self.progress.seconds, **means})
+            self.rows, self.logged = [], now
+        if last or now - self.reported > _REPORT_SECONDS:
+            self.report(step, _means(self.fresh))
+            self.fresh, self.reported = [], now
 
     def validate(self, validate: Validate, average: nn.Module) -> None:
         if not self.leads:
@@ -208,6 +223,16 @@ class _Keeper:
             self.progress.best = row["score"]
             save_best(self.folder / BEST, average, self.progress)
 
+    def draw(self) -> None:
+        """Draw the curves; where matplotlib is missing, say so once."""
+        if not self.leads or not self.drawn:
+            return
+        try:
+            draw_curves(self.folder)
+        except MissingExtraError as error:
+            self.drawn = False
+            warnings.warn(str(error), stacklevel=3)
+
     def is_time_to_save(self) -> bool:
         return time.monotonic() - self.saved > self.config.save_seconds
 
@@ -217,6 +242,17 @@ class _Keeper:
         if self.leads:
             save_state(self.folder / LAST, network, average, optimizer, self.progress)
         self.saved = time.monotonic()
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror or error})") from None
 
 
 @contextmanager
@@ -268,7 +304,7 @@ def _step(
         if math.isfinite(total):
             (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
     total = world.mean(total, device)
-    row = {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]}
+    row = _means(rows)
     if not math.isfinite(total):
         return total, row
     world.average_gradients(network.parameters())

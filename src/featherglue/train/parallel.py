@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from featherglue.errors import ConfigError
 
@@ -67,6 +67,14 @@ class World:
         total = torch.tensor(value, dtype=torch.float64, device=device)
         dist.all_reduce(total)
         return float(total) / self.size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the processes."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
 
     def any(self, value: bool, device: torch.device) -> bool:
         """Whether it holds in one of the processes."""

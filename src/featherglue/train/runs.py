@@ -6,10 +6,9 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -26,23 +25,32 @@ from featherglue.train.checkpoint import BEST, LAST, load_best, spent_seconds
 from featherglue.train.parallel import World
 
 LICENSE = "Apache-2.0"
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def keep_settings(stage: Any, folder: str | os.PathLike[str]) -> None:
+def keep_settings(
+    stage: Any, folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
+) -> None:
     """Note a run's settings, or refuse to go on with others; more steps are allowed.
 
     Args:
-        stage: its configuration, with a `loop`.
+        stage: its configuration, with a `loop`. facts: plain values that take the place of
+            settings, such as a model's hash that of its folder.
 
     Raises:
-        TrainingError: the folder's run had other settings.
+        TrainingError: the folder's run had other settings, or nobody can say which.
         OutputError: the folder cannot be made.
     """
     path = Path(folder) / "stage.json"
-    settings = json.loads(json.dumps(to_dict(stage)))
+    settings = json.loads(json.dumps(to_dict(stage) | dict(facts or {})))
     if path.exists() and (Path(folder) / LAST).exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        before["loop"]["steps"] = settings["loop"]["steps"]
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            before["loop"]["steps"] = settings["loop"]["steps"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path}: damaged ({error}); remove it to go on with these settings"
+            ) from None
         changed = [key for key in settings if before.get(key) != settings[key]]
         if changed:
             raise TrainingError(
@@ -111,36 +119,39 @@ def provenance(
     """The recipe so far, and this stage.
 
     Args:
-        stage: its configuration, with `data`. facts: to be said before the settings.
+        stage: its configuration, with `data`. facts: to be said before the settings, and in
+            place of those of the same name.
     """
-    settings = {
-        key: value
-        for key, value in to_dict(stage).items()
-        if key not in ("architecture", "processing", "extractor", "data")
-    }
+    said_elsewhere = ("architecture", "processing", "extractor", "data", *(facts or {}))
+    settings = {k: v for k, v in to_dict(stage).items() if k not in said_elsewhere}
     minutes = round(spent_seconds(folder) / 60, 1)
     step = {"step": name, **(facts or {}), "minutes": minutes, **settings}
     return Provenance(recipe=(*before, step), data=stage.data, license=LICENSE)
 
 
 def save_models(
-    trained: Model, average: nn.Module, folder: str | os.PathLike[str], world: World
-) -> None:
+    build: Callable[[Network], Model],
+    average: Network,
+    folder: str | os.PathLike[str],
+    world: World,
+) -> Model:
     """Save a run's model as `folder/model`, and with the weights that did best as `folder/best`.
 
     Args:
-        average: that of the model's networks which was trained; the best weights are put into a
-            copy of it.
+        build: the model around what was trained. average: what was trained, averaged; the best
+            weights are put into a copy of it.
+
+    Returns:
+        the first of the two.
+
+    Raises:
+        OutputError: they cannot be written; the run's state is in the folder.
     """
+    trained = build(average)
     if not world.leads:
-        return
+        return trained
     trained.save(Path(folder) / "model")
     best = copy.deepcopy(average)
-    if load_best(Path(folder) / BEST, best) is None:
-        return
-    chosen = trained
-    if isinstance(best, SuperPoint):
-        chosen = replace(trained, extractor=best)
-    elif isinstance(best, SuperGlue):
-        chosen = replace(trained, matcher=best)
-    chosen.save(Path(folder) / "best")
+    if load_best(Path(folder) / BEST, best) is not None:
+        build(best).save(Path(folder) / "best")
+    return trained

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from featherglue.artifact import load_artifact
 from featherglue.config import (
     ArchitectureConfig,
     ProcessingConfig,
@@ -22,17 +23,22 @@ from featherglue.config import (
     SuperPointConfig,
     from_dict,
 )
-from featherglue.data.images import PhotoFolder
-from featherglue.data.labels import LabelledFolder, Labels, Rank
 from featherglue.data.scenes import SceneConfig, Scenes
-from featherglue.data.spatial import Mixture, SpatialViews
-from featherglue.data.views import ViewConfig, ViewPairs
+from featherglue.data.views import ViewConfig
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.pair import Model
 from featherglue.train.adapt import AdaptStage, adapt, label_file
-from featherglue.train.checkpoint import LAST, LOG
-from featherglue.train.loop import LoopConfig, Report, train
+from featherglue.train.checkpoint import CURVES, LAST, LOG
+from featherglue.train.distill import DistillStage, train_distill
+from featherglue.train.extracted import ExtractedScenes
+from featherglue.train.loop import LoopConfig, Report, Samples, train
 from featherglue.train.parallel import join_world
+from featherglue.train.photographs import (
+    LabelChoice,
+    check_views,
+    extractor_views,
+    read_photographs,
+)
 from featherglue.train.runs import (
     folded_extractor,
     keep_settings,
@@ -41,9 +47,9 @@ from featherglue.train.runs import (
     start_from,
 )
 from featherglue.train.shapes import ShapesStage, train_shapes
-from featherglue.train.superglue import SuperGlueLoss
+from featherglue.train.superglue import SuperGlueLoss, check_depths
 from featherglue.train.superpoint import SuperPointLoss
-from featherglue.train.validation import Validation, ValidationConfig
+from featherglue.train.validation import ValidationConfig, make_validation
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,21 +57,6 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelChoice:
-    """Which labels of homographic adaptation are learned as keypoints.
-
-    Attributes:
-        file: of the stage `adapt`; "" learns the corners of the photographs.
-        minimum: lowest rank of a label. by: what its rank is the product of: score,
-            repeatability, matchability.
-    """
-
-    file: str = ""
-    minimum: float = 0.0
-    by: tuple[Rank, ...] = ("repeatability", "matchability")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +86,7 @@ class SuperPointStage:
     data: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.spatial <= 1:
-            raise ConfigError(f"spatial must lie in [0, 1], not {self.spatial}")
-        if self.spatial and self.scenes.size != self.views.size:
-            raise ConfigError("scenes and views must have the same size")
+        check_views(self.spatial, self.scenes, self.views, self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +120,7 @@ class SuperGlueStage:
     data: str = ""
 
     def __post_init__(self) -> None:
-        layers = len(self.architecture.layers)
-        if list(self.depths) != sorted({d for d in self.depths if 0 < d < layers}):
-            raise ConfigError(f"depths are rising numbers of layers below {layers}")
+        check_depths(self.depths, len(self.architecture.layers))
 
 
 def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
@@ -175,7 +161,7 @@ def train_superpoint(
         TrainingError: no usable photographs, a loss that is not finite, a foreign checkpoint.
     """
     world, device = join_world(device)
-    photos, kept = _photographs(images, stage.validation, stage.labels)
+    photos, kept = read_photographs(images, stage.validation, stage.labels)
     keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
@@ -183,13 +169,12 @@ def train_superpoint(
     if stage.start:
         start_from(model.extractor, Model.load(stage.start), stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    views = ViewPairs(photos, stage.views, stage.seed)
-    spatial = SpatialViews(photos, stage.scenes, stage.views, stage.seed)
-    validation = _validation(kept, stage.views.light, stage.validation, device)
+    views = extractor_views(photos, stage.views, stage.scenes, stage.spatial, stage.seed)
+    validation = make_validation(kept, stage.views.light, stage.validation, device)
     average = train(
         network,
         stage.loss,
-        Mixture(views, spatial, stage.spatial, stage.seed),
+        views,
         stage.loop,
         folder,
         minutes=minutes,
@@ -199,9 +184,8 @@ def train_superpoint(
     )
     facts = {"photographs": len(photos)}
     made = provenance((), "superpoint", stage, folder, facts)
-    trained = replace(model, extractor=average, provenance=made)
-    save_models(trained, average, folder, world)
-    return trained
+    model = replace(model, provenance=made)
+    return save_models(lambda net: replace(model, extractor=net), average, folder, world)
 
 
 def train_superglue(
@@ -221,7 +205,7 @@ def train_superglue(
     base = Model.load(stage.extractor)
     if base.extractor is None:
         raise TrainingError(f"{stage.extractor}: a model without an extractor")
-    photos, kept = _photographs(images, stage.validation)
+    photos, kept = read_photographs(images, stage.validation)
     keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     architecture = ArchitectureConfig(extractor=base.extractor.config, matcher=stage.architecture)
@@ -240,11 +224,15 @@ def train_superglue(
         depths=stage.depths,
         bf16=stage.bf16_keypoints,
     )
-    validation = _validation(kept, stage.scenes.light, stage.validation, device)
+    validation = make_validation(kept, stage.scenes.light, stage.validation, device)
+    scenes = Scenes(photos, stage.scenes, stage.seed)
+    samples: Samples = scenes
+    if device == "cpu":  # a GPU finds keypoints faster than the processes that feed it
+        samples = ExtractedScenes(scenes, load_artifact(stage.extractor), stage.most)
     average = train(
         matcher.to(device),
         loss,
-        Scenes(photos, stage.scenes, stage.seed),
+        samples,
         stage.loop,
         folder,
         minutes=minutes,
@@ -253,37 +241,13 @@ def train_superglue(
         world=world,
     )
     facts = {"photographs": len(photos)}
-    trained = Model(
+    model = Model(
         extractor=base.extractor,
         matcher=average,
         processing=stage.processing,
         provenance=provenance(base.provenance.recipe, "superglue", stage, folder, facts),
     )
-    save_models(trained, average, folder, world)
-    return trained
-
-
-def _photographs(
-    images: str | os.PathLike[str], config: ValidationConfig, labels: LabelChoice | None = None
-) -> tuple[PhotoFolder, PhotoFolder | None]:
-    """Those to train on, and those for validation, if there is to be any."""
-    if labels is not None and labels.file:
-        read = Labels.load(labels.file)
-        photos: PhotoFolder = LabelledFolder(images, read, labels.minimum, labels.by)
-    else:
-        photos = PhotoFolder(images)
-    return photos.split(config.share) if config.share else (photos, None)
-
-
-def _validation(
-    kept: PhotoFolder | None, light: float, config: ValidationConfig, device: str
-) -> Validation | None:
-    return None if kept is None else Validation(kept, SceneConfig(light=light), config, device)
-
-
-def _run_shapes(stage: ShapesStage, images: Any, folder: Path, **options: Any) -> dict[str, Path]:
-    train_shapes(stage, images, folder, **options)
-    return _made(folder)
+    return save_models(lambda net: replace(model, matcher=net), average, folder, world)
 
 
 def _run_adapt(stage: AdaptStage, images: Any, folder: Path, **options: Any) -> dict[str, Path]:
@@ -291,23 +255,24 @@ def _run_adapt(stage: AdaptStage, images: Any, folder: Path, **options: Any) -> 
     return {"labels": label_file(folder)}
 
 
-def _run_superpoint(
-    stage: SuperPointStage, images: Any, folder: Path, **options: Any
-) -> dict[str, Path]:
-    train_superpoint(stage, images, folder, **options)
-    return _made(folder)
+def _training(train_stage: Callable[..., Model]) -> Callable[..., dict[str, Path]]:
+    """A function that trains, as one that says what was written."""
 
+    def run(stage: Any, images: Any, folder: Path, **options: Any) -> dict[str, Path]:
+        train_stage(stage, images, folder, **options)
+        return _made(folder)
 
-def _run_superglue(
-    stage: SuperGlueStage, images: Any, folder: Path, **options: Any
-) -> dict[str, Path]:
-    train_superglue(stage, images, folder, **options)
-    return _made(folder)
+    return run
 
 
 def _made(folder: Path) -> dict[str, Path]:
     """What a run has written, by kind."""
-    files = {"output": folder / "model", "best": folder / "best", "log": folder / LOG}
+    files = {
+        "output": folder / "model",
+        "best": folder / "best",
+        "log": folder / LOG,
+        "curves": folder / CURVES,
+    }
     return {name: path for name, path in files.items() if path.exists()}
 
 
@@ -333,8 +298,9 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "shapes": Stage(ShapesStage, _run_shapes, needs_images=False),
+    "shapes": Stage(ShapesStage, _training(train_shapes), needs_images=False),
     "adapt": Stage(AdaptStage, _run_adapt, labels=True),
-    "superpoint": Stage(SuperPointStage, _run_superpoint),
-    "superglue": Stage(SuperGlueStage, _run_superglue),
+    "superpoint": Stage(SuperPointStage, _training(train_superpoint)),
+    "superglue": Stage(SuperGlueStage, _training(train_superglue)),
+    "distill": Stage(DistillStage, _training(train_distill)),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from featherglue.errors import ConfigError
 from featherglue.models.detection import sample_descriptors
+from featherglue.train.hinge import HingeConfig, hinge_loss
 from featherglue.train.loop import Batch
 from featherglue.train.losses import (
     detector_loss,
@@ -20,40 +23,89 @@ from featherglue.train.losses import (
 
 @dataclass(frozen=True, kw_only=True)
 class SuperPointLoss:
-    """Cell cross-entropy on corner labels + dual softmax at exact correspondences.
+    """Cell cross-entropy on corner labels, and a loss on descriptors.
 
     Attributes:
+        descriptor: "dual_softmax" at exact correspondences, or the published "hinge" over all
+            pairs of cells, of views of one photograph alone.
         temperature: of the softmax over cosine similarities.
-        detector: weight of the detector's loss.
+        hinge: weights and margins of the other.
+        detector: weight of the detector's loss: the mean over both views, with the hinge the sum
+            of both views' means, as published.
         reliability: how far a corner's label follows the probability that its descriptor is told
-            apart: 0 teaches all corners alike, 1 those alone that can be matched.
+            apart: 0 teaches all corners alike, 1 those alone that can be matched. Not for hinge.
     """
 
+    descriptor: Literal["dual_softmax", "hinge"] = "dual_softmax"
     temperature: float = 0.05
+    hinge: HingeConfig = field(default_factory=HingeConfig)
     detector: float = 1.0
     reliability: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.descriptor not in ("dual_softmax", "hinge"):
+            raise ConfigError(f"descriptor is 'dual_softmax' or 'hinge', not {self.descriptor!r}")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be positive, not {self.temperature}")
+        if self.descriptor == "hinge" and self.reliability:
+            raise ConfigError("reliability is known from the dual softmax; with hinge set it to 0")
+
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch of `data.views.ViewPairs`, and what to report of it."""
-        images = torch.cat((batch["image0"], batch["image1"])).float() / 255
-        images = images.contiguous(memory_format=torch.channels_last)
-        logits, dense = network.forward_raw(images)  # type: ignore[operator]
+        logits, dense = network.forward_raw(both_views(batch))  # type: ignore[operator]
+        return self.judge(logits, dense, batch)
+
+    def judge(self, logits: Tensor, dense: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The same of what a network gave.
+
+        Args:
+            logits: (2B, 65, Hc, Wc), view 0 of all pairs first. dense: (2B, D, Hc, Wc),
+                unnormalised descriptors.
+
+        Raises:
+            ConfigError: the hinge is wanted, and the batch has no homographies.
+        """
         points = torch.cat((batch["points0"], batch["points1"]))
         sampled = sample_descriptors(dense.float(), points, "exact")
         sampled0, sampled1 = sampled.chunk(2)
         cosine, real = similarity(sampled0, sampled1, batch["count"])
-        descriptor, told_apart = dual_softmax_loss(cosine, real, self.temperature)
-        labels = torch.cat((batch["labels0"], batch["labels1"]))
-        trust = 1 - self.reliability * (1 - torch.cat((told_apart, told_apart)))
-        detector = detector_loss(
-            logits,
-            labels,
-            torch.cat((batch["inside0"], batch["inside1"])),
-            label_weights(labels, points, trust, torch.cat((real, real))),
-        )
+        if self.descriptor == "hinge":
+            descriptor = self.hinge.weight * self._hinge(dense, batch)
+            detector = _detector(logits, batch, "0") + _detector(logits, batch, "1")
+        else:
+            descriptor, told_apart = dual_softmax_loss(cosine, real, self.temperature)
+            labels = torch.cat((batch["labels0"], batch["labels1"]))
+            trust = 1 - self.reliability * (1 - torch.cat((told_apart, told_apart)))
+            detector = detector_loss(
+                logits,
+                labels,
+                torch.cat((batch["inside0"], batch["inside1"])),
+                label_weights(labels, points, trust, torch.cat((real, real))),
+            )
         row = {
             "detector": float(detector.detach()),
             "descriptor": float(descriptor.detach()),
             "matched": float(nearest_share(cosine, real)),
         }
         return descriptor + self.detector * detector, row
+
+    def _hinge(self, dense: Tensor, batch: Batch) -> Tensor:
+        if "H_0to1" not in batch:
+            raise ConfigError(
+                "the hinge loss pairs cells by a homography, which views of 3D scenes do not have: "
+                "set spatial = 0, or descriptor = 'dual_softmax'"
+            )
+        dense0, dense1 = dense.chunk(2)
+        inside0, inside1 = batch["inside0"], batch["inside1"]
+        return hinge_loss(dense0, dense1, batch["H_0to1"], inside0, inside1, self.hinge)
+
+
+def both_views(batch: Batch) -> Tensor:
+    """The images of a batch, (2B, 1, H, W) float in [0, 1], view 0 of all pairs first."""
+    images = torch.cat((batch["image0"], batch["image1"])).float() / 255
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _detector(logits: Tensor, batch: Batch, view: Literal["0", "1"]) -> Tensor:
+    own = logits.chunk(2)[int(view)]
+    return detector_loss(own, batch[f"labels{view}"], batch[f"inside{view}"])

@@ -51,6 +51,13 @@ class ValidationConfig:
             raise ConfigError("validation needs at least one pair of views and one keypoint")
 
 
+def make_validation(
+    kept: PhotoFolder | None, light: float, config: ValidationConfig, device: str
+) -> Validation | None:
+    """The validation on these photographs; None where none were kept for it."""
+    return None if kept is None else Validation(kept, SceneConfig(light=light), config, device)
+
+
 class Validation:
     """Scores a pair of networks on homographies of held-out photographs.
 

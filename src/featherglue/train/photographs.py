@@ -1,0 +1,76 @@
+"""The photographs that a stage learns from, those that it is judged by, and their keypoints."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from featherglue.data.images import PhotoFolder
+from featherglue.data.labels import LabelledFolder, Labels, Rank
+from featherglue.data.scenes import SceneConfig
+from featherglue.data.spatial import Mixture, SpatialViews
+from featherglue.data.views import ViewConfig, ViewPairs
+from featherglue.errors import ConfigError
+from featherglue.train.loop import Samples
+from featherglue.train.superpoint import SuperPointLoss
+from featherglue.train.validation import ValidationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelChoice:
+    """Which labels of homographic adaptation are learned as keypoints.
+
+    Attributes:
+        file: of the stage `adapt`; "" learns the corners of the photographs.
+        minimum: lowest rank of a label. by: what its rank is the product of: score,
+            repeatability, matchability.
+    """
+
+    file: str = ""
+    minimum: float = 0.0
+    by: tuple[Rank, ...] = ("repeatability", "matchability")
+
+
+def read_photographs(
+    images: str | os.PathLike[str], config: ValidationConfig, labels: LabelChoice | None = None
+) -> tuple[PhotoFolder, PhotoFolder | None]:
+    """Those to train on, and those for validation, if there is to be any.
+
+    Raises:
+        ImageError: no such folder, or no image in it.
+        TrainingError: no usable photographs, too few for validation, labels of others.
+    """
+    if labels is not None and labels.file:
+        read = Labels.load(labels.file)
+        photos: PhotoFolder = LabelledFolder(images, read, labels.minimum, labels.by)
+    else:
+        photos = PhotoFolder(images)
+    return photos.split(config.share) if config.share else (photos, None)
+
+
+def check_views(
+    spatial: float, scenes: SceneConfig, views: ViewConfig, loss: SuperPointLoss
+) -> None:
+    """Raise ConfigError unless an extractor can learn from such views by such a loss."""
+    if not 0 <= spatial <= 1:
+        raise ConfigError(f"spatial must lie in [0, 1], not {spatial}")
+    if spatial and scenes.size != views.size:
+        raise ConfigError("scenes and views must have the same size")
+    if spatial and loss.descriptor == "hinge":
+        raise ConfigError(
+            "the hinge loss pairs cells by a homography, which views of 3D scenes do not have: "
+            "set spatial = 0, or descriptor = 'dual_softmax'"
+        )
+
+
+def extractor_views(
+    photos: PhotoFolder, views: ViewConfig, scenes: SceneConfig, spatial: float, seed: int
+) -> Samples:
+    """Endless pairs of views for an extractor, a share `spatial` of them of 3D scenes.
+
+    Those of photographs alone keep their homographies.
+    """
+    flat = ViewPairs(photos, views, seed)
+    if spatial == 0:
+        return flat
+    return Mixture(flat, SpatialViews(photos, scenes, views, seed), spatial, seed)

@@ -1,0 +1,167 @@
+"""What goes wrong in a training: said in a line, and nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from featherglue.artifact import load_artifact
+from featherglue.cli import main
+from featherglue.train.superpoint import SuperPointLoss
+
+STAGE = """
+[loop]
+steps = 2
+batch_size = 1
+workers = 0
+bf16 = false
+[architecture]
+channels = [4, 4, 4, 4, 4, 4, 8, 8]
+detector_channels = 8
+descriptor_channels = 8
+descriptor_dim = 8
+[views]
+size = [64, 64]
+points = 8
+[validation]
+share = 0
+"""
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def images(tmp_path: Path, grey: np.ndarray) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(folder / f"{i}.png"), grey[i : i + 100, :120])
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*more: str, stage: str = STAGE, name: str = "run", folder: Path = images) -> Any:
+        (tmp_path / "stage.toml").write_text(stage, encoding="utf-8")
+        command = ["train", "superpoint", "--config", str(tmp_path / "stage.toml")]
+        command += ["--images", str(folder), "--device", "cpu", "-o", str(tmp_path / name), *more]
+        code = main(command)
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert "internal error" not in said
+        return code, said
+
+    return call
+
+
+def test_photographs_that_are_not_there(run: Run, tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "a.jpg").write_bytes(b"broken")
+    for folder, said in (
+        (empty, "no images here"),
+        (tmp_path / "nowhere", "no such folder"),
+        (broken, "no usable image"),
+    ):
+        code, error = run(folder=folder)
+        assert code == 1
+        assert said in error
+        assert str(folder) in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_photographs_are_counted_named_and_skipped(run: Run, images: Path) -> None:
+    (images / "torn.png").write_bytes((images / "0.png").read_bytes()[:100])
+    (images / "none.jpg").write_bytes(b"")
+    code, said = run()
+    assert code == 0
+    assert "warning: " in said
+    assert "skipped 2 images" in said
+    assert "none.jpg, torn.png" in said
+    assert ".py" not in said
+
+
+def test_too_few_photographs_for_validation(run: Run) -> None:
+    code, said = run(stage=STAGE.replace("share = 0", "share = 0.1"))
+    assert code == 1
+    assert "2 photographs are too few" in said
+    assert "share = 0" in said
+
+
+def test_an_unknown_key_is_named(run: Run) -> None:
+    code, said = run(stage=STAGE + "speed = 3\n")
+    assert code == 2
+    assert "unknown key 'speed'" in said
+
+
+def test_a_run_of_another_network_is_not_gone_on_with(run: Run, tmp_path: Path) -> None:
+    assert run()[0] == 0
+    kept = (tmp_path / "run" / "last.pt").read_bytes()
+    other = STAGE.replace("descriptor_dim = 8", "descriptor_dim = 4")
+    code, said = run("--resume", stage=other)
+    assert (code, "other settings (architecture)" in said) == (1, True)
+    assert run(stage=other, name="other")[0] == 0
+    (tmp_path / "run" / "last.pt").write_bytes((tmp_path / "other" / "last.pt").read_bytes())
+    code, said = run("--resume")
+    assert (code, "a checkpoint of another network" in said) == (1, True)
+    (tmp_path / "run" / "last.pt").write_bytes(kept)
+    assert run("--resume")[0] == 0
+    narrow = STAGE.replace("channels = [4, 4,", "channels = [2, 4,")
+    start = f'start = "{tmp_path / "run" / "model"}"\n'
+    code, said = run(stage=start + narrow, name="third")
+    assert (code, "another architecture" in said) == (1, True)
+    (tmp_path / "run" / "stage.json").write_text("{", encoding="utf-8")
+    code, said = run("--resume")
+    assert (code, "stage.json: damaged" in said) == (1, True)
+
+
+def test_a_full_disk_loses_no_more_than_what_came_after_the_last_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--minutes", "0")[0] == 0
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    _open = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if path.name.startswith(".last.pt"):
+            raise OSError(28, "No space left on device")
+        return _open(path, mode, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        code, said = run("--resume")
+    assert code == 1
+    assert "No space left on device" in said
+    assert "--resume" in said
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    assert run("--resume")[0] == 0
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 2
+    load_artifact(tmp_path / "run" / "model")
+
+
+def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = SuperPointLoss.judge
+
+    def pressed(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return judge(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SuperPointLoss, "judge", pressed)
+        code, said = run()
+    assert code == 130
+    assert "go on with --resume" in said
+    assert said.rstrip().endswith("stopped")
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 1
+    code, said = run()
+    assert (code, "add --resume" in said) == (1, True)
+    assert run("--resume")[0] == 0
