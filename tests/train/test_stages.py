@@ -307,6 +307,9 @@ def test_a_stage_may_start_from_a_trained_network(
     trained = train_superglue(stage, images, tmp_path / "run").matcher
     assert trained is not None
     torch.testing.assert_close(trained.final_proj.weight, matcher.final_proj.weight)
+    again = dataclasses.replace(stage, start=str(tmp_path / "run" / "model"))
+    steps = train_superglue(again, images, tmp_path / "again").provenance.recipe
+    assert [step["step"] for step in steps] == ["superglue", "superglue"]
     other = dataclasses.replace(stage, architecture=SuperGlueConfig(descriptor_dim=16, layers=()))
     with pytest.raises(TrainingError, match="another architecture"):
         train_superglue(other, images, tmp_path / "other")

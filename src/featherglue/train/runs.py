@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -107,6 +107,18 @@ def folded_extractor(model: Model) -> SuperPoint:
     if folded is None:
         raise TrainingError("a model without an extractor finds no keypoints")
     return folded.requires_grad_(False)
+
+
+_TRAINS: dict[str, tuple[str, ...]] = {
+    "extractor": ("shapes", "superpoint", "distill"),
+    "matcher": ("superglue",),
+}
+
+
+def history(folder: str, network: Literal["extractor", "matcher"]) -> tuple[dict[str, Any], ...]:
+    """The steps by which a network of the model in a folder was trained; "" has none."""
+    steps = Model.load(folder).provenance.recipe if folder else ()
+    return tuple(step for step in steps if step.get("step") in _TRAINS[network])
 
 
 def provenance(

@@ -41,6 +41,7 @@ from featherglue.train.photographs import (
 )
 from featherglue.train.runs import (
     folded_extractor,
+    history,
     keep_settings,
     provenance,
     save_models,
@@ -183,7 +184,7 @@ def train_superpoint(
         world=world,
     )
     facts = {"photographs": len(photos)}
-    made = provenance((), "superpoint", stage, folder, facts)
+    made = provenance(history(stage.start, "extractor"), "superpoint", stage, folder, facts)
     model = replace(model, provenance=made)
     return save_models(lambda net: replace(model, extractor=net), average, folder, world)
 
@@ -241,11 +242,12 @@ def train_superglue(
         world=world,
     )
     facts = {"photographs": len(photos)}
+    before = history(stage.extractor, "extractor") + history(stage.start, "matcher")
     model = Model(
         extractor=base.extractor,
         matcher=average,
         processing=stage.processing,
-        provenance=provenance(base.provenance.recipe, "superglue", stage, folder, facts),
+        provenance=provenance(before, "superglue", stage, folder, facts),
     )
     return save_models(lambda net: replace(model, matcher=net), average, folder, world)
 
