@@ -104,8 +104,8 @@ def grow_superglue(small: SuperGlue, config: SuperGlueConfig) -> SuperGlue:
         assert isinstance(layer, AttentionLayer)
         last = layer.mlp[-1]
         assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)  # new features do not change from layer to layer yet
         if i >= len(small.gnn.layers):
-            nn.init.zeros_(last.weight)
             continue
         old = small.gnn.layers[i]
         assert isinstance(old, AttentionLayer)
