@@ -33,6 +33,7 @@ LEVELS = {
             "folding models",
             "runtime",
             "train compress",
+            "finetuning",
             "session",
             "video collection evaluation",
             "cli",
@@ -52,7 +53,7 @@ DEPENDENCIES = {
     "typer",
 }
 OPTIONAL = {
-    "torch": ("models", "train", "compress", "runtime.torch_", "evaluation.resuming"),
+    "torch": ("models", "train", "compress", "runtime.torch_", "evaluation.resuming", "finetuning"),
     "onnx": ("runtime.graph", "runtime.export", "compress"),
     "openvino": ("runtime.openvino_",),
     "matplotlib": ("evaluation.plots", "evaluation.figures", "train.curves"),
@@ -159,7 +160,7 @@ def test_no_circles_within_a_package() -> None:
 
 
 def test_the_networks_are_known_to_few() -> None:
-    allowed = ("models", "train", "compress", "runtime.torch_", "evaluation.resuming")
+    allowed = ("models", "train", "compress", "runtime.torch_", "evaluation.resuming", "finetuning")
     for i in OURS:
         if within(i.target, ("models", "train", "compress")) and not within(i.source, allowed):
             # The public names and the commands reach for them when they are called for.

@@ -12,12 +12,14 @@ import featherglue
 from featherglue.cli import (
     benchmark,
     compress,
+    finetune,
     import_weights,
     info,
     match,
     prune,
     quantize,
     report,
+    sensitivity,
     train,
     video,
 )
@@ -60,9 +62,11 @@ app.command("benchmark")(benchmark.run)
 app.command("export")(import_weights.export)
 app.command("report")(report.report)
 app.command("train")(train.train)
+app.command("finetune")(finetune.finetune)
 app.command("compress")(compress.compress)
 app.command("prune")(prune.prune)
 app.command("quantize")(quantize.quantize)
+app.command("sensitivity")(sensitivity.sensitivity)
 
 
 def main(arguments: list[str] | None = None) -> int:

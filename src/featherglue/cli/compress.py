@@ -20,6 +20,7 @@ from featherglue.session import find_model
 
 if TYPE_CHECKING:
     from featherglue.compress.recipe import Recipe
+    from featherglue.compress.steps import Finetune
 
 ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]
@@ -50,14 +51,29 @@ def compress(
     calibration: Calibration = None,
     images: Images = 16,
     image_size: Size = "640,480",
+    train_images: Annotated[
+        Path | None,
+        typer.Option("--train-images", metavar="FOLDER", help='For the steps "finetune".'),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option("--runs", metavar="FOLDER", help="Where their runs are kept and go on."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a smaller model by a recipe: prune, quantize, share weights."""
+    """Make a smaller model by a recipe: prune, quantize, share weights, fine-tune."""
     try:
         from featherglue.compress.recipe import Recipe
+        from featherglue.finetuning import step_finetuner
     except ModuleNotFoundError:
         raise MissingExtraError("compress", "train") from None
-    follow(Recipe.load(recipe), model, output, calibration, images, image_size, as_json)
+    if (train_images is None) != (runs is None):
+        raise UsageError("--train-images and --runs go together")
+    finetune = None
+    if train_images is not None and runs is not None:
+        finetune = step_finetuner(find_model(model), train_images, runs)
+    steps = Recipe.load(recipe)
+    follow(steps, model, output, calibration, images, image_size, as_json, finetune)
 
 
 def follow(
@@ -68,6 +84,7 @@ def follow(
     images: int,
     image_size: str,
     as_json: bool,
+    finetune: Finetune | None = None,
 ) -> None:
     """Make, save and describe a model, as the three commands do."""
     from featherglue.compress.recipe import compress
@@ -95,6 +112,7 @@ def follow(
             calibration=photographs,
             size=(size[0], size[1]),
             parent=source.hash,
+            finetune=finetune,
             report=lambda step, name: bar.update(task, description=name, completed=step - 1),
         )
         bar.update(task, completed=len(recipe.steps))

@@ -11,6 +11,35 @@ from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.train_progress import TrainingProgress, plain_warnings
 from featherglue.errors import MissingExtraError, TrainingError, UsageError
 
+Minutes = Annotated[
+    float, typer.Option("--minutes", min=0, help="Stop, resumable, after this time.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Of the networks; 1 where the machine is shared."),
+]
+
+
+def choose_device(device: str, threads: int | None) -> str:
+    """The device to train on, once the threads are set.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("PyTorch finds no CUDA device here; use --device cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
 
 def train(
     stage: Annotated[str, typer.Argument(help="shapes, adapt, superpoint, superglue or distill.")],
@@ -21,23 +50,14 @@ def train(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of photographs; shapes needs none.")
     ] = None,
-    minutes: Annotated[
-        float, typer.Option("--minutes", min=0, help="Stop, resumable, after this time.")
-    ] = float("inf"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that is in the folder.")
-    ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="Of the networks; 1 where the machine is shared."),
-    ] = None,
+    minutes: Minutes = float("inf"),
+    resume: Resume = False,
+    device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Train a network, from scratch or from a teacher, or label photographs to train on."""
     try:
-        import torch
-
         from featherglue.train.stages import STAGES, read_stage
     except ModuleNotFoundError:
         raise MissingExtraError("train", "train") from None
@@ -48,15 +68,7 @@ def train(
         raise UsageError(f"{stage} learns from photographs: say where with --images FOLDER")
     if any(path.exists() for path in chosen.kept_in(output)) and not resume:
         raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("PyTorch finds no CUDA device here; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-
+    device = choose_device(device, threads)
     settings = read_stage(chosen.config, config)
     loop = getattr(settings, "loop", None)
     unit = "photographs" if chosen.labels else "steps"

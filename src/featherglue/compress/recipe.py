@@ -196,8 +196,8 @@ def _check_means(recipe: Recipe, means: Means, calibration: Sequence[Grey] | Non
             )
         if isinstance(config, FinetuneConfig) and means.finetune is None:
             raise UsageError(
-                f"step {i + 1} (finetune) needs a function that trains: give `finetune` in Python; "
-                "on the command line leave the step out and train what comes out"
+                f"step {i + 1} (finetune) needs photographs: --train-images and --runs, or "
+                "`finetune` in Python"
             )
 
 

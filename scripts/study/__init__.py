@@ -1,0 +1,1 @@
+"""The study's experiments, done again: parts of scripts/reproduce_study.py."""

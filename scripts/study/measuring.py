@@ -1,0 +1,57 @@
+"""What is measured of a model: accuracy on a suite, sizes, and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from featherglue.artifact import load_artifact
+from featherglue.compress.account import account
+from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
+from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchmark
+
+
+def accuracy(
+    folder: Path, suite: HomographySuite, limit: int | None, threads: int
+) -> dict[str, Any]:
+    """AUC by threshold, precision, recall (percent), and how many pairs there are and fail."""
+    options = SessionOptions(model=str(folder), threads=threads)
+    summary = evaluate(options, suite, limit=limit).summary
+    kept = ("auc", "precision", "recall", "matches", "pairs", "failures")
+    return {name: summary[name] for name in kept}
+
+
+def sizes(folder: Path, dense: Path) -> dict[str, Any]:
+    """Parameters, non-zeros, MACs of a frame and its matches, bytes in both ways of counting."""
+    cost = account(load_artifact(folder), load_artifact(dense))
+    whole = sum(layer.integer for layer in cost.layers)
+    return {
+        "parameters": cost.parameters,
+        "nonzero": cost.nonzero,
+        "macs": sum(cost.macs.values()),
+        "macs_effective": sum(cost.effective_macs.values()),
+        "bytes_on_disk": cost.bytes_on_disk,
+        "study_bytes": cost.study_bytes,
+        "disk_ratio": round(cost.disk_ratio, 3),
+        "study_ratio": round(cost.study_ratio, 3),
+        "integer_layers": whole,
+    }
+
+
+def latencies(
+    folders: Mapping[str, Path], threads: int, repetitions: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Median ms of a frame and its matches with the frame before, all models taking turns."""
+    contenders = [
+        Contender(label=name, model=str(folder), threads=threads)
+        for name, folder in folders.items()
+    ]
+    config = BenchmarkConfig(image_sizes=(size,), repetitions=repetitions, warmup=2, cold=False)
+    measured = benchmark(contenders, config)
+    return {
+        "machine": measured["machine"],
+        "threads": threads,
+        "repetitions": repetitions,
+        "ms": {row["label"]: row["end_to_end"]["median_ms"] for row in measured["rows"]},
+    }

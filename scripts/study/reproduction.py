@@ -1,0 +1,252 @@
+"""The whole reproduction: its steps in order, each done once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import featherglue
+from featherglue.artifact import load_artifact
+from featherglue.compress.recipe import Recipe
+from featherglue.compress.scans import Scan, read_scan
+from featherglue.compress.sensitivity import ScanConfig, scan
+from featherglue.compress.targets import select
+from featherglue.errors import ConfigError
+from featherglue.evaluation import HomographySuite
+from featherglue.evaluation.matching import fingerprint
+from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
+from featherglue.files import atomic, write_json
+from featherglue.image import list_images, read_grey
+from featherglue.layers import layers
+from featherglue.models.pair import Model
+from study import experiments, explaining, measuring, page
+from study.experiments import Experiment
+from study.journal import Journal
+from study.making import Tuning, folded, make, read_settings
+
+
+class Reproduction:
+    """One run of the script: its settings, its journal, and the steps.
+
+    Args:
+        options: of the script. command: that gives the same, for the page.
+    """
+
+    def __init__(self, options: argparse.Namespace, command: str) -> None:
+        self.options, self.command = options, command
+        self.work = Path(options.work)
+        self.journal = Journal(self.work / "journal.json")
+        source = load_artifact(options.dense)
+        self.original = Model.from_artifact(source)
+        self.dense, self.hash = folded(self.original), source.hash
+        self.suite = HomographySuite(folder=options.val, list_file=options.list)
+        self.pairs = len(self.suite.tasks()[: options.limit])
+        self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
+        self.chosen = experiments.choose(options.only)
+        self.recipes: dict[str, Recipe] = {}
+        self._calibration: list[Any] = []
+
+    def run(self) -> dict[str, Any]:
+        """All steps; gives what results/compression.json holds."""
+        options = self.options
+        self.chosen = self._possible()
+        found = self._scan()
+        shares = found if options.share_out else None
+        self.recipes = {e.name: self._recipe(e, shares) for e in self.chosen}
+        dense = self._dense_row()
+        made = {experiment.name: self._row(experiment) for experiment in self.chosen}
+        rows = [dense, *self._with_earlier(made)]
+        timed = self._latencies(rows)
+        for row in rows:
+            row["latency_ms"] = timed["ms"][row["name"]]
+        results = {
+            "format_version": 1,
+            "kind": "compression",
+            "featherglue": featherglue.__version__,
+            **self.common,
+            "threads": options.threads,
+            "size": list(options.size),
+            "machine": timed["machine"],
+            "rows": rows,
+            "explanations": self._explanations(),
+        }
+        results["seconds"] = {name: self.journal.seconds(name) for name in self.journal.steps}
+        write_json(options.output, results)
+        self._write_page(results, found)
+        return results
+
+    def _possible(self) -> list[Experiment]:
+        """The experiments whose recipes fit the model, before any work; those asked for by name
+        must."""
+        found = []
+        for experiment in self.chosen:
+            recipe = self._recipe(experiment, None)
+            try:
+                recipe.check(self.dense.architecture)
+            except ConfigError as error:
+                if self.options.only:
+                    raise
+                print(f"{experiment.title}: left out, for this model is too small ({error})")
+            else:
+                found.append(experiment)
+        return found
+
+    def calibration(self) -> list[Any]:
+        """Photographs, spread over the folder."""
+        if not self._calibration:
+            paths = list_images(self.options.images, recursive=True)
+            count = min(self.options.calibration, len(paths))
+            self._calibration = [read_grey(paths[i * len(paths) // count]) for i in range(count)]
+        return self._calibration
+
+    def _recipe(self, experiment: Experiment, found: Scan | None) -> Recipe:
+        folder, architecture = self.options.recipes, self.dense.architecture
+        return experiments.load_recipe(folder, experiment, architecture, found)
+
+    def _scan(self) -> Scan | None:
+        """A scan of pruning, then of k-means, each for half of the time."""
+        minutes, folder = self.options.scan_minutes, self.work / f"scan-{self.hash[:12]}"
+        if minutes > 0:
+            scoring = ScoringConfig(pairs=self.options.scan_pairs)
+
+            def work() -> int:
+                scorer = HomographyScorer(self.dense, self.suite, scoring)
+                rows = 0
+                for what in ("prune", "codebook"):
+                    config = ScanConfig(what=what, minutes=minutes / 2)
+                    about = scorer.settings()
+                    rows = len(scan(self.dense, scorer, folder, config, about=about).rows)
+                return rows
+
+            inputs = {**self.common, "minutes": minutes, "scan_pairs": scoring.pairs}
+            self.journal.step("sensitivity scan", inputs, work)
+        found = read_scan(folder)
+        return found if found.rows else None
+
+    def _dense_row(self) -> dict[str, Any]:
+        folder = self.work / "dense"
+        self.journal.step("dense, saved", self.common, lambda: self.dense.save(folder).hash)
+        measured = self._accuracy("dense, evaluated", folder)
+        facts = measuring.sizes(folder, folder)
+        dense = experiments.DENSE
+        both = {"before": measured, "after": measured}
+        return {"name": dense.name, "title": dense.title, **both, **facts}
+
+    def _row(self, experiment: Experiment) -> dict[str, Any]:
+        print(experiment.title, flush=True)
+        options, name = self.options, experiment.name
+        folder = self.work / name / "before"
+        self._made(experiment, "made", folder, None)
+        row: dict[str, Any] = {"name": name, "title": experiment.title}
+        row["before"] = self._accuracy(f"{name}, evaluated before", folder)
+        row["after"] = None
+        if options.minutes > 0 or options.steps:
+            folder = self.work / name / "after"
+            tuning = Tuning(
+                teacher=self.work / "dense",
+                images=options.images,
+                settings=read_settings(options.finetune),
+                minutes=options.minutes,
+                steps=options.steps,
+                device=options.device,
+            )
+            self._made(experiment, "fine-tuned", folder, tuning)
+            row["after"] = self._accuracy(f"{name}, evaluated after", folder)
+        else:
+            print("  not fine-tuned (--minutes 0)", flush=True)
+        how = {"minutes": options.minutes, "steps": options.steps, "device": options.device}
+        return row | {"finetuning": how} | measuring.sizes(folder, self.work / "dense")
+
+    def _with_earlier(self, made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """These rows, and those that an earlier run made of others from the same dense model."""
+        try:
+            before = json.loads(self.options.output.read_text(encoding="utf-8"))
+            same = {name: before[name] for name in self.common} == self.common
+            kept = {row["name"]: row for row in before["rows"]} if same else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            kept = {}
+        there = {name: row for name, row in kept.items() if self._folder(row).is_dir()}
+        both = there | made
+        return [both[e.name] for e in experiments.EXPERIMENTS if e.name in both]
+
+    def _folder(self, row: dict[str, Any]) -> Path:
+        """Where the model of a row is."""
+        name = str(row["name"])
+        if name == experiments.DENSE.name:
+            return self.work / "dense"
+        return self.work / name / ("before" if row["after"] is None else "after")
+
+    def _made(self, experiment: Experiment, how: str, folder: Path, tuning: Tuning | None) -> None:
+        recipe, options = self.recipes[experiment.name], self.options
+        inputs = {**self.common, "recipe": recipe.to_dict(), "images": options.calibration}
+        place = folder.parent
+        if tuning is not None:
+            tuned = {"minutes": tuning.minutes, "steps": tuning.steps}
+            inputs |= tuned | {"settings": tuning.settings}
+            # Other settings are another run: they do not go on with its checkpoints.
+            place = folder.parent / f"run-{fingerprint(inputs)}"
+
+        def work() -> str:
+            size = tuple(options.size)
+            images = self.calibration()
+            made = make(self.dense, recipe, images, tuning, place, self.hash, size)
+            return made.save(folder).hash
+
+        self.journal.step(f"{experiment.name}, {how}", inputs, work)
+
+    def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
+        inputs = {**self.common, "model": load_artifact(folder).hash}
+        options = self.options
+        result: dict[str, Any] = self.journal.step(
+            name,
+            inputs,
+            lambda: measuring.accuracy(folder, self.suite, options.limit, options.threads),
+        )
+        return result
+
+    def _latencies(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        folders = {row["name"]: self._folder(row) for row in rows}
+        hashes = {name: load_artifact(folder).hash for name, folder in folders.items()}
+        options = self.options
+        repetitions, size = options.repetitions, tuple(options.size)
+        inputs = {"models": hashes, "repetitions": repetitions, "size": list(size)}
+        result: dict[str, Any] = self.journal.step(
+            "latencies",
+            inputs,
+            lambda: measuring.latencies(folders, options.threads, repetitions, size),
+        )
+        return result
+
+    def _explanations(self) -> dict[str, Any]:
+        if not self.options.explain_pairs:
+            return {}
+        size = tuple(self.options.size)
+        inputs = {**self.common, "pairs": self.options.explain_pairs, "refine": True}
+
+        def explain(variants: Any) -> list[dict[str, Any]]:
+            config = ScoringConfig(pairs=self.options.explain_pairs, refine=True)
+            scorer = HomographyScorer(self.original, self.suite, config)
+            return explaining.measure(variants(self.original, self.calibration(), size), scorer)
+
+        return {
+            "linear": self.journal.step(
+                "linear quantization explained", inputs, lambda: explain(explaining.linear_variants)
+            ),
+            "channels": self.journal.step(
+                "channel pruning explained", inputs, lambda: explain(explaining.channel_variants)
+            ),
+        }
+
+    def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
+        options = self.options
+        names = [layer.name for layer in layers(self.dense.architecture)]
+        shown = select(names, [], [g for g in options.histograms if g], ())
+        pictures = page.draw(
+            results["rows"], found, self.dense, shown, options.page.parent / "figures"
+        )
+        with atomic(options.page) as file:
+            file.write(page.render(results, pictures, self.command).encode())
+        print(f"wrote {options.output} and {options.page}", flush=True)

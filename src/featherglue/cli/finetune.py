@@ -1,0 +1,115 @@
+"""`featherglue finetune`: train a compressed model, its zeros and codes held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from featherglue.artifact import load_artifact
+from featherglue.cli.common import Json, console, error_console, print_json
+from featherglue.cli.train import Device, Minutes, Resume, Threads, choose_device
+from featherglue.cli.train_progress import TrainingProgress, plain_warnings
+from featherglue.errors import MissingExtraError, TrainingError, UsageError
+from featherglue.session import find_model
+
+if TYPE_CHECKING:
+    from featherglue.train.distill import DistillStage
+    from featherglue.train.pupil import Part
+
+STEPS, RATE = 2000, 2e-4
+
+
+def finetune(
+    model: Annotated[str, typer.Argument(help="The compressed model: a folder.")],
+    images: Annotated[Path, typer.Option("--images", help="Folder of photographs to learn from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="Model to learn from, such as the one before compression."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of the stage `distill`, for all its settings."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", help="extractor, matcher or both (default).")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help=f"Optimizer steps; {STEPS} by default.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help=f"Its peak; {RATE} by default.")
+    ] = None,
+    minutes: Minutes = float("inf"),
+    resume: Resume = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train a pruned or quantized model to match as its teacher does."""
+    try:
+        from featherglue.finetuning import finetune
+        from featherglue.models.pair import Model
+        from featherglue.train.checkpoint import LAST
+    except ModuleNotFoundError:
+        raise MissingExtraError("finetune", "train") from None
+    if (output / LAST).exists() and not resume:
+        raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
+    stage = _stage(config, teacher, part, steps, learning_rate)
+    artifact = load_artifact(find_model(model))
+    student = Model.from_artifact(artifact)
+    student = replace(student, provenance=replace(student.provenance, parent=artifact.hash))
+    original = Model.load(stage.teacher) if student.quantization else None
+    if original is not None and original.architecture != student.architecture:
+        original = None
+    progress = TrainingProgress(error_console, stage.loop.steps, minutes)
+    try:
+        with plain_warnings(error_console):
+            finetune(
+                student,
+                stage,
+                images,
+                output,
+                original=original,
+                minutes=minutes,
+                device=choose_device(device, threads),
+                report=progress.report,
+            )
+    finally:
+        progress.close()
+    made = load_artifact(output / "model")
+    if as_json:
+        print_json({"output": str(output / "model"), "hash": made.hash})
+    else:
+        console.print(f"wrote {output / 'model'}", markup=False)
+
+
+def _stage(
+    config: Path | None,
+    teacher: str | None,
+    part: str | None,
+    steps: int | None,
+    learning_rate: float | None,
+) -> DistillStage:
+    """The settings of a file, or short ones, with what the command line says."""
+    from featherglue.train.distill import DistillStage
+    from featherglue.train.loop import LoopConfig
+    from featherglue.train.stages import read_stage
+
+    if config is None and teacher is None:
+        raise UsageError("say what to learn from: --teacher MODEL, or `teacher` in --config FILE")
+    loop: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
+    loop = {name: value for name, value in loop.items() if value is not None}
+    changes: dict[str, Any] = {}
+    if teacher is not None:
+        changes["teacher"] = str(find_model(teacher))
+    if part is not None:
+        changes["part"] = cast("Part", part)
+    if config is not None:
+        stage = read_stage(DistillStage, config)
+        return replace(stage, **changes, loop=replace(stage.loop, **loop))
+    defaults: dict[str, Any] = {"steps": STEPS, "learning_rate": RATE}
+    return DistillStage(**changes, loop=LoopConfig(**(defaults | loop)))

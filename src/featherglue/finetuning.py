@@ -1,0 +1,124 @@
+"""Fine-tuning of compressed models: what was pruned stays 0, and what is trained is what is stored.
+
+The teacher is the model that it was made from, or a stronger one; see `train.distill`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from featherglue.compress.masks import Masks
+from featherglue.compress.prune import PruneConfig, layer_ratios
+from featherglue.compress.steps import KINDS, Finetune, FinetuneConfig
+from featherglue.compress.trainable import finish_training, make_trainable
+from featherglue.config import from_dict
+from featherglue.errors import ConfigError
+from featherglue.models.pair import Model
+from featherglue.train.distill import DistillStage, train_distill
+from featherglue.train.loop import Report
+
+
+def finetune(
+    model: Model,
+    stage: DistillStage,
+    images: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    original: Model | None = None,
+    minutes: float = float("inf"),
+    device: str = "cpu",
+    report: Report = lambda step, row: None,
+) -> Model:
+    """Train a compressed model, and save it, with its run, as the model `folder/model`.
+
+    What was pruned stays 0, see `pruned_weights`. Linearly quantized weights are rounded in every
+    forward pass; of codebooks the values are trained; activations are rounded as in use.
+
+    Args:
+        model: stays as it is. stage: its `student` does not count.
+        images: folder of photographs. folder: of the run; one that holds a checkpoint goes on.
+        original: what the model was quantized from: linearly quantized weights then start as they
+            were before they were rounded.
+        minutes: stop, resumable, after this time.
+
+    Raises:
+        TrainingError, ConfigError: as `train_distill`.
+    """
+    masks = pruned_weights(model)
+    quantized = bool(model.quantization)
+    return train_distill(
+        stage,
+        images,
+        folder,
+        minutes=minutes,
+        device=device,
+        report=report,
+        constraint=masks.hold if masks.kept else None,
+        student=make_trainable(model, original) if quantized else model,
+        finish=finish_training if quantized else lambda trained: trained,
+    )
+
+
+def pruned_weights(model: Model) -> Masks:
+    """Where a model was pruned: the zeros of the layers that steps "prune" of its recipe name.
+
+    Other zeros are numbers like any: rounding makes them, and what was made narrower may hold
+    some. A model whose recipe tells of no compression was pruned by other means: all zeros of its
+    plain weights count.
+    """
+    steps = [step for step in model.provenance.recipe if step.get("step") in KINDS]
+    zeros = Masks.of(model).kept
+    if not steps:
+        coded = model.quantization.tensors
+        return Masks(kept={n: mask for n, mask in zeros.items() if f"{n}.weight" not in coded})
+    named: set[str] = set()
+    for step in steps:
+        if step["step"] == "prune":
+            settings = {k: v for k, v in step.items() if k not in ("step", "version")}
+            with suppress(ConfigError):  # a layer that is gone since
+                named |= set(
+                    layer_ratios(model.architecture, from_dict(PruneConfig, settings, "prune"))
+                )
+    return Masks(kept={name: mask for name, mask in zeros.items() if name in named})
+
+
+def step_finetuner(
+    teacher: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    started: Callable[[DistillStage], Report] = lambda stage: lambda step, row: None,
+) -> Finetune:
+    """What does the steps "finetune" of a recipe, for `compress(…, finetune=…)`.
+
+    A step's settings are those of `DistillStage`; `teacher` and `part` are known.
+
+    Args:
+        teacher: folder of a model. folder: of the runs, `1`, `2`, …; those that are there go on.
+        started: called with each step's stage, before it; gives its `report`.
+
+    Raises (when it is called):
+        ConfigError: a step's settings are none of a stage, or TrainingError as `finetune`.
+    """
+    count = 0
+
+    def run(model: Model, config: FinetuneConfig) -> Model:
+        nonlocal count
+        count += 1
+        settings: dict[str, Any] = {
+            **config.settings,
+            "teacher": str(teacher),
+            "part": config.network,
+        }
+        stage = from_dict(DistillStage, settings, "settings")
+        report = started(stage)
+        return finetune(
+            model, stage, images, Path(folder) / str(count), device=device, report=report
+        )
+
+    return run

@@ -1,0 +1,108 @@
+"""`featherglue sensitivity`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """run(*arguments): exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["sensitivity", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        assert "internal error" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def suite(tmp_path: Path, photographs: dict[str, np.ndarray]) -> tuple[object, ...]:
+    """The options of a suite of two photographs."""
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    for name in ("camera", "astronaut"):
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(photographs[name], (160, 120)))
+    H = "0.98 -0.08 19 0.07 1.01 -15 1e-5 -5e-5 1"
+    (folder / "list.txt").write_text(f"camera.png {H}\nastronaut.png {H}\n")
+    return "--suite", folder, "--list", folder / "list.txt", "--pairs", 1
+
+
+def test_a_scan_writes_a_table_and_figures(
+    run: Run, matching: Path, suite: tuple[object, ...], tmp_path: Path
+) -> None:
+    few = ("--include", "extractor.convDb", "--include", "matcher.final_proj")
+    given = (matching, *suite, *few, "--ratios", "0.9", "-o", "out")
+    code, out, err = run(*given, "--json", "--histograms", "extractor.conv1*")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["planned"] == facts["scored"] == 2
+    assert set(facts["order"]) == {"extractor.convDb", "matcher.final_proj"}
+    assert list(facts["base"]) == ["auc5", "auc10", "auc25", "precision", "recall"]
+    pictures = [Path(path) for path in facts["pictures"]]
+    assert [p.name for p in pictures] == ["prune-curves.png", "prune-layers.png", "histograms.png"]
+    for path in pictures:
+        assert cv2.imread(str(path)).std() > 10
+    with Path("out/scan.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["level"] for row in rows] == ["0", "0.9", "0.9"]
+    # Bits go to the same folder, and the table is printed.
+    given = (matching, *suite, *few, "--what", "codebook", "--bits", "2", "-o", "out")
+    code, out, err = run(*given, "--metric", "recall")
+    assert (code, err) == (0, "")
+    assert "recall, points lost" in out and "2 scores, of 2 asked for" in out
+    assert Path("out/codebook-layers.png").exists()
+    assert len(Path("out/scan.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ratios", "0.5,1"), "a ratio lies in [0, 1), not 1.0"),
+        (("--ratios", "half"), "separated by commas"),
+        (("--bits", "4"), "--bits to codebook and linear"),
+        (("--what", "codebook", "--ratios", "0.5"), "--ratios belong to --what prune"),
+        (("--what", "linear", "--bits", "3"), "4 to 8 bits, not 3"),
+        (("--what", "luck"), "one of prune, codebook, linear"),
+        (("--include", "extractor.conv9"), "nearest"),
+        (("--histograms", "extractor.conv9"), "nearest"),
+        (("--minutes", "0"), "minutes must be positive"),
+    ],
+)
+def test_misuse_is_one_line(
+    run: Run, matching: Path, suite: tuple[object, ...], arguments: tuple[str, ...], said: str
+) -> None:
+    code, out, err = run(matching, *suite, "-o", "out", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not Path("out").exists()
+
+
+def test_failures(run: Run, matching: Path, suite: tuple[object, ...], tmp_path: Path) -> None:
+    few = ("--include", "matcher.final_proj", "--ratios", "0.5", "-o", "out")
+    assert run(matching, *suite, *few)[0] == 0
+    code, _, err = run(matching, *suite[:-1], 2, *few)
+    assert code == 2 and "made in another way (pairs was 1)" in err
+    code, _, err = run(matching, "--suite", tmp_path / "none", *few)
+    assert code == 1 and "none" in err
+    code, _, err = run("nothing", *suite, *few)
+    assert code == 1 and "no model 'nothing'" in err
+    code, _, err = run(matching, *suite, *few, "--metric", "luck")
+    assert code == 2 and "no score 'luck'" in err

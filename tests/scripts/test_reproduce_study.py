@@ -1,0 +1,246 @@
+"""scripts/reproduce_study.py on a tiny model: made, tuned, measured, written down, gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.artifact import load_artifact
+from featherglue.compress.allocation import weight_counts
+from featherglue.compress.linear_quant import LinearConfig, quantize_linear
+from featherglue.compress.prune import PruneConfig, prune
+from featherglue.compress.scans import UNCHANGED, Change, Row, Scan
+from featherglue.compress.steps import FinetuneConfig
+from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
+from featherglue.errors import ConfigError, UsageError
+from featherglue.models.pair import Model
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = """
+fewest = 10
+most = 20
+
+[views]
+size = [64, 64]
+points = 16
+
+[scenes]
+size = [64, 64]
+planes = 1
+
+[loop]
+batch_size = 1
+workers = 0
+bf16 = false
+"""
+Main = Callable[..., int]
+
+
+@pytest.fixture
+def reproduce(
+    tmp_path: Path,
+    matching: Path,
+    photographs: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Main:
+    """reproduce(*arguments): the script's exit code."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import reproduce_study
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("camera", "astronaut"):
+        cv2.imwrite(str(photos / f"{name}.png"), cv2.resize(photographs[name], (128, 96)))
+    (photos / "list.txt").write_text("camera.png 0.98 -0.08 9 0.07 1.01 -5 1e-5 -5e-5 1\n")
+    (tmp_path / "finetune.toml").write_text(SETTINGS)
+    given = {
+        "dense": matching,
+        "images": photos,
+        "val": photos,
+        "list": photos / "list.txt",
+        "recipes": ROOT / "configs" / "study",
+        "finetune": tmp_path / "finetune.toml",
+        "work": tmp_path / "work",
+        "output": tmp_path / "out.json",
+        "page": tmp_path / "docs" / "page.md",
+        "threads": 1,
+        "repetitions": 1,
+        "calibration": 1,
+        "scan-minutes": 0,
+        "explain-pairs": 0,
+    }
+    usual = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+    usual += ["--size", "128", "96", "--histograms", "extractor.conv1a"]
+
+    def main(*arguments: object) -> int:
+        return int(reproduce_study.main([*usual, *map(str, arguments)]))
+
+    return main
+
+
+def test_models_are_made_measured_and_kept(
+    reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce("--only", "prune-kmeans-huffman", "--steps", 1) == 0
+    results = json.loads((tmp_path / "out.json").read_text())
+    dense, row = results["rows"]
+    assert dense["name"] == "dense" and dense["before"] == dense["after"]
+    for state in (row["before"], row["after"]):
+        assert set(state["auc"]) == {"5", "10", "25"}
+        assert {"precision", "recall"} <= set(state)
+    assert row["nonzero"] < 0.5 * row["parameters"] and row["bytes_on_disk"] > 0
+    assert row["study_bytes"] < dense["study_bytes"] and row["latency_ms"] > 0
+    made = load_artifact(tmp_path / "work" / "prune-kmeans-huffman" / "after")
+    steps = [step["step"] for step in made.provenance.recipe]
+    assert [s for s in steps if s != "test"] == ["prune", "prune", "distill", "codebook", "distill"]
+    before = load_artifact(tmp_path / "work" / "prune-kmeans-huffman" / "before")
+    name = "matcher.gnn.layers.0.mlp.0.weight"
+    assert not np.array_equal(made.arrays[name], before.arrays[name])
+    assert made.storage.tensors[name].scheme == "codebook"
+    assert np.mean(made.arrays[name] == 0) > 0.85  # masks were held
+    # Again: nothing is done twice; another experiment joins the first in the files.
+    capsys.readouterr()
+    assert reproduce("--only", "linear-8", "--minutes", 0) == 0
+    said = capsys.readouterr().out
+    assert "dense, evaluated: done before" in said and "not fine-tuned" in said
+    assert reproduce("--only", "prune-kmeans-huffman", "--steps", 1) == 0
+    assert " …" not in capsys.readouterr().out
+    names = [row["name"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]]
+    assert names == ["dense", "linear-8", "prune-kmeans-huffman"]
+    page = (tmp_path / "docs" / "page.md").read_text()
+    for text in ("## Table 1", "## Table 2", "the study's", "Not fine-tuned", "--images PHOTOS"):
+        assert text in page
+    assert str(tmp_path / "photos") not in page
+    assert (tmp_path / "docs" / "figures" / "compression-figure-6.png").exists()
+
+
+def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
+    from study.making import Tuning, read_settings
+
+    dense = Model.load(matching)
+    whole = LinearConfig(activation_bits=0, correct_bias=False)
+    tuning = Tuning(
+        teacher=matching,
+        images=tmp_path / "photos",
+        settings=read_settings(tmp_path / "finetune.toml"),
+        minutes=0.005,
+    )
+    step = FinetuneConfig(network="matcher", settings={"loop": {"learning_rate": 1e-3}})
+    made = tuning(quantize_linear(dense, whole), dense, step, tmp_path / "run")
+    steps = json.loads((tmp_path / "run" / "steps.json").read_text())["steps"]
+    settings = json.loads((tmp_path / "run" / "stage.json").read_text())
+    assert settings["loop"]["steps"] == steps >= 1
+    assert settings["loop"]["learning_rate"] == 1e-3
+    assert made.quantization.tensors and made.provenance.recipe[-1]["step"] == "distill"
+    with pytest.raises(ConfigError, match="rate"):
+        tuning(dense, dense, FinetuneConfig(settings={"rate": 1}), tmp_path / "other")
+
+
+def test_only_zeros_of_pruned_layers_stay(reproduce: Main, matching: Path, tmp_path: Path) -> None:
+    from study.making import Tuning, read_settings
+
+    names = ("matcher.final_proj", "matcher.gnn.layers.0.mlp.0")
+    dense = Model.load(matching)
+    pruned = prune(dense, PruneConfig(ratio=0.5, include=names[1:]))
+    tuning = Tuning(
+        teacher=matching,
+        images=tmp_path / "photos",
+        settings=read_settings(tmp_path / "finetune.toml"),
+        minutes=0,
+        steps=1,
+    )
+    step = FinetuneConfig(network="matcher", settings={"loop": {"learning_rate": 1e-3}})
+    made = tuning(pruned, dense, step, tmp_path / "run", pruned=names[1:])
+    zeros = [np.mean(made.to_artifact().arrays[f"{name}.weight"] == 0) for name in names]
+    assert zeros[0] < 0.5 < np.mean(dense.to_artifact().arrays[f"{names[0]}.weight"] == 0)
+    assert zeros[1] == 0.5
+
+
+def test_every_recipe_fits_the_published_pair(reproduce: Main) -> None:
+    from study.experiments import EXPERIMENTS, choose, load_recipe, segments
+
+    published = ArchitectureConfig(extractor=SuperPointConfig(), matcher=SuperGlueConfig())
+    for experiment in EXPERIMENTS:
+        recipe = load_recipe(ROOT / "configs" / "study", experiment, published, None)
+        recipe.check(published)
+        assert sum(step is not None for _, step in segments(recipe)) >= 1
+    assert [e.name for e in choose(["macs-10", "linear-8"])] == ["linear-8", "macs-10"]
+    assert len(choose([])) == len(EXPERIMENTS) == 11
+
+
+def test_what_explains(reproduce: Main, matching: Path, tmp_path: Path, grey: np.ndarray) -> None:
+    from study import explaining
+
+    from featherglue.evaluation import HomographySuite
+    from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
+
+    photos = tmp_path / "photos"
+    suite = HomographySuite(folder=photos, list_file=photos / "list.txt", size=(160, 120))
+    model = Model.load(matching)
+    scorer = HomographyScorer(model, suite, ScoringConfig(pairs=1))
+    for variants in (explaining.linear_variants, explaining.channel_variants):
+        rows = explaining.measure(variants(model, [grey], (160, 120)), scorer)
+        assert rows[0]["recall"] == pytest.approx(scorer(model)["recall"], abs=0.01)
+        assert len(rows) == len({row["title"] for row in rows}) >= 5
+
+
+def test_normalised_models_are_explained_too(reproduce: Main, models: dict[str, Model]) -> None:
+    from study import explaining
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (120, 160), np.uint8)
+    for variants, count in ((explaining.linear_variants, 11), (explaining.channel_variants, 6)):
+        found = variants(models["four-heads"], [image], (160, 120))
+        assert len(found) == count
+        for variant in found:
+            assert variant.make().extractor is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--only", "luck"), "no experiment 'luck'; there are fine-grained-superglue"),
+        (("--recipes", "none"), "cannot be read"),
+        (("--dense", "none"), "not a featherglue model"),
+    ],
+)
+def test_misuse(
+    reproduce: Main,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    assert reproduce(*arguments) in (1, 2)
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_ratios_are_shared_out_by_a_scan(reproduce: Main, matching: Path) -> None:
+    from study.experiments import choose, load_recipe
+
+    architecture = load_artifact(matching).architecture
+    counts = weight_counts(architecture)
+    rows = [Row(UNCHANGED, {"auc5": 50.0})]
+    for i, name in enumerate(counts):
+        for level in (0.5, 0.95):
+            rows.append(Row(Change(name, "prune", level), {"auc5": 50 - level * (1 + i % 3)}))
+    [both] = choose(["fine-grained-both"])
+    folder = ROOT / "configs" / "study"
+    even = load_recipe(folder, both, architecture, None)
+    shared = load_recipe(folder, both, architecture, Scan(rows=tuple(rows)))
+    for before, after in zip(even.steps, shared.steps, strict=True):
+        if not isinstance(before, PruneConfig):
+            assert before == after
+            continue
+        names = [name for name in counts if name.startswith(before.include[0][:-1])]
+        assert list(after.ratios) == names
+        zeros = sum(after.ratios[name] * counts[name] for name in names)
+        assert zeros == pytest.approx(before.ratio * sum(counts[name] for name in names))
+    with pytest.raises(UsageError, match="has not reached matcher"):
+        load_recipe(folder, both, architecture, Scan(rows=tuple(rows[:-2])))
