@@ -32,7 +32,7 @@ LEVELS = {
             "artifact draw",
             "folding models",
             "runtime",
-            "train compress",
+            "train compression",
             "finetuning",
             "session",
             "video collection evaluation",
@@ -53,8 +53,15 @@ DEPENDENCIES = {
     "typer",
 }
 OPTIONAL = {
-    "torch": ("models", "train", "compress", "runtime.torch_", "evaluation.resuming", "finetuning"),
-    "onnx": ("runtime.graph", "runtime.export", "compress"),
+    "torch": (
+        "models",
+        "train",
+        "compression",
+        "runtime.torch_",
+        "evaluation.resuming",
+        "finetuning",
+    ),
+    "onnx": ("runtime.graph", "runtime.export", "compression"),
     "openvino": ("runtime.openvino_",),
     "matplotlib": ("evaluation.plots", "evaluation.figures", "train.curves"),
 }
@@ -160,9 +167,16 @@ def test_no_circles_within_a_package() -> None:
 
 
 def test_the_networks_are_known_to_few() -> None:
-    allowed = ("models", "train", "compress", "runtime.torch_", "evaluation.resuming", "finetuning")
+    allowed = (
+        "models",
+        "train",
+        "compression",
+        "runtime.torch_",
+        "evaluation.resuming",
+        "finetuning",
+    )
     for i in OURS:
-        if within(i.target, ("models", "train", "compress")) and not within(i.source, allowed):
+        if within(i.target, ("models", "train", "compression")) and not within(i.source, allowed):
             # The public names and the commands reach for them when they are called for.
             assert area(i.source) in ("__init__", "cli"), i
             assert not i.top, i
@@ -172,7 +186,7 @@ def test_compress_is_given_its_score_and_does_not_evaluate() -> None:
     assert not [
         i
         for i in OURS
-        if within(i.source, ("compress", "train")) and area(i.target) == "evaluation"
+        if within(i.source, ("compression", "train")) and area(i.target) == "evaluation"
     ]
 
 

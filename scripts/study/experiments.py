@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featherglue.compress.prune import PruneConfig
-from featherglue.compress.recipe import Recipe
-from featherglue.compress.scans import Scan
-from featherglue.compress.sensitivity import ratios_for
-from featherglue.compress.steps import FinetuneConfig
+from featherglue.compression.prune import PruneConfig
+from featherglue.compression.recipe import Recipe
+from featherglue.compression.scans import Scan
+from featherglue.compression.sensitivity import ratios_for
+from featherglue.compression.steps import FinetuneConfig
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import UsageError
 from featherglue.layers import layers

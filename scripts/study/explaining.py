@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from featherglue.artifact import Artifact
 from featherglue.assignment import mutual_matches, optimal_transport
-from featherglue.compress.calibration import Inputs, prepare_inputs
-from featherglue.compress.channels import ChannelConfig, channel_sizes, prune_channels
-from featherglue.compress.groups import layer_flows, resized
-from featherglue.compress.linear_quant import LinearConfig, quantize_linear
-from featherglue.compress.ranges import quantize_weight
-from featherglue.compress.shrink import shrink, strongest
+from featherglue.compression.calibration import Inputs, prepare_inputs
+from featherglue.compression.channels import ChannelConfig, channel_sizes, prune_channels
+from featherglue.compression.groups import layer_flows, resized
+from featherglue.compression.linear_quant import LinearConfig, quantize_linear
+from featherglue.compression.ranges import quantize_weight
+from featherglue.compression.shrink import shrink, strongest
 from featherglue.evaluation.scoring import HomographyScorer
 from featherglue.folding import fold_batch_norm
 from featherglue.layers import NORM_PARTS, layers

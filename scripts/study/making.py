@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherglue.compress.masks import Masks
-from featherglue.compress.prune import PruneConfig, layer_ratios
-from featherglue.compress.recipe import Recipe, compress
-from featherglue.compress.steps import FinetuneConfig
-from featherglue.compress.trainable import finish_training, make_trainable
+from featherglue.compression.masks import Masks
+from featherglue.compression.prune import PruneConfig, layer_ratios
+from featherglue.compression.recipe import Recipe, compress
+from featherglue.compression.steps import FinetuneConfig
+from featherglue.compression.trainable import finish_training, make_trainable
 from featherglue.config import from_dict
 from featherglue.errors import ConfigError
 from featherglue.files import write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.artifact import load_artifact
-from featherglue.compress.account import account
+from featherglue.compression.account import account
 from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
 from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchmark
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from featherglue.compress.scans import Scan, value_of
+from featherglue.compression.scans import Scan, value_of
 from featherglue.evaluation.figures import costs_figure, curves_figure, histogram_figure
 from featherglue.evaluation.plots import save_figure
 from featherglue.evaluation.result import format_table

@@ -10,10 +10,10 @@ from typing import Any
 
 import featherglue
 from featherglue.artifact import load_artifact
-from featherglue.compress.recipe import Recipe
-from featherglue.compress.scans import Scan, read_scan
-from featherglue.compress.sensitivity import ScanConfig, scan
-from featherglue.compress.targets import select
+from featherglue.compression.recipe import Recipe
+from featherglue.compression.scans import Scan, read_scan
+from featherglue.compression.sensitivity import ScanConfig, scan
+from featherglue.compression.targets import select
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
 from featherglue.evaluation.matching import fingerprint

@@ -14,10 +14,10 @@ _PUBLIC = {
     "Matches": "types",
     "FeatherglueError": "errors",
     "Model": "models.pair",
-    "Recipe": "compress.recipe",
+    "Recipe": "compression.recipe",
     "Session": "session",
     "benchmark": "evaluation.benchmark",
-    "compress": "compress.recipe",
+    "compress": "compression.recipe",
     "evaluate": "evaluation.runner",
     "load": "session",
     "shipped_models": "session",
@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from featherglue.compress.recipe import Recipe as Recipe
-    from featherglue.compress.recipe import compress as compress
+    from featherglue.compression.recipe import Recipe as Recipe
+    from featherglue.compression.recipe import compress as compress
     from featherglue.errors import FeatherglueError as FeatherglueError
     from featherglue.evaluation.benchmark import benchmark as benchmark
     from featherglue.evaluation.runner import evaluate as evaluate

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from featherglue.compress.masks import Masks
-from featherglue.compress.prune import PruneConfig, layer_ratios
-from featherglue.compress.steps import KINDS, Finetune, FinetuneConfig
-from featherglue.compress.trainable import finish_training, make_trainable
+from featherglue.compression.masks import Masks
+from featherglue.compression.prune import PruneConfig, layer_ratios
+from featherglue.compression.steps import KINDS, Finetune, FinetuneConfig
+from featherglue.compression.trainable import finish_training, make_trainable
 from featherglue.config import from_dict
 from featherglue.errors import ConfigError
 from featherglue.models.pair import Model

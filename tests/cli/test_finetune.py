@@ -12,10 +12,10 @@ import pytest
 
 from featherglue.artifact import load_artifact
 from featherglue.cli import main
-from featherglue.compress.codebook import CodebookConfig, quantize_codebook
-from featherglue.compress.linear_quant import LinearConfig, quantize_linear
-from featherglue.compress.prune import PruneConfig, prune
-from featherglue.compress.recipe import Recipe, compress
+from featherglue.compression.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.linear_quant import LinearConfig, quantize_linear
+from featherglue.compression.prune import PruneConfig, prune
+from featherglue.compression.recipe import Recipe, compress
 from featherglue.finetuning import pruned_weights
 from featherglue.models.pair import Model
 from featherglue.session import load

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.compress.linear_quant import LinearConfig, quantize_linear
-from featherglue.compress.prune import PruneConfig, prune
+from featherglue.compression.linear_quant import LinearConfig, quantize_linear
+from featherglue.compression.prune import PruneConfig, prune
 from featherglue.errors import ImageError, UsageError
 from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
 from featherglue.evaluation.resuming import Prefixes

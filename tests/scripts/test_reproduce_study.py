@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from featherglue.artifact import load_artifact
-from featherglue.compress.allocation import weight_counts
-from featherglue.compress.linear_quant import LinearConfig, quantize_linear
-from featherglue.compress.prune import PruneConfig, prune
-from featherglue.compress.scans import UNCHANGED, Change, Row, Scan
-from featherglue.compress.steps import FinetuneConfig
+from featherglue.compression.allocation import weight_counts
+from featherglue.compression.linear_quant import LinearConfig, quantize_linear
+from featherglue.compression.prune import PruneConfig, prune
+from featherglue.compression.scans import UNCHANGED, Change, Row, Scan
+from featherglue.compression.steps import FinetuneConfig
 from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError, UsageError
 from featherglue.models.pair import Model

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.compress.calibration import Inputs, prepare_inputs
+from featherglue.compression.calibration import Inputs, prepare_inputs
 from featherglue.models.pair import Model
 
 

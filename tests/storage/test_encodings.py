@@ -14,10 +14,10 @@ import pytest
 import safetensors.numpy
 
 from featherglue.artifact import load_artifact
-from featherglue.compress.calibration import Inputs
-from featherglue.compress.codebook import CodebookConfig, quantize_codebook
-from featherglue.compress.linear_quant import LinearConfig, quantize_linear
-from featherglue.compress.prune import PruneConfig, prune
+from featherglue.compression.calibration import Inputs
+from featherglue.compression.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.linear_quant import LinearConfig, quantize_linear
+from featherglue.compression.prune import PruneConfig, prune
 from featherglue.config import LayerStorage
 from featherglue.errors import ArtifactError, ConfigError
 from featherglue.models.pair import Model

@@ -13,11 +13,11 @@ from torch import nn
 
 from featherglue.artifact import load_artifact
 from featherglue.cli import main
-from featherglue.compress.codebook import CodebookConfig, quantize_codebook
-from featherglue.compress.linear_quant import LinearConfig, quantize_linear
-from featherglue.compress.masks import Masks
-from featherglue.compress.prune import PruneConfig, prune
-from featherglue.compress.trainable import finish_training, make_trainable
+from featherglue.compression.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.linear_quant import LinearConfig, quantize_linear
+from featherglue.compression.masks import Masks
+from featherglue.compression.prune import PruneConfig, prune
+from featherglue.compression.trainable import finish_training, make_trainable
 from featherglue.config import AttentionConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.data.images import PhotoFolder
 from featherglue.data.scenes import SceneConfig

@@ -19,8 +19,8 @@ from featherglue.image import list_images, read_grey
 from featherglue.session import find_model
 
 if TYPE_CHECKING:
-    from featherglue.compress.recipe import Recipe
-    from featherglue.compress.steps import Finetune
+    from featherglue.compression.recipe import Recipe
+    from featherglue.compression.steps import Finetune
 
 ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]
@@ -63,7 +63,7 @@ def compress(
 ) -> None:
     """Make a smaller model by a recipe: prune, quantize, share weights, fine-tune."""
     try:
-        from featherglue.compress.recipe import Recipe
+        from featherglue.compression.recipe import Recipe
         from featherglue.finetuning import step_finetuner
     except ModuleNotFoundError:
         raise MissingExtraError("compress", "train") from None
@@ -87,7 +87,7 @@ def follow(
     finetune: Finetune | None = None,
 ) -> None:
     """Make, save and describe a model, as the three commands do."""
-    from featherglue.compress.recipe import compress
+    from featherglue.compression.recipe import compress
     from featherglue.models.pair import Model
 
     size = parse_resize(image_size)

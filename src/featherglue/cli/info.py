@@ -54,9 +54,9 @@ def describe(
 
     `macs` are multiply–accumulates for one extraction and one match, `macs_effective` those with
     weights that are not 0; `study_bytes` counts the bits of such weights, as the study's tables
-    do; see `compress.account`.
+    do; see `compression.account`.
     """
-    from featherglue.compress.account import account
+    from featherglue.compression.account import account
 
     counted = account(artifact, baseline, image_size, keypoints)
     whole = [layer.name for layer in counted.layers if layer.integer]

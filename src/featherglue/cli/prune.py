@@ -53,7 +53,7 @@ def prune(
 ) -> None:
     """Set weights to zero, or take channels away. Fine-tune afterwards."""
     try:
-        from featherglue.compress.recipe import Recipe
+        from featherglue.compression.recipe import Recipe
     except ModuleNotFoundError:
         raise MissingExtraError("prune", "train") from None
     if macs is not None and (ratio is not None or channels):

@@ -44,7 +44,7 @@ def quantize(
 ) -> None:
     """Store weights in fewer bits, and run layers as whole numbers."""
     try:
-        from featherglue.compress.recipe import Recipe
+        from featherglue.compression.recipe import Recipe
     except ModuleNotFoundError:
         raise MissingExtraError("quantize", "train") from None
     if scheme not in ("linear", "codebook"):

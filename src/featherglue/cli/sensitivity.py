@@ -16,8 +16,8 @@ from featherglue.evaluation.result import format_table
 from featherglue.session import find_model
 
 if TYPE_CHECKING:
-    from featherglue.compress.scans import Scan, What
-    from featherglue.compress.sensitivity import ScanConfig
+    from featherglue.compression.scans import Scan, What
+    from featherglue.compression.sensitivity import ScanConfig
     from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
     from featherglue.models.pair import Model
 
@@ -68,7 +68,7 @@ def sensitivity(
     by what they cost.
     """
     try:
-        from featherglue.compress.sensitivity import ScanConfig, plan, prepared
+        from featherglue.compression.sensitivity import ScanConfig, plan, prepared
         from featherglue.evaluation.scoring import ScoringConfig
         from featherglue.models.pair import Model
     except ModuleNotFoundError as error:
@@ -108,7 +108,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _run(
     model: Model, suite: HomographySuite, scoring: ScoringConfig, config: ScanConfig, output: Path
 ) -> Scan:
-    from featherglue.compress.sensitivity import scan
+    from featherglue.compression.sensitivity import scan
     from featherglue.evaluation.scoring import HomographyScorer
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -142,7 +142,7 @@ def draw(found: Scan, what: What, metric: str, output: Path) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is missing; the scan's table is there all the same.
     """
-    from featherglue.compress.scans import value_of
+    from featherglue.compression.scans import value_of
     from featherglue.evaluation.plots import save_figure
 
     curves = found.curves(what, metric)
@@ -164,7 +164,7 @@ def draw(found: Scan, what: What, metric: str, output: Path) -> list[Path]:
 
 
 def _histogram_layers(model: Model, globs: list[str]) -> list[str]:
-    from featherglue.compress.targets import select
+    from featherglue.compression.targets import select
     from featherglue.layers import layers
 
     names = [layer.name for layer in layers(model.architecture)]

@@ -1,0 +1,1 @@
+"""Making models smaller: pruning, quantization, and recipes of them."""

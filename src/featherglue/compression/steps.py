@@ -1,0 +1,255 @@
+"""The kinds of steps that a recipe can have, each with a name, a version and a configuration.
+
+A step is checked against the architecture that those before it leave, before any of them works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from featherglue.compression.budget import MacsConfig, check_macs, prune_to_macs
+from featherglue.compression.calibration import Inputs
+from featherglue.compression.channels import (
+    ChannelConfig,
+    StructureConfig,
+    channel_sizes,
+    prune_channels,
+    prune_structure,
+    structure_sizes,
+)
+from featherglue.compression.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.groups import WIDTH, resized
+from featherglue.compression.importance import Losses
+from featherglue.compression.linear_quant import LinearConfig, linear_targets, quantize_linear
+from featherglue.compression.prune import PruneConfig, layer_ratios, prune
+from featherglue.compression.targets import select
+from featherglue.config import ArchitectureConfig
+from featherglue.errors import ConfigError, UsageError
+from featherglue.folding import fold_batch_norm
+from featherglue.layers import layers
+from featherglue.models.pair import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldConfig:
+    """Fold batch normalisation into the layers before it, so that it is quantized with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Train what the steps before have left, with masks and codes held.
+
+    What it does is up to the function that `recipe.compress` is given for it.
+
+    Attributes:
+        network: which is trained.
+        settings: for that function, plain values.
+    """
+
+    network: Literal["extractor", "matcher", "both"] = "both"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+Finetune = Callable[[Model, FinetuneConfig], Model]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Means:
+    """What steps work with.
+
+    Attributes:
+        inputs: gives what a model is calibrated on, or None where there are no images.
+        losses: for importance by "taylor", see `importance.Losses`.
+        finetune: does the steps of that kind.
+    """
+
+    inputs: Callable[[Model], Inputs | None]
+    losses: Losses | None = None
+    finetune: Finetune | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What is known of a model before it is made: its architecture, as far as names are concerned,
+    and whether something of it is quantized."""
+
+    architecture: ArchitectureConfig
+    quantized: bool = False
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """A kind of step.
+
+    Attributes:
+        version: of its configuration and of what it does; another one is refused.
+        config: the class of its configuration.
+        run: model, configuration, means → new model.
+        check: what the step leaves; raises ConfigError or UsageError where it cannot work.
+        images: whether a step with this configuration needs images for calibration.
+    """
+
+    name: str
+    config: type[Any]
+    run: Callable[[Model, Any, Means], Model]
+    check: Callable[[Expected, Any], Expected]
+    images: Callable[[Any, Means], bool] = lambda config, means: False
+    version: int = 1
+
+
+def _unquantized(before: Expected) -> ArchitectureConfig:
+    if before.quantized:
+        raise UsageError("what is quantized cannot be pruned: put this step before")
+    return before.architecture
+
+
+def _check_prune(before: Expected, config: PruneConfig) -> Expected:
+    layer_ratios(_unquantized(before), config)
+    return before
+
+
+def _check_channels(before: Expected, config: ChannelConfig) -> Expected:
+    architecture = _unquantized(before)
+    return replace(before, architecture=resized(architecture, channel_sizes(architecture, config)))
+
+
+def _check_structure(before: Expected, config: StructureConfig) -> Expected:
+    architecture, sizes = structure_sizes(_unquantized(before), config)
+    return replace(before, architecture=resized(architecture, sizes))
+
+
+def _check_macs(before: Expected, config: MacsConfig) -> Expected:
+    return replace(before, architecture=check_macs(_unquantized(before), config))
+
+
+def _check_linear(before: Expected, config: LinearConfig) -> Expected:
+    if before.quantized and _has_norm(before.architecture):
+        raise UsageError(
+            "batch normalisation cannot be folded once its layers are quantized: add a step "
+            '"fold" before them, or quantize linearly first'
+        )
+    architecture = _folded(before.architecture)
+    every, usual = linear_targets(architecture)
+    select(every, usual, config.include, config.exclude)
+    needed = config.activation_bits or config.correct_bias
+    if needed and architecture.extractor is None:
+        raise UsageError(
+            "a matcher alone cannot be calibrated: quantize its weights only, with "
+            "activation_bits = 0 and correct_bias = false"
+        )
+    return Expected(architecture=architecture, quantized=True)
+
+
+def _check_codebook(before: Expected, config: CodebookConfig) -> Expected:
+    names = [layer.name for layer in layers(before.architecture)]
+    select(names, names, config.include, config.exclude)
+    return replace(before, quantized=True)
+
+
+def _check_fold(before: Expected, config: FoldConfig) -> Expected:
+    if before.quantized and _has_norm(before.architecture):
+        raise UsageError("batch normalisation cannot be folded into what is quantized: fold before")
+    return replace(before, architecture=_folded(before.architecture))
+
+
+def _check_finetune(before: Expected, config: FinetuneConfig) -> Expected:
+    wanted = ("extractor", "matcher") if config.network == "both" else (config.network,)
+    for name in wanted:
+        if getattr(before.architecture, name) is None:
+            raise ConfigError(f"this model has no {name} to fine-tune")
+    return before
+
+
+def _run_finetune(model: Model, config: FinetuneConfig, means: Means) -> Model:
+    assert means.finetune is not None
+    return means.finetune(model, config)
+
+
+def _has_norm(architecture: ArchitectureConfig) -> bool:
+    parts = (architecture.extractor, architecture.matcher)
+    return any(part is not None and part.batch_norm for part in parts)
+
+
+def _folded(old: ArchitectureConfig) -> ArchitectureConfig:
+    return ArchitectureConfig(
+        extractor=old.extractor and replace(old.extractor, batch_norm=False),
+        matcher=old.matcher and replace(old.matcher, batch_norm=False),
+    )
+
+
+def _by_importance(
+    config: PruneConfig | ChannelConfig | StructureConfig | MacsConfig, means: Means
+) -> bool:
+    taylor = config.importance == "taylor" and means.losses is None
+    return taylor or config.importance == "activation"
+
+
+def _sees_features(config: ChannelConfig | StructureConfig | MacsConfig) -> bool:
+    """Whether images, where there are any, show what a step looks at."""
+    if isinstance(config, StructureConfig):
+        return bool(config.width or config.layers)
+    if isinstance(config, ChannelConfig):
+        return any(fnmatchcase(WIDTH, glob) for glob in config.include)
+    return True
+
+
+def _pruned(how: Callable[..., Model]) -> Callable[[Model, Any, Means], Model]:
+    """A run that takes inputs, where they are of use, and losses."""
+
+    def run(model: Model, config: Any, means: Means) -> Model:
+        wanted = _by_importance(config, means)
+        wanted = wanted or (not isinstance(config, PruneConfig) and _sees_features(config))
+        return how(model, config, means.inputs(model) if wanted else None, means.losses)
+
+    return run
+
+
+def _is_calibrated(config: LinearConfig, means: Means) -> bool:
+    del means
+    return bool(config.activation_bits or config.correct_bias)
+
+
+def _run_linear(model: Model, config: LinearConfig, means: Means) -> Model:
+    inputs = means.inputs(model) if _is_calibrated(config, means) else None
+    return quantize_linear(model, config, inputs)
+
+
+def _run_codebook(model: Model, config: CodebookConfig, means: Means) -> Model:
+    del means
+    return quantize_codebook(model, config)
+
+
+def _run_fold(model: Model, config: FoldConfig, means: Means) -> Model:
+    del config, means
+    return Model.from_artifact(fold_batch_norm(model.to_artifact()))
+
+
+KINDS: Mapping[str, StepKind] = {
+    kind.name: kind
+    for kind in (
+        StepKind("prune", PruneConfig, _pruned(prune), _check_prune, _by_importance),
+        StepKind(
+            "channels", ChannelConfig, _pruned(prune_channels), _check_channels, _by_importance
+        ),
+        StepKind(
+            "structure", StructureConfig, _pruned(prune_structure), _check_structure, _by_importance
+        ),
+        StepKind("macs", MacsConfig, _pruned(prune_to_macs), _check_macs, _by_importance),
+        StepKind("fold", FoldConfig, _run_fold, _check_fold),
+        StepKind("linear", LinearConfig, _run_linear, _check_linear, _is_calibrated),
+        StepKind("codebook", CodebookConfig, _run_codebook, _check_codebook),
+        StepKind("finetune", FinetuneConfig, _run_finetune, _check_finetune),
+    )
+}
+
+
+def kind_of(config: Any) -> StepKind:
+    """The kind of step that has this configuration. Raises ConfigError where there is none."""
+    for kind in KINDS.values():
+        if isinstance(config, kind.config):
+            return kind
+    known: Sequence[str] = [kind.config.__name__ for kind in KINDS.values()]
+    raise ConfigError(f"{type(config).__name__} is no step; there are {', '.join(known)}")
