@@ -26,7 +26,7 @@ LEVELS = {
     for level, names in enumerate(
         (
             "errors",
-            "config files pairs image geometry assignment scratch metrics",
+            "config files pairs image geometry assignment consensus scratch metrics",
             "types layers decode refine classical data",
             "storage",
             "artifact draw",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featherglue.data.images import corners
-from featherglue.refine import RefineConfig, local_affine_maps, refine_matches
+from featherglue.refine import RefineConfig, refine_matches
 
 WARPS = {
     "shift": np.array([[1.0, 0, 7.3], [0, 1, -4.6], [0, 0, 1]]),
@@ -235,22 +235,6 @@ def test_the_reach_is_kept(photographs: dict[str, np.ndarray]) -> None:
     assert mask.any()
     assert errors(refined, points1).max() < 0.7
     assert mask.sum() < refine_matches(image0, image1, points0, points1)[1].sum()
-
-
-def test_local_maps_of_an_affine_warp_are_that_warp() -> None:
-    rng = np.random.default_rng(0)
-    A = np.array([[1.2, -0.3], [0.4, 0.8]])
-    points0 = (rng.random((300, 2)) * 400).astype(np.float32)
-    points1 = (points0 @ A.T + (30, -10)).astype(np.float32)
-    maps, offsets = local_affine_maps(points0, points1, RefineConfig())
-    np.testing.assert_allclose(maps, np.broadcast_to(A, maps.shape), atol=0.02)
-    assert np.abs(offsets).max() < 0.2
-    off = points1.copy()
-    off[7] += (0, 25)
-    maps, offsets = local_affine_maps(points0, off, RefineConfig())
-    np.testing.assert_allclose(offsets[:, 7], (0, -25), atol=2)
-    assert np.median(np.hypot(*offsets)) < 0.1
-    assert np.abs(maps[np.arange(300) != 7] - A).max() < 0.3
 
 
 def test_images_longer_than_opencv_remaps(photographs: dict[str, np.ndarray]) -> None:

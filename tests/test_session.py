@@ -403,7 +403,12 @@ def test_features_of_other_widths(session: Session, grey: np.ndarray) -> None:
 
 
 def test_public_names() -> None:
-    assert set(dir(featherglue)) == {*featherglue.__all__, "Model"}  # needs PyTorch
+    assert set(dir(featherglue)) == {
+        *featherglue.__all__,
+        "Model",
+        "Recipe",
+        "compress",
+    }  # these need PyTorch
     for name in featherglue.__all__:
         assert getattr(featherglue, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):

@@ -145,6 +145,9 @@ class ProcessingConfig:
             half a pixel; "exact" samples where the keypoint is.
         sinkhorn_iterations: of the optimal matching layer.
         match_threshold: lowest assignment probability of a match, in [0, 1].
+        consensus: probability above which a match needs no support of its neighbours, in [0, 1];
+            others that lack it are dropped. 0 drops none. Of matches without probabilities (nearest
+            neighbours) all need support.
         refine: align the matches to a fraction of a pixel on the images.
     """
 
@@ -157,6 +160,7 @@ class ProcessingConfig:
     descriptor_sampling: Sampling = "exact"
     sinkhorn_iterations: int = 20
     match_threshold: float = 0.2
+    consensus: float = 0.0
     refine: bool = True
 
     def __post_init__(self) -> None:
@@ -176,7 +180,7 @@ class ProcessingConfig:
             self.max_keypoints == -1 or self.max_keypoints >= 1,
             f"max_keypoints is -1 (all) or at least 1, not {self.max_keypoints}",
         )
-        for name in ("keypoint_threshold", "match_threshold"):
+        for name in ("keypoint_threshold", "match_threshold", "consensus"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}")
         for name in ("nms_radius", "remove_borders"):

@@ -6,29 +6,25 @@ aligned with it to the second by Gauss–Newton on the translation (the inverse 
 Baker, Matthews: Lucas–Kanade 20 Years On, IJCV 2004), blind to brightness and contrast. It starts
 half-way between where the match is and where its neighbours put it.
 
-Shape legend: M matches, S those that are supported, k neighbours, W samples of a window.
+Shape legend: M matches, S those that are supported, W samples of a window.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.consensus import NEIGHBOURS, LocalMaps, local_maps
 from featherglue.image import Grey
 from featherglue.scratch import Scratch
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Residuals (px) beyond which neighbours lose weight, from one round to the next.
-_SCALES = (8.0, 4.0)
-# Pull towards the median affine map, against the spread of ten neighbours.
-_RIDGE = 0.05
 # Share of a window's structure that every direction is held back by.
 _DAMPING = 0.02
 # Grey values by which a window must deviate from its mean: less is noise or rounding.
@@ -53,7 +49,7 @@ class RefineConfig:
         correlation: lowest correlation of an accepted alignment.
     """
 
-    neighbours: int = 10
+    neighbours: int = NEIGHBOURS
     support: float = 10.0
     window: int = 11
     smoothing: float = 0.8
@@ -70,13 +66,14 @@ def refine_matches(
     points1: Float,
     config: RefineConfig | None = None,
     scratch: Scratch | None = None,
+    maps: LocalMaps | None = None,
 ) -> tuple[Float, Mask]:
     """Move the points of the second image to where they show what the first ones show.
 
     Args:
         image0, image1: (H, W) uint8, sizes may differ.
         points0, points1: (M, 2) xy pixels of the matches.
-        scratch: of whoever refines many times.
+        scratch: of whoever refines many times. maps: of these matches, where they are known.
 
     Returns:
         points1 (M, 2), changed where the mask (M,) says so: where the neighbours support the
@@ -86,89 +83,21 @@ def refine_matches(
     unchanged = points1, np.zeros(len(points1), np.bool_)
     if len(points0) <= config.neighbours:
         return unchanged
-    affine, offsets = local_affine_maps(points0, points1, config)
-    chosen = np.flatnonzero(np.hypot(*offsets) < config.support)
+    maps = maps or local_maps(points0, points1, config.neighbours)
+    chosen = np.flatnonzero(maps.deviation < config.support)
     if len(chosen) == 0:
         return unchanged
-    found, maps = points1[chosen], affine[chosen]
-    pulls = config.pull * offsets[:, chosen]
+    found, near = points1[chosen], maps[chosen]
+    pulls = config.pull * near.offsets
     scratch = scratch or Scratch()
-    moved, accepted = _align(image0, image1, points0[chosen], found, pulls, maps, config, scratch)
+    moved, accepted = _align(
+        image0, image1, points0[chosen], found, pulls, near.affine, config, scratch
+    )
     refined = points1.copy()
     refined[chosen[accepted]] = moved[accepted]
     mask = np.zeros(len(points1), np.bool_)
     mask[chosen[accepted]] = True
     return refined, mask
-
-
-def local_affine_maps(points0: Float, points1: Float, config: RefineConfig) -> tuple[Float, Float]:
-    """Affine maps from each match's neighbours, by re-weighted least squares.
-
-    Where the neighbours leave a map undetermined (they lie on a line, say) it leans towards the
-    median of all maps.
-
-    Returns:
-        maps (M, 2, 2), of offsets in image 0 to offsets in image 1; (2, M), px: from each point in
-        image 1 to where its neighbours (without itself) put it.
-    """
-    flat = np.ascontiguousarray(points0)
-    distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=config.neighbours + 1)
-    near, distance = _without_itself(near, np.asarray(distance, np.float32))
-    near = np.ascontiguousarray(near.T)
-    spread = np.sqrt(np.square(distance).mean(1)) + np.float32(1e-3)
-    # Unknowns: the linear part in units of `spread`, and the constant that the point deviates by.
-    parts = np.ones((5, *near.shape), np.float32)  # offsets in image 0, 1, offsets in image 1
-    for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
-        np.subtract(np.ascontiguousarray(values)[near], values, out=parts[row])
-    parts[:2] /= spread
-    design, target = parts[:3], parts[3:]
-    prior = np.zeros((2, 2, len(points0)), np.float32)
-    solution = _solve(np.einsum("ikm,jkm->ijm", design, parts), prior)
-    prior += np.median(solution[:, :2] / spread, axis=2, keepdims=True) * spread
-    for scale in _SCALES:
-        residual = target - np.einsum("aim,ikm->akm", solution, design)
-        squares = np.square(residual, out=residual)
-        weights = 1 / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
-        solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, parts), prior)
-    maps = np.ascontiguousarray((solution[:, :2] / spread).transpose(2, 0, 1))
-    return maps, np.ascontiguousarray(solution[:, 2])
-
-
-def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
-    """Neighbours (M, k+1) and distances without the point itself (M, k), nearest first."""
-    rows = np.arange(len(near))
-    if (near[:, 0] == rows).all():
-        return near[:, 1:], distance[:, 1:]
-    own = (near == rows[:, None]).argmax(1)  # not the first where several share a place
-    order = np.arange(near.shape[1] - 1)
-    others = order + (order >= own[:, None])
-    return np.take_along_axis(near, others, 1), np.take_along_axis(distance, others, 1)
-
-
-def _solve(moments: Float, prior: Float) -> Float:
-    """Solve weighted normal equations with a pull of the linear part towards a prior.
-
-    Args:
-        moments: (3, 5, M), the normal matrix and its two right-hand sides.
-        prior: (2, 2, M).
-
-    Returns:
-        (2, 3, M): for x and y of image 1, the linear part and the constant.
-    """
-    ridge = np.float32(_RIDGE)
-    a, b, c = moments[0, 0] + ridge, moments[0, 1], moments[0, 2]
-    d, e, f = moments[1, 1] + ridge, moments[1, 2], moments[2, 2] + np.float32(1e-4)
-    right = moments[:, 3:].copy()  # (3, 2, M)
-    right[:2] += ridge * prior.transpose(1, 0, 2)
-    inverse = np.empty((3, 3, moments.shape[2]), np.float32)
-    inverse[0, 0] = d * f - e * e
-    inverse[0, 1] = inverse[1, 0] = c * e - b * f
-    inverse[0, 2] = inverse[2, 0] = b * e - c * d
-    inverse[1, 1] = a * f - c * c
-    inverse[1, 2] = inverse[2, 1] = b * c - a * e
-    inverse[2, 2] = a * d - b * b
-    inverse /= a * inverse[0, 0] + b * inverse[0, 1] + c * inverse[0, 2]
-    return np.asarray(np.einsum("ijm,jam->aim", inverse, right), np.float32)
 
 
 def _align(

@@ -20,6 +20,7 @@ from featherglue.artifact import CONFIG, Artifact, load_artifact
 from featherglue.assignment import mutual_matches, nearest_neighbours, optimal_transport
 from featherglue.classical import extract_classical
 from featherglue.config import ProcessingConfig, to_dict
+from featherglue.consensus import agreeing
 from featherglue.decode import decode_features, pad_to_cells
 from featherglue.errors import ArtifactError, UsageError
 from featherglue.image import Grey, Image, load_grey, map_points, resize_grey, target_size
@@ -269,12 +270,21 @@ class Session:
             indices, scores = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
         points0 = features0.keypoints[indices[:, 0]]
         points1 = features1.keypoints[indices[:, 1]]
+        maps = None
+        sure = self.processing.consensus
+        if sure:
+            if isinstance(self.matcher, NearestNeighbourMatcher):
+                sure = np.inf  # its scores are no probabilities
+            with watch.stage("consensus"):
+                kept, maps = agreeing(points0, points1, scores, sure)
+                indices, scores = indices[kept], scores[kept]
+                points0, points1 = points0[kept], points1[kept]
         refined = np.zeros(len(indices), np.bool_)
         image0, image1 = features0.image, features1.image
         if self.processing.refine and image0 is not None and image1 is not None:
             with watch.stage("refine"):
                 points1, refined = refine_matches(
-                    image0, image1, points0, points1, scratch=self._scratch
+                    image0, image1, points0, points1, scratch=self._scratch, maps=maps
                 )
         return Matches(
             indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
@@ -295,6 +305,7 @@ def load(
     subpixel: bool | None = None,
     sinkhorn_iterations: int | None = None,
     match_threshold: float | None = None,
+    consensus: float | None = None,
     refine: bool | None = None,
 ) -> Session:
     """Load a model and make it ready.
@@ -328,6 +339,7 @@ def load(
         "subpixel": subpixel,
         "sinkhorn_iterations": sinkhorn_iterations,
         "match_threshold": match_threshold,
+        "consensus": consensus,
         "refine": refine,
     }
     chosen = {name: value for name, value in overrides.items() if value is not None}

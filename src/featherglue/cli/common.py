@@ -49,6 +49,13 @@ SinkhornIterations = Annotated[
 MatchThreshold = Annotated[
     float | None, typer.Option("--match-threshold", help="Lowest confidence of a match.")
 ]
+Consensus = Annotated[
+    float | None,
+    typer.Option(
+        "--consensus",
+        help="Drop matches below this confidence that those around contradict; 0 drops none.",
+    ),
+]
 NoRefine = Annotated[
     bool, typer.Option("--no-refine", help="Leave matches where the detector put them.")
 ]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from featherglue.cli.common import (
+    Consensus,
     FeaturesOption,
     KeypointThreshold,
     MatcherOption,
@@ -53,6 +54,7 @@ class SharedOptions:
     nms_radius: NmsRadius = None
     sinkhorn_iterations: SinkhornIterations = None
     match_threshold: MatchThreshold = None
+    consensus: Consensus = None
     no_refine: NoRefine = False
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of MAGSAC++ and of everything that is drawn.")
@@ -95,6 +97,7 @@ class SharedOptions:
             nms_radius=self.nms_radius,
             sinkhorn_iterations=self.sinkhorn_iterations,
             match_threshold=self.match_threshold,
+            consensus=self.consensus,
             refine=False if self.no_refine else None,
         )
 

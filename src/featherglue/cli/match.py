@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from featherglue.cli.common import (
+    Consensus,
     FeaturesOption,
     Json,
     KeypointThreshold,
@@ -73,6 +74,7 @@ def match(
     nms_radius: NmsRadius = None,
     sinkhorn_iterations: SinkhornIterations = None,
     match_threshold: MatchThreshold = None,
+    consensus: Consensus = None,
     no_refine: NoRefine = False,
     no_viz: Annotated[bool, typer.Option("--no-viz", help="Write no pictures.")] = False,
     overwrite: Annotated[
@@ -95,6 +97,7 @@ def match(
         nms_radius=nms_radius,
         sinkhorn_iterations=sinkhorn_iterations,
         match_threshold=match_threshold,
+        consensus=consensus,
         refine=False if no_refine else None,
     )
     if pairs is None:

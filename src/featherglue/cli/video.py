@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from featherglue.cli.common import (
+    Consensus,
     FeaturesOption,
     Json,
     KeypointThreshold,
@@ -110,6 +111,7 @@ def video(
     nms_radius: NmsRadius = None,
     sinkhorn_iterations: SinkhornIterations = None,
     match_threshold: MatchThreshold = None,
+    consensus: Consensus = None,
     no_refine: NoRefine = False,
     as_json: Json = False,
 ) -> int:
@@ -144,6 +146,7 @@ def video(
             nms_radius=nms_radius,
             sinkhorn_iterations=sinkhorn_iterations,
             match_threshold=match_threshold,
+            consensus=consensus,
             refine=False if no_refine else None,
         )
         matching = FrameMatcher(

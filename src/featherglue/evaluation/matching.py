@@ -65,6 +65,7 @@ class SessionOptions:
     subpixel: bool | None = None
     sinkhorn_iterations: int | None = None
     match_threshold: float | None = None
+    consensus: float | None = None
     refine: bool | None = None
 
     def open(self) -> Session:
@@ -150,13 +151,13 @@ def _describe_extractor(session: Session) -> dict[str, Any]:
 
 def _describe_matcher(session: Session) -> dict[str, Any]:
     matcher, processing = session.matcher, to_dict(session.processing)
-    refine = {"refine": processing["refine"]}
+    after = {name: processing[name] for name in ("consensus", "refine")}
     if isinstance(matcher, NearestNeighbourMatcher):
-        return {"kind": "nn", "ratio": matcher.ratio} | refine
+        return {"kind": "nn", "ratio": matcher.ratio} | after
     if isinstance(matcher, NetworkMatcher):
         settings = {name: processing[name] for name in ("sinkhorn_iterations", "match_threshold")}
         network = _describe_network(session, "matcher", matcher.runtime.name)
-        return {"kind": "superglue"} | settings | refine | network
+        return {"kind": "superglue"} | settings | after | network
     return {"kind": type(matcher).__qualname__} | processing
 
 

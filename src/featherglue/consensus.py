@@ -1,0 +1,155 @@
+"""Which matches agree with those around them.
+
+Every match is compared with where the local affine map of its nearest matches puts it. A wrong one
+is hardly ever where its neighbours would have it, whereas a true one mostly is, on curved and
+broken surfaces too: an idea of Bian et al. (GMS, CVPR 2017) and Cavalli et al. (AdaLAM, 2020).
+
+Shape legend: M matches, k neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
+
+NEIGHBOURS = 10
+# Residuals (px) beyond which neighbours lose weight, from one round to the next.
+_SCALES = (8.0, 4.0)
+# Deviations (px) that are borne with, and those residuals: while wrong matches are among the
+# neighbours, and afterwards.
+_ROUNDS = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
+# Pull towards the median affine map, against the spread of ten neighbours.
+_RIDGE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMaps:
+    """What the neighbours of each match say.
+
+    Attributes:
+        affine: (M, 2, 2), offsets in image 0 → offsets in image 1.
+        offsets: (2, M), px, from each point in image 1 to where its neighbours (without itself) put
+            it.
+    """
+
+    affine: Float
+    offsets: Float
+
+    @property
+    def deviation(self) -> Float:
+        """(M,), px, how far each match lies from where its neighbours put it."""
+        return np.asarray(np.hypot(*self.offsets), np.float32)
+
+    def __getitem__(self, chosen: Index) -> LocalMaps:
+        return LocalMaps(self.affine[chosen], self.offsets[:, chosen])
+
+
+def agreeing(
+    points0: Float, points1: Float, scores: Float, sure: float
+) -> tuple[Index, LocalMaps | None]:
+    """The matches that their neighbours support, or that are sure by themselves.
+
+    Where there are too few to tell, all are kept.
+
+    Args:
+        points0, points1: (M, 2) xy pixels. scores: (M,) in [0, 1]. sure: score above which a match
+            needs no support.
+
+    Returns:
+        indices (N,), rising; what the neighbours say of these, None where there are too few.
+    """
+    kept = np.arange(len(points0))
+    maps: LocalMaps | None = None
+    for limit, scales in _ROUNDS:
+        if len(kept) <= NEIGHBOURS:
+            return kept, None
+        maps = local_maps(points0[kept], points1[kept], trust=scores[kept], scales=scales)
+        good = np.flatnonzero((maps.deviation < limit) | (scores[kept] > sure))
+        kept, maps = kept[good], maps[good]
+    return kept, maps
+
+
+def local_maps(
+    points0: Float,
+    points1: Float,
+    neighbours: int = NEIGHBOURS,
+    trust: Float | None = None,
+    scales: Sequence[float] = _SCALES,
+) -> LocalMaps:
+    """Affine maps from each match's neighbours, by re-weighted least squares.
+
+    Where the neighbours leave a map undetermined (they lie on a line, say) it leans towards the
+    median of all maps.
+
+    Args:
+        points0, points1: (M, 2) xy pixels of more than `neighbours` matches.
+        trust: (M,) in [0, 1], how much each counts as a neighbour; None trusts all alike.
+        scales: px, residuals beyond which a neighbour loses weight, from round to round.
+    """
+    flat = np.ascontiguousarray(points0)
+    distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=neighbours + 1)
+    near, distance = _without_itself(near, np.asarray(distance, np.float32))
+    near = np.ascontiguousarray(near.T)
+    spread = np.sqrt(np.square(distance).mean(1)) + np.float32(1e-3)
+    # Unknowns: the linear part in units of `spread`, and the constant that the point deviates by.
+    parts = np.ones((5, *near.shape), np.float32)  # offsets in image 0, 1, offsets in image 1
+    for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
+        np.subtract(np.ascontiguousarray(values)[near], values, out=parts[row])
+    parts[:2] /= spread
+    design, target = parts[:3], parts[3:]
+    prior = np.zeros((2, 2, len(points0)), np.float32)
+    base = np.float32(1) if trust is None else trust[near]
+    solution = _solve(np.einsum("ikm,jkm->ijm", design * base, parts), prior)
+    prior += np.median(solution[:, :2] / spread, axis=2, keepdims=True) * spread
+    for scale in scales:
+        residual = target - np.einsum("aim,ikm->akm", solution, design)
+        squares = np.square(residual, out=residual)
+        weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
+        solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, parts), prior)
+    affine = np.ascontiguousarray((solution[:, :2] / spread).transpose(2, 0, 1))
+    return LocalMaps(affine, np.ascontiguousarray(solution[:, 2]))
+
+
+def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
+    """Neighbours (M, k+1) and distances without the point itself (M, k), nearest first."""
+    rows = np.arange(len(near))
+    if (near[:, 0] == rows).all():
+        return near[:, 1:], distance[:, 1:]
+    own = (near == rows[:, None]).argmax(1)  # not the first where several share a place
+    order = np.arange(near.shape[1] - 1)
+    others = order + (order >= own[:, None])
+    return np.take_along_axis(near, others, 1), np.take_along_axis(distance, others, 1)
+
+
+def _solve(moments: Float, prior: Float) -> Float:
+    """Solve weighted normal equations with a pull of the linear part towards a prior.
+
+    Args:
+        moments: (3, 5, M), the normal matrix and its two right-hand sides.
+        prior: (2, 2, M).
+
+    Returns:
+        (2, 3, M): for x and y of image 1, the linear part and the constant.
+    """
+    ridge = np.float32(_RIDGE)
+    a, b, c = moments[0, 0] + ridge, moments[0, 1], moments[0, 2]
+    d, e, f = moments[1, 1] + ridge, moments[1, 2], moments[2, 2] + np.float32(1e-4)
+    right = moments[:, 3:].copy()  # (3, 2, M)
+    right[:2] += ridge * prior.transpose(1, 0, 2)
+    inverse = np.empty((3, 3, moments.shape[2]), np.float32)
+    inverse[0, 0] = d * f - e * e
+    inverse[0, 1] = inverse[1, 0] = c * e - b * f
+    inverse[0, 2] = inverse[2, 0] = b * e - c * d
+    inverse[1, 1] = a * f - c * c
+    inverse[1, 2] = inverse[2, 1] = b * c - a * e
+    inverse[2, 2] = a * d - b * b
+    inverse /= a * inverse[0, 0] + b * inverse[0, 1] + c * inverse[0, 2]
+    return np.asarray(np.einsum("ijm,jam->aim", inverse, right), np.float32)
