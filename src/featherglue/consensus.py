@@ -26,6 +26,8 @@ _SCALES = (8.0, 4.0)
 # Deviations (px) that are borne with, and those residuals: while wrong matches are among the
 # neighbours, and afterwards.
 _ROUNDS = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
+# And, for surfaces are not flat, this share of the neighbours' distance.
+_BENT = 0.5
 # Pull towards the median affine map, against the spread of ten neighbours.
 _RIDGE = 0.05
 
@@ -38,10 +40,12 @@ class LocalMaps:
         affine: (M, 2, 2), offsets in image 0 → offsets in image 1.
         offsets: (2, M), px, from each point in image 1 to where its neighbours (without itself) put
             it.
+        distance: (M,), px, root mean square of the neighbours' distances in image 1.
     """
 
     affine: Float
     offsets: Float
+    distance: Float
 
     @property
     def deviation(self) -> Float:
@@ -49,7 +53,7 @@ class LocalMaps:
         return np.asarray(np.hypot(*self.offsets), np.float32)
 
     def __getitem__(self, chosen: Index) -> LocalMaps:
-        return LocalMaps(self.affine[chosen], self.offsets[:, chosen])
+        return LocalMaps(self.affine[chosen], self.offsets[:, chosen], self.distance[chosen])
 
 
 def agreeing(
@@ -72,7 +76,8 @@ def agreeing(
         if len(kept) <= NEIGHBOURS:
             return kept, None
         maps = local_maps(points0[kept], points1[kept], trust=scores[kept], scales=scales)
-        good = np.flatnonzero((maps.deviation < limit) | (scores[kept] > sure))
+        limits = limit + np.float32(_BENT) * maps.distance
+        good = np.flatnonzero((maps.deviation < limits) | (scores[kept] > sure))
         kept, maps = kept[good], maps[good]
     return kept, maps
 
@@ -114,8 +119,13 @@ def local_maps(
         squares = np.square(residual, out=residual)
         weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
         solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, parts), prior)
-    affine = np.ascontiguousarray((solution[:, :2] / spread).transpose(2, 0, 1))
-    return LocalMaps(affine, np.ascontiguousarray(solution[:, 2]))
+    linear = solution[:, :2] / spread
+    area = np.abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
+    return LocalMaps(
+        affine=np.ascontiguousarray(linear.transpose(2, 0, 1)),
+        offsets=np.ascontiguousarray(solution[:, 2]),
+        distance=spread * np.sqrt(area),
+    )
 
 
 def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
