@@ -21,6 +21,8 @@ Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 NEIGHBOURS = 10
+# Of these some are wrong themselves.
+_ASKED = 13
 # Residuals (px) beyond which neighbours lose weight, from one round to the next.
 _SCALES = (8.0, 4.0)
 # Deviations (px) that are borne with, and those residuals: while wrong matches are among the
@@ -70,62 +72,88 @@ def agreeing(
     Returns:
         indices (N,), rising; what the neighbours say of these, None where there are too few.
     """
-    kept = np.arange(len(points0))
-    maps: LocalMaps | None = None
+    every = np.arange(len(points0))
+    if len(every) <= _ASKED:
+        return every, None
+    around = Surroundings.of(points0, points1, _ASKED)
+    good = np.ones(len(every), np.bool_)
+    maps = None
     for limit, scales in _ROUNDS:
-        if len(kept) <= NEIGHBOURS:
-            return kept, None
-        maps = local_maps(points0[kept], points1[kept], trust=scores[kept], scales=scales)
-        limits = limit + np.float32(_BENT) * maps.distance
-        good = np.flatnonzero((maps.deviation < limits) | (scores[kept] > sure))
-        kept, maps = kept[good], maps[good]
-    return kept, maps
+        maps = around.fit(scores * good, scales)
+        supported = maps.deviation < limit + np.float32(_BENT) * maps.distance
+        good &= supported | (scores > sure)
+        if np.count_nonzero(good) <= _ASKED:
+            return np.flatnonzero(good), None
+    kept = np.flatnonzero(good)
+    return kept, None if maps is None else maps[kept]
 
 
-def local_maps(
-    points0: Float,
-    points1: Float,
-    neighbours: int = NEIGHBOURS,
-    trust: Float | None = None,
-    scales: Sequence[float] = _SCALES,
-) -> LocalMaps:
-    """Affine maps from each match's neighbours, by re-weighted least squares.
-
-    Where the neighbours leave a map undetermined (they lie on a line, say) it leans towards the
-    median of all maps.
+def local_maps(points0: Float, points1: Float, neighbours: int = NEIGHBOURS) -> LocalMaps:
+    """What the neighbours of each match say, all trusted alike.
 
     Args:
         points0, points1: (M, 2) xy pixels of more than `neighbours` matches.
-        trust: (M,) in [0, 1], how much each counts as a neighbour; None trusts all alike.
-        scales: px, residuals beyond which a neighbour loses weight, from round to round.
     """
-    flat = np.ascontiguousarray(points0)
-    distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=neighbours + 1)
-    near, distance = _without_itself(near, np.asarray(distance, np.float32))
-    near = np.ascontiguousarray(near.T)
-    spread = np.sqrt(np.square(distance).mean(1)) + np.float32(1e-3)
-    # Unknowns: the linear part in units of `spread`, and the constant that the point deviates by.
-    parts = np.ones((5, *near.shape), np.float32)  # offsets in image 0, 1, offsets in image 1
-    for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
-        np.subtract(np.ascontiguousarray(values)[near], values, out=parts[row])
-    parts[:2] /= spread
-    design, target = parts[:3], parts[3:]
-    prior = np.zeros((2, 2, len(points0)), np.float32)
-    base = np.float32(1) if trust is None else trust[near]
-    solution = _solve(np.einsum("ikm,jkm->ijm", design * base, parts), prior)
-    prior += np.median(solution[:, :2] / spread, axis=2, keepdims=True) * spread
-    for scale in scales:
-        residual = target - np.einsum("aim,ikm->akm", solution, design)
-        squares = np.square(residual, out=residual)
-        weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
-        solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, parts), prior)
-    linear = solution[:, :2] / spread
-    area = np.abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
-    return LocalMaps(
-        affine=np.ascontiguousarray(linear.transpose(2, 0, 1)),
-        offsets=np.ascontiguousarray(solution[:, 2]),
-        distance=spread * np.sqrt(area),
-    )
+    around = Surroundings.of(points0, points1, neighbours)
+    return around.fit(np.ones(len(points0), np.float32), _SCALES)
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The nearest matches of each match, seen from there.
+
+    Attributes:
+        near: (k, M), which they are.
+        spread: (M,), px, root mean square of their distances in image 0.
+        parts: (5, k, M): their offsets in image 0 in units of `spread`, 1, those in image 1, px.
+    """
+
+    near: NDArray[Any]
+    spread: Float
+    parts: Float
+
+    @staticmethod
+    def of(points0: Float, points1: Float, neighbours: int = NEIGHBOURS) -> Surroundings:
+        """See `local_maps`."""
+        flat = np.ascontiguousarray(points0)
+        distance, near = cv2.batchDistance(flat, flat, cv2.CV_32F, K=neighbours + 1)
+        near, distance = _without_itself(near, np.asarray(distance, np.float32))
+        near = np.ascontiguousarray(near.T)
+        spread = np.sqrt(np.square(distance).mean(1)) + np.float32(1e-3)
+        parts = np.ones((5, *near.shape), np.float32)
+        for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
+            np.subtract(np.ascontiguousarray(values)[near], values, out=parts[row])
+        parts[:2] /= spread
+        return Surroundings(near, spread, parts)
+
+    def fit(self, trust: Float, scales: Sequence[float]) -> LocalMaps:
+        """Affine maps from each match's neighbours, by re-weighted least squares.
+
+        Where the neighbours leave a map undetermined (they lie on a line, say) it leans towards
+        the median of all maps.
+
+        Args:
+            trust: (M,) in [0, 1], how much each counts as a neighbour.
+            scales: px, residuals beyond which a neighbour loses weight, from round to round.
+        """
+        design, target = self.parts[:3], self.parts[3:]
+        base = trust[self.near]
+        prior = np.zeros((2, 2, len(trust)), np.float32)
+        # Unknowns: the linear part in units of `spread`, and the constant that the point is off by.
+        solution = _solve(np.einsum("ikm,jkm->ijm", design * base, self.parts), prior)
+        prior += np.median(solution[:, :2] / self.spread, axis=2, keepdims=True) * self.spread
+        for scale in scales:
+            residual = target - np.einsum("aim,ikm->akm", solution, design)
+            squares = np.square(residual, out=residual)
+            weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
+            solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, self.parts), prior)
+        linear = solution[:, :2] / self.spread
+        area = np.abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
+        return LocalMaps(
+            affine=np.ascontiguousarray(linear.transpose(2, 0, 1)),
+            offsets=np.ascontiguousarray(solution[:, 2]),
+            distance=self.spread * np.sqrt(area),
+        )
 
 
 def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], Float]:
