@@ -15,7 +15,7 @@ from featherglue.errors import RuntimeUnavailableError
 
 Float = NDArray[np.float32]
 NETWORKS = ("extractor", "matcher")
-_EXPORT_VERSION = 2
+_EXPORT_VERSION = 3
 _PADDING_BIAS = np.float32(-1e9)
 
 

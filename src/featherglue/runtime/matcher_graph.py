@@ -40,6 +40,9 @@ class _MatcherBuilder:
         descriptors = g.input("descriptors", FLOAT, [2, "count", config.descriptor_dim])
         bias = g.input("bias", FLOAT, [2, 1, "count"])
         self.bias = {"self": bias, "cross": self._swap(bias)}
+        self.mask = {
+            kind: g.op("Transpose", masked, perm=[0, 2, 1]) for kind, masked in self.bias.items()
+        }
         x = self._reshape(keypoints, [-1, 3])
         steps = 2 * len(config.keypoint_encoder)
         for i in range(0, steps, 2):
@@ -68,9 +71,30 @@ class _MatcherBuilder:
 
     def _layer(self, name: str, x: str, layer: AttentionConfig) -> str:
         g = self.g
-        message = self._attention(name, x, layer)
-        hidden = self._hidden(f"{name}.mlp.0", x, message)
+        if self._is_plain(name) and not self._is_folded(name, layer):
+            hidden = self._hidden_of_heads(name, x, self._attention(name, x, layer), layer)
+        else:
+            hidden = self._hidden(f"{name}.mlp.0", x, self._attention(name, x, layer))
         return g.op("Add", x, self._linear(f"{name}.mlp.2", g.op("Relu", hidden)))
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether nothing of a layer is quantized but what floats stand for."""
+        taken = self.quantizer.quantization.activations
+        return not any(activation.startswith(f"matcher.{name}.") for activation in taken)
+
+    def _is_folded(self, name: str, layer: AttentionConfig) -> bool:
+        """Whether merging comes before attention: see `_folded_projections`."""
+        whole = layer.heads == 1 and layer.head_dim == self.config.width
+        return whole and not self._attends_quantized(name)
+
+    def _hidden_of_heads(self, name: str, x: str, message: str, layer: AttentionConfig) -> str:
+        """As `_hidden`, of what the heads say before it is merged: two linear maps are one."""
+        merge, merge_bias = self._weights(f"{name}.attn.merge")
+        weight, bias = self._weights(f"{name}.mlp.0")
+        old, new = np.split(weight, [self.config.width], axis=1)
+        hidden = self._gemm(f"{name}.mlp.0", x, old, bias + new @ merge_bias)
+        joined = self.g.constant(f"{name}.mlp.0.heads", new @ merge[:, _heads_together(layer)])
+        return self.g.op("Gemm", message, joined, hidden, transB=1)
 
     def _hidden(self, name: str, x: str, message: str) -> str:
         """What the MLP's first layer makes of features and message, which it takes side by side."""
@@ -97,12 +121,14 @@ class _MatcherBuilder:
         """(2·N, C) → messages (2·N, C)."""
         g, one = self.g, layer.heads == 1
         names = [f"{name}.attn.{part}" for part in ("proj.0", "proj.1", "proj.2", "merge")]
-        folded = one and layer.head_dim == self.config.width and not self._attends_quantized(name)
+        folded, plain = self._is_folded(name, layer), self._is_plain(name)
         scale = float(np.float32(1 / math.sqrt(layer.head_dim)))
         scores = f"matcher.{name}.attn.scores"
         later = self.quantizer.holds(f"{scores}.query")
         if folded:
             parts = self._folded_projections(f"{name}.attn", x, scale)
+        elif plain:
+            parts = self._projections(f"{name}.attn", x, scale, _heads_together(layer), one)
         else:
             order = _heads_together(layer)
             factors = (1.0 if later else scale, 1.0, 1.0)
@@ -110,23 +136,34 @@ class _MatcherBuilder:
                 self._linear(layer_name, x, rows=order, factor=factor)
                 for layer_name, factor in zip(names[:3], factors, strict=True)
             ]
-        queries, keys, values = (self._heads(part, layer) for part in parts)
+        masked = one and plain and not folded  # queries end with a 1, which the mask is for
+        queries = (
+            self._reshape(parts[0], [2, -1, layer.head_dim + 1])
+            if masked
+            else (self._heads(parts[0], layer))
+        )
+        keys, values = (self._heads(part, layer) for part in parts[1:])
         if layer.kind == "cross":
             keys, values = self._swap(keys), self._swap(values)
+        if masked:
+            keys = g.op("Concat", keys, self.mask[layer.kind], axis=2)
         keys = g.op("Transpose", keys, perm=[0, 2, 1] if one else [0, 1, 3, 2])
         queries = self.quantizer.activation(queries, f"{scores}.query", scale if later else 1.0)
         keys = self.quantizer.activation(keys, f"{scores}.key")
-        mask = self.bias[layer.kind]
-        if not one:
-            mask = g.op("Unsqueeze", mask, g.constant("head_axis", [1]))
-        weights = g.op("Softmax", g.op("Add", g.op("MatMul", queries, keys), mask), axis=-1)
+        logits = g.op("MatMul", queries, keys)
+        if not masked:
+            mask = self.bias[layer.kind]
+            if not one:
+                mask = g.op("Unsqueeze", mask, g.constant("head_axis", [1]))
+            logits = g.op("Add", logits, mask)
+        weights = g.op("Softmax", logits, axis=-1)
         weights = self.quantizer.activation(weights, f"matcher.{name}.attn.message.weights")
         values = self.quantizer.activation(values, f"matcher.{name}.attn.message.value")
         message = g.op("MatMul", weights, values)
         if not one:
             message = g.op("Transpose", message, perm=[0, 2, 1, 3])
         message = self._reshape(message, [-1, layer.heads * layer.head_dim])
-        if folded:
+        if folded or plain:
             return message
         return self._linear(names[3], message, columns=order)
 
@@ -134,6 +171,22 @@ class _MatcherBuilder:
         """Whether anything within a layer's attention is quantized, so that it stays as it is."""
         within = f"matcher.{name}.attn."
         return any(taken.startswith(within) for taken in self.quantizer.quantization.activations)
+
+    def _projections(
+        self, name: str, x: str, scale: float, order: NDArray[np.int64], one: bool
+    ) -> list[str]:
+        """Queries, keys and values, made by one product; a single head's queries with a 1 behind
+        them, for keys with their mask behind them: so it is added by the product itself."""
+        query, key, value = (self._weights(f"{name}.proj.{j}") for j in range(3))
+        query = query[0] * np.float32(scale), query[1] * np.float32(scale)
+        parts = [(weight[order], bias[order]) for weight, bias in (query, key, value)]
+        if one:
+            parts.insert(1, (np.zeros((1, self.config.width), np.float32), np.ones(1, np.float32)))
+        weight, bias = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        joined = self._gemm(f"{name}.projections", x, weight, bias)
+        inner = len(order)
+        sizes = self.g.constant(f"parts_{one}_{inner}", [inner + one, inner, inner])
+        return self.g.split("Split", joined, sizes, outputs=3, axis=1)
 
     def _folded_projections(self, name: str, x: str, scale: float) -> list[str]:
         """Queries, keys and values of a single head as wide as the features.
