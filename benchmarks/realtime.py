@@ -83,9 +83,11 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
     """Ours at the sizes of the bars, and the peers."""
     common = {"threads": options.threads}
     found = [
-        Runner("fast", fg.load("fast", **common)),
-        Runner("fast, OpenVINO", fg.load("fast", runtime="openvino", **common)),
-        Runner("fast 320×240, 256", fg.load("fast", max_keypoints=256, **common), (320, 240)),
+        Runner("fast", fg.load(options.model, **common)),
+        Runner("fast, OpenVINO", fg.load(options.model, runtime="openvino", **common)),
+        Runner(
+            "fast 320×240, 256", fg.load(options.model, max_keypoints=256, **common), (320, 240)
+        ),
     ]
     if "balanced" in shipped_models():
         found.append(Runner("balanced, 1024", fg.load("balanced", max_keypoints=1024, **common)))
@@ -113,6 +115,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("frames", type=Path)
+    parser.add_argument("--model", default="fast", help="what is called `fast` here")
     parser.add_argument("--xfeat", type=Path)
     parser.add_argument("--dense", type=Path, help="a model folder, run in PyTorch")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,0 +1,96 @@
+"""Matches on scenes of photographs that training kept for validation, to choose settings by.
+
+    python benchmarks/heldout.py PHOTOS [--model fast] [--matcher superglue] [--scenes 100] …
+
+PHOTOS is the folder that the models were trained on; of it only the share that the stages keep for validation is used. Scenes
+are those that the matcher learns from (30 % homographies, 70 % several planes at different depths),
+at 640×480, with exact truth. True within 1 and 3 px: share of the matches, and how many a scene;
+`solvable` is the share of scenes with at least 15 matches within 1 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import featherglue as fg
+from featherglue.data.images import PhotoFolder
+from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
+from featherglue.train.validation import ValidationConfig
+
+SIZE = (640, 480)
+SEED = 777
+
+
+def errors(sample: dict[str, Any], points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
+    """px from each match to where its point is in the second view; infinite where it is hidden.
+
+    Matches whose point shows no plane in the first view are left out.
+    """
+    planes0, planes1, maps = sample["planes0"], sample["planes1"], sample["maps"]
+    x, y = np.rint(points0).astype(int).T
+    plane = planes0[y.clip(0, SIZE[1] - 1), x.clip(0, SIZE[0] - 1)]
+    known = plane != NOTHING
+    chosen = maps[np.where(known, plane, 0)]
+    mapped = np.einsum("nij,nj->ni", chosen, np.c_[points0, np.ones(len(points0))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        truth = mapped[:, :2] / mapped[:, 2:]
+    column, row = np.rint(np.nan_to_num(truth, nan=-1, posinf=-1, neginf=-1)).astype(int).T
+    inside = (column >= 0) & (column < SIZE[0]) & (row >= 0) & (row < SIZE[1])
+    seen = planes1[row.clip(0, SIZE[1] - 1), column.clip(0, SIZE[0] - 1)] == plane
+    distance = np.hypot(*(truth - points1).T)
+    return np.where(inside & seen, distance, np.inf)[known]
+
+
+def summary(found: list[np.ndarray]) -> dict[str, float]:
+    """Means over the scenes."""
+    shares = {
+        f"true within {t} px, %": 100 * np.mean([np.mean(e < t) if len(e) else 0 for e in found])
+        for t in (1, 3)
+    }
+    counts = {f"matches within {t} px": np.mean([np.sum(e < t) for e in found]) for t in (1, 3)}
+    near = np.concatenate([e[e < 3] for e in found])
+    solvable = 100 * np.mean([np.sum(e < 1) >= 15 for e in found])
+    return {**shares, **counts, "median error, px": np.median(near), "solvable, %": solvable}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--model", default="fast")
+    parser.add_argument("--features", default="superpoint")
+    parser.add_argument("--matcher", default="superglue")
+    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--match-threshold", type=float)
+    parser.add_argument("--consensus", type=float)
+    parser.add_argument("--no-refine", action="store_true")
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    _, kept = PhotoFolder(options.photos).split(ValidationConfig().share)
+    scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, light=0.7), SEED)
+    session = fg.load(
+        options.model,
+        features=options.features,
+        matcher=options.matcher,
+        max_keypoints=options.max_keypoints,
+        match_threshold=options.match_threshold,
+        consensus=options.consensus,
+        refine=False if options.no_refine else None,
+        threads=options.threads,
+    )
+    found = []
+    for i in range(options.scenes):
+        sample = scenes[i]
+        matches = session(sample["image0"][0], sample["image1"][0]).matches
+        found.append(errors(sample, matches.points0, matches.points1))
+    for name, value in summary(found).items():
+        print(f"{name:22} {value:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
