@@ -49,6 +49,24 @@ def test_wrong_matches_go_and_true_ones_stay(wrong: float) -> None:
     assert (maps.deviation < 10 + 0.5 * maps.distance).all()
 
 
+@pytest.mark.parametrize(("count", "side"), [(14, 640), (20, 4000), (100, 4000), (100, 640)])
+def test_an_exact_affine_map_is_found_however_sparse(count: int, side: int) -> None:
+    rng = np.random.default_rng(count)
+    points0 = (rng.random((count, 2)) * side).astype(np.float32)
+    points1 = (points0 @ [[0.8, -0.5], [0.5, 0.8]] + 50).astype(np.float32)
+    scores = np.full(count, 0.3, np.float32)
+    kept, maps = agreeing(points0, points1, scores, 0.9)
+    assert len(kept) == count and maps is not None
+    assert np.median(maps.deviation) < 1
+
+
+def test_chance_has_no_support() -> None:
+    rng = np.random.default_rng(5)
+    points0, points1 = (rng.random((2, 200, 2)) * (640, 480)).astype(np.float32)
+    for scores in (np.zeros(200, np.float32), rng.random(200).astype(np.float32) / 2):
+        assert len(agreeing(points0, points1, scores, np.inf)[0]) < 20
+
+
 def test_a_sure_match_needs_no_support() -> None:
     points0, points1, scores, true = scene(0.3)
     lone = int(np.flatnonzero(~true)[0])

@@ -21,8 +21,9 @@ Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 NEIGHBOURS = 10
-# Of these some are wrong themselves.
-_ASKED = 13
+# Of these some are wrong themselves; fewer than so many left support nothing.
+_ASKED, _FEWEST = 13, 5
+_LEAST_TRUST = 0.01
 # Residuals (px) beyond which neighbours lose weight, from one round to the next.
 _SCALES = (8.0, 4.0)
 # Deviations (px) that are borne with, and those residuals: while wrong matches are among the
@@ -30,8 +31,8 @@ _SCALES = (8.0, 4.0)
 _ROUNDS = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
 # And, for surfaces are not flat, this share of the neighbours' distance.
 _BENT = 0.5
-# Pull towards the median affine map, against the spread of ten neighbours.
-_RIDGE = 0.05
+# Pull towards the median affine map, against the spread of the neighbours; at first towards none.
+_RIDGE, _FREE = 0.05, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,8 @@ class LocalMaps:
         affine: (M, 2, 2), offsets in image 0 → offsets in image 1.
         offsets: (2, M), px, from each point in image 1 to where its neighbours (without itself) put
             it.
-        distance: (M,), px, root mean square of the neighbours' distances in image 1.
+        distance: (M,), px, root mean square of the neighbours' distances in image 0, and about
+            that in image 1 by the map's change of area.
     """
 
     affine: Float
@@ -78,9 +80,12 @@ def agreeing(
     around = Surroundings.of(points0, points1, _ASKED)
     good = np.ones(len(every), np.bool_)
     maps = None
+    trust = np.maximum(scores, np.float32(_LEAST_TRUST))
+    trust /= trust.max()
     for limit, scales in _ROUNDS:
-        maps = around.fit(scores * good, scales)
-        supported = maps.deviation < limit + np.float32(_BENT) * maps.distance
+        maps = around.fit(trust * good, scales)
+        supported = good[around.near].sum(0) >= _FEWEST
+        supported &= maps.deviation < limit + np.float32(_BENT) * maps.distance
         good &= supported | (scores > sure)
         if np.count_nonzero(good) <= _ASKED:
             return np.flatnonzero(good), None
@@ -140,13 +145,14 @@ class Surroundings:
         base = trust[self.near]
         prior = np.zeros((2, 2, len(trust)), np.float32)
         # Unknowns: the linear part in units of `spread`, and the constant that the point is off by.
-        solution = _solve(np.einsum("ikm,jkm->ijm", design * base, self.parts), prior)
+        solution = _solve(np.einsum("ikm,jkm->ijm", design * base, self.parts), prior, _FREE)
         prior += np.median(solution[:, :2] / self.spread, axis=2, keepdims=True) * self.spread
         for scale in scales:
             residual = target - np.einsum("aim,ikm->akm", solution, design)
             squares = np.square(residual, out=residual)
             weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
-            solution = _solve(np.einsum("ikm,jkm->ijm", design * weights, self.parts), prior)
+            moments = np.einsum("ikm,jkm->ijm", design * weights, self.parts)
+            solution = _solve(moments, prior, _RIDGE)
         linear = solution[:, :2] / self.spread
         area = np.abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
         return LocalMaps(
@@ -167,17 +173,17 @@ def _without_itself(near: NDArray[Any], distance: Float) -> tuple[NDArray[Any], 
     return np.take_along_axis(near, others, 1), np.take_along_axis(distance, others, 1)
 
 
-def _solve(moments: Float, prior: Float) -> Float:
+def _solve(moments: Float, prior: Float, pull: float) -> Float:
     """Solve weighted normal equations with a pull of the linear part towards a prior.
 
     Args:
         moments: (3, 5, M), the normal matrix and its two right-hand sides.
-        prior: (2, 2, M).
+        prior: (2, 2, M). pull: against the spread of the neighbours.
 
     Returns:
         (2, 3, M): for x and y of image 1, the linear part and the constant.
     """
-    ridge = np.float32(_RIDGE)
+    ridge = np.float32(pull)
     a, b, c = moments[0, 0] + ridge, moments[0, 1], moments[0, 2]
     d, e, f = moments[1, 1] + ridge, moments[1, 2], moments[2, 2] + np.float32(1e-4)
     right = moments[:, 3:].copy()  # (3, 2, M)
