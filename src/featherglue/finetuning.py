@@ -5,18 +5,22 @@ The teacher is the model that it was made from, or a stronger one; see `train.di
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from featherglue.artifact import Artifact
 from featherglue.compression.masks import Masks
-from featherglue.compression.prune import PruneConfig, layer_ratios
+from featherglue.compression.prune import PruneConfig
 from featherglue.compression.steps import KINDS, Finetune, FinetuneConfig
 from featherglue.compression.trainable import finish_training, make_trainable
-from featherglue.config import from_dict
-from featherglue.errors import ConfigError
+from featherglue.config import ArchitectureConfig, from_dict
+from featherglue.folding import fold_batch_norm
+from featherglue.layers import layers
 from featherglue.models.pair import Model
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.loop import Report
@@ -41,8 +45,8 @@ def finetune(
     Args:
         model: stays as it is. stage: its `student` does not count.
         images: folder of photographs. folder: of the run; one that holds a checkpoint goes on.
-        original: what the model was quantized from: linearly quantized weights then start as they
-            were before they were rounded.
+        original: what the model was quantized from, see `unrounded`: linearly quantized weights
+            then start as they were before they were rounded.
         minutes: stop, resumable, after this time.
 
     Raises:
@@ -59,6 +63,7 @@ def finetune(
         report=report,
         constraint=masks.hold if masks.kept else None,
         student=make_trainable(model, original) if quantized else model,
+        mark=student_mark(model),
         finish=finish_training if quantized else lambda trained: trained,
     )
 
@@ -79,11 +84,49 @@ def pruned_weights(model: Model) -> Masks:
     for step in steps:
         if step["step"] == "prune":
             settings = {k: v for k, v in step.items() if k not in ("step", "version")}
-            with suppress(ConfigError):  # a layer that is gone since
-                named |= set(
-                    layer_ratios(model.architecture, from_dict(PruneConfig, settings, "prune"))
-                )
+            named |= _names(model.architecture, from_dict(PruneConfig, settings, "prune"))
     return Masks(kept={name: mask for name, mask in zeros.items() if name in named})
+
+
+def _names(architecture: ArchitectureConfig, config: PruneConfig) -> set[str]:
+    """The layers that a step was about, whatever they are called since normalisation was folded."""
+    normed = ArchitectureConfig(
+        extractor=architecture.extractor and replace(architecture.extractor, batch_norm=True),
+        matcher=architecture.matcher and replace(architecture.matcher, batch_norm=True),
+    )
+    found = set()
+    for now, before in zip(layers(architecture), layers(normed), strict=True):
+        names = (now.name, before.name)
+        wanted, left = (
+            any(fnmatchcase(name, glob) for name in names for glob in globs)
+            for globs in (config.include or ("*",), config.exclude)
+        )
+        if wanted and not left:
+            found.add(now.name)
+    return found
+
+
+def unrounded(model: Model, candidate: Artifact) -> Model | None:
+    """The candidate, if the model is that with nothing done since but folding and rounding."""
+    before, now = candidate.provenance.recipe, model.provenance.recipe
+    since = [step.get("step") for step in now[len(before) :]]
+    same = model.provenance.parent == candidate.hash and now[: len(before)] == before
+    if not same or set(since) - {"fold", "linear"} or candidate.quantization:
+        return None
+    folded = fold_batch_norm(candidate)
+    fits = fold_batch_norm(model.to_artifact()).architecture == folded.architecture
+    return Model.from_artifact(folded) if fits else None
+
+
+def student_mark(model: Model) -> str:
+    """Sixteen hexadecimal digits of a model's weights and codes, to tell students apart."""
+    digest = hashlib.sha256()
+    artifact = model.to_artifact()
+    for name, array in sorted(artifact.arrays.items()):
+        digest.update(name.encode() + array.tobytes())
+    for name, code in sorted(artifact.quantization.tensors.items()):
+        digest.update(f"{name} {type(code).__name__} {code.bits}".encode() + code.codes.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def step_finetuner(

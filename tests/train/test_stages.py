@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,28 @@ def test_a_run_goes_on_with_its_own_settings_only(images: Path, tmp_path: Path) 
     other = dataclasses.replace(more, loop=dataclasses.replace(more.loop, batch_size=3))
     with pytest.raises(TrainingError, match=r"other settings \(loop\)"):
         train_superpoint(other, images, tmp_path / "run")
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(images: Path, tmp_path: Path) -> None:
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    train_superpoint(stage, images, tmp_path / "run")
+    path = tmp_path / "run" / "stage.json"
+    settings = json.loads(path.read_text())
+    del settings["architecture"]["stem"], settings["spatial"]
+    path.write_text(json.dumps(settings))
+    more = dataclasses.replace(stage, loop=dataclasses.replace(stage.loop, steps=4))
+    train_superpoint(more, images, tmp_path / "run")
+
+
+def test_weights_of_another_licence_stay_under_it(images: Path, tmp_path: Path) -> None:
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    ours = train_superpoint(stage, images, tmp_path / "run")
+    assert ours.provenance.license == "Apache-2.0"
+    foreign = dataclasses.replace(ours.provenance, license="theirs")
+    dataclasses.replace(ours, provenance=foreign).save(tmp_path / "foreign")
+    start = dataclasses.replace(stage, start=str(tmp_path / "foreign"))
+    made = train_superpoint(start, images, tmp_path / "other")
+    assert made.provenance.license == "theirs"
 
 
 def test_devices_that_are_not_there(

@@ -51,7 +51,7 @@ def finetune(
 ) -> None:
     """Train a pruned or quantized model to match as its teacher does."""
     try:
-        from featherglue.finetuning import finetune
+        from featherglue.finetuning import finetune, unrounded
         from featherglue.models.pair import Model
         from featherglue.train.checkpoint import LAST
     except ModuleNotFoundError:
@@ -61,10 +61,8 @@ def finetune(
     stage = _stage(config, teacher, part, steps, learning_rate)
     artifact = load_artifact(find_model(model))
     student = Model.from_artifact(artifact)
+    original = unrounded(student, load_artifact(stage.teacher)) if student.quantization else None
     student = replace(student, provenance=replace(student.provenance, parent=artifact.hash))
-    original = Model.load(stage.teacher) if student.quantization else None
-    if original is not None and original.architecture != student.architecture:
-        original = None
     progress = TrainingProgress(error_console, stage.loop.steps, minutes)
     try:
         with plain_warnings(error_console):
@@ -102,6 +100,8 @@ def _stage(
     if config is None and teacher is None:
         raise UsageError("say what to learn from: --teacher MODEL, or `teacher` in --config FILE")
     loop: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
+    if steps is not None:
+        loop["warmup"] = min(200, steps // 10)
     loop = {name: value for name, value in loop.items() if value is not None}
     changes: dict[str, Any] = {}
     if teacher is not None:

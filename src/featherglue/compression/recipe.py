@@ -162,14 +162,16 @@ def compress(
     recipe.check(model.architecture, bool(model.quantization))
     means = Means(inputs=_Inputs(calibration, size), losses=losses, finetune=finetune)
     _check_means(recipe, means, calibration)
-    made = model
+    provenance = replace(model.provenance, parent=parent or model.provenance.parent)
+    made = replace(model, provenance=provenance)
     for i, config in enumerate(recipe.steps):
         kind = kind_of(config)
         report(i + 1, kind.name)
-        made = kind.run(made, config, means)
-    steps = tuple(_plain_step(config) for config in recipe.steps)
-    before = model.provenance
-    provenance = replace(before, recipe=(*before.recipe, *steps), parent=parent or before.parent)
+        # A step sees what was done before it.
+        before = replace(made, provenance=provenance)
+        made = kind.run(before, config, means)
+        steps = (*provenance.recipe, _plain_step(config))
+        provenance = replace(provenance, recipe=steps)
     return replace(made, provenance=provenance)
 
 

@@ -109,6 +109,7 @@ def train_distill(
     report: Report = lambda step, row: None,
     constraint: Callable[[nn.Module], None] | None = None,
     student: Model | None = None,
+    mark: str = "",
     finish: Callable[[Model], Model] = lambda model: model,
 ) -> Model:
     """Train a student and save it, with its run, as the model `folder/model`.
@@ -122,6 +123,7 @@ def train_distill(
             trained, and with its average, to hold what must hold, such as masks.
         student: what to train instead of `stage.student`: a compressed model, whose layers may
             hold parametrizations. It is copied. The same is to be given when a run goes on.
+        mark: tells such students apart; a run goes on with its own only.
         finish: makes of the trained student the model that is saved and returned.
 
     Raises:
@@ -132,7 +134,7 @@ def train_distill(
     world, device = join_world(device)
     artifact = load_artifact(stage.teacher)
     photos, kept = read_photographs(images, stage.validation, stage.labels)
-    facts = {"teacher": artifact.hash}
+    facts = {"teacher": artifact.hash} | ({"student": mark} if mark else {})
     keep_settings(stage, folder, facts)
     torch.manual_seed(stage.seed)
     pupil = _pupil(stage, student)
@@ -154,7 +156,12 @@ def train_distill(
     made = provenance(
         before.recipe, "distill", stage, folder, {"photographs": len(photos), **facts}
     )
-    made = replace(made, parent=pupil.parent, data=stage.data or before.data)
+    made = replace(
+        made,
+        parent=pupil.parent,
+        data=stage.data or before.data,
+        license=before.license or made.license,
+    )
     return save_models(
         lambda trained: _finished(stage, pupil.with_trained(trained), made, finish),
         average,

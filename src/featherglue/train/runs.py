@@ -6,13 +6,15 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from featherglue.config import Provenance, to_dict
+from featherglue.artifact import load_artifact
+from featherglue.config import Provenance, from_dict, to_dict
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.files import write_json
 from featherglue.folding import fold_batch_norm
@@ -47,6 +49,7 @@ def keep_settings(
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             before["loop"]["steps"] = settings["loop"]["steps"]
+            before = _filled(before, stage, facts or {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{path}: damaged ({error}); remove it to go on with these settings"
@@ -57,6 +60,16 @@ def keep_settings(
                 f"{folder}: its run had other settings ({changed[0]}); choose another folder"
             )
     write_json(path, settings)
+
+
+def _filled(before: dict[str, Any], stage: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings, with what did not exist yet when it was started as it is by default."""
+    known = to_dict(stage)
+    settings = {name: before[name] for name in known if name in before and name not in facts}
+    settings |= {name: known[name] for name in known if name in facts}
+    with suppress(ConfigError):
+        settings = json.loads(json.dumps(to_dict(from_dict(type(stage), settings, ""))))
+    return {**before, **settings, **{name: before.get(name) for name in facts}}
 
 
 def start_from(network: nn.Module, model: Model, folder: str) -> None:
@@ -110,15 +123,21 @@ def folded_extractor(model: Model) -> SuperPoint:
 
 
 _TRAINS: dict[str, tuple[str, ...]] = {
-    "extractor": ("shapes", "superpoint", "distill"),
+    "extractor": ("shapes", "superpoint"),
     "matcher": ("superglue",),
 }
 
 
 def history(folder: str, network: Literal["extractor", "matcher"]) -> tuple[dict[str, Any], ...]:
     """The steps by which a network of the model in a folder was trained; "" has none."""
-    steps = Model.load(folder).provenance.recipe if folder else ()
-    return tuple(step for step in steps if step.get("step") in _TRAINS[network])
+    steps = load_artifact(folder).provenance.recipe if folder else ()
+    taught = (network, "both")
+    return tuple(
+        step
+        for step in steps
+        if step.get("step") in _TRAINS[network]
+        or (step.get("step") == "distill" and step.get("part") in taught)
+    )
 
 
 def provenance(
@@ -127,10 +146,14 @@ def provenance(
     stage: Any,
     folder: str | os.PathLike[str],
     facts: Mapping[str, Any] | None = None,
+    sources: Sequence[str] = (),
 ) -> Provenance:
     """The recipe so far, and this stage.
 
+    Weights that start from, or stand beside, those of another licence are not ours to license.
+
     Args:
+        sources: folders of the models that the weights come from; "" is none.
         stage: its configuration, with `data`. facts: to be said before the settings, and in
             place of those of the same name.
     """
@@ -138,7 +161,10 @@ def provenance(
     settings = {k: v for k, v in to_dict(stage).items() if k not in said_elsewhere}
     minutes = round(spent_seconds(folder) / 60, 1)
     step = {"step": name, **(facts or {}), "minutes": minutes, **settings}
-    return Provenance(recipe=(*before, step), data=stage.data, license=LICENSE)
+    theirs = [load_artifact(folder).provenance.license for folder in sources if folder]
+    others = sorted({license for license in theirs if license not in ("", LICENSE)})
+    license = " and ".join(others) or LICENSE
+    return Provenance(recipe=(*before, step), data=stage.data, license=license)
 
 
 def save_models(

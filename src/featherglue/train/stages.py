@@ -184,7 +184,8 @@ def train_superpoint(
         world=world,
     )
     facts = {"photographs": len(photos)}
-    made = provenance(history(stage.start, "extractor"), "superpoint", stage, folder, facts)
+    before = history(stage.start, "extractor")
+    made = provenance(before, "superpoint", stage, folder, facts, (stage.start,))
     model = replace(model, provenance=made)
     return save_models(lambda net: replace(model, extractor=net), average, folder, world)
 
@@ -242,12 +243,13 @@ def train_superglue(
         world=world,
     )
     facts = {"photographs": len(photos)}
+    sources = (stage.extractor, stage.start)
     before = history(stage.extractor, "extractor") + history(stage.start, "matcher")
     model = Model(
         extractor=base.extractor,
         matcher=average,
         processing=stage.processing,
-        provenance=provenance(before, "superglue", stage, folder, facts),
+        provenance=provenance(before, "superglue", stage, folder, facts, sources),
     )
     return save_models(lambda net: replace(model, matcher=net), average, folder, world)
 
