@@ -2,9 +2,9 @@
 
     python benchmarks/heldout.py PHOTOS [--model fast] [--matcher superglue] [--scenes 100] …
 
-PHOTOS is the folder that the models were trained on; of it only the share that the stages keep for validation is used. Scenes
-are those that the matcher learns from (30 % homographies, 70 % several planes at different depths),
-at 640×480, with exact truth. True within 1 and 3 px: share of the matches, and how many a scene;
+PHOTOS is the folder that the models were trained on; of it only the share is used that the stages
+keep for validation. Scenes are those that the matcher learns from (30 % homographies, 70 % several
+planes at different depths), at 640×480, with exact truth. True within 1 and 3 px: share of the matches, and number a scene;
 `solvable` is the share of scenes with at least 15 matches within 1 px.
 """
 

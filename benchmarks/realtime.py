@@ -1,7 +1,7 @@
 """The steady state of a video: frame in, matches with the frame before out. All take turns.
 
-    python benchmarks/realtime.py FRAMES [--xfeat xfeat_640x640.onnx] [--dense checkpoints/dense]
-                                  [--threads 2] [--rounds 3] [--json OUT]
+    python benchmarks/realtime.py FRAMES [--model fast] [--xfeat xfeat_640x640.onnx]
+                                  [--dense FOLDER] [--threads 2] [--rounds 3] [--json OUT]
 
 FRAMES is a folder of frames in order. Every contender gets every frame, read before and resized to
 its size, extracts it and matches it with the one before, whose features it has kept; for each frame
@@ -13,12 +13,14 @@ the ratio to `fast` on that very frame.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from xfeat import XFeat
 
@@ -84,11 +86,13 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
     common = {"threads": options.threads}
     found = [
         Runner("fast", fg.load(options.model, **common)),
-        Runner("fast, OpenVINO", fg.load(options.model, runtime="openvino", **common)),
         Runner(
             "fast 320×240, 256", fg.load(options.model, max_keypoints=256, **common), (320, 240)
         ),
     ]
+    if importlib.util.find_spec("openvino") is not None:
+        openvino = fg.load(options.model, runtime="openvino", **common)
+        found.insert(1, Runner("fast, OpenVINO", openvino))
     if "balanced" in shipped_models():
         found.append(Runner("balanced, 1024", fg.load("balanced", max_keypoints=1024, **common)))
     sift = {"features": "sift", "matcher": "nn", "max_keypoints": 512, "threads": options.threads}
@@ -122,7 +126,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times through the frames")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    cv2.setNumThreads(options.threads)
     frames = [read_grey(path) for path in list_images(options.frames)]
+    if len(frames) < WARMUP + 2:
+        parser.error(f"{options.frames}: at least {WARMUP + 2} frames are needed")
     runners = contenders(options)
     for i in range(options.rounds):
         for runner in runners:

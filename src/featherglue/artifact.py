@@ -154,6 +154,12 @@ def _check_activations(architecture: ArchitectureConfig, names: Iterable[str]) -
     if unknown:
         raise ArtifactError(f"no layer takes the activation {unknown[0]!r}")
     parts = (architecture.extractor, architecture.matcher)
+    for name in names:
+        halves = {name.removesuffix(".message"), f"{name.removesuffix('.message')}.message"}
+        if name.endswith((".mlp.0", ".mlp.0.message")) and not halves <= set(names):
+            raise ArtifactError(
+                f"{name}: features and message are quantized together, or neither is"
+            )
     if set(names) and any(part is not None and part.batch_norm for part in parts):
         raise ArtifactError("activations are quantized only where batch normalisation is folded")
 

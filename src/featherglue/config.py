@@ -36,7 +36,7 @@ class SuperPointConfig:
         descriptor_channels: output channels of convDa.
         descriptor_dim: D, output channels of convDb.
         batch_norm: a batch normalisation behind every convolution but the two last ones.
-        stem: 1 as published. 2 looks at every second pixel with a 4×4 conv1a and leaves out the
+        stem: 1 as published. 2 has a conv1a of 4×4 pixels at every second pixel and leaves out the
             first pooling, so that nothing is computed for every pixel.
     """
 

@@ -77,7 +77,8 @@ def refine_matches(
 
     Returns:
         points1 (M, 2), changed where the mask (M,) says so: where the neighbours support the
-        match, the correlation of the windows rose, and the point moved less than `reach`.
+        match, the windows are not flat, their correlation rose, to at least `correlation`, and the
+        point moved less than `reach` and stayed in the image.
     """
     config = config or RefineConfig()
     unchanged = points1, np.zeros(len(points1), np.bool_)

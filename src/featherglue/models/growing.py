@@ -41,7 +41,10 @@ def grow_superpoint(small: SuperPoint, config: SuperPointConfig) -> SuperPoint:
     if small.config.stem != config.stem:
         small = _coarser_stem(small, config)
     if small.config.batch_norm != config.batch_norm:
-        raise ConfigError("batch_norm: both networks have it, or none; fold it first")
+        raise ConfigError(
+            "batch_norm: both networks have it, or neither; of the small one it is "
+            f"{small.config.batch_norm}"
+        )
     grown = SuperPoint(config)
     for name in (*ENCODER, "Pa", "Pb", "Da", "Db"):
         old, new = (_conv(network, f"conv{name}") for network in (small, grown))
@@ -139,6 +142,8 @@ def _grow_encoder(small: SuperGlue, grown: SuperGlue) -> None:
     old, new = ([m for m in n.kenc.encoder if isinstance(m, nn.Linear)] for n in (small, grown))
     if len(new) < len(old):
         raise ConfigError("keypoint_encoder: fewer layers than in the small network")
+    if len(new) > len(old) == 1:
+        raise ConfigError("keypoint_encoder: nothing can grow from a single layer but itself")
     inputs = 3
     for i, layer in enumerate(new[:-1]):
         if i < len(old) - 1:

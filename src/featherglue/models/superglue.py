@@ -249,8 +249,7 @@ def log_optimal_transport(
 
     Returns:
         (B, N0+1, N1+1) log probabilities, multiplied by N0+N1 as published: each real row and
-        column sums to 1. Padded rows and columns hold −inf, but for the sums to stay finite
-        their dustbin entries hold −1e9.
+        column sums to 1. Padded rows and columns hold −1e9.
     """
     batch, rows, columns = scores.shape
     if mask0 is None:

@@ -28,22 +28,25 @@ class SuperPoint(nn.Module):
         self.pooled = ("1b", "2b", "3b")[config.stem - 1 :]
         previous = 1
         for name, width in zip(ENCODER, config.channels, strict=True):
-            self._add(name, previous, width, 3, config.batch_norm)
+            # A coarse stem's outputs lie between four pixels, as those of a pooling do.
+            kernel, stride = (4, 2) if name == ENCODER[0] and config.stem == 2 else (3, 1)
+            self._add(name, previous, width, kernel, config.batch_norm, stride)
             previous = width
-        if config.stem == 2:  # its outputs lie between four pixels, as those of a pooling do
-            self.conv1a = nn.Conv2d(1, config.channels[0], 4, stride=2, padding=1)
         self._add("Pa", previous, config.detector_channels, 3, config.batch_norm)
         self._add("Pb", config.detector_channels, CELL * CELL + 1, 1, False)
         self._add("Da", previous, config.descriptor_channels, 3, config.batch_norm)
         self._add("Db", config.descriptor_channels, config.descriptor_dim, 1, False)
 
-    def _add(self, name: str, inputs: int, outputs: int, kernel: int, batch_norm: bool) -> None:
-        self.add_module(f"conv{name}", nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+    def _add(
+        self, name: str, inputs: int, outputs: int, kernel: int, batch_norm: bool, stride: int = 1
+    ) -> None:
+        padding = (kernel - stride + 1) // 2
+        self.add_module(f"conv{name}", nn.Conv2d(inputs, outputs, kernel, stride, padding))
         if batch_norm:
             self.add_module(f"bn{name}", nn.BatchNorm2d(outputs))
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        """Convolution, ReLU, batch normalisation where there is one (after the convolution)."""
+        """Convolution, batch normalisation where there is one, ReLU."""
         x = self.get_submodule(f"conv{name}")(x)
         if self.config.batch_norm:
             x = self.get_submodule(f"bn{name}")(x)

@@ -71,7 +71,7 @@ class _MatcherBuilder:
 
     def _layer(self, name: str, x: str, layer: AttentionConfig) -> str:
         g = self.g
-        if self._is_plain(name) and not self._is_folded(name, layer):
+        if self._is_plain(name) and not self._is_folded(name, layer) and self._pays(layer):
             hidden = self._hidden_of_heads(name, x, self._attention(name, x, layer), layer)
         else:
             hidden = self._hidden(f"{name}.mlp.0", x, self._attention(name, x, layer))
@@ -86,6 +86,11 @@ class _MatcherBuilder:
         """Whether merging comes before attention: see `_folded_projections`."""
         whole = layer.heads == 1 and layer.head_dim == self.config.width
         return whole and not self._attends_quantized(name)
+
+    def _pays(self, layer: AttentionConfig) -> bool:
+        """Whether merging heads within the MLP takes fewer products than before it."""
+        inner, width = layer.heads * layer.head_dim, self.config.width
+        return layer.hidden * inner <= width * (inner + layer.hidden)
 
     def _hidden_of_heads(self, name: str, x: str, message: str, layer: AttentionConfig) -> str:
         """As `_hidden`, of what the heads say before it is merged: two linear maps are one."""
@@ -163,8 +168,9 @@ class _MatcherBuilder:
         if not one:
             message = g.op("Transpose", message, perm=[0, 2, 1, 3])
         message = self._reshape(message, [-1, layer.heads * layer.head_dim])
-        if folded or plain:
+        if folded or (plain and self._pays(layer)):
             return message
+        order = _heads_together(layer)
         return self._linear(names[3], message, columns=order)
 
     def _attends_quantized(self, name: str) -> bool:
