@@ -4,8 +4,8 @@
 
 PHOTOS is the folder that the models were trained on; of it only the share is used that the stages
 keep for validation. Scenes are those that the matcher learns from (30 % homographies, 70 % several
-planes at different depths), at 640×480, with exact truth. True within 1 and 3 px: share of the matches, and number a scene;
-`solvable` is the share of scenes with at least 15 matches within 1 px.
+planes at different depths), at 640×480, with exact truth. True within 1 and 3 px: share of the
+matches, and how many a scene; `solvable`: share of scenes with at least 15 matches within 1 px.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _without_places(options: argparse.Namespace) -> list[str]:
     words = [word for name, place in places.items() for word in (f"--{name}", str(place))]
     defaults = vars(parse(words))
     for name, value in vars(options).items():
-        if name in (*places, "work", "output", "page", "recipes", "finetune"):
+        if name in (*places, "work", "output", "page"):
             continue
         if value == defaults[name]:
             continue

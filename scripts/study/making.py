@@ -84,6 +84,7 @@ class Tuning:
             stage,
             self.images,
             folder,
+            minutes=2 * self.minutes * share if self.minutes else float("inf"),
             device=self.device,
             student=student,
             constraint=masks.hold if masks.kept else None,
@@ -113,7 +114,7 @@ class Tuning:
         if path.exists():
             return int(json.loads(path.read_text(encoding="utf-8"))["steps"])
         times = []
-        for count in _PROBES:
+        for count in (1, *_PROBES):  # the first one also starts everything up
             with tempfile.TemporaryDirectory() as place:
                 start = time.monotonic()
                 stage = self._stage(config, count)
@@ -121,7 +122,9 @@ class Tuning:
                     stage, self.images, place, device=self.device, student=student, finish=finish
                 )
                 times.append(time.monotonic() - start)
-        each = max(1e-3, (times[1] - times[0]) / (_PROBES[1] - _PROBES[0]))
+        each = (times[2] - times[1]) / (_PROBES[1] - _PROBES[0])
+        if each <= 0:
+            raise ConfigError(f"{folder}: steps cannot be timed on this busy machine; give --steps")
         steps = max(1, int(60 * self.minutes * share / each))
         write_json(path, {"steps": steps, "seconds_a_step": round(each, 3)})
         return steps

@@ -129,6 +129,20 @@ def student_mark(model: Model) -> str:
     return digest.hexdigest()[:16]
 
 
+def stage_of(config: FinetuneConfig, teacher: str | os.PathLike[str]) -> DistillStage:
+    """What a step "finetune" asks for.
+
+    Raises:
+        ConfigError: its settings are none of a stage.
+    """
+    settings: dict[str, Any] = {
+        **config.settings,
+        "teacher": str(teacher),
+        "part": config.network,
+    }
+    return from_dict(DistillStage, settings, "settings")
+
+
 def step_finetuner(
     teacher: str | os.PathLike[str],
     images: str | os.PathLike[str],
@@ -153,12 +167,7 @@ def step_finetuner(
     def run(model: Model, config: FinetuneConfig) -> Model:
         nonlocal count
         count += 1
-        settings: dict[str, Any] = {
-            **config.settings,
-            "teacher": str(teacher),
-            "part": config.network,
-        }
-        stage = from_dict(DistillStage, settings, "settings")
+        stage = stage_of(config, teacher)
         report = started(stage)
         return finetune(
             model, stage, images, Path(folder) / str(count), device=device, report=report

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from featherglue.artifact import check_output, load_artifact
 from featherglue.cli.common import Json, console, error_console, parse_resize, print_json
 from featherglue.cli.info import describe
+from featherglue.cli.train import Device, Threads, choose_device
+from featherglue.cli.train_progress import TrainingProgress
 from featherglue.errors import MissingExtraError, UsageError
 from featherglue.image import list_images, read_grey
 from featherglue.session import find_model
@@ -21,6 +24,8 @@ from featherglue.session import find_model
 if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
     from featherglue.compression.steps import Finetune
+    from featherglue.train.distill import DistillStage
+    from featherglue.train.loop import Report
 
 ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]
@@ -59,21 +64,38 @@ def compress(
         Path | None,
         typer.Option("--runs", metavar="FOLDER", help="Where their runs are kept and go on."),
     ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Make a smaller model by a recipe: prune, quantize, share weights, fine-tune."""
     try:
         from featherglue.compression.recipe import Recipe
-        from featherglue.finetuning import step_finetuner
+        from featherglue.compression.steps import FinetuneConfig
+        from featherglue.finetuning import stage_of, step_finetuner
     except ModuleNotFoundError:
         raise MissingExtraError("compress", "train") from None
     if (train_images is None) != (runs is None):
         raise UsageError("--train-images and --runs go together")
+    steps = Recipe.load(recipe)
+    tuned = [config for config in steps.steps if isinstance(config, FinetuneConfig)]
     finetune = None
     if train_images is not None and runs is not None:
-        finetune = step_finetuner(find_model(model), train_images, runs)
-    steps = Recipe.load(recipe)
+        if not tuned:
+            raise UsageError(f'{recipe}: has no step "finetune"; leave --train-images out')
+        teacher = find_model(model)
+        for config in tuned:  # all of them before any work
+            stage_of(config, teacher)
+        finetune = step_finetuner(
+            teacher, train_images, runs, device=choose_device(device, threads), started=_progress
+        )
     follow(steps, model, output, calibration, images, image_size, as_json, finetune)
+
+
+def _progress(stage: DistillStage) -> Report:
+    """Lines for a step of fine-tuning; the bar of the recipe keeps the terminal."""
+    shown = TrainingProgress(Console(stderr=True, force_terminal=False), stage.loop.steps)
+    return shown.report
 
 
 def follow(
