@@ -6,9 +6,9 @@
 FRAMES is a folder of frames in order. Every contender gets every frame, read before and resized to
 its size, extracts it and matches it with the one before, whose features it has kept. In each round
 all contenders take turns at the whole sequence, so that each is in its steady state and a drift of
-the machine hits all alike. (Frame by frame in turns they would find each other's data in the caches:
-that costs half as much again, and no user does it.) Figures are medians over the frames of all
-rounds but each first few; `vs fast` is the median over rounds of the ratio of the rounds' medians.
+the machine hits all alike. (In turns frame by frame they would find each other's data in the
+caches: that costs half as much again, and no user does it.) Figures are medians over the frames of
+all rounds but each first few; `vs fast` is the median over rounds of the ratio of their medians.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def render(folder: Path, command: str) -> str:
         f"{speed['rows'][0]['max_keypoints']} keypoints. A pair that fails counts with an infinite "
         "error, and precision and recall 0; nothing is dropped. SIFT is OpenCV's with RootSIFT and "
         "ratio 0.85; all but `fast` are matched by mutual nearest neighbours. *Refined* matches go "
-        "through our `refine.py`; the others stay where the detector put them.\n",
+        "through our `refine.py`; the others stay where the detector put them. The rows of `fast` "
+        "drop what those around contradict (`consensus.py`), as the model is shipped.\n",
     ]
     for key, (title, text) in SUITES.items():
         lines = []
