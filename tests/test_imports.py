@@ -34,6 +34,7 @@ LEVELS = {
             "runtime",
             "train compression",
             "finetuning",
+            "methods",
             "session",
             "video collection evaluation",
             "cli",

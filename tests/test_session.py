@@ -402,6 +402,21 @@ def test_features_of_other_widths(session: Session, grey: np.ndarray) -> None:
 # --- names ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ({"features": "sift"}, {"keypoint_threshold": 0.1}),
+        ({"features": "orb"}, {"nms_radius": 3}),
+        ({"features": "sift"}, {"subpixel": False}),
+        ({"features": "superpoint"}, {"match_threshold": 0.3}),
+        ({"features": "sift"}, {"sinkhorn_iterations": 5}),
+    ],
+)
+def test_settings_that_would_change_nothing(kind: dict[str, Any], setting: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(setting))} .* leave it out"):
+        load(**kind, matcher="nn", **setting)
+
+
 def test_public_names() -> None:
     assert set(dir(featherglue)) == {
         *featherglue.__all__,

@@ -21,8 +21,9 @@ from featherglue.compression.shrink import shrink, strongest
 from featherglue.evaluation.scoring import HomographyScorer
 from featherglue.folding import fold_batch_norm
 from featherglue.layers import NORM_PARTS, layers
+from featherglue.methods import NetworkMatcher, Stopwatch, matcher_keypoints
 from featherglue.models.pair import Model
-from featherglue.session import NetworkMatcher, Session, Stopwatch, matcher_keypoints
+from featherglue.session import Session
 from featherglue.types import Features
 
 Grey = NDArray[np.uint8]

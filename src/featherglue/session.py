@@ -6,24 +6,28 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.artifact import CONFIG, Artifact, load_artifact
-from featherglue.assignment import mutual_matches, nearest_neighbours, optimal_transport
-from featherglue.classical import extract_classical
 from featherglue.config import ProcessingConfig, to_dict
 from featherglue.consensus import agreeing
-from featherglue.decode import decode_features, pad_to_cells
 from featherglue.errors import ArtifactError, UsageError
-from featherglue.image import Grey, Image, load_grey, map_points, resize_grey, target_size
+from featherglue.image import Image, load_grey, map_points, resize_grey, target_size
+from featherglue.methods import (
+    ClassicalExtractor,
+    Extractor,
+    Matcher,
+    NearestNeighbourMatcher,
+    NetworkExtractor,
+    NetworkMatcher,
+    Stopwatch,
+)
 from featherglue.refine import refine_matches
 from featherglue.runtime.base import Runtime, RuntimeName, check_runtime, open_runtime
 from featherglue.scratch import Scratch
@@ -35,113 +39,6 @@ MatcherKind = Literal["superglue", "nn"]
 FEATURES, MATCHERS = ("superpoint", "sift", "orb"), ("superglue", "nn")
 # Lowe's ratio test; the learned features and ORB do better with mutual nearest neighbours alone.
 RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
-
-
-class Stopwatch:
-    """Milliseconds by stage, summed over calls."""
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        spent = (time.perf_counter() - start) * 1e3
-        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent
-
-
-class Extractor(Protocol):
-    """Grey image (H, W) uint8 → keypoints (N, 2), scores (N,), descriptors (N, D)."""
-
-    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]: ...
-
-
-class Matcher(Protocol):
-    """Two sets of features → indices (M, 2) int64 and scores (M,)."""
-
-    def __call__(
-        self, features0: Features, features1: Features, watch: Stopwatch
-    ) -> tuple[NDArray[np.int64], Float]: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkExtractor:
-    """SuperPoint in a runtime."""
-
-    runtime: Runtime
-    processing: ProcessingConfig
-    scratch: Scratch = dataclasses.field(default_factory=Scratch, repr=False, compare=False)
-
-    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
-        with watch.stage("extractor"):
-            scores, descriptors = self.runtime.extract(pad_to_cells(image))
-        with watch.stage("decode"):
-            size = (image.shape[1], image.shape[0])
-            return decode_features(scores, descriptors, size, self.processing, self.scratch)
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassicalExtractor:
-    """SIFT or ORB."""
-
-    kind: Literal["sift", "orb"]
-    max_keypoints: int
-
-    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
-        with watch.stage("extractor"):
-            return extract_classical(self.kind, image, self.max_keypoints)
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkMatcher:
-    """SuperGlue in a runtime, with the optimal matching layer."""
-
-    runtime: Runtime
-    processing: ProcessingConfig
-    bin_score: float
-    descriptor_dim: int
-
-    def __call__(
-        self, features0: Features, features1: Features, watch: Stopwatch
-    ) -> tuple[NDArray[np.int64], Float]:
-        width = features0.descriptors.shape[1]
-        if width != self.descriptor_dim:
-            raise UsageError(
-                f"this model's SuperGlue takes {self.descriptor_dim}-d descriptors, not {width}-d"
-            )
-        with watch.stage("matcher"):
-            scores = self.runtime.match(
-                matcher_keypoints(features0),
-                features0.descriptors,
-                matcher_keypoints(features1),
-                features1.descriptors,
-            )
-        with watch.stage("sinkhorn"):
-            iterations = self.processing.sinkhorn_iterations
-            assignment = optimal_transport(scores, self.bin_score, iterations)
-        with watch.stage("filter"):
-            return mutual_matches(assignment, self.processing.match_threshold)
-
-
-@dataclasses.dataclass(frozen=True)
-class NearestNeighbourMatcher:
-    """Mutual nearest neighbours, with Lowe's ratio if any."""
-
-    ratio: float | None
-
-    def __call__(
-        self, features0: Features, features1: Features, watch: Stopwatch
-    ) -> tuple[NDArray[np.int64], Float]:
-        with watch.stage("matcher"):
-            return nearest_neighbours(features0.descriptors, features1.descriptors, self.ratio)
-
-
-def matcher_keypoints(features: Features) -> Float:
-    """(N, 3): x and y normalised as SuperGlue has it, and the score."""
-    size = np.asarray(features.image_size, np.float32)
-    normalized = (features.keypoints - size / 2) / (0.7 * size.max())
-    return np.concatenate((normalized, features.scores[:, None]), 1, dtype=np.float32)
 
 
 class Session:
@@ -320,8 +217,8 @@ def load(
 
     Raises:
         ArtifactError: no such model, or a damaged one.
-        UsageError: an unknown name or a value out of range; features that the matcher was not
-            made for.
+        UsageError: an unknown name or a value out of range; a setting that would change nothing;
+            features that the matcher was not made for.
         RuntimeUnavailableError: the runtime is missing or cannot run this model.
     """
     if features not in FEATURES:
@@ -343,6 +240,7 @@ def load(
         "refine": refine,
     }
     chosen = {name: value for name, value in overrides.items() if value is not None}
+    _refuse_idle(chosen, features, matcher)
     processing = artifact.processing if artifact else ProcessingConfig()
     processing = dataclasses.replace(processing, **chosen)  # type: ignore[arg-type]
     _check_fit(artifact, features, matcher)
@@ -353,6 +251,20 @@ def load(
         processing,
         artifact,
     )
+
+
+# What only the networks look at.
+_EXTRACTION = ("keypoint_threshold", "nms_radius", "subpixel")
+_ASSIGNMENT = ("sinkhorn_iterations", "match_threshold")
+
+
+def _refuse_idle(chosen: Iterable[str], features: FeaturesKind, matcher: MatcherKind) -> None:
+    """Raise UsageError for a setting that would change nothing."""
+    for name in chosen:
+        if features != "superpoint" and name in _EXTRACTION:
+            raise UsageError(f"{name} is SuperPoint's: {features} does without; leave it out")
+        if matcher == "nn" and name in _ASSIGNMENT:
+            raise UsageError(f"{name} is SuperGlue's: nearest neighbours do without; leave it out")
 
 
 def _make_extractor(

@@ -16,17 +16,14 @@ import featherglue
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
 from featherglue.evaluation.suites import Matching
-from featherglue.runtime.base import RuntimeName
-from featherglue.session import (
+from featherglue.methods import (
     ClassicalExtractor,
-    FeaturesKind,
-    MatcherKind,
     NearestNeighbourMatcher,
     NetworkExtractor,
     NetworkMatcher,
-    Session,
-    load,
 )
+from featherglue.runtime.base import RuntimeName
+from featherglue.session import FeaturesKind, MatcherKind, Session, load
 
 _EXTRACTION = (
     "resize",

@@ -25,8 +25,9 @@ from featherglue.evaluation.suites import attempt
 from featherglue.evaluation.tasks import HomographyTask
 from featherglue.evaluation.views import HomographyViews
 from featherglue.geometry import corner_error, estimate_homography
+from featherglue.methods import NetworkExtractor, NetworkMatcher
 from featherglue.metrics import auc, homography_match_metrics
-from featherglue.session import NetworkExtractor, NetworkMatcher, Session
+from featherglue.session import Session
 from featherglue.types import Features, Matches
 
 if TYPE_CHECKING:
