@@ -177,5 +177,9 @@ def _show(output: Path, facts: dict[str, Any], as_json: bool) -> None:
     )
     if facts["integer_layers"]:
         console.print(f"{len(facts['integer_layers'])} layers run as whole numbers", markup=False)
-    for name, reason in facts["float_layers"].items():
-        console.print(f"{name} runs as floats: {reason}", markup=False)
+    for reason in dict.fromkeys(facts["float_layers"].values()):
+        names = [name for name, why in facts["float_layers"].items() if why == reason]
+        which = (
+            f"{names[0]} runs" if len(names) == 1 else f"{len(names)} layers ({names[0]}, …) run"
+        )
+        console.print(f"{which} as floats: {reason}", markup=False)
