@@ -19,7 +19,7 @@ from featherglue.evaluation import HomographySuite
 from featherglue.evaluation.matching import fingerprint
 from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
 from featherglue.files import atomic, write_json
-from featherglue.image import list_images, read_grey
+from featherglue.image import read_evenly
 from featherglue.layers import layers
 from featherglue.models.pair import Model
 from study import experiments, explaining, measuring, page
@@ -97,9 +97,7 @@ class Reproduction:
     def calibration(self) -> list[Any]:
         """Photographs, spread over the folder."""
         if not self._calibration:
-            paths = list_images(self.options.images, recursive=True)
-            count = min(self.options.calibration, len(paths))
-            self._calibration = [read_grey(paths[i * len(paths) // count]) for i in range(count)]
+            self._calibration = read_evenly(self.options.images, self.options.calibration)
         return self._calibration
 
     def _recipe(self, experiment: Experiment, found: Scan | None) -> Recipe:

@@ -46,6 +46,17 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     return paths
 
 
+def read_evenly(folder: str | os.PathLike[str], count: int) -> list[Grey]:
+    """`count` images of a folder and those in it, or all there are, spread over their order, grey.
+
+    Raises:
+        ImageError: as `list_images` and `read_grey`.
+    """
+    paths = list_images(folder, recursive=True)
+    count = min(count, len(paths))
+    return [read_grey(paths[i * len(paths) // count]) for i in range(count)]
+
+
 def by_number(path: Path) -> list[tuple[int, str]]:
     """Sort key by which frame2 comes before frame10."""
     parts = re.split(r"(\d+)", str(path))

@@ -13,6 +13,7 @@ from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointCo
 
 ENCODER = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
 CELL = 8
+_POOLED = ("1b", "2b", "3b")
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -39,6 +40,11 @@ class Layer:
             return weights * 2 * keypoints
         pixels = math.ceil(image_size[0] / CELL) * math.ceil(image_size[1] / CELL) * CELL**2
         return weights * pixels // int(self.per.split("/")[1])
+
+
+def pooled(stem: int) -> tuple[str, ...]:
+    """The layers of the encoder that a 2×2 pooling follows; a stem of 2 stands for the first."""
+    return _POOLED[stem - 1 :]
 
 
 def layers(architecture: ArchitectureConfig) -> list[Layer]:

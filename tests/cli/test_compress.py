@@ -13,29 +13,11 @@ import numpy as np
 import pytest
 
 from featherglue.artifact import load_artifact
-from featherglue.cli import main
 from featherglue.layers import total_macs
 from featherglue.models.pair import Model
 from featherglue.runtime.base import open_runtime
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run(*arguments): exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        assert "internal error" not in captured.err
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from featherglue.artifact import load_artifact
-from featherglue.cli import main
 from featherglue.compression.codebook import CodebookConfig, quantize_codebook
 from featherglue.compression.linear_quant import LinearConfig, quantize_linear
 from featherglue.compression.prune import PruneConfig, prune
@@ -39,22 +38,6 @@ learning_rate = 1e-3
 [validation]
 share = 0
 """
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run(*arguments): exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "internal error" not in captured.err
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -18,7 +15,7 @@ from featherglue.cli.info import describe
 from featherglue.cli.train import Device, Threads, choose_device
 from featherglue.cli.train_progress import TrainingProgress
 from featherglue.errors import MissingExtraError, UsageError
-from featherglue.image import list_images, read_grey
+from featherglue.image import read_evenly
 from featherglue.session import find_model
 
 if TYPE_CHECKING:
@@ -141,13 +138,6 @@ def follow(
     made.save(output)
     facts = describe(load_artifact(output), (640, 480), 512, source)
     _show(output, facts, as_json)
-
-
-def read_evenly(folder: Path, count: int) -> list[NDArray[np.uint8]]:
-    """`count` photographs of a folder, or all there are, spread over their names' order, grey."""
-    paths: Sequence[Path] = list_images(folder, recursive=True)
-    count = min(count, len(paths))
-    return [read_grey(paths[i * len(paths) // count]) for i in range(count)]
 
 
 def _show(output: Path, facts: dict[str, Any], as_json: bool) -> None:

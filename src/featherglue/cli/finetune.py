@@ -11,8 +11,8 @@ import typer
 from featherglue.artifact import load_artifact
 from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.train import Device, Minutes, Resume, Threads, choose_device
-from featherglue.cli.train_progress import TrainingProgress, plain_warnings
-from featherglue.errors import MissingExtraError, TrainingError, UsageError
+from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
+from featherglue.errors import MissingExtraError, UsageError
 from featherglue.session import find_model
 
 if TYPE_CHECKING:
@@ -56,28 +56,24 @@ def finetune(
         from featherglue.train.checkpoint import LAST
     except ModuleNotFoundError:
         raise MissingExtraError("finetune", "train") from None
-    if (output / LAST).exists() and not resume:
-        raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
+    refuse_run(output, [output / LAST], resume)
     stage = _stage(config, teacher, part, steps, learning_rate)
     artifact = load_artifact(find_model(model))
     student = Model.from_artifact(artifact)
     original = unrounded(student, load_artifact(stage.teacher)) if student.quantization else None
     student = replace(student, provenance=replace(student.provenance, parent=artifact.hash))
     progress = TrainingProgress(error_console, stage.loop.steps, minutes)
-    try:
-        with plain_warnings(error_console):
-            finetune(
-                student,
-                stage,
-                images,
-                output,
-                original=original,
-                minutes=minutes,
-                device=choose_device(device, threads),
-                report=progress.report,
-            )
-    finally:
-        progress.close()
+    with shown(progress, output, [output / LAST]):
+        finetune(
+            student,
+            stage,
+            images,
+            output,
+            original=original,
+            minutes=minutes,
+            device=choose_device(device, threads),
+            report=progress.report,
+        )
     made = load_artifact(output / "model")
     if as_json:
         print_json({"output": str(output / "model"), "hash": made.hash})

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from featherglue.cli.common import Json, console, error_console, print_json
-from featherglue.cli.train_progress import TrainingProgress, plain_warnings
-from featherglue.errors import MissingExtraError, TrainingError, UsageError
+from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
+from featherglue.errors import MissingExtraError, UsageError
 
 Minutes = Annotated[
     float, typer.Option("--minutes", min=0, help="Stop, resumable, after this time.")
@@ -66,25 +66,17 @@ def train(
     chosen = STAGES[stage]
     if images is None and chosen.needs_images:
         raise UsageError(f"{stage} learns from photographs: say where with --images FOLDER")
-    if any(path.exists() for path in chosen.kept_in(output)) and not resume:
-        raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
+    kept = chosen.kept_in(output)
+    refuse_run(output, kept, resume)
     device = choose_device(device, threads)
     settings = read_stage(chosen.config, config)
     loop = getattr(settings, "loop", None)
     unit = "photographs" if chosen.labels else "steps"
     progress = TrainingProgress(error_console, loop and loop.steps, minutes, unit)
-    try:
-        with plain_warnings(error_console):
-            made = chosen.run(
-                settings, images, output, minutes=minutes, device=device, report=progress.report
-            )
-    except KeyboardInterrupt:
-        if any(path.exists() for path in chosen.kept_in(output)):
-            progress.close()
-            error_console.print(f"{output}: kept; go on with --resume", markup=False)
-        raise
-    finally:
-        progress.close()
+    with shown(progress, output, kept):
+        made = chosen.run(
+            settings, images, output, minutes=minutes, device=device, report=progress.report
+        )
     if as_json:
         print_json({name: str(path) for name, path in made.items()})
     else:

@@ -6,11 +6,14 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from featherglue.errors import TrainingError
 
 _LINE_SECONDS = 30.0
 _RECENT = 60  # reports that the rate is measured over
@@ -140,3 +143,28 @@ def plain_warnings(console: Console) -> Iterator[None]:
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def shown(progress: TrainingProgress, output: Path, kept: Sequence[Path]) -> Iterator[None]:
+    """Within, a run shows its progress and plain warnings; Ctrl-C says how to go on with it.
+
+    Args:
+        output: folder of the run. kept: the files of which one exists where it can go on.
+    """
+    try:
+        with plain_warnings(progress.console):
+            yield
+    except KeyboardInterrupt:
+        if any(path.exists() for path in kept):
+            progress.close()
+            progress.console.print(f"{output}: kept; go on with --resume", markup=False)
+        raise
+    finally:
+        progress.close()
+
+
+def refuse_run(output: Path, kept: Sequence[Path], resume: bool) -> None:
+    """Raise TrainingError where a folder holds a run that was not asked for."""
+    if any(path.exists() for path in kept) and not resume:
+        raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")

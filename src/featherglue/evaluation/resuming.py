@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featherglue.errors import UsageError
+from featherglue.layers import ENCODER
 from featherglue.models.pair import Model
-from featherglue.models.superpoint import ENCODER, score_map
+from featherglue.models.superpoint import score_map
 
 Float = NDArray[np.float32]
 State = tuple[Tensor, ...]

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from featherglue.config import SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError
+from featherglue.layers import ENCODER
 from featherglue.models.superglue import Attention, AttentionLayer, SuperGlue
-from featherglue.models.superpoint import ENCODER, SuperPoint
+from featherglue.models.superpoint import SuperPoint
 
 # Share of an old row's length that a row has whose products are compared.
 _NEW_PRODUCTS = 0.1

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featherglue.config import SuperPointConfig
-
-CELL = 8
-ENCODER = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
+from featherglue.layers import CELL, ENCODER, pooled
 
 
 class SuperPoint(nn.Module):
@@ -25,7 +23,7 @@ class SuperPoint(nn.Module):
     def __init__(self, config: SuperPointConfig) -> None:
         super().__init__()
         self.config = config
-        self.pooled = ("1b", "2b", "3b")[config.stem - 1 :]
+        self.pooled = pooled(config.stem)
         previous = 1
         for name, width in zip(ENCODER, config.channels, strict=True):
             # A coarse stem's outputs lie between four pixels, as those of a pooling do.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.artifact import Arrays
-from featherglue.layers import CELL, ENCODER
+from featherglue.layers import CELL, ENCODER, pooled
 from featherglue.runtime.graph import FLOAT, UINT8, Graph
 from featherglue.runtime.quantized import NOT_QUANTIZED, Quantizer
 from featherglue.storage.encodings import Quantization
@@ -36,14 +36,14 @@ class _ExtractorBuilder:
     def encode(self, image: str) -> str:
         """The image → the features (1, C, Hc, Wc) that both heads take."""
         first = f"extractor.conv{ENCODER[0]}"
-        pooled = ("1b", "2b", "3b")[_stride(self._weights(ENCODER[0])[0]) - 1 :]
+        followed = pooled(_stride(self._weights(ENCODER[0])[0]))
         if self.quantizer.holds(first):
             x, scale = self.quantizer.image(image, first), 1.0
         else:
             x, scale = self.g.op("Cast", image, to=FLOAT), 255.0
         for i, name in enumerate(ENCODER):
             x = self.conv(name, x, divide=scale if i == 0 else 1.0)
-            if name in pooled:
+            if name in followed:
                 if self.quantizer.is_integer(f"extractor.conv{name}"):
                     x = self.quantizer.activation(x, f"extractor.conv{ENCODER[i + 1]}")
                 x = self.g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])

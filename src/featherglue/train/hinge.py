@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featherglue.errors import ConfigError
-from featherglue.models.superpoint import CELL
+from featherglue.layers import CELL
 
 
 @dataclass(frozen=True, kw_only=True)
