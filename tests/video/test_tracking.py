@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from featherglue.video import (
     match_frames,
     open_source,
 )
+from featherglue.video.ahead import ahead
 
 
 def frames(pictures: list[np.ndarray]) -> list[Frame]:
@@ -68,6 +71,62 @@ def test_each_frame_is_extracted_once_and_matched_with_the_previous(
         assert item.milliseconds["total"] == pytest.approx(parts)
     expected = session(moving[3], moving[4]).matches
     np.testing.assert_array_equal(items[4].matches.points1, expected.points1)
+
+
+def test_extracting_ahead_changes_nothing_but_the_time(
+    session: Session, moving: list[np.ndarray]
+) -> None:
+    plain = list(match_frames(session, frames(moving)))
+    early = list(match_frames(session, frames(moving), ahead=True))
+    assert [item.frame.number for item in early] == [item.frame.number for item in plain]
+    for one, other in zip(early, plain, strict=True):
+        np.testing.assert_array_equal(one.matches.points1, other.matches.points1)
+        assert one.against == other.against
+
+
+def test_the_next_frame_is_extracted_while_one_is_used(moving: list[np.ndarray]) -> None:
+    started = threading.Semaphore(0)
+
+    def work(number: int) -> int:
+        started.release()
+        return number * number
+
+    squares = ahead(range(3), work)
+    for expected in (0, 1, 4):
+        assert next(squares) == expected
+        assert started.acquire(timeout=5)
+    assert list(squares) == []
+
+
+def test_ahead_an_error_comes_in_its_turn_and_giving_up_takes_no_more() -> None:
+    def work(number: int) -> int:
+        taken.append(number)
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    taken: list[int] = []
+    numbers = ahead(range(5), work)
+    assert [next(numbers), next(numbers)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(numbers)
+    taken.clear()
+    numbers = ahead(iter(range(3, 9)), work)
+    assert next(numbers) == 3
+    numbers.close()
+    assert taken in ([3], [3, 4])
+
+
+def test_ahead_a_source_that_is_stopped_gives_no_further_frame(
+    session: Session, make_folder: Callable[..., Path], moving: list[np.ndarray]
+) -> None:
+    with open_source(make_folder(moving)) as source:
+        seen = []
+        for item in match_frames(session, source, ahead=True):
+            seen.append(item.frame.number)
+            if len(seen) == 3:
+                source.stop()
+    assert seen == [0, 1, 2]
 
 
 def test_an_anchor_stays_until_another_is_chosen(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 import shlex
 import typing
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from featherglue.cli.common import (
     parse_resize,
 )
 from featherglue.evaluation.matching import SessionOptions
-from featherglue.runtime.base import RuntimeName
+from featherglue.runtime.base import RuntimeName, cores
 from featherglue.session import FeaturesKind, MatcherKind
 
 # Options that do not change the numbers.
@@ -84,7 +83,7 @@ class SharedOptions:
         """What is evaluated. Several jobs share the processors, unless threads are given."""
         threads = self.threads
         if threads is None and self.jobs > 1:
-            threads = max(1, (os.cpu_count() or 1) // self.jobs)
+            threads = max(1, cores() // self.jobs)
         return SessionOptions(
             model=self.model,
             runtime=cast("RuntimeName", self.runtime),

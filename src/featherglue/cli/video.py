@@ -30,7 +30,7 @@ from featherglue.cli.common import (
 from featherglue.cli.video_loop import Run, stop_on_signals
 from featherglue.cli.video_report import Reporter
 from featherglue.errors import UsageError
-from featherglue.runtime.base import RuntimeName
+from featherglue.runtime.base import RuntimeName, cores
 from featherglue.session import FeaturesKind, MatcherKind, load
 from featherglue.video.frames import FrameSource
 from featherglue.video.matching import FrameMatcher
@@ -97,6 +97,14 @@ def video(
         float | None,
         typer.Option("--fps", help="Frames a second: of pictures, of the output, of a camera."),
     ] = None,
+    ahead: Annotated[
+        bool | None,
+        typer.Option(
+            "--ahead/--no-ahead",
+            help="Extract the next frame while this one is matched: more frames a second, each a "
+            "little later. By default where every frame counts: not of a camera or stream.",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds to wait for a camera or an address.")
     ] = 10.0,
@@ -134,10 +142,13 @@ def video(
         signals = stack.enter_context(stop_on_signals(frames))
         if why_not and display is None and output is None and not as_json:
             error_console.print(f"no window: {why_not}; -o writes what it would show", markup=False)
+        used = threads or cores()
+        if ahead is None:
+            ahead = not frames.live and used > 1
         session = load(
             model,
             runtime=cast("RuntimeName", runtime),
-            threads=threads,
+            threads=max(1, used // 2) if ahead else threads,
             features=cast("FeaturesKind", features),
             matcher=cast("MatcherKind", matcher),
             resize=parse_resize(resize),
@@ -174,6 +185,7 @@ def video(
             track_writer=track_writer,
             tracker=Tracker() if track else None,
             min_length=length,
+            ahead=ahead,
         )
         run.all(frames, max_frames)
         interrupted = bool(signals)

@@ -36,12 +36,13 @@ class Run:
     track_writer: TrackWriter | None
     tracker: Tracker | None
     min_length: int  # of tracks that are shown
+    ahead: bool = False  # extract the next frame meanwhile
     said: str = ""
     said_at: float = 0.0
 
     def all(self, source: FrameSource, max_frames: int | None) -> None:
         """Take every frame."""
-        for item in self.controls.matcher.run(source):
+        for item in self.controls.matcher.run(source, ahead=self.ahead):
             self._one(item)
             self.report.problems(source.problems)
             if self.controls.quit or (max_frames and self.times.frames >= max_frames):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from featherglue.runtime.base import cores
 
 _LIBRARIES = ("featherglue", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 _FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "asimd", "asimddp")
@@ -20,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": name,
         "flags": [flag for flag in _FLAGS if flag in flags],
-        "cores": _cores(),
+        "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {library: version for library in _LIBRARIES if (version := _version(library))},
@@ -51,12 +52,6 @@ def _processor() -> tuple[str, set[str]]:
         name[1].strip() if name else platform.machine(),
         set(flags[1].split()) if flags else set(),
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(library: str) -> str:

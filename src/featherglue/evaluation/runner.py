@@ -19,6 +19,7 @@ from featherglue.evaluation.cache import FeatureStore, ResultLog
 from featherglue.evaluation.matching import Evaluated, Opener, describe, open_matching
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite, Task
+from featherglue.runtime.base import cores
 
 Progress = Callable[[int, int], None]
 
@@ -166,7 +167,7 @@ _of_this_process: list[_Worker] = []
 def _start(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
     """Prepare a spawned process; an interruption is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // jobs))
+    cv2.setNumThreads(max(1, cores() // jobs))
     _of_this_process.append(_Worker(open_matching(opener), suite, folder))
 
 

@@ -29,14 +29,14 @@ class OpenVinoRuntime:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._lock = threading.Lock()
         core = openvino.Core()
         paths = graph_paths(artifact)
         self._requests = {name: _open(core, path, settings) for name, path in paths.items()}
+        self._locks = {name: threading.Lock() for name in paths}
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
         # A request owns its outputs, writes over them in the next call, and is not for threads.
-        with self._lock:
+        with self._locks["extractor"]:
             outputs = self._requests["extractor"].infer({"image": image[None, None]})
             return outputs["scores"][0, 0].copy(), outputs["descriptors"][0].copy()
 
@@ -44,7 +44,7 @@ class OpenVinoRuntime:
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
         inputs = matcher_inputs(keypoints0, descriptors0, keypoints1, descriptors1)
-        with self._lock:
+        with self._locks["matcher"]:
             scores = self._requests["matcher"].infer(inputs)["scores"]
             matrix: Float = scores[: len(keypoints0), : len(keypoints1)].copy()
         return matrix

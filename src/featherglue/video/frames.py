@@ -67,6 +67,11 @@ class FrameSource(ABC):
     def close(self) -> None:
         """Give back the camera, file or connection. Can be called again."""
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the iteration was asked to end."""
+        return self._stopping
+
     def stop(self) -> None:
         """End the iteration after the present frame. May be called by a signal handler."""
         self._stopping = True

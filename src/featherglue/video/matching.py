@@ -14,6 +14,7 @@ from featherglue.errors import ImageError, UsageError
 from featherglue.image import Image
 from featherglue.session import Session
 from featherglue.types import Features, Matches, MatchResult
+from featherglue.video.ahead import ahead as in_advance
 from featherglue.video.frames import Frame, FrameSource
 
 Against = Literal["previous", "anchor"]
@@ -54,6 +55,13 @@ class FrameMatches:
     def matches(self) -> Matches:
         """With the previous frame, the anchor or the reference picture."""
         return self.result.matches
+
+
+@dataclass(frozen=True)
+class _Extracted:
+    frame: Frame
+    features: Features
+    milliseconds: float
 
 
 class FrameMatcher:
@@ -123,9 +131,16 @@ class FrameMatcher:
         Raises:
             ImageError: a frame that is too large.
         """
+        return self._match(self._extract(frame), dropped)
+
+    def _extract(self, frame: Frame) -> _Extracted:
         start = time.perf_counter()
         features = self.session.extract(frame.image)
-        extracted = time.perf_counter()
+        return _Extracted(frame, features, (time.perf_counter() - start) * 1e3)
+
+    def _match(self, extracted: _Extracted, dropped: int) -> FrameMatches:
+        frame, features = extracted.frame, extracted.features
+        start = time.perf_counter()
         against, kept = self._kept_number, self._kept
         if kept is None:
             result = _unmatched(features)
@@ -134,8 +149,8 @@ class FrameMatcher:
         refine = result.milliseconds.get("refine", 0.0)
         spent = {
             "read": frame.read_ms,
-            "extract": (extracted - start) * 1e3,
-            "match": (time.perf_counter() - extracted) * 1e3 - refine,
+            "extract": extracted.milliseconds,
+            "match": (time.perf_counter() - start) * 1e3 - refine,
             "refine": refine,
         }
         spent["total"] = sum(spent.values())
@@ -149,10 +164,18 @@ class FrameMatcher:
             frame=frame, result=result, against=against, dropped=dropped, milliseconds=spent
         )
 
-    def run(self, source: FrameSource | Iterable[Frame]) -> Iterator[FrameMatches]:
-        """Process every frame of a source."""
-        for frame in source:
-            yield self.process(frame, source.dropped if isinstance(source, FrameSource) else 0)
+    def run(
+        self, source: FrameSource | Iterable[Frame], *, ahead: bool = False
+    ) -> Iterator[FrameMatches]:
+        """Process every frame of a source, until it is stopped; see `match_frames`."""
+        extracted = in_advance(source, self._extract) if ahead else map(self._extract, source)
+        for one in extracted:
+            if isinstance(source, FrameSource):
+                yield self._match(one, source.dropped)
+                if source.stopping:
+                    return
+            else:
+                yield self._match(one, 0)
 
 
 def match_frames(
@@ -162,8 +185,14 @@ def match_frames(
     against: Against = "previous",
     reference: Image | None = None,
     follow: bool = False,
+    ahead: bool = False,
 ) -> Iterator[FrameMatches]:
     """Match the frames of a source one after the other; see `FrameMatcher` for the arguments.
+
+    Args:
+        ahead: read and extract the next frame in a thread of its own while this one is matched
+            and used: more frames a second on two cores and more, each of them a little later. A
+            session on half of the cores' threads gains most.
 
     Yields:
         one `FrameMatches` a frame, as soon as it is there.
@@ -174,7 +203,7 @@ def match_frames(
         UsageError: arguments that contradict each other.
     """
     matcher = FrameMatcher(session, against=against, reference=reference, follow=follow)
-    return matcher.run(source)
+    return matcher.run(source, ahead=ahead)
 
 
 def _unmatched(features: Features) -> MatchResult:
