@@ -1,10 +1,11 @@
 """Peers on our suites, in one run: SIFT, ORB and, given its file, XFeat.
 
-    python benchmarks/peers.py --val VAL --real REAL [--xfeat xfeat_640x640.onnx] -o results/
+    python benchmarks/peers.py --val VAL --real REAL [--xfeat xfeat_640x640.onnx] [--dense FOLDER]
+                               -o results/
 
 VAL holds images and `homographies.txt`, REAL images and `pairs.txt`. A JSON result for each
 contender and suite, and the latency of all, are written to the output folder; docs/benchmarks.md is
-made of them.
+made of them. `balanced` and a dense model have 1024 keypoints, and the peers too, once more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from featherglue.evaluation.matching import open_matching
 from featherglue.evaluation.suites import Matching
 from featherglue.files import write_image, write_json
 from featherglue.image import Grey
+from featherglue.session import shipped_models
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,47 @@ class Named:
     """A contender, by the name that tables show."""
 
     name: str
+    max_keypoints: int
     matching: Any
 
 
-def contenders(max_keypoints: int, xfeat: Path | None, threads: int) -> list[Named]:
+MORE = 1024  # keypoints of the larger models and of those that they are compared with
+
+
+def contenders(options: argparse.Namespace) -> list[Named]:
     """Ours, without and with parts; the classical baselines; XFeat where its file is given."""
-    ours = {"max_keypoints": max_keypoints, "threads": threads}
-    classical = {"matcher": "nn", "max_keypoints": max_keypoints, "refine": False}
+    most, threads, xfeat = options.max_keypoints, options.threads, options.xfeat
+    ours = {"max_keypoints": most, "threads": threads}
+    classical = {"matcher": "nn", "max_keypoints": most, "refine": False}
     found = [
-        Named("fast", SessionOptions(**ours)),
-        Named("fast, not refined", SessionOptions(**ours, refine=False)),
-        Named("fast extractor + nn", SessionOptions(**ours, matcher="nn")),
-        Named("SIFT", SessionOptions(**classical, features="sift")),
-        Named("SIFT, refined", SessionOptions(**classical | {"refine": True}, features="sift")),
-        Named("ORB", SessionOptions(**classical, features="orb")),
+        Named("fast", most, SessionOptions(**ours)),
+        Named("fast, not refined", most, SessionOptions(**ours, refine=False)),
+        Named("fast extractor + nn", most, SessionOptions(**ours, matcher="nn")),
+        Named("SIFT", most, SessionOptions(**classical, features="sift")),
+        Named(
+            "SIFT, refined", most, SessionOptions(**classical | {"refine": True}, features="sift")
+        ),
+        Named("ORB", most, SessionOptions(**classical, features="orb")),
     ]
     if xfeat is not None:
-        found.append(Named("XFeat", XFeat(xfeat, max_keypoints, threads)))
-        found.append(Named("XFeat, refined", XFeat(xfeat, max_keypoints, threads, refine=True)))
+        found.append(Named("XFeat", most, XFeat(xfeat, most, threads)))
+        found.append(Named("XFeat, refined", most, XFeat(xfeat, most, threads, refine=True)))
+    larger = {name: name for name in ("balanced",) if name in shipped_models()}
+    if options.dense is not None:
+        larger["dense"] = str(options.dense)
+    for name, model in larger.items():
+        chosen = SessionOptions(model=model, max_keypoints=MORE, threads=threads)
+        found.append(Named(f"{name}, {MORE}", MORE, chosen))
+    if larger:
+        classical["max_keypoints"] = MORE
+        found.append(Named(f"SIFT, {MORE}", MORE, SessionOptions(**classical, features="sift")))
+        if xfeat is not None:
+            found.append(Named(f"XFeat, {MORE}", MORE, XFeat(xfeat, MORE, threads)))
     return found
 
 
 def latencies(
-    named: Sequence[Named], images: tuple[Grey, Grey], most: int, repetitions: int
+    named: Sequence[Named], images: tuple[Grey, Grey], repetitions: int
 ) -> list[dict[str, Any]]:
     """Median ms of the features of the second image and its matches; all take turns."""
     opened: list[Matching] = [open_matching(contender.matching) for contender in named]
@@ -72,7 +92,7 @@ def latencies(
     return [
         {
             "label": contender.name,
-            "max_keypoints": most,
+            "max_keypoints": contender.max_keypoints,
             "stages": {},
             "end_to_end": summarize(times),
             "frames_per_second": round(1e3 / statistics.median(times), 2),
@@ -87,13 +107,14 @@ def main() -> None:
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--xfeat", type=Path)
+    parser.add_argument("--dense", type=Path, help="folder of a larger model to compare too")
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("-o", "--output", type=Path, default=Path("results"))
     parser.add_argument("--docs", type=Path, help="page to rewrite, docs/benchmarks.md")
     options = parser.parse_args()
-    named = contenders(options.max_keypoints, options.xfeat, options.threads)
+    named = contenders(options)
     suites: dict[str, HomographySuite | PoseSuite] = {
         f"val{'' if light else '-no-light'}": HomographySuite(
             folder=options.val, list_file=options.val / "homographies.txt", photometric=light
@@ -104,16 +125,15 @@ def main() -> None:
     for key, suite in suites.items():
         for contender in named:
             result = evaluate(contender.matching, suite).to_dict()
-            result["model"] |= {"name": contender.name, "max_keypoints": options.max_keypoints}
+            most = contender.max_keypoints
+            result["model"] |= {"name": contender.name, "max_keypoints": most}
             result["source"] = {}
             write_json(options.output / f"{key}-{contender.name.replace(' ', '-')}.json", result)
             figures = " / ".join(f"{value:.1f}" for value in result["auc"].values())
             print(f"{key:14} {contender.name:22} {figures}", flush=True)
     still = suites["val-no-light"]
     views = still.views(still.tasks()[0])
-    rows = latencies(
-        named, (views.image0, views.image1), options.max_keypoints, options.repetitions
-    )
+    rows = latencies(named, (views.image0, views.image1), options.repetitions)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]
         for path, image in zip(paths, (views.image0, views.image1), strict=True):
@@ -131,7 +151,8 @@ def main() -> None:
     write_json(options.output / "speed.json", speed)
     command = (
         "python benchmarks/peers.py --val VAL --real REAL"
-        f"{' --xfeat xfeat_640x640.onnx' if options.xfeat else ''} --docs docs/benchmarks.md"
+        f"{' --xfeat xfeat_640x640.onnx' if options.xfeat else ''}"
+        f"{f' --dense {options.dense}' if options.dense else ''} --docs docs/benchmarks.md"
     )
     if options.docs is not None:
         options.docs.write_text(render(options.output, command))

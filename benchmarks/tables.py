@@ -39,11 +39,12 @@ def render(folder: Path, command: str) -> str:
         "# Benchmarks\n",
         "Everything on this page comes from one run of one command, which rewrites it:\n",
         f"```\n{command}\n```\n",
-        f"{speed['rows'][0]['max_keypoints']} keypoints. A pair that fails counts with an infinite "
-        "error, and precision and recall 0; nothing is dropped. SIFT is OpenCV's with RootSIFT and "
-        "ratio 0.85; all but `fast` are matched by mutual nearest neighbours. *Refined* matches go "
-        "through our `refine.py`; the others stay where the detector put them. The rows of `fast` "
-        "drop what those around contradict (`consensus.py`), as the model is shipped.\n",
+        f"{speed['rows'][0]['max_keypoints']} keypoints where no other number stands. A pair that "
+        "fails counts with an infinite error, and precision and recall 0; nothing is dropped. "
+        "SIFT is OpenCV's with RootSIFT and ratio 0.85; it, ORB and XFeat are matched by mutual "
+        "nearest neighbours. *Refined* matches and our own go through `refine.py`; the others stay "
+        "where the detector put them. Ours drop what those around contradict (`consensus.py`), as "
+        "the models are shipped.\n",
     ]
     for key, (title, text) in SUITES.items():
         lines = []
