@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from featherglue.errors import ConfigError
+from featherglue.models.detection import sample_descriptors
 from featherglue.train.hinge import HingeConfig, corresponding_cells, hinge_loss
-from featherglue.train.losses import detector_loss, dual_softmax_loss, nearest_share, similarity
+from featherglue.train.losses import (
+    detector_loss,
+    dual_softmax_loss,
+    nearest_share,
+    real_points,
+    similarity,
+)
 from featherglue.train.superpoint import SuperPointLoss
 
 
@@ -54,9 +61,16 @@ def padded_descriptors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return first, torch.nn.functional.normalize(noisy, dim=2), torch.tensor([5, 2, 0])
 
 
+def compared(
+    first: torch.Tensor, second: torch.Tensor, count: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    real = real_points(count, first.shape[1])
+    return similarity(first, second, real), real
+
+
 def test_similarity_is_cosine_where_both_are_real() -> None:
     first, second, count = padded_descriptors()
-    cosine, real = similarity(first, second, count)
+    cosine, real = compared(first, second, count)
     assert real.sum(1).tolist() == [5, 2, 0]
     for b, n in enumerate(count.tolist()):
         torch.testing.assert_close(cosine[b, :n, :n], first[b, :n] @ second[b, :n].T)
@@ -66,7 +80,7 @@ def test_similarity_is_cosine_where_both_are_real() -> None:
 
 def test_the_dual_softmax_loss_by_definition() -> None:
     first, second, count = padded_descriptors()
-    cosine, real = similarity(first, second, count)
+    cosine, real = compared(first, second, count)
     for temperature in (0.05, 0.5):
         terms = []
         for b, n in enumerate(count.tolist()):
@@ -81,7 +95,7 @@ def test_the_dual_softmax_loss_by_definition() -> None:
 def test_padding_has_no_gradient_and_nothing_is_no_loss() -> None:
     first, second, count = padded_descriptors()
     first.requires_grad_(True)
-    cosine, real = similarity(first, second, count)
+    cosine, real = compared(first, second, count)
     dual_softmax_loss(cosine, real, 0.05)[0].backward()
     assert first.grad is not None
     assert torch.isfinite(first.grad).all()
@@ -89,13 +103,13 @@ def test_padding_has_no_gradient_and_nothing_is_no_loss() -> None:
     assert (first.grad[0, 5:] == 0).all()
     assert (first.grad[2] == 0).all()
     empty = torch.zeros(3, dtype=torch.long)
-    assert dual_softmax_loss(*similarity(first, second, empty), 0.05)[0].item() == 0
+    assert dual_softmax_loss(*compared(first, second, empty), 0.05)[0].item() == 0
 
 
 def test_better_descriptors_have_a_lower_loss() -> None:
     first, second, count = padded_descriptors()
     losses = [
-        dual_softmax_loss(*similarity(first, other, count), 0.1)[0].item()
+        dual_softmax_loss(*compared(first, other, count), 0.1)[0].item()
         for other in (first, second, first.flip(1))
     ]
     assert losses[0] < losses[1] < losses[2]
@@ -162,9 +176,10 @@ def test_corresponding_cells_of_a_shift() -> None:
     assert not corresponding_cells(behind, 2, 3, 7.9).any()
 
 
-def test_the_published_loss_is_of_both_detectors_and_the_hinge() -> None:
+@pytest.fixture
+def judged() -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits and descriptors of two pairs of 16×16 pixels, and their batch."""
     torch.manual_seed(0)
-    logits, dense = torch.randn(4, 65, 2, 2), torch.randn(4, 6, 2, 2)
     batch = {
         "points0": torch.rand(2, 3, 2) * 15,
         "points1": torch.rand(2, 3, 2) * 15,
@@ -175,6 +190,13 @@ def test_the_published_loss_is_of_both_detectors_and_the_hinge() -> None:
         "inside1": torch.tensor([True, False]).expand(2, 2, 2),
         "H_0to1": torch.eye(3).expand(2, 3, 3),
     }
+    return torch.randn(4, 65, 2, 2), torch.randn(4, 6, 2, 2), batch
+
+
+def test_the_published_loss_is_of_both_detectors_and_the_hinge(
+    judged: tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]],
+) -> None:
+    logits, dense, batch = judged
     loss, row = SuperPointLoss(descriptor="hinge").judge(logits, dense, batch)
     insides = batch["inside0"], batch["inside1"]
     hinge = hinge_loss(*dense.chunk(2), batch["H_0to1"], *insides, HingeConfig())
@@ -189,10 +211,30 @@ def test_the_published_loss_is_of_both_detectors_and_the_hinge() -> None:
         SuperPointLoss(descriptor="hinge").judge(logits, dense, batch)
 
 
+def test_negatives_of_the_whole_batch(
+    judged: tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]],
+) -> None:
+    logits, dense, batch = judged
+    loss, row = SuperPointLoss(negatives="batch").judge(logits, dense, batch)
+    points = torch.cat((batch["points0"], batch["points1"]))
+    both = sample_descriptors(dense, points, "exact").chunk(2)
+    counts = batch["count"].tolist()
+    first, second = (
+        torch.cat([view[b, :n] for b, n in enumerate(counts)]).double() for view in both
+    )
+    scaled = (first @ second.T / 0.05).detach().numpy()
+    terms = [log_softmax(scaled[i])[i] + log_softmax(scaled[:, i])[i] for i in range(len(scaled))]
+    assert row["descriptor"] == pytest.approx(-np.mean(terms) / 2, rel=1e-4)
+    assert row["descriptor"] > SuperPointLoss().judge(logits, dense, batch)[1]["descriptor"]
+    assert torch.isfinite(loss)
+
+
 def test_a_loss_that_makes_no_sense_is_refused() -> None:
     for values, said in (
         ({"descriptor": "triplet"}, "dual_softmax"),
         ({"descriptor": "hinge", "reliability": 0.5}, "reliability"),
+        ({"descriptor": "hinge", "negatives": "batch"}, "negatives"),
+        ({"negatives": "all"}, "negatives"),
         ({"temperature": 0.0}, "temperature"),
     ):
         with pytest.raises(ConfigError, match=said):

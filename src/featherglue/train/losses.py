@@ -48,11 +48,15 @@ def label_weights(labels: Tensor, points: Tensor, trust: Tensor, real: Tensor) -
     return weights[:, :-1].reshape(labels.shape)
 
 
-def similarity(descriptors0: Tensor, descriptors1: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine similarities (B, P, P), −1e4 where padded, and the mask (B, P) of real points."""
-    real = torch.arange(descriptors0.shape[1], device=count.device)[None] < count[:, None]
+def real_points(count: Tensor, most: int) -> Tensor:
+    """The mask (B, most) of points that are not padding, from their numbers (B,)."""
+    return torch.arange(most, device=count.device)[None] < count[:, None]
+
+
+def similarity(descriptors0: Tensor, descriptors1: Tensor, real: Tensor) -> Tensor:
+    """Cosine similarities (B, P, P), −1e4 where one of both is not real (B, P)."""
     cosine = descriptors0.float() @ descriptors1.float().transpose(1, 2)
-    return cosine.masked_fill(~(real[:, :, None] & real[:, None]), -1e4), real
+    return cosine.masked_fill(~(real[:, :, None] & real[:, None]), -1e4)
 
 
 def dual_softmax_loss(cosine: Tensor, real: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

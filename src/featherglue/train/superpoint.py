@@ -17,6 +17,7 @@ from featherglue.train.losses import (
     dual_softmax_loss,
     label_weights,
     nearest_share,
+    real_points,
     similarity,
 )
 
@@ -28,6 +29,8 @@ class SuperPointLoss:
     Attributes:
         descriptor: "dual_softmax" at exact correspondences, or the published "hinge" over all
             pairs of cells, of views of one photograph alone.
+        negatives: what a point must be told apart from: the points of its "pair", or of the whole
+            "batch", as many as an image of ordinary size has. Not for hinge.
         temperature: of the softmax over cosine similarities.
         hinge: weights and margins of the other.
         detector: weight of the detector's loss: the mean over both views, with the hinge the sum
@@ -37,6 +40,7 @@ class SuperPointLoss:
     """
 
     descriptor: Literal["dual_softmax", "hinge"] = "dual_softmax"
+    negatives: Literal["pair", "batch"] = "pair"
     temperature: float = 0.05
     hinge: HingeConfig = field(default_factory=HingeConfig)
     detector: float = 1.0
@@ -45,8 +49,12 @@ class SuperPointLoss:
     def __post_init__(self) -> None:
         if self.descriptor not in ("dual_softmax", "hinge"):
             raise ConfigError(f"descriptor is 'dual_softmax' or 'hinge', not {self.descriptor!r}")
+        if self.negatives not in ("pair", "batch"):
+            raise ConfigError(f"negatives is 'pair' or 'batch', not {self.negatives!r}")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be positive, not {self.temperature}")
+        if self.descriptor == "hinge" and self.negatives == "batch":
+            raise ConfigError("the hinge compares cells of a pair; set negatives to 'pair'")
         if self.descriptor == "hinge" and self.reliability:
             raise ConfigError("reliability is known from the dual softmax; with hinge set it to 0")
 
@@ -68,12 +76,19 @@ class SuperPointLoss:
         points = torch.cat((batch["points0"], batch["points1"]))
         sampled = sample_descriptors(dense.float(), points, "exact")
         sampled0, sampled1 = sampled.chunk(2)
-        cosine, real = similarity(sampled0, sampled1, batch["count"])
+        real = real_points(batch["count"], points.shape[1])
+        cosine = similarity(sampled0, sampled1, real)
         if self.descriptor == "hinge":
             descriptor = self.hinge.weight * self._hinge(dense, batch)
             detector = _detector(logits, batch, "0") + _detector(logits, batch, "1")
         else:
-            descriptor, told_apart = dual_softmax_loss(cosine, real, self.temperature)
+            compared, counted = cosine, real
+            if self.negatives == "batch":  # all pairs as if they were one
+                counted = real.reshape(1, -1)
+                every0, every1 = (s.reshape(1, -1, s.shape[2]) for s in (sampled0, sampled1))
+                compared = similarity(every0, every1, counted)
+            descriptor, told_apart = dual_softmax_loss(compared, counted, self.temperature)
+            told_apart = told_apart.reshape(real.shape)
             labels = torch.cat((batch["labels0"], batch["labels1"]))
             trust = 1 - self.reliability * (1 - torch.cat((told_apart, told_apart)))
             detector = detector_loss(
