@@ -123,7 +123,7 @@ def folded_extractor(model: Model) -> SuperPoint:
 
 
 _TRAINS: dict[str, tuple[str, ...]] = {
-    "extractor": ("shapes", "superpoint"),
+    "extractor": ("shapes", "superpoint", "turn-descriptors"),
     "matcher": ("superglue",),
 }
 

@@ -1,0 +1,85 @@
+"""A model of one model's extractor and another one's matcher.
+
+python scripts/combine.py EXTRACTOR MATCHER --images PHOTOS -o OUT
+
+Two extractors that learned apart, or went apart, describe alike but for a rotation of their
+descriptors. Comparing descriptors does not see it, a matcher does: with --images the extractor's
+last layer is turned so that its descriptors come closest to those of the matcher's own extractor
+(an orthogonal Procrustes problem, in closed form), and the matcher can go on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from featherglue.artifact import load_artifact
+from featherglue.decode import pad_to_cells
+from featherglue.errors import UsageError
+from featherglue.image import read_evenly
+from featherglue.models.pair import Model
+from featherglue.models.superpoint import SuperPoint
+from featherglue.train.imitation import procrustes
+from featherglue.train.runs import history
+
+
+@torch.no_grad()
+def turn_descriptors(
+    extractor: SuperPoint, onto: SuperPoint, images: Sequence[NDArray[np.uint8]]
+) -> tuple[float, float]:
+    """Turn an extractor's descriptors onto another one's, in place.
+
+    Returns:
+        the mean cosine between both before and after.
+    """
+    ours, theirs = (
+        torch.cat([_dense(net, image) for image in images]) for net in (extractor, onto)
+    )
+    if ours.shape != theirs.shape:
+        raise UsageError("the descriptors of both differ in width")
+    turn = procrustes((ours.T @ theirs).double())
+    last = extractor.get_submodule("convDb")
+    last.weight.copy_(torch.einsum("io,ixyz->oxyz", turn, last.weight))
+    last.bias.copy_(turn.T @ last.bias)
+    return float((ours * theirs).sum(1).mean()), float((ours @ turn * theirs).sum(1).mean())
+
+
+def _dense(network: SuperPoint, image: NDArray[np.uint8]) -> Tensor:
+    """Descriptors (Hc·Wc, D), L2-normalised."""
+    padded = torch.from_numpy(pad_to_cells(image))[None, None].float() / 255
+    return F.normalize(network.eval().forward_raw(padded)[1], dim=1)[0].flatten(1).T
+
+
+def main() -> None:
+    """Combine and save."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("extractor", type=Path)
+    parser.add_argument("matcher", type=Path)
+    parser.add_argument("--images", type=Path, help="photographs to turn descriptors by")
+    parser.add_argument("--count", type=int, default=100, help="of them")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    first, second = Model.load(options.extractor), Model.load(options.matcher)
+    steps = list(history(str(options.extractor), "extractor"))
+    if options.images is not None:
+        assert first.extractor is not None and second.extractor is not None
+        images = read_evenly(options.images, options.count)
+        before, after = turn_descriptors(first.extractor, second.extractor, images)
+        print(f"cosine with the other's descriptors: {before:.3f} before, {after:.3f} after")
+        onto = load_artifact(options.matcher).hash
+        steps.append({"step": "turn-descriptors", "onto": onto, "photographs": len(images)})
+    steps += history(str(options.matcher), "matcher")
+    provenance = replace(second.provenance, recipe=tuple(steps), parent="")
+    replace(second, extractor=first.extractor, provenance=provenance).save(options.output)
+
+
+if __name__ == "__main__":
+    main()
