@@ -26,7 +26,7 @@ def _without_places(options: argparse.Namespace) -> list[str]:
     words = [word for name, place in places.items() for word in (f"--{name}", str(place))]
     defaults = vars(parse(words))
     for name, value in vars(options).items():
-        if name in (*places, "work", "output", "page"):
+        if name in (*places, "work", "output", "page", "jobs"):
             continue
         if value == defaults[name]:
             continue
@@ -55,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", action="append", default=[], metavar="NAME", help="these experiments alone")
     add("--limit", type=int, help="measure on the first pairs only")
     add("--threads", type=int, default=2, help="that networks may use when measured")
+    add("--jobs", type=int, default=1, help="processes that measure accuracy")
     add("--repetitions", type=int, default=20, help="of a frame when times are measured")
     add("--calibration", type=int, default=32, help="photographs for calibration")
     add("--size", type=int, nargs=2, default=[640, 480], help="width and height of both")

@@ -13,11 +13,15 @@ from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchma
 
 
 def accuracy(
-    folder: Path, suite: HomographySuite, limit: int | None, threads: int
+    folder: Path, suite: HomographySuite, limit: int | None, threads: int, jobs: int
 ) -> dict[str, Any]:
-    """AUC by threshold, precision, recall (percent), and how many pairs there are and fail."""
-    options = SessionOptions(model=str(folder), threads=threads)
-    summary = evaluate(options, suite, limit=limit).summary
+    """AUC by threshold, precision, recall (percent), and how many pairs there are and fail.
+
+    Args:
+        limit: of pairs. jobs: processes, among which the threads are shared out.
+    """
+    options = SessionOptions(model=str(folder), threads=max(1, threads // jobs))
+    summary = evaluate(options, suite, limit=limit, jobs=jobs).summary
     kept = ("auc", "precision", "recall", "matches", "pairs", "failures")
     return {name: summary[name] for name in kept}
 

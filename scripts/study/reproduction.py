@@ -201,7 +201,9 @@ class Reproduction:
         result: dict[str, Any] = self.journal.step(
             name,
             inputs,
-            lambda: measuring.accuracy(folder, self.suite, options.limit, options.threads),
+            lambda: measuring.accuracy(
+                folder, self.suite, options.limit, options.threads, options.jobs
+            ),
         )
         return result
 
