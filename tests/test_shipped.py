@@ -17,8 +17,8 @@ from featherglue.session import find_model
 TRUTH = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
 
 
-def test_fast_is_shipped() -> None:
-    assert "fast" in fg.shipped_models()
+def test_what_is_shipped() -> None:
+    assert fg.shipped_models() == ["balanced", "fast"]
 
 
 @pytest.mark.parametrize("name", fg.shipped_models())
@@ -38,7 +38,7 @@ def test_runtimes_agree_on_a_photograph(name: str, photographs: dict[str, np.nda
         fg.load(name, runtime=runtime, threads=1).extract(photographs["coffee"])
         for runtime in ("onnxruntime", "torch")
     )
-    assert len(first) == len(second) == 512
+    assert len(first) == len(second) > 500
     near = np.abs(first.keypoints[:, None] - second.keypoints[None]).max(-1).min(1)
     assert np.mean(near < 0.05) > 0.99
 
