@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from featherglue.compression.calibration import Inputs, run_extractor, run_matcher
 from featherglue.errors import UsageError
 from featherglue.models.pair import Model
-from featherglue.models.superglue import log_optimal_transport
+from featherglue.models.superglue import SuperGlue, log_optimal_transport
 from featherglue.models.taps import with_taps
 
 Double = NDArray[np.float64]
@@ -108,28 +108,33 @@ def probe_losses(inputs: Inputs, seed: int = 0) -> Losses:
     def losses(model: Model) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
 
-        def probe(output: Tensor, decisions: int) -> Tensor:
-            signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1
-            total: Tensor = (output * signs).sum() / decisions**0.5
-            return total
-
         if model.extractor is not None:
             for image in inputs.images:
                 logits, descriptors = model.extractor.forward_raw(image)
                 cells = logits.shape[2] * logits.shape[3]
                 heat = 2 * (F.log_softmax(logits, 1) / 2).exp()
-                yield probe(heat, cells) + probe(F.normalize(descriptors, dim=1), cells)
+                alike = F.normalize(descriptors, dim=1)
+                yield _probe(heat, cells, generator) + _probe(alike, cells, generator)
         if model.matcher is not None and inputs.sides is not None:
             for i in range(len(inputs.sides[0][0])):
                 pair = [part[i : i + 1] for side in inputs.sides for part in side]
-                assignment = log_optimal_transport(
-                    model.matcher(*pair), model.matcher.bin_score, _SINKHORN_ITERATIONS
-                )
-                # The rows of keypoints sum to 1; the last corner stands for nothing.
-                chances = 2 * (assignment[:, :-1] / 2).exp()
-                yield probe(chances, chances.shape[1])
+                yield probe_assignment(model.matcher, model.matcher(*pair), generator)
 
     return losses
+
+
+def probe_assignment(matcher: SuperGlue, scores: Tensor, generator: torch.Generator) -> Tensor:
+    """The part of `probe_losses` that is a matcher's, of its scores (B, N0, N1)."""
+    assignment = log_optimal_transport(scores, matcher.bin_score, _SINKHORN_ITERATIONS)
+    # The rows of keypoints sum to 1; the last corner stands for nothing.
+    chances = 2 * (assignment[:, :-1] / 2).exp()
+    return _probe(chances, chances.shape[1], generator)
+
+
+def _probe(output: Tensor, decisions: int, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1
+    total: Tensor = (output * signs).sum() / decisions**0.5
+    return total
 
 
 class _Squares:

@@ -60,8 +60,8 @@ def shrink(
     if matcher is not None and directions:
         matcher = _narrow_heads(matcher, {n: smaller[n] for n in directions - {WIDTH}})
         if WIDTH in directions:
-            basis = principal_directions(matcher, _without_missing(inputs, kept))[1]
-            matcher = narrow_width(matcher, smaller[WIDTH], basis)
+            found = principal_directions(matcher, _without_missing(inputs, kept))
+            matcher = narrow_width(matcher, smaller[WIDTH], found)
     return replace(made, matcher=matcher)
 
 
