@@ -1,6 +1,7 @@
 """Make a trained model ready to ship: batch normalisation folded, stored as float16, with graphs.
 
 python scripts/ship.py runs/superglue/model src/featherglue/weights/fast
+python scripts/ship.py runs/dense-superglue/model checkpoints/dense --as-trained    # float16 alone
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--as-trained", action="store_true", help="neither fold nor export")
     options = parser.parse_args()
     trained = load_artifact(options.model)
-    steps = (*trained.provenance.recipe, {"step": "fold-batch-norm"}, {"step": "store-float16"})
+    made = trained if options.as_trained else fold_batch_norm(trained)
+    done = ["store-float16"] if options.as_trained else ["fold-batch-norm", "store-float16"]
+    steps = (*trained.provenance.recipe, *({"step": name} for name in done))
     provenance = replace(trained.provenance, recipe=steps, parent=trained.hash)
-    folded = replace(fold_batch_norm(trained), provenance=provenance)
-    shipped = save_artifact(options.output, folded, dtype="float16")
-    export_onnx(shipped, options.output)
+    made = replace(made, provenance=provenance)
+    shipped = save_artifact(options.output, made, dtype="float16")
+    if not options.as_trained:
+        export_onnx(shipped, options.output)
     print({**bytes_on_disk(shipped), "total": sum(bytes_on_disk(shipped).values())})
 
 
