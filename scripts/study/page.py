@@ -21,6 +21,11 @@ _LEVELS = {
     "prune": ("4", "share of the layer's weights that are 0"),
     "codebook": ("5", "bits of a weight"),
 }
+_GROWN = (
+    "The dense model grew from a small one and was trained on for a short time (docs/training.md): "
+    "much of what is taken away here it never came to use. One that was trained from scratch is "
+    "harder to compress.\n"
+)
 
 
 def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str) -> str:
@@ -40,6 +45,7 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
         f"error, and precision and recall 0. {how} The study's numbers are those of its own "
         "models, data and evaluation, which left out pairs with fewer than 12 matches: compare "
         "what each loses against its own dense model.\n",
+        *([_GROWN] if results.get("grown") else []),
         "## Table 1: accuracy, before → after fine-tuning\n",
         _accuracy_table(rows),
         "\n## Table 2: size and speed\n",
@@ -63,7 +69,9 @@ def _finetuning(rows: Sequence[Row]) -> str:
     said_of = ""
     if tuned:
         said_of = f"Fine-tuned by distillation from the dense model, {' or '.join(ways)} a model. "
-    if left:
+    if left and not tuned:
+        said_of = "**No model is fine-tuned** (`--minutes 0`)."
+    elif left:
         said_of += f"**Not fine-tuned** (`--minutes 0`): {', '.join(left)}. "
     return said_of.rstrip()
 

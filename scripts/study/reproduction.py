@@ -70,6 +70,7 @@ class Reproduction:
             "threads": options.threads,
             "size": list(options.size),
             "machine": timed["machine"],
+            "grown": any(step.get("grown") for step in self.original.provenance.recipe),
             "rows": rows,
             "explanations": self._explanations(),
         }
