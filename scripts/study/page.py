@@ -70,7 +70,7 @@ def _finetuning(rows: Sequence[Row]) -> str:
     if tuned:
         said_of = f"Fine-tuned by distillation from the dense model, {' or '.join(ways)} a model. "
     if left and not tuned:
-        said_of = "**No model is fine-tuned** (`--minutes 0`)."
+        said_of = "**Not fine-tuned** (`--minutes 0`): all of them."
     elif left:
         said_of += f"**Not fine-tuned** (`--minutes 0`): {', '.join(left)}. "
     return said_of.rstrip()
