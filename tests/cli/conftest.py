@@ -13,12 +13,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run(*arguments): exit code, standard output and standard error, within `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+def call(capsys: pytest.CaptureFixture[str]) -> Run:
+    """call(*arguments): exit code, standard output and standard error; never a traceback."""
 
-    def call(*arguments: object) -> tuple[int, str, str]:
+    def calling(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
@@ -26,4 +24,12 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         assert "internal error" not in captured.err
         return code, captured.out, captured.err
 
+    return calling
+
+
+@pytest.fixture
+def run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As `call`, within `tmp_path` and with wide lines."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     return call

@@ -21,20 +21,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run(*arguments): exit code, standard output and standard error, in an empty folder."""
+def run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As `call`, in an empty folder."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        assert "internal error" not in captured.err
-        return code, captured.out, captured.err
-
     return call
 
 

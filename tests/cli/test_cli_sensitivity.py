@@ -11,26 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.cli import main
-
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run(*arguments): exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["sensitivity", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        assert "internal error" not in captured.err
-        return code, captured.out, captured.err
-
-    return call
+def run(run: Run) -> Run:
+    """run(*arguments) of `sensitivity`: exit code, standard output and standard error."""
+    return lambda *arguments: run("sensitivity", *arguments)
 
 
 @pytest.fixture
