@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from featherglue.compression.scans import Scan, value_of
 from featherglue.evaluation.figures import costs_figure, curves_figure, histogram_figure
@@ -220,7 +221,10 @@ def _size_figure(rows: Sequence[Row]) -> Figure:
         else:
             axes.plot([], [], marker, color=colour, fillstyle="none", label=row["title"])
     axes.set_xscale("log")
-    axes.set_xlabel("bytes on disk, MiB")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("on disk, MiB")
     axes.set_ylabel("AUC@5, %")
     axes.grid(alpha=0.3)
     figure.legend(frameon=False, fontsize=7, loc="outside right upper")
