@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -110,6 +111,18 @@ def test_more_than_200_megapixels_are_refused() -> None:
     huge = np.broadcast_to(np.zeros(1, np.uint8), (20_001, 10_000))
     with pytest.raises(ImageError, match="megapixels"):
         to_grey(huge)
+
+
+def test_a_huge_png_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = struct.pack(">II5B", 30_000, 30_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(chunk[4:])))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=r"bomb.png: 30000×30000 pixels, .* shrink"):
+        read_grey(bomb)
 
 
 # --- files ----------------------------------------------------------------------------------

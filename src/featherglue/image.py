@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -89,6 +90,10 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
 
 
 def _decode(encoded: NDArray[np.uint8], name: str) -> Grey:
+    if encoded[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and len(encoded) >= 24:
+        # The one format in which a small file can be a huge image; its size stands at the front.
+        width, height = struct.unpack(">II", encoded[16:24].tobytes())
+        _refuse_huge(height, width, name)
     if encoded[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in encoded.tobytes():
         raise ImageError(f"{name}: the JPEG file is cut short")  # OpenCV 4 would grey the rest
     # ANYDEPTH keeps 16 bits; the EXIF orientation is applied unless IGNORE_ORIENTATION is set.
@@ -114,11 +119,7 @@ def to_grey(image: NDArray[Any], name: str = "image") -> Grey:
         raise ImageError(f"{name}: expected (H, W) or (H, W, 1|3|4), found shape {image.shape}")
     if image.shape[0] < 1 or image.shape[1] < 1:
         raise ImageError(f"{name}: the image is empty, shape {image.shape}")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {image.shape[1]}×{image.shape[0]} pixels, more than "
-            f"{MAX_PIXELS // 1_000_000} megapixels; shrink the image first"
-        )
+    _refuse_huge(image.shape[0], image.shape[1], name)
     grey = _to_uint8(image, name)
     if grey.ndim == 3:
         if grey.shape[2] == 1:
@@ -127,6 +128,14 @@ def to_grey(image: NDArray[Any], name: str = "image") -> Grey:
             code = cv2.COLOR_RGB2GRAY if grey.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
             grey = np.asarray(cv2.cvtColor(grey, code), dtype=np.uint8)
     return np.ascontiguousarray(grey)
+
+
+def _refuse_huge(height: int, width: int, name: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {width}×{height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels; "
+            "shrink the image first"
+        )
 
 
 def _to_uint8(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
