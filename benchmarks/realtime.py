@@ -129,8 +129,10 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
             "fast 320×240, 256", fg.load(options.model, max_keypoints=256, **common), (320, 240)
         ),
     ]
-    half = max(1, options.threads // 2)
-    found.insert(1, Ahead("fast, ahead", fg.load(options.model, threads=half)))
+    half = {"threads": max(1, options.threads // 2)}
+    found.insert(1, Ahead("fast, ahead", fg.load(options.model, **half)))
+    small = fg.load(options.model, max_keypoints=256, **half)
+    found.append(Ahead("fast 320×240, 256, ahead", small, (320, 240)))
     if importlib.util.find_spec("openvino") is not None:
         openvino = fg.load(options.model, runtime="openvino", **common)
         found.insert(2, Runner("fast, OpenVINO", openvino))

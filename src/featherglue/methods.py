@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
@@ -41,7 +41,9 @@ class Stopwatch:
 class Extractor(Protocol):
     """Grey image (H, W) uint8 → keypoints (N, 2), scores (N,), descriptors (N, D)."""
 
-    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]: ...
+    def begin(self, image: Grey, watch: Stopwatch) -> Callable[[], tuple[Float, Float, Float]]:
+        """Run the network; what is returned does the rest, in whatever thread."""
+        ...
 
 
 class Matcher(Protocol):
@@ -60,12 +62,17 @@ class NetworkExtractor:
     processing: ProcessingConfig
     scratch: Scratch = dataclasses.field(default_factory=Scratch, repr=False, compare=False)
 
-    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
+    def begin(self, image: Grey, watch: Stopwatch) -> Callable[[], tuple[Float, Float, Float]]:
+        """See `Extractor`."""
         with watch.stage("extractor"):
             scores, descriptors = self.runtime.extract(pad_to_cells(image))
-        with watch.stage("decode"):
-            size = (image.shape[1], image.shape[0])
-            return decode_features(scores, descriptors, size, self.processing, self.scratch)
+
+        def decode() -> tuple[Float, Float, Float]:
+            with watch.stage("decode"):
+                size = (image.shape[1], image.shape[0])
+                return decode_features(scores, descriptors, size, self.processing, self.scratch)
+
+        return decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +82,11 @@ class ClassicalExtractor:
     kind: Literal["sift", "orb"]
     max_keypoints: int
 
-    def __call__(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float, Float]:
+    def begin(self, image: Grey, watch: Stopwatch) -> Callable[[], tuple[Float, Float, Float]]:
+        """See `Extractor`; all is done at once."""
         with watch.stage("extractor"):
-            return extract_classical(self.kind, image, self.max_keypoints)
+            found = extract_classical(self.kind, image, self.max_keypoints)
+        return lambda: found
 
 
 @dataclasses.dataclass(frozen=True)

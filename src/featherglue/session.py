@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -101,6 +101,16 @@ class Session:
         """
         return self._extract(image, Stopwatch())
 
+    def begin(self, image: Image) -> Callable[[], Features]:
+        """The first part of `extract`: the network. Call what it returns for the features.
+
+        The two parts may run in different threads, while other images are worked on.
+
+        Raises:
+            ImageError: the image cannot be read or used.
+        """
+        return self._begin(image, Stopwatch())
+
     def match(self, features0: Features, features1: Features) -> Matches:
         """Matches of two sets of features, refined where both keep their image and it helps.
 
@@ -143,19 +153,27 @@ class Session:
         )
 
     def _extract(self, image: Image, watch: Stopwatch) -> Features:
+        return self._begin(image, watch)()
+
+    def _begin(self, image: Image, watch: Stopwatch) -> Callable[[], Features]:
         with watch.stage("read"):
             grey = load_grey(image)
         size = (grey.shape[1], grey.shape[0])
         with watch.stage("resize"):
             small = resize_grey(grey, target_size(size, self.processing.resize))
-        keypoints, scores, descriptors = self.extractor(small, watch)
-        return Features(
-            keypoints=map_points(keypoints, (small.shape[1], small.shape[0]), size),
-            scores=scores,
-            descriptors=descriptors,
-            image_size=size,
-            image=grey,
-        )
+        decode = self.extractor.begin(small, watch)
+
+        def finish() -> Features:
+            keypoints, scores, descriptors = decode()
+            return Features(
+                keypoints=map_points(keypoints, (small.shape[1], small.shape[0]), size),
+                scores=scores,
+                descriptors=descriptors,
+                image_size=size,
+                image=grey,
+            )
+
+        return finish
 
     def _match(self, features0: Features, features1: Features, watch: Stopwatch) -> Matches:
         width0, width1 = features0.descriptors.shape[1], features1.descriptors.shape[1]

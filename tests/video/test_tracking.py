@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from featherglue.errors import ConfigError, ImageError, OutputError, UsageError
+from featherglue.image import Image
 from featherglue.session import Session, load
 from featherglue.types import Features
 from featherglue.video import (
@@ -39,9 +41,9 @@ class Counting(Session):
         super().__init__(session.extractor, session.matcher, session.processing, session.artifact)
         self.extracted = 0
 
-    def extract(self, image: object) -> Features:
+    def begin(self, image: Image) -> Callable[[], Features]:
         self.extracted += 1
-        return super().extract(image)
+        return super().begin(image)
 
 
 def shift(item: FrameMatches) -> np.ndarray:
@@ -87,9 +89,9 @@ def test_extracting_ahead_changes_nothing_but_the_time(
 def test_the_next_frame_is_extracted_while_one_is_used(moving: list[np.ndarray]) -> None:
     started = threading.Semaphore(0)
 
-    def work(number: int) -> int:
+    def work(number: int) -> Callable[[], int]:
         started.release()
-        return number * number
+        return lambda: number * number
 
     squares = ahead(range(3), work)
     for expected in (0, 1, 4):
@@ -99,11 +101,11 @@ def test_the_next_frame_is_extracted_while_one_is_used(moving: list[np.ndarray])
 
 
 def test_ahead_an_error_comes_in_its_turn_and_giving_up_takes_no_more() -> None:
-    def work(number: int) -> int:
+    def work(number: int) -> Callable[[], int]:
         taken.append(number)
         if number == 2:
             raise ValueError("two")
-        return number
+        return lambda: number
 
     taken: list[int] = []
     numbers = ahead(range(5), work)
@@ -115,6 +117,34 @@ def test_ahead_an_error_comes_in_its_turn_and_giving_up_takes_no_more() -> None:
     assert next(numbers) == 3
     numbers.close()
     assert taken in ([3], [3, 4])
+
+
+def test_ahead_whoever_waits_finishes() -> None:
+    begun, used = threading.Semaphore(0), threading.Semaphore(0)
+    by: list[str] = []
+
+    def work(number: int) -> Callable[[], int]:
+        if number == 2:
+            assert used.acquire(timeout=5)  # the consumer waits for this one
+            time.sleep(0.2)
+        begun.release()
+
+        def finish() -> int:
+            by.append(threading.current_thread().name)
+            return number
+
+        return finish
+
+    numbers = ahead(range(4), work)
+    assert next(numbers) == 0  # waited for from the start
+    assert begun.acquire(timeout=5)
+    assert begun.acquire(timeout=5)  # 1 is finished meanwhile
+    time.sleep(0.2)
+    assert next(numbers) == 1
+    used.release()
+    assert list(numbers) == [2, 3]
+    ours = threading.current_thread().name
+    assert [name == ours for name in by[:3]] == [True, False, True]
 
 
 def test_ahead_a_source_that_is_stopped_gives_no_further_frame(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,9 +134,19 @@ class FrameMatcher:
         return self._match(self._extract(frame), dropped)
 
     def _extract(self, frame: Frame) -> _Extracted:
+        return self._begin(frame)()
+
+    def _begin(self, frame: Frame) -> Callable[[], _Extracted]:
         start = time.perf_counter()
-        features = self.session.extract(frame.image)
-        return _Extracted(frame, features, (time.perf_counter() - start) * 1e3)
+        finish = self.session.begin(frame.image)
+        begun = time.perf_counter() - start
+
+        def rest() -> _Extracted:
+            start = time.perf_counter()
+            features = finish()
+            return _Extracted(frame, features, (begun + time.perf_counter() - start) * 1e3)
+
+        return rest
 
     def _match(self, extracted: _Extracted, dropped: int) -> FrameMatches:
         frame, features = extracted.frame, extracted.features
@@ -168,7 +178,7 @@ class FrameMatcher:
         self, source: FrameSource | Iterable[Frame], *, ahead: bool = False
     ) -> Iterator[FrameMatches]:
         """Process every frame of a source, until it is stopped; see `match_frames`."""
-        extracted = in_advance(source, self._extract) if ahead else map(self._extract, source)
+        extracted = in_advance(source, self._begin) if ahead else map(self._extract, source)
         for one in extracted:
             if isinstance(source, FrameSource):
                 yield self._match(one, source.dropped)
