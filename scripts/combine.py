@@ -11,6 +11,7 @@ last layer is turned so that its descriptors come closest to those of the matche
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from featherglue.artifact import load_artifact
 from featherglue.decode import pad_to_cells
-from featherglue.errors import UsageError
+from featherglue.errors import FeatherglueError, UsageError
 from featherglue.image import read_evenly
 from featherglue.models.pair import Model
 from featherglue.models.superpoint import SuperPoint
@@ -69,8 +70,14 @@ def main() -> None:
     options = parser.parse_args()
     first, second = Model.load(options.extractor), Model.load(options.matcher)
     steps = list(history(str(options.extractor), "extractor"))
-    if options.images is not None:
-        assert first.extractor is not None and second.extractor is not None
+    for path, model, part in (
+        (options.extractor, first, "extractor"),
+        (options.matcher, second, "matcher"),
+        *([(options.matcher, second, "extractor")] if options.images else []),
+    ):
+        if getattr(model, part) is None:
+            raise UsageError(f"{path}: holds no {part}")
+    if options.images is not None and first.extractor and second.extractor:
         images = read_evenly(options.images, options.count)
         before, after = turn_descriptors(first.extractor, second.extractor, images)
         print(f"cosine with the other's descriptors: {before:.3f} before, {after:.3f} after")
@@ -82,4 +89,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FeatherglueError as error:
+        sys.exit(f"error: {error}")

@@ -7,10 +7,12 @@ python scripts/ship.py runs/dense-superglue/model checkpoints/dense --as-trained
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from featherglue.artifact import bytes_on_disk, load_artifact, save_artifact
+from featherglue.errors import FeatherglueError
 from featherglue.folding import fold_batch_norm
 from featherglue.runtime.export import export_onnx
 
@@ -35,4 +37,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FeatherglueError as error:
+        sys.exit(f"error: {error}")
