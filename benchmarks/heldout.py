@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--features", default="superpoint")
     parser.add_argument("--matcher", default="superglue")
     parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--nms-radius", type=int)
     parser.add_argument("--match-threshold", type=float)
     parser.add_argument("--consensus", type=float)
     parser.add_argument("--no-refine", action="store_true")
@@ -78,6 +79,7 @@ def main() -> None:
         features=options.features,
         matcher=options.matcher,
         max_keypoints=options.max_keypoints,
+        nms_radius=options.nms_radius,
         match_threshold=options.match_threshold,
         consensus=options.consensus,
         refine=False if options.no_refine else None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from featherglue.data.labels import Labels, PhotoLabels
+from featherglue.data.labels import LabelledFolder, Labels, PhotoLabels
 from featherglue.errors import OutputError, TrainingError, UsageError
 from featherglue.files import write_npz
 
@@ -147,3 +148,31 @@ def test_a_place_that_cannot_be_written(labels: Labels, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         labels.save(tmp_path / "file" / "labels.npz")
+
+
+# --- photographs with labels ---------------------------------------------------------------------
+
+
+def test_labels_are_learned_as_often_as_they_rank_high(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((80, 96), np.uint8))
+    scores = np.array([0.9, 0.5, 0.3, 0.1], np.float32)
+    points = np.arange(8, dtype=np.float32).reshape(4, 2) * 8
+    many = np.full(4, 9, np.uint16)
+    own = PhotoLabels(
+        size=(96, 80), points=points, scores=scores, covered=many, found=many, matched=many
+    )
+    labels = Labels({"a.png": own}, "ab", {})
+    rng = np.random.default_rng(0)
+
+    def counts(folder: LabelledFolder) -> np.ndarray:
+        """How often each label was in 400 pictures."""
+        drawn = [folder.keypoints(*folder.draw(rng)) for _ in range(400)]
+        return np.array(
+            [sum((picture[:, 1] == y).any() for picture in drawn) for y in points[:, 1]]
+        )
+
+    np.testing.assert_array_equal(
+        counts(LabelledFolder(tmp_path, labels, 0.2, ("score",))), [400, 400, 400, 0]
+    )
+    shares = counts(LabelledFolder(tmp_path, labels, 0.2, ("score",), 0.6)) / 400
+    np.testing.assert_allclose(shares, [1, 0.75, 0.25, 0], atol=0.08)

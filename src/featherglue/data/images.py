@@ -28,12 +28,14 @@ class Source:
     Attributes:
         index: of the photograph. mirrored: whether it was mirrored first.
         left, top: px, the corner of the part that was cut out.
+        minimum: lowest rank of a keypoint of it, where keypoints have one.
     """
 
     index: int
     mirrored: bool
     left: int = 0
     top: int = 0
+    minimum: float = 0.0
 
 
 class PhotoFolder:

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,6 +225,9 @@ class LabelledFolder(PhotoFolder):
     Attributes:
         labels: of every photograph of the folder.
         minimum: lowest rank of a label. by: what its rank is the product of.
+        certain: rank from which a label is in every picture. In each one those count that reach a
+            limit drawn between `minimum` and this, so that a detector learns as probability how
+            high a label ranks. 0 takes all that reach `minimum`.
     """
 
     def __init__(
@@ -233,9 +236,10 @@ class LabelledFolder(PhotoFolder):
         labels: Labels,
         minimum: float = 0.0,
         by: Sequence[Rank] = ("repeatability", "matchability"),
+        certain: float = 0.0,
     ) -> None:
         super().__init__(folder)
-        self.labels, self.minimum, self.by = labels, minimum, tuple(by)
+        self.labels, self.minimum, self.by, self.certain = labels, minimum, tuple(by), certain
         missing = [name for name in self.names if name not in labels]
         if missing:
             raise TrainingError(
@@ -243,11 +247,17 @@ class LabelledFolder(PhotoFolder):
                 "label the folder to its end with featherglue train adapt --resume"
             )
 
+    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Source]:
+        """A random photograph, every second one mirrored, and the lowest rank of its labels."""
+        photo, source = super().draw(rng)
+        minimum = rng.uniform(self.minimum, self.certain) if self.certain else self.minimum
+        return photo, replace(source, minimum=minimum)
+
     def keypoints(self, image: NDArray[np.uint8], source: Source) -> Points:
         """The labels that lie in the picture, the highest rank first."""
         name = self.names[source.index]
         width, _ = self.labels[name].size
-        points = self.labels.points(name, self.minimum, self.by)
+        points = self.labels.points(name, source.minimum, self.by)
         x, y = points.T
         x = (width - 1 - x if source.mirrored else x) - np.float32(source.left)
         y = y - np.float32(source.top)

@@ -24,11 +24,20 @@ class LabelChoice:
         file: of the stage `adapt`; "" learns the corners of the photographs.
         minimum: lowest rank of a label. by: what its rank is the product of: score,
             repeatability, matchability.
+        certain: rank from which a label is learned in every sample, those between `minimum` and it
+            the more often the higher they rank; 0 learns all alike.
     """
 
     file: str = ""
     minimum: float = 0.0
     by: tuple[Rank, ...] = ("repeatability", "matchability")
+    certain: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.certain and not self.certain > self.minimum:
+            raise ConfigError(
+                f"certain must be 0 or above minimum = {self.minimum}, not {self.certain}"
+            )
 
 
 def read_photographs(
@@ -42,7 +51,9 @@ def read_photographs(
     """
     if labels is not None and labels.file:
         read = Labels.load(labels.file)
-        photos: PhotoFolder = LabelledFolder(images, read, labels.minimum, labels.by)
+        photos: PhotoFolder = LabelledFolder(
+            images, read, labels.minimum, labels.by, labels.certain
+        )
     else:
         photos = PhotoFolder(images)
     return photos.split(config.share) if config.share else (photos, None)
