@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 import featherglue as fg
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    cv2.setNumThreads(options.threads)
     _, kept = PhotoFolder(options.photos).split(ValidationConfig().share)
     scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, light=0.7), SEED)
     session = fg.load(

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from featherglue import collection
 from featherglue.collection import PairOutcome, match_pairs, output_names, sequence_pairs
 from featherglue.errors import ImageError, OutputError
 from featherglue.pairs import Pair
@@ -116,6 +117,39 @@ def test_an_interrupted_run_goes_on(session: Session, images: Path, tmp_path: Pa
     assert again.extracted == 0
     outcomes = run(session, pairs, images, output, overwrite=True)
     assert all(outcome.result is not None for outcome in outcomes)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_result_is_made_again(
+    session: Session, images: Path, tmp_path: Path, damage: bytes
+) -> None:
+    pairs = [pair("a.png", "b.png")]
+    (first,) = run(session, pairs, images, tmp_path)
+    first.output.write_bytes(damage)
+    (again,) = run(session, pairs, images, tmp_path)
+    assert again.result is not None
+    with np.load(again.output) as saved:
+        np.testing.assert_array_equal(saved["indices"], again.result.matches.indices)
+
+
+def test_a_picture_that_is_missing_is_drawn(session: Session, images: Path, tmp_path: Path) -> None:
+    pairs = [pair("a.png", "b.png")]
+    run(session, pairs, images, tmp_path, pictures=False)
+    (drawn,) = run(session, pairs, images, tmp_path)
+    assert drawn.picture is not None and drawn.picture.is_file()
+    (there,) = run(session, pairs, images, tmp_path)
+    assert there.result is None
+
+
+def test_of_large_images_few_are_kept(
+    session: Session, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "_KEPT_BYTES", 50_000)  # one image
+    counting = Counting(session)
+    store = collection._FeatureStore(counting, images)
+    for name in ("a.png", "b.png", "b.png", "a.png", "c.png", "b.png"):
+        store.get(name, 0)
+    assert counting.extracted == 4
 
 
 def test_an_image_in_many_pairs_is_extracted_once(

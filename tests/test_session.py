@@ -12,7 +12,14 @@ import pytest
 
 import featherglue
 from featherglue.config import ArchitectureConfig, SuperGlueConfig
-from featherglue.errors import ArtifactError, FeatherglueError, ImageError, UsageError
+from featherglue.errors import (
+    ArtifactError,
+    ConfigError,
+    FeatherglueError,
+    ImageError,
+    RuntimeUnavailableError,
+    UsageError,
+)
 from featherglue.geometry import corner_error
 from featherglue.models.pair import Model
 from featherglue.session import Session, load, shipped_models
@@ -241,6 +248,27 @@ def test_the_given_image_is_left_alone(session: Session, grey: np.ndarray) -> No
 # --- sizes ----------------------------------------------------------------------------------
 
 
+def test_more_than_the_network_can_bear_is_refused(session: Session) -> None:
+    huge = np.broadcast_to(np.zeros(1, np.uint8), (8193, 8192))
+    with pytest.raises(ImageError, match=r"8192×8193 pixels .*--resize"):
+        session.extract(huge)
+    with pytest.raises(ConfigError, match="from 8 to 8192"):
+        load("fast", resize=(8193, 8))
+
+
+def test_memory_that_is_not_there_is_an_error_of_ours(
+    session: Session, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bad allocation")
+
+    runtime = session.extractor.runtime  # type: ignore[attr-defined]
+    monkeypatch.setitem(runtime._sessions, "extractor", Failing())
+    with pytest.raises(RuntimeUnavailableError, match=r"extractor on 1×1×.*--resize"):
+        session.extract(grey)
+
+
 @pytest.mark.parametrize("resize", [(160, 128), (200,), (97, 151), (640,)])
 def test_a_resize_gives_points_in_the_original_image(
     resize: tuple[int, ...], matching: Path, grey: np.ndarray
@@ -415,6 +443,12 @@ def test_features_of_other_widths(session: Session, grey: np.ndarray) -> None:
 def test_settings_that_would_change_nothing(kind: dict[str, Any], setting: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(setting))} .* leave it out"):
         load(**kind, matcher="nn", **setting)
+
+
+@pytest.mark.parametrize("idle", [{"model": "dense"}, {"runtime": "torch"}])
+def test_classical_features_have_no_model(idle: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no model and no runtime"):
+        load(**idle, features="sift", matcher="nn")
 
 
 def test_public_names() -> None:

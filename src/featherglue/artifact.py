@@ -62,6 +62,16 @@ class Artifact:
     hash: str = ""
     folder: Path | None = None
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides what the networks compute: beside the weights' hash the
+        architecture and the ranges of whole numbers between layers. "" before it was saved."""
+        if not self.hash:
+            return ""
+        activations = {name: to_dict(how) for name, how in self.storage.activations.items()}
+        parts = [self.hash, to_dict(self.architecture), activations]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     """Read an artifact.

@@ -21,7 +21,8 @@ from featherglue.pairs import Pair
 from featherglue.session import Session
 from featherglue.types import Features, MatchResult
 
-_KEPT_FEATURES = 64
+# What is kept of images for later pairs: the latest two, and more while their pixels fit.
+_KEPT_BYTES, _KEPT_FEATURES = 256_000_000, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,9 @@ def match_pairs(
 ) -> Iterator[PairOutcome]:
     """Match pairs and write an npz (see `MatchResult.save`) and a picture for each.
 
-    A pair whose npz is there already, of the same session, is passed over, so an interrupted run
-    goes on where it stopped. A pair with an image that cannot be read is reported in its outcome;
-    the others go on.
+    A pair whose npz is there already, of the same session, and its picture if pictures are wanted,
+    is passed over, so an interrupted run goes on where it stopped. A pair with an image that cannot
+    be read is reported in its outcome; the others go on.
 
     Raises:
         OutputError: the output folder cannot be written.
@@ -107,7 +108,9 @@ def match_pairs(
     for pair, name in zip(listed, output_names(listed), strict=True):
         output = target / name
         mark = _mark(session, pair)
-        if not overwrite and _is_done(output, mark):
+        picture = output.with_suffix(".png") if pictures else None
+        drawn = picture is None or picture.is_file()
+        if drawn and not overwrite and _is_done(output, mark):
             yield PairOutcome(pair=pair, output=output)
             continue
         try:
@@ -119,7 +122,6 @@ def match_pairs(
         except FeatherglueError as error:
             yield PairOutcome(pair=pair, output=output, error=str(error))
             continue
-        picture = output.with_suffix(".png") if pictures else None
         if picture is not None:
             write_image(picture, draw_matches(result))
         result.save(output, {"made_from": mark})
@@ -139,7 +141,7 @@ def _is_done(output: Path, mark: NDArray[np.str_]) -> bool:
     try:
         with np.load(output) as arrays:
             return "made_from" in arrays and np.array_equal(arrays["made_from"], mark)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return False
 
 
@@ -154,13 +156,19 @@ class _FeatureStore:
         key = (name, rotation)
         if key not in self._kept:
             self._kept[key] = self._extract(name, rotation)
-            if len(self._kept) > _KEPT_FEATURES:
+            while len(self._kept) > 2 and (
+                len(self._kept) > _KEPT_FEATURES or self._bytes() > _KEPT_BYTES
+            ):
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         kept = self._kept[key]
         if isinstance(kept, ImageError):
             raise kept
         return kept
+
+    def _bytes(self) -> int:
+        images = [f.image for f in self._kept.values() if isinstance(f, Features)]
+        return sum(image.nbytes for image in images if image is not None)
 
     def _extract(self, name: str, rotation: int) -> Features | ImageError:
         try:

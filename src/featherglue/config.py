@@ -173,8 +173,9 @@ class ProcessingConfig:
             f"resize holds whole numbers, not {resize!r}",
         )
         _require(
-            resize in ((), (-1,)) or (len(resize) in (1, 2) and all(side >= 8 for side in resize)),
-            f"resize is -1, one longest side, or width and height, at least 8 each: {resize}",
+            resize in ((), (-1,))
+            or (len(resize) in (1, 2) and all(8 <= side <= 8192 for side in resize)),
+            f"resize is -1, one longest side, or width and height, from 8 to 8192: {resize}",
         )
         _require(
             self.max_keypoints == -1 or self.max_keypoints >= 1,

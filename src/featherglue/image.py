@@ -91,7 +91,7 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
 
 def _decode(encoded: NDArray[np.uint8], name: str) -> Grey:
     if encoded[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and len(encoded) >= 24:
-        # The one format in which a small file can be a huge image; its size stands at the front.
+        # Where a small file is a huge image it is mostly this; its size stands at the front.
         width, height = struct.unpack(">II", encoded[16:24].tobytes())
         _refuse_huge(height, width, name)
     if encoded[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in encoded.tobytes():

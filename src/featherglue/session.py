@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featherglue.artifact import CONFIG, Artifact, load_artifact
 from featherglue.config import ProcessingConfig, to_dict
 from featherglue.consensus import agreeing
-from featherglue.errors import ArtifactError, UsageError
+from featherglue.errors import ArtifactError, ImageError, UsageError
 from featherglue.image import Image, load_grey, map_points, resize_grey, target_size
 from featherglue.methods import (
     ClassicalExtractor,
@@ -39,6 +39,8 @@ MatcherKind = Literal["superglue", "nn"]
 FEATURES, MATCHERS = ("superpoint", "sift", "orb"), ("superglue", "nn")
 # Lowe's ratio test; the learned features and ORB do better with mutual nearest neighbours alone.
 RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
+
+_MOST_PIXELS = 8192 * 8192  # beyond this the network needs gigabytes
 
 
 class Session:
@@ -63,7 +65,7 @@ class Session:
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights, methods and settings: what shapes results."""
-        weights = self.artifact.hash if self.artifact else ""
+        weights = self.artifact.identity if self.artifact else ""
         parts = [type(self.extractor).__name__, type(self.matcher).__name__, weights]
         parts += [str(getattr(self.extractor, "kind", "")), json.dumps(to_dict(self.processing))]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -161,6 +163,12 @@ class Session:
         size = (grey.shape[1], grey.shape[0])
         with watch.stage("resize"):
             small = resize_grey(grey, target_size(size, self.processing.resize))
+        if small.size > _MOST_PIXELS:
+            raise ImageError(
+                f"{small.shape[1]}×{small.shape[0]} pixels are too many to find keypoints in, at "
+                f"most {_MOST_PIXELS // 1_000_000} megapixels; shrink the image with resize "
+                "(--resize 1600)"
+            )
         decode = self.extractor.begin(small, watch)
 
         def finish() -> Features:
@@ -245,6 +253,10 @@ def load(
         raise UsageError(f"no matcher {matcher!r}; there are {', '.join(MATCHERS)}")
     check_runtime(runtime, threads)
     needs_model = features == "superpoint" or matcher == "superglue"
+    if not needs_model and (os.fspath(model), runtime) != ("fast", "auto"):
+        raise UsageError(
+            f"{features} with nearest neighbours has no model and no runtime; leave them out"
+        )
     artifact = load_artifact(find_model(model)) if needs_model else None
     overrides = {
         "resize": (resize,) if isinstance(resize, int) else resize and tuple(resize),

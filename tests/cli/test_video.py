@@ -112,7 +112,7 @@ def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
         assert row["keypoints"] >= row["matches"] >= row["refined"] > 30
         assert set(row["ms"]) == {"read", "extract", "match", "refine", "total", "show"}
         stages = sum(row["ms"][name] for name in ("read", "extract", "match", "refine"))
-        assert row["ms"]["total"] == pytest.approx(stages, abs=0.03)
+        assert row["ms"]["total"] > stages - 0.03  # and the wait of what came ahead
         assert row["ms"]["show"] > 0
         assert row["dropped"] == 0
     assert summary["frames"] == 6
@@ -350,14 +350,14 @@ def test_a_signal_that_is_ignored_stays_so(
 def test_an_error_leaves_files_that_can_be_read(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extract, left = Session.extract, iter(range(4))
+    begin, left = Session.begin, iter(range(4))
 
     def failing(self: Session, image: Any) -> Any:
         if next(left, None) is None:
             raise ImageError("frame: too large")
-        return extract(self, image)
+        return begin(self, image)
 
-    monkeypatch.setattr(Session, "extract", failing)
+    monkeypatch.setattr(Session, "begin", failing)
     code, _, err = run(frames, "--model", matching, "--track", "-o", "out.mp4")
     assert (code, err) == (1, "error: frame: too large\n")
     assert count(Path("out.mp4")) == 4
@@ -461,7 +461,8 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
         (["{0}", "--fps", "-3"], 2, "--fps"),
         (["{0}", "--camera-size", "640", "480"], 2, "--camera-size is for cameras"),
         (["{0}", "--reference", "none.png"], 1, "none.png: no such file"),
-        (["{0}/0.png", "{0}/a.mp4"], 1, "a video comes alone"),
+        (["{0}/0.png", "{0}/a.mp4"], 2, "a video comes alone"),
+        (["{0}", "--ahead", "--threads", "1"], 2, "--ahead works with two threads"),
         (["0", "--skip", "2"], 2, "always gives its newest frame"),
     ],
 )

@@ -244,6 +244,32 @@ def test_stale_graphs_are_not_used(own: Artifact, cache: Path, grey: np.ndarray)
     np.testing.assert_allclose(found, first_scores(fresh, grey, "torch"), atol=1e-4)
 
 
+def test_the_same_weights_in_other_heads_have_graphs_of_their_own(
+    own: Artifact, cache: Path, grey: np.ndarray
+) -> None:
+    def matched(artifact: Artifact) -> np.ndarray:
+        runtime = open_runtime(artifact, "onnxruntime", 1)
+        keypoints = np.linspace(-0.5, 0.5, 36, dtype=np.float32).reshape(12, 3)
+        width = artifact.architecture.matcher.descriptor_dim  # type: ignore[union-attr]
+        descriptors = np.random.default_rng(0).normal(size=(12, width)).astype(np.float32)
+        return runtime.match(keypoints, descriptors, keypoints[::-1], descriptors[::-1])
+
+    first = matched(own)
+    config = own.architecture.matcher
+    assert config is not None and own.folder is not None
+    layers = tuple(
+        dataclasses.replace(layer, heads=1, head_dim=layer.heads * layer.head_dim)
+        for layer in config.layers
+    )
+    architecture = dataclasses.replace(
+        own.architecture, matcher=dataclasses.replace(config, layers=layers)
+    )
+    other = save_artifact(own.folder, dataclasses.replace(own, architecture=architecture))
+    assert other.hash == own.hash
+    assert other.identity != own.identity
+    assert np.abs(matched(other) - first).max() > 1e-3
+
+
 @pytest.mark.parametrize("where", ["beside", "cache"])
 @pytest.mark.parametrize("damage", ["empty", "half", "garbage"])
 def test_damaged_graphs_are_made_again(

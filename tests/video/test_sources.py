@@ -182,7 +182,7 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         open_source(tmp_path)
     with pytest.raises(SourceError, match="empty list"):
         open_source([])
-    with pytest.raises(ImageError, match="a video comes alone"):
+    with pytest.raises(UsageError, match="a video comes alone"):
         open_source([tmp_path / "a.png", tmp_path / "b.mp4"])
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import cv2
 import typer
 from rich.progress import (
     BarColumn,
@@ -57,8 +58,8 @@ def match(
         Path | None, typer.Option("--input-pairs", help="List of pairs, one a line.")
     ] = None,
     input_dir: Annotated[
-        Path, typer.Option("--input-dir", help="Folder that the list's paths start from.")
-    ] = Path(),
+        Path | None, typer.Option("--input-dir", help="Folder that the list's paths start from.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Picture of two images, or folder for many pairs."),
@@ -85,6 +86,10 @@ def match(
     """Match two images, the pairs of a list, or the frames of a folder in sequence."""
     limit_threads(threads)
     pairs, source = _work(image0, image1, input_pairs, input_dir)
+    if pairs is None and overwrite:
+        raise UsageError("--overwrite is for many pairs; the picture of two images is always new")
+    if pairs is None and output is not None and not cv2.haveImageWriter(output.name):
+        raise UsageError(f"-o {output}: no picture format has this suffix; use .png or .jpg")
     session = load(
         model,
         runtime=cast("RuntimeName", runtime),
@@ -108,19 +113,22 @@ def match(
 
 
 def _work(
-    image0: Path | None, image1: Path | None, input_pairs: Path | None, input_dir: Path
+    image0: Path | None, image1: Path | None, input_pairs: Path | None, input_dir: Path | None
 ) -> tuple[list[Pair] | None, Path]:
     """The pairs to match and the folder that they start from; None for two single images."""
     if input_pairs is not None:
         if image0 is not None:
             raise UsageError("give two images or --input-pairs, not both")
-        if not input_dir.is_dir():
-            raise UsageError(f"--input-dir: no folder {input_dir}")
-        return read_pairs(input_pairs), input_dir
+        folder = input_dir or Path()
+        if not folder.is_dir():
+            raise UsageError(f"--input-dir: no folder {folder}")
+        return read_pairs(input_pairs), folder
+    if input_dir is not None:
+        raise UsageError("--input-dir is where the paths of --input-pairs start; it needs a list")
     if image0 is None:
         raise UsageError("nothing to match: give two images, a folder, or --input-pairs")
     if image1 is not None:
-        return None, input_dir
+        return None, Path()
     if image0.is_dir():
         return sequence_pairs(image0), image0
     if not image0.exists():

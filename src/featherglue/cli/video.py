@@ -143,6 +143,8 @@ def video(
         if why_not and display is None and output is None and not as_json:
             error_console.print(f"no window: {why_not}; -o writes what it would show", markup=False)
         used = threads or cores()
+        if ahead and used < 2:
+            raise UsageError(f"--ahead works with two threads and more, not with {used}")
         if ahead is None:
             ahead = not frames.live and used > 1
         session = load(

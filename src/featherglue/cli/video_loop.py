@@ -42,10 +42,10 @@ class Run:
 
     def all(self, source: FrameSource, max_frames: int | None) -> None:
         """Take every frame."""
-        for item in self.controls.matcher.run(source, ahead=self.ahead):
+        for item in self.controls.matcher.run(source, ahead=self.ahead, limit=max_frames):
             self._one(item)
             self.report.problems(source.problems)
-            if self.controls.quit or (max_frames and self.times.frames >= max_frames):
+            if self.controls.quit:
                 source.stop()
         self.report.problems(source.problems)
 

@@ -163,6 +163,6 @@ def _describe_network(session: Session, part: str, runtime: str) -> dict[str, An
     architecture = to_dict(session.artifact.architecture)[part]
     return {
         "runtime": runtime,
-        "weights": session.artifact.hash,
+        "weights": session.artifact.identity,
         "architecture": fingerprint(architecture),
     }

@@ -15,13 +15,13 @@ from featherglue.errors import RuntimeUnavailableError
 
 Float = NDArray[np.float32]
 NETWORKS = ("extractor", "matcher")
-_EXPORT_VERSION = 3
+_EXPORT_VERSION = 4
 _PADDING_BIAS = np.float32(-1e9)
 
 
 def graph_mark(artifact: Artifact) -> str:
-    """What a graph carries to tell which weights and which exporter it was made from."""
-    return f"featherglue-export-{_EXPORT_VERSION}-{artifact.hash}"
+    """What a graph carries to tell which model and which exporter it was made from."""
+    return f"featherglue-export-{_EXPORT_VERSION}-{artifact.identity}"
 
 
 def graph_paths(artifact: Artifact) -> dict[str, Path]:
@@ -49,7 +49,7 @@ def _belongs(path: Path, artifact: Artifact) -> bool:
 def cache_folder(artifact: Artifact) -> Path:
     """Where the graphs of an artifact are kept; FEATHERGLUE_CACHE overrides the user's cache."""
     root = os.environ.get("FEATHERGLUE_CACHE") or platformdirs.user_cache_dir("featherglue")
-    return Path(root) / f"{artifact.hash[:16]}-{_EXPORT_VERSION}"
+    return Path(root) / f"{artifact.identity[:16]}-{_EXPORT_VERSION}"
 
 
 def _export(artifact: Artifact, folder: Path) -> None:

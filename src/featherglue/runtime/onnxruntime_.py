@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,16 +33,27 @@ class OnnxRuntime:
         self._sessions = {name: _open(path, options) for name, path in paths.items()}
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
-        scores, descriptors = self._sessions["extractor"].run(None, {"image": image[None, None]})
+        scores, descriptors = self._run("extractor", {"image": image[None, None]})
         return scores[0, 0], descriptors[0]
 
     def match(
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
         inputs = matcher_inputs(keypoints0, descriptors0, keypoints1, descriptors1)
-        (scores,) = self._sessions["matcher"].run(None, inputs)
+        (scores,) = self._run("matcher", inputs)
         matrix: Float = scores[: len(keypoints0), : len(keypoints1)]
         return matrix
+
+    def _run(self, name: str, inputs: dict[str, Any]) -> list[Any]:
+        try:
+            outputs: list[Any] = self._sessions[name].run(None, inputs)
+        except Exception as error:  # as in `_open`; memory that is not there, mostly
+            sizes = ", ".join("×".join(map(str, array.shape)) for array in inputs.values())
+            raise RuntimeUnavailableError(
+                f"ONNX Runtime cannot run the {name} on {sizes} ({error}); smaller images "
+                "(--resize) and fewer keypoints (--max-keypoints) need less memory"
+            ) from None
+        return outputs
 
 
 def _open(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(items: Iterable[T], begin: Callable[[T], Callable[[], R]]) -> Iterator[R]:
+def ahead(items: Iterable[T], begin: Callable[[T], Callable[[], R]]) -> Generator[R, None, None]:
     """What `begin` makes of each item, in order; a thread works on the next while one is used.
 
     Whoever waits for the other takes over what `begin` leaves to do: the thread finishes its item

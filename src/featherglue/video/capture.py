@@ -212,20 +212,24 @@ class VideoFile(FrameSource):
         super().__init__(name, rate or own, frames)
         self._capture, self._given, self._skip = capture, rate, skip
         self._advice = advice
+        self._lock = threading.Lock()  # what is being read is not released
 
     def _frames(self) -> Iterator[Frame]:
         number, last = 0, -1.0
         while not self._stopping:
             start = time.perf_counter()
-            if number % self._skip:
-                if not self._capture.grab():
+            with self._lock:
+                if self.stopping:
                     break
-                number += 1
-                continue
-            ok, image = self._capture.read()
-            if not ok:
-                break
-            last = self._time(number, last)
+                if number % self._skip:
+                    if not self._capture.grab():
+                        break
+                    number += 1
+                    continue
+                ok, image = self._capture.read()
+                if not ok:
+                    break
+                last = self._time(number, last)
             yield Frame(
                 number=number,
                 time=last,
@@ -253,4 +257,5 @@ class VideoFile(FrameSource):
     def close(self) -> None:
         """Close the file."""
         self._stopping = True
-        self._capture.release()
+        with self._lock:
+            self._capture.release()

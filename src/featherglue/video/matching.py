@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -32,7 +34,8 @@ class FrameMatches:
         against: the number of the frame that it was matched with; None for a reference picture
             and where there was nothing.
         dropped: frames of a live source that were missed so far.
-        milliseconds: "read", "extract", "match", "refine" and "total", their sum.
+        milliseconds: "read", "extract", "match", "refine" and "total", from the frame to its
+            matches: their sum, and the wait for the frame before where one is extracted ahead.
     """
 
     frame: Frame
@@ -61,7 +64,8 @@ class FrameMatches:
 class _Extracted:
     frame: Frame
     features: Features
-    milliseconds: float
+    begun: float  # of time.perf_counter
+    milliseconds: float  # of work since then
 
 
 class FrameMatcher:
@@ -107,11 +111,6 @@ class FrameMatcher:
                     "take another one or lower --keypoint-threshold"
                 )
 
-    @property
-    def fixed(self) -> bool:
-        """Whether frames are matched with a fixed one instead of the previous one."""
-        return self._fixed
-
     def anchor(self) -> None:
         """Match from now on with the frame that came last, or the next one that has keypoints.
 
@@ -139,12 +138,13 @@ class FrameMatcher:
     def _begin(self, frame: Frame) -> Callable[[], _Extracted]:
         start = time.perf_counter()
         finish = self.session.begin(frame.image)
-        begun = time.perf_counter() - start
+        network = time.perf_counter() - start
 
         def rest() -> _Extracted:
-            start = time.perf_counter()
+            again = time.perf_counter()
             features = finish()
-            return _Extracted(frame, features, (begun + time.perf_counter() - start) * 1e3)
+            spent = network + time.perf_counter() - again
+            return _Extracted(frame, features, start, spent * 1e3)
 
         return rest
 
@@ -162,8 +162,8 @@ class FrameMatcher:
             "extract": extracted.milliseconds,
             "match": (time.perf_counter() - start) * 1e3 - refine,
             "refine": refine,
+            "total": frame.read_ms + (time.perf_counter() - extracted.begun) * 1e3,
         }
-        spent["total"] = sum(spent.values())
         if self._follow and kept is not None:
             features = _moved(features, result.matches)
             result = dataclasses.replace(result, features1=features)
@@ -175,17 +175,23 @@ class FrameMatcher:
         )
 
     def run(
-        self, source: FrameSource | Iterable[Frame], *, ahead: bool = False
+        self,
+        source: FrameSource | Iterable[Frame],
+        *,
+        ahead: bool = False,
+        limit: int | None = None,
     ) -> Iterator[FrameMatches]:
-        """Process every frame of a source, until it is stopped; see `match_frames`."""
-        extracted = in_advance(source, self._begin) if ahead else map(self._extract, source)
-        for one in extracted:
-            if isinstance(source, FrameSource):
-                yield self._match(one, source.dropped)
-                if source.stopping:
-                    return
-            else:
-                yield self._match(one, 0)
+        """Process the frames of a source until it is stopped, or `limit`; see `match_frames`."""
+        wanted = islice(source, limit)
+        extracted = in_advance(wanted, self._begin) if ahead else (self._extract(f) for f in wanted)
+        with closing(extracted):  # so that no thread reads on from a source that is being closed
+            for one in extracted:
+                if isinstance(source, FrameSource):
+                    yield self._match(one, source.dropped)
+                    if source.stopping:
+                        return
+                else:
+                    yield self._match(one, 0)
 
 
 def match_frames(

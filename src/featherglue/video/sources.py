@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from featherglue.errors import ImageError, UsageError
+from featherglue.errors import UsageError
 from featherglue.image import SUFFIXES, list_images
 from featherglue.video.capture import (
     Capture,
@@ -157,7 +157,7 @@ def _open_pictures(
         raise SourceError("an empty list of images")
     for path in files:
         if path.suffix.lower() not in SUFFIXES:
-            raise ImageError(f"{path}: several sources must all be images; a video comes alone")
+            raise UsageError(f"{path}: several sources must all be images; a video comes alone")
     return PictureSource(name, files, rate=rate or DEFAULT_RATE, skip=skip)
 
 

@@ -13,15 +13,6 @@ from featherglue.draw import RGB
 from featherglue.errors import UsageError
 from featherglue.video.matching import FrameMatcher
 
-KEYS = {
-    "n": "match with this frame from now on",
-    "e": "lower keypoint threshold by 10 %",
-    "r": "raise it",
-    "d": "lower match threshold by 0.05",
-    "f": "raise it",
-    "k": "show or hide keypoints without a match",
-    "q": "quit",
-}
 _SHARE, _STEP = 0.1, 0.05
 _LOWEST_KEYPOINT, _MATCH_RANGE = 1e-4, (0.05, 0.95)
 _ESCAPE = 27
