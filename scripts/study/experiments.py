@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featherglue.compression.prune import PruneConfig
+from featherglue.compression.prune import PruneConfig, layer_ratios
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.scans import Scan
 from featherglue.compression.sensitivity import ratios_for
-from featherglue.compression.steps import FinetuneConfig
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import UsageError
-from featherglue.layers import layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,26 +111,10 @@ def _shared_out(step: Any, found: Scan, architecture: ArchitectureConfig) -> Any
     """A pruning step with a ratio for each layer, of the same share in all."""
     if not isinstance(step, PruneConfig) or step.scope != "layer" or step.pattern:
         return step
-    prefixes = [glob.removesuffix("*") for glob in step.include] or [""]
-    chosen = [
-        layer.name for layer in layers(architecture) if layer.name.startswith(tuple(prefixes))
-    ]
+    chosen = list(layer_ratios(architecture, step))
     rows = tuple(row for row in found.rows if row.change.layer in ("", *chosen))
     ratios = ratios_for(Scan(rows=rows, settings=found.settings), architecture, step.ratio)
     if set(ratios) != set(chosen):
         missing = sorted(set(chosen) - set(ratios))
         raise UsageError(f"the scan has not reached {missing[0]}; let it go on, or leave it out")
-    return PruneConfig(ratio=step.ratio, ratios=ratios, include=step.include)
-
-
-def segments(recipe: Recipe) -> Iterator[tuple[Recipe | None, FinetuneConfig | None]]:
-    """The steps up to each fine-tuning, and that; after the last steps there may be none."""
-    steps: list[Any] = []
-    for step in recipe.steps:
-        if isinstance(step, FinetuneConfig):
-            yield (Recipe(steps=tuple(steps)) if steps else None), step
-            steps = []
-        else:
-            steps.append(step)
-    if steps:
-        yield Recipe(steps=tuple(steps)), None
+    return replace(step, ratios=ratios)

@@ -32,15 +32,23 @@ class Journal:
             except (OSError, ValueError, TypeError) as error:
                 raise UsageError(f"{path}: damaged ({error}); remove it to begin anew") from None
 
-    def step(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Any]) -> Any:
+    def step(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[], Any],
+        made: Path | None = None,
+    ) -> Any:
         """The result of a step: kept if it was done with the same inputs, else done now.
 
         Args:
             inputs: plain values, all that shapes the result. work: gives plain values.
+            made: what the step leaves; where it is missing the step is done again.
         """
         key = fingerprint(inputs)
         kept = self.steps.get(name)
-        if kept is not None and kept["key"] == key:
+        there = made is None or made.exists()
+        if kept is not None and kept["key"] == key and there:
             print(f"  {name}: done before, in {said(kept['seconds'])}", flush=True)
             return kept["result"]
         print(f"  {name} …", flush=True)

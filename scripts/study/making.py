@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherglue.compression.masks import Masks
-from featherglue.compression.prune import PruneConfig, layer_ratios
 from featherglue.compression.recipe import Recipe, compress
-from featherglue.compression.steps import FinetuneConfig
-from featherglue.compression.trainable import finish_training, make_trainable
+from featherglue.compression.steps import Finetune, FinetuneConfig
 from featherglue.config import from_dict
 from featherglue.errors import ConfigError
 from featherglue.files import write_json
-from featherglue.folding import fold_batch_norm
+from featherglue.finetuning import finetune
 from featherglue.models.pair import Model
-from featherglue.train.distill import DistillStage, train_distill
-from study.experiments import segments
+from featherglue.train.distill import DistillStage
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +30,6 @@ else:
     import tomli as tomllib
 
 Grey = NDArray[np.uint8]
-Finish = Callable[[Model], Model]
 _PROBES = (1, 4)  # steps whose times tell how long one takes
 
 
@@ -56,43 +51,35 @@ class Tuning:
     steps: int = 0
     device: str = "cpu"
 
-    def __call__(
-        self,
-        model: Model,
-        parent: Model,
-        config: FinetuneConfig,
-        folder: Path,
-        *,
-        pruned: Collection[str] = (),
-        share: float = 1.0,
-    ) -> Model:
-        """A fine-tuned copy of a model, masks and codes held; goes on with what `folder` holds.
+    def finetuner(self, recipe: Recipe, folder: Path) -> Finetune:
+        """What does the steps "finetune" of a recipe; runs that `folder` holds go on."""
+        total = sum(_steps_of(step) for step in recipe.steps if isinstance(step, FinetuneConfig))
+        count = 0
 
-        Args:
-            parent: what it was before the last steps. pruned: the layers whose zeros stay; other
-                zeros are as good as any number. share: of the minutes.
-        """
-        coded = bool(model.quantization.tensors)
-        zeros = Masks.of(parent if coded else model).kept
-        masks = Masks(kept={name: mask for name, mask in zeros.items() if name in pruned})
-        student = make_trainable(model, _unrounded(model, parent)) if coded else model
-        finish: Finish = finish_training if coded else lambda made: made
-        steps = self.steps or self._steps(student, config, share, folder, finish)
-        stage = self._stage(config, steps)
-        print(f"    {stage.loop.steps} steps of {config.network}", flush=True)
-        trained = train_distill(
-            stage,
-            self.images,
-            folder,
-            minutes=2 * self.minutes * share if self.minutes else float("inf"),
-            device=self.device,
-            student=student,
-            constraint=masks.hold if masks.kept else None,
-            finish=finish,
-        )
-        return Model.from_artifact(trained.to_artifact())
+        def run(model: Model, config: FinetuneConfig, original: Model | None) -> Model:
+            nonlocal count
+            count += 1
+            torch.manual_seed(0)
+            share = _steps_of(config) / total
+            place = folder / f"tuning-{count}"
+            steps = self.steps or self._steps(model, config, original, share, place)
+            print(f"    {steps} steps of {config.network}", flush=True)
+            return finetune(
+                model,
+                self.stage(config, steps),
+                self.images,
+                place,
+                original=original,
+                prune=config.prune,
+                schedule=config.schedule,
+                minutes=2 * self.minutes * share if self.minutes else float("inf"),
+                device=self.device,
+            )
 
-    def _stage(self, config: FinetuneConfig, steps: int) -> DistillStage:
+        return run
+
+    def stage(self, config: FinetuneConfig, steps: int) -> DistillStage:
+        """The settings of a fine-tuning. Raises ConfigError for those that cannot be."""
         own = dict(config.settings)
         loop = {**self.settings.get("loop", {}), **own.pop("loop", {}), "steps": steps}
         loop["warmup"] = min(loop.get("warmup", 200), steps // 10)
@@ -107,7 +94,12 @@ class Tuning:
         return from_dict(DistillStage, data, "settings")
 
     def _steps(
-        self, student: Model, config: FinetuneConfig, share: float, folder: Path, finish: Finish
+        self,
+        model: Model,
+        config: FinetuneConfig,
+        original: Model | None,
+        share: float,
+        folder: Path,
     ) -> int:
         """How many steps fit; found once, so that a run that goes on has the same."""
         path = folder / "steps.json"
@@ -117,10 +109,8 @@ class Tuning:
         for count in (1, *_PROBES):  # the first one also starts everything up
             with tempfile.TemporaryDirectory() as place:
                 start = time.monotonic()
-                stage = self._stage(config, count)
-                train_distill(
-                    stage, self.images, place, device=self.device, student=student, finish=finish
-                )
+                stage = self.stage(config, count)
+                finetune(model, stage, self.images, place, original=original, device=self.device)
                 times.append(time.monotonic() - start)
         each = (times[2] - times[1]) / (_PROBES[1] - _PROBES[0])
         if each <= 0:
@@ -145,22 +135,13 @@ def make(
         folder: for what fine-tuning keeps. parent: hash of the dense model.
         size: (width, height) at which photographs are looked at.
     """
-    model = dense
-    steps = [_steps_of(step) for _, step in segments(recipe) if step is not None]
-    pruned: set[str] = set()
-    for index, (part, step) in enumerate(segments(recipe)):
-        before = model
-        if part is not None:
-            model = compress(model, part, calibration=calibration, size=size, parent=parent)
-            for config in part.steps:
-                if isinstance(config, PruneConfig):
-                    pruned |= set(layer_ratios(model.architecture, config))
-        if step is not None and tuning is not None:
-            share = _steps_of(step) / sum(steps)
-            torch.manual_seed(0)
-            place = folder / f"tuning-{index + 1}"
-            model = tuning(model, before, step, place, pruned=pruned, share=share)
-    return model
+    if tuning is None:
+        kept = tuple(step for step in recipe.steps if not isinstance(step, FinetuneConfig))
+        recipe = replace(recipe, steps=kept)
+    tuner = tuning and tuning.finetuner(recipe, folder)
+    return compress(
+        dense, recipe, calibration=calibration, size=size, finetune=tuner, parent=parent
+    )
 
 
 def _steps_of(step: FinetuneConfig) -> int:
@@ -174,15 +155,3 @@ def read_settings(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
-
-
-def folded(model: Model) -> Model:
-    """The model with batch normalisation folded."""
-    made = Model.from_artifact(fold_batch_norm(model.to_artifact()))
-    return replace(made, provenance=model.provenance)
-
-
-def _unrounded(model: Model, parent: Model) -> Model | None:
-    """What linear weights were before they were rounded, where only that was done."""
-    ours = model.architecture
-    return parent if folded(parent).architecture == ours and not parent.quantization else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +11,24 @@ from typing import Any
 
 import featherglue
 from featherglue.artifact import load_artifact
+from featherglue.cli.train import choose_device
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.scans import Scan, read_scan
 from featherglue.compression.sensitivity import ScanConfig, scan
+from featherglue.compression.steps import FinetuneConfig, folded
 from featherglue.compression.targets import select
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
 from featherglue.evaluation.matching import fingerprint
 from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
 from featherglue.files import atomic, write_json
-from featherglue.image import read_evenly
+from featherglue.image import list_images, read_evenly
 from featherglue.layers import layers
 from featherglue.models.pair import Model
 from study import experiments, explaining, measuring, page
 from study.experiments import Experiment
 from study.journal import Journal
-from study.making import Tuning, folded, make, read_settings
+from study.making import Tuning, make, read_settings
 
 
 class Reproduction:
@@ -45,6 +48,13 @@ class Reproduction:
         self.suite = HomographySuite(folder=options.val, list_file=options.list)
         self.pairs = len(self.suite.tasks()[: options.limit])
         self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
+        # What accuracies depend on, and what models and explanations do.
+        self.judged = {**self.common, "list": _digest(options.list), "folder": str(options.val)}
+        self.looked = {
+            "images": str(options.images),
+            "calibration": options.calibration,
+            "size": list(options.size),
+        }
         self.chosen = experiments.choose(options.only)
         self.recipes: dict[str, Recipe] = {}
         self._calibration: list[Any] = []
@@ -53,6 +63,7 @@ class Reproduction:
         """All steps; gives what results/compression.json holds."""
         options = self.options
         self.chosen = self._possible()
+        self._see_that_all_is_there()
         found = self._scan()
         shares = found if options.share_out else None
         self.recipes = {e.name: self._recipe(e, shares) for e in self.chosen}
@@ -95,6 +106,28 @@ class Reproduction:
                 found.append(experiment)
         return found
 
+    def _see_that_all_is_there(self) -> None:
+        """Raise what would stop the work later."""
+        list_images(self.options.images, recursive=True)
+        if self.options.minutes > 0 or self.options.steps:
+            choose_device(self.options.device, None)
+            tuning = self._tuning()
+            for experiment in self.chosen:
+                for step in self._recipe(experiment, None).steps:
+                    if isinstance(step, FinetuneConfig):
+                        tuning.stage(step, 1)
+
+    def _tuning(self) -> Tuning:
+        options = self.options
+        return Tuning(
+            teacher=self.work / "dense",
+            images=options.images,
+            settings=read_settings(options.finetune),
+            minutes=options.minutes,
+            steps=options.steps,
+            device=options.device,
+        )
+
     def calibration(self) -> list[Any]:
         """Photographs, spread over the folder."""
         if not self._calibration:
@@ -109,25 +142,18 @@ class Reproduction:
         """A scan of pruning, then of k-means, each for half of the time."""
         minutes, folder = self.options.scan_minutes, self.work / f"scan-{self.hash[:12]}"
         if minutes > 0:
+            print("  sensitivity scan …", flush=True)  # which goes on by itself
             scoring = ScoringConfig(pairs=self.options.scan_pairs)
-
-            def work() -> int:
-                scorer = HomographyScorer(self.dense, self.suite, scoring)
-                rows = 0
-                for what in ("prune", "codebook"):
-                    config = ScanConfig(what=what, minutes=minutes / 2)
-                    about = scorer.settings()
-                    rows = len(scan(self.dense, scorer, folder, config, about=about).rows)
-                return rows
-
-            inputs = {**self.common, "minutes": minutes, "scan_pairs": scoring.pairs}
-            self.journal.step("sensitivity scan", inputs, work)
+            scorer = HomographyScorer(self.dense, self.suite, scoring)
+            for what in ("prune", "codebook"):
+                config = ScanConfig(what=what, minutes=minutes / 2)
+                scan(self.dense, scorer, folder, config, about=scorer.settings())
         found = read_scan(folder)
         return found if found.rows else None
 
     def _dense_row(self) -> dict[str, Any]:
         folder = self.work / "dense"
-        self.journal.step("dense, saved", self.common, lambda: self.dense.save(folder).hash)
+        self.journal.step("dense, saved", self.common, lambda: self.dense.save(folder).hash, folder)
         measured = self._accuracy("dense, evaluated", folder)
         facts = measuring.sizes(folder, folder)
         dense = experiments.DENSE
@@ -144,15 +170,7 @@ class Reproduction:
         row["after"] = None
         if options.minutes > 0 or options.steps:
             folder = self.work / name / "after"
-            tuning = Tuning(
-                teacher=self.work / "dense",
-                images=options.images,
-                settings=read_settings(options.finetune),
-                minutes=options.minutes,
-                steps=options.steps,
-                device=options.device,
-            )
-            self._made(experiment, "fine-tuned", folder, tuning)
+            self._made(experiment, "fine-tuned", folder, self._tuning())
             row["after"] = self._accuracy(f"{name}, evaluated after", folder)
         else:
             print("  not fine-tuned (--minutes 0)", flush=True)
@@ -180,10 +198,10 @@ class Reproduction:
 
     def _made(self, experiment: Experiment, how: str, folder: Path, tuning: Tuning | None) -> None:
         recipe, options = self.recipes[experiment.name], self.options
-        inputs = {**self.common, "recipe": recipe.to_dict(), "images": options.calibration}
+        inputs = {**self.common, **self.looked, "recipe": recipe.to_dict()}
         place = folder.parent
         if tuning is not None:
-            tuned = {"minutes": tuning.minutes, "steps": tuning.steps}
+            tuned = {"minutes": tuning.minutes, "steps": tuning.steps, "device": tuning.device}
             inputs |= tuned | {"settings": tuning.settings}
             # Other settings are another run: they do not go on with its checkpoints.
             place = folder.parent / f"run-{fingerprint(inputs)}"
@@ -194,10 +212,10 @@ class Reproduction:
             made = make(self.dense, recipe, images, tuning, place, self.hash, size)
             return made.save(folder).hash
 
-        self.journal.step(f"{experiment.name}, {how}", inputs, work)
+        self.journal.step(f"{experiment.name}, {how}", inputs, work, folder)
 
     def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
-        inputs = {**self.common, "model": load_artifact(folder).hash}
+        inputs = {**self.judged, "model": load_artifact(folder).identity}
         options = self.options
         result: dict[str, Any] = self.journal.step(
             name,
@@ -210,10 +228,15 @@ class Reproduction:
 
     def _latencies(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         folders = {row["name"]: self._folder(row) for row in rows}
-        hashes = {name: load_artifact(folder).hash for name, folder in folders.items()}
+        models = {name: load_artifact(folder).identity for name, folder in folders.items()}
         options = self.options
         repetitions, size = options.repetitions, tuple(options.size)
-        inputs = {"models": hashes, "repetitions": repetitions, "size": list(size)}
+        inputs = {
+            "models": models,
+            "repetitions": repetitions,
+            "size": list(size),
+            "threads": options.threads,
+        }
         result: dict[str, Any] = self.journal.step(
             "latencies",
             inputs,
@@ -225,10 +248,11 @@ class Reproduction:
         if not self.options.explain_pairs:
             return {}
         size = tuple(self.options.size)
-        inputs = {**self.common, "pairs": self.options.explain_pairs, "refine": True}
+        pairs = self.options.explain_pairs
+        inputs = {**self.judged, **self.looked, "explained": pairs, "refine": True}
 
         def explain(variants: Any) -> list[dict[str, Any]]:
-            config = ScoringConfig(pairs=self.options.explain_pairs, refine=True)
+            config = ScoringConfig(pairs=pairs, refine=True)
             scorer = HomographyScorer(self.original, self.suite, config)
             return explaining.measure(variants(self.original, self.calibration(), size), scorer)
 
@@ -251,3 +275,7 @@ class Reproduction:
         with atomic(options.page) as file:
             file.write(page.render(results, pictures, self.command).encode())
         print(f"wrote {options.output} and {options.page}", flush=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

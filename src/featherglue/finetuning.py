@@ -13,15 +13,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from featherglue.artifact import Artifact
+from featherglue.compression.gradual import GradualMasks, ScheduleConfig
 from featherglue.compression.masks import Masks
-from featherglue.compression.prune import PruneConfig
+from featherglue.compression.prune import PruneConfig, layer_ratios, refuse_quantized
 from featherglue.compression.steps import KINDS, Finetune, FinetuneConfig
 from featherglue.compression.trainable import finish_training, make_trainable
-from featherglue.config import ArchitectureConfig, from_dict
+from featherglue.config import ArchitectureConfig, from_dict, to_dict
+from featherglue.errors import ConfigError
 from featherglue.folding import fold_batch_norm
 from featherglue.layers import layers
 from featherglue.models.pair import Model
+from featherglue.train.checkpoint import last_step
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.loop import Report
 
@@ -33,6 +38,8 @@ def finetune(
     folder: str | os.PathLike[str],
     *,
     original: Model | None = None,
+    prune: PruneConfig | None = None,
+    schedule: ScheduleConfig | None = None,
     minutes: float = float("inf"),
     device: str = "cpu",
     report: Report = lambda step, row: None,
@@ -47,38 +54,77 @@ def finetune(
         images: folder of photographs. folder: of the run; one that holds a checkpoint goes on.
         original: what the model was quantized from, see `unrounded`: linearly quantized weights
             then start as they were before they were rounded.
+        prune, schedule: prune it on the way, more and more, see `gradual`; in the model's recipe
+            that is a step "prune" of its own.
         minutes: stop, resumable, after this time.
 
     Raises:
-        TrainingError, ConfigError: as `train_distill`.
+        TrainingError, ConfigError: as `train_distill`; a schedule that ends after the last step.
+        UsageError: a quantized model is to be pruned.
     """
-    masks = pruned_weights(model)
+    growing = FinetuneConfig(network=stage.part, prune=prune, schedule=schedule)
+    if growing.prune is not None and growing.schedule is not None:
+        refuse_quantized(model)
+        layer_ratios(model.architecture, growing.prune)
+        if growing.schedule.end > stage.loop.steps:
+            raise ConfigError(
+                f"the schedule of pruning ends at step {growing.schedule.end}, training at "
+                f"{stage.loop.steps}"
+            )
+    masks = pruned_weights(model, original)
     quantized = bool(model.quantization)
-    return train_distill(
+    trained = train_distill(
         stage,
         images,
         folder,
         minutes=minutes,
         device=device,
         report=report,
-        constraint=masks.hold if masks.kept else None,
+        constraint=_constraint(masks, growing.gradual(last_step(folder))),
         student=make_trainable(model, original) if quantized else model,
-        mark=student_mark(model),
-        finish=finish_training if quantized else lambda trained: trained,
+        mark=student_mark(model, growing),
+        finish=finish_training if quantized else lambda trained: _with_step(trained, prune),
     )
+    return Model.from_artifact(trained.to_artifact())  # free of the device and of averaging
 
 
-def pruned_weights(model: Model) -> Masks:
+def _constraint(masks: Masks, gradual: GradualMasks | None) -> Callable[[nn.Module], None] | None:
+    """What holds the zeros that are there, and those that come."""
+    holds = [part.hold for part in (gradual, masks if masks.kept else None) if part is not None]
+    if not holds:
+        return None
+
+    def hold(network: nn.Module) -> None:
+        for one in holds:
+            one(network)
+
+    return hold
+
+
+def _with_step(model: Model, prune: PruneConfig | None) -> Model:
+    """The model with what it was pruned by on the way in its recipe, before the training."""
+    if prune is None:
+        return model
+    step = {"step": "prune", "version": KINDS["prune"].version, **to_dict(prune)}
+    *before, training = model.provenance.recipe
+    provenance = replace(model.provenance, recipe=(*before, step, training))
+    return replace(model, provenance=provenance)
+
+
+def pruned_weights(model: Model, original: Model | None = None) -> Masks:
     """Where a model was pruned: the zeros of the layers that steps "prune" of its recipe name.
 
     Other zeros are numbers like any: rounding makes them, and what was made narrower may hold
     some. A model whose recipe tells of no compression was pruned by other means: all zeros of its
     plain weights count.
+
+    Args:
+        original: what it was before it was rounded, whose zeros then count.
     """
     steps = [step for step in model.provenance.recipe if step.get("step") in KINDS]
-    zeros = Masks.of(model).kept
+    zeros = Masks.of(original or model).kept
     if not steps:
-        coded = model.quantization.tensors
+        coded = {} if original else model.quantization.tensors
         return Masks(kept={n: mask for n, mask in zeros.items() if f"{n}.weight" not in coded})
     named: set[str] = set()
     for step in steps:
@@ -118,9 +164,12 @@ def unrounded(model: Model, candidate: Artifact) -> Model | None:
     return Model.from_artifact(folded) if fits else None
 
 
-def student_mark(model: Model) -> str:
-    """Sixteen hexadecimal digits of a model's weights and codes, to tell students apart."""
+def student_mark(model: Model, config: FinetuneConfig) -> str:
+    """Sixteen hexadecimal digits of a model's weights and codes, and of how it is pruned on the
+    way, to tell students apart."""
     digest = hashlib.sha256()
+    if config.prune is not None:
+        digest.update(repr((config.prune, config.schedule)).encode())
     artifact = model.to_artifact()
     for name, array in sorted(artifact.arrays.items()):
         digest.update(name.encode() + array.tobytes())
@@ -164,13 +213,20 @@ def step_finetuner(
     """
     count = 0
 
-    def run(model: Model, config: FinetuneConfig) -> Model:
+    def run(model: Model, config: FinetuneConfig, original: Model | None) -> Model:
         nonlocal count
         count += 1
         stage = stage_of(config, teacher)
-        report = started(stage)
         return finetune(
-            model, stage, images, Path(folder) / str(count), device=device, report=report
+            model,
+            stage,
+            images,
+            Path(folder) / str(count),
+            original=original,
+            prune=config.prune,
+            schedule=config.schedule,
+            device=device,
+            report=started(stage),
         )
 
     return run

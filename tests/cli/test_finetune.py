@@ -123,7 +123,7 @@ def test_a_recipe_can_fine_tune(run: Run, folders: dict[str, Path], photos: Path
     weight = made.arrays["matcher.gnn.layers.0.mlp.0.weight"]
     assert 0.55 < (weight == 0).mean() < 0.65 and len(np.unique(weight)) <= 16
     names = [step["step"] for step in made.provenance.recipe]
-    assert names[-3:] == ["prune", "finetune", "codebook"]
+    assert names[-3:] == ["prune", "distill", "codebook"]
     assert (Path("runs") / "1" / "last.pt").exists()
 
 
@@ -138,3 +138,35 @@ def test_misuse(run: Run, folders: dict[str, Path], photos: Path) -> None:
     assert code == 1 and "missing" in err
     code, _, err = run("compress", model, "--recipe", "r.toml", "-o", "m", "--runs", "r")
     assert code == 2 and "go together" in err
+
+
+def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photos: Path) -> None:
+    recipe = (
+        '[[steps]]\nstep = "finetune"\nnetwork = "matcher"\n'
+        'prune = {ratio = 0.75, include = ["matcher.gnn.*"]}\n'
+        "schedule = {end = 3, every = 1}\n"
+        "[steps.settings]\nfewest = 20\nmost = 30\n[steps.settings.scenes]\nsize = [96, 64]\n"
+        "[steps.settings.loop]\nsteps = 4\nbatch_size = 2\nworkers = 0\nwarmup = 0\n"
+        "[steps.settings.validation]\nshare = 0\n"
+    )
+    Path("r.toml").write_text(recipe)
+    given = ("compress", folders["one-head"], "--recipe", "r.toml")
+    training = ("--train-images", photos, "--runs", "runs")
+    code, _, err = run(*given, "-o", "made", *training)
+    assert code == 0, err
+    made = load_artifact("made")
+    names = [step["step"] for step in made.provenance.recipe]
+    assert names[-2:] == ["prune", "distill"]
+    held = pruned_weights(Model.from_artifact(made)).kept
+    assert held and all(name.startswith("matcher.gnn.") for name in held)
+    for name in held:
+        zeros = np.mean(made.arrays[f"{name}.weight"] == 0)
+        assert 0.7 < zeros < 0.8, name
+    for changed, said in (
+        (recipe.replace("end = 3", "end = 5"), "ends at step 5, training at 4"),
+        (recipe.replace('include = ["matcher.gnn.*"]', "ratios = {}"), "would be pruned"),
+        (recipe.replace("schedule = {end = 3, every = 1}\n", ""), "go together"),
+    ):
+        Path("r.toml").write_text(changed)
+        code, _, err = run(*given, "-o", "other", *training)
+        assert (code, said in err) == (2, True), err

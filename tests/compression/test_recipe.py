@@ -15,11 +15,13 @@ from featherglue.compression.budget import MacsConfig
 from featherglue.compression.channels import ChannelConfig, StructureConfig
 from featherglue.compression.codebook import CodebookConfig
 from featherglue.compression.linear_quant import LinearConfig
+from featherglue.compression.masks import Masks
 from featherglue.compression.prune import PruneConfig
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import KINDS, FinetuneConfig, FoldConfig
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError, FeatherglueError, OutputError, UsageError
+from featherglue.finetuning import pruned_weights
 from featherglue.models.pair import Model
 from featherglue.storage.encodings import CodebookTensor, LinearTensor
 
@@ -167,7 +169,8 @@ def test_fine_tuning_is_somebody_elses(models: dict[str, Model]) -> None:
         compress(models["four-heads"], recipe)
     seen: list[Any] = []
 
-    def finetune(model: Model, config: FinetuneConfig) -> Model:
+    def finetune(model: Model, config: FinetuneConfig, original: Model | None) -> Model:
+        assert original is None
         seen.append((model.to_artifact().arrays["extractor.conv3a.weight"], config.settings))
         return models["four-heads"]
 
@@ -304,3 +307,20 @@ def _codes(model: Model) -> Any:
     from featherglue.compression.codebook import quantize_codebook
 
     return quantize_codebook(model, CodebookConfig(include=("extractor.*",))).quantization
+
+
+def test_fine_tuning_is_told_what_was_rounded(models: dict[str, Model]) -> None:
+    """Zeros that rounding makes are numbers like any; those of pruning stay."""
+    linear = LinearConfig(bits=4, activation_bits=0, correct_bias=False)
+    recipe = Recipe(steps=(PruneConfig(ratio=0.05), linear, FinetuneConfig()))
+    held: list[Any] = []
+
+    def finetune(model: Model, config: FinetuneConfig, original: Model | None) -> Model:
+        assert original is not None and model.quantization and not original.quantization
+        assert original.architecture == model.architecture
+        for masks in (pruned_weights(model, original), Masks.of(original), Masks.of(model)):
+            held.append(sum(int((~mask).sum()) for mask in masks.kept.values()))
+        return model
+
+    compress(models["four-heads"], recipe, finetune=finetune)
+    assert held[0] == held[1] < held[2]

@@ -176,3 +176,12 @@ def test_labels_are_learned_as_often_as_they_rank_high(tmp_path: Path) -> None:
     )
     shares = counts(LabelledFolder(tmp_path, labels, 0.2, ("score",), 0.6)) / 400
     np.testing.assert_allclose(shares, [1, 0.75, 0.25, 0], atol=0.08)
+
+
+def test_labels_of_other_photographs(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((80, 96), np.uint8))
+    labels = Labels({"a.png": photo_labels(4, size=(96, 64))}, "ab", {})
+    with pytest.raises(TrainingError, match=r"a\.png: is 96×80 px"):
+        LabelledFolder(tmp_path, labels).draw(np.random.default_rng(0))
+    with pytest.raises(TrainingError, match="no label reaches minimum = 5"):
+        LabelledFolder(tmp_path, labels, 5.0)

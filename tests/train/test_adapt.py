@@ -182,7 +182,7 @@ def test_the_configuration_of_the_repository() -> None:
     if not path.is_file():
         pytest.skip("a source distribution comes without it")
     stage = read_stage(AdaptStage, path)
-    assert stage.labels.homographies == 20
+    assert stage.labels.homographies == 16
     assert math.isclose(stage.labels.near, 3)
     with pytest.raises(ConfigError, match="seed"):
         AdaptStage(extractor="", seed=-1)

@@ -106,7 +106,7 @@ def test_a_run_of_another_network_is_not_gone_on_with(run: Run, tmp_path: Path) 
     kept = (tmp_path / "run" / "last.pt").read_bytes()
     other = STAGE.replace("descriptor_dim = 8", "descriptor_dim = 4")
     code, said = run("--resume", stage=other)
-    assert (code, "other settings (architecture)" in said) == (1, True)
+    assert (code, "other settings (architecture.descriptor_dim)" in said) == (1, True)
     assert run(stage=other, name="other")[0] == 0
     (tmp_path / "run" / "last.pt").write_bytes((tmp_path / "other" / "last.pt").read_bytes())
     code, said = run("--resume")

@@ -316,7 +316,7 @@ def test_what_cannot_be_taught_is_refused(
             train_distill(dataclasses.replace(stage, **change), images, run)
     for change, said in (
         ({"part": "head"}, "part is"),
-        ({"fewest": 0}, "keypoints from 0"),
+        ({"fewest": 0}, "keypoints from fewest = 0"),
         (
             {"imitation": ImitationConfig(assignment=0, true_matches=0)},
             "nothing teaches the matcher",

@@ -264,7 +264,12 @@ def test_an_extractor_is_needed_and_must_fit(
         (POINT.replace("size = [64, 64]", "size = [64, 60]"), "size"),
         (POINT.replace("steps = 3", "steps = -1"), "steps"),
         (POINT.replace("batch_size = 2", "batch_size = 0"), "batch_size"),
-        ("seed = = 4", "not TOML"),
+        ("seed = = 4", "not a TOML file"),
+        (POINT + "\n[labels]\nminimum = 0.5\n", "labels in a file"),
+        (POINT + '\n[labels]\nfile = "a.npz"\nby = []\n', "what ranks them"),
+        (POINT + '\n[labels]\nfile = "a.npz"\nminimum = 0.5\ncertain = 0.4\n', "above minimum"),
+        (POINT.replace("size = [64, 64]", "size = [64, 64]\nregion = 2.0", 1), "region"),
+        (POINT.replace("share = ", "share = 0.5 # ", 1), "share must lie"),
     ],
 )
 def test_a_configuration_that_makes_no_sense(text: str, said: str, tmp_path: Path) -> None:
@@ -355,8 +360,42 @@ def test_a_run_goes_on_with_its_own_settings_only(images: Path, tmp_path: Path) 
     more = dataclasses.replace(stage, loop=dataclasses.replace(stage.loop, steps=4))
     train_superpoint(more, images, tmp_path / "run")
     other = dataclasses.replace(more, loop=dataclasses.replace(more.loop, batch_size=3))
-    with pytest.raises(TrainingError, match=r"other settings \(loop\)"):
+    with pytest.raises(TrainingError, match=r"other settings \(loop.batch_size\)"):
         train_superpoint(other, images, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_other_workers(images: Path, tmp_path: Path) -> None:
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    train_superpoint(stage, images, tmp_path / "run")
+    loop = dataclasses.replace(stage.loop, save_seconds=7.0)
+    train_superpoint(dataclasses.replace(stage, loop=loop), images, tmp_path / "run")
+
+
+def test_a_matcher_goes_on_with_its_own_extractor_only(
+    images: Path, tmp_path: Path, models: dict[str, Model]
+) -> None:
+    folder = tmp_path / "pair"
+    models["four-heads"].save(folder)
+    text = GLUE.format(extractor=folder, loop=LOOP)
+    stage = read_stage(SuperGlueStage, write(tmp_path / "a.toml", text))
+    train_superglue(stage, images, tmp_path / "run")
+    retrained = models["four-heads"]
+    assert retrained.extractor is not None
+    with torch.no_grad():
+        retrained.extractor.get_submodule("convPa").bias += 1
+    retrained.save(folder)
+    with pytest.raises(TrainingError, match=r"other settings \(extractor\)"):
+        train_superglue(stage, images, tmp_path / "run")
+
+
+def test_a_run_begun_anew_has_no_best_of_the_one_before(images: Path, tmp_path: Path) -> None:
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    train_superpoint(stage, images, tmp_path / "run")
+    (tmp_path / "run" / "last.pt").unlink()
+    (tmp_path / "run" / "best.pt").write_bytes(b"of another network")
+    validation = dataclasses.replace(stage.validation, share=0.0)
+    train_superpoint(dataclasses.replace(stage, validation=validation), images, tmp_path / "run")
+    assert not (tmp_path / "run" / "best.pt").exists()
 
 
 def test_a_run_from_before_a_setting_existed_goes_on(images: Path, tmp_path: Path) -> None:

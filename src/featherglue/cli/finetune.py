@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -54,10 +55,13 @@ def finetune(
         from featherglue.finetuning import finetune, unrounded
         from featherglue.models.pair import Model
         from featherglue.train.checkpoint import LAST
+        from featherglue.train.runs import with_noted_warmup
     except ModuleNotFoundError:
         raise MissingExtraError("finetune", "train") from None
     refuse_run(output, [output / LAST], resume)
     stage = _stage(config, teacher, part, steps, learning_rate)
+    if resume:
+        stage = with_noted_warmup(stage, output)
     artifact = load_artifact(find_model(model))
     student = Model.from_artifact(artifact)
     original = unrounded(student, load_artifact(stage.teacher)) if student.quantization else None
@@ -74,6 +78,8 @@ def finetune(
             device=choose_device(device, threads),
             report=progress.report,
         )
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
+        return
     made = load_artifact(output / "model")
     if as_json:
         print_json({"output": str(output / "model"), "hash": made.hash})

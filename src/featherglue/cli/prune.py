@@ -60,6 +60,8 @@ def prune(
         raise UsageError("--macs decides itself what goes: leave --ratio and --channels out")
     if macs is None and ratio is None and (pattern is None or ":" not in pattern):
         raise UsageError("say how much goes: --ratio 0.5, --macs 0.25 or --pattern 2:4")
+    if pattern is not None and ":" in pattern and ratio is not None:
+        raise UsageError(f"--pattern {pattern} decides itself how much goes: leave --ratio out")
     if (channels or macs is not None) and (scope or pattern):
         raise UsageError("--scope and --pattern are about single weights, not channels")
     name = "macs" if macs is not None else "channels" if channels else "prune"

@@ -71,7 +71,8 @@ class GradualMasks:
         them."""
         if network.training:
             self.step += 1
-            if self.masks is None or self._is_due():
+            begun = self.step >= self.schedule.start
+            if begun and (self.masks is None or self._is_due()):
                 self.masks = self._masks(network)
         if self.masks is not None:
             self.masks.hold(network)

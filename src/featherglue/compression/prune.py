@@ -64,6 +64,8 @@ class PruneConfig:
             raise ConfigError(f'a pattern is "", "N:M" or "Bx1", not {self.pattern!r}')
         if found["n"] and int(found["n"]) >= int(found["m"]):
             raise ConfigError(f"{self.pattern} keeps everything; N must be less than M")
+        if found["n"] and self.scope != "layer":
+            raise ConfigError(f"the pattern {self.pattern} is the same everywhere; leave scope out")
         if found["n"] and self.ratios:
             raise ConfigError(f"the pattern {self.pattern} sets the ratio; leave `ratios` empty")
 

@@ -27,7 +27,16 @@ from numpy.typing import NDArray
 
 from featherglue.compression.calibration import Inputs, prepare_inputs
 from featherglue.compression.importance import Losses
-from featherglue.compression.steps import KINDS, Expected, Finetune, FinetuneConfig, Means, kind_of
+from featherglue.compression.linear_quant import LinearConfig
+from featherglue.compression.steps import (
+    KINDS,
+    Expected,
+    Finetune,
+    FinetuneConfig,
+    Means,
+    folded,
+    kind_of,
+)
 from featherglue.compression.toml import toml_lines
 from featherglue.config import ArchitectureConfig, from_dict, to_dict
 from featherglue.errors import ConfigError, UsageError
@@ -164,15 +173,28 @@ def compress(
     _check_means(recipe, means, calibration)
     provenance = replace(model.provenance, parent=parent or model.provenance.parent)
     made = replace(model, provenance=provenance)
+    original: Model | None = None
     for i, config in enumerate(recipe.steps):
         kind = kind_of(config)
         report(i + 1, kind.name)
         # A step sees what was done before it.
         before = replace(made, provenance=provenance)
-        made = kind.run(before, config, means)
+        if isinstance(config, LinearConfig) and not before.quantization:
+            original = folded(before)
+        made = kind.run(before, config, replace(means, original=original))
         steps = (*provenance.recipe, _plain_step(config))
+        if isinstance(config, FinetuneConfig):
+            original = None
+            steps = _told(made, provenance.recipe) or steps
         provenance = replace(provenance, recipe=steps)
     return replace(made, provenance=provenance)
+
+
+def _told(trained: Model, before: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The steps that a fine-tuned model tells of, if it went on from those before: more is known
+    of its training than was asked for."""
+    steps = trained.provenance.recipe
+    return steps if len(steps) > len(before) and steps[: len(before)] == before else ()
 
 
 class _Inputs:

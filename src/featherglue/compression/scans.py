@@ -200,7 +200,7 @@ def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     writer.writerow([*_BEFORE, *names, *_AFTER])
     for row in rows:
         values = [f"{row.scores[name]:.4f}" for name in names]
-        level = f"{row.change.level:g}"
+        level = f"{row.change.level:.15g}"
         writer.writerow([row.change.layer, row.change.what, level, *values, f"{row.seconds:.2f}"])
     with atomic(Path(folder) / TABLE) as file:
         file.write(text.getvalue().encode())

@@ -21,6 +21,7 @@ from featherglue.compression.channels import (
     structure_sizes,
 )
 from featherglue.compression.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.gradual import GradualMasks, ScheduleConfig
 from featherglue.compression.groups import WIDTH, resized
 from featherglue.compression.importance import Losses
 from featherglue.compression.linear_quant import LinearConfig, linear_targets, quantize_linear
@@ -47,13 +48,29 @@ class FinetuneConfig:
     Attributes:
         network: which is trained.
         settings: for that function, plain values.
+        prune, schedule: what is pruned on the way, more and more; both or neither.
     """
 
     network: Literal["extractor", "matcher", "both"] = "both"
     settings: dict[str, Any] = field(default_factory=dict)
+    prune: PruneConfig | None = None
+    schedule: ScheduleConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.prune is None) != (self.schedule is None):
+            raise ConfigError("prune and schedule go together: what is pruned on the way, and when")
+        self.gradual()
+
+    def gradual(self, step: int = 0) -> GradualMasks | None:
+        """The masks that grow from a step on, if something is pruned on the way."""
+        if self.prune is None or self.schedule is None:
+            return None
+        return GradualMasks(self.prune, self.schedule, step)
 
 
-Finetune = Callable[[Model, FinetuneConfig], Model]
+# The model, what is asked for, and what the model was before its weights were rounded to whole
+# numbers, folded, where nothing else was done since.
+Finetune = Callable[[Model, FinetuneConfig, "Model | None"], Model]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,11 +81,13 @@ class Means:
         inputs: gives what a model is calibrated on, or None where there are no images.
         losses: for importance by "taylor", see `importance.Losses`.
         finetune: does the steps of that kind.
+        original: what it is to be told, see `Finetune`.
     """
 
     inputs: Callable[[Model], Inputs | None]
     losses: Losses | None = None
     finetune: Finetune | None = None
+    original: Model | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +179,20 @@ def _check_finetune(before: Expected, config: FinetuneConfig) -> Expected:
     for name in wanted:
         if getattr(before.architecture, name) is None:
             raise ConfigError(f"this model has no {name} to fine-tune")
+    if config.prune is not None:
+        chosen = layer_ratios(_unquantized(before), config.prune)
+        foreign = [name for name in chosen if name.split(".")[0] not in wanted]
+        if foreign:
+            raise ConfigError(
+                f"{foreign[0]} would be pruned, and {config.network} alone is trained: "
+                "name what is pruned with `include`"
+            )
     return before
 
 
 def _run_finetune(model: Model, config: FinetuneConfig, means: Means) -> Model:
     assert means.finetune is not None
-    return means.finetune(model, config)
+    return means.finetune(model, config, means.original)
 
 
 def _has_norm(architecture: ArchitectureConfig) -> bool:
@@ -224,7 +251,13 @@ def _run_codebook(model: Model, config: CodebookConfig, means: Means) -> Model:
 
 def _run_fold(model: Model, config: FoldConfig, means: Means) -> Model:
     del config, means
-    return Model.from_artifact(fold_batch_norm(model.to_artifact()))
+    return folded(model)
+
+
+def folded(model: Model) -> Model:
+    """The model with batch normalisation folded."""
+    made = Model.from_artifact(fold_batch_norm(model.to_artifact()))
+    return replace(made, provenance=model.provenance)
 
 
 KINDS: Mapping[str, StepKind] = {

@@ -246,10 +246,16 @@ class LabelledFolder(PhotoFolder):
                 f"{folder}: {len(missing)} photographs have no labels, {missing[0]} among them; "
                 "label the folder to its end with featherglue train adapt --resume"
             )
+        if not any(len(labels.points(name, self.minimum, self.by)) for name in self.names):
+            raise TrainingError(
+                f"{folder}: no label reaches minimum = {self.minimum} of {' × '.join(self.by)}"
+            )
 
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Source]:
         """A random photograph, every second one mirrored, and the lowest rank of its labels."""
         photo, source = super().draw(rng)
+        name = self.names[source.index]
+        self.labels.points(name, size=(photo.shape[1], photo.shape[0]))  # of this very photograph
         minimum = rng.uniform(self.minimum, self.certain) if self.certain else self.minimum
         return photo, replace(source, minimum=minimum)
 

@@ -51,6 +51,8 @@ class SceneConfig:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if self.planes < 1:
+            raise ConfigError(f"planes must be at least 1, not {self.planes}")
         if self.detail and not (len(self.detail) == 2 and 0 < self.detail[0] <= self.detail[1]):
             raise ConfigError(f"detail is two rising scales above 0, not {list(self.detail)}")
 

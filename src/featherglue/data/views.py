@@ -60,6 +60,10 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if not 0 < self.region <= 1:
+            raise ConfigError(f"region must lie in (0, 1], not {self.region}")
+        if self.points < 1:
+            raise ConfigError(f"points must be at least 1, not {self.points}")
 
 
 def warp_image(

@@ -77,7 +77,10 @@ def adapt(
     Raises:
         TrainingError: no usable photographs, or a file that holds labels of another model, of
             other settings or of other photographs.
+        ConfigError: it was started by torchrun in several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("photographs are labelled by one process; start it without torchrun")
     start = time.monotonic()
     path = label_file(file)
     artifact = load_artifact(stage.extractor)

@@ -73,6 +73,11 @@ def load_best(path: Path, average: nn.Module) -> int | None:
     return int(state["step"])
 
 
+def forget(folder: Path) -> None:
+    """Remove what an earlier run, begun anew, has left: its best weights."""
+    (folder / BEST).unlink(missing_ok=True)
+
+
 def load_state(
     path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Progress:
@@ -147,6 +152,12 @@ def read_log(path: Path) -> list[dict[str, float]]:
             with suppress(TypeError, ValueError):
                 rows.append({key: float(value) for key, value in row.items()})
     return rows
+
+
+def last_step(folder: str | os.PathLike[str]) -> int:
+    """The step after which a run in a folder goes on; 0 where there is none."""
+    path = Path(folder) / LAST
+    return int(_read(path)["step"]) if path.exists() else 0
 
 
 def spent_seconds(folder: str | os.PathLike[str]) -> float:

@@ -24,6 +24,7 @@ from featherglue.train.photographs import (
     LabelChoice,
     check_views,
     extractor_views,
+    label_fact,
     read_photographs,
 )
 from featherglue.train.pupil import (
@@ -34,8 +35,8 @@ from featherglue.train.pupil import (
     build_teacher,
     given_pupil,
 )
-from featherglue.train.runs import keep_settings, provenance, save_models
-from featherglue.train.superglue import SuperGlueLoss, check_depths
+from featherglue.train.runs import keep_settings, model_fact, provenance, save_models
+from featherglue.train.superglue import SuperGlueLoss, check_depths, check_keypoints
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.teaching import DistillLoss, ImitationConfig, SideBySide, Student, Teacher
 from featherglue.train.validation import ValidationConfig, make_validation
@@ -87,8 +88,7 @@ class DistillStage:
         if self.part not in ("extractor", "matcher", "both"):
             raise ConfigError(f"part is 'extractor', 'matcher' or 'both', not {self.part!r}")
         check_views(self.spatial, self.spatial_views, self.views, self.loss)
-        if not 1 <= self.fewest <= self.most:
-            raise ConfigError(f"keypoints from {self.fewest} to {self.most} are none")
+        check_keypoints(self.fewest, self.most)
         how = self.imitation
         weights = {
             "extractor": how.scores + how.descriptors + how.true_views,
@@ -135,7 +135,11 @@ def train_distill(
     artifact = load_artifact(stage.teacher)
     photos, kept = read_photographs(images, stage.validation, stage.labels)
     facts = {"teacher": artifact.hash} | ({"student": mark} if mark else {})
-    keep_settings(stage, folder, facts)
+    keep_settings(
+        stage,
+        folder,
+        facts | model_fact("extractor", stage.extractor) | label_fact(stage.labels),
+    )
     torch.manual_seed(stage.seed)
     pupil = _pupil(stage, student)
     teacher = build_teacher(artifact, pupil)

@@ -27,6 +27,7 @@ from featherglue.train.checkpoint import (
     LOG,
     VALIDATION_LOG,
     Progress,
+    forget,
     load_state,
     log,
     save_best,
@@ -142,6 +143,8 @@ def train(
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     progress = load_state(folder / LAST, network, average, optimizer)
+    if world.leads and progress.step == 0:
+        forget(folder)
     network.train()
     keeper = _Keeper(folder, progress, report, config, world)
     device = next(network.parameters()).device
@@ -151,9 +154,13 @@ def train(
             rate = learning_rate(progress.step, config)
             loss, row = _step(network, loss_function, batches, optimizer, rate, config, world)
             if not math.isfinite(loss):
+                kept = (
+                    f"the state of the last checkpoint is in {folder / LAST}"
+                    if (folder / LAST).exists()
+                    else "there was no checkpoint yet; lower learning_rate"
+                )
                 raise TrainingError(
-                    f"the loss or its gradient became {loss} at step {progress.step}; the state "
-                    f"of the last checkpoint is in {folder / LAST}"
+                    f"the loss or its gradient became {loss} at step {progress.step}; {kept}"
                 )
             if constraint is not None:
                 constraint(network)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from featherglue.config import to_dict
 from featherglue.data.images import PhotoFolder
 from featherglue.data.labels import LabelledFolder, Labels, Rank
 from featherglue.data.scenes import SceneConfig
@@ -34,10 +38,25 @@ class LabelChoice:
     certain: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.by:
+            raise ConfigError(
+                "labels: by names what ranks them, at least one of score, "
+                "repeatability, matchability"
+            )
+        if not self.file and (self.minimum or self.certain):
+            raise ConfigError("labels: minimum and certain are of the labels in a file; name it")
         if self.certain and not self.certain > self.minimum:
             raise ConfigError(
                 f"certain must be 0 or above minimum = {self.minimum}, not {self.certain}"
             )
+
+
+def label_fact(labels: LabelChoice) -> dict[str, dict[str, Any]]:
+    """The labels by what their file holds, for `runs.keep_settings`."""
+    if not labels.file:
+        return {}
+    digest = hashlib.sha256(Path(labels.file).read_bytes()).hexdigest()
+    return {"labels": {**to_dict(labels), "file": digest}}
 
 
 def read_photographs(

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,12 +29,31 @@ from featherglue.train.parallel import World
 
 LICENSE = "Apache-2.0"
 Network = TypeVar("Network", bound=nn.Module)
+Settings = TypeVar("Settings")
+# Of a loop, what changes nothing of what is learned.
+_FREE = ("steps", "workers", "save_seconds")
+
+
+def model_fact(name: str, folder: str) -> dict[str, str]:
+    """A model that is looked at all through a run, by its weights; for `keep_settings`."""
+    return {name: load_artifact(folder).hash} if folder else {}
+
+
+def with_noted_warmup(stage: Settings, folder: str | os.PathLike[str]) -> Settings:
+    """A stage with the warm-up that a run was begun with, for that follows from its first steps."""
+    try:
+        noted = json.loads((Path(folder) / "stage.json").read_text(encoding="utf-8"))
+        loop = replace(stage.loop, warmup=int(noted["loop"]["warmup"]))  # type: ignore[attr-defined]
+    except (OSError, ValueError, KeyError, TypeError):
+        return stage  # `keep_settings` says what is wrong
+    return replace(stage, loop=loop)  # type: ignore[type-var]
 
 
 def keep_settings(
     stage: Any, folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Note a run's settings, or refuse to go on with others; more steps are allowed.
+    """Note a run's settings, or refuse to go on with others; more steps are allowed, and other
+    workers and times of saving.
 
     Args:
         stage: its configuration, with a `loop`. facts: plain values that take the place of
@@ -43,12 +63,15 @@ def keep_settings(
         TrainingError: the folder's run had other settings, or nobody can say which.
         OutputError: the folder cannot be made.
     """
+    if stage.seed < 0:
+        raise ConfigError(f"seed cannot be negative, as {stage.seed} is")
     path = Path(folder) / "stage.json"
     settings = json.loads(json.dumps(to_dict(stage) | dict(facts or {})))
     if path.exists() and (Path(folder) / LAST).exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            before["loop"]["steps"] = settings["loop"]["steps"]
+            for name in _FREE:
+                before["loop"][name] = settings["loop"][name]
             before = _filled(before, stage, facts or {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
@@ -56,10 +79,19 @@ def keep_settings(
             ) from None
         changed = [key for key in settings if before.get(key) != settings[key]]
         if changed:
+            where = _first_difference(changed[0], before.get(changed[0]), settings[changed[0]])
             raise TrainingError(
-                f"{folder}: its run had other settings ({changed[0]}); choose another folder"
+                f"{folder}: its run had other settings ({where}); choose another folder"
             )
     write_json(path, settings)
+
+
+def _first_difference(name: str, before: Any, now: Any) -> str:
+    """The name of a setting, with those inside it down to the one that differs."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return name
+    inner = next(key for key in {**now, **before} if before.get(key) != now.get(key))
+    return _first_difference(f"{name}.{inner}", before.get(inner), now.get(inner))
 
 
 def _filled(before: dict[str, Any], stage: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +155,7 @@ def folded_extractor(model: Model) -> SuperPoint:
 
 
 _TRAINS: dict[str, tuple[str, ...]] = {
-    "extractor": ("shapes", "superpoint", "turn-descriptors"),
+    "extractor": ("shapes", "superpoint", "channels", "turn-descriptors"),
     "matcher": ("superglue",),
 }
 

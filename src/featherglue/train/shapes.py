@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from featherglue.models.pair import Model
 from featherglue.models.superpoint import score_map
 from featherglue.train.loop import Batch, LoopConfig, train
 from featherglue.train.losses import detector_loss
-from featherglue.train.runs import keep_settings, provenance, start_from
+from featherglue.train.parallel import join_world
+from featherglue.train.runs import history, keep_settings, provenance, save_models, start_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,7 @@ def train_shapes(
     Raises:
         TrainingError: a loss that is not finite, a foreign checkpoint, other settings.
     """
+    world, device = join_world(device)
     keep_settings(stage, folder)
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
@@ -109,8 +110,16 @@ def train_shapes(
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = Shapes(stage.shapes, stage.seed)
     average = train(
-        network, stage.loss, samples, stage.loop, folder, minutes=minutes, report=report
+        network,
+        stage.loss,
+        samples,
+        stage.loop,
+        folder,
+        minutes=minutes,
+        report=report,
+        world=world,
     )
-    trained = replace(model, extractor=average, provenance=provenance((), "shapes", stage, folder))
-    trained.save(Path(folder) / "model")
-    return trained
+    before = history(stage.start, "extractor")
+    made = provenance(before, "shapes", stage, folder, sources=(stage.start,))
+    model = replace(model, provenance=made)
+    return save_models(lambda net: replace(model, extractor=net), average, folder, world)

@@ -37,18 +37,20 @@ from featherglue.train.photographs import (
     LabelChoice,
     check_views,
     extractor_views,
+    label_fact,
     read_photographs,
 )
 from featherglue.train.runs import (
     folded_extractor,
     history,
     keep_settings,
+    model_fact,
     provenance,
     save_models,
     start_from,
 )
 from featherglue.train.shapes import ShapesStage, train_shapes
-from featherglue.train.superglue import SuperGlueLoss, check_depths
+from featherglue.train.superglue import SuperGlueLoss, check_depths, check_keypoints
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.validation import ValidationConfig, make_validation
 
@@ -122,6 +124,7 @@ class SuperGlueStage:
 
     def __post_init__(self) -> None:
         check_depths(self.depths, len(self.architecture.layers))
+        check_keypoints(self.fewest, self.most)
 
 
 def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
@@ -136,8 +139,8 @@ def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
             values = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML ({error})") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from None
     return from_dict(cls, values, str(path))
 
 
@@ -163,7 +166,7 @@ def train_superpoint(
     """
     world, device = join_world(device)
     photos, kept = read_photographs(images, stage.validation, stage.labels)
-    keep_settings(stage, folder)
+    keep_settings(stage, folder, label_fact(stage.labels))
     torch.manual_seed(stage.seed)
     model = Model.build(ArchitectureConfig(extractor=stage.architecture))
     assert model.extractor is not None
@@ -208,7 +211,7 @@ def train_superglue(
     if base.extractor is None:
         raise TrainingError(f"{stage.extractor}: a model without an extractor")
     photos, kept = read_photographs(images, stage.validation)
-    keep_settings(stage, folder)
+    keep_settings(stage, folder, model_fact("extractor", stage.extractor))
     torch.manual_seed(stage.seed)
     architecture = ArchitectureConfig(extractor=base.extractor.config, matcher=stage.architecture)
     matcher = Model.build(ArchitectureConfig(matcher=architecture.matcher)).matcher

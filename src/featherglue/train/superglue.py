@@ -32,6 +32,12 @@ from featherglue.train.transport import transport
 Extracted = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
+def check_keypoints(fewest: int, most: int) -> None:
+    """Raise ConfigError unless so many keypoints can be drawn."""
+    if not 1 <= fewest <= most:
+        raise ConfigError(f"keypoints from fewest = {fewest} to most = {most} are none")
+
+
 def check_depths(depths: Sequence[int], layers: int) -> None:
     """Raise ConfigError unless these are rising numbers of layers, fewer than all."""
     if list(depths) != sorted({d for d in depths if 0 < d < layers}):

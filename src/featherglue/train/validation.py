@@ -45,8 +45,8 @@ class ValidationConfig:
     threshold: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ConfigError(f"validation share must lie in [0, 1), not {self.share}")
+        if not 0 <= self.share <= 0.2:
+            raise ConfigError(f"validation share must lie in [0, 0.2], not {self.share}")
         if self.views < 1 or self.keypoints < 1:
             raise ConfigError("validation needs at least one pair of views and one keypoint")
 
