@@ -78,7 +78,8 @@ def _project(
     chosen = maps.gather(
         1, plane.where(known, 0)[..., None, None].expand(-1, -1, 3, 3)
     )  # (B, N, 3, 3)
-    mapped = (chosen[..., :2] @ keypoints[..., None])[..., 0] + chosen[..., 2]
+    # No matrix product: under autocast that would round pixels to bfloat16.
+    mapped = (chosen[..., :2] * keypoints[..., None, :]).sum(-1) + chosen[..., 2]
     w = mapped[..., 2:]
     projected = mapped[..., :2] / torch.where(w.abs() < 1e-6, 1e-6, w)
     limit = projected.new_tensor([width - 1, height - 1])
@@ -89,8 +90,8 @@ def _project(
 
 def _look_up(planes: Tensor, points: Tensor) -> Tensor:
     height, width = planes.shape[1:]
-    x = points[..., 0].round().clamp(0, width - 1).long()
-    y = points[..., 1].round().clamp(0, height - 1).long()
+    x, y = points.nan_to_num(-1.0).round().unbind(-1)
+    x, y = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()
     return planes.flatten(1).long().gather(1, y * width + x)
 
 

@@ -55,7 +55,8 @@ def real_points(count: Tensor, most: int) -> Tensor:
 
 def similarity(descriptors0: Tensor, descriptors1: Tensor, real: Tensor) -> Tensor:
     """Cosine similarities (B, P, P), −1e4 where one of both is not real (B, P)."""
-    cosine = descriptors0.float() @ descriptors1.float().transpose(1, 2)
+    with torch.autocast(descriptors0.device.type, enabled=False):
+        cosine = descriptors0.float() @ descriptors1.float().transpose(1, 2)
     return cosine.masked_fill(~(real[:, :, None] & real[:, None]), -1e4)
 
 

@@ -118,10 +118,9 @@ class SuperGlueLoss:
             features0, features1 = network.attend(
                 features0, features1, mask0, mask1, first=start, depth=depth
             )
-            matrix = network.similarity(features0, features1)
-            found.append(
-                transport(matrix.float(), network.bin_score, self.iterations, mask0, mask1)
-            )
+            with torch.autocast(mask0.device.type, enabled=False):  # scores are large numbers
+                matrix = network.similarity(features0.float(), features1.float())
+            found.append(transport(matrix, network.bin_score, self.iterations, mask0, mask1))
             start = depth
         return found
 
