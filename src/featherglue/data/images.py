@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class PhotoFolder:
     Attributes:
         folder: where they are.
         names: the readable photographs' file names, sorted. broken: those that were skipped.
+        longest: px, the longest side of all.
     """
 
     def __init__(self, folder: str | os.PathLike[str], smallest_side: int = 64) -> None:
@@ -53,16 +55,16 @@ class PhotoFolder:
         self.names: list[str] = []
         self.broken: list[str] = []
         self._encoded: list[bytes] = []
-        for path in list_images(folder, recursive=True):
-            try:
-                usable = min(read_grey(path).shape) >= smallest_side
-            except ImageError:
-                usable = False
-            if usable:
-                self.names.append(path.relative_to(folder).as_posix())
-                self._encoded.append(Path(path).read_bytes())
-            else:
-                self.broken.append(path.name)
+        self.longest = 0
+        paths = list_images(folder, recursive=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for path, (encoded, sides) in zip(paths, pool.map(_read, paths), strict=True):
+                if encoded and min(sides) >= smallest_side:
+                    self.names.append(path.relative_to(folder).as_posix())
+                    self._encoded.append(encoded)
+                    self.longest = max(self.longest, *sides)
+                else:
+                    self.broken.append(path.name)
         if self.broken:
             shown = ", ".join(self.broken[:3])
             warnings.warn(
@@ -84,6 +86,24 @@ class PhotoFolder:
         """
         del source
         return corners(image)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which the lowest rank of a picture's keypoints is drawn."""
+        return 0.0, 0.0
+
+    def ranked_keypoints(self, index: int, image: Grey) -> tuple[Points, NDArray[np.float32]]:
+        """All that can be learned as keypoints of a photograph, strongest first, and their ranks.
+
+        Args:
+            index, image: of the photograph, (H, W).
+
+        Returns:
+            (N, 2) float32 xy; (N,) float32, of which those count that reach a picture's limit.
+        """
+        del index
+        found = corners(image)
+        return found, np.ones(len(found), np.float32)
 
     def split(self, share: float) -> tuple[PhotoFolder, PhotoFolder]:
         """The photographs to train on, and those kept for validation, told apart by their names.
@@ -125,6 +145,14 @@ class PhotoFolder:
         image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
         assert image is not None, self.names[index]
         return np.asarray(image, np.uint8)
+
+
+def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
+    """A photograph as its file, and its height and width; nothing of a broken one."""
+    try:
+        return path.read_bytes(), read_grey(path).shape
+    except (ImageError, OSError):
+        return b"", (0, 0)
 
 
 def corners(image: Grey, most: int = 1000, spacing: float = 4.0) -> Points:

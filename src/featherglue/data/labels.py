@@ -251,6 +251,20 @@ class LabelledFolder(PhotoFolder):
                 f"{folder}: no label reaches minimum = {self.minimum} of {' × '.join(self.by)}"
             )
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which the lowest rank of a picture's keypoints is drawn."""
+        return self.minimum, self.certain or self.minimum
+
+    def ranked_keypoints(
+        self, index: int, image: NDArray[np.uint8]
+    ) -> tuple[Points, NDArray[np.float32]]:
+        """The labels of a photograph that may be learned, strongest first, and their ranks."""
+        name, size = self.names[index], (image.shape[1], image.shape[0])
+        points = self.labels.points(name, self.minimum, self.by, size)
+        ranks = np.sort(self.labels[name].rank(self.by))[::-1]
+        return points, np.ascontiguousarray(ranks[: len(points)])
+
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Source]:
         """A random photograph, every second one mirrored, and the lowest rank of its labels."""
         photo, source = super().draw(rng)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from featherglue.artifact import Artifact, load_artifact
 from featherglue.config import ProcessingConfig, Provenance
+from featherglue.data.batched.atlas import Atlas
+from featherglue.data.batched.samples import BatchedScenes, BatchedViews
 from featherglue.data.images import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig
@@ -18,13 +21,14 @@ from featherglue.errors import ConfigError
 from featherglue.models.pair import Model
 from featherglue.train.extracted import ExtractedScenes
 from featherglue.train.imitation import DescriptorMap
-from featherglue.train.loop import LoopConfig, Report, Samples, Validate, train
+from featherglue.train.loop import Batches, LoopConfig, Report, Validate, train
 from featherglue.train.parallel import World, join_world
 from featherglue.train.photographs import (
     LabelChoice,
     check_views,
     extractor_views,
     label_fact,
+    on_device,
     read_photographs,
 )
 from featherglue.train.pupil import (
@@ -38,7 +42,14 @@ from featherglue.train.pupil import (
 from featherglue.train.runs import keep_settings, model_fact, provenance, save_models
 from featherglue.train.superglue import SuperGlueLoss, check_depths, check_keypoints
 from featherglue.train.superpoint import SuperPointLoss
-from featherglue.train.teaching import DistillLoss, ImitationConfig, SideBySide, Student, Teacher
+from featherglue.train.teaching import (
+    BatchesSideBySide,
+    DistillLoss,
+    ImitationConfig,
+    SideBySide,
+    Student,
+    Teacher,
+)
 from featherglue.train.validation import ValidationConfig, make_validation
 
 
@@ -147,7 +158,7 @@ def train_distill(
     average = train(
         network,
         _loss(stage, pupil, _on_device(teacher, pupil, device), world),
-        _samples(stage, photos, _finder(teacher, pupil, artifact, device)),
+        _samples(stage, photos, _finder(teacher, pupil, artifact, device), device),
         stage.loop,
         folder,
         minutes=minutes,
@@ -224,9 +235,12 @@ def _finder(teacher: Teacher, pupil: Pupil, artifact: Artifact, device: str) -> 
 
 
 def _samples(
-    stage: DistillStage, photos: PhotoFolder, finder: Artifact | None = None
-) -> SideBySide:
-    sources: dict[str, Samples] = {}
+    stage: DistillStage, photos: PhotoFolder, finder: Artifact | None, device: str
+) -> SideBySide | BatchesSideBySide:
+    atlas = on_device(photos, device)
+    if atlas is not None:
+        return _made_there(stage, atlas)
+    sources: dict[str, Any] = {}
     if stage.part != "matcher":
         sources["views"] = extractor_views(
             photos, stage.views, stage.spatial_views, stage.spatial, stage.seed
@@ -236,6 +250,17 @@ def _samples(
         found = None if finder is None else ExtractedScenes(scenes, finder, stage.most)
         sources["scenes"] = scenes if found is None else found
     return SideBySide(sources)
+
+
+def _made_there(stage: DistillStage, atlas: Atlas) -> BatchesSideBySide:
+    sources: dict[str, Batches] = {}
+    if stage.part != "matcher":
+        sources["views"] = BatchedViews(
+            atlas, stage.views, stage.spatial_views, stage.spatial, stage.seed
+        )
+    if stage.part != "extractor":
+        sources["scenes"] = BatchedScenes(atlas, stage.scenes, stage.seed)
+    return BatchesSideBySide(sources)
 
 
 def _validate(

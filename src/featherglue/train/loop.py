@@ -9,15 +9,16 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Sampler
 
 from featherglue.errors import ConfigError, MissingExtraError, OutputError, TrainingError
@@ -50,6 +51,15 @@ class Samples(Protocol):
     """Endless training data: item `i` depends on a seed and `i` alone."""
 
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Endless training data, made a batch at a time where the network is."""
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Samples `first`, …; what they are depends on a seed, `first` and `count` alone."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +113,7 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 def train(
     network: Network,
     loss_function: LossFunction,
-    samples: Samples,
+    samples: Samples | Batches,
     config: LoopConfig,
     folder: str | os.PathLike[str],
     *,
@@ -122,7 +132,8 @@ def train(
     drawn as `folder/curves.png` at each validation and at the end, where matplotlib is installed.
 
     Args:
-        samples: item `step · batch_size + k` is sample k of a step.
+        samples: item `step · batch_size + k` is sample k of a step. Those that are no `Batches` are
+            made by worker processes.
         minutes: stop (resumable) after this time.
         report: called about every second with the step and means since the last time.
         validate: measures the averaged network every `validate_steps`; its "score" is what
@@ -323,8 +334,14 @@ def _step(
 
 
 def _batches(
-    samples: Samples, config: LoopConfig, step: int, world: World, at_once: int
-) -> DataLoader[Any]:
+    samples: Samples | Batches, config: LoopConfig, step: int, world: World, at_once: int
+) -> Iterable[Batch]:
+    if isinstance(samples, Batches):
+        order = list(world.order(step, step + 1, config.batch_size))
+        firsts = range(0, (config.steps - step) * config.batch_size, config.batch_size)
+        return (
+            samples.batch(first + start, at_once) for first in firsts for start in order[::at_once]
+        )
     return DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=at_once,
@@ -357,7 +374,9 @@ def _prepare_worker(worker: int) -> None:
 
 @torch.no_grad()
 def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
+    # All at once: on a GPU as many launches as parameters would take longer than the work.
+    get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
+        list(average.parameters()), list(network.parameters()), 0
+    )
     for old, now in zip(average.buffers(), network.buffers(), strict=True):
         old.copy_(now)

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from featherglue.config import to_dict
+from featherglue.data.batched.atlas import Atlas
+from featherglue.data.batched.samples import BatchedViews
 from featherglue.data.images import PhotoFolder
 from featherglue.data.labels import LabelledFolder, Labels, Rank
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.spatial import Mixture, SpatialViews
 from featherglue.data.views import ViewConfig, ViewPairs
 from featherglue.errors import ConfigError
-from featherglue.train.loop import Samples
+from featherglue.train.loop import Batches, Samples
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.validation import ValidationConfig
 
@@ -93,13 +97,32 @@ def check_views(
         )
 
 
+def on_device(photos: PhotoFolder, device: str) -> Atlas | None:
+    """The photographs on a GPU, which then makes the training data; None elsewhere, or where they
+    would fill more than a quarter of its free memory, so that worker processes make the data."""
+    if torch.device(device).type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return Atlas(photos, device) if 4 * Atlas.bytes_of(photos) < free else None
+
+
 def extractor_views(
-    photos: PhotoFolder, views: ViewConfig, scenes: SceneConfig, spatial: float, seed: int
-) -> Samples:
+    photos: PhotoFolder,
+    views: ViewConfig,
+    scenes: SceneConfig,
+    spatial: float,
+    seed: int,
+    atlas: Atlas | None = None,
+) -> Samples | Batches:
     """Endless pairs of views for an extractor, a share `spatial` of them of 3D scenes.
 
     Those of photographs alone keep their homographies.
+
+    Args:
+        atlas: the photographs on the device that is to make the views.
     """
+    if atlas is not None:
+        return BatchedViews(atlas, views, scenes, spatial, seed)
     flat = ViewPairs(photos, views, seed)
     if spatial == 0:
         return flat

@@ -23,6 +23,7 @@ from featherglue.config import (
     SuperPointConfig,
     from_dict,
 )
+from featherglue.data.batched.samples import BatchedScenes
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig
 from featherglue.errors import ConfigError, TrainingError
@@ -31,13 +32,14 @@ from featherglue.train.adapt import AdaptStage, adapt, label_file
 from featherglue.train.checkpoint import CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.extracted import ExtractedScenes
-from featherglue.train.loop import LoopConfig, Report, Samples, train
+from featherglue.train.loop import Batches, LoopConfig, Report, Samples, train
 from featherglue.train.parallel import join_world
 from featherglue.train.photographs import (
     LabelChoice,
     check_views,
     extractor_views,
     label_fact,
+    on_device,
     read_photographs,
 )
 from featherglue.train.runs import (
@@ -173,7 +175,8 @@ def train_superpoint(
     if stage.start:
         start_from(model.extractor, Model.load(stage.start), stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    views = extractor_views(photos, stage.views, stage.scenes, stage.spatial, stage.seed)
+    atlas = on_device(photos, device)
+    views = extractor_views(photos, stage.views, stage.scenes, stage.spatial, stage.seed, atlas)
     validation = make_validation(kept, stage.views.light, stage.validation, device)
     average = train(
         network,
@@ -231,8 +234,11 @@ def train_superglue(
     )
     validation = make_validation(kept, stage.scenes.light, stage.validation, device)
     scenes = Scenes(photos, stage.scenes, stage.seed)
-    samples: Samples = scenes
-    if device == "cpu":  # a GPU finds keypoints faster than the processes that feed it
+    samples: Samples | Batches = scenes
+    atlas = on_device(photos, device)
+    if atlas is not None:
+        samples = BatchedScenes(atlas, stage.scenes, stage.seed)
+    elif device == "cpu":  # a GPU finds keypoints faster than the processes that feed it
         samples = ExtractedScenes(scenes, load_artifact(stage.extractor), stage.most)
     average = train(
         matcher.to(device),

@@ -22,7 +22,7 @@ from featherglue.train.imitation import (
     descriptor_gap,
     score_map_gap,
 )
-from featherglue.train.loop import Batch, Samples
+from featherglue.train.loop import Batch, Batches, Samples
 from featherglue.train.parallel import World
 from featherglue.train.precision import autocast
 from featherglue.train.superglue import KeypointPairs, SuperGlueLoss
@@ -137,6 +137,21 @@ class SideBySide:
             f"{name}.{key}": value
             for name, source in self.sources.items()
             for key, value in source[index].items()
+        }
+
+
+class BatchesSideBySide:
+    """The same of sources that make batches."""
+
+    def __init__(self, sources: Mapping[str, Batches]) -> None:
+        self.sources = dict(sources)
+
+    def batch(self, first: int, count: int) -> Batch:
+        """What all sources give."""
+        return {
+            f"{name}.{key}": value
+            for name, source in self.sources.items()
+            for key, value in source.batch(first, count).items()
         }
 
 

@@ -1,0 +1,146 @@
+"""All photographs of a folder with their keypoints, in tensors on a device."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from featherglue.data.batched.draws import Draws
+from featherglue.data.images import PhotoFolder
+
+_LEVELS = 3
+_AT_ONCE = 256  # photographs that are made smaller at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Textures:
+    """Parts of photographs, of any shape of tensors.
+
+    Attributes:
+        photo: int64 index. mirrored: bool, whether the photograph was mirrored first.
+        left, top: px, the part's corner. width, height: px, its size.
+        minimum: lowest rank of a keypoint of it.
+    """
+
+    photo: Tensor
+    mirrored: Tensor
+    left: Tensor
+    top: Tensor
+    width: Tensor
+    height: Tensor
+    minimum: Tensor
+
+
+class Atlas:
+    """Photographs in memory, each also at a half and at a quarter of its size.
+
+    Args:
+        photos: decoded once, with their keypoints.
+
+    Attributes:
+        sizes: (N, 2) float32 width and height.
+        points: (N, P, 2) float32 xy, the strongest first, padded. ranks: (N, P) float32, −1 padded.
+    """
+
+    def __init__(self, photos: PhotoFolder, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            images = list(pool.map(photos.__getitem__, range(len(photos))))
+            ranked = list(pool.map(photos.ranked_keypoints, range(len(photos)), images))
+        shapes = np.array([image.shape for image in images])
+        self.sizes = torch.from_numpy(shapes[:, ::-1].astype(np.float32)).to(self.device)
+        most = max(1, *(len(points) for points, _ in ranked))
+        points = np.zeros((len(photos), most, 2), np.float32)
+        ranks = np.full((len(photos), most), -1, np.float32)
+        for i, (found, values) in enumerate(ranked):
+            points[i, : len(found)], ranks[i, : len(found)] = found, values
+        self.points = torch.from_numpy(points).to(self.device)
+        self.ranks = torch.from_numpy(ranks).to(self.device)
+        self._limits = photos.limits
+        step = 2 ** (_LEVELS - 1)
+        self._side = -(-int(shapes.max()) // step) * step
+        self._pixels, self._starts = self._pyramid(images)
+
+    @staticmethod
+    def bytes_of(photos: PhotoFolder) -> int:
+        """What the pixels will take."""
+        return int(len(photos) * photos.longest**2 * sum(0.25**i for i in range(_LEVELS)))
+
+    def _pyramid(self, images: list[np.ndarray]) -> tuple[Tensor, list[int]]:
+        """All pixels of all levels, one after the other, and where each level starts."""
+        sides = [self._side >> level for level in range(_LEVELS)]
+        sizes = [len(images) * side**2 for side in sides]
+        starts = [sum(sizes[:level]) for level in range(_LEVELS)]
+        pixels = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+        for first in range(0, len(images), _AT_ONCE):
+            part = images[first : first + _AT_ONCE]
+            full = np.zeros((len(part), self._side, self._side), np.uint8)
+            for i, image in enumerate(part):
+                full[i, : image.shape[0], : image.shape[1]] = image
+            level = torch.from_numpy(full).to(self.device)
+            for start, side in zip(starts, sides, strict=True):
+                if side != self._side:
+                    level = (F.avg_pool2d(level[:, None].float(), 2) + 0.5).to(torch.uint8)[:, 0]
+                begin = start + first * side**2
+                pixels[begin : begin + level.numel()] = level.reshape(-1)
+        return pixels, starts
+
+    def draw(self, draws: Draws, *shape: int) -> Textures:
+        """Random photographs, whole, every second one mirrored."""
+        photo = draws.integers(0, len(self.sizes), *shape)
+        width, height = self.sizes[photo].unbind(-1)
+        low, high = self._limits
+        minimum = draws.uniform(low, max(low, high), *shape)
+        mirrored = draws.chance(0.5, *shape)
+        zero = torch.zeros_like(width)
+        return Textures(photo, mirrored, zero, zero, width, height, minimum)
+
+    def keypoints(self, textures: Textures) -> tuple[Tensor, Tensor]:
+        """Keypoints (…, P, 2) float32 in pixels of the parts, strongest first, and which count."""
+        points, ranks = self.points[textures.photo], self.ranks[textures.photo]
+        whole = self.sizes[textures.photo][..., None, 0]
+        x, y = points.unbind(-1)
+        x = torch.where(textures.mirrored[..., None], whole - 1 - x, x) - textures.left[..., None]
+        y = y - textures.top[..., None]
+        counts = (ranks >= textures.minimum[..., None]) & (ranks >= 0) & (x >= 0) & (y >= 0)
+        counts &= (x <= textures.width[..., None] - 1) & (y <= textures.height[..., None] - 1)
+        return torch.stack((x, y), -1), counts
+
+    def look(self, textures: Textures, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
+        """Grey values in [0, 255] at pixels (u, v) of parts, bilinear.
+
+        Args:
+            textures, u, v: of one shape. level: int64, 0 for the photographs, 1 for those at a
+                half of their size, and so on.
+        """
+        size = self.sizes[textures.photo]
+        x, y = u + textures.left, v + textures.top
+        x = torch.where(textures.mirrored, size[..., 0] - 1 - x, x)
+        shrink = torch.exp2(-level.float())
+        side = self._side >> level
+        start = torch.tensor(self._starts, device=self.device)[level]
+        start = start + textures.photo * side * side
+        corners: list[tuple[Tensor, Tensor]] = []
+        shares: list[Tensor] = []
+        for place, length in ((x, size[..., 0]), (y, size[..., 1])):
+            last = (length * shrink).floor() - 1
+            at = ((place + 0.5) * shrink - 0.5).clamp_min(0).minimum(last)
+            low = at.floor()
+            corners.append((low.long(), (low + 1).minimum(last).long()))
+            shares.append(at - low)
+        (x0, x1), (y0, y1) = corners
+        above, below = (
+            torch.lerp(
+                self._pixels[start + y * side + x0].float(),
+                self._pixels[start + y * side + x1].float(),
+                shares[0],
+            )
+            for y in (y0, y1)
+        )
+        return torch.lerp(above, below, shares[1])

@@ -1,0 +1,196 @@
+"""Changes of light and quality of many images at once; as `data.photometric`, in tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from featherglue.data.batched.draws import Draws
+
+# Of some images (n, H, W) float32 in [0, 255].
+Change = Callable[[Draws, Tensor, float], Tensor]
+_BLOCK = 8
+# Of JPEG's luminance at quality 50 (ITU-T T.81, annex K).
+_QUANTA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def shadow(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Soft-edged polygons that are darker or lighter."""
+    count, height, width = images.shape
+    rows, columns = height // 4 + 1, width // 4 + 1
+    x = draws.uniform(-0.3, 1.3, count, 5) * columns
+    y = draws.uniform(-0.3, 1.3, count, 5) * rows
+    # Polygons of three to five corners: the last ones coincide.
+    last = draws.integers(2, 5, count, 1)
+    order = torch.arange(5, device=images.device).expand(count, 5).minimum(last)
+    mask = _polygons(x.gather(1, order), y.gather(1, order), rows, columns)
+    mask = _gaussian(mask, draws.uniform(0.3, 6, count), 6.0)
+    mask = F.interpolate(mask[:, None], (height, width), mode="bilinear")[:, 0]
+    change = draws.uniform(-0.6, 0.35, count, 1, 1) * min(strength, 1.4)
+    return images * (1 + mask * change)
+
+
+def _polygons(x: Tensor, y: Tensor, rows: int, columns: int) -> Tensor:
+    """1 inside of polygons of corners (n, C), else 0; (n, rows, columns)."""
+    across = torch.arange(columns, device=x.device, dtype=torch.float32)
+    down = torch.arange(rows, device=x.device, dtype=torch.float32)[:, None]
+    inside = torch.zeros(len(x), rows, columns, dtype=torch.bool, device=x.device)
+    for i in range(x.shape[1]):
+        x0, y0, x1, y1 = (p[:, j, None, None] for j in (i - 1, i) for p in (x, y))
+        between = (y0 > down) != (y1 > down)
+        slope = torch.where(y1 == y0, 0.0, (x1 - x0) / torch.where(y1 == y0, 1.0, y1 - y0))
+        inside ^= between & (across < x0 + (down - y0) * slope)
+    return inside.float()
+
+
+def vignette(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Darkening away from random centres."""
+    count, height, width = images.shape
+    centre = draws.uniform(0.25, 0.75, 2, count, 1, 1)
+    x = torch.arange(width, device=images.device) / width - centre[0]
+    y = torch.arange(height, device=images.device)[:, None] / height - centre[1]
+    fall = draws.uniform(0, 0.9, count, 1, 1) * min(strength, 1.4)
+    return images * (1 - fall * (x**2 + y**2)).clamp_min(0.15)
+
+
+def defocus(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Gaussian blur."""
+    return _gaussian(images, draws.uniform(0.3, 1.5, len(images)) * strength, 1.5 * strength)
+
+
+def _gaussian(images: Tensor, sigma: Tensor, most: float) -> Tensor:
+    """Blur each image (n, H, W) by its own sigma (n,), which is at most `most`."""
+    reach = max(1, math.ceil(3 * most))
+    offsets = torch.arange(-reach, reach + 1, device=images.device)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    for shape, sides in (((-1, 1, 1, 2 * reach + 1), (reach, reach, 0, 0)),
+                         ((-1, 1, 2 * reach + 1, 1), (0, 0, reach, reach))):  # fmt: skip
+        padded = F.pad(images[None], sides, mode="replicate")
+        images = F.conv2d(padded, kernel.reshape(shape), groups=len(images))[0]
+    return images
+
+
+def motion(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Blur along random directions."""
+    count = len(images)
+    middle = (draws.uniform(1.5, 4.5, count, 1, 1) * strength).floor().clamp_min(1)
+    reach = max(1, math.floor(4.5 * strength))
+    angle = draws.uniform(0, math.pi, count, 1, 1)
+    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
+    along = offsets * angle.cos() + offsets[:, None] * angle.sin()
+    beside = offsets[:, None] * angle.cos() - offsets * angle.sin()
+    kernel = (1 - beside.abs()).clamp_min(0) * (middle + 0.5 - along.abs()).clamp(0, 1)
+    kernel = kernel / kernel.sum((1, 2), keepdim=True)
+    padded = F.pad(images[None], (reach,) * 4, mode="replicate")
+    return F.conv2d(padded, kernel[:, None], groups=count)[0]
+
+
+def resolution(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Shrink and grow again."""
+    height, width = images.shape[1:]
+    changed = []
+    for image, factor in zip(images, draws.here(1.0, 1 + strength, len(images)), strict=True):
+        small = (max(8, int(height / factor)), max(8, int(width / factor)))
+        shrunk = F.interpolate(image[None, None], small, mode="bilinear", antialias=True)
+        changed.append(F.interpolate(shrunk, (height, width), mode="bilinear")[0, 0])
+    return torch.stack(changed)
+
+
+def exposure(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Gain and offset."""
+    gain = (draws.uniform(-0.5, 0.5, len(images), 1, 1) * strength).exp()
+    return images * gain + draws.uniform(-25, 25, len(images), 1, 1) * strength
+
+
+def contrast(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Contrast about the mean."""
+    mean = images.mean((1, 2), keepdim=True)
+    factor = (draws.uniform(-0.6, 0.4, len(images), 1, 1) * strength).exp()
+    return (images - mean) * factor + mean
+
+
+def gamma(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Gamma curves."""
+    exponent = (draws.uniform(-0.6, 0.6, len(images), 1, 1) * strength).exp()
+    return 255 * (images.clamp(0, 255) / 255) ** exponent
+
+
+def noise(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """Gaussian noise."""
+    sigma = draws.uniform(1, 10, len(images), 1, 1) * strength
+    return images + sigma * draws.normal(*images.shape)
+
+
+def jpeg(draws: Draws, images: Tensor, strength: float) -> Tensor:
+    """JPEG artefacts: the coefficients of blocks are rounded as a file of some quality does it.
+
+    Sides must be multiples of 8.
+    """
+    count, height, width = images.shape
+    quality = (95 - draws.uniform(0, 55, count, 1, 1) * strength).clamp(10, 95)
+    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
+    quanta = torch.tensor(_QUANTA, device=images.device, dtype=torch.float32)
+    steps = (quanta * scale).round().clamp(1, 255)[:, None, None]
+    cosine = _cosines(images.device)
+    blocks = images.clamp(0, 255).round() - 128
+    blocks = blocks.reshape(count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    blocks = blocks.transpose(2, 3)
+    coefficients = cosine @ blocks @ cosine.T
+    blocks = cosine.T @ ((coefficients / steps).round() * steps) @ cosine
+    return (blocks.transpose(2, 3).reshape(count, height, width) + 128).clamp(0, 255)
+
+
+def _cosines(device: torch.device) -> Tensor:
+    """The orthonormal transform (8, 8) of JPEG: row k holds the cosine of frequency k."""
+    k = torch.arange(_BLOCK, device=device, dtype=torch.float32)
+    basis = torch.cos(math.pi * (2 * k + 1) * k[:, None] / (2 * _BLOCK)) / 2
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+# In the order in which light, lens, sensor and file change a picture; each with its probability.
+CHANGES: tuple[tuple[Change, float], ...] = (
+    (shadow, 0.3),
+    (vignette, 0.2),
+    (defocus, 0.25),
+    (motion, 0.15),
+    (resolution, 0.15),
+    (exposure, 0.6),
+    (contrast, 0.5),
+    (gamma, 0.5),
+    (noise, 0.5),
+    (jpeg, 0.3),
+)
+
+
+def change_light(draws: Draws, images: Tensor, strength: float = 1.0) -> Tensor:
+    """Change exposure, contrast, gamma, shadows, vignette, blur, resolution, noise and JPEG.
+
+    Args:
+        images: (n, H, W) float32 in [0, 255], sides multiples of 8.
+        strength: 0 leaves them as they are; 1 is what hand-held cameras do; 2 is hard.
+
+    Returns:
+        (n, H, W) uint8.
+    """
+    if strength > 0:
+        images = images.clone()
+        for change, probability in CHANGES:
+            chosen = draws.some(probability, len(images))
+            if len(chosen):
+                images[chosen] = change(draws, images[chosen], strength)
+    return (images + 0.5).clamp(0, 255).to(torch.uint8)

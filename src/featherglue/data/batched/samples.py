@@ -1,0 +1,263 @@
+"""Batches of views and scenes, made on a device; as `data.views`, `data.spatial` and `data.scenes`
+make one sample at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from featherglue.data.batched.atlas import Atlas, Textures
+from featherglue.data.batched.draws import Draws
+from featherglue.data.batched.geometry import (
+    homographies,
+    inverse,
+    matrix,
+    scaling,
+    second_cameras,
+    shift,
+    tumble,
+)
+from featherglue.data.batched.light import change_light
+from featherglue.data.batched.planes import Planes, Rendered, project, readable, render
+from featherglue.data.scenes import NOTHING, SceneConfig
+from featherglue.data.views import CELL, NO_KEYPOINT, ViewConfig
+
+Batch = dict[str, Tensor]
+_BORDER = 2  # px from the edge, within which no correspondence lies
+
+
+class BatchedScenes:
+    """Batches as of `data.scenes.Scenes`."""
+
+    def __init__(self, atlas: Atlas, config: SceneConfig, seed: int = 0) -> None:
+        self.atlas, self.config, self.seed = atlas, config, seed
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Scenes, with image0, image1, planes0, planes1 and maps."""
+        draws = Draws(self.seed, first, self.atlas.device)
+        flat = draws.chance(self.config.planar, count)
+        scene = _either(
+            flat, self._planar(draws, count), spatial_scenes(self.atlas, self.config, draws, count)
+        )
+        seen = render(self.atlas, scene, self.config.size)
+        maps = scene.to_views[1] @ inverse(scene.to_views[0])
+        corner = maps[..., 2:, 2:]
+        maps = torch.where(corner.abs() > 1e-9, maps / corner, maps)
+        usable = scene.there & maps.isfinite().all(-1).all(-1)
+        unit = torch.eye(3, device=maps.device)
+        return {
+            **_images(draws, seen, self.config.light),
+            "planes0": seen.planes[0],
+            "planes1": seen.planes[1],
+            "maps": torch.where(usable[..., None, None], maps, unit),
+        }
+
+    def _planar(self, draws: Draws, count: int) -> Planes:
+        size, most = self.config.size, self.config.planes + 1
+        textures = self.atlas.draw(draws, count, most)
+        width, height = textures.width[:, 0], textures.height[:, 0]
+        scale = torch.maximum(size[0] / width, size[1] / height) * draws.uniform(0.9, 1.3, count)
+        middle = (
+            torch.full_like(scale, (size[0] - 1) / 2),
+            torch.full_like(scale, (size[1] - 1) / 2),
+        )
+        fit = shift(*middle) @ scaling(scale, scale)
+        fit = fit @ shift(-(width - 1) / 2, -(height - 1) / 2)
+        far = homographies(draws, size, self.config.homography, count) @ fit
+        return _one_plane(textures, _swapped(draws, fit, far))
+
+
+class BatchedViews:
+    """Batches as of `data.views.ViewPairs`, a share of them as of `data.spatial.SpatialViews`."""
+
+    def __init__(
+        self,
+        atlas: Atlas,
+        config: ViewConfig,
+        scenes: SceneConfig,
+        spatial: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.atlas, self.config, self.seed = atlas, config, seed
+        self.scenes, self.spatial = replace(scenes, size=config.size), spatial
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Pairs of views; with H_0to1 where none of them is of a 3D scene."""
+        draws = Draws(self.seed, first, self.atlas.device)
+        scene = self._flat(draws, count)
+        if self.spatial:
+            chosen = draws.chance(self.spatial, count)
+            spatial = spatial_scenes(self.atlas, self.scenes, draws, count)
+            scene = _either(~chosen, scene, spatial)
+        seen = render(self.atlas, scene, self.config.size)
+        batch = _images(draws, seen, self.config.light)
+        rows, columns = self._cells
+        covered = (seen.planes != NOTHING).reshape(2, count, rows, CELL, columns, CELL)
+        covered = covered.all(5).all(3)
+        points, labelled, shown = self._keypoints(scene, seen)
+        order = _order(scene, self.atlas)
+        for view, name in enumerate("01"):
+            batch[f"labels{name}"] = cell_labels(points[view], labelled[view], order, rows, columns)
+            batch[f"inside{name}"] = covered[view]
+        both = shown[0] & shown[1]
+        most = min(self.config.points, both.shape[1])
+        key = torch.where(both, draws.uniform(0, 1, *both.shape), -1.0)
+        index = key.topk(most, 1).indices
+        batch["count"] = both.sum(1).clamp_max(most)
+        real = torch.arange(most, device=both.device) < batch["count"][:, None]
+        for view, name in enumerate("01"):
+            found = points[view].gather(1, index[..., None].expand(-1, -1, 2))
+            padded = found.new_zeros(count, self.config.points, 2)
+            padded[:, :most] = torch.where(real[..., None], found, 0.0)
+            batch[f"points{name}"] = padded
+        if not self.spatial:
+            H = scene.to_views[1, :, 0] @ inverse(scene.to_views[0, :, 0])
+            batch["H_0to1"] = H / H[:, 2:, 2:]
+        return batch
+
+    @property
+    def _cells(self) -> tuple[int, int]:
+        return self.config.size[1] // CELL, self.config.size[0] // CELL
+
+    def _flat(self, draws: Draws, count: int) -> Planes:
+        size = self.config.size
+        most = self.scenes.planes + 1 if self.spatial else 1
+        textures = self.atlas.draw(draws, count, most)
+        width, height = textures.width[:, 0], textures.height[:, 0]
+        side = torch.minimum(width, height) * draws.uniform(self.config.region, 1.0, count)
+        x = draws.uniform(0, 1, count) * (width - side)
+        y = draws.uniform(0, 1, count) * (height - side)
+        fit = scaling(size[0] / side, size[1] / side) @ shift(-x, -y)
+        near = homographies(draws, size, self.config.near, count) @ fit
+        far = homographies(draws, size, self.config.far, count) @ fit
+        return _one_plane(textures, _swapped(draws, near, far))
+
+    def _keypoints(self, scene: Planes, seen: Rendered) -> tuple[Tensor, Tensor, Tensor]:
+        """All textures' keypoints in both views (V, B, K·P, 2), which of them are keypoints
+        there, and which may correspond, being away from the edge (V, B, K·P)."""
+        found, counts = self.atlas.keypoints(scene.textures)
+        points = project(found, scene.to_views)
+        clear = readable(found, scene.to_views)
+        width, height = self.config.size
+        limit = points.new_tensor([width - 1, height - 1])
+        known = counts & scene.there[..., None] & clear
+        within = known & ((points >= 0) & (points <= limit)).all(-1)
+        at = torch.where(within[..., None], points, 0.0).round().long()
+        pixel = (at[..., 1] * width + at[..., 0]).flatten(2)
+        shown = seen.planes.flatten(2).gather(2, pixel).view(within.shape)
+        plane = torch.arange(within.shape[2], device=shown.device)[:, None]
+        within &= shown == plane
+        inner = within & ((points >= _BORDER) & (points <= limit - _BORDER)).all(-1)
+        return points.flatten(2, 3), within.flatten(2), inner.flatten(2)
+
+
+def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) -> Planes:
+    """3D scenes: planes of random poses before a background, and a camera that moves."""
+    size, most = config.size, config.planes + 1
+    focal = draws.uniform(0.7, 1.4, count, 1) * size[0]
+    back = torch.arange(most, device=atlas.device) == 0  # the background
+    pick = torch.where
+    textures = atlas.draw(draws, count, most)
+    number = draws.integers(2, most + 1, count, 1)
+    there = torch.arange(most, device=atlas.device) < number
+    depth = pick(back, draws.uniform(1.6, 3.0, count, most), draws.uniform(0.6, 1.5, count, most))
+    tilt = tumble(draws, pick(back, 25.0, 60.0)[:, None], count, most)
+    # A photograph's width in the world, so that it fills a share of the view.
+    share = pick(back, draws.uniform(1.6, 2.2, count, most), draws.uniform(0.3, 0.9, count, most))
+    textures = _cut(textures, draws, config, share * size[0])
+    width, height = textures.width, textures.height
+    extent = share * size[0] / focal * depth
+    pixel = torch.maximum(extent / width, 0.75 * extent / height)
+    spread = pick(back, 0.1, 0.45)[:, None]
+    middle = draws.uniform(-1, 1, count, most, 2) * spread * width.new_tensor(size)
+    along = focal.expand(-1, most)
+    centre = torch.cat((middle, along[..., None]), -1) * (depth / along)[..., None]
+    zero = torch.zeros_like(pixel)
+    flat = matrix([[pixel, 0.0, 0.0], [0.0, pixel, 0.0], [0.0, 0.0, zero]])
+    poses = tilt @ flat @ shift(-(width - 1) / 2, -(height - 1) / 2)
+    poses = torch.cat((poses[..., :2], poses[..., 2:] + centre[..., None]), -1)
+    K = matrix(
+        [[focal, 0.0, (size[0] - 1) / 2], [0.0, focal, (size[1] - 1) / 2], [0.0, 0.0, 1.0]]
+    )  # (B, 1, 3, 3)
+    turned, moved = second_cameras(draws, count)
+    seen = turned[:, None] @ poses
+    seen = torch.cat((seen[..., :2], seen[..., 2:] + moved[:, None, :, None]), -1)
+    return Planes(textures, there, _swapped(draws, K @ poses, K @ seen))
+
+
+def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -> Textures:
+    """Parts that fill `shown` pixels of the view at the scale drawn."""
+    if not config.detail:
+        return textures
+    low, high = (math.log(limit) for limit in config.detail)
+    side = shown / draws.uniform(low, high, *shown.shape).exp()
+    width = torch.minimum(textures.width, side.round().clamp_min(32))
+    height = torch.minimum(textures.height, (0.75 * side).round().clamp_min(32))
+    left = (draws.uniform(0, 1, *shown.shape) * (textures.width - width + 1)).floor()
+    top = (draws.uniform(0, 1, *shown.shape) * (textures.height - height + 1)).floor()
+    return replace(textures, left=left, top=top, width=width, height=height)
+
+
+def _one_plane(textures: Textures, both: Tensor) -> Planes:
+    """Scenes of the first of textures (B, K), seen by homographies (V, B, 3, 3)."""
+    there = torch.zeros_like(textures.mirrored)
+    there[:, 0] = True
+    to_views = both[:, :, None].expand(-1, -1, there.shape[1], -1, -1)
+    return Planes(textures, there, to_views)
+
+
+def _swapped(draws: Draws, first: Tensor, second: Tensor) -> Tensor:
+    """Both (B, …) in a random order, (V, B, …)."""
+    swap = draws.chance(0.5, len(first)).view(-1, *[1] * (first.ndim - 1))
+    return torch.stack((torch.where(swap, second, first), torch.where(swap, first, second)))
+
+
+def _either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
+    """Scenes of one kind where they are chosen (B,), else of the other."""
+    pick = chosen[:, None]
+    textures = Textures(
+        **{
+            name: torch.where(pick, value, getattr(other.textures, name))
+            for name, value in vars(one.textures).items()
+        }
+    )
+    to_views = torch.where(pick[..., None, None], one.to_views, other.to_views)
+    return Planes(textures, torch.where(pick, one.there, other.there), to_views)
+
+
+def _images(draws: Draws, seen: Rendered, light: float) -> Batch:
+    """Both views under light of their own."""
+    changed = change_light(draws, seen.images.flatten(0, 1), light)
+    image0, image1 = changed[:, None].chunk(2)
+    return {"image0": image0, "image1": image1}
+
+
+def _order(scene: Planes, atlas: Atlas) -> Tensor:
+    """For the keypoints of all planes (B, K·P) distinct numbers that rise as strength falls within
+    each plane."""
+    _, counts = atlas.keypoints(scene.textures)
+    place = (counts.cumsum(-1) - 1).clamp_min(0) / counts.sum(-1, keepdim=True).clamp_min(1)
+    flat = (place.flatten(1) * 2**20).long()
+    return flat * flat.shape[1] + torch.arange(flat.shape[1], device=flat.device)
+
+
+def cell_labels(points: Tensor, chosen: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
+    """Detector targets (B, rows, columns): as `data.views.cell_labels`.
+
+    Args:
+        points: (B, N, 2) xy. chosen: (B, N) bool, those that are keypoints. order: (B, N) int64,
+            distinct; of the points in a cell the one with the lowest number counts.
+    """
+    at = torch.where(chosen[..., None], points, 0.0).round().long()
+    x, y = at.unbind(-1)
+    last = rows * columns
+    cell = torch.where(chosen, y // CELL * columns + x // CELL, last)
+    far = torch.iinfo(torch.int64).max
+    best = torch.full((len(points), last + 1), far, dtype=torch.int64, device=points.device)
+    best = best.scatter_reduce(1, cell, order, "amin")[:, :last]
+    winner = torch.where(best == far, 0, best % points.shape[1])
+    labels = (y % CELL * CELL + x % CELL).gather(1, winner)
+    return torch.where(best == far, NO_KEYPOINT, labels).view(-1, rows, columns)
