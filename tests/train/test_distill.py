@@ -92,7 +92,7 @@ def gaps(stage: DistillStage, model: Model, images: Path) -> dict[str, float]:
     other = dataclasses.replace(stage, seed=77)
     pupil = build_pupil(stage.student, stage.part, stage.extractor)
     teacher = build_teacher(load_artifact(stage.teacher), pupil)
-    samples = _samples(other, PhotoFolder(images))
+    samples = _samples(other, PhotoFolder(images), None, "cpu")
     items = [samples[i] for i in range(6)]
     batch = {key: torch.stack([torch.as_tensor(i[key]) for i in items]) for key in items[0]}
     student = Student(

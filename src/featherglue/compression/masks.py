@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ class Masks:
     """
 
     kept: Mapping[str, Mask]
+    _moved: dict[tuple[str, torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @staticmethod
     def of(model: Model) -> Masks:
@@ -71,7 +74,10 @@ class Masks:
         """
         for name, weight in trained_weights(network):
             if name in self.kept:
-                weight.mul_(torch.from_numpy(self.kept[name]).to(weight.device))
+                place = name, weight.device
+                if place not in self._moved:
+                    self._moved[place] = torch.from_numpy(self.kept[name]).to(weight.device)
+                weight.mul_(self._moved[place])
 
 
 def trained_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

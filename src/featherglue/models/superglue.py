@@ -68,6 +68,8 @@ class DotProductAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """query (B, h, N, d), key and value (B, h, M, d) -> (B, h, N, d)."""
+        if query.is_cuda:  # the fused kernels refuse interleaved heads
+            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         return F.scaled_dot_product_attention(query, key, value, mask)
 
 
