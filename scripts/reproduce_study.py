@@ -26,7 +26,7 @@ def _without_places(options: argparse.Namespace) -> list[str]:
     words = [word for name, place in places.items() for word in (f"--{name}", str(place))]
     defaults = vars(parse(words))
     for name, value in vars(options).items():
-        if name in (*places, "work", "output", "page", "jobs"):
+        if name in (*places, "work", "output", "page", "jobs", "make"):
             continue
         if value == defaults[name]:
             continue
@@ -52,6 +52,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, default=60, help="of fine-tuning a model; 0 skips it")
     add("--steps", type=int, default=0, help="of each fine-tuning, whatever they take")
     add("--device", default="cpu", help="for fine-tuning: cpu or cuda")
+    add(
+        "--make",
+        action="store_true",
+        help="make the models and measure nothing, as where a GPU is;"
+        " the same command without it then measures them, on any machine with a copy of --work",
+    )
     add("--only", action="append", default=[], metavar="NAME", help="these experiments alone")
     add("--limit", type=int, help="measure on the first pairs only")
     add("--threads", type=int, default=2, help="that networks may use when measured")

@@ -17,6 +17,7 @@ from featherglue.compression.scans import Scan, read_scan
 from featherglue.compression.sensitivity import ScanConfig, scan
 from featherglue.compression.steps import FinetuneConfig, folded
 from featherglue.compression.targets import select
+from featherglue.config import to_dict
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
 from featherglue.evaluation.matching import fingerprint
@@ -48,6 +49,7 @@ class Reproduction:
         self.suite = HomographySuite(folder=options.val, list_file=options.list)
         self.pairs = len(self.suite.tasks()[: options.limit])
         self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
+        self.source = {**self.common, "processing": to_dict(source.processing)}
         # What accuracies depend on, and what models and explanations do.
         self.judged = {**self.common, "list": _digest(options.list), "folder": str(options.val)}
         self.looked = {
@@ -67,6 +69,11 @@ class Reproduction:
         found = self._scan()
         shares = found if options.share_out else None
         self.recipes = {e.name: self._recipe(e, shares) for e in self.chosen}
+        if options.make:
+            self._save_dense()
+            for experiment in self.chosen:
+                self._make(experiment)
+            return {}
         dense = self._dense_row()
         made = {experiment.name: self._row(experiment) for experiment in self.chosen}
         rows = [dense, *self._with_earlier(made)]
@@ -109,13 +116,18 @@ class Reproduction:
     def _see_that_all_is_there(self) -> None:
         """Raise what would stop the work later."""
         list_images(self.options.images, recursive=True)
-        if self.options.minutes > 0 or self.options.steps:
-            choose_device(self.options.device, None)
+        if self._tunes:
             tuning = self._tuning()
+            if not all((self.work / e.name / "after").exists() for e in self.chosen):
+                choose_device(tuning.device, None)
             for experiment in self.chosen:
                 for step in self._recipe(experiment, None).steps:
                     if isinstance(step, FinetuneConfig):
                         tuning.stage(step, 1)
+
+    @property
+    def _tunes(self) -> bool:
+        return self.options.minutes > 0 or self.options.steps > 0
 
     def _tuning(self) -> Tuning:
         options = self.options
@@ -151,29 +163,40 @@ class Reproduction:
         found = read_scan(folder)
         return found if found.rows else None
 
-    def _dense_row(self) -> dict[str, Any]:
+    def _save_dense(self) -> Path:
         folder = self.work / "dense"
-        self.journal.step("dense, saved", self.common, lambda: self.dense.save(folder).hash, folder)
+        self.journal.step("dense, saved", self.source, lambda: self.dense.save(folder).hash, folder)
+        return folder
+
+    def _dense_row(self) -> dict[str, Any]:
+        folder = self._save_dense()
         measured = self._accuracy("dense, evaluated", folder)
         facts = measuring.sizes(folder, folder)
         dense = experiments.DENSE
         both = {"before": measured, "after": measured}
         return {"name": dense.name, "title": dense.title, **both, **facts}
 
-    def _row(self, experiment: Experiment) -> dict[str, Any]:
+    def _make(self, experiment: Experiment) -> tuple[Path, Path | None]:
+        """Folders of the model before and, if that is wanted, after fine-tuning."""
         print(experiment.title, flush=True)
+        before = self.work / experiment.name / "before"
+        self._made(experiment, "made", before, None)
+        if not self._tunes:
+            print("  not fine-tuned (--minutes 0)", flush=True)
+            return before, None
+        after = self.work / experiment.name / "after"
+        self._made(experiment, "fine-tuned", after, self._tuning())
+        return before, after
+
+    def _row(self, experiment: Experiment) -> dict[str, Any]:
         options, name = self.options, experiment.name
-        folder = self.work / name / "before"
-        self._made(experiment, "made", folder, None)
+        folder, after = self._make(experiment)
         row: dict[str, Any] = {"name": name, "title": experiment.title}
         row["before"] = self._accuracy(f"{name}, evaluated before", folder)
         row["after"] = None
-        if options.minutes > 0 or options.steps:
-            folder = self.work / name / "after"
-            self._made(experiment, "fine-tuned", folder, self._tuning())
+        if after is not None:
+            folder = after
             row["after"] = self._accuracy(f"{name}, evaluated after", folder)
-        else:
-            print("  not fine-tuned (--minutes 0)", flush=True)
         how = {"minutes": options.minutes, "steps": options.steps, "device": options.device}
         return row | {"finetuning": how} | measuring.sizes(folder, self.work / "dense")
 
@@ -198,7 +221,7 @@ class Reproduction:
 
     def _made(self, experiment: Experiment, how: str, folder: Path, tuning: Tuning | None) -> None:
         recipe, options = self.recipes[experiment.name], self.options
-        inputs = {**self.common, **self.looked, "recipe": recipe.to_dict()}
+        inputs = {**self.source, **self.looked, "recipe": recipe.to_dict()}
         place = folder.parent
         if tuning is not None:
             tuned = {"minutes": tuning.minutes, "steps": tuning.steps, "device": tuning.device}
@@ -215,7 +238,9 @@ class Reproduction:
         self.journal.step(f"{experiment.name}, {how}", inputs, work, folder)
 
     def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
-        inputs = {**self.judged, "model": load_artifact(folder).identity}
+        artifact = load_artifact(folder)
+        settings = {"model": artifact.identity, "processing": to_dict(artifact.processing)}
+        inputs = {**self.judged, **settings}
         options = self.options
         result: dict[str, Any] = self.journal.step(
             name,
