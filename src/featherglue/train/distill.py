@@ -39,7 +39,7 @@ from featherglue.train.pupil import (
     build_teacher,
     given_pupil,
 )
-from featherglue.train.runs import keep_settings, model_fact, provenance, save_models
+from featherglue.train.runs import keep_settings, model_fact, provenance, save_models, trained_on
 from featherglue.train.superglue import SuperGlueLoss, check_depths, check_keypoints
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.teaching import (
@@ -168,6 +168,7 @@ def train_distill(
         world=world,
     )
     before = pupil.model.provenance
+    facts |= trained_on(device, world)
     made = provenance(
         before.recipe, "distill", stage, folder, {"photographs": len(photos), **facts}
     )

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 
 from featherglue.artifact import load_artifact
 from featherglue.config import Provenance, from_dict, to_dict
 from featherglue.errors import ConfigError, TrainingError
+from featherglue.evaluation.machine import describe_machine
 from featherglue.files import write_json
 from featherglue.folding import fold_batch_norm
 from featherglue.models.growing import grow_superglue, grow_superpoint
@@ -170,6 +172,16 @@ def history(folder: str, network: Literal["extractor", "matcher"]) -> tuple[dict
         if step.get("step") in _TRAINS[network]
         or (step.get("step") == "distill" and step.get("part") in taught)
     )
+
+
+def trained_on(device: str, world: World) -> dict[str, Any]:
+    """The hardware of a run, and its processes where they are several, for `provenance`."""
+    if torch.device(device).type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        machine = describe_machine()
+        hardware = f"{machine['cores']} cores of {machine['processor']}"
+    return {"hardware": hardware} | ({"processes": world.size} if world.size > 1 else {})
 
 
 def provenance(

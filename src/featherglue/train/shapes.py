@@ -17,7 +17,14 @@ from featherglue.models.superpoint import score_map
 from featherglue.train.loop import Batch, LoopConfig, train
 from featherglue.train.losses import detector_loss
 from featherglue.train.parallel import join_world
-from featherglue.train.runs import history, keep_settings, provenance, save_models, start_from
+from featherglue.train.runs import (
+    history,
+    keep_settings,
+    provenance,
+    save_models,
+    start_from,
+    trained_on,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +127,7 @@ def train_shapes(
         world=world,
     )
     before = history(stage.start, "extractor")
-    made = provenance(before, "shapes", stage, folder, sources=(stage.start,))
+    facts = trained_on(device, world)
+    made = provenance(before, "shapes", stage, folder, facts, (stage.start,))
     model = replace(model, provenance=made)
     return save_models(lambda net: replace(model, extractor=net), average, folder, world)

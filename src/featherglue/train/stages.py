@@ -50,6 +50,7 @@ from featherglue.train.runs import (
     provenance,
     save_models,
     start_from,
+    trained_on,
 )
 from featherglue.train.shapes import ShapesStage, train_shapes
 from featherglue.train.superglue import SuperGlueLoss, check_depths, check_keypoints
@@ -189,7 +190,7 @@ def train_superpoint(
         validate=None if validation is None else validation.of_extractor(),
         world=world,
     )
-    facts = {"photographs": len(photos)}
+    facts = {"photographs": len(photos), **trained_on(device, world)}
     before = history(stage.start, "extractor")
     made = provenance(before, "superpoint", stage, folder, facts, (stage.start,))
     model = replace(model, provenance=made)
@@ -251,7 +252,7 @@ def train_superglue(
         validate=None if validation is None else validation.of_matcher(extractor),
         world=world,
     )
-    facts = {"photographs": len(photos)}
+    facts = {"photographs": len(photos), **trained_on(device, world)}
     sources = (stage.extractor, stage.start)
     before = history(stage.extractor, "extractor") + history(stage.start, "matcher")
     model = Model(
