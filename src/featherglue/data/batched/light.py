@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from featherglue.data import photometric
 from featherglue.data.batched.draws import Draws
 
 # Of some images (n, H, W) float32 in [0, 255].
@@ -162,18 +163,13 @@ def _cosines(device: torch.device) -> Tensor:
     return basis
 
 
-# In the order in which light, lens, sensor and file change a picture; each with its probability.
-CHANGES: tuple[tuple[Change, float], ...] = (
-    (shadow, 0.3),
-    (vignette, 0.2),
-    (defocus, 0.25),
-    (motion, 0.15),
-    (resolution, 0.15),
-    (exposure, 0.6),
-    (contrast, 0.5),
-    (gamma, 0.5),
-    (noise, 0.5),
-    (jpeg, 0.3),
+_CHANGES: tuple[Change, ...] = (
+    shadow, vignette, defocus, motion, resolution, exposure, contrast, gamma, noise, jpeg
+)  # fmt: skip
+# Each with its probability, in the order of those of single images.
+CHANGES: tuple[tuple[Change, float], ...] = tuple(
+    ({change.__name__: change for change in _CHANGES}[one.__name__], probability)
+    for one, probability in photometric.CHANGES
 )
 
 
