@@ -121,6 +121,21 @@ def test_models_are_made_measured_and_kept(
     assert (tmp_path / "docs" / "figures" / "compression-figure-6.png").exists()
 
 
+def test_models_made_elsewhere_are_measured_here(
+    reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = ("--only", "kmeans-6", "--steps", 1)
+    assert reproduce(*what, "--make") == 0
+    assert not (tmp_path / "out.json").exists() and not (tmp_path / "docs").exists()
+    made = load_artifact(tmp_path / "work" / "kmeans-6" / "after").hash
+    (tmp_path / "work").rename(tmp_path / "copy")
+    capsys.readouterr()
+    assert reproduce(*what, "--work", tmp_path / "copy") == 0
+    assert "kmeans-6, fine-tuned: done before" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][1]["after"]
+    assert load_artifact(tmp_path / "copy" / "kmeans-6" / "after").hash == made
+
+
 def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
     from study.making import Tuning, make, read_settings
 

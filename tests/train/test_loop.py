@@ -121,6 +121,27 @@ def test_two_half_runs_are_one_run(tmp_path: Path) -> None:
     assert torch.equal(last[0]["rng"], last[1]["rng"])
 
 
+class NumbersAtOnce:
+    """`Numbers` as a batch, as a GPU makes them."""
+
+    def batch(self, first: int, count: int) -> dict[str, Tensor]:
+        items = [Numbers()[i] for i in range(first, first + count)]
+        return {key: torch.as_tensor(np.stack([i[key] for i in items])) for key in items[0]}
+
+
+def test_batches_train_as_their_samples_do_and_go_on(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=4, accumulate=2)
+    expected, found = network(), network()
+    torch.manual_seed(1)
+    train(expected, loss_of, Numbers(), config, tmp_path / "samples")
+    torch.manual_seed(1)
+    with pytest.raises(KeyboardInterrupt):
+        train(found, _Stop(6), NumbersAtOnce(), config, tmp_path / "batches")
+    found = network(seed=5)
+    train(found, loss_of, NumbersAtOnce(), config, tmp_path / "batches")
+    assert equal(expected, found)
+
+
 def test_a_stop_by_the_clock_goes_on(tmp_path: Path) -> None:
     whole, whole_average = run(tmp_path / "whole")
     for i in range(8):
