@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +16,6 @@ from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import Finetune, FinetuneConfig
 from featherglue.config import from_dict
 from featherglue.errors import ConfigError
-from featherglue.files import write_json
 from featherglue.finetuning import finetune
 from featherglue.models.pair import Model
 from featherglue.train.distill import DistillStage
@@ -30,7 +26,7 @@ else:
     import tomli as tomllib
 
 Grey = NDArray[np.uint8]
-_PROBES = (1, 4)  # steps whose times tell how long one takes
+_WARMUP = 20  # steps, where it is not known how many there will be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +36,8 @@ class Tuning:
     Attributes:
         teacher: folder of the dense model. images: folder of the photographs.
         settings: plain values of a `DistillStage`; those of a recipe's step count more.
-        minutes: for one experiment in all. steps: of each fine-tuning; 0 takes what fits them.
+        minutes: for one experiment in all. steps: of each fine-tuning; 0 takes what fits them,
+            otherwise it is stopped after twice as long.
         device: "cpu" or "cuda".
     """
 
@@ -62,17 +59,21 @@ class Tuning:
             torch.manual_seed(0)
             share = _steps_of(config) / total
             place = folder / f"tuning-{count}"
-            steps = self.steps or self._steps(model, config, original, share, place)
-            print(f"    {steps} steps of {config.network}", flush=True)
+            minutes = self.minutes * share
+            if self.steps:
+                print(f"    {self.steps} steps of {config.network}", flush=True)
+                minutes = 2 * minutes if minutes else float("inf")
+            else:
+                print(f"    {minutes:.1f} min of {config.network}", flush=True)
             return finetune(
                 model,
-                self.stage(config, steps),
+                self.stage(config, self.steps),
                 self.images,
                 place,
                 original=original,
                 prune=config.prune,
                 schedule=config.schedule,
-                minutes=2 * self.minutes * share if self.minutes else float("inf"),
+                minutes=minutes,
                 device=self.device,
             )
 
@@ -82,7 +83,7 @@ class Tuning:
         """The settings of a fine-tuning. Raises ConfigError for those that cannot be."""
         own = dict(config.settings)
         loop = {**self.settings.get("loop", {}), **own.pop("loop", {}), "steps": steps}
-        loop["warmup"] = min(loop.get("warmup", 200), steps // 10)
+        loop["warmup"] = min(loop.get("warmup", 200), steps // 10) if steps else _WARMUP
         data = {
             "validation": {"share": 0.0},
             **self.settings,
@@ -92,32 +93,6 @@ class Tuning:
             "part": config.network,
         }
         return from_dict(DistillStage, data, "settings")
-
-    def _steps(
-        self,
-        model: Model,
-        config: FinetuneConfig,
-        original: Model | None,
-        share: float,
-        folder: Path,
-    ) -> int:
-        """How many steps fit; found once, so that a run that goes on has the same."""
-        path = folder / "steps.json"
-        if path.exists():
-            return int(json.loads(path.read_text(encoding="utf-8"))["steps"])
-        times = []
-        for count in (1, *_PROBES):  # the first one also starts everything up
-            with tempfile.TemporaryDirectory() as place:
-                start = time.monotonic()
-                stage = self.stage(config, count)
-                finetune(model, stage, self.images, place, original=original, device=self.device)
-                times.append(time.monotonic() - start)
-        each = (times[2] - times[1]) / (_PROBES[1] - _PROBES[0])
-        if each <= 0:
-            raise ConfigError(f"{folder}: steps cannot be timed on this busy machine; give --steps")
-        steps = max(1, int(60 * self.minutes * share / each))
-        write_json(path, {"steps": steps, "seconds_a_step": round(each, 3)})
-        return steps
 
 
 def make(

@@ -66,6 +66,8 @@ def finetune(
     if growing.prune is not None and growing.schedule is not None:
         refuse_quantized(model)
         layer_ratios(model.architecture, growing.prune)
+        if not stage.loop.steps:
+            raise ConfigError("a schedule of pruning needs to know the steps; steps = 0 does not")
         if growing.schedule.end > stage.loop.steps:
             raise ConfigError(
                 f"the schedule of pruning ends at step {growing.schedule.end}, training at "

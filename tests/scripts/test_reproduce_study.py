@@ -143,17 +143,16 @@ def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: P
         teacher=matching,
         images=tmp_path / "photos",
         settings=read_settings(tmp_path / "finetune.toml"),
-        minutes=0.005,
+        minutes=0.03,
     )
     whole = LinearConfig(activation_bits=0, correct_bias=False)
     step = FinetuneConfig(network="matcher", settings={"loop": {"learning_rate": 1e-3}})
     recipe = Recipe(steps=(PruneConfig(ratio=0.5), whole, step))
     made = make(Model.load(matching), recipe, [], tuning, tmp_path, "", (64, 48))
-    steps = json.loads((tmp_path / "tuning-1" / "steps.json").read_text())["steps"]
-    settings = json.loads((tmp_path / "tuning-1" / "stage.json").read_text())
-    assert settings["loop"]["steps"] == steps >= 1
-    assert settings["loop"]["learning_rate"] == 1e-3
-    assert made.quantization.tensors and made.provenance.recipe[-1]["step"] == "distill"
+    last = made.provenance.recipe[-1]
+    assert last["step"] == "distill" and last["loop"]["learning_rate"] == 1e-3
+    assert last["loop"]["steps"] > 0 and last["minutes"] < 0.1
+    assert made.quantization.tensors
     with pytest.raises(ConfigError, match="rate"):
         tuning.stage(FinetuneConfig(settings={"rate": 1}), 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from featherglue.errors import ConfigError, OutputError, TrainingError
+from featherglue.train import loop
 from featherglue.train.loop import LoopConfig, learning_rate, train
 
 CONFIG = LoopConfig(
@@ -180,7 +182,7 @@ def test_ctrl_c_finishes_the_step_and_saves_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"steps": 0},
+        {"steps": -1},
         {"batch_size": 0},
         {"learning_rate": -1.0},
         {"learning_rate": float("nan")},
@@ -335,6 +337,47 @@ def test_the_average_is_the_running_mean(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs)
     buffers = zip(average.buffers(), model.buffers(), strict=True)
     assert all(torch.equal(a, b) for a, b in buffers)
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes a hundredth of a second each time it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(ticks) / 100)
+
+
+@pytest.mark.usefixtures("steady")
+def test_as_many_steps_as_fit_are_taken_and_the_cosine_ends_there(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=0, warmup=20)
+    rates: list[float] = []
+
+    def rate(step: int, chosen: LoopConfig) -> float:
+        rates.append(learning_rate(step, chosen))
+        return rates[-1]
+
+    whole = network()
+    torch.manual_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "learning_rate", rate)
+        train(whole, loss_of, Numbers(), config, tmp_path / "whole", minutes=0.1)
+    state = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    assert state["step"] == state["steps"] == len(rates) > 60
+    assert rates[19] == max(rates) and rates[-1] < 0.02 * max(rates)
+    assert 0.8 * 6 < state["seconds"] <= 6
+    # Stopped after the number is known, it goes on with that number.
+    part = network()
+    torch.manual_seed(1)
+    with pytest.raises(KeyboardInterrupt):
+        train(part, _Stop(40), Numbers(), config, tmp_path / "part", minutes=0.1)
+    part = network(seed=7)
+    train(part, loss_of, Numbers(), config, tmp_path / "part")
+    again = torch.load(tmp_path / "part" / "last.pt", weights_only=True)
+    assert again["step"] == again["steps"] == pytest.approx(state["steps"], abs=2)
+
+
+def test_steps_that_follow_from_no_time_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="say how many minutes"):
+        train(network(), loss_of, Numbers(), dataclasses.replace(CONFIG, steps=0), tmp_path)
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

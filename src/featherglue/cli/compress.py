@@ -91,7 +91,7 @@ def compress(
 
 def _progress(stage: DistillStage) -> Report:
     """Lines for a step of fine-tuning; the bar of the recipe keeps the terminal."""
-    shown = TrainingProgress(Console(stderr=True, force_terminal=False), stage.loop.steps)
+    shown = TrainingProgress(Console(stderr=True, force_terminal=False), stage.loop.steps or None)
     return shown.report
 
 

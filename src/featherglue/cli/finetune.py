@@ -66,7 +66,7 @@ def finetune(
     student = Model.from_artifact(artifact)
     original = unrounded(student, load_artifact(stage.teacher)) if student.quantization else None
     student = replace(student, provenance=replace(student.provenance, parent=artifact.hash))
-    progress = TrainingProgress(error_console, stage.loop.steps, minutes)
+    progress = TrainingProgress(error_console, stage.loop.steps or None, minutes)
     with shown(progress, output, [output / LAST]):
         finetune(
             student,

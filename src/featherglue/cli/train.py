@@ -72,7 +72,7 @@ def train(
     settings = read_stage(chosen.config, config)
     loop = getattr(settings, "loop", None)
     unit = "photographs" if chosen.labels else "steps"
-    progress = TrainingProgress(error_console, loop and loop.steps, minutes, unit)
+    progress = TrainingProgress(error_console, (loop and loop.steps) or None, minutes, unit)
     with shown(progress, output, kept):
         made = chosen.run(
             settings, images, output, minutes=minutes, device=device, report=progress.report

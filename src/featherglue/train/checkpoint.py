@@ -28,11 +28,13 @@ class Progress:
     Attributes:
         step: the next one. seconds: spent so far, over all resumptions.
         best: the highest validation score so far.
+        steps: of the whole run, where they were chosen to fill a time; else 0.
     """
 
     step: int = 0
     seconds: float = 0.0
     best: float = float("-inf")
+    steps: int = 0
 
 
 def save_state(
@@ -51,6 +53,7 @@ def save_state(
         "step": progress.step,
         "seconds": progress.seconds,
         "best": progress.best,
+        "steps": progress.steps,
         "network": network.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -93,7 +96,12 @@ def load_state(
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(int(state["step"]), float(state["seconds"]), float(state["best"]))
+        progress = Progress(
+            int(state["step"]),
+            float(state["seconds"]),
+            float(state["best"]),
+            int(state.get("steps", 0)),
+        )
     except (RuntimeError, KeyError, ValueError):
         raise TrainingError(
             f"{path}: a checkpoint of another network; choose another folder or remove it"

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -41,6 +41,8 @@ from featherglue.train.precision import autocast
 Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 _REPORT_SECONDS = 1.0
+_UNKNOWN = 2**40  # steps, more than there will be
+_SHARE = 0.95  # of the time left that the steps may take; validation takes some
 _LOG_SECONDS = 5.0
 Report = Callable[[int, dict[str, float]], None]
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -67,7 +69,8 @@ class LoopConfig:
     """How long and how to train.
 
     Attributes:
-        steps: optimizer steps; the cosine ends there.
+        steps: optimizer steps; the cosine ends there. 0 takes as many as fit into the time of the
+            run, by that of the steps of the warm-up.
         batch_size: samples a step. warmup: steps of linear warm-up.
         ema: decay of the averaged weights that are kept in the end.
         clip: largest norm of the gradient. workers: processes that make data.
@@ -90,14 +93,14 @@ class LoopConfig:
     save_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "validate_steps"):
+        for name in ("batch_size", "accumulate", "validate_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.clip > 0:
             raise ConfigError(f"clip must be positive, not {self.clip}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema must lie in [0, 1), not {self.ema}")
-        for name in ("learning_rate", "weight_decay", "warmup", "workers"):
+        for name in ("steps", "learning_rate", "weight_decay", "warmup", "workers"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} cannot be negative, as {getattr(self, name)} is")
 
@@ -154,11 +157,13 @@ def train(
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     progress = load_state(folder / LAST, network, average, optimizer)
+    config = _with_steps(config, progress, minutes)
     if world.leads and progress.step == 0:
         forget(folder)
     network.train()
     keeper = _Keeper(folder, progress, report, config, world)
     device = next(network.parameters()).device
+    pace = _Pace(progress.step, config)
     with _deferred_interrupt() as interrupted:
         batches = iter(_batches(samples, config, progress.step, world, at_once))
         while progress.step < config.steps:
@@ -179,6 +184,10 @@ def train(
             if constraint is not None:
                 constraint(average)
             progress.step += 1
+            if config.steps == _UNKNOWN and pace.is_known(progress.step):
+                left = minutes * 60 - keeper.spent()
+                progress.steps = progress.step + pace.steps_in(left, world, device)
+                config = replace(config, steps=progress.steps)
             over = progress.step == config.steps or keeper.spent() > minutes * 60
             stop = world.any(over or interrupted(), device)
             measured = validate is not None and (
@@ -196,6 +205,34 @@ def train(
         if interrupted():
             raise KeyboardInterrupt
     return average
+
+
+def _with_steps(config: LoopConfig, progress: Progress, minutes: float) -> LoopConfig:
+    if config.steps:
+        return config
+    if not progress.steps and math.isinf(minutes):
+        raise ConfigError("steps = 0 takes as many steps as fit into a time; say how many minutes")
+    return replace(config, steps=progress.steps or _UNKNOWN)
+
+
+class _Pace:
+    """How long a step takes, by the later half of those of the warm-up, at least ten."""
+
+    def __init__(self, step: int, config: LoopConfig) -> None:
+        self.until = max(config.warmup, step + 20)
+        self.since = (self.until + step) // 2
+        self.start = 0.0
+
+    def is_known(self, step: int) -> bool:
+        """Whether enough steps have been seen; called after each."""
+        if step == self.since:
+            self.start = time.monotonic()
+        return step == self.until
+
+    def steps_in(self, seconds: float, world: World, device: torch.device) -> int:
+        """Steps that fit into a time, the same in all processes."""
+        each = (time.monotonic() - self.start) / (self.until - self.since)
+        return max(1, int(world.mean(_SHARE * seconds / each, device)))
 
 
 class _Keeper:

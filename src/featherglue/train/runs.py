@@ -26,7 +26,7 @@ from featherglue.models.narrowing import narrow_heads
 from featherglue.models.pair import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.checkpoint import BEST, LAST, load_best, spent_seconds
+from featherglue.train.checkpoint import BEST, LAST, last_step, load_best, spent_seconds
 from featherglue.train.parallel import World
 
 LICENSE = "Apache-2.0"
@@ -203,6 +203,8 @@ def provenance(
     """
     said_elsewhere = ("architecture", "processing", "extractor", "data", *(facts or {}))
     settings = {k: v for k, v in to_dict(stage).items() if k not in said_elsewhere}
+    if not settings["loop"]["steps"]:  # they followed from the time
+        settings["loop"] = {**settings["loop"], "steps": last_step(folder)}
     minutes = round(spent_seconds(folder) / 60, 1)
     step = {"step": name, **(facts or {}), "minutes": minutes, **settings}
     theirs = [load_artifact(folder).provenance.license for folder in sources if folder]
