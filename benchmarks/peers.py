@@ -24,11 +24,11 @@ from xfeat import XFeat
 
 from featherglue.evaluation import HomographySuite, PoseSuite, SessionOptions, evaluate
 from featherglue.evaluation.benchmark import Contender, cold_start, summarize
-from featherglue.evaluation.machine import describe_machine
 from featherglue.evaluation.matching import open_matching
 from featherglue.evaluation.suites import Matching
 from featherglue.files import write_image, write_json
 from featherglue.image import Grey
+from featherglue.machine import describe_machine
 from featherglue.session import shipped_models
 
 

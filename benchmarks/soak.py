@@ -23,9 +23,9 @@ from typing import Any
 import cv2
 
 import featherglue as fg
-from featherglue.evaluation.machine import describe_machine, peak_memory
 from featherglue.files import write_json
 from featherglue.image import list_images
+from featherglue.machine import describe_machine, peak_memory
 from featherglue.video import FrameMatcher, Tracker, TrackWriter, open_source
 from featherglue.video.timing import CountMedian, StageTimes
 

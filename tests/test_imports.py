@@ -26,12 +26,13 @@ LEVELS = {
     for level, names in enumerate(
         (
             "errors",
-            "config files pairs image geometry assignment consensus scratch metrics",
+            "config files toml pairs image geometry assignment consensus scratch metrics",
             "types layers decode refine classical data",
             "storage",
             "artifact draw",
             "folding models",
             "runtime",
+            "machine",
             "train compression",
             "finetuning",
             "methods",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +14,9 @@ from numpy.typing import NDArray
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import Finetune, FinetuneConfig
 from featherglue.config import from_dict
-from featherglue.errors import ConfigError
 from featherglue.finetuning import finetune
 from featherglue.models.pair import Model
 from featherglue.train.distill import DistillStage
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Grey = NDArray[np.uint8]
 _WARMUP = 20  # steps, where it is not known how many there will be
@@ -122,11 +115,3 @@ def make(
 def _steps_of(step: FinetuneConfig) -> int:
     """The steps that a recipe says, of which its share of the minutes follows."""
     return int(step.settings.get("loop", {}).get("steps", 1))
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of fine-tuning. Raises ConfigError where they cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None

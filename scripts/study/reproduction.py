@@ -26,10 +26,11 @@ from featherglue.files import atomic, write_json
 from featherglue.image import list_images, read_evenly
 from featherglue.layers import layers
 from featherglue.models.pair import Model
+from featherglue.toml import read_toml
 from study import experiments, explaining, measuring, page
 from study.experiments import Experiment
 from study.journal import Journal
-from study.making import Tuning, make, read_settings
+from study.making import Tuning, make
 
 
 class Reproduction:
@@ -134,7 +135,7 @@ class Reproduction:
         return Tuning(
             teacher=self.work / "dense",
             images=options.images,
-            settings=read_settings(options.finetune),
+            settings=read_toml(options.finetune),
             minutes=options.minutes,
             steps=options.steps,
             device=options.device,

@@ -125,27 +125,18 @@ class Session:
         """Extract both images and match them. See `extract` and `match`."""
         watch = Stopwatch()
         features0, features1 = self._extract(image0, watch), self._extract(image1, watch)
-        return MatchResult(
-            features0=features0,
-            features1=features1,
-            matches=self._match(features0, features1, watch),
-            milliseconds=watch.milliseconds,
-        )
+        return self._result(features0, features1, watch)
 
     def step(self, features0: Features, image1: Image) -> MatchResult:
         """Extract the next image and match it with features that were kept: a frame of a video."""
         watch = Stopwatch()
-        features1 = self._extract(image1, watch)
-        return MatchResult(
-            features0=features0,
-            features1=features1,
-            matches=self._match(features0, features1, watch),
-            milliseconds=watch.milliseconds,
-        )
+        return self._result(features0, self._extract(image1, watch), watch)
 
     def match_features(self, features0: Features, features1: Features) -> MatchResult:
         """As `match`, with the features and the time by stage in the result."""
-        watch = Stopwatch()
+        return self._result(features0, features1, Stopwatch())
+
+    def _result(self, features0: Features, features1: Features, watch: Stopwatch) -> MatchResult:
         matches = self._match(features0, features1, watch)
         return MatchResult(
             features0=features0,

@@ -20,6 +20,7 @@ from featherglue.compression.steps import FinetuneConfig
 from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError, UsageError
 from featherglue.models.pair import Model
+from featherglue.toml import read_toml
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
@@ -137,12 +138,12 @@ def test_models_made_elsewhere_are_measured_here(
 
 
 def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
-    from study.making import Tuning, make, read_settings
+    from study.making import Tuning, make
 
     tuning = Tuning(
         teacher=matching,
         images=tmp_path / "photos",
-        settings=read_settings(tmp_path / "finetune.toml"),
+        settings=read_toml(tmp_path / "finetune.toml"),
         minutes=0.03,
     )
     whole = LinearConfig(activation_bits=0, correct_bias=False)

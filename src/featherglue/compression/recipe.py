@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,16 +35,11 @@ from featherglue.compression.steps import (
     folded,
     kind_of,
 )
-from featherglue.compression.toml import toml_lines
 from featherglue.config import ArchitectureConfig, from_dict, to_dict
 from featherglue.errors import ConfigError, UsageError
 from featherglue.files import atomic
 from featherglue.models.pair import Model
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from featherglue.toml import read_toml, toml_lines
 
 Grey = NDArray[np.uint8]
 
@@ -76,12 +69,7 @@ class Recipe:
         Raises:
             ConfigError: it is missing or no TOML; an unknown step, version or key, with its name.
         """
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: not a TOML file ({error})") from None
+        data = read_toml(path)
         try:
             return Recipe.from_dict(data)
         except ConfigError as error:

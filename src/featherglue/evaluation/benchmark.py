@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 import featherglue as fg
 from featherglue.artifact import bytes_on_disk, nonzero, parameters
 from featherglue.errors import FeatherglueError, UsageError
-from featherglue.evaluation.machine import describe_machine
 from featherglue.files import write_image
 from featherglue.image import read_grey, resize_grey
 from featherglue.layers import total_macs
+from featherglue.machine import describe_machine
 from featherglue.session import Session, load
 from featherglue.types import MatchResult
 
@@ -215,7 +215,7 @@ from featherglue.evaluation.benchmark import Contender
 session = Contender(**json.loads(sys.argv[1])).open()
 session(sys.argv[2], sys.argv[3])
 spent = time.perf_counter() - start
-from featherglue.evaluation.machine import peak_memory
+from featherglue.machine import peak_memory
 print(json.dumps({"cold_start_ms": spent * 1e3, "peak_bytes": peak_memory()}))
 """
 

@@ -12,13 +12,13 @@ from torch import nn
 
 from featherglue.artifact import Artifact, load_artifact
 from featherglue.config import ProcessingConfig, Provenance
-from featherglue.data.batched.atlas import Atlas
-from featherglue.data.batched.samples import BatchedScenes, BatchedViews
 from featherglue.data.images import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig
 from featherglue.errors import ConfigError
 from featherglue.models.pair import Model
+from featherglue.train.batched.atlas import Atlas
+from featherglue.train.batched.samples import BatchedScenes, BatchedViews
 from featherglue.train.extracted import ExtractedScenes
 from featherglue.train.imitation import DescriptorMap
 from featherglue.train.loop import Batches, LoopConfig, Report, Validate, train

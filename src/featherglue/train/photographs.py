@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from featherglue.config import to_dict
-from featherglue.data.batched.atlas import Atlas
-from featherglue.data.batched.samples import BatchedViews
 from featherglue.data.images import PhotoFolder
 from featherglue.data.labels import LabelledFolder, Labels, Rank
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.spatial import Mixture, SpatialViews
 from featherglue.data.views import ViewConfig, ViewPairs
 from featherglue.errors import ConfigError
+from featherglue.train.batched.atlas import Atlas
+from featherglue.train.batched.samples import BatchedViews
 from featherglue.train.loop import Batches, Samples
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.validation import ValidationConfig

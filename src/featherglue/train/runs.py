@@ -18,9 +18,9 @@ from torch import nn
 from featherglue.artifact import load_artifact
 from featherglue.config import Provenance, from_dict, to_dict
 from featherglue.errors import ConfigError, TrainingError
-from featherglue.evaluation.machine import describe_machine
 from featherglue.files import write_json
 from featherglue.folding import fold_batch_norm
+from featherglue.machine import describe_machine
 from featherglue.models.growing import grow_superglue, grow_superpoint
 from featherglue.models.narrowing import narrow_heads
 from featherglue.models.pair import Model

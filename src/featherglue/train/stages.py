@@ -7,7 +7,6 @@ ones are refused.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,12 +22,13 @@ from featherglue.config import (
     SuperPointConfig,
     from_dict,
 )
-from featherglue.data.batched.samples import BatchedScenes
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.views import ViewConfig
-from featherglue.errors import ConfigError, TrainingError
+from featherglue.errors import TrainingError
 from featherglue.models.pair import Model
+from featherglue.toml import read_toml
 from featherglue.train.adapt import AdaptStage, adapt, label_file
+from featherglue.train.batched.samples import BatchedScenes
 from featherglue.train.checkpoint import CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.extracted import ExtractedScenes
@@ -56,11 +56,6 @@ from featherglue.train.shapes import ShapesStage, train_shapes
 from featherglue.train.superglue import SuperGlueLoss, check_depths, check_keypoints
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.validation import ValidationConfig, make_validation
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 T = TypeVar("T")
 
@@ -136,15 +131,7 @@ def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
     Raises:
         ConfigError: no such file, not TOML, an unknown or missing key.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from None
-    return from_dict(cls, values, str(path))
+    return from_dict(cls, read_toml(path), str(path))
 
 
 def train_superpoint(

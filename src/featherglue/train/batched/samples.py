@@ -9,9 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from featherglue.data.batched.atlas import Atlas, Textures
-from featherglue.data.batched.draws import Draws
-from featherglue.data.batched.geometry import (
+from featherglue.data.scenes import NOTHING, SceneConfig
+from featherglue.data.views import CELL, NO_KEYPOINT, ViewConfig
+from featherglue.train.batched.atlas import Atlas, Textures
+from featherglue.train.batched.draws import Draws
+from featherglue.train.batched.geometry import (
     homographies,
     inverse,
     matrix,
@@ -20,10 +22,8 @@ from featherglue.data.batched.geometry import (
     shift,
     tumble,
 )
-from featherglue.data.batched.light import change_light
-from featherglue.data.batched.planes import Planes, Rendered, project, readable, render
-from featherglue.data.scenes import NOTHING, SceneConfig
-from featherglue.data.views import CELL, NO_KEYPOINT, ViewConfig
+from featherglue.train.batched.light import change_light
+from featherglue.train.batched.planes import Planes, Rendered, project, readable, render
 
 Batch = dict[str, Tensor]
 _BORDER = 2  # px from the edge, within which no correspondence lies

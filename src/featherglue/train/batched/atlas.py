@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.data.batched.draws import Draws
 from featherglue.data.images import PhotoFolder
+from featherglue.train.batched.draws import Draws
 
 _LEVELS = 3
 _AT_ONCE = 256  # photographs that are made smaller at a time

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featherglue.data import photometric
-from featherglue.data.batched.draws import Draws
+from featherglue.train.batched.draws import Draws
 
 # Of some images (n, H, W) float32 in [0, 255].
 Change = Callable[[Draws, Tensor, float], Tensor]

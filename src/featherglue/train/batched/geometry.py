@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from featherglue.data.batched.draws import Draws
 from featherglue.data.homography import HomographyRange
+from featherglue.train.batched.draws import Draws
 
 
 def matrix(rows: list[list[Tensor | float]]) -> Tensor:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from featherglue.data.batched.atlas import Atlas, Textures
-from featherglue.data.batched.geometry import determinant, inverse
 from featherglue.data.scenes import NOTHING
+from featherglue.train.batched.atlas import Atlas, Textures
+from featherglue.train.batched.geometry import determinant, inverse
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from featherglue.data.batched.atlas import Atlas, Textures
-from featherglue.data.batched.draws import Draws
-from featherglue.data.batched.geometry import homographies, inverse, rotation
-from featherglue.data.batched.light import CHANGES, change_light
-from featherglue.data.batched.planes import Planes, project, readable, render
-from featherglue.data.batched.samples import BatchedScenes, BatchedViews, cell_labels
 from featherglue.data.homography import HomographyRange
 from featherglue.data.images import PhotoFolder
 from featherglue.data.labels import LabelledFolder, Labels, PhotoLabels
@@ -25,6 +19,12 @@ from featherglue.data.spatial import _readable
 from featherglue.data.views import NO_KEYPOINT, ViewConfig
 from featherglue.data.views import cell_labels as one_by_one
 from featherglue.train.assignment import true_assignment
+from featherglue.train.batched.atlas import Atlas, Textures
+from featherglue.train.batched.draws import Draws
+from featherglue.train.batched.geometry import homographies, inverse, rotation
+from featherglue.train.batched.light import CHANGES, change_light
+from featherglue.train.batched.planes import Planes, project, readable, render
+from featherglue.train.batched.samples import BatchedScenes, BatchedViews, cell_labels
 
 SIZE = (96, 64)
 

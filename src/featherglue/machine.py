@@ -1,0 +1,61 @@
+"""What a measurement was made on: recorded in every result."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from featherglue.runtime.base import cores
+
+_LIBRARIES = ("featherglue", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
+_FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "asimd", "asimddp")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, the instruction sets that matter here, cores, system and versions."""
+    name, flags = _processor()
+    return {
+        "processor": name,
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cores": cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {library: version for library in _LIBRARIES if (version := _version(library))},
+    }
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had when it made this process
+        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _processor() -> tuple[str, set[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    return (
+        name[1].strip() if name else platform.machine(),
+        set(flags[1].split()) if flags else set(),
+    )
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""
