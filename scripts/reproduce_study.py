@@ -55,8 +55,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--make",
         action="store_true",
-        help="make the models and measure nothing, as where a GPU is;"
-        " the same command without it then measures them, on any machine with a copy of --work",
+        help="make the models and measure nothing, as where a GPU is; the same words without it, "
+        "from a folder with the same photographs and a copy of --work, then measure them anywhere",
     )
     add("--only", action="append", default=[], metavar="NAME", help="these experiments alone")
     add("--limit", type=int, help="measure on the first pairs only")

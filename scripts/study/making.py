@@ -76,7 +76,10 @@ class Tuning:
         """The settings of a fine-tuning. Raises ConfigError for those that cannot be."""
         own = dict(config.settings)
         loop = {**self.settings.get("loop", {}), **own.pop("loop", {}), "steps": steps}
-        loop["warmup"] = min(loop.get("warmup", 200), steps // 10) if steps else _WARMUP
+        if steps:
+            loop["warmup"] = min(loop.get("warmup", 200), steps // 10)
+        else:
+            loop.setdefault("warmup", _WARMUP)
         data = {
             "validation": {"share": 0.0},
             **self.settings,

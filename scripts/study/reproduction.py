@@ -67,7 +67,7 @@ class Reproduction:
         options = self.options
         self.chosen = self._possible()
         self._see_that_all_is_there()
-        found = self._scan()
+        found = None if options.make and not options.share_out else self._scan()
         shares = found if options.share_out else None
         self.recipes = {e.name: self._recipe(e, shares) for e in self.chosen}
         if options.make:
@@ -231,6 +231,8 @@ class Reproduction:
             place = folder.parent / f"run-{fingerprint(inputs)}"
 
         def work() -> str:
+            if tuning is not None:
+                choose_device(tuning.device, None)
             size = tuple(options.size)
             images = self.calibration()
             made = make(self.dense, recipe, images, tuning, place, self.hash, size)

@@ -67,7 +67,10 @@ def finetune(
         refuse_quantized(model)
         layer_ratios(model.architecture, growing.prune)
         if not stage.loop.steps:
-            raise ConfigError("a schedule of pruning needs to know the steps; steps = 0 does not")
+            raise ConfigError(
+                "pruning by a schedule needs to know the steps: give loop.steps of at least "
+                f"{growing.schedule.end}"
+            )
         if growing.schedule.end > stage.loop.steps:
             raise ConfigError(
                 f"the schedule of pruning ends at step {growing.schedule.end}, training at "
@@ -191,7 +194,10 @@ def stage_of(config: FinetuneConfig, teacher: str | os.PathLike[str]) -> Distill
         "teacher": str(teacher),
         "part": config.network,
     }
-    return from_dict(DistillStage, settings, "settings")
+    stage = from_dict(DistillStage, settings, "settings")
+    if not stage.loop.steps:
+        raise ConfigError("settings.loop.steps: a recipe says how many")
+    return stage
 
 
 def step_finetuner(

@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from featherglue.data import photometric
 from featherglue.data.homography import HomographyRange
 from featherglue.data.images import PhotoFolder
 from featherglue.data.labels import LabelledFolder, Labels, PhotoLabels
 from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
 from featherglue.data.spatial import _readable
-from featherglue.data.views import NO_KEYPOINT, ViewConfig
+from featherglue.data.views import NO_KEYPOINT, ViewConfig, ViewPairs
 from featherglue.data.views import cell_labels as one_by_one
+from featherglue.train import photographs
 from featherglue.train.assignment import true_assignment
 from featherglue.train.batched.atlas import Atlas, Textures
 from featherglue.train.batched.draws import Draws
@@ -25,6 +27,7 @@ from featherglue.train.batched.geometry import homographies, inverse, rotation
 from featherglue.train.batched.light import CHANGES, change_light
 from featherglue.train.batched.planes import Planes, project, readable, render
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews, cell_labels
+from featherglue.train.photographs import on_device
 
 SIZE = (96, 64)
 
@@ -217,6 +220,21 @@ def test_points_of_views_correspond(atlas: Atlas, spatial: float) -> None:
     assert apart < 0.4 * other
 
 
+def test_large_photographs_have_as_many_keypoints_as_one_by_one(tmp_path: Path) -> None:
+    small = np.random.default_rng(0).integers(0, 256, (150, 190), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(small, (1900, 1500)))
+    large = PhotoFolder(tmp_path)
+    config = ViewConfig(size=SIZE, light=0.0, points=200)
+    one = [ViewPairs(large, config)[i] for i in range(24)]
+    batch = BatchedViews(Atlas(large, "cpu"), config, SceneConfig(size=SIZE)).batch(0, 24)
+    expected = np.mean([sample["count"] for sample in one])
+    assert expected > 50
+    assert batch["count"].float().mean().item() == pytest.approx(expected, rel=0.2)
+    cells = np.mean([sample["labels0"] != NO_KEYPOINT for sample in one])
+    found = (batch["labels0"] != NO_KEYPOINT).float().mean().item()
+    assert found == pytest.approx(cells, rel=0.2)
+
+
 def test_labels_are_where_points_are(atlas: Atlas) -> None:
     batch = views(atlas).batch(0, 16)
     for name in "01":
@@ -274,13 +292,21 @@ def test_a_batch_depends_on_seed_and_place_alone(atlas: Atlas) -> None:
 # --- light ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [c for c, _ in CHANGES], ids=[c.__name__ for c, _ in CHANGES])
-def test_every_change_changes_and_stays_an_image(change: object) -> None:
-    images = torch.rand(9, 64, 96) * 200 + 20
-    changed = change(draws(1), images, 1.0)  # type: ignore[operator]
+@pytest.mark.parametrize("number", range(len(CHANGES)), ids=[c.__name__ for c, _ in CHANGES])
+def test_changes_are_spread_as_those_of_single_images(number: int) -> None:
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.uniform(20, 230, (22, 32)).astype(np.float32), (96, 64))
+    change, single = CHANGES[number][0], photometric.CHANGES[number][0]
+    assert change.__name__ == single.__name__
+    count = 1000
+    images = torch.from_numpy(image).expand(count, -1, -1)
+    changed = change(draws(1), images, 1.0)
     assert changed.shape == images.shape and changed.isfinite().all()
-    assert (changed - images).abs().mean(dim=(1, 2)).max() > 1
-    assert torch.equal(changed, change(draws(1), images, 1.0))  # type: ignore[operator]
+    assert torch.equal(changed, change(draws(1), images, 1.0))
+    ours = changed.clamp(0, 255).numpy() - image
+    theirs = np.stack([np.clip(single(rng, image, 1.0), 0, 255) for _ in range(count)]) - image
+    for measure in (np.mean, np.std, lambda x: np.abs(x).mean((1, 2)).std()):
+        assert measure(ours) == pytest.approx(measure(theirs), rel=0.25, abs=3)
 
 
 def test_without_strength_nothing_changes() -> None:
@@ -298,5 +324,31 @@ def test_jpeg_of_high_quality_is_nearly_the_image() -> None:
 
 
 def test_an_image_without_contrast_survives() -> None:
-    flat = torch.full((16, 64, 96), 255.0)
-    assert change_light(draws(), flat, 1.4).shape == flat.shape
+    for value in (0.0, 255.0):
+        flat = torch.full((16, 64, 96), value)
+        for change, _ in CHANGES:
+            assert change(draws(), flat, 1.4).isfinite().all(), change.__name__
+
+
+# --- the GPU's memory -----------------------------------------------------------------------
+
+
+def test_photographs_go_where_there_is_room(
+    photos: PhotoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert on_device(photos, "cpu") is None
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(photographs, "Atlas", _Recorded)
+    wanted = Atlas.bytes_of(photos)
+    assert wanted > len(photos) * photos.longest**2
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * wanted + 1, 0))
+    made = on_device(photos, "cuda")
+    assert isinstance(made, _Recorded) and made.device == "cuda"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * wanted - 1, 0))
+    with pytest.warns(UserWarning, match="worker processes make the training data"):
+        assert on_device(photos, "cuda") is None
+
+
+class _Recorded(Atlas):
+    def __init__(self, photos: PhotoFolder, device: str) -> None:
+        self.device = device

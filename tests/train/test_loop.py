@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from featherglue.errors import ConfigError, OutputError, TrainingError
 from featherglue.train import loop
 from featherglue.train.loop import LoopConfig, learning_rate, train
+from featherglue.train.parallel import World
 
 CONFIG = LoopConfig(
     steps=8, batch_size=3, warmup=2, workers=0, bf16=False, save_seconds=0.0, learning_rate=0.05
@@ -375,8 +376,32 @@ def test_as_many_steps_as_fit_are_taken_and_the_cosine_ends_there(tmp_path: Path
     assert again["step"] == again["steps"] == pytest.approx(state["steps"], abs=2)
 
 
+@pytest.mark.usefixtures("steady")
+def test_a_warm_up_that_the_time_cuts_off_is_said(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=0, warmup=500)
+    with pytest.warns(UserWarning, match="within the warm-up: lower warmup"):
+        train(network(), loss_of, Numbers(), config, tmp_path, minutes=0.02)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_share_batches_as_they_share_samples(rank: int) -> None:
+    config = dataclasses.replace(CONFIG, steps=5, batch_size=8, accumulate=2)
+    world = World(rank, 2)
+    asked: list[int] = []
+
+    class Asked:
+        def batch(self, first: int, count: int) -> dict[str, Tensor]:
+            asked.extend(range(first, first + count))
+            return {}
+
+    at_once = world.share(config.batch_size, config.accumulate)
+    taken = list(loop._batches(Asked(), config, 2, world, at_once))
+    assert len(taken) == 3 * config.accumulate
+    assert asked == list(world.order(2, 5, config.batch_size))
+
+
 def test_steps_that_follow_from_no_time_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="say how many minutes"):
+    with pytest.raises(ConfigError, match="give --minutes"):
         train(network(), loss_of, Numbers(), dataclasses.replace(CONFIG, steps=0), tmp_path)
 
 

@@ -21,7 +21,7 @@ from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews
 from featherglue.train.extracted import ExtractedScenes
 from featherglue.train.imitation import DescriptorMap
-from featherglue.train.loop import Batches, LoopConfig, Report, Validate, train
+from featherglue.train.loop import Batches, LoopConfig, Report, Validate, check_time, train
 from featherglue.train.parallel import World, join_world
 from featherglue.train.photographs import (
     LabelChoice,
@@ -142,6 +142,7 @@ def train_distill(
             teacher or a start that lacks what is needed.
         ConfigError: a student or `stage.student` that does not fit together.
     """
+    check_time(stage.loop, minutes, folder)
     world, device = join_world(device)
     artifact = load_artifact(stage.teacher)
     photos, kept = read_photographs(images, stage.validation, stage.labels)

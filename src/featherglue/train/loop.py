@@ -41,6 +41,7 @@ from featherglue.train.precision import autocast
 Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 _REPORT_SECONDS = 1.0
+_NO_TIME = "loop.steps = 0 takes what fits into a time: give --minutes, or steps"
 _UNKNOWN = 2**40  # steps, more than there will be
 _SHARE = 0.95  # of the time left that the steps may take; validation takes some
 _LOG_SECONDS = 5.0
@@ -60,7 +61,10 @@ class Batches(Protocol):
     """Endless training data, made a batch at a time where the network is."""
 
     def batch(self, first: int, count: int) -> Batch:
-        """Samples `first`, …; what they are depends on a seed, `first` and `count` alone."""
+        """The samples `first`, …, `first + count − 1`, stacked, on the device of the network.
+
+        What they are depends on a seed, `first` and `count` alone.
+        """
         ...
 
 
@@ -184,8 +188,8 @@ def train(
             if constraint is not None:
                 constraint(average)
             progress.step += 1
-            if config.steps == _UNKNOWN and pace.is_known(progress.step):
-                left = minutes * 60 - keeper.spent()
+            left = minutes * 60 - keeper.spent()
+            if config.steps == _UNKNOWN and pace.is_known(progress.step) and left > 0:
                 progress.steps = progress.step + pace.steps_in(left, world, device)
                 config = replace(config, steps=progress.steps)
             over = progress.step == config.steps or keeper.spent() > minutes * 60
@@ -201,17 +205,33 @@ def train(
             if stop or measured:
                 keeper.draw()
             if stop:
+                if config.steps == _UNKNOWN and not interrupted():
+                    warnings.warn(
+                        f"the time was over after {progress.step} steps, within the warm-up: lower "
+                        "warmup or give more minutes",
+                        stacklevel=2,
+                    )
                 break
         if interrupted():
             raise KeyboardInterrupt
     return average
 
 
+def check_time(config: LoopConfig, minutes: float, folder: str | os.PathLike[str]) -> None:
+    """Raise ConfigError where it is neither said how many steps to train nor how long.
+
+    Args:
+        folder: of the run; one that goes on may know.
+    """
+    if not config.steps and math.isinf(minutes) and not (Path(folder) / LAST).exists():
+        raise ConfigError(_NO_TIME)
+
+
 def _with_steps(config: LoopConfig, progress: Progress, minutes: float) -> LoopConfig:
     if config.steps:
         return config
     if not progress.steps and math.isinf(minutes):
-        raise ConfigError("steps = 0 takes as many steps as fit into a time; say how many minutes")
+        raise ConfigError(_NO_TIME)
     return replace(config, steps=progress.steps or _UNKNOWN)
 
 

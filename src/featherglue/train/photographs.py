@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,25 @@ def check_views(
 
 
 def on_device(photos: PhotoFolder, device: str) -> Atlas | None:
-    """The photographs on a GPU, which then makes the training data; None elsewhere, or where they
-    would fill more than a quarter of its free memory, so that worker processes make the data."""
+    """The photographs on a GPU, which then makes the training data.
+
+    None elsewhere, and with a warning where they would fill more than a quarter of its free memory:
+    worker processes make the data then, other data of the same kind.
+    """
     if torch.device(device).type != "cuda":
         return None
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    return Atlas(photos, device) if 4 * Atlas.bytes_of(photos) < free else None
+    wanted = Atlas.bytes_of(photos)
+    if 4 * wanted < free:
+        return Atlas(photos, device)
+    warnings.warn(
+        f"{photos.folder}: the photographs may take {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+        "of the GPU are free: worker processes make the training data, more slowly; smaller "
+        f"photographs help, the longest side is {photos.longest} px",
+        stacklevel=2,
+    )
+    return None
 
 
 def extractor_views(

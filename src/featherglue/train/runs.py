@@ -54,8 +54,8 @@ def with_noted_warmup(stage: Settings, folder: str | os.PathLike[str]) -> Settin
 def keep_settings(
     stage: Any, folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Note a run's settings, or refuse to go on with others; more steps are allowed, and other
-    workers and times of saving.
+    """Note a run's settings, or refuse to go on with others; another number of steps is allowed,
+    but not for one that followed from the time, and other workers and times of saving.
 
     Args:
         stage: its configuration, with a `loop`. facts: plain values that take the place of
@@ -72,8 +72,10 @@ def keep_settings(
     if path.exists() and (Path(folder) / LAST).exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
+            timed = not before["loop"]["steps"], not settings["loop"]["steps"]
             for name in _FREE:
-                before["loop"][name] = settings["loop"][name]
+                if name != "steps" or timed[0] == timed[1]:
+                    before["loop"][name] = settings["loop"][name]
             before = _filled(before, stage, facts or {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(

@@ -14,7 +14,7 @@ from featherglue.data.shapes import Shapes, ShapesConfig
 from featherglue.models.detection import strongest
 from featherglue.models.pair import Model
 from featherglue.models.superpoint import score_map
-from featherglue.train.loop import Batch, LoopConfig, train
+from featherglue.train.loop import Batch, LoopConfig, check_time, train
 from featherglue.train.losses import detector_loss
 from featherglue.train.parallel import join_world
 from featherglue.train.runs import (
@@ -107,6 +107,7 @@ def train_shapes(
     Raises:
         TrainingError: a loss that is not finite, a foreign checkpoint, other settings.
     """
+    check_time(stage.loop, minutes, folder)
     world, device = join_world(device)
     keep_settings(stage, folder)
     torch.manual_seed(stage.seed)

@@ -32,7 +32,7 @@ from featherglue.train.batched.samples import BatchedScenes
 from featherglue.train.checkpoint import CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.extracted import ExtractedScenes
-from featherglue.train.loop import Batches, LoopConfig, Report, Samples, train
+from featherglue.train.loop import Batches, LoopConfig, Report, Samples, check_time, train
 from featherglue.train.parallel import join_world
 from featherglue.train.photographs import (
     LabelChoice,
@@ -154,6 +154,7 @@ def train_superpoint(
     Raises:
         TrainingError: no usable photographs, a loss that is not finite, a foreign checkpoint.
     """
+    check_time(stage.loop, minutes, folder)
     world, device = join_world(device)
     photos, kept = read_photographs(images, stage.validation, stage.labels)
     keep_settings(stage, folder, label_fact(stage.labels))
@@ -197,6 +198,7 @@ def train_superglue(
 
     Args and errors as in `train_superpoint`.
     """
+    check_time(stage.loop, minutes, folder)
     world, device = join_world(device)
     base = Model.load(stage.extractor)
     if base.extractor is None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.data.images import PhotoFolder
+from featherglue.data.images import Grey, PhotoFolder, Points
+from featherglue.runtime.base import cores
 from featherglue.train.batched.draws import Draws
 
 _LEVELS = 3
-_AT_ONCE = 256  # photographs that are made smaller at a time
+_PIXELS_AT_ONCE = 2**25  # that are decoded and made smaller
+_KEYPOINT_BYTES = 12 * 1000  # of a photograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,9 @@ class Textures:
 class Atlas:
     """Photographs in memory, each also at a half and at a quarter of its size.
 
+    Where the keypoints are corners, they are those of the whole photographs: a part that is cut out
+    of one has the corners that are strong there, where `PhotoFolder.keypoints` finds its own.
+
     Args:
         photos: decoded once, with their keypoints.
 
@@ -50,11 +55,24 @@ class Atlas:
 
     def __init__(self, photos: PhotoFolder, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            images = list(pool.map(photos.__getitem__, range(len(photos))))
-            ranked = list(pool.map(photos.ranked_keypoints, range(len(photos)), images))
-        shapes = np.array([image.shape for image in images])
-        self.sizes = torch.from_numpy(shapes[:, ::-1].astype(np.float32)).to(self.device)
+        step = 2 ** (_LEVELS - 1)
+        self._side = -(-photos.longest // step) * step
+        sides = [self._side >> level for level in range(_LEVELS)]
+        lengths = [len(photos) * side**2 for side in sides]
+        self._starts = [sum(lengths[:level]) for level in range(_LEVELS)]
+        self._pixels = torch.empty(sum(lengths), dtype=torch.uint8, device=self.device)
+        self._limits = photos.limits
+        sizes: list[tuple[int, int]] = []
+        ranked: list[tuple[Points, NDArray[np.float32]]] = []
+        at_once = max(1, _PIXELS_AT_ONCE // self._side**2)
+        with ThreadPoolExecutor(cores()) as pool:
+            for first in range(0, len(photos), at_once):
+                chosen = range(first, min(first + at_once, len(photos)))
+                images = list(pool.map(photos.__getitem__, chosen))
+                ranked += pool.map(photos.ranked_keypoints, chosen, images)
+                sizes += [(image.shape[1], image.shape[0]) for image in images]
+                self._keep(first, images)
+        self.sizes = torch.tensor(sizes, dtype=torch.float32, device=self.device)
         most = max(1, *(len(points) for points, _ in ranked))
         points = np.zeros((len(photos), most, 2), np.float32)
         ranks = np.full((len(photos), most), -1, np.float32)
@@ -62,34 +80,25 @@ class Atlas:
             points[i, : len(found)], ranks[i, : len(found)] = found, values
         self.points = torch.from_numpy(points).to(self.device)
         self.ranks = torch.from_numpy(ranks).to(self.device)
-        self._limits = photos.limits
-        step = 2 ** (_LEVELS - 1)
-        self._side = -(-int(shapes.max()) // step) * step
-        self._pixels, self._starts = self._pyramid(images)
 
     @staticmethod
     def bytes_of(photos: PhotoFolder) -> int:
-        """What the pixels will take."""
-        return int(len(photos) * photos.longest**2 * sum(0.25**i for i in range(_LEVELS)))
+        """Upper bound of the device memory that it takes: every photograph has the room of the
+        largest."""
+        pixels = photos.longest**2 * sum(0.25**level for level in range(_LEVELS))
+        return int(len(photos) * (pixels + _KEYPOINT_BYTES)) + 8 * _PIXELS_AT_ONCE
 
-    def _pyramid(self, images: list[np.ndarray]) -> tuple[Tensor, list[int]]:
-        """All pixels of all levels, one after the other, and where each level starts."""
-        sides = [self._side >> level for level in range(_LEVELS)]
-        sizes = [len(images) * side**2 for side in sides]
-        starts = [sum(sizes[:level]) for level in range(_LEVELS)]
-        pixels = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
-        for first in range(0, len(images), _AT_ONCE):
-            part = images[first : first + _AT_ONCE]
-            full = np.zeros((len(part), self._side, self._side), np.uint8)
-            for i, image in enumerate(part):
-                full[i, : image.shape[0], : image.shape[1]] = image
-            level = torch.from_numpy(full).to(self.device)
-            for start, side in zip(starts, sides, strict=True):
-                if side != self._side:
-                    level = (F.avg_pool2d(level[:, None].float(), 2) + 0.5).to(torch.uint8)[:, 0]
-                begin = start + first * side**2
-                pixels[begin : begin + level.numel()] = level.reshape(-1)
-        return pixels, starts
+    def _keep(self, first: int, images: list[Grey]) -> None:
+        """Put photographs, from number `first` on, into all levels."""
+        full = np.zeros((len(images), self._side, self._side), np.uint8)
+        for i, image in enumerate(images):
+            full[i, : image.shape[0], : image.shape[1]] = image
+        level = torch.from_numpy(full).to(self.device)
+        for number, start in enumerate(self._starts):
+            if number:
+                level = (F.avg_pool2d(level[:, None].float(), 2) + 0.5).to(torch.uint8)[:, 0]
+            begin = start + first * (self._side >> number) ** 2
+            self._pixels[begin : begin + level.numel()] = level.reshape(-1)
 
     def draw(self, draws: Draws, *shape: int) -> Textures:
         """Random photographs, whole, every second one mirrored."""

@@ -76,7 +76,8 @@ def tumble(draws: Draws, degrees: float | Tensor, *shape: int) -> Tensor:
 def homographies(
     draws: Draws, size: tuple[int, int], limits: HomographyRange, count: int
 ) -> Tensor:
-    """Random homographies (count, 3, 3) of an image of `size` (width, height) to a view of it."""
+    """Random homographies (count, 3, 3) float32 that map pixels of an image of `size`
+    (width, height) to those of a view of that size; see `homography.sample_homography`."""
     width, height = size
     angle = draws.uniform(-1, 1, count) * math.radians(limits.rotation)
     scale = draws.factor(limits.scale, count)

@@ -36,7 +36,12 @@ class BatchedScenes:
         self.atlas, self.config, self.seed = atlas, config, seed
 
     def batch(self, first: int, count: int) -> Batch:
-        """Scenes, with image0, image1, planes0, planes1 and maps."""
+        """The samples `first`, …, `first + count − 1`.
+
+        Returns:
+            image0, image1 (B, 1, H, W) uint8; planes0, planes1 (B, H, W) uint8; maps
+            (B, K, 3, 3) float32, H_0to1 of each plane.
+        """
         draws = Draws(self.seed, first, self.atlas.device)
         flat = draws.chance(self.config.planar, count)
         scene = _either(
@@ -85,11 +90,17 @@ class BatchedViews:
         self.scenes, self.spatial = replace(scenes, size=config.size), spatial
 
     def batch(self, first: int, count: int) -> Batch:
-        """Pairs of views; with H_0to1 where none of them is of a 3D scene."""
+        """The samples `first`, …, `first + count − 1`.
+
+        Returns:
+            image0, image1 (B, 1, H, W) uint8; labels0, labels1 (B, Hc, Wc) int64; inside0, inside1
+            (B, Hc, Wc) bool; points0, points1 (B, P, 2) float32 xy, padded; count (B,) int64;
+            where there are no 3D scenes also H_0to1 (B, 3, 3) float32.
+        """
         draws = Draws(self.seed, first, self.atlas.device)
         scene = self._flat(draws, count)
+        chosen = draws.chance(self.spatial, count)  # 3D scenes
         if self.spatial:
-            chosen = draws.chance(self.spatial, count)
             spatial = spatial_scenes(self.atlas, self.scenes, draws, count)
             scene = _either(~chosen, scene, spatial)
         seen = render(self.atlas, scene, self.config.size)
@@ -97,8 +108,7 @@ class BatchedViews:
         rows, columns = self._cells
         covered = (seen.planes != NOTHING).reshape(2, count, rows, CELL, columns, CELL)
         covered = covered.all(5).all(3)
-        points, labelled, shown = self._keypoints(scene, seen)
-        order = _order(scene, self.atlas)
+        points, labelled, shown, order = self._keypoints(scene, seen, chosen)
         for view, name in enumerate("01"):
             batch[f"labels{name}"] = cell_labels(points[view], labelled[view], order, rows, columns)
             batch[f"inside{name}"] = covered[view]
@@ -135,12 +145,23 @@ class BatchedViews:
         far = homographies(draws, size, self.config.far, count) @ fit
         return _one_plane(textures, _swapped(draws, near, far))
 
-    def _keypoints(self, scene: Planes, seen: Rendered) -> tuple[Tensor, Tensor, Tensor]:
-        """All textures' keypoints in both views (V, B, K·P, 2), which of them are keypoints
-        there, and which may correspond, being away from the edge (V, B, K·P)."""
+    def _keypoints(
+        self, scene: Planes, seen: Rendered, spatial: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All textures' keypoints in both views.
+
+        Args:
+            spatial: (B,) bool, 3D scenes, in which a texture may be too small or too slanted to
+                be read, and what is at the edge is no keypoint.
+
+        Returns:
+            (V, B, K·P, 2) float32 xy; (V, B, K·P) bool, which are keypoints there, and which may
+            correspond, being away from the edge; (B, K·P) int64, as of `_order`.
+        """
         found, counts = self.atlas.keypoints(scene.textures)
         points = project(found, scene.to_views)
-        clear = readable(found, scene.to_views)
+        deep = spatial[:, None, None]
+        clear = readable(found, scene.to_views) | ~deep
         width, height = self.config.size
         limit = points.new_tensor([width - 1, height - 1])
         known = counts & scene.there[..., None] & clear
@@ -151,11 +172,12 @@ class BatchedViews:
         plane = torch.arange(within.shape[2], device=shown.device)[:, None]
         within &= shown == plane
         inner = within & ((points >= _BORDER) & (points <= limit - _BORDER)).all(-1)
-        return points.flatten(2, 3), within.flatten(2), inner.flatten(2)
+        labelled = torch.where(deep, inner, within)
+        return points.flatten(2, 3), labelled.flatten(2), inner.flatten(2), _order(counts)
 
 
 def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) -> Planes:
-    """3D scenes: planes of random poses before a background, and a camera that moves."""
+    """`count` 3D scenes: planes of random poses before a background, and a camera that moves."""
     size, most = config.size, config.planes + 1
     focal = draws.uniform(0.7, 1.4, count, 1) * size[0]
     back = torch.arange(most, device=atlas.device) == 0  # the background
@@ -235,10 +257,9 @@ def _images(draws: Draws, seen: Rendered, light: float) -> Batch:
     return {"image0": image0, "image1": image1}
 
 
-def _order(scene: Planes, atlas: Atlas) -> Tensor:
-    """For the keypoints of all planes (B, K·P) distinct numbers that rise as strength falls within
-    each plane."""
-    _, counts = atlas.keypoints(scene.textures)
+def _order(counts: Tensor) -> Tensor:
+    """Distinct numbers (B, K·P) that rise as strength falls within each plane, of keypoints that
+    are the strongest first, (B, K, P), True where they count."""
     place = (counts.cumsum(-1) - 1).clamp_min(0) / counts.sum(-1, keepdim=True).clamp_min(1)
     flat = (place.flatten(1) * 2**20).long()
     return flat * flat.shape[1] + torch.arange(flat.shape[1], device=flat.device)
