@@ -362,6 +362,12 @@ def test_a_run_goes_on_with_its_own_settings_only(images: Path, tmp_path: Path) 
     other = dataclasses.replace(more, loop=dataclasses.replace(more.loop, batch_size=3))
     with pytest.raises(TrainingError, match=r"other settings \(loop.batch_size\)"):
         train_superpoint(other, images, tmp_path / "run")
+    timed = dataclasses.replace(more, loop=dataclasses.replace(more.loop, steps=0))
+    with pytest.raises(TrainingError, match=r"other settings \(loop.steps\)"):
+        train_superpoint(timed, images, tmp_path / "run", minutes=1)
+    with pytest.raises(ConfigError, match="give --minutes, or steps"):
+        train_superpoint(timed, images, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_goes_on_with_other_workers(images: Path, tmp_path: Path) -> None:
