@@ -59,3 +59,10 @@ def latencies(
         "repetitions": repetitions,
         "ms": {row["label"]: row["end_to_end"]["median_ms"] for row in measured["rows"]},
     }
+
+
+def steps_taken(folder: Path) -> list[int]:
+    """The steps of each fine-tuning of a model."""
+    recipe = load_artifact(folder).provenance.recipe
+    tuned = [step for step in recipe if step.get("step") == "distill"]
+    return [int(step.get("stopped_after", step["loop"]["steps"])) for step in tuned]

@@ -23,9 +23,8 @@ _LEVELS = {
     "codebook": ("5", "bits of a weight"),
 }
 _GROWN = (
-    "The dense model grew from a small one and was trained on for a short time (docs/training.md): "
-    "much of what is taken away here it never came to use. One that was trained from scratch is "
-    "harder to compress.\n"
+    "The dense model grew from small ones (docs/training.md): some of what is taken away here it "
+    "may never have come to use. One that was trained from scratch may be harder to compress.\n"
 )
 
 
@@ -79,26 +78,28 @@ def _finetuning(rows: Sequence[Row]) -> str:
 
 def _time(how: Row) -> str:
     if how["steps"]:
-        return f"{how['steps']} steps"
+        limit = f", stopped after {2 * how['minutes']:g} minutes" if how["minutes"] else ""
+        return f"{how['steps']} steps on {how['device']}{limit}"
     return f"{how['minutes']:g} minutes on {how['device']}"
 
 
 def _accuracy_table(rows: Sequence[Row]) -> str:
-    head = ["", "AUC@5", "AUC@10", "AUC@25", "precision", "recall"]
+    head = ["", "AUC@5", "AUC@10", "AUC@25", "precision", "recall", "steps"]
     table = []
     for row in rows:
         before = [f"{value:.1f}" for value in _numbers(row["before"])]
-        cells = before
+        cells = [*before, ""]
         if row["name"] != DENSE.name:
             after = ["–"] * len(before)
             if row["after"] is not None:
                 after = [f"{value:.1f}" for value in _numbers(row["after"])]
             cells = [f"{old} → {new}" for old, new in zip(before, after, strict=True)]
+            cells.append(" + ".join(map(str, row["finetuning"].get("taken", []))) or "–")
         table.append([row["title"], *cells])
         study = _study_of(row["name"])
         if study is not None:
             values = (*study.auc, study.precision, study.recall)
-            table.append(["– the study's", *(f"{value:.1f}" for value in values)])
+            table.append(["– the study's", *(f"{value:.1f}" for value in values), ""])
     return format_table(head, table)
 
 

@@ -78,6 +78,8 @@ class Reproduction:
         dense = self._dense_row()
         made = {experiment.name: self._row(experiment) for experiment in self.chosen}
         rows = [dense, *self._with_earlier(made)]
+        for row in rows[1:]:
+            row["finetuning"]["taken"] = measuring.steps_taken(self._folder(row))
         timed = self._latencies(rows)
         for row in rows:
             row["latency_ms"] = timed["ms"][row["name"]]

@@ -205,10 +205,13 @@ def provenance(
     """
     said_elsewhere = ("architecture", "processing", "extractor", "data", *(facts or {}))
     settings = {k: v for k, v in to_dict(stage).items() if k not in said_elsewhere}
-    if not settings["loop"]["steps"]:  # they followed from the time
-        settings["loop"] = {**settings["loop"], "steps": last_step(folder)}
+    planned, taken = settings["loop"]["steps"], last_step(folder)
+    if not planned:  # they followed from the time
+        settings["loop"] = {**settings["loop"], "steps": taken}
     minutes = round(spent_seconds(folder) / 60, 1)
     step = {"step": name, **(facts or {}), "minutes": minutes, **settings}
+    if 0 < taken < planned:
+        step["stopped_after"] = taken
     theirs = [load_artifact(folder).provenance.license for folder in sources if folder]
     others = sorted({license for license in theirs if license not in ("", LICENSE)})
     license = " and ".join(others) or LICENSE
