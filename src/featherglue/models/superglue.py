@@ -195,12 +195,21 @@ class SuperGlue(nn.Module):
         depth: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features (B, N0, C) and (B, N1, C) after the layers from `first` to before `depth`."""
-        for layer in list(self.gnn.layers)[first:depth]:
+        layers = list(self.gnn.layers)[first:depth]
+        if features0.shape == features1.shape and mask0 is not None and mask1 is not None:
+            both, masks = torch.cat((features0, features1)), torch.cat((mask0, mask1))
+            other = masks.roll(len(mask0), 0)
+            for layer in layers:
+                cross = layer.kind == "cross"
+                source = both.roll(len(mask0), 0) if cross else both
+                both = both + layer(both, source, masks, other if cross else masks)
+            return both[: len(mask0)], both[len(mask0) :]
+        for layer in layers:
             cross = layer.kind == "cross"
             source0, source1 = (features1, features0) if cross else (features0, features1)
-            masks = (mask1, mask0) if cross else (mask0, mask1)
-            residual0 = layer(features0, source0, mask0, masks[0])
-            residual1 = layer(features1, source1, mask1, masks[1])
+            seen0, seen1 = (mask1, mask0) if cross else (mask0, mask1)
+            residual0 = layer(features0, source0, mask0, seen0)
+            residual1 = layer(features1, source1, mask1, seen1)
             features0, features1 = features0 + residual0, features1 + residual1
         return features0, features1
 
