@@ -61,8 +61,8 @@ def latencies(
     }
 
 
-def steps_taken(folder: Path) -> list[int]:
-    """The steps of each fine-tuning of a model."""
-    recipe = load_artifact(folder).provenance.recipe
-    tuned = [step for step in recipe if step.get("step") == "distill"]
+def steps_taken(folder: Path, dense: Path) -> list[int]:
+    """The steps of each fine-tuning of a model since it was the dense one."""
+    before, now = (load_artifact(place).provenance.recipe for place in (dense, folder))
+    tuned = [step for step in now[len(before) :] if step.get("step") == "distill"]
     return [int(step.get("stopped_after", step["loop"]["steps"])) for step in tuned]

@@ -79,7 +79,8 @@ class Reproduction:
         made = {experiment.name: self._row(experiment) for experiment in self.chosen}
         rows = [dense, *self._with_earlier(made)]
         for row in rows[1:]:
-            row["finetuning"]["taken"] = measuring.steps_taken(self._folder(row))
+            taken = measuring.steps_taken(self._folder(row), self.work / "dense")
+            row["finetuning"]["taken"] = taken
         timed = self._latencies(rows)
         for row in rows:
             row["latency_ms"] = timed["ms"][row["name"]]

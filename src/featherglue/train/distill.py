@@ -13,21 +13,19 @@ from torch import nn
 from featherglue.artifact import Artifact, load_artifact
 from featherglue.config import ProcessingConfig, Provenance
 from featherglue.data.images import PhotoFolder
-from featherglue.data.scenes import SceneConfig, Scenes
+from featherglue.data.scenes import SceneConfig
 from featherglue.data.views import ViewConfig
 from featherglue.errors import ConfigError
 from featherglue.models.pair import Model
-from featherglue.train.batched.atlas import Atlas
-from featherglue.train.batched.samples import BatchedScenes, BatchedViews
-from featherglue.train.extracted import ExtractedScenes
 from featherglue.train.imitation import DescriptorMap
-from featherglue.train.loop import Batches, LoopConfig, Report, Validate, check_time, train
+from featherglue.train.loop import LoopConfig, Report, Validate, check_time, train
 from featherglue.train.parallel import World, join_world
 from featherglue.train.photographs import (
     LabelChoice,
     check_views,
     extractor_views,
     label_fact,
+    matcher_scenes,
     on_device,
     read_photographs,
 )
@@ -240,29 +238,16 @@ def _samples(
     stage: DistillStage, photos: PhotoFolder, finder: Artifact | None, device: str
 ) -> SideBySide | BatchesSideBySide:
     atlas = on_device(photos, device)
-    if atlas is not None:
-        return _made_there(stage, atlas)
     sources: dict[str, Any] = {}
     if stage.part != "matcher":
         sources["views"] = extractor_views(
-            photos, stage.views, stage.spatial_views, stage.spatial, stage.seed
+            photos, stage.views, stage.spatial_views, stage.spatial, stage.seed, atlas
         )
     if stage.part != "extractor":
-        scenes = Scenes(photos, stage.scenes, stage.seed)
-        found = None if finder is None else ExtractedScenes(scenes, finder, stage.most)
-        sources["scenes"] = scenes if found is None else found
-    return SideBySide(sources)
-
-
-def _made_there(stage: DistillStage, atlas: Atlas) -> BatchesSideBySide:
-    sources: dict[str, Batches] = {}
-    if stage.part != "matcher":
-        sources["views"] = BatchedViews(
-            atlas, stage.views, stage.spatial_views, stage.spatial, stage.seed
+        sources["scenes"] = matcher_scenes(
+            photos, stage.scenes, stage.seed, atlas, finder, stage.most
         )
-    if stage.part != "extractor":
-        sources["scenes"] = BatchedScenes(atlas, stage.scenes, stage.seed)
-    return BatchesSideBySide(sources)
+    return SideBySide(sources) if atlas is None else BatchesSideBySide(sources)
 
 
 def _validate(

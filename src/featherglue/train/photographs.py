@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 
+from featherglue.artifact import Artifact
 from featherglue.config import to_dict
 from featherglue.data.images import PhotoFolder
 from featherglue.data.labels import LabelledFolder, Labels, Rank
-from featherglue.data.scenes import SceneConfig
+from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.spatial import Mixture, SpatialViews
 from featherglue.data.views import ViewConfig, ViewPairs
 from featherglue.errors import ConfigError
 from featherglue.train.batched.atlas import Atlas
-from featherglue.train.batched.samples import BatchedViews
+from featherglue.train.batched.samples import BatchedScenes, BatchedViews
+from featherglue.train.extracted import ExtractedScenes
 from featherglue.train.loop import Batches, Samples
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.validation import ValidationConfig
@@ -141,3 +143,24 @@ def extractor_views(
     if spatial == 0:
         return flat
     return Mixture(flat, SpatialViews(photos, scenes, views, seed), spatial, seed)
+
+
+def matcher_scenes(
+    photos: PhotoFolder,
+    scenes: SceneConfig,
+    seed: int,
+    atlas: Atlas | None,
+    finder: Artifact | None,
+    most: int,
+) -> Samples | Batches:
+    """Endless scenes for a matcher.
+
+    Args:
+        atlas: as in `extractor_views`.
+        finder: whose extractor finds the `most` strongest keypoints where the scenes are made one
+            by one; None leaves that to the loss.
+    """
+    if atlas is not None:
+        return BatchedScenes(atlas, scenes, seed)
+    made = Scenes(photos, scenes, seed)
+    return made if finder is None else ExtractedScenes(made, finder, most)

@@ -22,23 +22,22 @@ from featherglue.config import (
     SuperPointConfig,
     from_dict,
 )
-from featherglue.data.scenes import SceneConfig, Scenes
+from featherglue.data.scenes import SceneConfig
 from featherglue.data.views import ViewConfig
 from featherglue.errors import TrainingError
 from featherglue.models.pair import Model
 from featherglue.toml import read_toml
 from featherglue.train.adapt import AdaptStage, adapt, label_file
-from featherglue.train.batched.samples import BatchedScenes
 from featherglue.train.checkpoint import CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
-from featherglue.train.extracted import ExtractedScenes
-from featherglue.train.loop import Batches, LoopConfig, Report, Samples, check_time, train
+from featherglue.train.loop import LoopConfig, Report, check_time, train
 from featherglue.train.parallel import join_world
 from featherglue.train.photographs import (
     LabelChoice,
     check_views,
     extractor_views,
     label_fact,
+    matcher_scenes,
     on_device,
     read_photographs,
 )
@@ -223,13 +222,10 @@ def train_superglue(
         bf16=stage.bf16_keypoints,
     )
     validation = make_validation(kept, stage.scenes.light, stage.validation, device)
-    scenes = Scenes(photos, stage.scenes, stage.seed)
-    samples: Samples | Batches = scenes
+    # A GPU finds keypoints faster than the processes that feed it.
+    finder = load_artifact(stage.extractor) if device == "cpu" else None
     atlas = on_device(photos, device)
-    if atlas is not None:
-        samples = BatchedScenes(atlas, stage.scenes, stage.seed)
-    elif device == "cpu":  # a GPU finds keypoints faster than the processes that feed it
-        samples = ExtractedScenes(scenes, load_artifact(stage.extractor), stage.most)
+    samples = matcher_scenes(photos, stage.scenes, stage.seed, atlas, finder, stage.most)
     average = train(
         matcher.to(device),
         loss,
