@@ -28,7 +28,7 @@ from featherglue.layers import layers
 from featherglue.models.pair import Model
 from featherglue.train.checkpoint import last_step
 from featherglue.train.distill import DistillStage, train_distill
-from featherglue.train.loop import Report
+from featherglue.train.keeping import Report
 
 
 def finetune(

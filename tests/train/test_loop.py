@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from featherglue.errors import ConfigError, OutputError, TrainingError
 from featherglue.train import loop
+from featherglue.train.feeding import feed
 from featherglue.train.loop import LoopConfig, learning_rate, train
 from featherglue.train.parallel import World
 
@@ -395,7 +396,7 @@ def test_processes_share_batches_as_they_share_samples(rank: int) -> None:
             return {}
 
     at_once = world.share(config.batch_size, config.accumulate)
-    taken = list(loop._batches(Asked(), config, 2, world, at_once))
+    taken = list(feed(Asked(), 2, config.steps, config.batch_size, 0, world, at_once))
     assert len(taken) == 3 * config.accumulate
     assert asked == list(world.order(2, 5, config.batch_size))
 

@@ -22,7 +22,8 @@ from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.pair import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.session import load
-from featherglue.train.loop import Batch, LoopConfig, train
+from featherglue.train.feeding import Batch
+from featherglue.train.loop import LoopConfig, train
 from featherglue.train.stages import (
     STAGES,
     SuperGlueStage,

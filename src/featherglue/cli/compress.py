@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
     from featherglue.compression.steps import Finetune
     from featherglue.train.distill import DistillStage
-    from featherglue.train.loop import Report
+    from featherglue.train.keeping import Report
 
 ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]

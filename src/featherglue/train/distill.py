@@ -18,7 +18,8 @@ from featherglue.data.views import ViewConfig
 from featherglue.errors import ConfigError
 from featherglue.models.pair import Model
 from featherglue.train.imitation import DescriptorMap
-from featherglue.train.loop import LoopConfig, Report, Validate, check_time, train
+from featherglue.train.keeping import Report, Validate
+from featherglue.train.loop import LoopConfig, check_time, train
 from featherglue.train.parallel import World, join_world
 from featherglue.train.photographs import (
     LabelChoice,

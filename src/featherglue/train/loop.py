@@ -9,63 +9,33 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
-import cv2
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Sampler
 
-from featherglue.errors import ConfigError, MissingExtraError, OutputError, TrainingError
+from featherglue.errors import ConfigError, OutputError, TrainingError
 from featherglue.train.checkpoint import (
-    BEST,
     LAST,
-    LOG,
-    VALIDATION_LOG,
     Progress,
     forget,
     load_state,
-    log,
-    save_best,
-    save_state,
 )
-from featherglue.train.curves import draw_curves
+from featherglue.train.feeding import Batch, Batches, Samples, feed
+from featherglue.train.keeping import Keeper, Report, Validate, means
 from featherglue.train.parallel import World
 from featherglue.train.precision import autocast
 
-Batch = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
-_REPORT_SECONDS = 1.0
 _NO_TIME = "loop.steps = 0 takes what fits into a time: give --minutes, or steps"
 _UNKNOWN = 2**40  # steps, more than there will be
 _SHARE = 0.95  # of the time left that the steps may take; validation takes some
-_LOG_SECONDS = 5.0
-Report = Callable[[int, dict[str, float]], None]
-Validate = Callable[[nn.Module], dict[str, float]]
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
-
-
-class Samples(Protocol):
-    """Endless training data: item `i` depends on a seed and `i` alone."""
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """Endless training data, made a batch at a time where the network is."""
-
-    def batch(self, first: int, count: int) -> Batch:
-        """The samples `first`, …, `first + count − 1`, stacked, on the device of the network.
-
-        What they are depends on a seed, `first` and `count` alone.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +135,21 @@ def train(
     if world.leads and progress.step == 0:
         forget(folder)
     network.train()
-    keeper = _Keeper(folder, progress, report, config, world)
+    keeper = Keeper(folder, progress, report, config.save_seconds, world)
     device = next(network.parameters()).device
     pace = _Pace(progress.step, config)
     with _deferred_interrupt() as interrupted:
-        batches = iter(_batches(samples, config, progress.step, world, at_once))
+        batches = iter(
+            feed(
+                samples,
+                progress.step,
+                config.steps,
+                config.batch_size,
+                config.workers,
+                world,
+                at_once,
+            )
+        )
         while progress.step < config.steps:
             rate = learning_rate(progress.step, config)
             loss, row = _step(network, loss_function, batches, optimizer, rate, config, world)
@@ -255,74 +235,6 @@ class _Pace:
         return max(1, int(world.mean(_SHARE * seconds / each, device)))
 
 
-class _Keeper:
-    """Writes a run's state and logs, and reports; in the leading process alone."""
-
-    def __init__(
-        self, folder: Path, progress: Progress, report: Report, config: LoopConfig, world: World
-    ) -> None:
-        self.folder, self.progress, self.report, self.config = folder, progress, report, config
-        self.leads = world.leads
-        self.start = self.saved = self.reported = self.logged = time.monotonic()
-        self.before = progress.seconds
-        self.fresh: list[dict[str, float]] = []  # since the last report
-        self.rows: list[dict[str, float]] = []  # since the last row of the log
-        self.drawn = True
-
-    def spent(self) -> float:
-        """Seconds since the run was started or resumed."""
-        return time.monotonic() - self.start
-
-    def note(self, row: dict[str, float], last: bool) -> None:
-        self.progress.seconds = self.before + self.spent()
-        if not self.leads:
-            return
-        self.rows.append(row)
-        self.fresh.append(row)
-        step, now = self.progress.step, time.monotonic()
-        if last or now - self.logged > _LOG_SECONDS:
-            means = _means(self.rows)
-            log(self.folder / LOG, {"step": step, "seconds": self.progress.seconds, **means})
-            self.rows, self.logged = [], now
-        if last or now - self.reported > _REPORT_SECONDS:
-            self.report(step, _means(self.fresh))
-            self.fresh, self.reported = [], now
-
-    def validate(self, validate: Validate, average: nn.Module) -> None:
-        if not self.leads:
-            return
-        row = validate(average)
-        log(self.folder / VALIDATION_LOG, {"step": self.progress.step, **row})
-        self.report(self.progress.step, {f"validation {key}": row[key] for key in row})
-        if row["score"] > self.progress.best:
-            self.progress.best = row["score"]
-            save_best(self.folder / BEST, average, self.progress)
-
-    def draw(self) -> None:
-        """Draw the curves; where matplotlib is missing, say so once."""
-        if not self.leads or not self.drawn:
-            return
-        try:
-            draw_curves(self.folder)
-        except MissingExtraError as error:
-            self.drawn = False
-            warnings.warn(str(error), stacklevel=3)
-
-    def is_time_to_save(self) -> bool:
-        return time.monotonic() - self.saved > self.config.save_seconds
-
-    def save(
-        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
-        if self.leads:
-            save_state(self.folder / LAST, network, average, optimizer, self.progress)
-        self.saved = time.monotonic()
-
-
-def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -379,7 +291,7 @@ def _step(
         if math.isfinite(total):
             (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
     total = world.mean(total, device)
-    row = _means(rows)
+    row = means(rows)
     if not math.isfinite(total):
         return total, row
     world.average_gradients(network.parameters())
@@ -388,45 +300,6 @@ def _step(
         return float(norm), row
     optimizer.step()
     return total, row
-
-
-def _batches(
-    samples: Samples | Batches, config: LoopConfig, step: int, world: World, at_once: int
-) -> Iterable[Batch]:
-    if isinstance(samples, Batches):
-        order = list(world.order(step, step + 1, config.batch_size))
-        firsts = range(0, (config.steps - step) * config.batch_size, config.batch_size)
-        return (
-            samples.batch(first + start, at_once) for first in firsts for start in order[::at_once]
-        )
-    return DataLoader(
-        samples,  # type: ignore[arg-type]
-        batch_size=at_once,
-        sampler=_Order(world, step, config),
-        num_workers=config.workers,
-        generator=torch.Generator(),  # the global one would move with every resumption
-        worker_init_fn=_prepare_worker,
-        prefetch_factor=4 if config.workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-@dataclass(frozen=True)
-class _Order(Sampler[int]):
-    """The samples of a process, from a step on."""
-
-    world: World
-    step: int
-    config: LoopConfig
-
-    def __iter__(self) -> Iterator[int]:
-        return self.world.order(self.step, self.config.steps, self.config.batch_size)
-
-
-def _prepare_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 @torch.no_grad()

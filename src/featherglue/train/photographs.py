@@ -22,7 +22,7 @@ from featherglue.errors import ConfigError
 from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews
 from featherglue.train.extracted import ExtractedScenes
-from featherglue.train.loop import Batches, Samples
+from featherglue.train.feeding import Batches, Samples
 from featherglue.train.superpoint import SuperPointLoss
 from featherglue.train.validation import ValidationConfig
 

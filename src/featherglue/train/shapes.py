@@ -14,7 +14,8 @@ from featherglue.data.shapes import Shapes, ShapesConfig
 from featherglue.models.detection import strongest
 from featherglue.models.pair import Model
 from featherglue.models.superpoint import score_map
-from featherglue.train.loop import Batch, LoopConfig, check_time, train
+from featherglue.train.feeding import Batch
+from featherglue.train.loop import LoopConfig, check_time, train
 from featherglue.train.losses import detector_loss
 from featherglue.train.parallel import join_world
 from featherglue.train.runs import (

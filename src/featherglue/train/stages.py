@@ -30,7 +30,8 @@ from featherglue.toml import read_toml
 from featherglue.train.adapt import AdaptStage, adapt, label_file
 from featherglue.train.checkpoint import CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
-from featherglue.train.loop import LoopConfig, Report, check_time, train
+from featherglue.train.keeping import Report
+from featherglue.train.loop import LoopConfig, check_time, train
 from featherglue.train.parallel import join_world
 from featherglue.train.photographs import (
     LabelChoice,

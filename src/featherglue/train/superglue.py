@@ -24,7 +24,7 @@ from featherglue.train.assignment import (
     true_assignment,
 )
 from featherglue.train.extracted import LOWEST_SCORE
-from featherglue.train.loop import Batch
+from featherglue.train.feeding import Batch
 from featherglue.train.precision import autocast
 from featherglue.train.transport import transport
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from featherglue.errors import ConfigError
 from featherglue.models.detection import sample_descriptors
+from featherglue.train.feeding import Batch
 from featherglue.train.hinge import HingeConfig, hinge_loss
-from featherglue.train.loop import Batch
 from featherglue.train.losses import (
     detector_loss,
     dual_softmax_loss,

@@ -14,6 +14,7 @@ from featherglue.errors import ConfigError
 from featherglue.models.detection import sample_descriptors
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint, score_map
+from featherglue.train.feeding import Batch, Batches, Samples
 from featherglue.train.imitation import (
     DescriptorMap,
     Distance,
@@ -22,7 +23,6 @@ from featherglue.train.imitation import (
     descriptor_gap,
     score_map_gap,
 )
-from featherglue.train.loop import Batch, Batches, Samples
 from featherglue.train.parallel import World
 from featherglue.train.precision import autocast
 from featherglue.train.superglue import KeypointPairs, SuperGlueLoss
