@@ -14,6 +14,7 @@ from featherglue.models.superglue import (
     Attention,
     MaskedBatchNorm,
     SuperGlue,
+    _laid_out,
     log_optimal_transport,
     mutual_matches,
     normalize_keypoints,
@@ -157,6 +158,16 @@ def test_exchanging_the_images_transposes_the_scores(name: str, models: dict[str
 
 
 # --- heads ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_heads_are_laid_out_with_strides_of_their_sizes(heads: int) -> None:
+    # Of one head PyTorch calls any stride contiguous, and a GPU's kernels refuse what is odd.
+    interleaved = torch.randn(2, 5, 8 * heads).unflatten(-1, (8, heads)).permute(0, 3, 1, 2)
+    assert interleaved.stride(1) == 1
+    laid_out = _laid_out(interleaved)
+    assert laid_out.stride() == (40 * heads, 40, 8, 1)
+    assert torch.equal(laid_out, interleaved)
 
 
 @torch.no_grad()

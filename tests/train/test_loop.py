@@ -146,6 +146,21 @@ def test_batches_train_as_their_samples_do_and_go_on(tmp_path: Path) -> None:
     assert equal(expected, found)
 
 
+def test_a_validation_that_fails_loses_no_training(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, save_seconds=1e6, validate_steps=8)
+    whole = network()
+    train(whole, loss_of, Numbers(), config, tmp_path / "whole")
+
+    def fail(average: nn.Module) -> dict[str, float]:
+        raise RuntimeError("no kernel")
+
+    with pytest.raises(RuntimeError, match="no kernel"):
+        train(network(), loss_of, Numbers(), config, tmp_path / "run", validate=fail)
+    kept = network(seed=1)
+    train(kept, loss_of, Numbers(), config, tmp_path / "run")
+    assert equal(kept, whole)
+
+
 def test_a_stop_by_the_clock_goes_on(tmp_path: Path) -> None:
     whole, whole_average = run(tmp_path / "whole")
     for i in range(8):

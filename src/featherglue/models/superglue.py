@@ -68,9 +68,18 @@ class DotProductAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """query (B, h, N, d), key and value (B, h, M, d) -> (B, h, N, d)."""
-        if query.is_cuda:  # the fused kernels refuse interleaved heads
-            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        if query.is_cuda:
+            query, key, value = _laid_out(query), _laid_out(key), _laid_out(value)
         return F.scaled_dot_product_attention(query, key, value, mask)
+
+
+def _laid_out(heads: Tensor) -> Tensor:
+    """As the fused kernels want it: heads one after the other, every stride that of its size.
+
+    What has a single head counts as contiguous whatever the stride of that axis, and the kernels
+    refuse one that is not aligned; `view` gives it its own.
+    """
+    return heads.contiguous().view(heads.shape)
 
 
 class Similarity(nn.Module):

@@ -87,7 +87,6 @@ class Keeper:
             warnings.warn(str(error), stacklevel=3)
 
     def is_time_to_save(self) -> bool:
-        """Whether the last checkpoint is old enough."""
         """Whether the last checkpoint is old."""
         return time.monotonic() - self.saved > self.save_seconds
 

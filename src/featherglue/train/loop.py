@@ -178,7 +178,8 @@ def train(
                 progress.step % config.validate_steps == 0 or progress.step == config.steps
             )
             if validate is not None and measured:
-                keeper.validate(validate, average)
+                with _saving_if_it_fails(keeper, network, average, optimizer):
+                    keeper.validate(validate, average)
             keeper.note({"loss": loss, **row}, stop)
             if stop or keeper.is_time_to_save():
                 keeper.save(network, average, optimizer)
@@ -264,6 +265,18 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: noted
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+@contextmanager
+def _saving_if_it_fails(
+    keeper: Keeper, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[None]:
+    """Within, what raises does not lose the training since the last checkpoint."""
+    try:
+        yield
+    except Exception:
+        keeper.save(network, average, optimizer)
+        raise
 
 
 def _step(
