@@ -239,9 +239,23 @@ def test_loading_and_the_command_line_do_without_torch() -> None:
 import sys, featherglue
 featherglue.load, featherglue.Session, featherglue.Features
 import featherglue.cli, featherglue.collection
-print(*(m for m in {heavy} if m in sys.modules))
+assert featherglue.cli.main(["--help"]) == 0  # which needs every command
+assert "featherglue.cli.train" in sys.modules
+print("loaded:", *(m for m in {heavy} if m in sys.modules))
 """
-    assert fresh(code).split() == []
+    assert fresh(code).split()[-1] == "loaded:"
+
+
+def test_a_command_is_not_kept_waiting_for_the_others() -> None:
+    code = """
+import sys, featherglue.cli
+assert featherglue.cli.main(["match", "--help"]) == 0
+print("loaded:", *(m for m in sorted(sys.modules) if m.startswith("featherglue.cli.")))
+print("others:", *(m for m in sys.modules if m.startswith("featherglue.evaluation")))
+"""
+    *_, loaded, others = fresh(code).splitlines()
+    assert loaded.split()[1:] == ["featherglue.cli.common", "featherglue.cli.match"]
+    assert others.split() == ["others:"]
 
 
 def test_matching_works_where_nothing_optional_is_installed(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import featherglue
+import featherglue.cli
 from featherglue.artifact import load_artifact, nonzero, parameters
 from featherglue.cli import main
 from featherglue.cli.common import join_sizes
@@ -38,6 +39,33 @@ def frames(tmp_path: Path, grey: np.ndarray) -> Path:
         cv2.imwrite(str(folder / f"{i}.png"), grey[8 * i : 200 + 8 * i, 16 * i : 240 + 16 * i])
     (folder / "notes.txt").write_text("no image")
     return folder
+
+
+# --- the commands ---------------------------------------------------------------------------
+
+
+def test_help_knows_every_command_and_every_command_its_own(run: Run) -> None:
+    code, everything, _ = run("--help")
+    assert code == 0
+    for name in featherglue.cli._COMMANDS:
+        assert f"│ {name} " in everything
+        code, own, err = run(name, "--help")
+        assert (code, err) == (0, "")
+        assert f"Usage: featherglue {name}" in own
+
+
+def test_nothing_asked_for_shows_the_help_and_is_misuse(run: Run) -> None:
+    for words in ((), ("evaluate",)):
+        code, out, err = run(*words)
+        assert (code, err) == (2, "")
+        assert "Commands" in out
+
+
+def test_a_command_that_there_is_not_is_told_with_the_nearest(run: Run) -> None:
+    code, out, err = run("mach", "match")
+    assert (code, out) == (2, "")
+    assert "No such command 'mach'" in err
+    assert "'match'" in err
 
 
 # --- two images -----------------------------------------------------------------------------

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 import featherglue
-from featherglue.cli import (
-    benchmark,
-    compress,
-    finetune,
-    import_weights,
-    info,
-    match,
-    prune,
-    quantize,
-    report,
-    sensitivity,
-    train,
-    video,
-)
 from featherglue.cli.common import console, error_console, join_sizes
-from featherglue.cli.evaluate import evaluate_app
 from featherglue.errors import FeatherglueError
 
 _INTERRUPTED = 130
-app = typer.Typer(
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    help="Learned local feature matching in real time on an ordinary CPU.",
-)
+# Each command's module and what it is there: a function, or an application of its own. Only what
+# is asked for is imported, for reading and describing all of them takes longer than a match.
+_COMMANDS = {
+    "match": ("match", "match"),
+    "video": ("video", "video"),
+    "info": ("info", "info"),
+    "import-weights": ("import_weights", "import_weights"),
+    "evaluate": ("evaluate", "evaluate_app"),
+    "benchmark": ("benchmark", "run"),
+    "export": ("import_weights", "export"),
+    "report": ("report", "report"),
+    "train": ("train", "train"),
+    "finetune": ("finetune", "finetune"),
+    "compress": ("compress", "compress"),
+    "prune": ("prune", "prune"),
+    "quantize": ("quantize", "quantize"),
+    "sensitivity": ("sensitivity", "sensitivity"),
+}
 
 
 def _show_version(wanted: bool) -> None:
@@ -43,7 +41,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _common(
     version: Annotated[
         bool,
@@ -53,20 +50,29 @@ def _common(
     """Learned local feature matching in real time on an ordinary CPU."""
 
 
-app.command("match")(match.match)
-app.command("video")(video.video)
-app.command("info")(info.info)
-app.command("import-weights")(import_weights.import_weights)
-app.add_typer(evaluate_app, name="evaluate")
-app.command("benchmark")(benchmark.run)
-app.command("export")(import_weights.export)
-app.command("report")(report.report)
-app.command("train")(train.train)
-app.command("finetune")(finetune.finetune)
-app.command("compress")(compress.compress)
-app.command("prune")(prune.prune)
-app.command("quantize")(quantize.quantize)
-app.command("sensitivity")(sensitivity.sensitivity)
+def _application(names: Iterable[str]) -> typer.Typer:
+    app = typer.Typer(
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        help="Learned local feature matching in real time on an ordinary CPU.",
+    )
+    app.callback()(_common)
+    for name in names:
+        module, attribute = _COMMANDS[name]
+        command = getattr(import_module(f"featherglue.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def _wanted(arguments: list[str]) -> Iterable[str]:
+    """The command that is called; all of them where none is known, for help and for its error."""
+    called = next((word for word in arguments if not word.startswith("-")), "")
+    return [called] if called in _COMMANDS else _COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
     try:
+        app = _application(_wanted(arguments))
         code = app(arguments, standalone_mode=False, prog_name="featherglue")
         if code == _INTERRUPTED:
             error_console.print("stopped")
@@ -101,10 +108,13 @@ def _explain(error: Exception) -> int:
         error_console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # misuse, from the parser
+        message = error.format_message()
+        if not message:  # nothing was asked for, and the help is shown
+            return int(error.exit_code)
         context = getattr(error, "ctx", None)
         if context is not None:
             error_console.print(context.get_usage(), markup=False, highlight=False)
-        error_console.print(f"error: {error.format_message()}", markup=False, highlight=False)
+        error_console.print(f"error: {message}", markup=False, highlight=False)
         return int(error.exit_code)
     error_console.print(
         f"internal error: {type(error).__name__}: {error}\n"
