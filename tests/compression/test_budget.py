@@ -14,7 +14,6 @@ from featherglue.compression.budget import (
     cost_of,
     prune_to_macs,
     sizes_for,
-    to_macs,
 )
 from featherglue.compression.calibration import Inputs
 from featherglue.compression.groups import WIDTH, group_sizes, resized
@@ -131,7 +130,7 @@ def test_only_what_is_included_gives_way(models: dict[str, Model]) -> None:
 
 def test_what_cannot_be_reached(models: dict[str, Model]) -> None:
     with pytest.raises(ConfigError, match="cannot be reached: these groups get to"):
-        to_macs(models["one-head"], 0.001)
+        prune_to_macs(models["one-head"], MacsConfig(share=0.001))
     architecture = models["one-head"].architecture
     cases: list[tuple[dict[str, Any], str]] = [
         ({"include": ("nothing",)}, "no layer matches"),

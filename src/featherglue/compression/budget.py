@@ -100,13 +100,6 @@ def prune_to_macs(
     return shrink(model, sizes, energies, inputs)
 
 
-def to_macs(
-    model: Model, share: float, inputs: Inputs | None = None, losses: Losses | None = None
-) -> Model:
-    """`prune_to_macs` with everything else as `MacsConfig` has it: `to_macs(model, 0.25)`."""
-    return prune_to_macs(model, MacsConfig(share=share), inputs, losses)
-
-
 def check_macs(architecture: ArchitectureConfig, config: MacsConfig) -> ArchitectureConfig:
     """Raise ConfigError where `prune_to_macs` would; else the smallest that may come out."""
     cost = cost_of(architecture, config)

@@ -97,11 +97,6 @@ def _round(
     return LinearTensor(codes=codes, scale=scale, zero=zero, bits=bits)
 
 
-def requantize(weight: Float, like: LinearTensor) -> LinearTensor:
-    """The nearest codes of another weight, with the scales and zero points of `like`."""
-    return _round(weight, like.scale, like.zero, group_of(len(weight), len(like.scale)), like.bits)
-
-
 def activation_range(
     values: Float,
     low: float,
