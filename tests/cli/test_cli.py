@@ -54,6 +54,10 @@ def test_help_knows_every_command_and_every_command_its_own(run: Run) -> None:
         assert f"Usage: featherglue {name}" in own
 
 
+def test_help_before_a_command_is_that_of_all(run: Run) -> None:
+    assert run("--help", "match") == run("--help")
+
+
 def test_nothing_asked_for_shows_the_help_and_is_misuse(run: Run) -> None:
     for words in ((), ("evaluate",)):
         code, out, err = run(*words)

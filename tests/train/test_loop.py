@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from featherglue.errors import ConfigError, OutputError, TrainingError
 from featherglue.train import loop
+from featherglue.train.checkpoint import read_log
 from featherglue.train.feeding import feed
 from featherglue.train.loop import LoopConfig, learning_rate, train
 from featherglue.train.parallel import World
@@ -452,6 +453,30 @@ def test_the_log_goes_on_and_its_clock_too(tmp_path: Path) -> None:
     for row, (_, reported) in zip(log, rows, strict=True):
         assert float(row["loss"]) == pytest.approx(reported["loss"], rel=1e-4)
         assert 0 <= reported["chance"] <= 1
+
+
+def test_what_was_logged_after_the_checkpoint_is_taken_back(tmp_path: Path) -> None:
+    def validate(average: nn.Module) -> dict[str, float]:
+        return {"score": 1.0}
+
+    config = dataclasses.replace(CONFIG, steps=3, validate_steps=3)
+    train(network(), loss_of, Numbers(), config, tmp_path, validate=validate)
+    for name in ("log.csv", "validation.csv"):
+        path = tmp_path / name
+        *rest, last = path.read_text().splitlines()
+        later = ",".join(["5", *last.split(",")[1:]])
+        path.write_text("\n".join([*rest, last, later, "6,0."]) + "\n")
+    config = dataclasses.replace(config, steps=4)
+    train(network(), loss_of, Numbers(), config, tmp_path)
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [3, 4]
+    assert [row["step"] for row in read_log(tmp_path / "validation.csv")] == [3]
+
+    # Begun anew, nothing of the run before is left.
+    (tmp_path / "best").mkdir()
+    (tmp_path / "last.pt").unlink()
+    train(network(), loss_of, Numbers(), config, tmp_path)
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "last.pt", "log.csv"]
 
 
 def test_workers_give_the_very_same(tmp_path: Path) -> None:

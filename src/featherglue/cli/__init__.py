@@ -71,8 +71,7 @@ def _application(names: Iterable[str]) -> typer.Typer:
 
 def _wanted(arguments: list[str]) -> Iterable[str]:
     """The command that is called; all of them where none is known, for help and for its error."""
-    called = next((word for word in arguments if not word.startswith("-")), "")
-    return [called] if called in _COMMANDS else _COMMANDS
+    return arguments[:1] if arguments[:1] and arguments[0] in _COMMANDS else _COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:

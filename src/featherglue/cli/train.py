@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +78,8 @@ def train(
         made = chosen.run(
             settings, images, output, minutes=minutes, device=device, report=progress.report
         )
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
+        return
     if as_json:
         print_json({name: str(path) for name, path in made.items()})
     else:

@@ -131,7 +131,7 @@ class AttentionLayer(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """The attention layers. Both images go through every layer as one batch."""
+    """The attention layers."""
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
@@ -203,7 +203,11 @@ class SuperGlue(nn.Module):
         first: int = 0,
         depth: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, N0, C) and (B, N1, C) after the layers from `first` to before `depth`."""
+        """Features (B, N0, C) and (B, N1, C) after the layers from `first` to before `depth`.
+
+        With masks and as many keypoints both images go through each layer as one batch, as in
+        training: batch normalisation then takes its statistics over both.
+        """
         layers = list(self.gnn.layers)[first:depth]
         if features0.shape == features1.shape and mask0 is not None and mask1 is not None:
             both, masks = torch.cat((features0, features1)), torch.cat((mask0, mask1))

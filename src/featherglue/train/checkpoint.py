@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import nn
 from featherglue.errors import OutputError, TrainingError
 from featherglue.files import atomic
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, BEST, BEST_MODEL = "last.pt", "best.pt", "best"
 LOG, VALIDATION_LOG, CURVES = "log.csv", "validation.csv", "curves.png"
 
 
@@ -76,9 +77,42 @@ def load_best(path: Path, average: nn.Module) -> int | None:
     return int(state["step"])
 
 
-def forget(folder: Path) -> None:
-    """Remove what an earlier run, begun anew, has left: its best weights."""
-    (folder / BEST).unlink(missing_ok=True)
+def rewind(folder: Path, step: int) -> None:
+    """Take back what a run wrote after the step that it goes on from: the rows of its logs, and
+    where it begins anew also its best weights.
+
+    Raises:
+        OutputError: a log cannot be written.
+    """
+    if step == 0:
+        (folder / BEST).unlink(missing_ok=True)
+        shutil.rmtree(folder / BEST_MODEL, ignore_errors=True)
+    for path in (folder / LOG, folder / VALIDATION_LOG):
+        try:
+            _keep_until(path, step)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def _keep_until(path: Path, step: int) -> None:
+    rows = read_log(path)
+    kept = [row for row in rows if row.get("step", 0) <= step]
+    if not kept:
+        path.unlink(missing_ok=True)
+    elif len(kept) < len(rows):
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, kept[0])
+        writer.writeheader()
+        writer.writerows({key: f"{row[key]:.6g}" for key in row} for row in kept)
+        with atomic(path) as file:
+            file.write(text.getvalue().encode())
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); make room there, and go on "
+        "with --resume"
+    )
 
 
 def load_state(
@@ -144,10 +178,7 @@ def log(path: Path, row: Mapping[str, float]) -> None:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); make room there, and go on "
-            "with --resume"
-        ) from None
+        raise _unwritable(path, error) from None
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

@@ -23,8 +23,8 @@ from featherglue.errors import ConfigError, OutputError, TrainingError
 from featherglue.train.checkpoint import (
     LAST,
     Progress,
-    forget,
     load_state,
+    rewind,
 )
 from featherglue.train.feeding import Batch, Batches, Samples, feed
 from featherglue.train.keeping import Keeper, Report, Validate, means
@@ -132,8 +132,8 @@ def train(
     average = copy.deepcopy(network).eval().requires_grad_(False)
     progress = load_state(folder / LAST, network, average, optimizer)
     config = _with_steps(config, progress, minutes)
-    if world.leads and progress.step == 0:
-        forget(folder)
+    if world.leads:
+        rewind(folder, progress.step)
     network.train()
     keeper = Keeper(folder, progress, report, config.save_seconds, world)
     device = next(network.parameters()).device
@@ -169,11 +169,10 @@ def train(
                 constraint(average)
             progress.step += 1
             left = minutes * 60 - keeper.spent()
-            if config.steps == _UNKNOWN and pace.is_known(progress.step) and left > 0:
+            stop = world.any(progress.step == config.steps or left < 0 or interrupted(), device)
+            if config.steps == _UNKNOWN and pace.is_known(progress.step) and not stop:
                 progress.steps = progress.step + pace.steps_in(left, world, device)
                 config = replace(config, steps=progress.steps)
-            over = progress.step == config.steps or keeper.spent() > minutes * 60
-            stop = world.any(over or interrupted(), device)
             measured = validate is not None and (
                 progress.step % config.validate_steps == 0 or progress.step == config.steps
             )

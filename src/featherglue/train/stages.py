@@ -28,7 +28,7 @@ from featherglue.errors import TrainingError
 from featherglue.models.pair import Model
 from featherglue.toml import read_toml
 from featherglue.train.adapt import AdaptStage, adapt, label_file
-from featherglue.train.checkpoint import CURVES, LAST, LOG
+from featherglue.train.checkpoint import BEST_MODEL, CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.keeping import Report
 from featherglue.train.loop import LoopConfig, check_time, train
@@ -269,7 +269,7 @@ def _made(folder: Path) -> dict[str, Path]:
     """What a run has written, by kind."""
     files = {
         "output": folder / "model",
-        "best": folder / "best",
+        "best": folder / BEST_MODEL,
         "log": folder / LOG,
         "curves": folder / CURVES,
     }
