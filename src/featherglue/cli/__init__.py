@@ -71,7 +71,8 @@ def _application(names: Iterable[str]) -> typer.Typer:
 
 def _wanted(arguments: list[str]) -> Iterable[str]:
     """The command that is called; all of them where none is known, for help and for its error."""
-    return arguments[:1] if arguments[:1] and arguments[0] in _COMMANDS else _COMMANDS
+    called = arguments[0] if arguments else ""
+    return [called] if called in _COMMANDS else _COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:

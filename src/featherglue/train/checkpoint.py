@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import nn
 from featherglue.errors import OutputError, TrainingError
 from featherglue.files import atomic
 
-LAST, BEST, BEST_MODEL = "last.pt", "best.pt", "best"
+LAST, BEST = "last.pt", "best.pt"
 LOG, VALIDATION_LOG, CURVES = "log.csv", "validation.csv", "curves.png"
 
 
@@ -86,7 +85,6 @@ def rewind(folder: Path, step: int) -> None:
     """
     if step == 0:
         (folder / BEST).unlink(missing_ok=True)
-        shutil.rmtree(folder / BEST_MODEL, ignore_errors=True)
     for path in (folder / LOG, folder / VALIDATION_LOG):
         try:
             _keep_until(path, step)

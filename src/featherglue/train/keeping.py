@@ -18,6 +18,7 @@ from featherglue.train.checkpoint import (
     VALIDATION_LOG,
     Progress,
     log,
+    read_log,
     save_best,
     save_state,
 )
@@ -75,6 +76,11 @@ class Keeper:
         if row["score"] > self.progress.best:
             self.progress.best = row["score"]
             save_best(self.folder / BEST, average, self.progress)
+
+    def has_validated(self) -> bool:
+        """Whether there is a validation of the step where the run is."""
+        rows = read_log(self.folder / VALIDATION_LOG)
+        return bool(rows) and rows[-1].get("step") == self.progress.step
 
     def draw(self) -> None:
         """Draw the curves; where matplotlib is missing, say so once."""

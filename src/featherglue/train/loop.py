@@ -138,6 +138,7 @@ def train(
     keeper = Keeper(folder, progress, report, config.save_seconds, world)
     device = next(network.parameters()).device
     pace = _Pace(progress.step, config)
+    _make_up_for_validation(keeper, config, validate, average)
     with _deferred_interrupt() as interrupted:
         batches = iter(
             feed(
@@ -264,6 +265,15 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: noted
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+def _make_up_for_validation(
+    keeper: Keeper, config: LoopConfig, validate: Validate | None, average: nn.Module
+) -> None:
+    """Validate a run that is at its end, if it could not be when it came there."""
+    ended = keeper.progress.step == config.steps
+    if validate is not None and ended and not keeper.has_validated():
+        keeper.validate(validate, average)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from featherglue.models.narrowing import narrow_heads
 from featherglue.models.pair import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.checkpoint import BEST, BEST_MODEL, LAST, last_step, load_best, spent_seconds
+from featherglue.train.checkpoint import BEST, LAST, last_step, load_best, spent_seconds
 from featherglue.train.parallel import World
 
 LICENSE = "Apache-2.0"
@@ -242,5 +242,5 @@ def save_models(
     trained.save(Path(folder) / "model")
     best = copy.deepcopy(average)
     if load_best(Path(folder) / BEST, best) is not None:
-        build(best).save(Path(folder) / BEST_MODEL)
+        build(best).save(Path(folder) / "best")
     return trained

@@ -28,7 +28,7 @@ from featherglue.errors import TrainingError
 from featherglue.models.pair import Model
 from featherglue.toml import read_toml
 from featherglue.train.adapt import AdaptStage, adapt, label_file
-from featherglue.train.checkpoint import BEST_MODEL, CURVES, LAST, LOG
+from featherglue.train.checkpoint import BEST, CURVES, LAST, LOG
 from featherglue.train.distill import DistillStage, train_distill
 from featherglue.train.keeping import Report
 from featherglue.train.loop import LoopConfig, check_time, train
@@ -267,9 +267,10 @@ def _training(train_stage: Callable[..., Model]) -> Callable[..., dict[str, Path
 
 def _made(folder: Path) -> dict[str, Path]:
     """What a run has written, by kind."""
+    best = {"best": folder / "best"} if (folder / BEST).exists() else {}  # or of a run before
     files = {
         "output": folder / "model",
-        "best": folder / BEST_MODEL,
+        **best,
         "log": folder / LOG,
         "curves": folder / CURVES,
     }
