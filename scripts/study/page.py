@@ -192,12 +192,15 @@ def draw(
         order, base = found.order(what), value_of(found.base, "")  # type: ignore[arg-type]
         score = "mean of AUC, precision and recall, %"
         curves, costs = found.curves(what), found.costs(what)  # type: ignore[arg-type]
+        scored = found.settings.get("score", {})
+        refined = "refined" if scored.get("refine") else "not refined"
+        of = f"by {scored.get('pairs', '?')} pairs, {refined}; what is gained by it is chance"
         figures[f"figure-{number}"] = (
-            f"Figure {number}: what each layer minds, the dearest named",
+            f"Figure {number}: what each layer minds, the dearest named, {of}",
             curves_figure(curves, order, base, level, score),
         )
         figures[f"figure-{number}-layers"] = (
-            f"Figure {number}, all layers: points lost",
+            f"Figure {number}, all layers: points lost, {of}",
             costs_figure(costs, order, level, "the mean score"),
         )
     arrays = dense.to_artifact().arrays
