@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -95,4 +96,12 @@ def join_world(device: str) -> tuple[World, str]:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        # Threads that still talk when the interpreter goes down have been seen to abort it, and
+        # torchrun then calls a finished training failed.
+        atexit.register(_leave_world)
     return World(dist.get_rank(), dist.get_world_size()), device
+
+
+def _leave_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
