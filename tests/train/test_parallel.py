@@ -84,7 +84,10 @@ planes = 2
 
 SEVERAL = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LOOP = """
+import atexit
+import os
 import sys
+from pathlib import Path
 import numpy as np
 import torch
 from featherglue.train.loop import LoopConfig, train
@@ -98,6 +101,11 @@ class Numbers:
 def loss(model, batch):
     return (model(batch["x"])[:, 0] - batch["y"]).square().mean(), {}
 
+def write_threads():  # those that are left when the interpreter goes down
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path(sys.argv[1] + os.environ.get("RANK", "") + ".threads").write_text(" ".join(names))
+
+atexit.register(write_threads)
 world, device = join_world("cpu")
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
@@ -116,6 +124,9 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
     ours, theirs = (torch.load(run / "last.pt", weights_only=True)["network"] for run in (two, one))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5)
+    left = [path.read_text() for path in tmp_path.glob("two?.threads")]
+    assert len(left) == 2
+    assert not any("gloo" in names for names in left)
 
 
 @pytest.mark.parametrize(

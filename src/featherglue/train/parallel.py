@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -95,9 +96,12 @@ def join_world(device: str) -> tuple[World, str]:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     if not dist.is_initialized():
+        # A thread of gloo that lets go of a tensor when the interpreter goes down aborts the
+        # process, and torchrun then calls a finished training failed. The threads end with the
+        # last reference to the group, and this module keeps one as a default argument if it is
+        # imported later (as optimizers do).
+        importlib.import_module("torch.distributed.nn")
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        # Threads that still talk when the interpreter goes down have been seen to abort it, and
-        # torchrun then calls a finished training failed.
         atexit.register(_leave_world)
     return World(dist.get_rank(), dist.get_world_size()), device
 
