@@ -47,6 +47,9 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
         "what each loses against its own dense model.\n",
         *([_GROWN] if results.get("grown") else []),
         "## Table 1: accuracy, before → after fine-tuning\n",
+        "*Threshold*: of matches, at the end; that of the dense model, or chosen anew by a step of "
+        "the recipe, on views of the photographs, so that what is lost of precision and of recall "
+        "is even.\n",
         _accuracy_table(rows),
         "\n## Table 2: size and speed\n",
         "*Study* counts the bits of what is not 0, as the study does; *on disk* are the files of "
@@ -84,22 +87,23 @@ def _time(how: Row) -> str:
 
 
 def _accuracy_table(rows: Sequence[Row]) -> str:
-    head = ["", "AUC@5", "AUC@10", "AUC@25", "precision", "recall", "steps"]
+    head = ["", "AUC@5", "AUC@10", "AUC@25", "precision", "recall", "steps", "threshold"]
     table = []
     for row in rows:
         before = [f"{value:.1f}" for value in _numbers(row["before"])]
         cells = [*before, ""]
+        threshold = f"{row['match_threshold']:.2f}"
         if row["name"] != DENSE.name:
             after = ["–"] * len(before)
             if row["after"] is not None:
                 after = [f"{value:.1f}" for value in _numbers(row["after"])]
             cells = [f"{old} → {new}" for old, new in zip(before, after, strict=True)]
             cells.append(" + ".join(map(str, row["finetuning"].get("taken", []))) or "–")
-        table.append([row["title"], *cells])
+        table.append([row["title"], *cells, threshold])
         study = _study_of(row["name"])
         if study is not None:
             values = (*study.auc, study.precision, study.recall)
-            table.append(["– the study's", *(f"{value:.1f}" for value in values), ""])
+            table.append(["– the study's", *(f"{value:.1f}" for value in values), "", ""])
     return format_table(head, table)
 
 

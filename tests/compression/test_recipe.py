@@ -19,6 +19,7 @@ from featherglue.compression.masks import Masks
 from featherglue.compression.prune import PruneConfig
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import KINDS, FinetuneConfig, FoldConfig
+from featherglue.compression.threshold import ThresholdConfig
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError, FeatherglueError, OutputError, UsageError
 from featherglue.finetuning import pruned_weights
@@ -36,6 +37,7 @@ EVERY = Recipe(
             network="matcher", settings={"steps": 5, "rates": [0.1, 1e-07], "deep": {"a": True}}
         ),
         FoldConfig(),
+        ThresholdConfig(pairs=2, highest=0.5),
         LinearConfig(bits=6, include=("extractor.*",)),
         CodebookConfig(bits=3, include=("matcher.*",)),
     )

@@ -95,11 +95,12 @@ def test_models_are_made_measured_and_kept(
     for state in (row["before"], row["after"]):
         assert set(state["auc"]) == {"5", "10", "25"}
         assert {"precision", "recall"} <= set(state)
+    assert 0 < row["match_threshold"] < 1
     assert row["nonzero"] < 0.5 * row["parameters"] and row["bytes_on_disk"] > 0
     assert row["study_bytes"] < dense["study_bytes"] and row["latency_ms"] > 0
     made = load_artifact(tmp_path / "work" / "prune-kmeans-huffman" / "after")
     steps = [step["step"] for step in made.provenance.recipe]
-    twice = ["prune", "prune", "distill", "codebook", "codebook", "distill"]
+    twice = ["prune", "prune", "distill", "codebook", "codebook", "distill", "threshold"]
     assert [s for s in steps if s != "test"] == twice
     before = load_artifact(tmp_path / "work" / "prune-kmeans-huffman" / "before")
     name = "matcher.gnn.layers.0.mlp.0.weight"

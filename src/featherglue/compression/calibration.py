@@ -60,9 +60,8 @@ def prepare_inputs(
     views: list[list[Grey]] = [[], []]
     for image in images:
         photo = resize_grey(image, size)
-        homography = sample_homography(rng, size, HomographyRange())
         views[0].append(photo)
-        views[1].append(change_light(rng, warp_image(photo, homography, size), 0.5))
+        views[1].append(draw_view(rng, photo)[1])
     tensors = tuple(
         torch.from_numpy(np.ascontiguousarray(view))[None, None].float() / 255
         for view in (*views[0], *views[1])
@@ -70,6 +69,14 @@ def prepare_inputs(
     if model.matcher is None or model.extractor is None:
         return Inputs(images=tensors)
     return Inputs(images=tensors, sides=_sides(model, tensors, size))
+
+
+def draw_view(rng: np.random.Generator, photo: Grey) -> tuple[NDArray[np.float64], Grey]:
+    """A homography (3, 3) and the photograph (H, W) warped by it to its own size, in other
+    light."""
+    size = (photo.shape[1], photo.shape[0])
+    homography = sample_homography(rng, size, HomographyRange())
+    return homography, change_light(rng, warp_image(photo, homography, size), 0.5)
 
 
 @torch.no_grad()

@@ -157,7 +157,14 @@ def compress(
     if any(side < 8 or side % 8 for side in size):
         raise UsageError(f"size is a width and a height that are multiples of 8, not {size}")
     recipe.check(model.architecture, bool(model.quantization))
-    means = Means(inputs=_Inputs(calibration, size), losses=losses, finetune=finetune)
+    means = Means(
+        inputs=_Inputs(calibration, size),
+        losses=losses,
+        finetune=finetune,
+        parent=model,
+        photographs=tuple(calibration or ()),
+        size=size,
+    )
     _check_means(recipe, means, calibration)
     provenance = replace(model.provenance, parent=parent or model.provenance.parent)
     made = replace(model, provenance=provenance)

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from featherglue.compression.budget import MacsConfig, check_macs, prune_to_macs
-from featherglue.compression.calibration import Inputs
+from featherglue.compression.calibration import Grey, Inputs
 from featherglue.compression.channels import (
     ChannelConfig,
     StructureConfig,
@@ -27,6 +27,7 @@ from featherglue.compression.importance import Losses
 from featherglue.compression.linear_quant import LinearConfig, linear_targets, quantize_linear
 from featherglue.compression.prune import PruneConfig, layer_ratios, prune
 from featherglue.compression.targets import select
+from featherglue.compression.threshold import ThresholdConfig, choose_threshold
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError, UsageError
 from featherglue.folding import fold_batch_norm
@@ -82,12 +83,17 @@ class Means:
         losses: for importance by "taylor", see `importance.Losses`.
         finetune: does the steps of that kind.
         original: what it is to be told, see `Finetune`.
+        parent: what the recipe began with.
+        photographs: (H, W) grey uint8 each, and the (width, height) at which they are looked at.
     """
 
     inputs: Callable[[Model], Inputs | None]
     losses: Losses | None = None
     finetune: Finetune | None = None
     original: Model | None = None
+    parent: Model | None = None
+    photographs: Sequence[Grey] = ()
+    size: tuple[int, int] = (640, 480)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +196,17 @@ def _check_finetune(before: Expected, config: FinetuneConfig) -> Expected:
     return before
 
 
+def _check_threshold(before: Expected, config: ThresholdConfig) -> Expected:
+    if before.architecture.extractor is None or before.architecture.matcher is None:
+        raise ConfigError("a match threshold is chosen for an extractor and a matcher together")
+    return before
+
+
+def _run_threshold(model: Model, config: ThresholdConfig, means: Means) -> Model:
+    assert means.parent is not None
+    return choose_threshold(model, means.parent, means.photographs, means.size, config)
+
+
 def _run_finetune(model: Model, config: FinetuneConfig, means: Means) -> Model:
     assert means.finetune is not None
     return means.finetune(model, config, means.original)
@@ -275,6 +292,13 @@ KINDS: Mapping[str, StepKind] = {
         StepKind("linear", LinearConfig, _run_linear, _check_linear, _is_calibrated),
         StepKind("codebook", CodebookConfig, _run_codebook, _check_codebook),
         StepKind("finetune", FinetuneConfig, _run_finetune, _check_finetune),
+        StepKind(
+            "threshold",
+            ThresholdConfig,
+            _run_threshold,
+            _check_threshold,
+            lambda config, means: True,
+        ),
     )
 }
 

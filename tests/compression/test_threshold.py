@@ -1,0 +1,95 @@
+"""The match threshold chosen anew: what a less sure matcher loses comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from featherglue.compression.recipe import Recipe, compress
+from featherglue.compression.threshold import ThresholdConfig, choose_threshold
+from featherglue.errors import ConfigError, UsageError
+from featherglue.models.pair import Model
+from featherglue.session import find_model
+
+SIZE = (320, 240)
+
+
+@pytest.fixture(scope="module")
+def fast() -> Model:
+    model = Model.load(find_model("fast"))
+    return replace(model, processing=replace(model.processing, max_keypoints=256))
+
+
+@pytest.fixture(scope="module")
+def unsure(fast: Model) -> Model:
+    """The same with every match less likely than a place in the dustbin."""
+    other = Model.from_artifact(fast.to_artifact())
+    assert other.matcher is not None
+    with torch.no_grad():
+        other.matcher.bin_score += 3
+    return other
+
+
+@pytest.fixture(scope="module")
+def photos(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [cv2.resize(photographs[name], SIZE) for name in ("camera", "astronaut")]
+
+
+def test_a_less_sure_matcher_gets_a_lower_threshold(
+    fast: Model, unsure: Model, photos: list[np.ndarray]
+) -> None:
+    config = ThresholdConfig(pairs=4)
+    own = fast.processing.match_threshold
+    chosen = choose_threshold(unsure, fast, photos, SIZE, config)
+    assert config.lowest <= chosen.processing.match_threshold < own / 2
+    assert replace(chosen.processing, match_threshold=own) == unsure.processing
+    assert unsure.processing.match_threshold == own
+    again = choose_threshold(unsure, fast, photos, SIZE, config)
+    assert again.processing == chosen.processing
+    # Bounds hold, and the other way round it goes up.
+    bounded = choose_threshold(unsure, fast, photos, SIZE, replace(config, lowest=0.08))
+    assert 0.08 <= bounded.processing.match_threshold <= own
+    assert choose_threshold(fast, unsure, photos, SIZE, config).processing.match_threshold > own
+
+
+def test_as_a_step_it_is_held_to_what_the_recipe_began_with(
+    unsure: Model, fast: Model, photos: list[np.ndarray]
+) -> None:
+    recipe = Recipe.from_dict(
+        {
+            "steps": [
+                {"step": "prune", "ratio": 0.5, "include": ["matcher.*"]},
+                {"step": "threshold", "pairs": 3},
+            ]
+        }
+    )
+    made = compress(fast, recipe, calibration=photos, size=SIZE)
+    assert made.provenance.recipe[-1]["step"] == "threshold"
+    assert made.processing.match_threshold != fast.processing.match_threshold
+    first = compress(fast, Recipe(steps=recipe.steps[:1]))
+    config = ThresholdConfig(pairs=3)
+    assert made.processing == choose_threshold(first, fast, photos, SIZE, config).processing
+
+
+def test_what_cannot_be(fast: Model, photos: list[np.ndarray]) -> None:
+    step = Recipe(steps=(ThresholdConfig(),))
+    with pytest.raises(UsageError, match="needs images for calibration"):
+        compress(fast, step)
+    with pytest.raises(UsageError, match="needs images"):
+        choose_threshold(fast, fast, [])
+    for part in ({"extractor": None}, {"matcher": None}):
+        with pytest.raises(ConfigError, match="together"):
+            compress(replace(fast, **part), step, calibration=photos)
+    for wrong in ({"pairs": 0}, {"lowest": 0.5, "highest": 0.4}, {"highest": 1.5}):
+        with pytest.raises(ConfigError):
+            ThresholdConfig(**wrong)
+
+
+def test_blank_photographs_leave_it_as_it_is(fast: Model) -> None:
+    blank = [np.full((240, 320), 90, np.uint8)]
+    chosen = choose_threshold(fast, fast, blank, SIZE, ThresholdConfig(pairs=1))
+    assert chosen.processing == fast.processing
