@@ -93,11 +93,9 @@ def finetune(
     return Model.from_artifact(trained.to_artifact())  # free of the device and of averaging
 
 
-def _constraint(masks: Masks, gradual: GradualMasks | None) -> Callable[[nn.Module], None] | None:
+def _constraint(masks: Masks, gradual: GradualMasks | None) -> Callable[[nn.Module], None]:
     """What holds the zeros that are there, and those that come."""
     holds = [part.hold for part in (gradual, masks if masks.kept else None) if part is not None]
-    if not holds:
-        return None
 
     def hold(network: nn.Module) -> None:
         for one in holds:

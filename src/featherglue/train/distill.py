@@ -117,7 +117,7 @@ def train_distill(
     minutes: float = float("inf"),
     device: str = "cpu",
     report: Report = lambda step, row: None,
-    constraint: Callable[[nn.Module], None] | None = None,
+    constraint: Callable[[nn.Module], None] = lambda network: None,
     student: Model | None = None,
     mark: str = "",
     finish: Callable[[Model], Model] = lambda model: model,

@@ -97,7 +97,7 @@ def train(
     minutes: float = math.inf,
     report: Report = lambda step, row: None,
     validate: Validate | None = None,
-    constraint: Callable[[nn.Module], None] | None = None,
+    constraint: Callable[[nn.Module], None] = lambda network: None,
     world: World | None = None,
 ) -> Network:
     """Train `network` in place and return its averaged (EMA) copy.
@@ -154,20 +154,10 @@ def train(
         while progress.step < config.steps:
             rate = learning_rate(progress.step, config)
             loss, row = _step(network, loss_function, batches, optimizer, rate, config, world)
-            if not math.isfinite(loss):
-                kept = (
-                    f"the state of the last checkpoint is in {folder / LAST}"
-                    if (folder / LAST).exists()
-                    else "there was no checkpoint yet; lower learning_rate"
-                )
-                raise TrainingError(
-                    f"the loss or its gradient became {loss} at step {progress.step}; {kept}"
-                )
-            if constraint is not None:
-                constraint(network)
+            _refuse_infinite(loss, progress.step, folder)
+            constraint(network)
             _average(average, network, min(config.ema, (1 + progress.step) / (10 + progress.step)))
-            if constraint is not None:
-                constraint(average)
+            constraint(average)
             progress.step += 1
             left = minutes * 60 - keeper.spent()
             stop = world.any(progress.step == config.steps or left < 0 or interrupted(), device)
@@ -187,15 +177,30 @@ def train(
                 keeper.draw()
             if stop:
                 if config.steps == _UNKNOWN and not interrupted():
-                    warnings.warn(
-                        f"the time was over after {progress.step} steps, within the warm-up: lower "
-                        "warmup or give more minutes",
-                        stacklevel=2,
-                    )
+                    _warn_of_time(progress.step)
                 break
         if interrupted():
             raise KeyboardInterrupt
     return average
+
+
+def _refuse_infinite(loss: float, step: int, folder: Path) -> None:
+    if math.isfinite(loss):
+        return
+    kept = (
+        f"the state of the last checkpoint is in {folder / LAST}"
+        if (folder / LAST).exists()
+        else "there was no checkpoint yet; lower learning_rate"
+    )
+    raise TrainingError(f"the loss or its gradient became {loss} at step {step}; {kept}")
+
+
+def _warn_of_time(step: int) -> None:
+    warnings.warn(
+        f"the time was over after {step} steps, within the warm-up: lower warmup or give more "
+        "minutes",
+        stacklevel=3,
+    )
 
 
 def check_time(config: LoopConfig, minutes: float, folder: str | os.PathLike[str]) -> None:
