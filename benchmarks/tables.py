@@ -61,8 +61,10 @@ def render(folder: Path, command: str) -> str:
     parts.append("## Speed\n")
     parts.append(
         "Features of a 640×480 frame and its matches with the frame before, whose features are "
-        f"kept: the steady state of a video. Medians over {speed['repetitions']} repetitions, all "
-        f"taking turns, {speed['threads']} threads. {machine['processor']}, {machine['cores']} "
+        f"kept. Medians over {speed['repetitions']} repetitions, all taking turns frame by frame: "
+        "each finds the caches full of others' data, which costs half as much again as a video of "
+        "its own ([performance.md](performance.md)); compare the rows. "
+        f"{speed['threads']} threads. {machine['processor']}, {machine['cores']} "
         f"cores, {', '.join(machine['flags'])}; {versions}.\n"
     )
     parts.append(_speed_table(speed["rows"]))
