@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import Finetune, FinetuneConfig
+from featherglue.compression.threshold import ThresholdConfig
 from featherglue.config import from_dict
 from featherglue.finetuning import finetune
 from featherglue.models.pair import Model
@@ -100,14 +101,16 @@ def make(
     parent: str,
     size: tuple[int, int],
 ) -> Model:
-    """A model by a recipe; without `tuning` its fine-tuning is left out.
+    """A model by a recipe; without `tuning` its fine-tuning, and the threshold chosen after it, are
+    left out.
 
     Args:
         folder: for what fine-tuning keeps. parent: hash of the dense model.
         size: (width, height) at which photographs are looked at.
     """
     if tuning is None:
-        kept = tuple(step for step in recipe.steps if not isinstance(step, FinetuneConfig))
+        left_out = FinetuneConfig, ThresholdConfig
+        kept = tuple(step for step in recipe.steps if not isinstance(step, left_out))
         recipe = replace(recipe, steps=kept)
     tuner = tuning and tuning.finetuner(recipe, folder)
     return compress(

@@ -21,10 +21,11 @@ from featherglue.errors import ConfigError, UsageError
 from featherglue.image import resize_grey
 from featherglue.metrics import homography_match_metrics
 from featherglue.models.pair import Model
+from featherglue.refine import refine_matches
 from featherglue.runtime.torch_ import TorchRuntime
 
 Float = NDArray[np.float32]
-_STEP = 0.01  # between the thresholds that are tried
+_STEP = 0.02  # between the thresholds that are tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class ThresholdConfig:
 
     pairs: int = 48
     seed: int = 0
-    lowest: float = 0.02
+    lowest: float = 0.1
     highest: float = 0.6
 
     def __post_init__(self) -> None:
@@ -55,27 +56,33 @@ class _Matched:
     """A pair of views, matched without a threshold.
 
     Attributes:
-        keypoints0, keypoints1: (N0, 2) and (N1, 2). indices: (M, 2), mutual best ones of all
-            probabilities; scores: (M,). H: (3, 3). size: (width, height) of both views.
+        views: (H, W) uint8 each. H: (3, 3), from the first to the second.
+        keypoints0, keypoints1: (N0, 2) and (N1, 2).
+        indices: (M, 2), mutual best ones of all probabilities; scores: (M,).
     """
 
+    views: tuple[Grey, Grey]
+    H: NDArray[np.float64]
     keypoints0: Float
     keypoints1: Float
     indices: NDArray[np.int64]
     scores: Float
-    H: NDArray[np.float64]
-    size: tuple[int, int]
 
-    def measure(self, threshold: float, consensus: float) -> tuple[float, float]:
-        """Precision and recall in [0, 1] of the matches above a threshold."""
-        kept = self.scores > threshold
+    def measure(self, how: ProcessingConfig) -> tuple[float, float]:
+        """Precision and recall in [0, 1] of what a session would give."""
+        kept = self.scores > how.match_threshold
         indices, scores = self.indices[kept], self.scores[kept]
-        points = self.keypoints0[indices[:, 0]], self.keypoints1[indices[:, 1]]
-        if consensus:
-            agreed, _ = agreeing(*points, scores, consensus)
-            indices, points = indices[agreed], (points[0][agreed], points[1][agreed])
+        points0, points1 = self.keypoints0[indices[:, 0]], self.keypoints1[indices[:, 1]]
+        maps = None
+        if how.consensus:
+            agreed, maps = agreeing(points0, points1, scores, how.consensus)
+            indices, points0, points1 = indices[agreed], points0[agreed], points1[agreed]
+        if how.refine:
+            points1, _ = refine_matches(*self.views, points0, points1, maps=maps)
+        height, width = self.views[0].shape
+        size = (width, height)
         found = homography_match_metrics(
-            self.keypoints0, self.keypoints1, indices, *points, self.H, self.size, self.size
+            self.keypoints0, self.keypoints1, indices, points0, points1, self.H, size, size
         )
         return found.precision, found.recall
 
@@ -87,10 +94,9 @@ def choose_threshold(
     size: tuple[int, int] = (640, 480),
     config: ThresholdConfig | None = None,
 ) -> Model:
-    """The model with another match threshold, a multiple of 0.01; see `ThresholdConfig`.
+    """The model with another match threshold, a multiple of 0.02; see `ThresholdConfig`.
 
-    Matches are not refined for that. Of thresholds that lose as much the one nearest to the
-    model's own is taken.
+    Of thresholds that lose as much the one nearest to the model's own is taken.
 
     Args:
         parent: what it is held to, with its own threshold.
@@ -119,8 +125,7 @@ def choose_threshold(
 
 def _means(pairs: Sequence[_Matched], processing: ProcessingConfig) -> NDArray[np.float64]:
     """Mean precision and recall."""
-    threshold, consensus = processing.match_threshold, processing.consensus
-    rows = np.array([pair.measure(threshold, consensus) for pair in pairs])
+    rows = np.array([pair.measure(processing) for pair in pairs])
     return np.asarray(rows.mean(0))
 
 
@@ -142,4 +147,4 @@ def _match(
             matrix = runtime.match(*sides[0], *sides[1])
             assignment = optimal_transport(matrix, bin_score, how.sinkhorn_iterations)
             indices, scores = mutual_matches(assignment, 0.0)
-        yield _Matched(found[0][0], found[1][0], indices, scores, H, size)
+        yield _Matched((photo, view), H, found[0][0], found[1][0], indices, scores)
