@@ -26,6 +26,10 @@ _GROWN = (
     "The dense model grew from small ones (docs/training.md): some of what is taken away here it "
     "may never have come to use. One that was trained from scratch may be harder to compress.\n"
 )
+_EARLIER_SCAN = (
+    "The {scores} scores of the sensitivity scan, which goes on where it was stopped, are those of "
+    "an earlier run of the command with its `--scan-minutes`.\n"
+)
 
 
 def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str) -> str:
@@ -36,7 +40,7 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
     """
     rows = results["rows"]
     how = _finetuning(rows)
-    machine = results["machine"]
+    machine, scan = results["machine"], results["scan"]
     parts = [
         "# Compression\n",
         "Everything on this page comes from one command, which goes on where it was stopped:\n",
@@ -46,6 +50,7 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
         "models, data and evaluation, which left out pairs with fewer than 12 matches: compare "
         "what each loses against its own dense model.\n",
         *([_GROWN] if results.get("grown") else []),
+        *([_EARLIER_SCAN.format(**scan)] if scan["scores"] and scan["earlier"] else []),
         "## Table 1: accuracy, before → after fine-tuning\n",
         "*Threshold*: of matches, at the end; that of the dense model, or chosen anew by a step of "
         "the recipe, on views of the photographs, so that what is lost of precision and of recall "

@@ -96,6 +96,10 @@ class Reproduction:
             "grown": any(step.get("grown") for step in self.original.provenance.recipe),
             "rows": rows,
             "explanations": self._explanations(),
+            "scan": {
+                "scores": len(found.rows) if found else 0,
+                "earlier": options.scan_minutes == 0,
+            },
         }
         results["seconds"] = {name: self.journal.seconds(name) for name in self.journal.steps}
         write_json(options.output, results)
