@@ -62,8 +62,8 @@ def render(folder: Path, command: str) -> str:
     parts.append(
         "Features of a 640×480 frame and its matches with the frame before, whose features are "
         f"kept. Medians over {speed['repetitions']} repetitions, all taking turns frame by frame: "
-        "each finds the caches full of others' data, which costs half as much again as a video of "
-        "its own ([performance.md](performance.md)); compare the rows. "
+        "each finds the caches full of others' data and is slower than in a video of its own "
+        "([performance.md](performance.md)); compare the rows. "
         f"{speed['threads']} threads. {machine['processor']}, {machine['cores']} "
         f"cores, {', '.join(machine['flags'])}; {versions}.\n"
     )

@@ -43,6 +43,13 @@ def sizes(folder: Path, dense: Path) -> dict[str, Any]:
     }
 
 
+def threshold(folder: Path) -> dict[str, Any]:
+    """The match threshold of a model, and whether its recipe chose it."""
+    artifact = load_artifact(folder)
+    chosen = any(step.get("step") == "threshold" for step in artifact.provenance.recipe)
+    return {"match_threshold": artifact.processing.match_threshold, "threshold_chosen": chosen}
+
+
 def latencies(
     folders: Mapping[str, Path], threads: int, repetitions: int, size: tuple[int, int]
 ) -> dict[str, Any]:

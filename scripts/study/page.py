@@ -27,8 +27,8 @@ _GROWN = (
     "may never have come to use. One that was trained from scratch may be harder to compress.\n"
 )
 _EARLIER_SCAN = (
-    "The {scores} scores of the sensitivity scan, which goes on where it was stopped, are those of "
-    "an earlier run of the command with its `--scan-minutes`.\n"
+    "The {scores} scores of the sensitivity scan are of an earlier run of this command, with "
+    "`--scan-minutes` above 0.\n"
 )
 
 
@@ -52,9 +52,9 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
         *([_GROWN] if results.get("grown") else []),
         *([_EARLIER_SCAN.format(**scan)] if scan["scores"] and scan["earlier"] else []),
         "## Table 1: accuracy, before → after fine-tuning\n",
-        "*Threshold*: of matches, at the end; that of the dense model, or chosen anew by a step of "
-        "the recipe, on views of the photographs, so that what is lost of precision and of recall "
-        "is even.\n",
+        "*Threshold*: of matches, at the end; that of the dense model, or, where it has a star, "
+        "chosen anew by a step of the recipe, on views of the photographs, so that the larger of "
+        "the losses of precision and of recall is smallest.\n",
         _accuracy_table(rows),
         "\n## Table 2: size and speed\n",
         "*Study* counts the bits of what is not 0, as the study does; *on disk* are the files of "
@@ -97,7 +97,7 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
     for row in rows:
         before = [f"{value:.1f}" for value in _numbers(row["before"])]
         cells = [*before, ""]
-        threshold = f"{row['match_threshold']:.2f}"
+        threshold = f"{row['match_threshold']:.2f}{' *' if row['threshold_chosen'] else ''}"
         if row["name"] != DENSE.name:
             after = ["–"] * len(before)
             if row["after"] is not None:

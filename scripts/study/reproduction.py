@@ -84,7 +84,7 @@ class Reproduction:
         timed = self._latencies(rows)
         for row in rows:
             row["latency_ms"] = timed["ms"][row["name"]]
-            row["match_threshold"] = load_artifact(self._folder(row)).processing.match_threshold
+            row.update(measuring.threshold(self._folder(row)))
         results = {
             "format_version": 1,
             "kind": "compression",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from featherglue.compression import threshold
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.threshold import ThresholdConfig, choose_threshold
 from featherglue.errors import ConfigError, UsageError
+from featherglue.metrics import homography_match_metrics
 from featherglue.models.pair import Model
-from featherglue.session import find_model
+from featherglue.session import find_model, load
 
 SIZE = (320, 240)
 
@@ -73,6 +76,39 @@ def test_as_a_step_it_is_held_to_what_the_recipe_began_with(
     first = compress(fast, Recipe(steps=recipe.steps[:1]))
     config = ThresholdConfig(pairs=3)
     assert made.processing == choose_threshold(first, fast, photos, SIZE, config).processing
+
+
+def test_it_is_judged_by_what_a_session_gives(
+    fast: Model, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    fast.save(tmp_path / "fast")
+    config = ThresholdConfig(pairs=2)
+    for pair in threshold._match(fast, photos, SIZE, config):
+        for limit in (0.1, 0.5):
+            session = load(tmp_path / "fast", runtime="torch", match_threshold=limit)
+            result = session(*pair.views)
+            expected = homography_match_metrics(
+                result.features0.keypoints,
+                result.features1.keypoints,
+                result.matches.indices,
+                result.matches.points0,
+                result.matches.points1,
+                pair.H,
+                SIZE,
+                SIZE,
+            )
+            assert expected.matches > 20
+            found = pair.measure(replace(fast.processing, match_threshold=limit))
+            assert found == pytest.approx((expected.precision, expected.recall))
+
+
+def test_bounds_and_the_own_threshold_off_the_grid_are_tried() -> None:
+    def tried(own: float, low: float, high: float) -> list[float]:
+        return threshold._candidates(own, ThresholdConfig(lowest=low, highest=high))
+
+    assert tried(0.2, 0.31, 0.31) == [0.31]
+    assert tried(0.25, 0.2, 0.29) == [0.2, 0.22, 0.24, 0.25, 0.26, 0.28, 0.29]
+    assert tried(0.1, 0.55, 0.6) == [0.55, 0.56, 0.58, 0.6]
 
 
 def test_what_cannot_be(fast: Model, photos: list[np.ndarray]) -> None:

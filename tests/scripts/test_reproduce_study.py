@@ -90,12 +90,21 @@ def test_models_are_made_measured_and_kept(
 ) -> None:
     assert reproduce("--only", "prune-kmeans-huffman", "--steps", 1) == 0
     results = json.loads((tmp_path / "out.json").read_text())
+    from study.page import render
+
+    page = (tmp_path / "docs" / "page.md").read_text()
+    assert (
+        f"{results['rows'][1]['match_threshold']:.2f} *" in page and "sensitivity scan" not in page
+    )
+    earlier = results | {"scan": {"scores": 7, "earlier": True}}
+    assert "The 7 scores of the sensitivity scan" in render(earlier, {}, "")
     dense, row = results["rows"]
     assert dense["name"] == "dense" and dense["before"] == dense["after"]
     for state in (row["before"], row["after"]):
         assert set(state["auc"]) == {"5", "10", "25"}
         assert {"precision", "recall"} <= set(state)
-    assert 0 < row["match_threshold"] < 1
+    assert row["threshold_chosen"] and 0 < row["match_threshold"] < 1
+    assert not dense["threshold_chosen"]
     assert row["nonzero"] < 0.5 * row["parameters"] and row["bytes_on_disk"] > 0
     assert row["study_bytes"] < dense["study_bytes"] and row["latency_ms"] > 0
     made = load_artifact(tmp_path / "work" / "prune-kmeans-huffman" / "after")
@@ -103,6 +112,8 @@ def test_models_are_made_measured_and_kept(
     twice = ["prune", "prune", "distill", "codebook", "codebook", "distill", "threshold"]
     assert [s for s in steps if s != "test"] == twice
     before = load_artifact(tmp_path / "work" / "prune-kmeans-huffman" / "before")
+    assert "threshold" not in [step["step"] for step in before.provenance.recipe]
+    assert before.processing.match_threshold == dense["match_threshold"]
     name = "matcher.gnn.layers.0.mlp.0.weight"
     assert not np.array_equal(made.arrays[name], before.arrays[name])
     assert made.storage.tensors[name].scheme == "codebook"

@@ -101,12 +101,13 @@ class Numbers:
 def loss(model, batch):
     return (model(batch["x"])[:, 0] - batch["y"]).square().mean(), {}
 
-def write_threads():  # those that are left when the interpreter goes down
+def write_threads(when):
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    Path(sys.argv[1] + os.environ.get("RANK", "") + ".threads").write_text(" ".join(names))
+    Path(sys.argv[1] + os.environ.get("RANK", "") + when).write_text(" ".join(names))
 
-atexit.register(write_threads)
+atexit.register(write_threads, ".left")
 world, device = join_world("cpu")
+write_threads(".joined")
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
 config = LoopConfig(steps=6, batch_size=4, warmup=2, workers=0, bf16=False, learning_rate=0.05)
@@ -124,8 +125,12 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
     ours, theirs = (torch.load(run / "last.pt", weights_only=True)["network"] for run in (two, one))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5)
-    left = [path.read_text() for path in tmp_path.glob("two?.threads")]
-    assert len(left) == 2
+    joined, left = (
+        [path.read_text() for path in tmp_path.glob(f"two?.{when}")] for when in ("joined", "left")
+    )
+    assert len(joined) == len(left) == 2
+    if Path("/proc/self/task").exists():
+        assert all("gloo" in names for names in joined)
     assert not any("gloo" in names for names in left)
 
 

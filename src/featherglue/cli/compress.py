@@ -28,7 +28,9 @@ ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]
 Calibration = Annotated[
     Path | None,
-    typer.Option("--calibration", metavar="FOLDER", help="Photographs, to see activations on."),
+    typer.Option(
+        "--calibration", metavar="FOLDER", help="Photographs, to see activations and matches on."
+    ),
 ]
 Images = Annotated[
     int, typer.Option("--images", min=1, help="How many of them, spread over the folder.")

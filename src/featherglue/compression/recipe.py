@@ -143,7 +143,8 @@ def compress(
     Everything that can be seen to be wrong is an error before the first step works.
 
     Args:
-        calibration: photographs (H, W) grey uint8, for the steps that need to see activations.
+        calibration: photographs (H, W) grey uint8, for the steps that need to see
+            activations or matches.
         size: (width, height) at which they are looked at, multiples of 8.
         losses: for importance by "taylor", instead of `importance.probe_losses`.
         finetune: does the steps "finetune", see `steps.Finetune`.
@@ -161,7 +162,7 @@ def compress(
         inputs=_Inputs(calibration, size),
         losses=losses,
         finetune=finetune,
-        parent=model,
+        start=model,
         photographs=tuple(calibration or ()),
         size=size,
     )

@@ -83,7 +83,7 @@ class Means:
         losses: for importance by "taylor", see `importance.Losses`.
         finetune: does the steps of that kind.
         original: what it is to be told, see `Finetune`.
-        parent: what the recipe began with.
+        start: the model that the recipe began with.
         photographs: (H, W) grey uint8 each, and the (width, height) at which they are looked at.
     """
 
@@ -91,7 +91,7 @@ class Means:
     losses: Losses | None = None
     finetune: Finetune | None = None
     original: Model | None = None
-    parent: Model | None = None
+    start: Model | None = None
     photographs: Sequence[Grey] = ()
     size: tuple[int, int] = (640, 480)
 
@@ -203,8 +203,8 @@ def _check_threshold(before: Expected, config: ThresholdConfig) -> Expected:
 
 
 def _run_threshold(model: Model, config: ThresholdConfig, means: Means) -> Model:
-    assert means.parent is not None
-    return choose_threshold(model, means.parent, means.photographs, means.size, config)
+    assert means.start is not None
+    return choose_threshold(model, means.start, means.photographs, means.size, config)
 
 
 def _run_finetune(model: Model, config: FinetuneConfig, means: Means) -> Model:

@@ -36,12 +36,12 @@ class ThresholdConfig:
     Attributes:
         pairs: of views to judge by: the photographs for calibration in turn, each with a view of
             it by a homography that is drawn. seed: of those.
-        lowest, highest: thresholds that may come out.
+        lowest, highest: between which the threshold is sought.
     """
 
     pairs: int = 48
     seed: int = 0
-    lowest: float = 0.1
+    lowest: float = 0.02
     highest: float = 0.6
 
     def __post_init__(self) -> None:
@@ -94,9 +94,10 @@ def choose_threshold(
     size: tuple[int, int] = (640, 480),
     config: ThresholdConfig | None = None,
 ) -> Model:
-    """The model with another match threshold, a multiple of 0.02; see `ThresholdConfig`.
+    """The model with another match threshold; see `ThresholdConfig`.
 
-    Of thresholds that lose as much the one nearest to the model's own is taken.
+    Multiples of 0.02 are tried, the ends and the model's own. Of thresholds that lose as much the
+    one nearest to the model's own is taken.
 
     Args:
         parent: what it is held to, with its own threshold.
@@ -110,17 +111,21 @@ def choose_threshold(
         raise UsageError("choosing a threshold needs images")
     goal = _means(list(_match(parent, images, size, config)), parent.processing)
     pairs = list(_match(model, images, size, config))
-    first, last = (round(end / _STEP) for end in (config.lowest, config.highest))
-    best = model.processing
-    least = (float("inf"), 0.0)
-    for i in range(first, last + 1):
-        threshold = round(i * _STEP, 2)
+    own = model.processing.match_threshold
+
+    def loss(threshold: float) -> tuple[float, float]:
         processing = replace(model.processing, match_threshold=threshold)
-        loss = float((goal - _means(pairs, processing)).max())
-        judged = (round(loss, 4), abs(threshold - model.processing.match_threshold))
-        if judged < least:
-            best, least = processing, judged
-    return replace(model, processing=best)
+        larger = float((goal - _means(pairs, processing)).max())
+        return round(larger, 4), abs(threshold - own)
+
+    best = min(_candidates(own, config), key=loss)
+    return replace(model, processing=replace(model.processing, match_threshold=best))
+
+
+def _candidates(own: float, config: ThresholdConfig) -> list[float]:
+    grid = [round(i * _STEP, 2) for i in range(round(1 / _STEP) + 1)]
+    ends = {config.lowest, config.highest}
+    return sorted(ends | {t for t in (own, *grid) if config.lowest < t < config.highest})
 
 
 def _means(pairs: Sequence[_Matched], processing: ProcessingConfig) -> NDArray[np.float64]:

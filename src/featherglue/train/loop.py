@@ -154,7 +154,7 @@ def train(
         while progress.step < config.steps:
             rate = learning_rate(progress.step, config)
             loss, row = _step(network, loss_function, batches, optimizer, rate, config, world)
-            _refuse_infinite(loss, progress.step, folder)
+            _refuse_not_finite(loss, progress.step, folder)
             constraint(network)
             _average(average, network, min(config.ema, (1 + progress.step) / (10 + progress.step)))
             constraint(average)
@@ -184,7 +184,7 @@ def train(
     return average
 
 
-def _refuse_infinite(loss: float, step: int, folder: Path) -> None:
+def _refuse_not_finite(loss: float, step: int, folder: Path) -> None:
     if math.isfinite(loss):
         return
     kept = (

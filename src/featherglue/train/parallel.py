@@ -98,8 +98,8 @@ def join_world(device: str) -> tuple[World, str]:
     if not dist.is_initialized():
         # A thread of gloo that lets go of a tensor when the interpreter goes down aborts the
         # process, and torchrun then calls a finished training failed. The threads end with the
-        # last reference to the group, and this module keeps one as a default argument if it is
-        # imported later (as optimizers do).
+        # last reference to the group, and torch.distributed.nn keeps one as a default argument
+        # where it is imported later, as optimizers do.
         importlib.import_module("torch.distributed.nn")
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         atexit.register(_leave_world)
