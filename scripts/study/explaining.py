@@ -18,11 +18,10 @@ from featherglue.compression.groups import layer_flows, resized
 from featherglue.compression.linear_quant import LinearConfig, quantize_linear
 from featherglue.compression.ranges import quantize_weight
 from featherglue.compression.shrink import shrink, strongest
-from featherglue.decode import matcher_keypoints
 from featherglue.evaluation.scoring import HomographyScorer
 from featherglue.folding import fold_batch_norm
 from featherglue.layers import NORM_PARTS, layers
-from featherglue.methods import NetworkMatcher, Stopwatch
+from featherglue.methods import NetworkMatcher, Stopwatch, matcher_keypoints
 from featherglue.models.pair import Model
 from featherglue.session import Session
 from featherglue.types import Features
@@ -147,9 +146,9 @@ class _CoarseMatcher(NetworkMatcher):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         del watch
         scores = self.runtime.match(
-            matcher_keypoints(features0.keypoints, features0.scores, features0.image_size),
+            matcher_keypoints(features0),
             features0.descriptors,
-            matcher_keypoints(features1.keypoints, features1.scores, features1.image_size),
+            matcher_keypoints(features1),
             features1.descriptors,
         )
         iterations = self.processing.sinkhorn_iterations

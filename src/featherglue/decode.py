@@ -54,17 +54,6 @@ def decode_features(
     return keypoints, scores[y, x], sampled
 
 
-def matcher_keypoints(keypoints: Float, scores: Float, size: tuple[int, int]) -> Float:
-    """(N, 3): x and y normalised as SuperGlue has it, and the score.
-
-    Args:
-        keypoints: (N, 2) xy. scores: (N,). size: (width, height) of the image.
-    """
-    sides = np.asarray(size, np.float32)
-    normalized = (keypoints - sides / 2) / (0.7 * sides.max())
-    return np.concatenate((normalized, scores[:, None]), 1, dtype=np.float32)
-
-
 def find_keypoints(
     scores: Float,
     size: tuple[int, int],

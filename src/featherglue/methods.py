@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featherglue.assignment import mutual_matches, nearest_neighbours, optimal_transport
 from featherglue.classical import extract_classical
 from featherglue.config import ProcessingConfig
-from featherglue.decode import decode_features, matcher_keypoints, pad_to_cells
+from featherglue.decode import decode_features, pad_to_cells
 from featherglue.errors import UsageError
 from featherglue.image import Grey
 from featherglue.runtime.base import Runtime
@@ -108,9 +108,9 @@ class NetworkMatcher:
             )
         with watch.stage("matcher"):
             scores = self.runtime.match(
-                matcher_keypoints(features0.keypoints, features0.scores, features0.image_size),
+                matcher_keypoints(features0),
                 features0.descriptors,
-                matcher_keypoints(features1.keypoints, features1.scores, features1.image_size),
+                matcher_keypoints(features1),
                 features1.descriptors,
             )
         with watch.stage("sinkhorn"):
@@ -131,3 +131,10 @@ class NearestNeighbourMatcher:
     ) -> tuple[NDArray[np.int64], Float]:
         with watch.stage("matcher"):
             return nearest_neighbours(features0.descriptors, features1.descriptors, self.ratio)
+
+
+def matcher_keypoints(features: Features) -> Float:
+    """(N, 3): x and y normalised as SuperGlue has it, and the score."""
+    size = np.asarray(features.image_size, np.float32)
+    normalized = (features.keypoints - size / 2) / (0.7 * size.max())
+    return np.concatenate((normalized, features.scores[:, None]), 1, dtype=np.float32)

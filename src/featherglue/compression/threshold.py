@@ -6,23 +6,22 @@ model that they were made from lets fewer of them pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.assignment import mutual_matches, optimal_transport
 from featherglue.compression.calibration import Grey, draw_view
-from featherglue.config import ProcessingConfig
-from featherglue.consensus import agreeing
-from featherglue.decode import decode_features, matcher_keypoints
 from featherglue.errors import ConfigError, UsageError
 from featherglue.image import resize_grey
+from featherglue.methods import NetworkExtractor, NetworkMatcher
 from featherglue.metrics import homography_match_metrics
 from featherglue.models.pair import Model
-from featherglue.refine import refine_matches
+from featherglue.runtime.base import Runtime
 from featherglue.runtime.torch_ import TorchRuntime
+from featherglue.session import Session
+from featherglue.types import Features
 
 Float = NDArray[np.float32]
 _STEP = 0.02  # between the thresholds that are tried
@@ -51,38 +50,53 @@ class ThresholdConfig:
             raise ConfigError("0 <= lowest <= highest <= 1 must hold")
 
 
-@dataclass(frozen=True, eq=False)
-class _Matched:
-    """A pair of views, matched without a threshold.
+class _MatchingOnce:
+    """A runtime that keeps the score matrix of the pair that it has matched.
 
-    Attributes:
-        views: (H, W) uint8 each. H: (3, 3), from the first to the second.
-        keypoints0, keypoints1: (N0, 2) and (N1, 2).
-        indices: (M, 2), mutual best ones of all probabilities; scores: (M,).
+    Another threshold changes nothing before it, and the network takes most of the time.
     """
 
-    views: tuple[Grey, Grey]
-    H: NDArray[np.float64]
-    keypoints0: Float
-    keypoints1: Float
-    indices: NDArray[np.int64]
-    scores: Float
+    name = "torch"
 
-    def measure(self, how: ProcessingConfig) -> tuple[float, float]:
-        """Precision and recall in [0, 1] of what a session would give."""
-        kept = self.scores > how.match_threshold
-        indices, scores = self.indices[kept], self.scores[kept]
-        points0, points1 = self.keypoints0[indices[:, 0]], self.keypoints1[indices[:, 1]]
-        maps = None
-        if how.consensus:
-            agreed, maps = agreeing(points0, points1, scores, how.consensus)
-            indices, points0, points1 = indices[agreed], points0[agreed], points1[agreed]
-        if how.refine:
-            points1, _ = refine_matches(*self.views, points0, points1, maps=maps)
-        height, width = self.views[0].shape
-        size = (width, height)
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._scores: Float | None = None
+
+    def extract(self, image: Grey) -> tuple[Float, Float]:
+        """See `Runtime`."""
+        return self._runtime.extract(image)
+
+    def match(
+        self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
+    ) -> Float:
+        """See `Runtime`; of the first call, whatever it is asked later."""
+        if self._scores is None:
+            self._scores = self._runtime.match(keypoints0, descriptors0, keypoints1, descriptors1)
+        return self._scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two views, extracted, and the session that matches them; H (3, 3) maps the first to the
+    second."""
+
+    session: Session
+    features: tuple[Features, Features]
+    H: NDArray[np.float64]
+
+    def measure(self, threshold: float) -> tuple[float, float]:
+        """Precision and recall in [0, 1] of the matches above a threshold."""
+        matches = self.session.with_thresholds(match_threshold=threshold).match(*self.features)
+        features0, features1 = self.features
         found = homography_match_metrics(
-            self.keypoints0, self.keypoints1, indices, points0, points1, self.H, size, size
+            features0.keypoints,
+            features1.keypoints,
+            matches.indices,
+            matches.points0,
+            matches.points1,
+            self.H,
+            features0.image_size,
+            features1.image_size,
         )
         return found.precision, found.recall
 
@@ -109,14 +123,12 @@ def choose_threshold(
     config = config or ThresholdConfig()
     if not images:
         raise UsageError("choosing a threshold needs images")
-    goal = _means(list(_match(parent, images, size, config)), parent.processing)
-    pairs = list(_match(model, images, size, config))
+    goal = _means(_extract(parent, images, size, config), parent.processing.match_threshold)
+    pairs = list(_extract(model, images, size, config))
     own = model.processing.match_threshold
 
     def loss(threshold: float) -> tuple[float, float]:
-        processing = replace(model.processing, match_threshold=threshold)
-        larger = float((goal - _means(pairs, processing)).max())
-        return round(larger, 4), abs(threshold - own)
+        return round(float((goal - _means(pairs, threshold)).max()), 4), abs(threshold - own)
 
     best = min(_candidates(own, config), key=loss)
     return replace(model, processing=replace(model.processing, match_threshold=best))
@@ -128,28 +140,25 @@ def _candidates(own: float, config: ThresholdConfig) -> list[float]:
     return sorted(ends | {t for t in (own, *grid) if config.lowest < t < config.highest})
 
 
-def _means(pairs: Sequence[_Matched], processing: ProcessingConfig) -> NDArray[np.float64]:
+def _means(pairs: Iterable[_Pair], threshold: float) -> NDArray[np.float64]:
     """Mean precision and recall."""
-    rows = np.array([pair.measure(processing) for pair in pairs])
+    rows = np.array([pair.measure(threshold) for pair in pairs])
     return np.asarray(rows.mean(0))
 
 
-def _match(
+def _extract(
     model: Model, images: Sequence[Grey], size: tuple[int, int], config: ThresholdConfig
-) -> Iterator[_Matched]:
+) -> Iterator[_Pair]:
     if model.extractor is None or model.matcher is None:
         raise ConfigError("a match threshold is chosen for an extractor and a matcher together")
     runtime = TorchRuntime(model.to_artifact(), None)
-    bin_score, how = float(model.matcher.bin_score.detach()), model.processing
+    bin_score, width = float(model.matcher.bin_score.detach()), model.matcher.config.descriptor_dim
+    how = replace(model.processing, resize=())  # the views have their size
     rng = np.random.default_rng(config.seed)
     for i in range(config.pairs):
         photo = resize_grey(images[i % len(images)], size)
         H, view = draw_view(rng, photo)
-        found = [decode_features(*runtime.extract(image), size, how) for image in (photo, view)]
-        indices, scores = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-        if all(len(keypoints) for keypoints, _, _ in found):
-            sides = [(matcher_keypoints(k, s, size), d) for k, s, d in found]
-            matrix = runtime.match(*sides[0], *sides[1])
-            assignment = optimal_transport(matrix, bin_score, how.sinkhorn_iterations)
-            indices, scores = mutual_matches(assignment, 0.0)
-        yield _Matched((photo, view), H, found[0][0], found[1][0], indices, scores)
+        once = _MatchingOnce(runtime)
+        matcher = NetworkMatcher(once, how, bin_score, width)
+        session = Session(NetworkExtractor(once, how), matcher, how)
+        yield _Pair(session, (session.extract(photo), session.extract(view)), H)
