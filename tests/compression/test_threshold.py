@@ -120,7 +120,7 @@ def test_what_cannot_be(fast: Model, photos: list[np.ndarray]) -> None:
             ThresholdConfig(**wrong)
 
 
-def test_blank_photographs_leave_it_as_it_is(fast: Model) -> None:
+def test_photographs_without_matches(fast: Model) -> None:
     blank = [np.full((240, 320), 90, np.uint8)]
-    chosen = choose_threshold(fast, fast, blank, SIZE, ThresholdConfig(pairs=1))
-    assert chosen.processing == fast.processing
+    with pytest.raises(UsageError, match="nothing is matched"):
+        choose_threshold(fast, fast, blank, SIZE, ThresholdConfig(pairs=1))

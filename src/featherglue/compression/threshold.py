@@ -118,12 +118,14 @@ def choose_threshold(
         images: (H, W) grey uint8 each, looked at in `size` (width, height).
 
     Raises:
-        UsageError: no images. ConfigError: a model lacks a network.
+        UsageError: no images, or none in which the parent matches anything. ConfigError: a model lacks a network.
     """
     config = config or ThresholdConfig()
     if not images:
         raise UsageError("choosing a threshold needs images")
     goal = _means(_extract(parent, images, size, config), parent.processing.match_threshold)
+    if not goal.any():
+        raise UsageError("nothing is matched in the images for calibration: use others")
     pairs = list(_extract(model, images, size, config))
     own = model.processing.match_threshold
 
