@@ -118,7 +118,8 @@ def choose_threshold(
         images: (H, W) grey uint8 each, looked at in `size` (width, height).
 
     Raises:
-        UsageError: no images, or none in which the parent matches anything. ConfigError: a model lacks a network.
+        UsageError: no images, or none in which the parent matches anything.
+        ConfigError: a model lacks a network.
     """
     config = config or ThresholdConfig()
     if not images:
