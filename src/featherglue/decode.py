@@ -6,6 +6,8 @@ width. Keypoints are (x, y) pixels; the centre of the top-left pixel is (0, 0).
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -73,23 +75,19 @@ def find_keypoints(
     if processing.nms_radius == 0:
         found = np.flatnonzero(scores > threshold)
     else:
-        side = 2 * processing.nms_radius + 1
-        window = np.ones((side, side), np.uint8)
-        peaks = cv2.dilate(scores, window, dst=scratch.array("peaks", scores.shape, np.float32))
-        same = np.equal(scores, peaks, out=scratch.array("same", scores.shape, np.bool_))
-        found = np.flatnonzero(same)
-        found = found[scores.reshape(-1)[found] > threshold]
+        found = _maxima(scores, processing.nms_radius, threshold, scratch)
         # A maximum hides nothing stronger than itself, so what is weaker than the last maximum
         # that is sure to be kept cannot change the outcome.
         floor = _last_kept(scores, _within(found, columns, size, border), most)
         floor = max(floor, float(np.nextafter(np.float32(threshold), np.float32(2))))
-        found = _recover_hidden(scores, found, floor, window, scratch)
+        found = _recover_hidden(scores, found, floor, processing.nms_radius, scratch)
     found = _within(found, columns, size, border)
     strength = scores.reshape(-1)[found]
     if 0 <= most < len(strength):
         kept = np.argpartition(-strength, most - 1)[:most] if most else np.zeros(0, np.int64)
-        found, strength = found[kept], strength[kept]
-    found = found[np.lexsort((found % columns, found // columns, -strength))]
+        found = found[kept]
+    found.sort()  # equal scores in reading order
+    found = found[np.argsort(-scores.reshape(-1)[found], kind="stable")]
     return found % columns, found // columns
 
 
@@ -109,29 +107,140 @@ def _last_kept(scores: Float, found: Index, most: int) -> float:
     return float(-np.partition(-strength, most - 1)[most - 1])
 
 
+def _maxima(scores: Float, radius: int, threshold: float, scratch: Scratch) -> Index:
+    """Flat indices of the pixels above the threshold with no stronger one within the radius."""
+    columns = scores.shape[1]
+    blocks = _Blocks(scores.shape, radius, scratch)
+    places = blocks.of_map(scores)
+    highest = blocks.maxima.reshape(-1)[places]
+    kept = highest > threshold
+    places, highest = places[kept], highest[kept]
+    pixels = blocks.pixels(places, columns)
+    of, which = np.nonzero(scores.reshape(-1)[pixels] == highest[:, None])
+    return _unsurpassed(scores, pixels[of, which], blocks.sure(places[of], highest[of]), radius)
+
+
 def _recover_hidden(
-    scores: Float, maxima: Index, floor: float, window: NDArray[np.uint8], scratch: Scratch
+    scores: Float, maxima: Index, floor: float, radius: int, scratch: Scratch
 ) -> Index:
     """Flat indices of the maxima, with those (of at least `floor`) that two more rounds find."""
-    shape = scores.shape
+    shape, flat = scores.shape, scores.reshape(-1)
     strong = np.greater_equal(scores, floor, out=scratch.array("strong", shape, np.bool_))
     mark, near = (scratch.array(name, shape, np.uint8) for name in ("mark", "near"))
-    hidden, same = (scratch.array(name, shape, np.bool_) for name in ("hidden", "same"))
-    rest, peaks = (scratch.array(name, shape, np.float32) for name in ("rest", "peaks"))
+    hidden = scratch.array("hidden", shape, np.bool_)
+    blocks = _Blocks(shape, radius, scratch)
     mark.fill(0)
-    new = maxima
+    new, rest = maxima, None
     for _ in range(2):
         mark.reshape(-1)[new] = 1
-        cv2.dilate(mark, window, dst=near)
+        cv2.dilate(mark, _square(radius), dst=near)
         np.greater(strong.view(np.uint8), near, out=hidden)  # strong, and near no maximum
-        if not hidden.any():
+        rest = np.flatnonzero(hidden) if rest is None else rest[hidden.reshape(-1)[rest]]
+        if len(rest) == 0:
             break
-        np.multiply(scores, hidden, out=rest)
-        cv2.dilate(rest, window, dst=peaks)
-        np.equal(rest, peaks, out=same)
-        new = np.flatnonzero(np.logical_and(same, hidden, out=same))
+        values = flat[rest]
+        places = blocks.places(rest, shape[1])
+        best = blocks.of_pixels(places, values)
+        sure = blocks.sure(places[best], values[best])
+        new = _unsurpassed(scores, rest[best], sure, radius, hidden)
         maxima = np.concatenate((maxima, new))
     return maxima
+
+
+class _Blocks:
+    """Maxima of blocks of pixels: what is none among them need not be looked at more closely.
+
+    With an empty border one block wide; a place is a flat index into it. Of each block's pixels the
+    window of `near` holds those blocks alone that lie within the radius of all of them.
+    """
+
+    def __init__(self, shape: tuple[int, ...], radius: int, scratch: Scratch) -> None:
+        self.side = 2 if radius > 2 else 1
+        self.reach = radius if self.side == 1 else (radius - 1) // 2
+        self._scratch = scratch
+        height, width = shape[0] // self.side, shape[1] // self.side
+        self.columns = width + 2
+        self.maxima = scratch.array("blocks", (height + 2, self.columns), np.float32)
+        self.near = scratch.array("inner", self.maxima.shape, np.float32)
+
+    def of_map(self, scores: Float) -> Index:
+        """Take the maxima from a map (H, W). Returns the places of those that are so nearby."""
+        self.maxima.fill(0)
+        inside = self.maxima[1:-1, 1:-1]
+        if self.side == 1:
+            inside[:] = scores
+        else:
+            shape = len(inside), scores.shape[1]
+            pairs = self._scratch.array("pairs", shape, np.float32)
+            np.maximum(scores[::2], scores[1::2], out=pairs)
+            np.maximum(pairs[:, ::2], pairs[:, 1::2], out=inside)
+        self._dilate()
+        same = self._scratch.array("same", self.near.shape, np.bool_)
+        return np.flatnonzero(np.equal(self.maxima, self.near, out=same))
+
+    def of_pixels(self, places: Index, values: Float) -> Index:
+        """Take the maxima from pixels (N,) in these places. Returns which are so nearby."""
+        self.maxima.fill(0)
+        np.maximum.at(self.maxima.reshape(-1), places, values)
+        self._dilate()
+        return np.flatnonzero(values == self.near.reshape(-1)[places])
+
+    def _dilate(self) -> None:
+        cv2.dilate(self.maxima, _square(self.reach), dst=self.near)
+
+    def places(self, pixels: Index, width: int) -> Index:
+        """The places of flat indices into a map of that width."""
+        y = pixels // width
+        x = pixels - y * width
+        return (y // self.side + 1) * self.columns + x // self.side + 1
+
+    def pixels(self, places: Index, width: int) -> Index:
+        """(N, side²): flat indices of the pixels in these places."""
+        y = places // self.columns
+        x = places - y * self.columns
+        side = np.arange(self.side)
+        first = ((y - 1) * width + x - 1) * self.side
+        return np.asarray(first[:, None] + (side[:, None] * width + side).reshape(-1))
+
+    def sure(self, places: Index, values: Float) -> NDArray[np.bool_]:
+        """Which values no block within the radius of any of the block's pixels surpasses."""
+        if self.side == 1:
+            return np.ones(len(places), np.bool_)
+        corners = np.array(
+            [-self.columns - 1, 1 - self.columns, self.columns - 1, self.columns + 1]
+        )
+        beyond = self.near.reshape(-1)[corners[:, None] + places]
+        return np.asarray(beyond.max(0) <= values)
+
+
+@cache
+def _square(radius: int) -> NDArray[np.uint8]:
+    return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+
+
+def _unsurpassed(
+    scores: Float,
+    found: Index,
+    sure: NDArray[np.bool_],
+    radius: int,
+    among: NDArray[np.bool_] | None = None,
+) -> Index:
+    """Of the pixels found those that are sure, or that no pixel within the radius (`among` these,
+    (H, W)) surpasses."""
+    doubtful = np.flatnonzero(~sure)
+    (height, width), flat = scores.shape, scores.reshape(-1)
+    pixels = found[doubtful]
+    # Of what lies outside, the border, which is within the radius too.
+    offsets = np.arange(-radius, radius + 1)[:, None]
+    y = pixels // width
+    x = np.minimum(np.maximum(pixels - y * width + offsets, 0), width - 1)
+    y = np.minimum(np.maximum(y + offsets, 0), height - 1)
+    around = ((y * width)[:, None] + x).reshape(len(offsets) ** 2, -1)
+    others = flat[around]
+    if among is not None:
+        others *= among.reshape(-1)[around]
+    sure[doubtful] = others.max(0) <= flat[pixels]
+    return found[sure]
 
 
 def subpixel_offsets(scores: Float, x: NDArray[np.int64], y: NDArray[np.int64]) -> Float:
@@ -144,20 +253,16 @@ def subpixel_offsets(scores: Float, x: NDArray[np.int64], y: NDArray[np.int64]) 
         (N, 2) in [−0.5, 0.5].
     """
     height, width = scores.shape
-    left, right = np.maximum(x - 1, 0), np.minimum(x + 1, width - 1)
-    above, below = np.maximum(y - 1, 0), np.minimum(y + 1, height - 1)
-    centre = _log(scores[y, x])
+    at = y * width + x
+    above, below = at - width * (y > 0), at + width * (y < height - 1)
+    pixels = np.stack((at, at - (x > 0), at + (x < width - 1), above, below))
+    centre, *sides = np.log(np.maximum(scores.reshape(-1)[pixels], np.float32(1e-8)))
     offsets = np.empty((len(x), 2), np.float32)
-    sides = ((scores[y, left], scores[y, right]), (scores[above, x], scores[below, x]))
-    for axis, (before, after) in enumerate(sides):
-        slope = (_log(after) - _log(before)) / 2
-        curve = 2 * centre - _log(before) - _log(after)
+    for axis, (before, after) in enumerate((sides[:2], sides[2:])):
+        slope = (after - before) / 2
+        curve = 2 * centre - before - after
         offsets[:, axis] = slope / np.maximum(curve, 1e-6)
     return np.clip(offsets, -0.5, 0.5, out=offsets)
-
-
-def _log(scores: Float) -> Float:
-    return np.log(np.maximum(scores, np.float32(1e-8)))
 
 
 def sample_descriptors(descriptors: Float, keypoints: Float, sampling: Sampling) -> Float:
@@ -180,11 +285,11 @@ def sample_descriptors(descriptors: Float, keypoints: Float, sampling: Sampling)
     low = np.minimum(at.astype(np.int64), np.maximum(cells.astype(np.int64) - 2, 0))
     high = np.minimum(low + 1, cells.astype(np.int64) - 1)
     fx, fy = (at - low).astype(np.float32).T
-    sampled = np.zeros((len(keypoints), descriptors.shape[2]), np.float32)
-    for cell_y, weight_y in ((low[:, 1], 1 - fy), (high[:, 1], fy)):
-        for cell_x, weight_x in ((low[:, 0], 1 - fx), (high[:, 0], fx)):
-            corner = descriptors[cell_y, cell_x]
-            length = np.sqrt(np.einsum("nd,nd->n", corner, corner))
-            sampled += corner * (weight_x * weight_y / np.maximum(length, 1e-12))[:, None]
+    x, y = np.stack((low, high), 1).transpose(2, 1, 0)  # (2, N) each
+    corners = descriptors.reshape(rows * columns, -1)[y[:, None] * columns + x]  # (2, 2, N, D)
+    weights = np.stack((1 - fy, fy))[:, None] * np.stack((1 - fx, fx))
+    length = np.sqrt(np.einsum("yxnd,yxnd->yxn", corners, corners))
+    weights /= np.maximum(length, np.float32(1e-12))
+    sampled = np.einsum("yxnd,yxn->nd", corners, weights)
     length = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
     return np.asarray(sampled / np.maximum(length, np.float32(1e-12))[:, None], np.float32)
