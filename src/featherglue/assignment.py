@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
-# Scaling factors beyond this are absorbed into the kernel; float32 reaches 3e38.
-_LARGE = 1e12
+# Sums below this have the scaling factors absorbed into the kernel. It bounds the factors too: they
+# are what a row or a column shall sum up to, over such sums; float32 reaches from 1e-38 to 3e38.
+_SMALL = np.float32(1e-12)
 
 
 def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float:
@@ -44,20 +45,20 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     a: Float = np.ones(rows + 1, np.float32)
     b: Float = np.ones(columns + 1, np.float32)
     for _ in range(iterations):
-        sums = kernel @ b
-        if sums.min() < 1 / _LARGE or b.max() > _LARGE:
+        sums = kernel.dot(b)
+        if sums.min() < _SMALL:
             v += _safe_log(b)
             _absorb(kernel, scores, bin_score, u, v, axis=1)
             b[:] = 1
-            sums = kernel @ b
-        a = np.divide(row_sums, sums, dtype=np.float32)
-        sums = a @ kernel
-        if sums.min() < 1 / _LARGE or a.max() > _LARGE:
+            sums = kernel.dot(b)
+        np.divide(row_sums, sums, out=a)
+        sums = a.dot(kernel)
+        if sums.min() < _SMALL:
             u += _safe_log(a)
             _absorb(kernel, scores, bin_score, u, v, axis=0)
             a[:] = 1
-            sums = a @ kernel
-        b = np.divide(column_sums, sums, dtype=np.float32)
+            sums = a.dot(kernel)
+        np.divide(column_sums, sums, out=b)
     kernel *= b
     kernel *= a[:, None]
     return kernel

@@ -127,22 +127,24 @@ def _recover_hidden(
     shape, flat = scores.shape, scores.reshape(-1)
     strong = np.greater_equal(scores, floor, out=scratch.array("strong", shape, np.bool_))
     mark, near = (scratch.array(name, shape, np.uint8) for name in ("mark", "near"))
-    hidden = scratch.array("hidden", shape, np.bool_)
     blocks = _Blocks(shape, radius, scratch)
     mark.fill(0)
     new, rest = maxima, None
     for _ in range(2):
         mark.reshape(-1)[new] = 1
         cv2.dilate(mark, _square(radius), dst=near)
-        np.greater(strong.view(np.uint8), near, out=hidden)  # strong, and near no maximum
-        rest = np.flatnonzero(hidden) if rest is None else rest[hidden.reshape(-1)[rest]]
+        if rest is None:
+            far = np.greater(strong.view(np.uint8), near, out=strong)  # strong, near no maximum
+            rest = np.flatnonzero(far)
+        else:
+            rest = rest[near.reshape(-1)[rest] == 0]
         if len(rest) == 0:
             break
         values = flat[rest]
         places = blocks.places(rest, shape[1])
         best = blocks.of_pixels(places, values)
         sure = blocks.sure(places[best], values[best])
-        new = _unsurpassed(scores, rest[best], sure, radius, hidden)
+        new = _unsurpassed(scores, rest[best], sure, radius, near)
         maxima = np.concatenate((maxima, new))
     return maxima
 
@@ -172,7 +174,7 @@ class _Blocks:
         else:
             shape = len(inside), scores.shape[1]
             pairs = self._scratch.array("pairs", shape, np.float32)
-            np.maximum(scores[::2], scores[1::2], out=pairs)
+            cv2.max(scores[::2], scores[1::2], dst=pairs)
             np.maximum(pairs[:, ::2], pairs[:, 1::2], out=inside)
         self._dilate()
         same = self._scratch.array("same", self.near.shape, np.bool_)
@@ -223,10 +225,10 @@ def _unsurpassed(
     found: Index,
     sure: NDArray[np.bool_],
     radius: int,
-    among: NDArray[np.bool_] | None = None,
+    near: NDArray[np.uint8] | None = None,
 ) -> Index:
-    """Of the pixels found those that are sure, or that no pixel within the radius (`among` these,
-    (H, W)) surpasses."""
+    """Of the pixels found those that are sure, or that no pixel within the radius surpasses, those
+    apart that are `near` (H, W) a maximum."""
     doubtful = np.flatnonzero(~sure)
     (height, width), flat = scores.shape, scores.reshape(-1)
     pixels = found[doubtful]
@@ -237,8 +239,8 @@ def _unsurpassed(
     y = np.minimum(np.maximum(y + offsets, 0), height - 1)
     around = ((y * width)[:, None] + x).reshape(len(offsets) ** 2, -1)
     others = flat[around]
-    if among is not None:
-        others *= among.reshape(-1)[around]
+    if near is not None:
+        others *= near.reshape(-1)[around] == 0
     sure[doubtful] = others.max(0) <= flat[pixels]
     return found[sure]
 
@@ -286,7 +288,8 @@ def sample_descriptors(descriptors: Float, keypoints: Float, sampling: Sampling)
     high = np.minimum(low + 1, cells.astype(np.int64) - 1)
     fx, fy = (at - low).astype(np.float32).T
     x, y = np.stack((low, high), 1).transpose(2, 1, 0)  # (2, N) each
-    corners = descriptors.reshape(rows * columns, -1)[y[:, None] * columns + x]  # (2, 2, N, D)
+    cell = y[:, None] * columns + x
+    corners = descriptors.reshape(rows * columns, -1).take(cell, axis=0)  # (2, 2, N, D)
     weights = np.stack((1 - fy, fy))[:, None] * np.stack((1 - fx, fx))
     length = np.sqrt(np.einsum("yxnd,yxnd->yxn", corners, corners))
     weights /= np.maximum(length, np.float32(1e-12))
