@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from featherglue.consensus import agreeing, local_maps
+from featherglue.errors import UsageError
 from featherglue.refine import refine_matches
 from featherglue.session import load
 
@@ -101,3 +102,12 @@ def test_a_session_drops_what_has_no_support(shifted: tuple[np.ndarray, np.ndarr
     assert ours <= {tuple(pair) for pair in every.matches.indices.tolist()}
     assert len(ours) > 10
     assert "consensus" in held.milliseconds and "consensus" not in every.milliseconds
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
+def test_points_that_are_no_pixels_are_refused(value: float) -> None:
+    points = np.random.default_rng(0).uniform(0, 400, (60, 2)).astype(np.float32)
+    off = points.copy()
+    off[7, 1] = value
+    with pytest.raises(UsageError, match="finite"):
+        agreeing(off, points, np.ones(60, np.float32), 0.6)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from featherglue import decode
+from featherglue import decode, suppression
 from featherglue.config import ProcessingConfig
 from featherglue.models import detection
+from featherglue.scratch import Scratch
 
 PUBLISHED = ProcessingConfig(
     max_keypoints=-1, subpixel=False, descriptor_sampling="published", keypoint_threshold=0.0
@@ -69,6 +70,28 @@ def test_suppress_equals_the_pytorch_version(radius: int, threshold: float, ties
             scores = cv2.GaussianBlur(scores, (0, 0), 0.5 * seed)
         expected = detection.suppress(torch.from_numpy(scores)[None], radius)[0].numpy()
         np.testing.assert_array_equal(maxima(scores, radius, threshold), expected > threshold)
+
+
+def test_memory_of_other_maps_changes_nothing() -> None:
+    scratch = Scratch()
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        height, width = 8 * rng.integers(1, 9, 2)
+        config = dataclasses.replace(PUBLISHED, nms_radius=int(rng.integers(1, 10)))
+        scores = random_scores(seed, height, width, ties=bool(seed % 2))
+        found, alone = (
+            decode.find_keypoints(scores, (width, height), config, kept)
+            for kept in (scratch, Scratch())
+        )
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_a_plain_with_many_towers_is_suppressed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suppression, "_AT_ONCE", 500)
+    scores = np.full((64, 64), 0.5, np.float32)
+    scores[np.random.default_rng(0).random(scores.shape) < 0.02] = 0.6
+    expected = detection.suppress(torch.from_numpy(scores)[None], 4)[0].numpy()
+    np.testing.assert_array_equal(maxima(scores, 4, 0.1), expected > 0.1)
 
 
 @pytest.mark.parametrize("most", [1, 10, 40, 100])

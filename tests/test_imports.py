@@ -27,8 +27,8 @@ LEVELS = {
         (
             "errors",
             "config files toml pairs image geometry assignment consensus scratch metrics",
-            "types layers decode refine classical data",
-            "storage",
+            "types layers suppression refine classical data",
+            "storage decode",
             "artifact draw",
             "folding models",
             "runtime",

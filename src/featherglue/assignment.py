@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
-# Sums below this have the scaling factors absorbed into the kernel. It bounds the factors too: they
-# are what a row or a column shall sum up to, over such sums; float32 reaches from 1e-38 to 3e38.
+# Sums below this have the scaling factors absorbed into the kernel, whose entries are at most 1
+# then. It bounds the factors too: they are what a row or a column shall sum up to, over such sums;
+# float32 reaches from 1e-38 to 3e38.
 _SMALL = np.float32(1e-12)
 
 

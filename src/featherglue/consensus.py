@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.errors import UsageError
+
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
@@ -31,8 +33,8 @@ _SCALES = (8.0, 4.0)
 _ROUNDS = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
 # And, for surfaces are not flat, this share of the neighbours' distance.
 _BENT = 0.5
-# FLANN's exact search tree, and its number for a search that leaves nothing out.
-_SINGLE_TREE, _EXACT = 4, -1
+# FLANN's exact search tree; pixels beyond which its distances would overflow.
+_SINGLE_TREE, _FARTHEST = 4, 1e9
 # Pull towards the median affine map, against the spread of the neighbours; at first towards none.
 _RIDGE, _FREE = 0.05, 1e-3
 
@@ -165,10 +167,12 @@ class Surroundings:
 
 
 def _nearest(points: Float, count: int) -> tuple[NDArray[Any], Float]:
-    """The nearest points of each point (M, count), itself among them, and their squared distances,
-    nearest first; a search tree finds them exactly."""
+    """The nearest points of each point (M, count), itself among them unless too many share its
+    place, and their squared distances, nearest first."""
+    if not np.abs(points).max() < _FARTHEST:
+        raise UsageError("keypoints must be finite pixels; there is one that is not")
     tree = cv2.flann.Index(points, {"algorithm": _SINGLE_TREE})
-    near, square = tree.knnSearch(points, count, params={"checks": _EXACT})
+    near, square = tree.knnSearch(points, count, params={})
     return np.asarray(near), np.asarray(square, np.float32)
 
 
