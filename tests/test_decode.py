@@ -158,6 +158,31 @@ def test_keypoints_are_the_strongest_strongest_first() -> None:
         np.testing.assert_array_equal(top_y, y[:most])
 
 
+@pytest.mark.parametrize(
+    ("after", "threshold", "most", "expected"),
+    [
+        (0, 0.0, -1, 60),
+        (0, 0.5, -1, 30),
+        (20, 0.5, -1, 30),
+        (40, 0.5, -1, 40),
+        (99, 0.5, -1, 60),
+        (40, 0.5, 35, 35),
+        (40, 0.0, -1, 60),
+    ],
+)
+def test_what_comes_after_enough_keypoints_needs_a_higher_score(
+    after: int, threshold: float, most: int, expected: int
+) -> None:
+    scores = np.zeros((96, 96), np.float32)
+    strength = np.concatenate((np.linspace(0.99, 0.51, 30), np.linspace(0.49, 0.1, 30)))
+    at = np.arange(60)
+    scores[10 + at // 8 * 10, 10 + at % 8 * 10] = strength
+    everything = dataclasses.replace(PUBLISHED, max_keypoints=most)
+    config = dataclasses.replace(everything, surplus_after=after, surplus_threshold=threshold)
+    x, y = decode.find_keypoints(scores, (96, 96), config)
+    np.testing.assert_allclose(scores[y, x], strength[:expected])
+
+
 def test_equal_scores_come_in_reading_order() -> None:
     scores = np.zeros((32, 32), np.float32)
     scores[[20, 8, 8], [8, 20, 8]] = 0.5

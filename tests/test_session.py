@@ -340,6 +340,23 @@ def test_overrides_are_seen_and_the_artifact_keeps_its_own(matching: Path) -> No
     assert session.artifact.processing.max_keypoints == 512
 
 
+def test_a_chosen_keypoint_threshold_is_for_all_keypoints(
+    matching: Path, tmp_path: Path, grey: np.ndarray
+) -> None:
+    model = Model.load(matching)
+    few = dataclasses.replace(
+        model.processing, max_keypoints=-1, surplus_after=5, surplus_threshold=1.0
+    )
+    dataclasses.replace(model, processing=few).save(tmp_path / "few")
+    session = load(tmp_path / "few")
+    assert len(session.extract(grey)) == 5
+    chosen = load(tmp_path / "few", keypoint_threshold=0.001)
+    again = session.with_thresholds(keypoint_threshold=0.001)
+    assert len(chosen.extract(grey)) == len(again.extract(grey)) > 50
+    both = session.with_thresholds(keypoint_threshold=0.001, surplus_threshold=1.0)
+    assert len(both.extract(grey)) == 5
+
+
 @pytest.mark.parametrize(
     "options",
     [

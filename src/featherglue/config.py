@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -138,6 +139,8 @@ class ProcessingConfig:
         resize: () or (-1,) keeps the size; (m,) makes the longest side m; (w, h) exactly.
         max_keypoints: keep the strongest; -1 keeps all.
         keypoint_threshold: lowest score of a keypoint, in [0, 1].
+        surplus_threshold: lowest score of what comes after the `surplus_after` strongest keypoints:
+            of many the weak ones are rarely found again, of few they are all there is.
         nms_radius: pixels in which a keypoint suppresses weaker ones.
         remove_borders: pixels along the border without keypoints.
         subpixel: refine keypoints within their pixel from the score map.
@@ -154,6 +157,8 @@ class ProcessingConfig:
     resize: tuple[int, ...] = ()
     max_keypoints: int = 512
     keypoint_threshold: float = 0.005
+    surplus_threshold: float = 0.0
+    surplus_after: int = 0
     nms_radius: int = 4
     remove_borders: int = 4
     subpixel: bool = True
@@ -165,7 +170,8 @@ class ProcessingConfig:
 
     def __post_init__(self) -> None:
         resize = self.resize
-        for name in ("max_keypoints", "nms_radius", "remove_borders", "sinkhorn_iterations"):
+        counts = ("max_keypoints", "nms_radius", "remove_borders", "sinkhorn_iterations")
+        for name in (*counts, "surplus_after"):
             value = getattr(self, name)
             _require(type(value) is int, f"{name} is a whole number, not {value!r}")
         _require(
@@ -181,9 +187,14 @@ class ProcessingConfig:
             self.max_keypoints == -1 or self.max_keypoints >= 1,
             f"max_keypoints is -1 (all) or at least 1, not {self.max_keypoints}",
         )
-        for name in ("keypoint_threshold", "match_threshold", "consensus"):
+        thresholds = ("keypoint_threshold", "surplus_threshold", "match_threshold", "consensus")
+        for name in thresholds:
             value = getattr(self, name)
             _require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}")
+        _require(
+            self.surplus_after >= 0,
+            f"surplus_after must be at least 0, not {self.surplus_after}",
+        )
         for name in ("nms_radius", "remove_borders"):
             value = getattr(self, name)
             _require(0 <= value <= 64, f"{name} must lie in [0, 64], not {value}")
@@ -195,6 +206,20 @@ class ProcessingConfig:
             self.descriptor_sampling in ("published", "exact"),
             f"descriptor_sampling is 'published' or 'exact', not {self.descriptor_sampling!r}",
         )
+
+
+def with_choices(processing: ProcessingConfig, chosen: Mapping[str, Any]) -> ProcessingConfig:
+    """The settings with those that somebody chose.
+
+    Who chooses a `keypoint_threshold` means it for all keypoints: there is no `surplus_threshold`
+    then, unless it is chosen too.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    if "keypoint_threshold" in chosen:
+        chosen = {"surplus_threshold": 0.0} | dict(chosen)
+    return dataclasses.replace(processing, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def find_keypoints(
 
     Suppression as published: maxima have no stronger pixel within the radius (a square window);
     two more rounds bring back those that were hidden only by pixels that fell themselves. Then
-    the threshold, the borders of the image of `size` (width, height), and the `max_keypoints`
+    the thresholds, the borders of the image of `size` (width, height), and the `max_keypoints`
     strongest.
     """
     scratch = scratch or Scratch()
@@ -82,8 +82,11 @@ def find_keypoints(
         found = with_recovered(scores, found, floor, processing.nms_radius, scratch)
     found = _within(found, columns, size, border)
     found.sort()  # equal scores in reading order
-    order = np.argsort(-scores.reshape(-1)[found], kind="stable")
-    found = found[order if most < 0 else order[:most]]
+    strength = scores.reshape(-1)[found]
+    above = np.count_nonzero(strength > processing.surplus_threshold)
+    count = max(processing.surplus_after, above)
+    count = count if most < 0 else min(count, most)
+    found = found[np.argsort(-strength, kind="stable")[:count]]
     return found % columns, found // columns
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.artifact import CONFIG, Artifact, load_artifact
-from featherglue.config import ProcessingConfig, to_dict
+from featherglue.config import ProcessingConfig, to_dict, with_choices
 from featherglue.consensus import agreeing
 from featherglue.errors import ArtifactError, ImageError, UsageError
 from featherglue.image import Image, load_grey, map_points, resize_grey, target_size
@@ -71,16 +71,26 @@ class Session:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def with_thresholds(
-        self, *, keypoint_threshold: float | None = None, match_threshold: float | None = None
+        self,
+        *,
+        keypoint_threshold: float | None = None,
+        surplus_threshold: float | None = None,
+        match_threshold: float | None = None,
     ) -> Session:
         """A session on the same networks with other thresholds, at no cost.
+
+        A `keypoint_threshold` alone is for all keypoints: there is no `surplus_threshold` then.
 
         Raises:
             ConfigError: a threshold outside of [0, 1].
         """
-        given = {"keypoint_threshold": keypoint_threshold, "match_threshold": match_threshold}
+        given = {
+            "keypoint_threshold": keypoint_threshold,
+            "surplus_threshold": surplus_threshold,
+            "match_threshold": match_threshold,
+        }
         chosen = {name: value for name, value in given.items() if value is not None}
-        processing = dataclasses.replace(self.processing, **chosen)  # type: ignore[arg-type]
+        processing = with_choices(self.processing, chosen)
         extractor, matcher = self.extractor, self.matcher
         if isinstance(extractor, NetworkExtractor):
             extractor = dataclasses.replace(extractor, processing=processing)
@@ -230,7 +240,8 @@ def load(
         threads: that networks may use; None lets the runtime choose.
         features: "superpoint", or "sift" and "orb" of OpenCV.
         matcher: "superglue", or "nn" for mutual nearest neighbours.
-        resize … refine: override the model's own; see `config.ProcessingConfig`.
+        resize … refine: override the model's own; see `config.ProcessingConfig`. A
+            `keypoint_threshold` is for all keypoints: what the model asks of many is not asked.
 
     Raises:
         ArtifactError: no such model, or a damaged one.
@@ -263,7 +274,7 @@ def load(
     chosen = {name: value for name, value in overrides.items() if value is not None}
     _refuse_idle(chosen, features, matcher)
     processing = artifact.processing if artifact else ProcessingConfig()
-    processing = dataclasses.replace(processing, **chosen)  # type: ignore[arg-type]
+    processing = with_choices(processing, chosen)
     _check_fit(artifact, features, matcher)
     running = open_runtime(artifact, runtime, threads) if artifact else None
     return Session(

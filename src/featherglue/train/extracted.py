@@ -6,12 +6,12 @@ the processes that make the data find them in ONNX Runtime, in a quarter of the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from featherglue.artifact import Artifact
+from featherglue.config import with_choices
 from featherglue.data.scenes import Scenes
 from featherglue.data.views import Sample
 from featherglue.decode import decode_features
@@ -35,8 +35,8 @@ class ExtractedScenes:
 
     def __init__(self, scenes: Scenes, artifact: Artifact, most: int) -> None:
         self.scenes, self.artifact = scenes, artifact
-        self.processing = replace(
-            artifact.processing, max_keypoints=most, keypoint_threshold=LOWEST_SCORE
+        self.processing = with_choices(
+            artifact.processing, {"max_keypoints": most, "keypoint_threshold": LOWEST_SCORE}
         )
 
     @cached_property

@@ -104,9 +104,11 @@ class Controls:
 
     def _keypoint_threshold(self, sign: int) -> str:
         session = self.matcher.session
-        threshold = session.processing.keypoint_threshold * (1 + sign * _SHARE)
-        threshold = float(np.clip(threshold, _LOWEST_KEYPOINT, 1))
-        self.matcher.session = session.with_thresholds(keypoint_threshold=threshold)
+        now, factor = session.processing, 1 + sign * _SHARE
+        threshold = float(np.clip(now.keypoint_threshold * factor, _LOWEST_KEYPOINT, 1))
+        self.matcher.session = session.with_thresholds(
+            keypoint_threshold=threshold, surplus_threshold=min(now.surplus_threshold * factor, 1)
+        )
         return f"keypoint threshold {threshold:.4g}"
 
     def _match_threshold(self, sign: int) -> str:
