@@ -5,7 +5,8 @@ python scripts/combine.py EXTRACTOR MATCHER --images PHOTOS -o OUT
 Two extractors that learned apart, or went apart, describe alike but for a rotation of their
 descriptors. Comparing descriptors does not see it, a matcher does: with --images the extractor's
 last layer is turned so that its descriptors come closest to those of the matcher's own extractor
-(an orthogonal Procrustes problem, in closed form), and the matcher can go on from there.
+(an orthogonal Procrustes problem, in closed form), and the matcher can go on from there. Wider
+descriptors are projected to the matcher's width by the same.
 """
 
 from __future__ import annotations
@@ -35,22 +36,26 @@ from featherglue.train.runs import history
 @torch.no_grad()
 def turn_descriptors(
     extractor: SuperPoint, onto: SuperPoint, images: Sequence[NDArray[np.uint8]]
-) -> tuple[float, float]:
-    """Turn an extractor's descriptors onto another one's, in place.
+) -> tuple[SuperPoint, float, float]:
+    """An extractor with its descriptors turned onto those, as wide or less, of another one.
 
     Returns:
-        the mean cosine between both before and after.
+        it; the mean cosine between both before, in the first dimensions, and after.
     """
     ours, theirs = (
         torch.cat([_dense(net, image) for image in images]) for net in (extractor, onto)
     )
-    if ours.shape != theirs.shape:
-        raise UsageError("the descriptors of both differ in width")
-    turn = procrustes((ours.T @ theirs).double())
-    last = extractor.get_submodule("convDb")
-    last.weight.copy_(torch.einsum("io,ixyz->oxyz", turn, last.weight))
-    last.bias.copy_(turn.T @ last.bias)
-    return float((ours * theirs).sum(1).mean()), float((ours @ turn * theirs).sum(1).mean())
+    width = theirs.shape[1]
+    if ours.shape[1] < width:
+        raise UsageError("the matcher's extractor has wider descriptors")
+    turn = procrustes(ours.T @ theirs)
+    turned = SuperPoint(replace(extractor.config, descriptor_dim=width)).eval()
+    state = extractor.state_dict()
+    state["convDb.weight"] = torch.einsum("io,ixyz->oxyz", turn, state["convDb.weight"])
+    state["convDb.bias"] = turn.T @ state["convDb.bias"]
+    turned.load_state_dict(state)
+    before = F.cosine_similarity(ours[:, :width], theirs).mean()
+    return turned, float(before), float(F.cosine_similarity(ours @ turn, theirs).mean())
 
 
 def _dense(network: SuperPoint, image: NDArray[np.uint8]) -> Tensor:
@@ -69,6 +74,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     first, second = Model.load(options.extractor), Model.load(options.matcher)
+    extractor = first.extractor
     steps = list(history(str(options.extractor), "extractor"))
     for path, model, part in (
         (options.extractor, first, "extractor"),
@@ -79,13 +85,13 @@ def main() -> None:
             raise UsageError(f"{path}: holds no {part}")
     if options.images is not None and first.extractor and second.extractor:
         images = read_evenly(options.images, options.count)
-        before, after = turn_descriptors(first.extractor, second.extractor, images)
+        extractor, before, after = turn_descriptors(first.extractor, second.extractor, images)
         print(f"cosine with the other's descriptors: {before:.3f} before, {after:.3f} after")
         onto = load_artifact(options.matcher).hash
         steps.append({"step": "turn-descriptors", "onto": onto, "photographs": len(images)})
     steps += history(str(options.matcher), "matcher")
     provenance = replace(second.provenance, recipe=tuple(steps), parent="")
-    replace(second, extractor=first.extractor, provenance=provenance).save(options.output)
+    replace(second, extractor=extractor, provenance=provenance).save(options.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""scripts/combine.py: a turned extractor is turned back."""
+"""scripts/combine.py: a turned extractor, of wider descriptors too, is turned back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 
 from featherglue.artifact import load_artifact
 from featherglue.models.pair import Model
+from featherglue.models.superpoint import SuperPoint
 from featherglue.session import load
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "combine.py"
@@ -29,7 +30,9 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("width", [16, 24])
 def test_a_turned_extractor_is_turned_back(
+    width: int,
     script: ModuleType,
     matching: Path,
     grey: np.ndarray,
@@ -38,14 +41,15 @@ def test_a_turned_extractor_is_turned_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = Model.load(matching)
-    other = Model.load(matching)
-    assert other.extractor is not None
-    last = other.extractor.get_submodule("convDb")
+    assert model.extractor is not None
+    state = model.extractor.state_dict()
     torch.manual_seed(1)
-    turn = torch.linalg.qr(torch.randn(16, 16))[0]
-    with torch.no_grad():
-        last.weight.copy_(torch.einsum("oi,ixyz->oxyz", turn, last.weight))
-        last.bias.copy_(turn @ last.bias)
+    turn = torch.linalg.qr(torch.randn(width, 16))[0]
+    state["convDb.weight"] = torch.einsum("oi,ixyz->oxyz", turn, state["convDb.weight"])
+    state["convDb.bias"] = turn @ state["convDb.bias"]
+    turned = SuperPoint(replace(model.extractor.config, descriptor_dim=width)).eval()
+    turned.load_state_dict(state)
+    other = replace(model, extractor=turned, matcher=model.matcher if width == 16 else None)
     steps = ({"step": "superpoint", "seed": 7}, {"step": "superglue", "seed": 8})
     replace(other, provenance=replace(other.provenance, recipe=steps)).save(tmp_path / "turned")
     (tmp_path / "photos").mkdir()
