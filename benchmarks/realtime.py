@@ -138,6 +138,9 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
         found.insert(2, Runner("fast, OpenVINO", openvino))
     if "balanced" in shipped_models():
         found.append(Runner("balanced, 1024", fg.load("balanced", max_keypoints=1024, **common)))
+        # A threshold of one's own: however many keypoints there are, no more is asked of the weak.
+        all_kept = fg.load("balanced", max_keypoints=1024, keypoint_threshold=0.0, **common)
+        found.append(Runner("balanced, all 1024", all_kept))
     sift = {"features": "sift", "matcher": "nn", "max_keypoints": 512, "threads": options.threads}
     found.append(Runner("SIFT", fg.load(**sift, refine=False)))
     found.append(Runner("SIFT, refined", fg.load(**sift)))
