@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from featherglue import assignment
 from featherglue.assignment import mutual_matches, nearest_neighbours, optimal_transport
 from featherglue.models import superglue
 
@@ -148,3 +149,13 @@ def test_nothing_to_match(counts: tuple[int, int]) -> None:
     indices, scores = nearest_neighbours(empty[0], empty[1], 0.8)
     assert indices.shape == (0, 2)
     assert scores.shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (64, 33), (1, 9), (40, 1)])
+def test_products_of_large_matrices_are_made_in_parts(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
+    whole = optimal_transport(scores, 1.0, 20)
+    monkeypatch.setattr(assignment, "_AT_ONCE", 100)
+    np.testing.assert_allclose(optimal_transport(scores, 1.0, 20), whole, rtol=1e-5, atol=1e-7)

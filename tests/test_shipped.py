@@ -38,7 +38,7 @@ def test_runtimes_agree_on_a_photograph(name: str, photographs: dict[str, np.nda
         fg.load(name, runtime=runtime, threads=1).extract(photographs["coffee"])
         for runtime in ("onnxruntime", "torch")
     )
-    assert len(first) == len(second) > 500
+    assert len(first) == len(second) >= 400
     near = np.abs(first.keypoints[:, None] - second.keypoints[None]).max(-1).min(1)
     assert np.mean(near < 0.05) > 0.99
 

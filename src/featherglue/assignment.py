@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
+# Numbers that are multiplied with a vector at once. OpenBLAS takes larger matrices in threads,
+# which wait actively afterwards and keep the cores from the networks of the next frame.
+_AT_ONCE = 400_000
 # Sums below this have the scaling factors absorbed into the kernel, whose entries are at most 1
 # then. It bounds the factors too: they are what a row or a column shall sum up to, over such sums;
 # float32 reaches from 1e-38 to 3e38.
@@ -46,23 +49,45 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     a: Float = np.ones(rows + 1, np.float32)
     b: Float = np.ones(columns + 1, np.float32)
     for _ in range(iterations):
-        sums = kernel.dot(b)
+        sums = _rows(kernel, b)
         if sums.min() < _SMALL:
             v += _safe_log(b)
             _absorb(kernel, scores, bin_score, u, v, axis=1)
             b[:] = 1
-            sums = kernel.dot(b)
+            sums = _rows(kernel, b)
         np.divide(row_sums, sums, out=a)
-        sums = a.dot(kernel)
+        sums = _columns(a, kernel)
         if sums.min() < _SMALL:
             u += _safe_log(a)
             _absorb(kernel, scores, bin_score, u, v, axis=0)
             a[:] = 1
-            sums = a.dot(kernel)
+            sums = _columns(a, kernel)
         np.divide(column_sums, sums, out=b)
     kernel *= b
     kernel *= a[:, None]
     return kernel
+
+
+def _rows(kernel: Float, b: Float) -> Float:
+    """kernel · b."""
+    return np.concatenate([part.dot(b) for part in _parts(kernel)])
+
+
+def _columns(a: Float, kernel: Float) -> Float:
+    """a · kernel."""
+    parts = _parts(kernel)
+    first = len(parts[0])
+    total: Float = a[:first].dot(parts[0])
+    for i, part in enumerate(parts[1:], 1):
+        total += a[i * first : (i + 1) * first].dot(part)
+    return total
+
+
+def _parts(kernel: Float) -> list[Float]:
+    """Its rows, in parts that one thread multiplies."""
+    rows, columns = kernel.shape
+    step = max(1, _AT_ONCE // columns)
+    return [kernel[start : start + step] for start in range(0, rows, step)]
 
 
 def _absorb(
