@@ -43,51 +43,49 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     row_sums[-1], column_sums[-1] = columns, rows
     # One array throughout: what a frame takes and gives back costs more than the arithmetic.
     kernel = np.empty((rows + 1, columns + 1), np.float32)
+    step = max(1, _AT_ONCE // (columns + 1))
+    parts = [kernel[start : start + step] for start in range(0, rows + 1, step)]
     u = np.zeros(rows + 1, np.float32)
     v = np.zeros(columns + 1, np.float32)
     _absorb(kernel, scores, bin_score, u, v, axis=1)
     a: Float = np.ones(rows + 1, np.float32)
     b: Float = np.ones(columns + 1, np.float32)
     for _ in range(iterations):
-        sums = _rows(kernel, b)
+        sums = _rows(parts, b)
         if sums.min() < _SMALL:
             v += _safe_log(b)
             _absorb(kernel, scores, bin_score, u, v, axis=1)
             b[:] = 1
-            sums = _rows(kernel, b)
+            sums = _rows(parts, b)
         np.divide(row_sums, sums, out=a)
-        sums = _columns(a, kernel)
+        sums = _columns(a, parts)
         if sums.min() < _SMALL:
             u += _safe_log(a)
             _absorb(kernel, scores, bin_score, u, v, axis=0)
             a[:] = 1
-            sums = _columns(a, kernel)
+            sums = _columns(a, parts)
         np.divide(column_sums, sums, out=b)
     kernel *= b
     kernel *= a[:, None]
     return kernel
 
 
-def _rows(kernel: Float, b: Float) -> Float:
-    """kernel · b."""
-    return np.concatenate([part.dot(b) for part in _parts(kernel)])
+def _rows(parts: list[Float], b: Float) -> Float:
+    """A matrix, in parts of its rows, times b."""
+    if len(parts) == 1:
+        return np.asarray(parts[0].dot(b))
+    return np.concatenate([part.dot(b) for part in parts])
 
 
-def _columns(a: Float, kernel: Float) -> Float:
-    """a · kernel."""
-    parts = _parts(kernel)
-    first = len(parts[0])
-    total: Float = a[:first].dot(parts[0])
-    for i, part in enumerate(parts[1:], 1):
-        total += a[i * first : (i + 1) * first].dot(part)
+def _columns(a: Float, parts: list[Float]) -> Float:
+    """a times a matrix in parts of its rows."""
+    if len(parts) == 1:
+        return np.asarray(a.dot(parts[0]))
+    step = len(parts[0])
+    total = np.zeros(parts[0].shape[1], np.float32)
+    for i, part in enumerate(parts):
+        total += a[i * step : (i + 1) * step].dot(part)
     return total
-
-
-def _parts(kernel: Float) -> list[Float]:
-    """Its rows, in parts that one thread multiplies."""
-    rows, columns = kernel.shape
-    step = max(1, _AT_ONCE // columns)
-    return [kernel[start : start + step] for start in range(0, rows, step)]
 
 
 def _absorb(
