@@ -12,9 +12,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from featherglue.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -167,6 +171,12 @@ class ProcessingConfig:
     match_threshold: float = 0.2
     consensus: float = 0.0
     refine: bool = True
+
+    def enough(self, strength: NDArray[np.float32]) -> int:
+        """How many of the keypoints are kept whose scores (N,) are these, strongest first."""
+        above = int((strength > self.surplus_threshold).sum())
+        count = min(len(strength), max(self.surplus_after, above))
+        return count if self.max_keypoints < 0 else min(count, self.max_keypoints)
 
     def __post_init__(self) -> None:
         resize = self.resize

@@ -82,11 +82,8 @@ def find_keypoints(
         found = with_recovered(scores, found, floor, processing.nms_radius, scratch)
     found = _within(found, columns, size, border)
     found.sort()  # equal scores in reading order
-    strength = scores.reshape(-1)[found]
-    above = np.count_nonzero(strength > processing.surplus_threshold)
-    count = max(processing.surplus_after, above)
-    count = count if most < 0 else min(count, most)
-    found = found[np.argsort(-strength, kind="stable")[:count]]
+    found = found[np.argsort(-scores.reshape(-1)[found], kind="stable")]
+    found = found[: processing.enough(scores.reshape(-1)[found])]
     return found % columns, found // columns
 
 

@@ -245,6 +245,16 @@ def test_inputs_are_views_of_photographs(models: dict[str, Model], images: Any) 
     )
 
 
+def test_as_many_keypoints_as_a_session_keeps(
+    models: dict[str, Model], images: list[np.ndarray]
+) -> None:
+    model = models["one-head"]
+    few = replace(model.processing, surplus_after=20, surplus_threshold=1.0)
+    sides = prepare_inputs(replace(model, processing=few), images, (160, 120)).sides
+    assert sides is not None
+    assert {part.shape[1] for side in sides for part in side} == {20}
+
+
 def test_images_that_say_nothing(models: dict[str, Model]) -> None:
     with pytest.raises(UsageError, match="needs images"):
         prepare_inputs(models["one-head"], [])

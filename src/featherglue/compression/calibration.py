@@ -97,7 +97,7 @@ def _sides(model: Model, images: Sequence[Tensor], size: tuple[int, int]) -> tup
             points = points + subpixel_offsets(heat, points)
         sampled = sample_descriptors(F.normalize(dense, dim=1), points, how.descriptor_sampling)
         normalized = normalize_keypoints(points, points.new_tensor([size]))
-        counts.append(int(valid.sum()))
+        counts.append(how.enough(scores[valid].numpy()))
         found.append((normalized, scores, sampled))
     half = len(found) // 2
     both = [min(pair) for pair in zip(counts[:half], counts[half:], strict=True)]
