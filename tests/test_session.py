@@ -340,6 +340,26 @@ def test_overrides_are_seen_and_the_artifact_keeps_its_own(matching: Path) -> No
     assert session.artifact.processing.max_keypoints == 512
 
 
+def test_other_threads_change_no_match(matching: Path, grey: np.ndarray) -> None:
+    session = load(matching, threads=2, match_threshold=0.05)
+    other = session.with_threads(1)
+    assert (session.threads, other.threads, other.processing) == (2, 1, session.processing)
+    one, two = (s(grey, grey[8:, 8:]).matches for s in (other, session))
+    assert len(one) > 0
+    np.testing.assert_array_equal(one.points1, two.points1)
+    np.testing.assert_array_equal(one.scores, two.scores)
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        session.with_threads(0)
+
+
+@pytest.mark.parametrize("kind", [{"features": "sift", "matcher": "nn"}, {"matcher": "nn"}])
+def test_other_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarray) -> None:
+    session = load(**kind)
+    other = session.with_threads(1)
+    np.testing.assert_array_equal(other.extract(grey).keypoints, session.extract(grey).keypoints)
+    assert type(other.matcher) is type(session.matcher)
+
+
 def test_a_chosen_keypoint_threshold_is_for_all_keypoints(
     matching: Path, tmp_path: Path, grey: np.ndarray
 ) -> None:

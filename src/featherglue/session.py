@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Session:
         extractor, matcher: what does the work.
         artifact: what was loaded; None where only classical methods run.
         processing: what applies, with the session's overrides.
+        threads: that the networks may use; None for as many as the runtime chooses.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class Session:
         matcher: Matcher,
         processing: ProcessingConfig,
         artifact: Artifact | None = None,
+        threads: int | None = None,
     ) -> None:
         self.extractor, self.matcher = extractor, matcher
         self.processing, self.artifact = processing, artifact
+        self.threads = threads
         self._scratch = Scratch()
 
     def fingerprint(self) -> str:
@@ -96,7 +99,27 @@ class Session:
             extractor = dataclasses.replace(extractor, processing=processing)
         if isinstance(matcher, NetworkMatcher):
             matcher = dataclasses.replace(matcher, processing=processing)
-        return Session(extractor, matcher, processing, self.artifact)
+        return Session(extractor, matcher, processing, self.artifact, self.threads)
+
+    def with_threads(self, threads: int | None) -> Session:
+        """A session with the same model and settings on so many threads. It loads the networks
+        anew.
+
+        Raises:
+            UsageError: fewer than one thread.
+            RuntimeUnavailableError: the runtime cannot load the model any more.
+        """
+        extractor, matcher = self.extractor, self.matcher
+        networks = (NetworkExtractor, NetworkMatcher)
+        names = [part.runtime.name for part in (extractor, matcher) if isinstance(part, networks)]
+        if self.artifact is None or not names:
+            return self
+        running = open_runtime(self.artifact, cast("RuntimeName", names[0]), threads)
+        if isinstance(extractor, NetworkExtractor):
+            extractor = dataclasses.replace(extractor, runtime=running)
+        if isinstance(matcher, NetworkMatcher):
+            matcher = dataclasses.replace(matcher, runtime=running)
+        return Session(extractor, matcher, self.processing, self.artifact, threads)
 
     def extract(self, image: Image) -> Features:
         """Features of one image.
@@ -282,6 +305,7 @@ def load(
         _make_matcher(matcher, features, running, processing, artifact),
         processing,
         artifact,
+        threads,
     )
 
 

@@ -86,6 +86,63 @@ def test_extracting_ahead_changes_nothing_but_the_time(
         assert one.against == other.against
 
 
+class Sleepy(Session):
+    """Takes its time over each image: more on fewer than two threads."""
+
+    def __init__(self, session: Session, naps: dict[int, float], threads: int) -> None:
+        super().__init__(session.extractor, session.matcher, session.processing)
+        self.threads, self.naps, self.original = threads, naps, session
+
+    def begin(self, image: Image) -> Callable[[], Features]:
+        assert self.threads is not None
+        time.sleep(self.naps[self.threads])
+        return super().begin(image)
+
+    def with_threads(self, threads: int | None) -> Session:
+        assert threads is not None
+        return Sleepy(self.original, self.naps, threads)
+
+
+@pytest.mark.parametrize(("on_one_thread", "chosen", "threads"), [(0.03, True, 1), (0.3, False, 2)])
+def test_ahead_is_chosen_where_it_is_faster(
+    classical: Session, on_one_thread: float, chosen: bool, threads: int
+) -> None:
+    blank = [np.zeros((32, 32), np.uint8)] * 23
+    matcher = FrameMatcher(Sleepy(classical, {2: 0.03, 1: on_one_thread}, 2))
+    seen = []
+    for item in matcher.run(frames(blank), ahead=None):
+        time.sleep(0.03)
+        seen.append((item.frame.number, matcher.ahead))
+    assert [number for number, _ in seen] == list(range(23))
+    assert [was for _, was in seen] == [False] * 10 + [True] * 10 + [chosen] * 3
+    assert matcher.session.threads == threads
+
+
+def test_whether_ahead_is_tried_or_not_the_matches_are_the_same(
+    session: Session, moving: list[np.ndarray]
+) -> None:
+    there_and_back = (moving + moving[::-1]) * 2
+    plain = list(match_frames(session, frames(there_and_back)))
+    tried = list(match_frames(session, frames(there_and_back), ahead=None))
+    assert [item.frame.number for item in tried] == list(range(len(plain)))
+    for one, other in zip(tried, plain, strict=True):
+        np.testing.assert_array_equal(one.matches.points1, other.matches.points1)
+        assert one.against == other.against
+
+
+def test_a_source_that_is_stopped_while_ahead_is_tried_gives_no_further_frame(
+    session: Session, make_folder: Callable[..., Path], moving: list[np.ndarray]
+) -> None:
+    for last in (2, 12):
+        with open_source(make_folder(moving * 2, f"frames{last}")) as source:
+            seen = []
+            for item in match_frames(session, source, ahead=None):
+                seen.append(item.frame.number)
+                if item.frame.number == last:
+                    source.stop()
+        assert seen == list(range(last + 1))
+
+
 def test_the_next_frame_is_extracted_while_one_is_used(moving: list[np.ndarray]) -> None:
     started = threading.Semaphore(0)
 

@@ -101,8 +101,8 @@ def video(
         bool | None,
         typer.Option(
             "--ahead/--no-ahead",
-            help="Extract the next frame while this one is matched: more frames a second, each a "
-            "little later. By default where every frame counts: not of a camera or stream.",
+            help="Extract the next frame while this one is matched: each is a little later. By "
+            "default where it is faster in the first frames, and not of a camera or stream.",
         ),
     ] = None,
     timeout: Annotated[
@@ -145,8 +145,8 @@ def video(
         used = threads or cores()
         if ahead and used < 2:
             raise UsageError(f"--ahead works with two threads and more, not with {used}")
-        if ahead is None:
-            ahead = not frames.live and used > 1
+        if ahead is None and (frames.live or used < 2):
+            ahead = False
         session = load(
             model,
             runtime=cast("RuntimeName", runtime),

@@ -36,7 +36,7 @@ class Run:
     track_writer: TrackWriter | None
     tracker: Tracker | None
     min_length: int  # of tracks that are shown
-    ahead: bool = False  # extract the next frame meanwhile
+    ahead: bool | None = False  # extract the next frame meanwhile; None: see FrameMatcher.run
     said: str = ""
     said_at: float = 0.0
 
@@ -92,6 +92,7 @@ class Run:
         facts: dict[str, Any] = {}
         if not self.times.frames:
             return facts
+        facts["ahead"] = self.controls.matcher.ahead
         if self.writer is not None:
             facts["output"] = str(self.writer.path)
         if self.track_writer is not None:

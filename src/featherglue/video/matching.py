@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Literal
 
 import numpy as np
 
 from featherglue.errors import ImageError, UsageError
 from featherglue.image import Image
+from featherglue.runtime.base import cores
 from featherglue.session import Session
 from featherglue.types import Features, Matches, MatchResult
 from featherglue.video.ahead import ahead as in_advance
 from featherglue.video.frames import Frame, FrameSource
 
 Against = Literal["previous", "anchor"]
+# By so many frames it is seen whether to look ahead, after so many that are not timed.
+_TRIED, _WARM = 7, 3
 STAGES = ("read", "extract", "match", "refine", "total")
 
 
@@ -80,6 +84,10 @@ class FrameMatcher:
             keypoint, so that a chain of matches stays on one point. For tracks; only with
             "previous".
 
+    Attributes:
+        session: see above.
+        ahead: whether the next frame is extracted while one is used, at present.
+
     Raises:
         UsageError: `follow` with anything but the previous frame, or an unknown `against`.
         ImageError: the reference picture cannot be read, or has no keypoints.
@@ -98,6 +106,7 @@ class FrameMatcher:
         if follow and (against != "previous" or reference is not None):
             raise UsageError("tracks need matches with the previous frame, not with a fixed one")
         self.session = session
+        self.ahead = False
         self._fixed = against == "anchor" or reference is not None
         self._follow = follow
         self._kept: Features | None = None
@@ -178,20 +187,59 @@ class FrameMatcher:
         self,
         source: FrameSource | Iterable[Frame],
         *,
-        ahead: bool = False,
+        ahead: bool | None = False,
         limit: int | None = None,
     ) -> Iterator[FrameMatches]:
         """Process the frames of a source until it is stopped, or `limit`; see `match_frames`."""
         wanted = islice(source, limit)
-        extracted = in_advance(wanted, self._begin) if ahead else (self._extract(f) for f in wanted)
+        live = source if isinstance(source, FrameSource) else None
+        if ahead is None:
+            ahead = yield from self._try_both(wanted, live)
+        if live is None or not live.stopping:
+            yield from self._run(wanted, live, ahead)
+
+    def _try_both(
+        self, wanted: Iterator[Frame], source: FrameSource | None
+    ) -> Generator[FrameMatches, None, bool]:
+        """Process some frames one after the other, then some ahead on half of the threads. Returns
+        whether ahead was faster; the session has as many threads as that needs."""
+        threads = self.session.threads
+        half = (threads or cores()) // 2
+        if half == 0:
+            return False
+        one_by_one = yield from self._timed(wanted, source, False)
+        if one_by_one == 0.0:
+            return False
+        self.session = self.session.with_threads(half)
+        early = yield from self._timed(wanted, source, True)
+        if 0.0 < early < one_by_one:
+            return True
+        self.session = self.session.with_threads(threads)
+        return False
+
+    def _timed(
+        self, wanted: Iterator[Frame], source: FrameSource | None, ahead: bool
+    ) -> Generator[FrameMatches, None, float]:
+        """Process a few frames. Returns the median time of a frame, use included; 0 where there
+        were not as many."""
+        times = []
+        for item in self._run(islice(wanted, _WARM + _TRIED), source, ahead):
+            times.append(time.perf_counter())
+            yield item
+        if len(times) < _WARM + _TRIED:
+            return 0.0
+        return statistics.median(after - before for before, after in pairwise(times[_WARM - 1 :]))
+
+    def _run(
+        self, frames: Iterator[Frame], source: FrameSource | None, ahead: bool
+    ) -> Iterator[FrameMatches]:
+        self.ahead = ahead
+        extracted = in_advance(frames, self._begin) if ahead else (self._extract(f) for f in frames)
         with closing(extracted):  # so that no thread reads on from a source that is being closed
             for one in extracted:
-                if isinstance(source, FrameSource):
-                    yield self._match(one, source.dropped)
-                    if source.stopping:
-                        return
-                else:
-                    yield self._match(one, 0)
+                yield self._match(one, source.dropped if source else 0)
+                if source is not None and source.stopping:
+                    return
 
 
 def match_frames(
@@ -201,14 +249,16 @@ def match_frames(
     against: Against = "previous",
     reference: Image | None = None,
     follow: bool = False,
-    ahead: bool = False,
+    ahead: bool | None = False,
 ) -> Iterator[FrameMatches]:
     """Match the frames of a source one after the other; see `FrameMatcher` for the arguments.
 
     Args:
         ahead: read and extract the next frame in a thread of its own while this one is matched
-            and used: more frames a second on two cores and more, each of them a little later. A
-            session on half of the cores' threads gains most.
+            and used: often more frames a second on two cores and more, each of them a little
+            later. A session on half of the cores' threads gains most. None: whichever is found
+            faster in the first twenty frames, the session's threads halved where that is ahead;
+            what is found in the frames is the same.
 
     Yields:
         one `FrameMatches` a frame, as soon as it is there.
