@@ -344,6 +344,7 @@ def test_other_threads_change_no_match(matching: Path, grey: np.ndarray) -> None
     session = load(matching, threads=2, match_threshold=0.05)
     other = session.with_threads(1)
     assert (session.threads, other.threads, other.processing) == (2, 1, session.processing)
+    assert session.runtime == other.runtime == "onnxruntime"
     one, two = (s(grey, grey[8:, 8:]).matches for s in (other, session))
     assert len(one) > 0
     np.testing.assert_array_equal(one.points1, two.points1)
@@ -358,6 +359,9 @@ def test_other_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarray) 
     other = session.with_threads(1)
     np.testing.assert_array_equal(other.extract(grey).keypoints, session.extract(grey).keypoints)
     assert type(other.matcher) is type(session.matcher)
+    assert (other.threads, other.runtime) == (1, session.runtime)
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        session.with_threads(0)
 
 
 def test_a_chosen_keypoint_threshold_is_for_all_keypoints(

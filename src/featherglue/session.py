@@ -50,7 +50,7 @@ class Session:
         extractor, matcher: what does the work.
         artifact: what was loaded; None where only classical methods run.
         processing: what applies, with the session's overrides.
-        threads: that the networks may use; None for as many as the runtime chooses.
+        threads: that the networks were given; None where the runtime chose.
     """
 
     def __init__(
@@ -65,6 +65,14 @@ class Session:
         self.processing, self.artifact = processing, artifact
         self.threads = threads
         self._scratch = Scratch()
+
+    @property
+    def runtime(self) -> RuntimeName | None:
+        """What runs the networks; None where there are none."""
+        for part in (self.extractor, self.matcher):
+            if isinstance(part, (NetworkExtractor, NetworkMatcher)):
+                return cast("RuntimeName", part.runtime.name)
+        return None
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights, methods and settings: what shapes results."""
@@ -103,22 +111,22 @@ class Session:
 
     def with_threads(self, threads: int | None) -> Session:
         """A session with the same model and settings on so many threads. It loads the networks
-        anew.
+        anew, if there are any; PyTorch's threads change for the whole process.
 
         Raises:
-            UsageError: fewer than one thread.
+            UsageError: fewer than one thread; networks that are not of a loaded model.
             RuntimeUnavailableError: the runtime cannot load the model any more.
         """
-        extractor, matcher = self.extractor, self.matcher
-        networks = (NetworkExtractor, NetworkMatcher)
-        names = [part.runtime.name for part in (extractor, matcher) if isinstance(part, networks)]
-        if self.artifact is None or not names:
-            return self
-        running = open_runtime(self.artifact, cast("RuntimeName", names[0]), threads)
-        if isinstance(extractor, NetworkExtractor):
-            extractor = dataclasses.replace(extractor, runtime=running)
-        if isinstance(matcher, NetworkMatcher):
-            matcher = dataclasses.replace(matcher, runtime=running)
+        check_runtime("auto", threads)
+        extractor, matcher, name = self.extractor, self.matcher, self.runtime
+        if name is not None:
+            if self.artifact is None:
+                raise UsageError("only a session that was loaded can change its threads")
+            running = open_runtime(self.artifact, name, threads)
+            if isinstance(extractor, NetworkExtractor):
+                extractor = dataclasses.replace(extractor, runtime=running)
+            if isinstance(matcher, NetworkMatcher):
+                matcher = dataclasses.replace(matcher, runtime=running)
         return Session(extractor, matcher, self.processing, self.artifact, threads)
 
     def extract(self, image: Image) -> Features:

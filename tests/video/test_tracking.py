@@ -21,6 +21,7 @@ from featherglue.video import (
     Frame,
     FrameMatcher,
     FrameMatches,
+    FrameSource,
     Tracker,
     Tracks,
     TrackWriter,
@@ -32,6 +33,11 @@ from featherglue.video.ahead import ahead
 
 def frames(pictures: list[np.ndarray]) -> list[Frame]:
     return [Frame(number=i, time=i / 10, image=picture) for i, picture in enumerate(pictures)]
+
+
+def to_and_fro(pictures: list[np.ndarray], count: int) -> list[np.ndarray]:
+    there_and_back = pictures + pictures[-2:0:-1]
+    return [there_and_back[i % len(there_and_back)] for i in range(count)]
 
 
 class Counting(Session):
@@ -105,42 +111,97 @@ class Sleepy(Session):
 
 @pytest.mark.parametrize(("on_one_thread", "chosen", "threads"), [(0.03, True, 1), (0.3, False, 2)])
 def test_ahead_is_chosen_where_it_is_faster(
-    classical: Session, on_one_thread: float, chosen: bool, threads: int
+    classical: Session,
+    moving: list[np.ndarray],
+    on_one_thread: float,
+    chosen: bool,
+    threads: int,
 ) -> None:
-    blank = [np.zeros((32, 32), np.uint8)] * 23
     matcher = FrameMatcher(Sleepy(classical, {2: 0.03, 1: on_one_thread}, 2))
+    blank = [np.zeros_like(moving[0])] * 5  # by which nothing is seen
     seen = []
-    for item in matcher.run(frames(blank), ahead=None):
+    for item in matcher.run(frames(blank + to_and_fro(moving, 30)), ahead=None):
         time.sleep(0.03)
         seen.append((item.frame.number, matcher.ahead))
-    assert [number for number, _ in seen] == list(range(23))
-    assert [was for _, was in seen] == [False] * 10 + [True] * 10 + [chosen] * 3
+    assert [number for number, _ in seen] == list(range(35))
+    tried = [was for _, was in seen]
+    assert tried[:18] == [False] * 18
+    assert tried[18:30] == [True] * 12
+    assert tried[32:] == [chosen] * 3
     assert matcher.session.threads == threads
 
 
+@pytest.fixture
+def two_threads(matching: Path) -> Session:
+    return load(matching, threads=2, max_keypoints=200)
+
+
 def test_whether_ahead_is_tried_or_not_the_matches_are_the_same(
-    session: Session, moving: list[np.ndarray]
+    two_threads: Session, moving: list[np.ndarray]
 ) -> None:
-    there_and_back = (moving + moving[::-1]) * 2
-    plain = list(match_frames(session, frames(there_and_back)))
-    tried = list(match_frames(session, frames(there_and_back), ahead=None))
+    pictures = to_and_fro(moving, 40)
+    plain = list(match_frames(two_threads, frames(pictures)))
+    matcher, tried, ways = FrameMatcher(two_threads), [], set()
+    for item in matcher.run(frames(pictures), ahead=None):
+        tried.append(item)
+        ways.add(matcher.ahead)
+    assert ways == {False, True}
     assert [item.frame.number for item in tried] == list(range(len(plain)))
     for one, other in zip(tried, plain, strict=True):
         np.testing.assert_array_equal(one.matches.points1, other.matches.points1)
         assert one.against == other.against
 
 
-def test_a_source_that_is_stopped_while_ahead_is_tried_gives_no_further_frame(
-    session: Session, make_folder: Callable[..., Path], moving: list[np.ndarray]
+def test_thresholds_that_change_while_ahead_is_tried_stay(
+    two_threads: Session, moving: list[np.ndarray]
 ) -> None:
-    for last in (2, 12):
-        with open_source(make_folder(moving * 2, f"frames{last}")) as source:
-            seen = []
-            for item in match_frames(session, source, ahead=None):
-                seen.append(item.frame.number)
-                if item.frame.number == last:
-                    source.stop()
-        assert seen == list(range(last + 1))
+    matcher = FrameMatcher(two_threads)
+    for item in matcher.run(frames(to_and_fro(moving, 40)), ahead=None):
+        if item.frame.number in (5, 18):
+            now = matcher.session.processing
+            matcher.session = matcher.session.with_thresholds(
+                keypoint_threshold=now.keypoint_threshold / 2,
+                match_threshold=now.match_threshold + 0.05,
+            )
+    before, after = two_threads.processing, matcher.session.processing
+    assert after.keypoint_threshold == pytest.approx(before.keypoint_threshold / 4)
+    assert after.match_threshold == pytest.approx(before.match_threshold + 0.1)
+
+
+@pytest.mark.parametrize("last", [2, 12, 18, 28])
+def test_a_source_that_is_stopped_while_ahead_is_tried_gives_no_further_frame(
+    two_threads: Session, make_folder: Callable[..., Path], moving: list[np.ndarray], last: int
+) -> None:
+    with open_source(make_folder(to_and_fro(moving, 40))) as source:
+        seen = []
+        for item in match_frames(two_threads, source, ahead=None):
+            seen.append(item.frame.number)
+            if item.frame.number == last:
+                source.stop()
+    assert seen == list(range(last + 1))
+
+
+def test_ahead_is_not_tried_where_it_cannot_help(
+    two_threads: Session, moving: list[np.ndarray]
+) -> None:
+    class Camera(FrameSource):
+        live = True
+
+        def _frames(self) -> Iterator[Frame]:
+            yield from frames(to_and_fro(moving, 30))
+
+        def close(self) -> None:
+            pass
+
+    one = two_threads.with_threads(1)
+    for session, source in (
+        (two_threads, Camera("camera")),
+        (one, frames(to_and_fro(moving, 30))),
+        (load(features="sift", matcher="nn", threads=2), frames([np.zeros_like(moving[0])] * 30)),
+    ):
+        matcher = FrameMatcher(session)
+        assert not any(matcher.ahead for _ in matcher.run(source, ahead=None))
+        assert matcher.session is session
 
 
 def test_the_next_frame_is_extracted_while_one_is_used(moving: list[np.ndarray]) -> None:

@@ -145,8 +145,6 @@ def video(
         used = threads or cores()
         if ahead and used < 2:
             raise UsageError(f"--ahead works with two threads and more, not with {used}")
-        if ahead is None and (frames.live or used < 2):
-            ahead = False
         session = load(
             model,
             runtime=cast("RuntimeName", runtime),

@@ -79,7 +79,7 @@ class Reporter:
         if not times.frames:
             return
         console.print(
-            f"rate        {rate:.1f} frames/s\n"
+            f"rate        {rate:.1f} frames/s{', ahead' if outputs['ahead'] else ''}\n"
             f"matches     {matches} (median)\n"
             f"time        {_stages(overall)} ms (medians)"
         )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -22,8 +22,9 @@ from featherglue.video.ahead import ahead as in_advance
 from featherglue.video.frames import Frame, FrameSource
 
 Against = Literal["previous", "anchor"]
-# By so many frames it is seen whether to look ahead, after so many that are not timed.
-_TRIED, _WARM = 7, 3
+# By so many frames it is seen whether to look ahead, after so many that are not timed. It makes
+# each frame late, so it must take clearly less.
+_TRIED, _WARM, _CLEARLY = 9, 3, 0.97
 STAGES = ("read", "extract", "match", "refine", "total")
 
 
@@ -192,51 +193,71 @@ class FrameMatcher:
     ) -> Iterator[FrameMatches]:
         """Process the frames of a source until it is stopped, or `limit`; see `match_frames`."""
         wanted = islice(source, limit)
-        live = source if isinstance(source, FrameSource) else None
+        known = source if isinstance(source, FrameSource) else None
         if ahead is None:
-            ahead = yield from self._try_both(wanted, live)
-        if live is None or not live.stopping:
-            yield from self._run(wanted, live, ahead)
+            ahead = False if known and known.live else (yield from self._try_both(wanted, known))
+        if known is None or not known.stopping:
+            yield from self._run(wanted, known, ahead)
 
     def _try_both(
         self, wanted: Iterator[Frame], source: FrameSource | None
     ) -> Generator[FrameMatches, None, bool]:
         """Process some frames one after the other, then some ahead on half of the threads. Returns
-        whether ahead was faster; the session has as many threads as that needs."""
-        threads = self.session.threads
-        half = (threads or cores()) // 2
-        if half == 0:
+        whether ahead was clearly faster; the session has as many threads as that needs."""
+        whole = self.session
+        half = (whole.threads or cores()) // 2
+        if half == 0 or whole.runtime == "torch":  # whose threads are those of the process
             return False
         one_by_one = yield from self._timed(wanted, source, False)
-        if one_by_one == 0.0:
+        if one_by_one is None:
             return False
-        self.session = self.session.with_threads(half)
+        whole = self.session  # with the thresholds of now
+        self.session = whole.with_threads(half)
         early = yield from self._timed(wanted, source, True)
-        if 0.0 < early < one_by_one:
+        if early is None or early < _CLEARLY * one_by_one:
             return True
-        self.session = self.session.with_threads(threads)
+        now = self.session.processing
+        self.session = whole.with_thresholds(
+            keypoint_threshold=now.keypoint_threshold,
+            surplus_threshold=now.surplus_threshold,
+            match_threshold=now.match_threshold,
+        )
         return False
 
     def _timed(
         self, wanted: Iterator[Frame], source: FrameSource | None, ahead: bool
-    ) -> Generator[FrameMatches, None, float]:
-        """Process a few frames. Returns the median time of a frame, use included; 0 where there
-        were not as many."""
-        times = []
-        for item in self._run(islice(wanted, _WARM + _TRIED), source, ahead):
-            times.append(time.perf_counter())
-            yield item
-        if len(times) < _WARM + _TRIED:
-            return 0.0
-        return statistics.median(after - before for before, after in pairwise(times[_WARM - 1 :]))
+    ) -> Generator[FrameMatches, None, float | None]:
+        """Process frames until some with matches have been timed. Returns how long one took, its
+        use included: the mean without the least and the largest; None where the frames ended."""
+        spent: list[float] = []
+        warm, before = 0, 0.0
+
+        def some() -> Iterator[Frame]:
+            for frame in wanted:
+                yield frame
+                if len(spent) >= _TRIED:
+                    return
+
+        with closing(self._run(some(), source, ahead)) as items:
+            for item in items:
+                now = time.perf_counter()
+                if len(item.matches):
+                    warm += 1
+                    if warm > _WARM:
+                        spent.append(now - before)
+                before = now
+                yield item
+        if len(spent) < _TRIED or (source is not None and source.stopping):
+            return None
+        return statistics.mean(sorted(spent)[1:-1])
 
     def _run(
         self, frames: Iterator[Frame], source: FrameSource | None, ahead: bool
-    ) -> Iterator[FrameMatches]:
-        self.ahead = ahead
+    ) -> Generator[FrameMatches, None, None]:
         extracted = in_advance(frames, self._begin) if ahead else (self._extract(f) for f in frames)
         with closing(extracted):  # so that no thread reads on from a source that is being closed
             for one in extracted:
+                self.ahead = ahead
                 yield self._match(one, source.dropped if source else 0)
                 if source is not None and source.stopping:
                     return
@@ -256,9 +277,9 @@ def match_frames(
     Args:
         ahead: read and extract the next frame in a thread of its own while this one is matched
             and used: often more frames a second on two cores and more, each of them a little
-            later. A session on half of the cores' threads gains most. None: whichever is found
-            faster in the first twenty frames, the session's threads halved where that is ahead;
-            what is found in the frames is the same.
+            later. A session on half of the cores' threads gains most. None: where that is clearly
+            faster in the first frames with matches, tried with networks on half of the threads;
+            not from a live source, nor in PyTorch. What is found does not depend on it.
 
     Yields:
         one `FrameMatches` a frame, as soon as it is there.
