@@ -3,9 +3,10 @@
     python benchmarks/orders.py VAL [--models fast balanced checkpoints/dense] [--orders 20]
 
 VAL holds images and `homographies.txt`; light is changed. Each pair's matches, found once, go to
-OpenCV's RANSAC in their own order and in so many random ones (fixed seed). Of the latter the mean
-and the standard deviation of the AUC over all pairs are shown: differences of two models that are
-smaller than that are none. Precision and recall do not depend on it.
+OpenCV's RANSAC in their own order and in so many random ones (fixed seed), and what it finds is
+also fitted anew (`refit.py`). Of the random orders the mean and the standard deviation of the AUC
+over all pairs are shown: differences of two models that are smaller than that are none. Precision
+and recall do not depend on it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ SIZE, THRESHOLDS = (640, 480), (5.0, 10.0, 25.0)
 
 
 def errors(session: Session, suite: HomographySuite, orders: int) -> NDArray[np.float64]:
-    """(pairs, 1 + orders) mean corner errors, px: in the matches' own order and in random ones."""
+    """(2, 1 + orders, pairs) mean corner errors, px, by RANSAC and fitted anew: in the matches' own
+    order and in random ones."""
     random = np.random.default_rng(0)
     found = []
     for task in suite.tasks():
@@ -36,17 +38,24 @@ def errors(session: Session, suite: HomographySuite, orders: int) -> NDArray[np.
         matches = session(views.image0, views.image1).matches
         every = np.arange(len(matches))
         shuffled = [every, *(random.permutation(every) for _ in range(orders))]
-        found.append([error(matches.points0[o], matches.points1[o], views.H) for o in shuffled])
-    return np.array(found)
+        ordered = [(matches.points0[order], matches.points1[order]) for order in shuffled]
+        found.append([[error(*p, views.H, refit) for p in ordered] for refit in (False, True)])
+    return np.array(found).transpose(1, 2, 0)
 
 
 def error(
-    points0: NDArray[np.float32], points1: NDArray[np.float32], H: NDArray[np.float64]
+    points0: NDArray[np.float32], points1: NDArray[np.float32], H: NDArray[np.float64], refit: bool
 ) -> float:
     """The mean corner error, px, of the homography that RANSAC finds; infinite where it fails."""
     try:
         estimate, _ = estimate_homography(
-            points0, points1, threshold=3.0, method="ransac", iterations=3000, confidence=0.995
+            points0,
+            points1,
+            threshold=3.0,
+            method="ransac",
+            iterations=3000,
+            confidence=0.995,
+            refit=refit,
         )
     except EstimationError:
         return float("inf")
@@ -66,10 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| AUC@5/10/25 | in their own order | mean of random orders | standard deviation |")
     print("|---|---|---|---|")
     for model in options.models:
-        all_errors = errors(fg.load(model, threads=2), suite, options.orders)
-        areas = np.array([auc(list(column), THRESHOLDS) for column in all_errors.T])
-        cells = (areas[0], areas[1:].mean(0), areas[1:].std(0))
-        print(f"| `{model}` | " + " | ".join(_slashed(cell) for cell in cells) + " |", flush=True)
+        both = errors(fg.load(model, threads=2), suite, options.orders)
+        for how, all_errors in zip(("", ", fitted anew"), both, strict=True):
+            areas = np.array([auc(list(one), THRESHOLDS) for one in all_errors])
+            cells = (areas[0], areas[1:].mean(0), areas[1:].std(0))
+            print(f"| `{model}`{how} | {' | '.join(map(_slashed, cells))} |", flush=True)
 
 
 def _slashed(values: NDArray[np.float64]) -> str:

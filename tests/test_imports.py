@@ -25,7 +25,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         (
-            "errors",
+            "errors refit",
             "config files toml pairs image geometry assignment consensus scratch metrics",
             "types layers suppression refine classical data",
             "storage decode",

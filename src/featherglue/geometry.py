@@ -1,6 +1,7 @@
 """Homographies and relative poses from matches, and their errors.
 
-Robust estimation is OpenCV's; the same matches and seed give the same result.
+Robust estimation is OpenCV's; what it finds is fitted anew to all matches that agree (`refit`),
+unless a protocol wants it as it is. The same matches and seed give the same result.
 Points are (M, 2) xy pixels.
 """
 
@@ -14,6 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import EstimationError, UsageError
+from featherglue.refit import (
+    essential,
+    normalization,
+    refit_fundamental,
+    refit_homography,
+    refit_pose,
+    sampson_distances,
+)
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -44,6 +53,7 @@ def estimate_homography(
     iterations: int = 3000,
     confidence: float = 0.9999,
     seed: int = 0,
+    refit: bool = True,
 ) -> tuple[Matrix, Mask]:
     """H_0to1 with H[2, 2] = 1, and its inliers (M,).
 
@@ -51,6 +61,7 @@ def estimate_homography(
         threshold: px, largest distance of an inlier in image 1.
         method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
         seed: of "magsac"; OpenCV's "ransac" always draws the same samples.
+        refit: go on from there to the likeliest one, which hardly depends on the method.
 
     Raises:
         EstimationError: fewer than four matches, or none that fits.
@@ -58,11 +69,11 @@ def estimate_homography(
     _check(points0, points1, 4, "a homography")
     _check_method(method)
     if method == "magsac":
-        H, mask = cv2.findHomography(
+        found, mask = cv2.findHomography(
             _points(points0), _points(points1), _usac(threshold, iterations, confidence, seed)
         )
     else:
-        H, mask = cv2.findHomography(
+        found, mask = cv2.findHomography(
             _points(points0),
             _points(points1),
             cv2.RANSAC,
@@ -70,9 +81,17 @@ def estimate_homography(
             maxIters=iterations,
             confidence=confidence,
         )
-    if H is None or abs(H[2, 2]) < 1e-12 or not np.isfinite(H).all():
+    if found is None or abs(found[2, 2]) < 1e-12 or not np.isfinite(found).all():
         raise EstimationError("no homography fits these matches")
-    return np.asarray(H / H[2, 2], np.float64), mask.reshape(-1).astype(np.bool_)
+    H: Matrix = np.asarray(found / found[2, 2], np.float64)
+    inliers: Mask = mask.reshape(-1) > 0
+    if not refit:
+        return H, inliers
+    refitted = refit_homography(H, points0, points1, threshold)
+    if refitted is H:
+        return H, inliers
+    gaps = cv2.perspectiveTransform(_points(points0)[None], refitted)[0] - _points(points1)
+    return refitted, np.asarray(np.square(gaps).sum(1) < threshold**2)
 
 
 def estimate_fundamental(
@@ -83,22 +102,31 @@ def estimate_fundamental(
     iterations: int = 3000,
     confidence: float = 0.9999,
     seed: int = 0,
+    refit: bool = True,
 ) -> tuple[Matrix, Mask]:
     """Fundamental matrix F (3, 3), x1ᵀ·F·x0 = 0, by MAGSAC++, and its inliers (M,).
 
     Args:
         threshold: px, largest distance of an inlier to its epipolar line.
+        refit: go on from there to the likeliest one.
 
     Raises:
         EstimationError: fewer than eight matches, or none that fits.
     """
     _check(points0, points1, 8, "a fundamental matrix")
-    F, mask = cv2.findFundamentalMat(
+    found, mask = cv2.findFundamentalMat(
         _points(points0), _points(points1), _usac(threshold, iterations, confidence, seed)
     )
-    if F is None or F.shape != (3, 3) or mask is None:
+    if found is None or found.shape != (3, 3) or mask is None:
         raise EstimationError("no fundamental matrix fits these matches")
-    return np.asarray(F, np.float64), mask.reshape(-1).astype(np.bool_)
+    F: Matrix = np.asarray(found, np.float64)
+    inliers: Mask = mask.reshape(-1) > 0
+    if not refit:
+        return F, inliers
+    refitted = refit_fundamental(F, points0, points1, threshold)
+    if refitted is F:
+        return F, inliers
+    return refitted, sampson_distances(refitted, _points(points0), _points(points1)) < threshold
 
 
 def estimate_relative_pose(
@@ -111,12 +139,14 @@ def estimate_relative_pose(
     method: Method = "ransac",
     confidence: float = 0.99999,
     seed: int = 0,
+    refit: bool = True,
 ) -> RelativePose:
     """Relative pose through the essential matrix, as SuperGlue's evaluation does.
 
     Args:
         K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers.
         threshold: px of distance to the epipolar line; divided by the mean focal length.
+        refit: go on from there to the likeliest one.
 
     Returns:
         the pose; where the camera only turned, no point has a depth and t is arbitrary.
@@ -146,16 +176,32 @@ def estimate_relative_pose(
         )
     if E is None or E.shape[0] < 3 or mask is None:
         raise EstimationError("no relative pose fits these matches")
-    best: tuple[int, NDArray[Any], NDArray[Any], Mask] | None = None
+    best: tuple[int, RelativePose] | None = None
     for candidate in np.split(E, len(E) // 3):
-        count, R, t, inliers = cv2.recoverPose(
-            candidate, normalized0, normalized1, np.eye(3), 1e9, mask=mask.copy()
-        )[:4]
-        if best is None or count > best[0]:
-            best = count, np.asarray(R), np.asarray(t[:, 0]), inliers.reshape(-1) > 0
+        found = _recovered(candidate, normalized0, normalized1, mask.reshape(-1) > 0)
+        if best is None or found[0] > best[0]:
+            best = found
     if best is None or best[0] == 0:
         return _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
-    return RelativePose(R=best[1], t=best[2], inliers=best[3])
+    pose = best[1]
+    if refit:
+        R, t = refit_pose(pose.R, pose.t, normalized0, normalized1, threshold, float(focal))
+        E = essential(np.c_[R, t])
+        near = sampson_distances(E, normalized0, normalized1) < threshold / focal
+        count, refitted = _recovered(E, normalized0, normalized1, near)
+        if count:
+            pose = refitted
+    return pose
+
+
+def _recovered(
+    E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask
+) -> tuple[int, RelativePose]:
+    """Of the poses in E the one with most inliers before both cameras, and how many they are."""
+    mask = inliers.astype(np.uint8)[:, None]
+    count, R, t, before = cv2.recoverPose(E, rays0, rays1, np.eye(3), 1e9, mask=mask)[:4]
+    pose = RelativePose(R=np.asarray(R), t=np.asarray(t[:, 0]), inliers=before.reshape(-1) > 0)
+    return count, pose
 
 
 def _pure_rotation(E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask) -> RelativePose:
@@ -191,7 +237,7 @@ def weighted_homography(
     _check(points0, points1, 4, "a homography")
     if np.count_nonzero(np.asarray(weights) > 0) < 4:
         raise EstimationError("a homography needs four matches with a positive weight")
-    T0, T1 = _hartley(points0), _hartley(points1)
+    T0, T1 = normalization(points0), normalization(points1)
     x0, y0 = (np.asarray(points0, np.float64) * T0[0, 0] + T0[:2, 2]).T
     x1, y1 = (np.asarray(points1, np.float64) * T1[0, 0] + T1[:2, 2]).T
     zero, one = np.zeros_like(x0), np.ones_like(x0)
@@ -240,13 +286,6 @@ def pose_errors(pose: RelativePose, T_0to1: Matrix) -> tuple[float, float]:
 
 def _points(points: NDArray[np.floating]) -> Matrix:
     return np.ascontiguousarray(points, np.float64)
-
-
-def _hartley(points: NDArray[np.floating]) -> Matrix:
-    centre = np.mean(points, 0)
-    spread = float(np.linalg.norm(points - centre, axis=1).mean())
-    scale = np.sqrt(2) / max(spread, 1e-12)
-    return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
 
 
 def _usac(threshold: float, iterations: int, confidence: float, seed: int) -> cv2.UsacParams:

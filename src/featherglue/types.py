@@ -115,7 +115,8 @@ class MatchResult:
     def homography(self, threshold: float = 3.0, seed: int = 0) -> tuple[NDArray[np.float64], Mask]:
         """H_0to1 (3, 3) that maps points of image 0 to image 1, and the inliers (M,) bool.
 
-        See `geometry.estimate_homography`; the same matches and seed give the same result.
+        By MAGSAC++, fitted anew to all matches that agree: see `geometry.estimate_homography`. The
+        same matches and seed give the same result.
 
         Raises:
             EstimationError: fewer than four matches, or no homography that they support.

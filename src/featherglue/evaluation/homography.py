@@ -14,8 +14,8 @@ from featherglue.evaluation.suites import (
     Matched,
     Numbers,
     PairResult,
+    areas,
     attempt,
-    by_threshold,
     counts,
     mean,
     percent,
@@ -25,13 +25,17 @@ from featherglue.evaluation.views import HomographyViews, warped_views
 from featherglue.geometry import Method, corner_error, estimate_homography, weighted_homography
 from featherglue.metrics import (
     Array,
-    auc,
     homography_match_metrics,
     reprojection_errors,
 )
 
 # Figure in the summary → the error of each pair that it is made of.
-ESTIMATES = {"auc": "error", "auc_magsac": "error_magsac", "auc_dlt": "error_dlt"}
+ESTIMATES = {
+    "auc": "error",
+    "auc_refit": "error_refit",
+    "auc_magsac": "error_magsac",
+    "auc_dlt": "error_dlt",
+}
 SHARES = ("precision", "recall", "matching_score")
 
 
@@ -64,8 +68,9 @@ class HomographySuite:
     """Images resized to `size` and warped by a homography to the same size.
 
     AUC of the mean distance of the four corners under the estimated and the true homography, by
-    RANSAC (`auc`), MAGSAC++ (`auc_magsac`) and a direct linear transform over all matches,
-    weighted by their scores (`auc_dlt`); precision, recall, matching score.
+    RANSAC (`auc`), the same fitted anew (`auc_refit`), MAGSAC++ (`auc_magsac`) and a direct linear
+    transform over all matches, weighted by their scores (`auc_dlt`); precision, recall, matching
+    score.
 
     Attributes:
         folder: the images. list_file: lines `image h00 … h22`; None draws a homography for
@@ -118,14 +123,14 @@ class HomographySuite:
 def measure_homography(
     views: HomographyViews, matched: Matched, config: HomographyConfig
 ) -> tuple[Numbers, str]:
-    """Corner errors by three estimators and the quality of the matches.
+    """Corner errors by four estimators and the quality of the matches.
 
     The pair fails where RANSAC finds nothing: its error is infinite then and its shares are 0.
     """
     features0, features1, matches = matched.features0, matched.features1, matched.matches
     size0, size1 = features0.image_size, features1.image_size
 
-    def robust(method: Method) -> float:
+    def robust(method: Method, refit: bool = False) -> float:
         H, _ = estimate_homography(
             matches.points0,
             matches.points1,
@@ -134,6 +139,7 @@ def measure_homography(
             iterations=config.iterations,
             confidence=config.confidence,
             seed=config.seed,
+            refit=refit,
         )
         return corner_error(H, views.H, size0)
 
@@ -156,6 +162,7 @@ def measure_homography(
     shares = {name: 0.0 if failure else getattr(metrics, name) for name in SHARES}
     return {
         "error": error,
+        "error_refit": attempt(lambda: robust("ransac", refit=True))[0],
         "error_magsac": attempt(lambda: robust("magsac"))[0],
         "error_dlt": attempt(direct)[0],
         **shares,
@@ -185,10 +192,8 @@ def summarize_homographies(
     results: Sequence[PairResult], thresholds: Sequence[float]
 ) -> dict[str, Any]:
     """AUC by estimator and threshold, and means over pairs; percent, but for `matches`."""
-    areas = {
-        figure: by_threshold(thresholds, auc([r.numbers[error] for r in results], thresholds))
-        for figure, error in ESTIMATES.items()
-    }
     shares = {name: percent(results, name) for name in SHARES}
     keypoints = (mean(results, "keypoints0") + mean(results, "keypoints1")) / 2
-    return areas | shares | {"keypoints": keypoints} | counts(results)
+    return (
+        areas(results, thresholds, ESTIMATES) | shares | {"keypoints": keypoints} | counts(results)
+    )

@@ -29,7 +29,13 @@ _KEYS = {
 
 
 # Other figures by threshold -> heading.
-_MORE = {"auc_magsac": "MAGSAC++", "auc_dlt": "DLT", "accuracy": "accuracy", "mma": "MMA"}
+_MORE = {
+    "auc_refit": "refitted",
+    "auc_magsac": "MAGSAC++",
+    "auc_dlt": "DLT",
+    "accuracy": "accuracy",
+    "mma": "MMA",
+}
 
 
 class ReportError(FeatherglueError):

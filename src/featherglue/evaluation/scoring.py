@@ -156,6 +156,7 @@ class HomographyScorer:
                 method="ransac",
                 iterations=config.iterations,
                 confidence=config.confidence,
+                refit=False,
             )
             return corner_error(H, views.H, size0)
 

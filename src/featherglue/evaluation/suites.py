@@ -10,7 +10,7 @@ import numpy as np
 
 from featherglue.errors import EstimationError
 from featherglue.image import Grey
-from featherglue.metrics import Array
+from featherglue.metrics import Array, auc
 from featherglue.types import Features, Matches
 
 Numbers = dict[str, float]
@@ -149,6 +149,16 @@ def counts(results: Sequence[PairResult]) -> dict[str, Any]:
         "pairs": len(results),
         "failures": sum(bool(result.failure) for result in results),
         "unreadable": sum(result.unreadable for result in results),
+    }
+
+
+def areas(
+    results: Sequence[PairResult], thresholds: Sequence[float], estimates: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """AUC by threshold, percent, of the errors that each of the figures is made of."""
+    return {
+        figure: by_threshold(thresholds, auc([r.numbers[error] for r in results], thresholds))
+        for figure, error in estimates.items()
     }
 
 

@@ -1,0 +1,227 @@
+"""From a robust estimate to the likeliest: least squares that mistrust what does not fit.
+
+RANSAC and its kin stop at a model that enough matches agree with to a few pixels. With matches that
+are good to a tenth of a pixel that is far from the best one, and it depends on their order. From
+there iteratively re-weighted least squares go on, by Gauss and Newton: weights of Geman and McClure
+(1985), their scale from the median residual, so that it shrinks as the fit gets better.
+
+Shape legend: M matches, U unknowns, P models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Slopes = tuple[Matrix, Matrix]
+
+_ROUNDS = 10
+_FEWEST = 8  # matches that must fit
+# Residuals of this many times their median have a quarter of the weight of none.
+_WIDTH = 2.4
+# px: medians below say that nearly all fits, not how good the good ones are.
+_LEAST = 0.05
+# Steps by which the unknowns are settled, and by which slopes are measured.
+_SETTLED, _NUDGE = 1e-8, 1e-6
+
+
+def refit_homography(
+    H: Matrix, points0: NDArray[np.floating], points1: NDArray[np.floating], threshold: float
+) -> Matrix:
+    """H_0to1 (3, 3) of least weighted distances in image 1, from an estimate on.
+
+    Args:
+        H: the estimate. points0, points1: (M, 2) xy pixels. threshold: px, of an inlier; what is
+            farther off has no say.
+
+    Returns:
+        with H[2, 2] = 1; the estimate itself where fewer than eight matches fit, or where the
+        result fits worse.
+    """
+    T0, T1 = normalization(points0), normalization(points1)
+    x, y = (np.asarray(points0, np.float64) * T0[0, 0] + T0[:2, 2]).T
+    target = (np.asarray(points1, np.float64) * T1[0, 0] + T1[:2, 2]).T
+    zero, one = np.zeros_like(x), np.ones_like(x)
+    places = np.stack((x, y, one))
+
+    def residuals(h: Matrix) -> Slopes:
+        u, v = h[:6].reshape(2, 3) @ places
+        w = h[6] * x + h[7] * y + 1
+        u, v, (x_w, y_w, one_w) = u / w, v / w, places / w
+        slopes = (
+            (x_w, y_w, one_w, zero, zero, zero, -u * x_w, -u * y_w),
+            (zero, zero, zero, x_w, y_w, one_w, -v * x_w, -v * y_w),
+        )
+        return np.stack((u, v)) - target, np.array(slopes).transpose(0, 2, 1)
+
+    start = T1 @ H @ np.linalg.inv(T0)
+    start = (start / start[2, 2]).reshape(-1)[:8]
+    h = _descend(start, residuals, lambda h, step: h + step, threshold, float(T1[0, 0]))
+    if h is start:
+        return H
+    refitted = np.linalg.inv(T1) @ np.append(h, 1.0).reshape(3, 3) @ T0
+    return np.asarray(refitted / refitted[2, 2])
+
+
+def refit_fundamental(
+    F: Matrix, points0: NDArray[np.floating], points1: NDArray[np.floating], threshold: float
+) -> Matrix:
+    """F (3, 3) of rank 2 and norm 1, of least weighted Sampson distances, from an estimate on.
+
+    Args:
+        as for `refit_homography`, with x1ᵀ·F·x0 = 0.
+
+    Returns:
+        as given where fewer than eight matches fit, or where the result fits worse.
+    """
+    T0, T1 = normalization(points0), normalization(points1)
+    scale = math.sqrt(T0[0, 0] * T1[0, 0])  # one for both, or distances would mean nothing
+    T0[:2] *= scale / T0[0, 0]
+    T1[:2] *= scale / T1[0, 0]
+    at0, at1 = (_homogeneous(p) @ T.T for p, T in ((points0, T0), (points1, T1)))
+
+    def matrix(model: Matrix) -> Matrix:
+        return np.asarray(model[:, :3] * (1, model[0, 6], 0) @ model[:, 3:6].T)
+
+    def moved(model: Matrix, step: Matrix) -> Matrix:
+        values = np.array([model[0, 6] + step[6], 0, 0])
+        turned = _turn(step[:3]) @ model[:, :3], _turn(step[3:6]) @ model[:, 3:6]
+        return np.column_stack((*turned, values))
+
+    def residuals(model: Matrix) -> Slopes:
+        return _nudged(lambda models: _sampson(at0, at1, models), matrix, moved, model, 7)
+
+    U, values, Vt = np.linalg.svd(np.linalg.inv(T1).T @ F @ np.linalg.inv(T0))
+    ratio = np.array([values[1] / values[0], 0, 0])
+    start = np.column_stack((U, Vt.T, ratio))  # Bartoli, Sturm (2004)
+    model = _descend(start, residuals, moved, threshold, scale)
+    if model is start:
+        return F
+    refitted = T1.T @ matrix(model) @ T0
+    return np.asarray(refitted / np.linalg.norm(refitted))
+
+
+def refit_pose(
+    R: Matrix, t: Matrix, rays0: Matrix, rays1: Matrix, threshold: float, focal: float
+) -> tuple[Matrix, Matrix]:
+    """Rotation (3, 3) and direction of translation (3,) of least weighted Sampson distances.
+
+    Args:
+        R, t: the estimate, from camera 0 to camera 1. rays0, rays1: (M, 2), x/z and y/z.
+        threshold: px, of an inlier. focal: px, of a ray's unit.
+
+    Returns:
+        as given where fewer than eight matches fit, or where the result fits worse.
+    """
+    at0, at1 = _homogeneous(rays0), _homogeneous(rays1)
+
+    def residuals(pose: Matrix) -> Slopes:
+        return _nudged(lambda models: _sampson(at0, at1, models), essential, _moved_pose, pose, 5)
+
+    start = np.column_stack((R, t / np.linalg.norm(t)))
+    pose = _descend(start, residuals, _moved_pose, threshold, 1 / focal)
+    return pose[:, :3], pose[:, 3]
+
+
+def essential(pose: Matrix) -> Matrix:
+    """E (3, 3) of a pose (3, 4), x1ᵀ·E·x0 = 0."""
+    return np.asarray(_cross(pose[:, 3]) @ pose[:, :3])
+
+
+def sampson_distances(F: Matrix, points0: Matrix, points1: Matrix) -> Matrix:
+    """(M,) distances of matches (M, 2) from F or E, to first order, in their unit."""
+    signed = _sampson(_homogeneous(points0), _homogeneous(points1), F[None])[0]
+    return np.asarray(np.abs(signed))
+
+
+def normalization(points: NDArray[np.floating]) -> Matrix:
+    """(3, 3): to the centre 0 and the mean distance √2 from it (Hartley 1997)."""
+    centre = np.mean(points, 0)
+    spread = float(np.linalg.norm(points - centre, axis=1).mean())
+    scale = np.sqrt(2) / max(spread, 1e-12)
+    return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
+
+
+def _descend(
+    start: Matrix,
+    residuals: Callable[[Matrix], Slopes],
+    moved: Callable[[Matrix, Matrix], Matrix],
+    threshold: float,
+    unit: float,
+) -> Matrix:
+    """Gauss–Newton steps with weights that follow the residuals; `start` itself where they lead to
+    nothing better.
+
+    Args:
+        residuals: of a model: (K, M), and their slopes by the unknowns (K, M, U).
+        moved: a model after a step (U,). unit: a pixel, in the unit of the residuals.
+    """
+    model, width = start, 0.0
+    for _ in range(_ROUNDS):
+        gaps, slopes = residuals(model)
+        squares = np.square(gaps).sum(0)
+        near = squares < (threshold * unit) ** 2
+        if np.count_nonzero(near) < _FEWEST:
+            return start
+        width = _WIDTH * max(math.sqrt(np.median(squares[near])), _LEAST * unit)
+        root = near / (1 + squares / width**2)  # of the weights
+        by = (slopes * root[:, None]).reshape(-1, slopes.shape[-1])
+        step = -np.linalg.lstsq(by, (gaps * root).reshape(-1), rcond=None)[0]
+        model = moved(model, step)
+        if np.abs(step).max() < _SETTLED:
+            break
+
+    def loss(candidate: Matrix) -> float:
+        squares = np.square(residuals(candidate)[0]).sum(0)
+        return float(np.sum(squares / (squares + width**2)))
+
+    return model if loss(model) <= loss(start) else start
+
+
+def _nudged(
+    distances: Callable[[Matrix], Matrix],
+    matrix: Callable[[Matrix], Matrix],
+    moved: Callable[[Matrix, Matrix], Matrix],
+    model: Matrix,
+    unknowns: int,
+) -> Slopes:
+    """Residuals (1, M) of a model by its matrix, and their slopes (1, M, U) by small steps."""
+    nudges = np.eye(unknowns) * _NUDGE
+    found = distances(np.stack([matrix(model), *(matrix(moved(model, n)) for n in nudges)]))
+    return found[:1], ((found[1:] - found[0]) / _NUDGE).T[None]
+
+
+def _sampson(at0: Matrix, at1: Matrix, models: Matrix) -> Matrix:
+    """Signed distances (P, M) of homogeneous points (M, 3) from matrices (P, 3, 3)."""
+    lines1, lines0 = at0 @ models.transpose(0, 2, 1), at1 @ models
+    slope = np.square(lines1[..., :2]).sum(2) + np.square(lines0[..., :2]).sum(2)
+    return np.asarray((at1 * lines1).sum(2) / np.sqrt(np.maximum(slope, 1e-24)))
+
+
+def _moved_pose(pose: Matrix, step: Matrix) -> Matrix:
+    """A pose (3, 4) after a small rotation, and a step of its translation on the unit sphere."""
+    t = pose[:, 3]
+    first = _cross(t) @ np.eye(3)[np.abs(t).argmin()]  # across t, as is the other
+    first /= np.linalg.norm(first)
+    there = t + step[3] * first + step[4] * (_cross(t) @ first)
+    return np.column_stack((_turn(step[:3]) @ pose[:, :3], there / np.linalg.norm(there)))
+
+
+def _turn(axis: Matrix) -> Matrix:
+    """The rotation about an axis (3,) by its length in radians (Rodrigues)."""
+    angle = float(np.linalg.norm(axis))
+    K = _cross(axis / max(angle, 1e-300))
+    return np.asarray(np.eye(3) + math.sin(angle) * K + (1 - math.cos(angle)) * (K @ K))
+
+
+def _cross(v: Matrix) -> Matrix:
+    x, y, z = v
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def _homogeneous(points: NDArray[np.floating]) -> Matrix:
+    return np.column_stack((np.asarray(points, np.float64), np.ones(len(points))))
