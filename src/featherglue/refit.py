@@ -26,7 +26,7 @@ _WIDTH = 2.4
 # px: medians below say that nearly all fits, not how good the good ones are.
 _LEAST = 0.05
 # Steps by which the unknowns are settled, and by which slopes are measured.
-_SETTLED, _NUDGE = 1e-8, 1e-6
+_SETTLED, _NUDGE = 1e-6, 1e-6
 
 
 def refit_homography(
@@ -93,7 +93,9 @@ def refit_fundamental(
         return np.column_stack((*turned, values))
 
     def residuals(model: Matrix) -> Slopes:
-        return _nudged(lambda models: _sampson(at0, at1, models), matrix, moved, model, 7)
+        F = matrix(model)
+        by_value = np.outer(model[:, 1], model[:, 4])[None]
+        return _epipolar(at0, at1, F, np.concatenate((_AXES @ F, -F @ _AXES, by_value)))
 
     U, values, Vt = np.linalg.svd(np.linalg.inv(T1).T @ F @ np.linalg.inv(T0))
     ratio = np.array([values[1] / values[0], 0, 0])
@@ -120,7 +122,9 @@ def refit_pose(
     at0, at1 = _homogeneous(rays0), _homogeneous(rays1)
 
     def residuals(pose: Matrix) -> Slopes:
-        return _nudged(lambda models: _sampson(at0, at1, models), essential, _moved_pose, pose, 5)
+        R, cross = pose[:, :3], _cross(pose[:, 3])
+        across = np.stack([_cross(side) for side in _across(pose[:, 3])])
+        return _epipolar(at0, at1, cross @ R, np.concatenate((cross @ _AXES @ R, across @ R)))
 
     start = np.column_stack((R, t / np.linalg.norm(t)))
     pose = _descend(start, residuals, _moved_pose, threshold, 1 / focal)
@@ -170,7 +174,7 @@ def _descend(
         width = _WIDTH * max(math.sqrt(np.median(squares[near])), _LEAST * unit)
         root = near / (1 + squares / width**2)  # of the weights
         by = (slopes * root[:, None]).reshape(-1, slopes.shape[-1])
-        step = -np.linalg.lstsq(by, (gaps * root).reshape(-1), rcond=None)[0]
+        step = -np.linalg.lstsq(by.T @ by, by.T @ (gaps * root).reshape(-1), rcond=None)[0]
         model = moved(model, step)
         if np.abs(step).max() < _SETTLED:
             break
@@ -182,16 +186,9 @@ def _descend(
     return model if loss(model) <= loss(start) else start
 
 
-def _nudged(
-    distances: Callable[[Matrix], Matrix],
-    matrix: Callable[[Matrix], Matrix],
-    moved: Callable[[Matrix, Matrix], Matrix],
-    model: Matrix,
-    unknowns: int,
-) -> Slopes:
-    """Residuals (1, M) of a model by its matrix, and their slopes (1, M, U) by small steps."""
-    nudges = np.eye(unknowns) * _NUDGE
-    found = distances(np.stack([matrix(model), *(matrix(moved(model, n)) for n in nudges)]))
+def _epipolar(at0: Matrix, at1: Matrix, F: Matrix, changes: Matrix) -> Slopes:
+    """Distances (1, M) from a matrix, and their slopes (1, M, U) by its changes (U, 3, 3)."""
+    found = _sampson(at0, at1, np.concatenate((F[None], F + _NUDGE * changes)))
     return found[:1], ((found[1:] - found[0]) / _NUDGE).T[None]
 
 
@@ -204,11 +201,16 @@ def _sampson(at0: Matrix, at1: Matrix, models: Matrix) -> Matrix:
 
 def _moved_pose(pose: Matrix, step: Matrix) -> Matrix:
     """A pose (3, 4) after a small rotation, and a step of its translation on the unit sphere."""
-    t = pose[:, 3]
-    first = _cross(t) @ np.eye(3)[np.abs(t).argmin()]  # across t, as is the other
-    first /= np.linalg.norm(first)
-    there = t + step[3] * first + step[4] * (_cross(t) @ first)
+    there = pose[:, 3] + step[3:] @ _across(pose[:, 3])
     return np.column_stack((_turn(step[:3]) @ pose[:, :3], there / np.linalg.norm(there)))
+
+
+def _across(t: Matrix) -> Matrix:
+    """(2, 3): two directions at right angles to t and to each other."""
+    cross = _cross(t)
+    first = cross[:, np.abs(t).argmin()]
+    first = first / np.linalg.norm(first)
+    return np.stack((first, cross @ first))
 
 
 def _turn(axis: Matrix) -> Matrix:
@@ -225,3 +227,6 @@ def _cross(v: Matrix) -> Matrix:
 
 def _homogeneous(points: NDArray[np.floating]) -> Matrix:
     return np.column_stack((np.asarray(points, np.float64), np.ones(len(points))))
+
+
+_AXES = np.stack([_cross(axis) for axis in np.eye(3)])
