@@ -4,13 +4,15 @@
                                -o results/
 
 VAL holds images and `homographies.txt`, REAL images and `pairs.txt`. A JSON result for each
-contender and suite, and the latency of all, are written to the output folder; docs/benchmarks.md is
-made of them. `balanced` and a dense model have 1024 keypoints, and the peers too, once more.
+contender and suite, and the latency of all, are written to the output folder; docs/benchmarks.md
+is made of them. `balanced` and a dense model have 1024 keypoints, and the peers too, once more.
+NumPy's products run on one thread for all: see realtime.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -18,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 from tables import render
 from xfeat import XFeat

@@ -65,8 +65,8 @@ def render(folder: Path, command: str) -> str:
         f"kept. Medians over {speed['repetitions']} repetitions, all taking turns frame by frame: "
         "each finds the caches full of others' data and is slower than in a video of its own "
         "([performance.md](performance.md)); compare the rows. "
-        f"{speed['threads']} threads. {machine['processor']}, {machine['cores']} "
-        f"cores, {', '.join(machine['flags'])}; {versions}.\n"
+        f"{speed['threads']} threads, one for NumPy's products. {machine['processor']}, "
+        f"{machine['cores']} cores, {', '.join(machine['flags'])}; {versions}.\n"
     )
     parts.append(_speed_table(speed["rows"]))
     return "\n".join(parts)
