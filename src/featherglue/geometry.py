@@ -61,7 +61,8 @@ def estimate_homography(
         threshold: px, largest distance of an inlier in image 1.
         method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
         seed: of "magsac"; OpenCV's "ransac" always draws the same samples.
-        refit: go on from there to the likeliest one, which hardly depends on the method.
+        refit: go on from there, by least squares over all that agree (`refit.py`); which method
+            it was hardly matters then.
 
     Raises:
         EstimationError: fewer than four matches, or none that fits.
@@ -104,11 +105,11 @@ def estimate_fundamental(
     seed: int = 0,
     refit: bool = True,
 ) -> tuple[Matrix, Mask]:
-    """Fundamental matrix F (3, 3), x1ᵀ·F·x0 = 0, by MAGSAC++, and its inliers (M,).
+    """Fundamental matrix F (3, 3) of norm 1, x1ᵀ·F·x0 = 0, by MAGSAC++, and its inliers (M,).
 
     Args:
-        threshold: px, largest distance of an inlier to its epipolar line.
-        refit: go on from there to the likeliest one.
+        threshold: px, largest (Sampson) distance of an inlier.
+        refit: go on from there, by least squares over all that agree (`refit.py`).
 
     Raises:
         EstimationError: fewer than eight matches, or none that fits.
@@ -119,7 +120,7 @@ def estimate_fundamental(
     )
     if found is None or found.shape != (3, 3) or mask is None:
         raise EstimationError("no fundamental matrix fits these matches")
-    F: Matrix = np.asarray(found, np.float64)
+    F: Matrix = np.asarray(found / np.linalg.norm(found), np.float64)
     inliers: Mask = mask.reshape(-1) > 0
     if not refit:
         return F, inliers
@@ -145,8 +146,8 @@ def estimate_relative_pose(
 
     Args:
         K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers.
-        threshold: px of distance to the epipolar line; divided by the mean focal length.
-        refit: go on from there to the likeliest one.
+        threshold: px, largest (Sampson) distance of an inlier; divided by the mean focal length.
+        refit: go on from there, by least squares over all that agree (`refit.py`).
 
     Returns:
         the pose; where the camera only turned, no point has a depth and t is arbitrary.
@@ -184,14 +185,15 @@ def estimate_relative_pose(
     if best is None or best[0] == 0:
         return _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
     pose = best[1]
-    if refit:
-        R, t = refit_pose(pose.R, pose.t, normalized0, normalized1, threshold, float(focal))
-        E = essential(np.c_[R, t])
-        near = sampson_distances(E, normalized0, normalized1) < threshold / focal
-        count, refitted = _recovered(E, normalized0, normalized1, near)
-        if count:
-            pose = refitted
-    return pose
+    if not refit:
+        return pose
+    R, t = refit_pose(pose.R, pose.t, normalized0, normalized1, threshold, float(focal))
+    if R is pose.R:
+        return pose
+    E = essential(np.c_[R, t])
+    near = sampson_distances(E, normalized0, normalized1) < threshold / focal
+    count, refitted = _recovered(E, normalized0, normalized1, near)
+    return refitted if count > best[0] // 2 else pose
 
 
 def _recovered(
@@ -199,7 +201,9 @@ def _recovered(
 ) -> tuple[int, RelativePose]:
     """Of the poses in E the one with most inliers before both cameras, and how many they are."""
     mask = inliers.astype(np.uint8)[:, None]
-    count, R, t, before = cv2.recoverPose(E, rays0, rays1, np.eye(3), 1e9, mask=mask)[:4]
+    count, R, t, before = cv2.recoverPose(
+        E, rays0, rays1, np.eye(3), distanceThresh=1e9, mask=mask
+    )[:4]
     pose = RelativePose(R=np.asarray(R), t=np.asarray(t[:, 0]), inliers=before.reshape(-1) > 0)
     return count, pose
 

@@ -1,9 +1,11 @@
-"""From a robust estimate to the likeliest: least squares that mistrust what does not fit.
+"""From a robust estimate to a close fit: least squares that mistrust what does not fit.
 
 RANSAC and its kin stop at a model that enough matches agree with to a few pixels. With matches that
 are good to a tenth of a pixel that is far from the best one, and it depends on their order. From
 there iteratively re-weighted least squares go on, by Gauss and Newton: weights of Geman and McClure
-(1985), their scale from the median residual, so that it shrinks as the fit gets better.
+(1985), their scale from the median residual, so that it shrinks as the fit gets better. That suits
+matches of which most are good and some are off by a pixel or two, as they are in photographs; where
+all deviate alike (by a pixel, normally distributed) MAGSAC++ alone is about a tenth closer.
 
 Shape legend: M matches, U unknowns, P models.
 """
@@ -20,13 +22,13 @@ Matrix = NDArray[np.float64]
 Slopes = tuple[Matrix, Matrix]
 
 _ROUNDS = 10
-_FEWEST = 8  # matches that must fit
+_FEWEST = 12  # matches that must fit
 # Residuals of this many times their median have a quarter of the weight of none.
 _WIDTH = 2.4
 # px: medians below say that nearly all fits, not how good the good ones are.
 _LEAST = 0.05
-# Steps by which the unknowns are settled, and by which slopes are measured.
-_SETTLED, _NUDGE = 1e-6, 1e-6
+# A step by which the unknowns are settled.
+_SETTLED = 1e-6
 
 
 def refit_homography(
@@ -39,12 +41,13 @@ def refit_homography(
             farther off has no say.
 
     Returns:
-        with H[2, 2] = 1; the estimate itself where fewer than eight matches fit, or where the
+        with H[2, 2] = 1; the estimate itself where fewer than twelve matches fit, or where the
         result fits worse.
     """
+    points0, points1 = _finite(points0, points1)
     T0, T1 = normalization(points0), normalization(points1)
-    x, y = (np.asarray(points0, np.float64) * T0[0, 0] + T0[:2, 2]).T
-    target = (np.asarray(points1, np.float64) * T1[0, 0] + T1[:2, 2]).T
+    x, y = (points0 * T0[0, 0] + T0[:2, 2]).T
+    target = (points1 * T1[0, 0] + T1[:2, 2]).T
     zero, one = np.zeros_like(x), np.ones_like(x)
     places = np.stack((x, y, one))
 
@@ -64,6 +67,8 @@ def refit_homography(
     if h is start:
         return H
     refitted = np.linalg.inv(T1) @ np.append(h, 1.0).reshape(3, 3) @ T0
+    if not (np.isfinite(refitted).all() and abs(refitted[2, 2]) > 1e-12):
+        return H
     return np.asarray(refitted / refitted[2, 2])
 
 
@@ -76,8 +81,9 @@ def refit_fundamental(
         as for `refit_homography`, with x1ᵀ·F·x0 = 0.
 
     Returns:
-        as given where fewer than eight matches fit, or where the result fits worse.
+        F as given where fewer than twelve matches fit, or where the result fits worse.
     """
+    points0, points1 = _finite(points0, points1)
     T0, T1 = normalization(points0), normalization(points1)
     scale = math.sqrt(T0[0, 0] * T1[0, 0])  # one for both, or distances would mean nothing
     T0[:2] *= scale / T0[0, 0]
@@ -117,9 +123,9 @@ def refit_pose(
         threshold: px, of an inlier. focal: px, of a ray's unit.
 
     Returns:
-        as given where fewer than eight matches fit, or where the result fits worse.
+        R and t as given where fewer than twelve matches fit, or where the result fits worse.
     """
-    at0, at1 = _homogeneous(rays0), _homogeneous(rays1)
+    at0, at1 = (_homogeneous(rays) for rays in _finite(rays0, rays1))
 
     def residuals(pose: Matrix) -> Slopes:
         R, cross = pose[:, :3], _cross(pose[:, 3])
@@ -128,7 +134,7 @@ def refit_pose(
 
     start = np.column_stack((R, t / np.linalg.norm(t)))
     pose = _descend(start, residuals, _moved_pose, threshold, 1 / focal)
-    return pose[:, :3], pose[:, 3]
+    return (R, t) if pose is start else (pose[:, :3], pose[:, 3])
 
 
 def essential(pose: Matrix) -> Matrix:
@@ -138,8 +144,10 @@ def essential(pose: Matrix) -> Matrix:
 
 def sampson_distances(F: Matrix, points0: Matrix, points1: Matrix) -> Matrix:
     """(M,) distances of matches (M, 2) from F or E, to first order, in their unit."""
-    signed = _sampson(_homogeneous(points0), _homogeneous(points1), F[None])[0]
-    return np.asarray(np.abs(signed))
+    lines1, lines0 = _homogeneous(points0) @ F.T, _homogeneous(points1) @ F
+    products = (_homogeneous(points1) * lines1).sum(1)
+    slopes = np.square(lines1[:, :2]).sum(1) + np.square(lines0[:, :2]).sum(1)
+    return np.asarray(np.abs(products) / np.sqrt(np.maximum(slopes, 1e-24)))
 
 
 def normalization(points: NDArray[np.floating]) -> Matrix:
@@ -165,38 +173,40 @@ def _descend(
         moved: a model after a step (U,). unit: a pixel, in the unit of the residuals.
     """
     model, width = start, 0.0
-    for _ in range(_ROUNDS):
-        gaps, slopes = residuals(model)
-        squares = np.square(gaps).sum(0)
-        near = squares < (threshold * unit) ** 2
-        if np.count_nonzero(near) < _FEWEST:
-            return start
-        width = _WIDTH * max(math.sqrt(np.median(squares[near])), _LEAST * unit)
-        root = near / (1 + squares / width**2)  # of the weights
-        by = (slopes * root[:, None]).reshape(-1, slopes.shape[-1])
-        step = -np.linalg.lstsq(by.T @ by, by.T @ (gaps * root).reshape(-1), rcond=None)[0]
-        model = moved(model, step)
-        if np.abs(step).max() < _SETTLED:
-            break
-
-    def loss(candidate: Matrix) -> float:
-        squares = np.square(residuals(candidate)[0]).sum(0)
-        return float(np.sum(squares / (squares + width**2)))
-
-    return model if loss(model) <= loss(start) else start
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # points at the horizon
+        for _ in range(_ROUNDS):
+            gaps, slopes = residuals(model)
+            squares = np.square(gaps).sum(0)
+            near = np.flatnonzero(squares < (threshold * unit) ** 2)
+            if len(near) < _FEWEST:
+                return start
+            squares = squares[near]
+            width = _WIDTH * max(math.sqrt(np.median(squares)), _LEAST * unit)
+            root = 1 / (1 + squares / width**2)  # of the weights
+            by = (slopes[:, near] * root[:, None]).reshape(-1, slopes.shape[-1])
+            right = by.T @ (gaps[:, near] * root).reshape(-1)
+            step = -np.linalg.lstsq(by.T @ by, right, rcond=None)[0]
+            model = moved(model, step)
+            if np.abs(step).max() < _SETTLED:
+                break
+        gains = [
+            np.nansum(width**2 / (np.square(residuals(one)[0]).sum(0) + width**2))
+            for one in (start, model)
+        ]
+    return model if gains[1] >= gains[0] else start
 
 
 def _epipolar(at0: Matrix, at1: Matrix, F: Matrix, changes: Matrix) -> Slopes:
-    """Distances (1, M) from a matrix, and their slopes (1, M, U) by its changes (U, 3, 3)."""
-    found = _sampson(at0, at1, np.concatenate((F[None], F + _NUDGE * changes)))
-    return found[:1], ((found[1:] - found[0]) / _NUDGE).T[None]
-
-
-def _sampson(at0: Matrix, at1: Matrix, models: Matrix) -> Matrix:
-    """Signed distances (P, M) of homogeneous points (M, 3) from matrices (P, 3, 3)."""
+    """Sampson distances (1, M), signed, and their slopes (1, M, U) by changes (U, 3, 3) of F."""
+    models = np.concatenate((F[None], changes))
     lines1, lines0 = at0 @ models.transpose(0, 2, 1), at1 @ models
-    slope = np.square(lines1[..., :2]).sum(2) + np.square(lines0[..., :2]).sum(2)
-    return np.asarray((at1 * lines1).sum(2) / np.sqrt(np.maximum(slope, 1e-24)))
+    product, *products = (at1 * lines1).sum(2)
+    along1, along0 = lines1[..., :2], lines0[..., :2]
+    squares = (along1[0] * along1).sum(2) + (along0[0] * along0).sum(2)
+    square = np.maximum(squares[0], 1e-24)
+    distance = product / np.sqrt(square)
+    slopes = np.stack(products) / np.sqrt(square) - distance * squares[1:] / square
+    return distance[None], slopes.T[None]
 
 
 def _moved_pose(pose: Matrix, step: Matrix) -> Matrix:
@@ -223,6 +233,13 @@ def _turn(axis: Matrix) -> Matrix:
 def _cross(v: Matrix) -> Matrix:
     x, y, z = v
     return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def _finite(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
+    """Those of the matches that have finite points on both sides."""
+    both = np.column_stack((points0, points1)).astype(np.float64)
+    both = both[np.isfinite(both).all(1)]
+    return both[:, :2], both[:, 2:]
 
 
 def _homogeneous(points: NDArray[np.floating]) -> Matrix:

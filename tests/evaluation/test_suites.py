@@ -584,6 +584,10 @@ def test_files_and_table(photos: Path, tmp_path: Path) -> None:
     assert "AUC@5" in table[0] and "sift+nn" in table[2]
     both = markdown_table([("one", found.summary), ("two | three", found.summary)])
     assert "two \\| three" in both
+    old = {name: value for name, value in found.summary.items() if name != "auc_refit"}
+    head, _, first, second = markdown_table([("old", old), ("new", found.summary)]).splitlines()
+    assert "refitted AUC@5" in head
+    assert (first.count("–"), second.count("–")) == (3, 0)
 
 
 def test_worst_pairs_are_drawn(

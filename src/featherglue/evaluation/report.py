@@ -177,7 +177,7 @@ def _suite_section(
     for key, heading in _MORE.items():
         columns += [
             Column(f"{heading}@{threshold}", _picker(key, threshold), _LARGER)
-            for threshold in first.get(key, {})
+            for threshold in dict.fromkeys(t for row in group for t in row.get(key, {}))
         ]
     columns += [
         Column("precision", _picker("precision"), _LARGER),

@@ -120,10 +120,12 @@ def markdown_table(lines: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Summaries of one suite as a Markdown table, each with its name in front.
 
     Args:
-        lines: name and summary (see `Evaluation.summary`); the first one says which columns
-            there are.
+        lines: name and summary (see `Evaluation.summary`); there is a column for whatever one of
+            them has.
     """
-    columns = _columns(lines[0][1])
+    columns: dict[str, tuple[str, str | None]] = {}
+    for _, summary in lines:
+        columns |= _columns(summary)
     rows = [
         [name.replace("|", "\\|"), *(_cell(summary, *column) for column in columns.values())]
         for name, summary in lines
@@ -157,7 +159,9 @@ def _columns(summary: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:
 
 
 def _cell(summary: Mapping[str, Any], key: str, threshold: str | None) -> str:
-    value = summary[key] if threshold is None else summary[key][threshold]
+    value = summary.get(key)
+    if threshold is not None and value is not None:
+        value = value.get(threshold)
     if value is None or not math.isfinite(value):
         return "–"
     if isinstance(value, int):
