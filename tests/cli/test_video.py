@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,17 @@ SIGNALS = [
 ]
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals as a terminal gives them: what runs in a shell's background ignores some."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupt_leaves_files_that_can_be_read(
     number: signal.Signals,
@@ -312,6 +323,7 @@ def test_a_signal_while_files_are_finished_does_not_harm_them(
         assert set(arrays["frame"]) == set(range(6))
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_signal_before_the_first_frame(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
