@@ -5,8 +5,8 @@
 VAL holds images and `homographies.txt`; light is changed. Each pair's matches, found once, go to
 OpenCV's RANSAC in their own order and in so many random ones (fixed seed), and what it finds is
 also fitted anew (`refit.py`). Of the random orders the mean and the standard deviation of the AUC
-over all pairs are shown: differences of two models that are smaller than that are none. Precision
-and recall do not depend on it.
+over all pairs are shown: what two models differ by less than that may be luck. Precision and recall
+do not depend on it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def errors(session: Session, suite: HomographySuite, orders: int) -> NDArray[np.
 def error(
     points0: NDArray[np.float32], points1: NDArray[np.float32], H: NDArray[np.float64], refit: bool
 ) -> float:
-    """The mean corner error, px, of the homography that RANSAC finds; infinite where it fails."""
+    """The mean corner error, px, of RANSAC's homography or its fit; infinite where it fails."""
     try:
         estimate, _ = estimate_homography(
             points0,

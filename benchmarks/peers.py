@@ -1,7 +1,7 @@
 """Peers on our suites, in one run: SIFT, ORB and, given its file, XFeat.
 
     python benchmarks/peers.py --val VAL --real REAL [--xfeat xfeat_640x640.onnx] [--dense FOLDER]
-                               -o results/
+                               -o results/ [--docs docs/benchmarks.md]
 
 VAL holds images and `homographies.txt`, REAL images and `pairs.txt`. A JSON result for each
 contender and suite, and the latency of all, are written to the output folder; docs/benchmarks.md

@@ -11,7 +11,7 @@ caches: that costs half as much again, and no user does it.) Figures are medians
 all rounds but each first few; `vs fast` is the median over rounds of the ratio of their medians.
 `ms` is from one frame's matches to the next one's, `latency` from a frame to its matches: the same,
 but where the next frame is extracted ahead. NumPy's products run on one thread, for all alike: the
-threads of OpenBLAS wait actively and keep the cores from the networks (XFeat 47 instead of 38 ms).
+threads of OpenBLAS wait actively and keep the cores from the networks (XFeat 45 instead of 35 ms).
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def estimate_homography(
         threshold: px, largest distance of an inlier in image 1.
         method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
         seed: of "magsac"; OpenCV's "ransac" always draws the same samples.
-        refit: go on from there, by least squares over all that agree (`refit.py`); which method
-            it was hardly matters then.
+        refit: go on from there, by least squares over all that agree (`refit.py`); left as found
+            where fewer than twelve do, or where that fits worse.
 
     Raises:
         EstimationError: fewer than four matches, or none that fits.
@@ -109,7 +109,7 @@ def estimate_fundamental(
 
     Args:
         threshold: px, largest (Sampson) distance of an inlier.
-        refit: go on from there, by least squares over all that agree (`refit.py`).
+        refit: as for `estimate_homography`.
 
     Raises:
         EstimationError: fewer than eight matches, or none that fits.
@@ -142,12 +142,12 @@ def estimate_relative_pose(
     seed: int = 0,
     refit: bool = True,
 ) -> RelativePose:
-    """Relative pose through the essential matrix, as SuperGlue's evaluation does.
+    """Relative pose through the essential matrix; without `refit` as SuperGlue's evaluation does.
 
     Args:
         K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers.
         threshold: px, largest (Sampson) distance of an inlier; divided by the mean focal length.
-        refit: go on from there, by least squares over all that agree (`refit.py`).
+        refit: as for `estimate_homography`.
 
     Returns:
         the pose; where the camera only turned, no point has a depth and t is arbitrary.

@@ -130,7 +130,9 @@ class MatchResult:
     def fundamental(
         self, threshold: float = 2.0, seed: int = 0
     ) -> tuple[NDArray[np.float64], Mask]:
-        """Fundamental matrix (3, 3) and the inliers (M,). See `geometry.estimate_fundamental`.
+        """Fundamental matrix (3, 3) and the inliers (M,).
+
+        By MAGSAC++, fitted anew to all matches that agree: see `geometry.estimate_fundamental`.
 
         Raises:
             EstimationError: fewer than eight matches, or no epipolar geometry that they support.
@@ -150,7 +152,8 @@ class MatchResult:
     ) -> RelativePose:
         """Rotation and direction of translation from camera 0 to camera 1.
 
-        See `geometry.estimate_relative_pose`.
+        By RANSAC, which draws the same samples whatever `seed` is, fitted anew to all matches that
+        agree: see `geometry.estimate_relative_pose`.
 
         Raises:
             EstimationError: fewer than five matches, or no pose that they support.

@@ -194,8 +194,10 @@ def test_ahead_is_not_tried_where_it_cannot_help(
             pass
 
     one = two_threads.with_threads(1)
+    own = Session(two_threads.extractor, two_threads.matcher, two_threads.processing)
     for session, source in (
         (two_threads, Camera("camera")),
+        (own, frames(to_and_fro(moving, 30))),  # not loaded: its threads stay
         (one, frames(to_and_fro(moving, 30))),
         (load(features="sift", matcher="nn", threads=2), frames([np.zeros_like(moving[0])] * 30)),
     ):

@@ -101,7 +101,7 @@ def video(
         bool | None,
         typer.Option(
             "--ahead/--no-ahead",
-            help="Extract the next frame while this one is matched: each is a little later. By "
+            help="Extract the next frame while this one is matched: each is later by a half. By "
             "default where it is faster in the first frames, and not of a camera or stream.",
         ),
     ] = None,

@@ -191,7 +191,8 @@ class FrameMatcher:
         ahead: bool | None = False,
         limit: int | None = None,
     ) -> Iterator[FrameMatches]:
-        """Process the frames of a source until it is stopped, or `limit`; see `match_frames`."""
+        """Process the frames of a source until it is stopped, or `limit`; see `match_frames`.
+        With None for `ahead` the session may be another one afterwards, on fewer threads."""
         wanted = islice(source, limit)
         known = source if isinstance(source, FrameSource) else None
         if ahead is None:
@@ -206,7 +207,8 @@ class FrameMatcher:
         whether ahead was clearly faster; the session has as many threads as that needs."""
         whole = self.session
         half = (whole.threads or cores()) // 2
-        if half == 0 or whole.runtime == "torch":  # whose threads are those of the process
+        own = whole.runtime is not None and whole.artifact is None  # networks that were not loaded
+        if half == 0 or own or whole.runtime == "torch":  # whose threads are those of the process
             return False
         one_by_one = yield from self._timed(wanted, source, False)
         if one_by_one is None:
@@ -276,10 +278,11 @@ def match_frames(
 
     Args:
         ahead: read and extract the next frame in a thread of its own while this one is matched
-            and used: often more frames a second on two cores and more, each of them a little
-            later. A session on half of the cores' threads gains most. None: where that is clearly
-            faster in the first frames with matches, tried with networks on half of the threads;
-            not from a live source, nor in PyTorch. What is found does not depend on it.
+            and used: often more frames a second on two cores and more, each of them later by a
+            half or more. A session on half of the cores' threads gains most. None: where that is
+            clearly faster in the first frames with matches, tried with networks on half of the
+            processors, which stay so; not from a live source, nor in PyTorch. What is found does
+            not depend on it.
 
     Yields:
         one `FrameMatches` a frame, as soon as it is there.
