@@ -4,9 +4,9 @@
 
 Frames go through the path of `featherglue video --track --ahead`: read, extract (the next frame
 ahead, on half of the threads), match with the previous frame, follow and write tracks. Resident
-memory is read once the model is loaded, after a warm-up of 100 frames, after every 1,000 and at the end. The
-exit code is 1 where it grew by more than --max-growth MB from the warm-up on, or its peak passed
---max-memory MB (1 MB is 10⁶ bytes).
+memory is read once the model is loaded, after a warm-up of 100 frames, after every 1,000 and at the
+end. The exit code is 1 where it grew by more than --max-growth MB from the warm-up on, or its peak
+passed --max-memory MB (1 MB is 10⁶ bytes).
 """
 
 from __future__ import annotations
