@@ -158,7 +158,7 @@ def estimate_relative_pose(
     """
     _check(points0, points1, 5, "a relative pose")
     normalized0, normalized1 = normalize_points(points0, K0), normalize_points(points1, K1)
-    focal = np.mean([K0[0, 0], K0[1, 1], K1[0, 0], K1[1, 1]])
+    focal = _focal(K0, K1)
     _check_method(method)
     if method == "magsac":
         usac = _usac(threshold / focal, 10_000, confidence, seed)
@@ -183,17 +183,42 @@ def estimate_relative_pose(
         if best is None or found[0] > best[0]:
             best = found
     if best is None or best[0] == 0:
-        return _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
-    pose = best[1]
+        pose = _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
+    else:
+        pose = best[1]
     if not refit:
         return pose
-    R, t = refit_pose(pose.R, pose.t, normalized0, normalized1, threshold, float(focal))
+    return refit_relative_pose(pose, points0, points1, K0, K1, threshold=threshold)
+
+
+def refit_relative_pose(
+    pose: RelativePose,
+    points0: NDArray[np.floating],
+    points1: NDArray[np.floating],
+    K0: Matrix,
+    K1: Matrix,
+    *,
+    threshold: float = 1.0,
+) -> RelativePose:
+    """What `refit` of `estimate_relative_pose` makes of a pose of these matches.
+
+    Returns:
+        the pose itself where fewer than twelve agree, where that fits worse, or where no more than
+        half of its inliers would be left.
+    """
+    normalized0, normalized1 = normalize_points(points0, K0), normalize_points(points1, K1)
+    focal = _focal(K0, K1)
+    R, t = refit_pose(pose.R, pose.t, normalized0, normalized1, threshold, focal)
     if R is pose.R:
         return pose
     E = essential(np.c_[R, t])
     near = sampson_distances(E, normalized0, normalized1) < threshold / focal
     count, refitted = _recovered(E, normalized0, normalized1, near)
-    return refitted if count > best[0] // 2 else pose
+    return refitted if count > np.count_nonzero(pose.inliers) // 2 else pose
+
+
+def _focal(K0: Matrix, K1: Matrix) -> float:
+    return float(np.mean([K0[0, 0], K0[1, 1], K1[0, 0], K1[1, 1]]))
 
 
 def _recovered(

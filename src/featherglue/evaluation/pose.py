@@ -21,7 +21,13 @@ from featherglue.evaluation.suites import (
 )
 from featherglue.evaluation.tasks import PoseTask, pose_tasks
 from featherglue.evaluation.views import PoseViews, pose_views
-from featherglue.geometry import estimate_relative_pose, normalize_points, pose_errors
+from featherglue.geometry import (
+    RelativePose,
+    estimate_relative_pose,
+    normalize_points,
+    pose_errors,
+    refit_relative_pose,
+)
 from featherglue.metrics import Array, epipolar_errors
 
 # Figure in the summary → the error of each pair that it is made of.
@@ -82,8 +88,9 @@ class PoseSuite:
     def measure(self, views: PoseViews, matched: Matched) -> tuple[Numbers, str]:
         features0, matches = matched.features0, matched.matches
         try:
-            rotation, translation = self._errors(views, matched)
-            refitted = max(self._errors(views, matched, refit=True))
+            pose = self._estimate(views, matched)
+            rotation, translation = self._errors(views, pose)
+            refitted = max(self._errors(views, self._refit(views, matched, pose)))
             failure = ""
         except EstimationError as error:
             rotation = translation = refitted = float("inf")
@@ -103,11 +110,8 @@ class PoseSuite:
             "keypoints1": len(matched.features1),
         }, failure
 
-    def _errors(
-        self, views: PoseViews, matched: Matched, refit: bool = False
-    ) -> tuple[float, float]:
-        """Degrees. Without a true translation its direction cannot be judged: 0 then."""
-        pose = estimate_relative_pose(
+    def _estimate(self, views: PoseViews, matched: Matched) -> RelativePose:
+        return estimate_relative_pose(
             matched.matches.points0,
             matched.matches.points1,
             views.K0,
@@ -115,8 +119,16 @@ class PoseSuite:
             threshold=self.config.threshold,
             confidence=self.config.confidence,
             seed=self.config.seed,
-            refit=refit,
+            refit=False,
         )
+
+    def _refit(self, views: PoseViews, matched: Matched, pose: RelativePose) -> RelativePose:
+        points0, points1 = matched.matches.points0, matched.matches.points1
+        threshold = self.config.threshold
+        return refit_relative_pose(pose, points0, points1, views.K0, views.K1, threshold=threshold)
+
+    def _errors(self, views: PoseViews, pose: RelativePose) -> tuple[float, float]:
+        """Degrees. Without a true translation its direction cannot be judged: 0 then."""
         rotation, translation = pose_errors(pose, views.T_0to1)
         return rotation, translation if views.T_0to1[:3, 3].any() else 0.0
 
