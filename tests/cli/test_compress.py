@@ -122,6 +122,21 @@ def test_quantizing_in_one_line(run: Run, folders: dict[str, Path], photos: Path
     assert code == 0 and len(facts["integer_layers"]) > 10 and not facts["saturates_without_vnni"]
 
 
+def test_delicate_layers_taken_along_are_named(run: Run, folders: dict[str, Path]) -> None:
+    """A glob that reaches the ends quantizes them too: who did not mean it, learns of it."""
+    weights = ("--activation-bits", 0, "--include", "extractor.*")
+    _, _, err = run("quantize", folders["one-head"], "-o", "all", *weights)
+    assert "warning" in err and "extractor.convPb, extractor.convDb" in err
+    for quiet in (
+        ("--include", "extractor.conv2*"),
+        ("--include", "extractor.convPb"),
+        ("--include", "extractor.*", "--exclude", "extractor.conv1a", "--exclude", "*.conv[PD]b"),
+        ("--exclude", "matcher.*"),
+    ):
+        options = ("--activation-bits", 0, *quiet)
+        assert run("quantize", folders["one-head"], "-o", "some", *options)[2] == "", quiet
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

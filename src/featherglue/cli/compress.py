@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,6 +109,7 @@ def follow(
     finetune: Finetune | None = None,
 ) -> None:
     """Make, save and describe a model, as the three commands do."""
+    from featherglue.compression.linear_quant import LinearConfig, delicate_targets
     from featherglue.compression.recipe import compress
     from featherglue.models.pair import Model
 
@@ -140,6 +142,18 @@ def follow(
     made.save(output)
     facts = describe(load_artifact(output), (640, 480), 512, source)
     _show(output, facts, as_json)
+    linear = [config for config in recipe.steps if isinstance(config, LinearConfig)]
+    _warn([name for step in linear for name in delicate_targets(made.architecture, step)])
+
+
+def _warn(delicate: Sequence[str]) -> None:
+    if delicate:
+        error_console.print(
+            f"warning: quantized because `include` takes them along: {', '.join(delicate)}. "
+            "Much of the accuracy may hang on them; they stay floats without `include`, "
+            "or with their names in `exclude`",
+            markup=False,
+        )
 
 
 def _show(output: Path, facts: dict[str, Any], as_json: bool) -> None:

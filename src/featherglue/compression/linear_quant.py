@@ -17,7 +17,7 @@ from featherglue.artifact import Artifact
 from featherglue.compression.bias import correct_biases
 from featherglue.compression.calibration import Inputs, observe
 from featherglue.compression.ranges import Method, Scheme, activation_range, quantize_weight
-from featherglue.compression.targets import select
+from featherglue.compression.targets import matching, select
 from featherglue.config import ActivationStorage, ArchitectureConfig
 from featherglue.errors import ConfigError, UsageError
 from featherglue.folding import fold_batch_norm
@@ -88,6 +88,14 @@ def linear_targets(architecture: ArchitectureConfig) -> tuple[list[str], list[st
     if architecture.matcher is not None:
         every += product_names(architecture.matcher)
     return every, usual
+
+
+def delicate_targets(architecture: ArchitectureConfig, config: LinearConfig) -> list[str]:
+    """Names of what `include` takes along by * or ? and what is better left as floats: without a
+    choice it would be. What is named in full is meant so."""
+    every, usual = linear_targets(architecture)
+    taken = matching(every, config.include, config.exclude)
+    return [name for name in taken if name not in usual and name not in config.include]
 
 
 def quantize_linear(model: Model, config: LinearConfig, inputs: Inputs | None = None) -> Model:

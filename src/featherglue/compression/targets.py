@@ -24,8 +24,13 @@ def select(
         if not any(fnmatchcase(name, glob) for name in every):
             near = difflib.get_close_matches(glob, every, 3, 0.3)
             raise ConfigError(f"no layer matches {glob!r}; the nearest: {', '.join(near)}")
-    chosen = [n for n in every if any(fnmatchcase(n, g) for g in include)] if include else usual
-    left = [n for n in chosen if not any(fnmatchcase(n, g) for g in exclude)]
+    left = matching(every, include, exclude) if include else matching(usual, ("*",), exclude)
     if not left:
         raise ConfigError("include and exclude leave no layer")
     return left
+
+
+def matching(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """The names that a glob of `include` matches and none of `exclude`, in order."""
+    chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in include)]
+    return [name for name in chosen if not any(fnmatchcase(name, glob) for glob in exclude)]
