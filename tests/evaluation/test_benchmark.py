@@ -33,8 +33,9 @@ def test_rows_hold_stages_and_totals() -> None:
     assert len(ticks) == QUICK.repetitions + QUICK.warmup
     for row in measured["rows"]:
         assert {"extractor", "matcher"} <= set(row["stages"])
-        parts = sum(stage["median_ms"] for stage in row["stages"].values())
-        assert 0 < parts < 3 * row["end_to_end"]["median_ms"]
+        parts = sum(s["median_ms"] for name, s in row["stages"].items() if name != "read")
+        # A median of three is reached twice: their sum is at most 1.5 times the slowest whole.
+        assert 0 < parts < 2 * row["end_to_end"]["p95_ms"]
         assert row["end_to_end"]["p95_ms"] >= row["end_to_end"]["median_ms"]
         assert row["frames_per_second"] == pytest.approx(
             1e3 / row["end_to_end"]["median_ms"], rel=0.01
