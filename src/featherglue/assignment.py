@@ -43,49 +43,52 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     row_sums[-1], column_sums[-1] = columns, rows
     # One array throughout: what a frame takes and gives back costs more than the arithmetic.
     kernel = np.empty((rows + 1, columns + 1), np.float32)
-    step = max(1, _AT_ONCE // (columns + 1))
-    parts = [kernel[start : start + step] for start in range(0, rows + 1, step)]
     u = np.zeros(rows + 1, np.float32)
     v = np.zeros(columns + 1, np.float32)
     _absorb(kernel, scores, bin_score, u, v, axis=1)
     a: Float = np.ones(rows + 1, np.float32)
     b: Float = np.ones(columns + 1, np.float32)
-    for _ in range(iterations):
-        sums = _rows(parts, b)
-        if sums.min() < _SMALL:
-            v += _safe_log(b)
-            _absorb(kernel, scores, bin_score, u, v, axis=1)
-            b[:] = 1
-            sums = _rows(parts, b)
-        np.divide(row_sums, sums, out=a)
-        sums = _columns(a, parts)
-        if sums.min() < _SMALL:
-            u += _safe_log(a)
-            _absorb(kernel, scores, bin_score, u, v, axis=0)
-            a[:] = 1
-            sums = _columns(a, parts)
-        np.divide(column_sums, sums, out=b)
+    sums = np.empty(rows + 1, np.float32)
+    step = max(1, _AT_ONCE // (columns + 1))
+    arrays = (kernel, sums, row_sums, a)
+    parts = [tuple(x[i : i + step] for x in arrays) for i in range(0, rows + 1, step)]
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        for _ in range(iterations):
+            found = _iterate(parts, b)
+            if sums.min() < _SMALL:
+                v += _safe_log(b)
+                _absorb(kernel, scores, bin_score, u, v, axis=1)
+                b[:] = 1
+                found = _iterate(parts, b)
+            if found.min() < _SMALL:
+                u += _safe_log(a)
+                _absorb(kernel, scores, bin_score, u, v, axis=0)
+                a[:] = 1
+                found = kernel.sum(0)
+            np.divide(column_sums, found, b)
     kernel *= b
     kernel *= a[:, None]
     return kernel
 
 
-def _rows(parts: list[Float], b: Float) -> Float:
-    """A matrix, in parts of its rows, times b."""
-    if len(parts) == 1:
-        return np.asarray(parts[0].dot(b))
-    return np.concatenate([part.dot(b) for part in parts])
+def _iterate(parts: list[tuple[Float, ...]], b: Float) -> Float:
+    """Half of an iteration, and what the other half starts from, reading the kernel once.
 
+    Args:
+        parts: of the rows: the kernel; `sums`, set to the kernel times b (where one is next to
+            nothing, nothing else counts); what they shall be; a, set to that over `sums`.
 
-def _columns(a: Float, parts: list[Float]) -> Float:
-    """a times a matrix in parts of its rows."""
-    if len(parts) == 1:
-        return np.asarray(a.dot(parts[0]))
-    step = len(parts[0])
-    total = np.zeros(parts[0].shape[1], np.float32)
-    for i, part in enumerate(parts):
-        total += a[i * step : (i + 1) * step].dot(part)
-    return total
+    Returns:
+        a times the kernel.
+    """
+    found: Float | None = None
+    for part, sums, wanted, a in parts:
+        part.dot(b, sums)
+        np.divide(wanted, sums, a)
+        columns = a.dot(part)
+        found = columns if found is None else found + columns
+    assert found is not None
+    return found
 
 
 def _absorb(
