@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--features", default="superpoint")
     parser.add_argument("--matcher", default="superglue")
     parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--keypoint-threshold", type=float)
     parser.add_argument("--nms-radius", type=int)
     parser.add_argument("--match-threshold", type=float)
     parser.add_argument("--consensus", type=float)
@@ -81,6 +82,7 @@ def main() -> None:
         features=options.features,
         matcher=options.matcher,
         max_keypoints=options.max_keypoints,
+        keypoint_threshold=options.keypoint_threshold,
         nms_radius=options.nms_radius,
         match_threshold=options.match_threshold,
         consensus=options.consensus,
