@@ -132,6 +132,7 @@ def test_delicate_layers_taken_along_are_named(run: Run, folders: dict[str, Path
         ("--include", "extractor.convPb"),
         ("--include", "extractor.*", "--exclude", "extractor.conv1a", "--exclude", "*.conv[PD]b"),
         ("--exclude", "matcher.*"),
+        ("--include", "matcher.gnn.*"),  # whose products have no weights
     ):
         options = ("--activation-bits", 0, *quiet)
         assert run("quantize", folders["one-head"], "-o", "some", *options)[2] == "", quiet

@@ -143,7 +143,8 @@ def follow(
     facts = describe(load_artifact(output), (640, 480), 512, source)
     _show(output, facts, as_json)
     linear = [config for config in recipe.steps if isinstance(config, LinearConfig)]
-    _warn([name for step in linear for name in delicate_targets(made.architecture, step)])
+    delicate = (name for step in linear for name in delicate_targets(made.architecture, step))
+    _warn(list(dict.fromkeys(delicate)))
 
 
 def _warn(delicate: Sequence[str]) -> None:

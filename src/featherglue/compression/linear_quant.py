@@ -92,9 +92,12 @@ def linear_targets(architecture: ArchitectureConfig) -> tuple[list[str], list[st
 
 def delicate_targets(architecture: ArchitectureConfig, config: LinearConfig) -> list[str]:
     """Names of what `include` takes along by * or ? and what is better left as floats: without a
-    choice it would be. What is named in full is meant so."""
+    choice it would be. What is named in full is meant so. Products have no weights: they are
+    quantized with activations alone."""
     every, usual = linear_targets(architecture)
-    taken = matching(every, config.include, config.exclude)
+    weights = {layer.name for layer in layers(architecture)}
+    names = [name for name in every if config.activation_bits or name in weights]
+    taken = matching(names, config.include, config.exclude)
     return [name for name in taken if name not in usual and name not in config.include]
 
 
