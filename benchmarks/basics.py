@@ -21,10 +21,10 @@ from pathlib import Path
 import cv2
 
 import featherglue as fg
-from featherglue.consensus import local_maps
-from featherglue.refine import refine_matches
-from featherglue.scratch import Scratch
-from featherglue.session import find_model
+from featherglue.artifact.registry import find_model
+from featherglue.matching.consensus import local_maps
+from featherglue.matching.scratch import Scratch
+from featherglue.matching.subpixel import refine_matches
 
 
 def seconds(command: list[str], repetitions: int) -> float:

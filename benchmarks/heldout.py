@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 import featherglue as fg
-from featherglue.data.images import PhotoFolder
+from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
-from featherglue.train.validation import ValidationConfig
+from featherglue.train.stages.validation import ValidationConfig
 
 SIZE = (640, 480)
 SEED = 777

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 import featherglue as fg
 from featherglue.errors import EstimationError
 from featherglue.evaluation import HomographySuite
-from featherglue.geometry import corner_error, estimate_homography
-from featherglue.metrics import auc
+from featherglue.geometry.estimation import corner_error, estimate_homography
+from featherglue.geometry.metrics import auc
 from featherglue.session import Session
 
 SIZE, THRESHOLDS = (640, 480), (5.0, 10.0, 25.0)

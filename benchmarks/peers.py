@@ -26,14 +26,14 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 from tables import render
 from xfeat import XFeat
 
+from featherglue.artifact.registry import shipped_models
+from featherglue.benchmarking import Contender, cold_start, summarize
 from featherglue.evaluation import HomographySuite, PoseSuite, SessionOptions, evaluate
-from featherglue.evaluation.benchmark import Contender, cold_start, summarize
-from featherglue.evaluation.matching import open_matching
+from featherglue.evaluation.methods import open_matching
 from featherglue.evaluation.suites import Matching
-from featherglue.files import write_image, write_json
-from featherglue.image import Grey
+from featherglue.io.files import write_image, write_json
+from featherglue.io.image import Grey
 from featherglue.machine import describe_machine
-from featherglue.session import shipped_models
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ import numpy as np
 from xfeat import XFeat
 
 import featherglue as fg
-from featherglue.files import write_json
-from featherglue.image import list_images, read_grey, resize_grey
+from featherglue.artifact.registry import shipped_models
+from featherglue.io.files import write_json
+from featherglue.io.image import list_images, read_grey, resize_grey
 from featherglue.machine import describe_machine
-from featherglue.session import shipped_models
 from featherglue.video import Frame, match_frames
 
 WARMUP = 3

@@ -24,7 +24,7 @@ from xfeat import XFeat
 
 import featherglue as fg
 from featherglue.evaluation import HomographySuite
-from featherglue.metrics import detector_metrics
+from featherglue.geometry.metrics import detector_metrics
 
 Points = NDArray[np.float32]
 SIZE = (640, 480)

@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 
 import featherglue as fg
-from featherglue.files import write_json
-from featherglue.image import list_images
+from featherglue.io.files import write_json
+from featherglue.io.image import list_images
 from featherglue.machine import describe_machine, peak_memory
 from featherglue.video import FrameMatcher, Tracker, TrackWriter, open_source
 from featherglue.video.timing import CountMedian, StageTimes

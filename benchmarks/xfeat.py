@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from featherglue.assignment import nearest_neighbours
-from featherglue.image import Image, load_grey, map_points, resize_grey
-from featherglue.refine import refine_matches
+from featherglue.io.image import Image, load_grey, map_points, resize_grey
+from featherglue.matching.assignment import nearest_neighbours
+from featherglue.matching.subpixel import refine_matches
 from featherglue.types import Features, Matches
 
 Float = NDArray[np.float32]

@@ -14,9 +14,9 @@ import numpy as np
 from skimage import data
 
 import featherglue as fg
-from featherglue.draw import draw_matches
-from featherglue.files import write_image
-from featherglue.geometry import corner_error
+from featherglue.drawing import draw_matches
+from featherglue.geometry.estimation import corner_error
+from featherglue.io.files import write_image
 
 
 def main() -> int:

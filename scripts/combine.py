@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.artifact import load_artifact
-from featherglue.decode import pad_to_cells
+from featherglue.artifact.format import load_artifact
 from featherglue.errors import FeatherglueError, UsageError
-from featherglue.image import read_evenly
-from featherglue.models.pair import Model
+from featherglue.io.image import read_evenly
+from featherglue.matching.keypoints import pad_to_cells
+from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.imitation import procrustes
-from featherglue.train.runs import history
+from featherglue.train.losses.distillation import procrustes
+from featherglue.train.stages.run_setup import history
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from featherglue.artifact import bytes_on_disk, load_artifact, save_artifact
+from featherglue.artifact.folding import fold_batch_norm
+from featherglue.artifact.format import bytes_on_disk, load_artifact, save_artifact
 from featherglue.errors import FeatherglueError
-from featherglue.folding import fold_batch_norm
-from featherglue.runtime.export import export_onnx
+from featherglue.export.networks import export_onnx
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from featherglue.config import (
     SuperGlueConfig,
     SuperPointConfig,
 )
-from featherglue.image import to_grey
-from featherglue.models.pair import Model
+from featherglue.io.image import to_grey
+from featherglue.models.model import Model
 from featherglue.session import Session, load
 
 POINT = SuperPointConfig(

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import featherglue
-from featherglue.artifact import load_artifact
-from featherglue.runtime.export import export_onnx
+from featherglue.artifact.format import load_artifact
+from featherglue.export.networks import export_onnx
 
 ROOT = Path(featherglue.__file__).parent
 
@@ -25,19 +25,17 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         (
-            "errors refit",
-            "config files toml pairs image geometry assignment consensus scratch metrics",
-            "types layers suppression refine classical data",
-            "storage decode",
-            "artifact draw",
-            "folding models",
+            "errors",
+            "config io geometry machine",
+            "types data",
+            "artifact drawing",
+            "export models",
             "runtime",
-            "machine",
-            "methods",
+            "matching",
             "session",
-            "train compression",
-            "finetuning",
-            "video collection evaluation",
+            "collection video evaluation benchmarking train",
+            "compression",
+            "sensitivity",
             "cli",
             "__main__",
         )
@@ -60,12 +58,11 @@ OPTIONAL = {
         "train",
         "compression",
         "runtime.torch_",
-        "evaluation.resuming",
-        "finetuning",
+        "sensitivity",
     ),
-    "onnx": ("runtime.graph", "runtime.export", "compression"),
+    "onnx": ("export", "compression"),
     "openvino": ("runtime.openvino_",),
-    "matplotlib": ("evaluation.plots", "evaluation.figures", "train.curves"),
+    "matplotlib": ("evaluation.plots", "sensitivity.figures", "train.engine.curves"),
 }
 
 
@@ -174,8 +171,7 @@ def test_the_networks_are_known_to_few() -> None:
         "train",
         "compression",
         "runtime.torch_",
-        "evaluation.resuming",
-        "finetuning",
+        "sensitivity",
     )
     for i in OURS:
         if within(i.target, ("models", "train", "compression")) and not within(i.source, allowed):
@@ -238,7 +234,7 @@ def test_loading_and_the_command_line_do_without_torch() -> None:
     code = f"""
 import sys, featherglue
 featherglue.load, featherglue.Session, featherglue.Features
-import featherglue.cli, featherglue.collection
+import featherglue.cli, featherglue.collection.pair_matching
 assert featherglue.cli.main(["--help"]) == 0  # which needs every command
 assert "featherglue.cli.train" in sys.modules
 print("loaded:", *(m for m in {heavy} if m in sys.modules))

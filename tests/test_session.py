@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import featherglue
+from featherglue.artifact.registry import shipped_models
 from featherglue.config import ArchitectureConfig, SuperGlueConfig
 from featherglue.errors import (
     ArtifactError,
@@ -20,9 +21,9 @@ from featherglue.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from featherglue.geometry import corner_error
-from featherglue.models.pair import Model
-from featherglue.session import Session, load, shipped_models
+from featherglue.geometry.estimation import corner_error
+from featherglue.models.model import Model
+from featherglue.session import Session, load
 from featherglue.types import Features, Matches
 
 SHIFT = np.array([[1.0, 0, -24], [0, 1, -16], [0, 0, 1]])

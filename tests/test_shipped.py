@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import featherglue as fg
-from featherglue.artifact import bytes_on_disk, load_artifact
-from featherglue.geometry import corner_error
-from featherglue.runtime.graphs import graph_paths
-from featherglue.session import find_model
+from featherglue.artifact.format import bytes_on_disk, load_artifact
+from featherglue.artifact.registry import find_model
+from featherglue.export.cache import graph_paths
+from featherglue.geometry.estimation import corner_error
 
 TRUTH = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featherglue.compression.prune import PruneConfig, layer_ratios
+from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios
 from featherglue.compression.recipe import Recipe
-from featherglue.compression.scans import Scan
-from featherglue.compression.sensitivity import ratios_for
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import UsageError
+from featherglue.sensitivity.results import Scan
+from featherglue.sensitivity.scan import ratios_for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.artifact import Artifact
-from featherglue.assignment import mutual_matches, optimal_transport
+from featherglue.artifact.folding import fold_batch_norm
+from featherglue.artifact.format import Artifact
+from featherglue.artifact.layers import NORM_PARTS, layers
 from featherglue.compression.calibration import Inputs, prepare_inputs
-from featherglue.compression.channels import ChannelConfig, channel_sizes, prune_channels
-from featherglue.compression.groups import layer_flows, resized
-from featherglue.compression.linear_quant import LinearConfig, quantize_linear
-from featherglue.compression.ranges import quantize_weight
-from featherglue.compression.shrink import shrink, strongest
-from featherglue.evaluation.scoring import HomographyScorer
-from featherglue.folding import fold_batch_norm
-from featherglue.layers import NORM_PARTS, layers
-from featherglue.methods import NetworkMatcher, Stopwatch, matcher_keypoints
-from featherglue.models.pair import Model
+from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
+from featherglue.compression.quantization.ranges import quantize_weight
+from featherglue.compression.structured.channels import ChannelConfig, channel_sizes, prune_channels
+from featherglue.compression.structured.groups import layer_flows, resized
+from featherglue.compression.structured.shrink import shrink, strongest
+from featherglue.matching.assignment import mutual_matches, optimal_transport
+from featherglue.matching.matchers import NetworkMatcher, matcher_keypoints
+from featherglue.matching.stopwatch import Stopwatch
+from featherglue.models.model import Model
+from featherglue.sensitivity.scoring import HomographyScorer
 from featherglue.session import Session
 from featherglue.types import Features
 

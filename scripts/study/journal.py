@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.errors import UsageError
-from featherglue.evaluation.matching import fingerprint
-from featherglue.files import write_json
+from featherglue.evaluation.methods import fingerprint
+from featherglue.io.files import write_json
 
 
 class Journal:

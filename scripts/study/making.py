@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherglue.compression.finetuning import finetune
+from featherglue.compression.match_threshold import ThresholdConfig
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import Finetune, FinetuneConfig
-from featherglue.compression.threshold import ThresholdConfig
 from featherglue.config import from_dict
-from featherglue.finetuning import finetune
-from featherglue.models.pair import Model
-from featherglue.train.distill import DistillStage
+from featherglue.models.model import Model
+from featherglue.train.stages.distill import DistillStage
 
 Grey = NDArray[np.uint8]
 _WARMUP = 20  # steps, where it is not known how many there will be

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from featherglue.artifact import load_artifact
-from featherglue.compression.account import account
+from featherglue.artifact.format import load_artifact
+from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
+from featherglue.compression.cost import account
 from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
-from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchmark
 
 
 def accuracy(

@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from featherglue.compression.scans import Scan, value_of
-from featherglue.evaluation.figures import costs_figure, curves_figure, histogram_figure
 from featherglue.evaluation.plots import save_figure
 from featherglue.evaluation.result import format_table
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
+from featherglue.sensitivity.figures import costs_figure, curves_figure, histogram_figure
+from featherglue.sensitivity.results import Scan, value_of
 from study.experiments import DENSE, EXPERIMENTS, StudyRow
 from study.journal import said
 

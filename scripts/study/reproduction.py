@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import featherglue
-from featherglue.artifact import load_artifact
+from featherglue.artifact.format import load_artifact
+from featherglue.artifact.layers import layers
 from featherglue.cli.train import choose_device
+from featherglue.compression.layer_selection import select
 from featherglue.compression.recipe import Recipe
-from featherglue.compression.scans import Scan, read_scan
-from featherglue.compression.sensitivity import ScanConfig, scan
 from featherglue.compression.steps import FinetuneConfig, folded
-from featherglue.compression.targets import select
 from featherglue.config import to_dict
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
-from featherglue.evaluation.matching import fingerprint
-from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
-from featherglue.files import atomic, write_json
-from featherglue.image import list_images, read_evenly
-from featherglue.layers import layers
-from featherglue.models.pair import Model
-from featherglue.toml import read_toml
+from featherglue.evaluation.methods import fingerprint
+from featherglue.io.files import atomic, write_json
+from featherglue.io.image import list_images, read_evenly
+from featherglue.io.toml import read_toml
+from featherglue.models.model import Model
+from featherglue.sensitivity.results import Scan, read_scan
+from featherglue.sensitivity.scan import ScanConfig, scan
+from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from study import experiments, explaining, measuring, page
 from study.experiments import Experiment
 from study.journal import Journal

@@ -13,14 +13,14 @@ _PUBLIC = {
     "MatchResult": "types",
     "Matches": "types",
     "FeatherglueError": "errors",
-    "Model": "models.pair",
+    "Model": "models.model",
     "Recipe": "compression.recipe",
     "Session": "session",
-    "benchmark": "evaluation.benchmark",
+    "benchmark": "benchmarking",
     "compress": "compression.recipe",
     "evaluate": "evaluation.runner",
     "load": "session",
-    "shipped_models": "session",
+    "shipped_models": "artifact.registry",
 }
 __all__ = [
     "FeatherglueError",
@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from featherglue.artifact.registry import shipped_models as shipped_models
+    from featherglue.benchmarking import benchmark as benchmark
     from featherglue.compression.recipe import Recipe as Recipe
     from featherglue.compression.recipe import compress as compress
     from featherglue.errors import FeatherglueError as FeatherglueError
-    from featherglue.evaluation.benchmark import benchmark as benchmark
     from featherglue.evaluation.runner import evaluate as evaluate
-    from featherglue.models.pair import Model as Model
+    from featherglue.models.model import Model as Model
     from featherglue.session import Session as Session
     from featherglue.session import load as load
-    from featherglue.session import shipped_models as shipped_models
     from featherglue.types import Features as Features
     from featherglue.types import Matches as Matches
     from featherglue.types import MatchResult as MatchResult

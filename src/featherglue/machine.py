@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from featherglue.runtime.base import cores
 
 _LIBRARIES = ("featherglue", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 _FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "asimd", "asimddp")
@@ -26,6 +25,13 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {library: version for library in _LIBRARIES if (version := _version(library))},
     }
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def peak_memory() -> int:

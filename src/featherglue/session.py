@@ -7,30 +7,23 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.artifact import CONFIG, Artifact, load_artifact
+from featherglue.artifact.format import Artifact, load_artifact
+from featherglue.artifact.registry import find_model
 from featherglue.config import ProcessingConfig, to_dict, with_choices
-from featherglue.consensus import agreeing
-from featherglue.errors import ArtifactError, ImageError, UsageError
-from featherglue.image import Image, load_grey, map_points, resize_grey, target_size
-from featherglue.methods import (
-    ClassicalExtractor,
-    Extractor,
-    Matcher,
-    NearestNeighbourMatcher,
-    NetworkExtractor,
-    NetworkMatcher,
-    Stopwatch,
-)
-from featherglue.refine import refine_matches
+from featherglue.errors import ImageError, UsageError
+from featherglue.io.image import Image, load_grey, map_points, resize_grey, target_size
+from featherglue.matching.consensus import agreeing
+from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
+from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
+from featherglue.matching.scratch import Scratch
+from featherglue.matching.stopwatch import Stopwatch
+from featherglue.matching.subpixel import refine_matches
 from featherglue.runtime.base import Runtime, RuntimeName, check_runtime, open_runtime
-from featherglue.scratch import Scratch
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
@@ -371,25 +364,3 @@ def _check_fit(artifact: Artifact | None, features: FeaturesKind, matcher: Match
                 f"this model's SuperGlue takes {architecture.matcher.descriptor_dim}-d "
                 f"descriptors, {features} gives {width}-d ones; use --matcher nn"
             )
-
-
-def shipped_models() -> list[str]:
-    """Names of the models that come with featherglue."""
-    root = Path(str(resources.files("featherglue"))) / "weights"
-    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
-
-
-def find_model(model: str | os.PathLike[str]) -> Path:
-    """The folder of a shipped model's name, or the folder itself.
-
-    Raises:
-        ArtifactError: neither; the message lists the shipped names.
-    """
-    names = shipped_models()
-    if isinstance(model, str) and model in names:
-        return Path(str(resources.files("featherglue"))) / "weights" / model
-    if Path(model).is_dir():
-        return Path(model)
-    raise ArtifactError(
-        f"no model {str(model)!r}: not a folder, nor shipped ({', '.join(names) or 'none is'})"
-    )

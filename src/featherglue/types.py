@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featherglue.errors import UsageError
 
 if TYPE_CHECKING:
-    from featherglue.geometry import RelativePose
+    from featherglue.geometry.estimation import RelativePose
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -121,7 +121,7 @@ class MatchResult:
         Raises:
             EstimationError: fewer than four matches, or no homography that they support.
         """
-        from featherglue.geometry import estimate_homography
+        from featherglue.geometry.estimation import estimate_homography
 
         return estimate_homography(
             self.matches.points0, self.matches.points1, threshold=threshold, seed=seed
@@ -137,7 +137,7 @@ class MatchResult:
         Raises:
             EstimationError: fewer than eight matches, or no epipolar geometry that they support.
         """
-        from featherglue.geometry import estimate_fundamental
+        from featherglue.geometry.estimation import estimate_fundamental
 
         return estimate_fundamental(
             self.matches.points0, self.matches.points1, threshold=threshold, seed=seed
@@ -158,7 +158,7 @@ class MatchResult:
         Raises:
             EstimationError: fewer than five matches, or no pose that they support.
         """
-        from featherglue.geometry import estimate_relative_pose
+        from featherglue.geometry.estimation import estimate_relative_pose
 
         matches = self.matches
         return estimate_relative_pose(
@@ -176,7 +176,7 @@ class MatchResult:
         Raises:
             OutputError: the file cannot be written. Nothing half-written stays.
         """
-        from featherglue.files import write_npz
+        from featherglue.io.files import write_npz
 
         partner = np.full(len(self.features0), -1, np.int64)
         confidence = np.zeros(len(self.features0), np.float32)

@@ -13,10 +13,10 @@ import pytest
 
 import featherglue
 import featherglue.cli
-from featherglue.artifact import load_artifact, nonzero, parameters
+from featherglue.artifact.format import load_artifact, nonzero, parameters
+from featherglue.artifact.layers import total_macs
 from featherglue.cli import main
 from featherglue.cli.common import join_sizes
-from featherglue.layers import total_macs
 
 Run = Callable[..., tuple[int, str, str]]
 

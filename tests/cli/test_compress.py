@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.artifact import load_artifact
-from featherglue.layers import total_macs
-from featherglue.models.pair import Model
+from featherglue.artifact.format import load_artifact
+from featherglue.artifact.layers import total_macs
+from featherglue.models.model import Model
 from featherglue.runtime.base import open_runtime
 
 Run = Callable[..., tuple[int, str, str]]

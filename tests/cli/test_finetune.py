@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.artifact import load_artifact
-from featherglue.compression.codebook import CodebookConfig, quantize_codebook
-from featherglue.compression.linear_quant import LinearConfig, quantize_linear
-from featherglue.compression.prune import PruneConfig, prune
+from featherglue.artifact.format import load_artifact
+from featherglue.compression.finetuning import pruned_weights
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.compression.recipe import Recipe, compress
-from featherglue.finetuning import pruned_weights
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 from featherglue.session import load
 
 Run = Callable[..., tuple[int, str, str]]

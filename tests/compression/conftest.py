@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featherglue.compression.calibration import Inputs, prepare_inputs
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 
 SIZE = (160, 120)
 

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 import featherglue as fg
-from featherglue.artifact import load_artifact
+from featherglue.artifact.encodings import CodebookTensor, LinearTensor
+from featherglue.artifact.format import load_artifact
 from featherglue.compression import recipe as recipe_module
-from featherglue.compression.budget import MacsConfig
-from featherglue.compression.channels import ChannelConfig, StructureConfig
-from featherglue.compression.codebook import CodebookConfig
-from featherglue.compression.linear_quant import LinearConfig
-from featherglue.compression.masks import Masks
-from featherglue.compression.prune import PruneConfig
+from featherglue.compression.finetuning import pruned_weights
+from featherglue.compression.match_threshold import ThresholdConfig
+from featherglue.compression.pruning.fine_grained import PruneConfig
+from featherglue.compression.pruning.masks import Masks
+from featherglue.compression.quantization.codebook import CodebookConfig
+from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe, compress
 from featherglue.compression.steps import KINDS, FinetuneConfig, FoldConfig
-from featherglue.compression.threshold import ThresholdConfig
+from featherglue.compression.structured.channels import ChannelConfig, StructureConfig
+from featherglue.compression.structured.mac_budget import MacsConfig
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError, FeatherglueError, OutputError, UsageError
-from featherglue.finetuning import pruned_weights
-from featherglue.models.pair import Model
-from featherglue.storage.encodings import CodebookTensor, LinearTensor
+from featherglue.models.model import Model
 
 SIZE = (160, 120)
 EVERY = Recipe(
@@ -306,7 +306,7 @@ def test_images_that_are_none(models: dict[str, Model], images: list[np.ndarray]
 
 
 def _codes(model: Model) -> Any:
-    from featherglue.compression.codebook import quantize_codebook
+    from featherglue.compression.quantization.codebook import quantize_codebook
 
     return quantize_codebook(model, CodebookConfig(include=("extractor.*",))).quantization
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featherglue.data.homography import HomographyRange, shift, warp_points
-from featherglue.data.images import PhotoFolder, corners
+from featherglue.data.photographs import PhotoFolder, corners
 from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
 from featherglue.data.views import (
     NO_KEYPOINT,

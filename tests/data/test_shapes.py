@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.data.drawing import KINDS, Canvas
+from featherglue.data.shape_drawing import KINDS, Canvas
 from featherglue.data.shapes import Shapes, ShapesConfig, corner_response, draw
 from featherglue.data.views import cell_labels, inside
 from featherglue.errors import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from evaluation_scenes import Array, texture
+from scenes import Array, texture
 
 
 @pytest.fixture(scope="session")

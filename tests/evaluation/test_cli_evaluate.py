@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import typer
-from evaluation_scenes import Array, pair_line, texture, write_sequence
+from scenes import Array, pair_line, texture, write_sequence
 
 from featherglue.cli.common import join_sizes
 from featherglue.cli.evaluate import evaluate_app

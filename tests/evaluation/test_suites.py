@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from evaluation_scenes import Array, Oracle, pair_line, project, texture, write_sequence
+from scenes import Array, Oracle, pair_line, project, texture, write_sequence
 
 from featherglue.errors import ImageError, PairListError, UsageError
 from featherglue.evaluation import (
@@ -27,9 +27,9 @@ from featherglue.evaluation import (
     evaluate,
     markdown_table,
 )
-from featherglue.evaluation.matching import describe
+from featherglue.evaluation.methods import describe
+from featherglue.evaluation.task_views import PoseViews, pose_views, turn_camera
 from featherglue.evaluation.tasks import homography_tasks, hpatches_tasks, pose_tasks
-from featherglue.evaluation.views import PoseViews, pose_views, turn_camera
 from featherglue.session import load
 from featherglue.types import Features, Matches
 

@@ -11,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from featherglue.assignment import mutual_matches as numpy_mutual_matches
-from featherglue.assignment import optimal_transport
-from featherglue.decode import decode_features, sample_descriptors
+from featherglue.matching.assignment import mutual_matches as numpy_mutual_matches
+from featherglue.matching.assignment import optimal_transport
+from featherglue.matching.keypoints import decode_features, sample_descriptors
 from featherglue.models import detection
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 from featherglue.models.published import load_published
 from featherglue.models.superglue import (
     log_optimal_transport,

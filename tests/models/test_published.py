@@ -12,11 +12,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from featherglue.artifact import load_artifact
+from featherglue.artifact.format import load_artifact
 from featherglue.cli import main
 from featherglue.config import SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ArtifactError, UsageError
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 from featherglue.models.published import load_published, read_state
 
 State = dict[str, torch.Tensor]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from featherglue.config import AttentionConfig, SuperGlueConfig
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 from featherglue.models.superglue import (
     Attention,
     MaskedBatchNorm,

@@ -16,15 +16,15 @@ import onnx
 import pytest
 import torch
 
-from featherglue.artifact import Artifact, load_artifact, save_artifact
+from featherglue.artifact.folding import fold_batch_norm
+from featherglue.artifact.format import Artifact, load_artifact, save_artifact
 from featherglue.cli import main
-from featherglue.decode import pad_to_cells
 from featherglue.errors import OutputError, RuntimeUnavailableError, UsageError
-from featherglue.folding import fold_batch_norm
-from featherglue.models.pair import Model
+from featherglue.export.cache import cache_folder
+from featherglue.export.networks import export_onnx
+from featherglue.matching.keypoints import pad_to_cells
+from featherglue.models.model import Model
 from featherglue.runtime.base import RUNTIMES, Runtime, open_runtime
-from featherglue.runtime.export import export_onnx
-from featherglue.runtime.graphs import cache_folder
 
 ARTIFACTS = ["one-head", "four-heads", "projected", "bare"]
 INSTALLED = [

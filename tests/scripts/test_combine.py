@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from featherglue.artifact import load_artifact
-from featherglue.models.pair import Model
+from featherglue.artifact.format import load_artifact
+from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
 from featherglue.session import load
 

@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.artifact import load_artifact
-from featherglue.compression.allocation import weight_counts
-from featherglue.compression.linear_quant import LinearConfig
-from featherglue.compression.prune import PruneConfig
+from featherglue.artifact.format import load_artifact
+from featherglue.compression.pruning.fine_grained import PruneConfig
+from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
-from featherglue.compression.scans import UNCHANGED, Change, Row, Scan
 from featherglue.compression.steps import FinetuneConfig
 from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError, UsageError
-from featherglue.models.pair import Model
-from featherglue.toml import read_toml
+from featherglue.io.toml import read_toml
+from featherglue.models.model import Model
+from featherglue.sensitivity.allocation import weight_counts
+from featherglue.sensitivity.results import UNCHANGED, Change, Row, Scan
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
@@ -187,7 +187,7 @@ def test_what_explains(reproduce: Main, matching: Path, tmp_path: Path, grey: np
     from study import explaining
 
     from featherglue.evaluation import HomographySuite
-    from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
+    from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 
     photos = tmp_path / "photos"
     suite = HomographySuite(folder=photos, list_file=photos / "list.txt", size=(160, 120))

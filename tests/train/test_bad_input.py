@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from featherglue.artifact import load_artifact
+from featherglue.artifact.format import load_artifact
 from featherglue.cli import main
-from featherglue.train.superpoint import SuperPointLoss
+from featherglue.train.losses.superpoint_loss import SuperPointLoss
 
 STAGE = """
 [loop]

@@ -13,21 +13,21 @@ from torch import Tensor
 
 from featherglue.data import photometric
 from featherglue.data.homography import HomographyRange
-from featherglue.data.images import PhotoFolder
-from featherglue.data.labels import LabelledFolder, Labels, PhotoLabels
+from featherglue.data.photo_labels import LabelledFolder, Labels, PhotoLabels
+from featherglue.data.photographs import PhotoFolder
+from featherglue.data.scene_views import _readable
 from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
-from featherglue.data.spatial import _readable
 from featherglue.data.views import NO_KEYPOINT, ViewConfig, ViewPairs
 from featherglue.data.views import cell_labels as one_by_one
-from featherglue.train import photographs
-from featherglue.train.assignment import true_assignment
 from featherglue.train.batched.atlas import Atlas, Textures
 from featherglue.train.batched.draws import Draws
 from featherglue.train.batched.geometry import homographies, inverse, rotation
 from featherglue.train.batched.light import CHANGES, change_light
 from featherglue.train.batched.planes import Planes, project, readable, render
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews, cell_labels
-from featherglue.train.photographs import on_device
+from featherglue.train.losses.true_assignment import true_assignment
+from featherglue.train.stages import training_data as photographs
+from featherglue.train.stages.training_data import on_device
 
 SIZE = (96, 64)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from featherglue.errors import ConfigError, ImageError, OutputError, UsageError
-from featherglue.image import Image
+from featherglue.io.image import Image
 from featherglue.session import Session, load
 from featherglue.types import Features
 from featherglue.video import (
@@ -28,7 +28,7 @@ from featherglue.video import (
     match_frames,
     open_source,
 )
-from featherglue.video.ahead import ahead
+from featherglue.video.lookahead import ahead
 
 
 def frames(pictures: list[np.ndarray]) -> list[Frame]:

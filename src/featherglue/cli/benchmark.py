@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
 from featherglue.cli.common import (
     Threads,
     console,
@@ -18,10 +19,9 @@ from featherglue.cli.common import (
     parse_resize,
 )
 from featherglue.errors import UsageError
-from featherglue.evaluation.benchmark import BenchmarkConfig, Contender, benchmark
 from featherglue.evaluation.result import format_table
-from featherglue.files import write_json
-from featherglue.image import read_grey
+from featherglue.io.files import write_json
+from featherglue.io.image import read_grey
 from featherglue.runtime.base import RUNTIMES
 
 _BASELINES = ("sift", "orb")

@@ -10,20 +10,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from featherglue.artifact import check_output, load_artifact
+from featherglue.artifact.format import check_output, load_artifact
+from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, error_console, parse_resize, print_json
 from featherglue.cli.info import describe
 from featherglue.cli.train import Device, Threads, choose_device
 from featherglue.cli.train_progress import TrainingProgress
 from featherglue.errors import MissingExtraError, UsageError
-from featherglue.image import read_evenly
-from featherglue.session import find_model
+from featherglue.io.image import read_evenly
 
 if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
     from featherglue.compression.steps import Finetune
-    from featherglue.train.distill import DistillStage
-    from featherglue.train.keeping import Report
+    from featherglue.train.engine.run_log import Report
+    from featherglue.train.stages.distill import DistillStage
 
 ModelArgument = Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")]
@@ -70,9 +70,9 @@ def compress(
 ) -> None:
     """Make a smaller model by a recipe: prune, quantize, share weights, fine-tune."""
     try:
+        from featherglue.compression.finetuning import stage_of, step_finetuner
         from featherglue.compression.recipe import Recipe
         from featherglue.compression.steps import FinetuneConfig
-        from featherglue.finetuning import stage_of, step_finetuner
     except ModuleNotFoundError:
         raise MissingExtraError("compress", "train") from None
     if (train_images is None) != (runs is None):
@@ -109,9 +109,9 @@ def follow(
     finetune: Finetune | None = None,
 ) -> None:
     """Make, save and describe a model, as the three commands do."""
-    from featherglue.compression.linear_quant import LinearConfig, delicate_targets
+    from featherglue.compression.quantization.linear import LinearConfig, delicate_targets
     from featherglue.compression.recipe import compress
-    from featherglue.models.pair import Model
+    from featherglue.models.model import Model
 
     size = parse_resize(image_size)
     if size is None or len(size) != 2:

@@ -17,14 +17,14 @@ from rich.progress import (
 
 from featherglue.cli.common import console, error_console
 from featherglue.cli.evaluate_options import SharedOptions, command_line, with_shared_options
-from featherglue.evaluation.homography import HomographyConfig, HomographySuite
-from featherglue.evaluation.hpatches import HPatchesSuite
-from featherglue.evaluation.matching import SessionOptions
-from featherglue.evaluation.pose import PoseConfig, PoseSuite
+from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
+from featherglue.evaluation.hpatches_suite import HPatchesSuite
+from featherglue.evaluation.methods import SessionOptions
+from featherglue.evaluation.pose_suite import PoseConfig, PoseSuite
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.runner import evaluate
 from featherglue.evaluation.suites import Suite
-from featherglue.evaluation.worst import draw_worst
+from featherglue.evaluation.worst_pairs import draw_worst
 
 evaluate_app = typer.Typer(
     no_args_is_help=True,

@@ -30,8 +30,9 @@ from featherglue.cli.common import (
     Threads,
     parse_resize,
 )
-from featherglue.evaluation.matching import SessionOptions
-from featherglue.runtime.base import RuntimeName, cores
+from featherglue.evaluation.methods import SessionOptions
+from featherglue.machine import cores
+from featherglue.runtime.base import RuntimeName
 from featherglue.session import FeaturesKind, MatcherKind
 
 # Options that do not change the numbers.

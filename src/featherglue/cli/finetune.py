@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from featherglue.artifact import load_artifact
+from featherglue.artifact.format import load_artifact
+from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.train import Device, Minutes, Resume, Threads, choose_device
 from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
 from featherglue.errors import MissingExtraError, UsageError
-from featherglue.session import find_model
 
 if TYPE_CHECKING:
-    from featherglue.train.distill import DistillStage
-    from featherglue.train.pupil import Part
+    from featherglue.train.stages.distill import DistillStage
+    from featherglue.train.stages.student import Part
 
 STEPS, RATE = 2000, 2e-4
 
@@ -52,10 +52,10 @@ def finetune(
 ) -> None:
     """Train a pruned or quantized model to match as its teacher does."""
     try:
-        from featherglue.finetuning import finetune, unrounded
-        from featherglue.models.pair import Model
-        from featherglue.train.checkpoint import LAST
-        from featherglue.train.runs import with_noted_warmup
+        from featherglue.compression.finetuning import finetune, unrounded
+        from featherglue.models.model import Model
+        from featherglue.train.engine.checkpoint import LAST
+        from featherglue.train.stages.run_setup import with_noted_warmup
     except ModuleNotFoundError:
         raise MissingExtraError("finetune", "train") from None
     refuse_run(output, [output / LAST], resume)
@@ -95,9 +95,9 @@ def _stage(
     learning_rate: float | None,
 ) -> DistillStage:
     """The settings of a file, or short ones, with what the command line says."""
-    from featherglue.train.distill import DistillStage
-    from featherglue.train.loop import LoopConfig
-    from featherglue.train.stages import read_stage
+    from featherglue.train.engine.loop import LoopConfig
+    from featherglue.train.stages.distill import DistillStage
+    from featherglue.train.stages.registry import read_stage
 
     if config is None and teacher is None:
         raise UsageError("say what to learn from: --teacher MODEL, or `teacher` in --config FILE")

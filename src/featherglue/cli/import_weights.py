@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from featherglue.artifact import load_artifact, parameters
+from featherglue.artifact.format import load_artifact, parameters
+from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, print_json
 from featherglue.errors import MissingExtraError, UsageError
-from featherglue.session import find_model
 
 
 def import_weights(
@@ -26,8 +26,8 @@ def import_weights(
 ) -> None:
     """Turn published checkpoints into a model. Mind their licence: it stays theirs."""
     try:
+        from featherglue.export.networks import export_onnx
         from featherglue.models.published import load_published, read_state
-        from featherglue.runtime.export import export_onnx
     except ModuleNotFoundError:
         raise MissingExtraError("import-weights", "train") from None
     if len(files) > 2:
@@ -65,7 +65,7 @@ def export(
     folder = find_model(model)
     artifact = load_artifact(folder)
     try:
-        from featherglue.runtime.export import export_onnx
+        from featherglue.export.networks import export_onnx
     except ModuleNotFoundError:
         raise MissingExtraError("export", "export") from None
     paths = export_onnx(artifact, output or folder)

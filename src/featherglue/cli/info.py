@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from featherglue.artifact import Artifact, bytes_on_disk, load_artifact
+from featherglue.artifact.format import Artifact, bytes_on_disk, load_artifact
+from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, parse_resize, print_json
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
-from featherglue.session import find_model
 
 
 def info(
@@ -56,7 +56,7 @@ def describe(
     weights that are not 0; `study_bytes` counts the bits of such weights, as the study's tables
     do; see `compression.account`.
     """
-    from featherglue.compression.account import account
+    from featherglue.compression.cost import account
 
     counted = account(artifact, baseline, image_size, keypoints)
     whole = [layer.name for layer in counted.layers if layer.integer]

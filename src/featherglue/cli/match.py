@@ -37,11 +37,11 @@ from featherglue.cli.common import (
     parse_resize,
     print_json,
 )
-from featherglue.collection import PairOutcome, match_pairs, sequence_pairs
-from featherglue.draw import draw_matches
+from featherglue.collection.pair_matching import PairOutcome, match_pairs, sequence_pairs
+from featherglue.drawing import draw_matches
 from featherglue.errors import EstimationError, UsageError
-from featherglue.files import write_image
-from featherglue.pairs import Pair, read_pairs
+from featherglue.io.files import write_image
+from featherglue.io.pairs import Pair, read_pairs
 from featherglue.runtime.base import RuntimeName
 from featherglue.session import FeaturesKind, MatcherKind, Session, load
 from featherglue.types import MatchResult

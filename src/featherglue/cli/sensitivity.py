@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.compress import Exclude, Include, ModelArgument
 from featherglue.errors import MissingExtraError, UsageError
-from featherglue.evaluation.homography import HomographyConfig, HomographySuite
+from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.evaluation.result import format_table
-from featherglue.session import find_model
 
 if TYPE_CHECKING:
-    from featherglue.compression.scans import Scan, What
-    from featherglue.compression.sensitivity import ScanConfig
-    from featherglue.evaluation.scoring import HomographyScorer, ScoringConfig
-    from featherglue.models.pair import Model
+    from featherglue.models.model import Model
+    from featherglue.sensitivity.results import Scan, What
+    from featherglue.sensitivity.scan import ScanConfig
+    from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 
 _METRICS = ("auc5", "auc10", "auc25", "precision", "recall")
 _SCORES = {"precision": "precision, %", "recall": "recall, %", "": "mean of the scores, %"}
@@ -68,16 +68,16 @@ def sensitivity(
     by what they cost.
     """
     try:
-        from featherglue.compression.sensitivity import ScanConfig, plan, prepared
-        from featherglue.evaluation.scoring import ScoringConfig
-        from featherglue.models.pair import Model
+        from featherglue.models.model import Model
+        from featherglue.sensitivity.scan import ScanConfig, plan, prepared
+        from featherglue.sensitivity.scoring import ScoringConfig
     except ModuleNotFoundError as error:
         raise MissingExtraError("sensitivity", "train") from error
     if (ratios and what != "prune") or (bits and what == "prune"):
         raise UsageError("--ratios belong to --what prune, --bits to codebook and linear")
     if metric and metric not in _METRICS:
         raise UsageError(f"no score {metric!r}; there are {', '.join(_METRICS)}")
-    import featherglue.evaluation.figures  # noqa: F401  where it is missing, before any work
+    import featherglue.sensitivity.figures  # noqa: F401  where it is missing, before any work
 
     limit = {} if minutes is None else {"minutes": minutes}
     config = ScanConfig(
@@ -108,8 +108,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _run(
     model: Model, suite: HomographySuite, scoring: ScoringConfig, config: ScanConfig, output: Path
 ) -> Scan:
-    from featherglue.compression.sensitivity import scan
-    from featherglue.evaluation.scoring import HomographyScorer
+    from featherglue.sensitivity.scan import scan
+    from featherglue.sensitivity.scoring import HomographyScorer
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
@@ -142,13 +142,13 @@ def draw(found: Scan, what: What, metric: str, output: Path) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is missing; the scan's table is there all the same.
     """
-    from featherglue.compression.scans import value_of
     from featherglue.evaluation.plots import save_figure
+    from featherglue.sensitivity.results import value_of
 
     curves = found.curves(what, metric)
     if not curves:
         return []
-    from featherglue.evaluation.figures import costs_figure, curves_figure
+    from featherglue.sensitivity.figures import costs_figure, curves_figure
 
     level = "share of the layer's weights that are 0" if what == "prune" else "bits of a weight"
     score = _SCORES.get(metric, metric.replace("auc", "AUC@") + ", %")
@@ -164,8 +164,8 @@ def draw(found: Scan, what: What, metric: str, output: Path) -> list[Path]:
 
 
 def _histogram_layers(model: Model, globs: list[str]) -> list[str]:
-    from featherglue.compression.targets import select
-    from featherglue.layers import layers
+    from featherglue.artifact.layers import layers
+    from featherglue.compression.layer_selection import select
 
     names = [layer.name for layer in layers(model.architecture)]
     return select(names, [], globs, ()) if globs else []
@@ -174,8 +174,8 @@ def _histogram_layers(model: Model, globs: list[str]) -> list[str]:
 def _draw_histograms(model: Model, names: list[str], output: Path) -> list[Path]:
     if not names:
         return []
-    from featherglue.evaluation.figures import histogram_figure
     from featherglue.evaluation.plots import save_figure
+    from featherglue.sensitivity.figures import histogram_figure
 
     arrays = model.to_artifact().arrays
     path = output / "histograms.png"

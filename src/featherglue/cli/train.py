@@ -59,7 +59,7 @@ def train(
 ) -> None:
     """Train a network, from scratch or from a teacher, or label photographs to train on."""
     try:
-        from featherglue.train.stages import STAGES, read_stage
+        from featherglue.train.stages.registry import STAGES, read_stage
     except ModuleNotFoundError:
         raise MissingExtraError("train", "train") from None
     if stage not in STAGES:

@@ -30,14 +30,15 @@ from featherglue.cli.common import (
 from featherglue.cli.video_loop import Run, stop_on_signals
 from featherglue.cli.video_report import Reporter
 from featherglue.errors import UsageError
-from featherglue.runtime.base import RuntimeName, cores
+from featherglue.machine import cores
+from featherglue.runtime.base import RuntimeName
 from featherglue.session import FeaturesKind, MatcherKind, load
+from featherglue.video.frame_matching import FrameMatcher
 from featherglue.video.frames import FrameSource
-from featherglue.video.matching import FrameMatcher
 from featherglue.video.sources import open_source
 from featherglue.video.timing import StageTimes
-from featherglue.video.tracker import Tracker
-from featherglue.video.tracks import TrackWriter
+from featherglue.video.track_writer import TrackWriter
+from featherglue.video.tracking import Tracker
 from featherglue.video.window import Controls, Window, why_no_window
 from featherglue.video.writer import LIVE_RATE, FrameWriter, PictureFolder, open_writer
 

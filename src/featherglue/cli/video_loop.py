@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Any
 
 from featherglue.cli.video_report import Reporter
+from featherglue.video.frame_matching import FrameMatches
 from featherglue.video.frames import FrameSource
-from featherglue.video.matching import FrameMatches
 from featherglue.video.overlay import captions, draw_frame
 from featherglue.video.timing import StageTimes
-from featherglue.video.tracker import Tracker, Tracks
-from featherglue.video.tracks import TrackWriter
+from featherglue.video.track_writer import TrackWriter
+from featherglue.video.tracking import Tracker, Tracks
 from featherglue.video.window import Controls, Window
 from featherglue.video.writer import FrameWriter
 

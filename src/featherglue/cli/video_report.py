@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 from featherglue.cli.common import console, error_console
+from featherglue.video.frame_matching import STAGES, FrameMatches
 from featherglue.video.frames import FrameSource
-from featherglue.video.matching import STAGES, FrameMatches
 from featherglue.video.timing import CountMedian, StageTimes
 
 _EVERY = 1.0  # seconds between two status lines

@@ -15,12 +15,12 @@ from featherglue.data.homography import HomographyRange, sample_homography
 from featherglue.data.photometric import change_light
 from featherglue.data.views import warp_image
 from featherglue.errors import UsageError
-from featherglue.image import resize_grey
+from featherglue.io.image import resize_grey
 from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
-from featherglue.models.pair import Model
+from featherglue.models.hooks import with_taps
+from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint, score_map
-from featherglue.models.taps import with_taps
 
 Grey = NDArray[np.uint8]
 # Keypoints (B, N, 2) normalised, scores (B, N), descriptors (B, N, D).

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.compression.calibration import Inputs, prepare_inputs
-from featherglue.compression.importance import Losses
-from featherglue.compression.linear_quant import LinearConfig
+from featherglue.compression.pruning.importance import Losses
+from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.steps import (
     KINDS,
     Expected,
@@ -37,9 +37,9 @@ from featherglue.compression.steps import (
 )
 from featherglue.config import ArchitectureConfig, from_dict, to_dict
 from featherglue.errors import ConfigError, UsageError
-from featherglue.files import atomic
-from featherglue.models.pair import Model
-from featherglue.toml import read_toml, toml_lines
+from featherglue.io.files import atomic
+from featherglue.io.toml import read_toml, toml_lines
+from featherglue.models.model import Model
 
 Grey = NDArray[np.uint8]
 

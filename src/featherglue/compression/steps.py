@@ -10,9 +10,21 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from featherglue.compression.budget import MacsConfig, check_macs, prune_to_macs
+from featherglue.artifact.folding import fold_batch_norm
+from featherglue.artifact.layers import layers
 from featherglue.compression.calibration import Grey, Inputs
-from featherglue.compression.channels import (
+from featherglue.compression.layer_selection import select
+from featherglue.compression.match_threshold import ThresholdConfig, choose_threshold
+from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios, prune
+from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig
+from featherglue.compression.pruning.importance import Losses
+from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.linear import (
+    LinearConfig,
+    linear_targets,
+    quantize_linear,
+)
+from featherglue.compression.structured.channels import (
     ChannelConfig,
     StructureConfig,
     channel_sizes,
@@ -20,19 +32,11 @@ from featherglue.compression.channels import (
     prune_structure,
     structure_sizes,
 )
-from featherglue.compression.codebook import CodebookConfig, quantize_codebook
-from featherglue.compression.gradual import GradualMasks, ScheduleConfig
-from featherglue.compression.groups import WIDTH, resized
-from featherglue.compression.importance import Losses
-from featherglue.compression.linear_quant import LinearConfig, linear_targets, quantize_linear
-from featherglue.compression.prune import PruneConfig, layer_ratios, prune
-from featherglue.compression.targets import select
-from featherglue.compression.threshold import ThresholdConfig, choose_threshold
+from featherglue.compression.structured.groups import WIDTH, resized
+from featherglue.compression.structured.mac_budget import MacsConfig, check_macs, prune_to_macs
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError, UsageError
-from featherglue.folding import fold_batch_norm
-from featherglue.layers import layers
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)

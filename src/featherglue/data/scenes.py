@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.homography import HomographyRange, Matrix, sample_homography, shift
-from featherglue.data.images import PhotoFolder, Source
+from featherglue.data.photographs import PhotoFolder, Source
 from featherglue.data.photometric import change_light
 from featherglue.data.views import Sample, check_size, warp_image
 from featherglue.errors import ConfigError

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.data.drawing import KINDS, Canvas
 from featherglue.data.photometric import change_light
+from featherglue.data.shape_drawing import KINDS, Canvas
 from featherglue.data.views import CELL, Sample, cell_labels, check_size, inside
 from featherglue.errors import ConfigError
 

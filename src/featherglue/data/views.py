@@ -16,7 +16,7 @@ from featherglue.data.homography import (
     shift,
     warp_points,
 )
-from featherglue.data.images import PhotoFolder
+from featherglue.data.photographs import PhotoFolder
 from featherglue.data.photometric import change_light
 from featherglue.errors import ConfigError
 

@@ -10,19 +10,19 @@
 `evaluate` takes a session, or any object with `extract(image)` and `match(features0, features1)`
 (see `Matching`); what it is called in tables says its attribute `description`, such as
 `{"name": "mine"}`. The suites are `HomographySuite`, `HPatchesSuite` and `PoseSuite`; an own one
-has the methods of `Suite`. The measures are plain functions in `featherglue.metrics`.
+has the methods of `Suite`. The measures are plain functions in `featherglue.geometry.metrics`.
 """
 
 from __future__ import annotations
 
-from featherglue.evaluation.homography import HomographyConfig, HomographySuite
-from featherglue.evaluation.hpatches import HPatchesSuite
-from featherglue.evaluation.matching import Opener, SessionOptions
-from featherglue.evaluation.pose import PoseConfig, PoseSuite
+from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
+from featherglue.evaluation.hpatches_suite import HPatchesSuite
+from featherglue.evaluation.methods import Opener, SessionOptions
+from featherglue.evaluation.pose_suite import PoseConfig, PoseSuite
 from featherglue.evaluation.result import Evaluation, markdown_table
 from featherglue.evaluation.runner import evaluate
 from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite
-from featherglue.evaluation.worst import draw_worst
+from featherglue.evaluation.worst_pairs import draw_worst
 
 __all__ = [
     "Evaluation",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.errors import MissingExtraError, OutputError
-from featherglue.files import atomic
+from featherglue.io.files import atomic
 
 try:
     import matplotlib

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from featherglue.errors import FeatherglueError, UsageError
-from featherglue.files import atomic
-from featherglue.image import read_grey
+from featherglue.io.files import atomic
+from featherglue.io.image import read_grey
 
 FORMAT_VERSION = 1
 Result = Mapping[str, Any]

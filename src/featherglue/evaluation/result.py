@@ -12,7 +12,7 @@ from typing import Any
 
 import featherglue
 from featherglue.evaluation.suites import PairResult
-from featherglue.files import atomic, write_json
+from featherglue.io.files import atomic, write_json
 
 KIND, FORMAT_VERSION = "evaluation", 1
 # Key of the summary → heading; a key with values by threshold gives a column for each.

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from featherglue.errors import FeatherglueError, ImageError, UsageError
-from featherglue.evaluation.cache import FeatureStore, ResultLog
-from featherglue.evaluation.matching import Evaluated, Opener, describe, open_matching
+from featherglue.evaluation.methods import Evaluated, Opener, describe, open_matching
 from featherglue.evaluation.result import Evaluation
+from featherglue.evaluation.result_cache import FeatureStore, ResultLog
 from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite, Task
-from featherglue.runtime.base import cores
+from featherglue.machine import cores
 
 Progress = Callable[[int, int], None]
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from featherglue.errors import EstimationError
-from featherglue.image import Grey
-from featherglue.metrics import Array, auc
+from featherglue.geometry.metrics import Array, auc
+from featherglue.io.image import Grey
 from featherglue.types import Features, Matches
 
 Numbers = dict[str, float]

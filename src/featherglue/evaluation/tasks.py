@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from featherglue.data.homography import HomographyRange, sample_homography
 from featherglue.errors import ImageError, PairListError
-from featherglue.image import list_images
-from featherglue.pairs import read_pairs
+from featherglue.io.image import list_images
+from featherglue.io.pairs import read_pairs
 
 Matrix = NDArray[np.float64]
 PathLike = str | os.PathLike[str]

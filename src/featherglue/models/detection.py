@@ -1,6 +1,6 @@
 """SuperPoint's post-processing in PyTorch, batched: for training, labelling and parity tests.
 
-`featherglue.decode` does the same on one image in NumPy for every runtime.
+`featherglue.matching.keypoints` does the same on one image in NumPy for every runtime.
 """
 
 from __future__ import annotations

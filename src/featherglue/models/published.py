@@ -24,7 +24,7 @@ from featherglue.config import (
     SuperPointConfig,
 )
 from featherglue.errors import ArtifactError, FeatherglueError, UsageError
-from featherglue.models.pair import Model
+from featherglue.models.model import Model
 
 State = dict[str, Tensor]
 

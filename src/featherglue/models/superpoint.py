@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from featherglue.artifact.layers import CELL, ENCODER, pooled
 from featherglue.config import SuperPointConfig
-from featherglue.layers import CELL, ENCODER, pooled
 
 
 class SuperPoint(nn.Module):

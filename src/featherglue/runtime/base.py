@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.artifact import Artifact
+from featherglue.artifact.format import Artifact
 from featherglue.errors import RuntimeUnavailableError, UsageError
 
 Float = NDArray[np.float32]
@@ -89,10 +88,3 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
     from featherglue.runtime.onnxruntime_ import OnnxRuntime
 
     return OnnxRuntime(artifact, threads)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from featherglue.artifact import Artifact
+from featherglue.artifact.format import Artifact
 from featherglue.errors import RuntimeUnavailableError
-from featherglue.runtime.graphs import graph_paths, matcher_inputs
+from featherglue.export.cache import graph_paths, matcher_inputs
 
 Float = NDArray[np.float32]
 

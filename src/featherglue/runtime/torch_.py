@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherglue.artifact import Artifact
-from featherglue.models.pair import Model
+from featherglue.artifact.format import Artifact
+from featherglue.models.model import Model
 from featherglue.models.superpoint import score_map
 
 Float = NDArray[np.float32]

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 # Public name -> module; imported on first use.
 _PUBLIC = {
     "Frame": "frames",
-    "FrameMatcher": "matching",
-    "FrameMatches": "matching",
+    "FrameMatcher": "frame_matching",
+    "FrameMatches": "frame_matching",
     "FrameSource": "frames",
     "LiveSource": "live",
     "SourceError": "frames",
-    "TrackWriter": "tracks",
-    "Tracker": "tracker",
-    "Tracks": "tracker",
-    "match_frames": "matching",
+    "TrackWriter": "track_writer",
+    "Tracker": "tracking",
+    "Tracks": "tracking",
+    "match_frames": "frame_matching",
     "open_source": "sources",
 }
 __all__ = [
@@ -43,17 +43,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from featherglue.video.frame_matching import FrameMatcher as FrameMatcher
+    from featherglue.video.frame_matching import FrameMatches as FrameMatches
+    from featherglue.video.frame_matching import match_frames as match_frames
     from featherglue.video.frames import Frame as Frame
     from featherglue.video.frames import FrameSource as FrameSource
     from featherglue.video.frames import SourceError as SourceError
     from featherglue.video.live import LiveSource as LiveSource
-    from featherglue.video.matching import FrameMatcher as FrameMatcher
-    from featherglue.video.matching import FrameMatches as FrameMatches
-    from featherglue.video.matching import match_frames as match_frames
     from featherglue.video.sources import open_source as open_source
-    from featherglue.video.tracker import Tracker as Tracker
-    from featherglue.video.tracker import Tracks as Tracks
-    from featherglue.video.tracks import TrackWriter as TrackWriter
+    from featherglue.video.track_writer import TrackWriter as TrackWriter
+    from featherglue.video.tracking import Tracker as Tracker
+    from featherglue.video.tracking import Tracks as Tracks
 
 
 def __getattr__(name: str) -> Any:

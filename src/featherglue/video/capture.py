@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.image import Grey, to_grey
+from featherglue.io.image import Grey, to_grey
 from featherglue.video.frames import Frame, FrameSource, SourceError
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from featherglue.draw import RGB, confidence_colors, draw_matches
-from featherglue.image import resize_grey
-from featherglue.video.matching import STAGES, FrameMatches
-from featherglue.video.tracker import Tracks
+from featherglue.drawing import RGB, confidence_colors, draw_matches
+from featherglue.io.image import resize_grey
+from featherglue.video.frame_matching import STAGES, FrameMatches
+from featherglue.video.tracking import Tracks
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _KEYPOINT = (170, 170, 170)

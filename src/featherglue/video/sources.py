@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from featherglue.errors import UsageError
-from featherglue.image import SUFFIXES, list_images
+from featherglue.io.image import SUFFIXES, list_images
 from featherglue.video.capture import (
     Capture,
     VideoFile,
@@ -19,8 +19,8 @@ from featherglue.video.capture import (
     within,
 )
 from featherglue.video.frames import FrameSource, SourceError
+from featherglue.video.image_sequences import DEFAULT_RATE, PictureSource, find_pictures
 from featherglue.video.live import LiveSource
-from featherglue.video.pictures import DEFAULT_RATE, PictureSource, find_pictures
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")

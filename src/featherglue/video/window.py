@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from featherglue.draw import RGB
+from featherglue.drawing import RGB
 from featherglue.errors import UsageError
-from featherglue.video.matching import FrameMatcher
+from featherglue.video.frame_matching import FrameMatcher
 
 _SHARE, _STEP = 0.1, 0.05
 _LOWEST_KEYPOINT, _MATCH_RANGE = 1e-4, (0.05, 0.95)

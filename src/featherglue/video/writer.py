@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.draw import RGB
+from featherglue.drawing import RGB
 from featherglue.errors import OutputError, UsageError
-from featherglue.files import write_image
+from featherglue.io.files import write_image
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame
 

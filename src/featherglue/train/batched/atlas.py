@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.data.images import Grey, PhotoFolder, Points
-from featherglue.runtime.base import cores
+from featherglue.data.photographs import Grey, PhotoFolder, Points
+from featherglue.machine import cores
 from featherglue.train.batched.draws import Draws
 
 _LEVELS = 3

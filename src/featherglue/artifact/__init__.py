@@ -1,0 +1,1 @@
+"""The artifact of a model: its configuration, tensors and encodings, without PyTorch."""

@@ -1,0 +1,1 @@
+"""Matching many images: lists of pairs and folders of frames."""

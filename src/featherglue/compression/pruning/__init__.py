@@ -1,0 +1,1 @@
+"""Fine-grained pruning: importance, masks and schedules."""

@@ -1,0 +1,1 @@
+"""Quantization: linear, codebooks and quantization-aware training."""

@@ -1,0 +1,151 @@
+"""What can be made narrower: groups of units that leave a network together.
+
+| group | its units |
+|---|---|
+| `extractor.conv1a` … `extractor.convDa` | output channels, with the inputs of what follows |
+| `extractor.convDb` | numbers of a descriptor, with the inputs of the matcher |
+| `matcher.kenc.encoder.N` | hidden channels of the keypoint encoder |
+| `matcher.gnn.layers.I.mlp.0` | hidden channels of the message MLP |
+| `matcher.gnn.layers.I.attn` | attention heads |
+| `matcher.gnn.layers.I.attn.head_dim` | the width of every head |
+| `matcher.width` | the features that run through all layers of the matcher |
+
+The last two are not channels but directions, see `width` and `models.narrowing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from featherglue.artifact.layers import ENCODER
+from featherglue.config import (
+    ArchitectureConfig,
+    AttentionConfig,
+    SuperGlueConfig,
+    SuperPointConfig,
+)
+from featherglue.errors import ConfigError
+
+WIDTH = "matcher.width"
+DESCRIPTOR = "extractor.convDb"
+HEAD_DIM = ".attn.head_dim"
+
+
+def group_sizes(architecture: ArchitectureConfig) -> dict[str, int]:
+    """The number of units of every group, in the order in which they run."""
+    sizes: dict[str, int] = {}
+    if (point := architecture.extractor) is not None:
+        names = [f"extractor.conv{name}" for name in (*ENCODER, "Pa", "Da")]
+        widths = (*point.channels, point.detector_channels, point.descriptor_channels)
+        sizes |= dict(zip(names, widths, strict=True))
+        sizes[DESCRIPTOR] = point.descriptor_dim
+    if (glue := architecture.matcher) is not None:
+        sizes |= dict(zip(encoder_names(glue), glue.keypoint_encoder, strict=True))
+        for i, layer in enumerate(glue.layers):
+            name = f"matcher.gnn.layers.{i}"
+            sizes[f"{name}.attn"] = layer.heads
+            sizes[f"{name}{HEAD_DIM}"] = layer.head_dim
+            sizes[f"{name}.mlp.0"] = layer.hidden
+        sizes[WIDTH] = glue.width
+    return sizes
+
+
+def encoder_names(glue: SuperGlueConfig) -> list[str]:
+    """The hidden layers of the keypoint encoder."""
+    step = 3 if glue.batch_norm else 2
+    return [f"matcher.kenc.encoder.{step * i}" for i in range(len(glue.keypoint_encoder))]
+
+
+def layer_flows(architecture: ArchitectureConfig) -> dict[str, tuple[str, str]]:
+    """For each layer the group of its outputs and that of its inputs; "" for none.
+
+    `matcher.width` is not among them, and a group of heads stands for their channels.
+    """
+    flows: dict[str, tuple[str, str]] = {}
+    if architecture.extractor is not None:
+        before = ""
+        for name in ENCODER:
+            flows[f"extractor.conv{name}"] = f"extractor.conv{name}", before
+            before = f"extractor.conv{name}"
+        for head in ("P", "D"):
+            first, last = f"extractor.conv{head}a", f"extractor.conv{head}b"
+            flows[first] = first, before
+            flows[last] = DESCRIPTOR if head == "D" else "", first
+    if (glue := architecture.matcher) is not None:
+        step = 3 if glue.batch_norm else 2
+        before = ""
+        for name in encoder_names(glue):
+            flows[name] = name, before
+            before = name
+        flows[f"matcher.kenc.encoder.{step * len(glue.keypoint_encoder)}"] = "", before
+        flows["matcher.input_proj"] = "", DESCRIPTOR
+        for i in range(len(glue.layers)):
+            name = f"matcher.gnn.layers.{i}"
+            flows |= {f"{name}.attn.proj.{j}": (f"{name}.attn", "") for j in range(3)}
+            flows[f"{name}.attn.merge"] = "", f"{name}.attn"
+            flows[f"{name}.mlp.0"] = f"{name}.mlp.0", ""
+            flows[f"{name}.mlp.{step}"] = "", f"{name}.mlp.0"
+    return flows
+
+
+def resized(architecture: ArchitectureConfig, sizes: Mapping[str, int]) -> ArchitectureConfig:
+    """The architecture with other sizes of these groups.
+
+    Raises:
+        ConfigError: no such group, a size that is not smaller or equal, nothing left, or a matcher
+            that would have no room for the projection of its descriptors.
+    """
+    old = group_sizes(architecture)
+    for name, size in sizes.items():
+        if name not in old:
+            raise ConfigError(f"there is no group of channels {name!r} here")
+        if not 1 <= size <= old[name]:
+            raise ConfigError(f"{name} has {old[name]} units; {size} of them cannot be kept")
+    new = {**old, **sizes}
+    point, glue = architecture.extractor, architecture.matcher
+    if glue is not None:
+        descriptor = new.get(DESCRIPTOR, glue.descriptor_dim)
+        _check_projection(glue, descriptor, new[WIDTH])
+        glue = _resized_glue(glue, new, descriptor)
+    return ArchitectureConfig(extractor=point and _resized_point(point, new), matcher=glue)
+
+
+def _check_projection(glue: SuperGlueConfig, descriptor: int, width: int) -> None:
+    changed = (descriptor, width) != (glue.descriptor_dim, glue.width)
+    if changed and descriptor == width:
+        raise ConfigError(
+            f"a feature width of {width} would be that of the descriptors, and a matcher of this "
+            "kind takes them without a projection; choose another width"
+        )
+
+
+def _resized_point(point: SuperPointConfig, new: Mapping[str, int]) -> SuperPointConfig:
+    return replace(
+        point,
+        channels=tuple(new[f"extractor.conv{name}"] for name in ENCODER),
+        detector_channels=new["extractor.convPa"],
+        descriptor_channels=new["extractor.convDa"],
+        descriptor_dim=new[DESCRIPTOR],
+    )
+
+
+def _resized_glue(
+    glue: SuperGlueConfig, new: Mapping[str, int], descriptor: int
+) -> SuperGlueConfig:
+    def layer(i: int, old: AttentionConfig) -> AttentionConfig:
+        name = f"matcher.gnn.layers.{i}"
+        return replace(
+            old,
+            heads=new[f"{name}.attn"],
+            head_dim=new[f"{name}{HEAD_DIM}"],
+            hidden=new[f"{name}.mlp.0"],
+        )
+
+    return replace(
+        glue,
+        descriptor_dim=descriptor,
+        width=new[WIDTH],
+        keypoint_encoder=tuple(new[name] for name in encoder_names(glue)),
+        layers=tuple(layer(i, old) for i, old in enumerate(glue.layers)),
+    )

@@ -1,0 +1,102 @@
+"""HPatches (Balntas et al. 2017): photographs of planes, under new light or from new viewpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from featherglue.evaluation.homography_suite import (
+    HomographyConfig,
+    failed_numbers,
+    homography_deviations,
+    measure_homography,
+    summarize_homographies,
+)
+from featherglue.evaluation.suites import Matched, Numbers, PairResult, by_threshold, mean, percent
+from featherglue.evaluation.task_views import HomographyViews, photographed_views
+from featherglue.evaluation.tasks import HomographyTask, hpatches_tasks
+from featherglue.geometry.metrics import Array, accuracy, detector_metrics, matching_accuracy
+
+GROUPS = ("illumination", "viewpoint")
+MMA_THRESHOLDS = tuple(range(1, 11))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HPatchesSuite:
+    """The first image of every sequence with each of the others, at their own sizes.
+
+    Beside what `HomographySuite` measures: `accuracy` (percent of pairs whose corner error by
+    RANSAC is at most a threshold), `mma` (mean matching accuracy at 1 … 10 px), `repeatability`
+    (percent) and `localisation_error` (px, mean over the pairs that have one) of the detector.
+    `illumination` and `viewpoint` hold the same for their sequences alone.
+
+    Attributes:
+        folder: holds `i_*` and `v_*`. thresholds: px, of AUC and accuracy.
+    """
+
+    name: ClassVar[str] = "hpatches"
+    folder: str | os.PathLike[str]
+    thresholds: tuple[float, ...] = (1, 3, 5)
+    config: HomographyConfig = field(default_factory=HomographyConfig)
+
+    def tasks(self) -> list[HomographyTask]:
+        return hpatches_tasks(self.folder)
+
+    def views(self, task: HomographyTask) -> HomographyViews:
+        return photographed_views(task)
+
+    def measure(self, views: HomographyViews, matched: Matched) -> tuple[Numbers, str]:
+        numbers, failure = measure_homography(views, matched, self.config)
+        features0, features1, matches = matched.features0, matched.features1, matched.matches
+        detector = detector_metrics(
+            features0.keypoints,
+            features1.keypoints,
+            views.H,
+            features0.image_size,
+            features1.image_size,
+            self.config.threshold,
+        )
+        shares = matching_accuracy(matches.points0, matches.points1, views.H, MMA_THRESHOLDS)
+        numbers |= {
+            f"mma_{t}": 0.0 if failure else share
+            for t, share in zip(MMA_THRESHOLDS, shares, strict=True)
+        }
+        numbers["repeatability"] = detector.repeatability
+        numbers["localisation_error"] = detector.localisation_error
+        return numbers, failure
+
+    def unreadable(self) -> Numbers:
+        shares = {f"mma_{t}": 0.0 for t in MMA_THRESHOLDS}
+        return (
+            failed_numbers() | shares | {"repeatability": 0.0, "localisation_error": float("nan")}
+        )
+
+    def deviations(self, views: HomographyViews, matched: Matched) -> Array:
+        return homography_deviations(views, matched, self.config)
+
+    def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
+        summary = self._summarize(results)
+        for group in GROUPS:
+            chosen = [result for result in results if result.group == group]
+            if chosen:
+                summary[group] = self._summarize(chosen)
+        return summary
+
+    def _summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
+        errors = [result.numbers["error"] for result in results]
+        shares = [percent(results, f"mma_{t}") for t in MMA_THRESHOLDS]
+        return {
+            **summarize_homographies(results, self.thresholds),
+            "accuracy": by_threshold(self.thresholds, accuracy(errors, self.thresholds)),
+            "mma": by_threshold(MMA_THRESHOLDS, shares),
+            "repeatability": percent(results, "repeatability"),
+            "localisation_error": mean(results, "localisation_error"),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        return {"thresholds": list(self.thresholds), **vars(self.config)}
+
+    def source(self) -> dict[str, str]:
+        return {"folder": os.fspath(self.folder)}

@@ -1,0 +1,255 @@
+"""SuperGlue as an ONNX graph, written for speed on a CPU."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.artifact.encodings import Quantization
+from featherglue.artifact.format import Arrays
+from featherglue.config import AttentionConfig, SuperGlueConfig
+from featherglue.export.builder import FLOAT, Graph
+from featherglue.export.quantization import NOT_QUANTIZED, Order, Quantizer
+
+Float = NDArray[np.float32]
+
+
+def matcher_graph(
+    arrays: Arrays, config: SuperGlueConfig, quantization: Quantization = NOT_QUANTIZED
+) -> Graph:
+    """keypoints (2, N, 3), descriptors (2, N, D), bias (2, 1, N) → scores (N, N).
+
+    The two images are the two entries of the batch; `bias` is added to the attention logits of
+    whoever attends to that image: 0 for keypoints, a large negative number for padding.
+    """
+    return _MatcherBuilder(arrays, config, quantization).build()
+
+
+class _MatcherBuilder:
+    """Features are kept flat, (2·N, C), so that every linear layer is one product with bias."""
+
+    def __init__(self, arrays: Arrays, config: SuperGlueConfig, quantization: Quantization) -> None:
+        self.arrays, self.config, self.g = arrays, config, Graph("matcher")
+        self.quantizer = Quantizer(self.g, quantization)
+
+    def build(self) -> Graph:
+        g, config = self.g, self.config
+        keypoints = g.input("keypoints", FLOAT, [2, "count", 3])
+        descriptors = g.input("descriptors", FLOAT, [2, "count", config.descriptor_dim])
+        bias = g.input("bias", FLOAT, [2, 1, "count"])
+        self.bias = {"self": bias, "cross": self._swap(bias)}
+        self.mask = {
+            kind: g.op("Transpose", masked, perm=[0, 2, 1]) for kind, masked in self.bias.items()
+        }
+        x = self._reshape(keypoints, [-1, 3])
+        steps = 2 * len(config.keypoint_encoder)
+        for i in range(0, steps, 2):
+            x = g.op("Relu", self._linear(f"kenc.encoder.{i}", x))
+        descriptors = self._reshape(descriptors, [-1, config.descriptor_dim])
+        if config.descriptor_dim != config.width:
+            descriptors = self._linear("input_proj", descriptors)
+        x = g.op("Add", descriptors, self._linear(f"kenc.encoder.{steps}", x))
+        for i, layer in enumerate(config.layers):
+            x = self._layer(f"gnn.layers.{i}", x, layer)
+        x = self._reshape(self._projected(x), [2, -1, config.width])
+        first, second = g.split("Split", x, outputs=2, axis=0)
+        scores = g.op("MatMul", first, g.op("Transpose", second, perm=[0, 2, 1]))
+        scores = g.op("Squeeze", scores, g.constant("batch_axis", [0]))
+        scores = self.quantizer.activation(scores, "matcher.sinkhorn")
+        g.output(scores, "scores", ["count", "count"])
+        return g
+
+    def _projected(self, x: str) -> str:
+        """The final projection, its products with others divided by √width."""
+        scale = float(np.float32(self.config.width**-0.25))  # on both sides
+        if self.quantizer.holds("matcher.similarity"):
+            x = self._linear("final_proj", x)
+            return self.quantizer.activation(x, "matcher.similarity", scale)
+        return self._linear("final_proj", x, factor=scale)
+
+    def _layer(self, name: str, x: str, layer: AttentionConfig) -> str:
+        g = self.g
+        if self._is_plain(name) and not self._is_folded(name, layer) and self._pays(layer):
+            hidden = self._hidden_of_heads(name, x, self._attention(name, x, layer), layer)
+        else:
+            hidden = self._hidden(f"{name}.mlp.0", x, self._attention(name, x, layer))
+        return g.op("Add", x, self._linear(f"{name}.mlp.2", g.op("Relu", hidden)))
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether nothing of a layer is quantized but what floats stand for."""
+        taken = self.quantizer.quantization.activations
+        return not any(activation.startswith(f"matcher.{name}.") for activation in taken)
+
+    def _is_folded(self, name: str, layer: AttentionConfig) -> bool:
+        """Whether merging comes before attention: see `_folded_projections`."""
+        whole = layer.heads == 1 and layer.head_dim == self.config.width
+        return whole and not self._attends_quantized(name)
+
+    def _pays(self, layer: AttentionConfig) -> bool:
+        """Whether merging heads within the MLP takes fewer products than before it."""
+        inner, width = layer.heads * layer.head_dim, self.config.width
+        return layer.hidden * inner <= width * (inner + layer.hidden)
+
+    def _hidden_of_heads(self, name: str, x: str, message: str, layer: AttentionConfig) -> str:
+        """As `_hidden`, of what the heads say before it is merged: two linear maps are one."""
+        merge, merge_bias = self._weights(f"{name}.attn.merge")
+        weight, bias = self._weights(f"{name}.mlp.0")
+        old, new = np.split(weight, [self.config.width], axis=1)
+        hidden = self._gemm(f"{name}.mlp.0", x, old, bias + new @ merge_bias)
+        joined = self.g.constant(f"{name}.mlp.0.heads", new @ merge[:, _heads_together(layer)])
+        return self.g.op("Gemm", message, joined, hidden, transB=1)
+
+    def _hidden(self, name: str, x: str, message: str) -> str:
+        """What the MLP's first layer makes of features and message, which it takes side by side."""
+        g, width = self.g, self.config.width
+        weight, bias = self._weights(name)
+        x = self.quantizer.activation(x, f"matcher.{name}")
+        message = self.quantizer.activation(message, f"matcher.{name}.message")
+        if self.quantizer.is_integer(f"matcher.{name}"):
+            parts = []
+            for taken, part, columns, offset in (
+                ("", x, slice(0, width), bias),
+                (f"matcher.{name}.message", message, slice(width, None), np.zeros_like(bias)),
+            ):
+                w, b = self.quantizer.weights(
+                    f"matcher.{name}", offset, columns=columns, taken=taken
+                )
+                parts.append(g.op("Gemm", part, w, b, transB=1))
+            return g.op("Add", *parts)
+        old, new = np.split(weight, [width], axis=1)
+        hidden = self._gemm(name, x, old, bias)
+        return g.op("Gemm", message, g.constant(f"{name}.message", new), hidden, transB=1)
+
+    def _attention(self, name: str, x: str, layer: AttentionConfig) -> str:
+        """(2·N, C) → messages (2·N, C)."""
+        g, one = self.g, layer.heads == 1
+        names = [f"{name}.attn.{part}" for part in ("proj.0", "proj.1", "proj.2", "merge")]
+        folded, plain = self._is_folded(name, layer), self._is_plain(name)
+        scale = float(np.float32(1 / math.sqrt(layer.head_dim)))
+        scores = f"matcher.{name}.attn.scores"
+        later = self.quantizer.holds(f"{scores}.query")
+        if folded:
+            parts = self._folded_projections(f"{name}.attn", x, scale)
+        elif plain:
+            parts = self._projections(f"{name}.attn", x, scale, _heads_together(layer), one)
+        else:
+            order = _heads_together(layer)
+            factors = (1.0 if later else scale, 1.0, 1.0)
+            parts = [
+                self._linear(layer_name, x, rows=order, factor=factor)
+                for layer_name, factor in zip(names[:3], factors, strict=True)
+            ]
+        masked = one and plain and not folded  # queries end with a 1, which the mask is for
+        queries = (
+            self._reshape(parts[0], [2, -1, layer.head_dim + 1])
+            if masked
+            else (self._heads(parts[0], layer))
+        )
+        keys, values = (self._heads(part, layer) for part in parts[1:])
+        if layer.kind == "cross":
+            keys, values = self._swap(keys), self._swap(values)
+        if masked:
+            keys = g.op("Concat", keys, self.mask[layer.kind], axis=2)
+        keys = g.op("Transpose", keys, perm=[0, 2, 1] if one else [0, 1, 3, 2])
+        queries = self.quantizer.activation(queries, f"{scores}.query", scale if later else 1.0)
+        keys = self.quantizer.activation(keys, f"{scores}.key")
+        logits = g.op("MatMul", queries, keys)
+        if not masked:
+            mask = self.bias[layer.kind]
+            if not one:
+                mask = g.op("Unsqueeze", mask, g.constant("head_axis", [1]))
+            logits = g.op("Add", logits, mask)
+        weights = g.op("Softmax", logits, axis=-1)
+        weights = self.quantizer.activation(weights, f"matcher.{name}.attn.message.weights")
+        values = self.quantizer.activation(values, f"matcher.{name}.attn.message.value")
+        message = g.op("MatMul", weights, values)
+        if not one:
+            message = g.op("Transpose", message, perm=[0, 2, 1, 3])
+        message = self._reshape(message, [-1, layer.heads * layer.head_dim])
+        if folded or (plain and self._pays(layer)):
+            return message
+        order = _heads_together(layer)
+        return self._linear(names[3], message, columns=order)
+
+    def _attends_quantized(self, name: str) -> bool:
+        """Whether anything within a layer's attention is quantized, so that it stays as it is."""
+        within = f"matcher.{name}.attn."
+        return any(taken.startswith(within) for taken in self.quantizer.quantization.activations)
+
+    def _projections(
+        self, name: str, x: str, scale: float, order: NDArray[np.int64], one: bool
+    ) -> list[str]:
+        """Queries, keys and values, made by one product; a single head's queries with a 1 behind
+        them, for keys with their mask behind them: so it is added by the product itself."""
+        query, key, value = (self._weights(f"{name}.proj.{j}") for j in range(3))
+        query = query[0] * np.float32(scale), query[1] * np.float32(scale)
+        parts = [(weight[order], bias[order]) for weight, bias in (query, key, value)]
+        if one:
+            parts.insert(1, (np.zeros((1, self.config.width), np.float32), np.ones(1, np.float32)))
+        weight, bias = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        joined = self._gemm(f"{name}.projections", x, weight, bias)
+        inner = len(order)
+        sizes = self.g.constant(f"parts_{one}_{inner}", [inner + one, inner, inner])
+        return self.g.split("Split", joined, sizes, outputs=3, axis=1)
+
+    def _folded_projections(self, name: str, x: str, scale: float) -> list[str]:
+        """Queries, keys and values of a single head as wide as the features.
+
+        (Q x + q)·(K y + k) is (Kᵀ Q x + Kᵀ q)·y, but for what all y have in common; and
+        attention's weights sum to 1, so that merging comes before them as well as after.
+        """
+        query, key, value = (self._weights(f"{name}.proj.{j}") for j in range(3))
+        merge, merge_bias = self._weights(f"{name}.merge")
+        query = query[0] * np.float32(scale), query[1] * np.float32(scale)
+        query = key[0].T @ query[0], key[0].T @ query[1]
+        value = merge @ value[0], merge @ value[1] + merge_bias
+        queries = self._gemm(f"{name}.query", x, *query)
+        return [queries, x, self._gemm(f"{name}.value", x, *value)]
+
+    def _heads(self, x: str, layer: AttentionConfig) -> str:
+        """(2·N, h·d) → (2, N, d) for one head, (2, h, N, d) for several."""
+        if layer.heads == 1:
+            return self._reshape(x, [2, -1, layer.head_dim])
+        x = self._reshape(x, [2, -1, layer.heads, layer.head_dim])
+        return self.g.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    def _swap(self, x: str) -> str:
+        """The other image's entry of the batch."""
+        return self.g.op("Gather", x, self.g.constant("other", [1, 0]), axis=0)
+
+    def _reshape(self, x: str, shape: list[int]) -> str:
+        name = "shape_" + "_".join(map(str, shape))
+        return self.g.op("Reshape", x, self.g.constant(name, shape))
+
+    def _weights(self, name: str) -> tuple[Float, Float]:
+        return self.arrays[f"matcher.{name}.weight"], self.arrays[f"matcher.{name}.bias"]
+
+    def _linear(
+        self,
+        name: str,
+        x: str,
+        rows: Order = slice(None),
+        columns: Order = slice(None),
+        factor: float = 1.0,
+    ) -> str:
+        """A linear layer with its outputs and inputs in this order, times a factor."""
+        layer = f"matcher.{name}"
+        weight, bias = self._weights(name)
+        x = self.quantizer.activation(x, layer)
+        if self.quantizer.is_integer(layer):
+            w, b = self.quantizer.weights(layer, bias, rows=rows, columns=columns, factor=factor)
+            return self.g.op("Gemm", x, w, b, transB=1)
+        scale = np.float32(factor)
+        return self._gemm(name, x, weight[rows][:, columns] * scale, bias[rows] * scale)
+
+    def _gemm(self, name: str, x: str, weight: Float, bias: Float) -> str:
+        w, b = self.g.constant(f"{name}.weight", weight), self.g.constant(f"{name}.bias", bias)
+        return self.g.op("Gemm", x, w, b, transB=1)
+
+
+def _heads_together(layer: AttentionConfig) -> NDArray[np.int64]:
+    """Channel order in which the interleaved heads (c mod h) stand side by side."""
+    channels = np.arange(layer.heads * layer.head_dim)
+    return channels.reshape(layer.head_dim, layer.heads).T.reshape(-1)

@@ -1,0 +1,119 @@
+"""Quantized pieces of a graph: pairs of QuantizeLinear and DequantizeLinear (QDQ), which runtimes
+turn into integer kernels together with the layer between them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.artifact.encodings import LinearTensor, Quantization, group_of
+from featherglue.artifact.integer_layers import why_float
+from featherglue.config import ActivationStorage
+from featherglue.export.builder import FLOAT, Graph
+
+Float = NDArray[np.float32]
+Order = NDArray[np.int64] | slice  # of the rows or columns of a weight
+NOT_QUANTIZED = Quantization()
+
+
+class Quantizer:
+    """Adds to a graph what a model's quantization asks for; without one it adds nothing."""
+
+    def __init__(self, g: Graph, quantization: Quantization) -> None:
+        self.g, self.quantization = g, quantization
+        self._held: dict[tuple[str, ActivationStorage, float], str] = {}
+        self._made: dict[str, ActivationStorage] = {}
+
+    def holds(self, *names: str) -> bool:
+        """Whether any of these activations is quantized."""
+        return any(name in self.quantization.activations for name in names)
+
+    def is_integer(self, layer: str) -> bool:
+        """Whether a layer is computed with whole numbers."""
+        return not why_float(layer, self.quantization)
+
+    def activation(self, x: str, name: str, factor: float = 1.0) -> str:
+        """`x`, times a factor, rounded as the activation `name` is held; `x` if it is not."""
+        how = self.quantization.activations.get(name)
+        if how is None or (factor == 1 and self._made.get(x) == how):
+            return x
+        key = x, how, factor
+        if key not in self._held:
+            self._held[key] = self._round(x, how, factor)
+            if factor == 1:
+                self._made[self._held[key]] = how
+        return self._held[key]
+
+    def _round(self, x: str, how: ActivationStorage, factor: float) -> str:
+        g = self.g
+        zero = self._zero(how)
+        if how.bits < 8:  # bytes saturate at 255, not where these numbers end
+            highest = (2**how.bits - 1 - how.zero_point) * how.scale
+            x = g.op("Min", x, g.constant(f"highest_{highest!r}", highest))
+        codes = g.op("QuantizeLinear", x, self._scale(how.scale), zero)
+        return g.op("DequantizeLinear", codes, self._scale(how.scale * factor), zero)
+
+    def image(self, image: str, name: str) -> str:
+        """A grey image of bytes in [0, 1], rounded as the activation `name` is held."""
+        how = self.quantization.activations[name]
+        if np.float32(how.scale) == np.float32(1 / 255) and how.zero_point == 0 and how.bits == 8:
+            scaled = self.g.op("DequantizeLinear", image, self._scale(how.scale), self._zero(how))
+            self._made[scaled] = how
+            return scaled
+        x = self.g.op("Cast", image, to=FLOAT)
+        return self.activation(self.g.op("Mul", x, self.g.constant("grey", 1 / 255)), name)
+
+    def weights(
+        self,
+        layer: str,
+        bias: Float,
+        *,
+        rows: Order = slice(None),
+        columns: Order = slice(None),
+        factor: float = 1.0,
+        taken: str = "",
+    ) -> tuple[str, str]:
+        """Weight and bias of a layer that is computed with whole numbers.
+
+        Args:
+            bias: (out,) float32. rows, columns: of the weight, which the graph takes, in order.
+            factor: that the output is multiplied by.
+            taken: the activation that these columns take, if it is not the layer's own.
+        """
+        code = self.quantization.tensors[f"{layer}.weight"]
+        assert isinstance(code, LinearTensor)
+        taken = taken or layer
+        scale = code.scale.astype(np.float64) * factor
+        if len(scale) > 1:
+            scale = scale[group_of(len(code.codes), len(scale))][rows]
+        scale32 = scale.astype(np.float32)
+        steps = scale32 * np.float32(self.quantization.activations[taken].scale)
+        whole = np.rint(bias.astype(np.float64)[rows] * factor / steps)
+        limit = np.iinfo(np.int32)
+        w = self._constant(
+            f"{taken}.weight", code.codes[rows][:, columns], scale32, int(code.zero[0])
+        )
+        b = self._constant(
+            f"{taken}.bias", np.clip(whole, limit.min, limit.max).astype(np.int32), steps, 0
+        )
+        return w, b
+
+    def _constant(self, name: str, codes: NDArray[np.integer], scale: Float, zero: int) -> str:
+        """Whole numbers with one scale, or with one for each entry of the first axis."""
+        g = self.g
+        each = len(scale) > 1
+        zeros = np.full(scale.shape, zero, codes.dtype)
+        return g.op(
+            "DequantizeLinear",
+            g.constant(f"{name}.codes", np.ascontiguousarray(codes)),
+            g.constant(f"{name}.scale", scale if each else scale.reshape(()), halve=False),
+            g.constant(f"{name}.zero", zeros if each else zeros.reshape(())),
+            name=name,
+            **({"axis": 0} if each else {}),
+        )
+
+    def _scale(self, scale: float) -> str:
+        return self.g.constant(f"scale_{scale!r}", scale)
+
+    def _zero(self, how: ActivationStorage) -> str:
+        return self.g.constant(f"zero_{how.zero_point}", np.array(how.zero_point, np.uint8))

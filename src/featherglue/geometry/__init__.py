@@ -1,0 +1,1 @@
+"""Geometry of two views: robust estimation, local optimization and error metrics."""

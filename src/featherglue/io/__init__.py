@@ -1,0 +1,1 @@
+"""Reading and writing: images, files, pair lists and TOML."""

@@ -1,0 +1,1 @@
+"""The pipeline of a match: keypoints, assignment, consensus and subpixel refinement."""

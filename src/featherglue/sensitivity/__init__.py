@@ -1,0 +1,1 @@
+"""Sensitivity of each layer to pruning and quantization."""

@@ -1,1 +1,0 @@
-"""How tensors become bytes: quantized codes, packed or Huffman-coded, with zeros left out."""

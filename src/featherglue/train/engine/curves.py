@@ -1,0 +1,108 @@
+"""The curves of a run as one picture, from its logs; with matplotlib (extra `plots`)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.errors import MissingExtraError
+from featherglue.io.files import atomic
+from featherglue.train.engine.checkpoint import CURVES, LOG, VALIDATION_LOG, read_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Rows = Sequence[dict[str, float]]
+Panel = tuple[str, str, Rows, list[str]]  # title, what is on the y axis, rows, columns
+# Of what the losses report, the columns that are shares in [0, 1]; the others are losses.
+_SHARES = ("precision", "recall", "matched", "true")
+_SMOOTHED_FROM = 20
+
+
+def draw_curves(folder: str | os.PathLike[str]) -> Path | None:
+    """Draw what a run has logged so far to `folder/curves.png`.
+
+    Args:
+        folder: of the run, with log.csv and, if there was validation, validation.csv.
+
+    Returns:
+        the picture's path; None where there are fewer than two rows to draw.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputError: the picture cannot be written.
+    """
+    folder = Path(folder)
+    log, validation = read_log(folder / LOG), read_log(folder / VALIDATION_LOG)
+    if max(len(log), len(validation)) < 2:
+        return None
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingExtraError(CURVES, "plots") from None
+    panels = _panels(log, validation)
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(6.0 * columns, 3.6 * rows), layout="constrained")
+    for i, panel in enumerate(panels):
+        _draw(figure.add_subplot(rows, columns, i + 1), *panel)
+    with atomic(folder / CURVES) as file:
+        figure.savefig(file, format="png", dpi=110)
+    return folder / CURVES
+
+
+def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """The mean of the values around each one, (N,) -> (N,); near the ends of those there are.
+
+    Args:
+        width: how many, an odd number.
+    """
+    sums = np.cumsum(np.r_[0.0, values])
+    index = np.arange(len(values))
+    first = np.maximum(index - width // 2, 0)
+    last = np.minimum(index + width // 2 + 1, len(values))
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def _panels(log: Rows, validation: Rows) -> list[Panel]:
+    """The losses, the shares, and what validation measured, as far as there are any."""
+    columns = [key for key in log[-1] if key not in ("step", "seconds")] if log else []
+    # `score` is one of the areas again.
+    measured = [key for key in validation[-1] if key not in ("step", "score")] if validation else []
+    areas = [key for key in measured if key.startswith("auc")]
+    panels: list[Panel] = [
+        ("training", "loss", log, [key for key in columns if key not in _SHARES]),
+        ("training", "share", log, [key for key in columns if key in _SHARES]),
+        ("validation", "AUC, %", validation, areas),
+        ("validation", "share", validation, [key for key in measured if key not in areas]),
+    ]
+    return [panel for panel in panels if panel[3]]
+
+
+def _draw(axes: Axes, title: str, unit: str, rows: Rows, columns: list[str]) -> None:
+    for index, column in enumerate(columns):
+        known = [row for row in rows if column in row]
+        steps = np.array([row["step"] for row in known])
+        values = np.array([row[column] for row in known])
+        color = f"C{index}"
+        if len(values) < _SMOOTHED_FROM:
+            axes.plot(steps, values, "o-", markersize=3, color=color, label=column)
+            continue
+        axes.plot(steps, values, linewidth=0.6, alpha=0.3, color=color)
+        smoothed = smooth(values, 2 * (len(values) // 40) + 3)
+        axes.plot(steps, smoothed, linewidth=1.6, color=color, label=column)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step")
+    axes.set_ylabel(unit)
+    if unit == "loss" and all(row[c] > 0 for row in rows for c in columns if c in row):
+        axes.set_yscale("log")
+    elif unit != "loss":
+        axes.set_ylim(0, 100 if "%" in unit else 1)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8, frameon=False)

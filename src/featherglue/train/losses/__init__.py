@@ -1,0 +1,1 @@
+"""Losses of SuperPoint, SuperGlue and distillation."""

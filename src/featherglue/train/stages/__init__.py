@@ -1,0 +1,1 @@
+"""The stages of training, each from a configuration to a model."""

@@ -1,0 +1,81 @@
+"""Frames from image files: a folder, a glob, a numbered pattern, a list, one picture."""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from featherglue.errors import ImageError
+from featherglue.io.image import SUFFIXES, by_number, read_grey
+from featherglue.video.capture import quiet_opencv
+from featherglue.video.frames import Frame, FrameSource, SourceError
+
+DEFAULT_RATE = 10.0
+
+
+class PictureSource(FrameSource):
+    """Image files as frames, in the given order. A bad one is reported and passed over.
+
+    Args:
+        name: for messages.
+        paths: the files.
+        rate: frames a second that their times are made from.
+        skip: take every `skip`-th.
+    """
+
+    def __init__(
+        self, name: str, paths: Sequence[Path], *, rate: float = DEFAULT_RATE, skip: int = 1
+    ) -> None:
+        super().__init__(name, rate, len(range(0, len(paths), skip)))
+        self._paths, self._skip = list(paths), skip
+
+    def _frames(self) -> Iterator[Frame]:
+        assert self.rate is not None
+        for number in range(0, len(self._paths), self._skip):
+            if self._stopping:
+                return
+            path, start = self._paths[number], time.perf_counter()
+            try:
+                with quiet_opencv():
+                    image = read_grey(path)
+            except ImageError as error:
+                self.problems.append(str(error))
+                continue
+            yield Frame(
+                number=number,
+                time=number / self.rate,
+                image=image,
+                name=path.name,
+                read_ms=(time.perf_counter() - start) * 1e3,
+            )
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def find_pictures(pattern: str) -> list[Path] | None:
+    """The images that a glob (`*`, `?`, `[…]`) or a numbered pattern (`%06d`) names, in order.
+
+    Returns:
+        None where the text is neither.
+
+    Raises:
+        SourceError: it is one, and no image fits.
+    """
+    numbered = re.search(r"%0?\d*d", pattern)
+    if numbered:
+        start, end = pattern[: numbered.start()], pattern[numbered.end() :]
+        exact = re.compile(re.escape(start) + r"\d+" + re.escape(end))
+        found = glob.glob(f"{glob.escape(start)}*{glob.escape(end)}")  # noqa: PTH207
+        found = [path for path in found if exact.fullmatch(path)]
+    elif glob.has_magic(pattern):
+        found = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no whole path)
+    else:
+        return None
+    paths = [Path(path) for path in found if Path(path).suffix.lower() in SUFFIXES]
+    if not paths:
+        raise SourceError(f"{pattern}: no image fits this pattern")
+    return sorted(paths, key=by_number)

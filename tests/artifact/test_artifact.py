@@ -1,0 +1,398 @@
+"""The artifact: what is saved is loaded, and nothing else is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from featherglue.artifact.format import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Artifact,
+    bytes_on_disk,
+    load_artifact,
+    nonzero,
+    parameters,
+    save_artifact,
+)
+from featherglue.config import ProcessingConfig, Provenance
+from featherglue.errors import ArtifactError, OutputError
+from featherglue.models.model import Model
+from featherglue.runtime.base import open_runtime
+
+NAMES = ["one-head", "four-heads", "projected", "bare"]
+
+
+@pytest.fixture
+def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of an artifact, to be spoilt."""
+    return Path(shutil.copytree(folders["four-heads"], tmp_path / "model"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the configuration."""
+    path = folder / CONFIG
+    header = json.loads(path.read_text(encoding="utf-8"))
+    change(header)
+    path.write_text(json.dumps(header), encoding="utf-8")
+
+
+def put_weights(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Replace the weights, with a hash that fits."""
+    data = safetensors.numpy.save(arrays)
+    (folder / WEIGHTS).write_bytes(data)
+    edit(folder, lambda header: header.update(hash=hashlib.sha256(data).hexdigest()))
+
+
+def outputs(artifact: Artifact, grey: np.ndarray) -> list[np.ndarray]:
+    runtime = open_runtime(artifact, "torch", None)
+    rng = np.random.default_rng(0)
+    points = rng.random((9, 3), np.float32)
+    descriptors = rng.standard_normal((9, 16)).astype(np.float32)
+    scores = runtime.match(points, descriptors, points[::-1], descriptors[::-1])
+    return [*runtime.extract(grey[:64, :64]), scores]
+
+
+# --- there and back -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_comes_back_bit_for_bit(
+    name: str, models: dict[str, Model], tmp_path: Path, grey: np.ndarray
+) -> None:
+    model = dataclasses.replace(
+        models[name],
+        processing=ProcessingConfig(resize=(640,), max_keypoints=7, refine=False),
+        provenance=Provenance(recipe=({"step": "test", "µ": [1, 2.5]},), data="d", license="l"),
+    )
+    artifact = model.to_artifact()
+    returned = save_artifact(tmp_path / "model", artifact)
+    loaded = load_artifact(tmp_path / "model")
+    assert loaded.architecture == model.architecture
+    assert loaded.processing == model.processing
+    assert loaded.provenance == model.provenance
+    assert set(loaded.arrays) == set(artifact.arrays)
+    for key, array in artifact.arrays.items():
+        assert loaded.arrays[key].dtype == np.float32
+        np.testing.assert_array_equal(loaded.arrays[key], array)
+        np.testing.assert_array_equal(returned.arrays[key], array)
+    assert loaded.hash == returned.hash
+    assert loaded.hash == hashlib.sha256((tmp_path / "model" / WEIGHTS).read_bytes()).hexdigest()
+    assert loaded.folder == tmp_path / "model"
+    for first, second in zip(outputs(artifact, grey), outputs(loaded, grey), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_float16_rounds_once_and_never_again(
+    models: dict[str, Model], tmp_path: Path, grey: np.ndarray
+) -> None:
+    original = models["four-heads"].to_artifact()
+    once = save_artifact(tmp_path / "once", original, "float16")
+    twice = save_artifact(tmp_path / "twice", once, "float16")
+    changed = 0
+    for key, array in original.arrays.items():
+        expected = array.astype(np.float16).astype(np.float32)
+        assert once.arrays[key].dtype == np.float32
+        np.testing.assert_array_equal(once.arrays[key], expected)
+        changed += int((expected != array).sum())
+        assert once.storage.tensors[key].dtype == "float16"
+    assert changed > 1000
+    assert once.hash == twice.hash
+    for first, second in zip(outputs(once, grey), outputs(twice, grey), strict=True):
+        np.testing.assert_array_equal(first, second)
+    sizes = [
+        bytes_on_disk(save_artifact(tmp_path / "full", original))[WEIGHTS],
+        bytes_on_disk(once)[WEIGHTS],
+    ]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_the_same_weights_give_the_same_files(models: dict[str, Model], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        models["one-head"].save(tmp_path / name / "model")
+    for file in (CONFIG, WEIGHTS, CARD):
+        first, second = ((tmp_path / name / "model" / file).read_bytes() for name in "ab")
+        assert first == second
+
+
+def test_a_model_comes_back_as_a_model(folders: dict[str, Path], models: dict[str, Model]) -> None:
+    model = Model.load(folders["projected"])
+    for name, network in model.networks().items():
+        assert not network.training
+        expected = models["projected"].networks()[name].state_dict()
+        for key, tensor in network.state_dict().items():
+            if not key.endswith("num_batches_tracked"):
+                assert torch.equal(tensor, expected[key])
+
+
+def test_an_extractor_or_a_matcher_alone(models: dict[str, Model], tmp_path: Path) -> None:
+    both = models["four-heads"]
+    for part in ("extractor", "matcher"):
+        alone = dataclasses.replace(both, **{part: None})
+        alone.save(tmp_path / part)
+        loaded = Model.load(tmp_path / part)
+        assert getattr(loaded, part) is None
+        assert list(loaded.networks()) == [n for n in ("extractor", "matcher") if n != part]
+
+
+def test_counts(folders: dict[str, Path], models: dict[str, Model]) -> None:
+    artifact = load_artifact(folders["four-heads"])
+    networks = models["four-heads"].networks().values()
+    count = sum(p.numel() for network in networks for p in network.parameters())
+    assert parameters(artifact) == count
+    zeroed = dict(artifact.arrays)
+    zeroed["extractor.conv1a.weight"] = np.zeros_like(zeroed["extractor.conv1a.weight"])
+    zeroed["extractor.bn1a.running_mean"] = np.zeros_like(zeroed["extractor.bn1a.running_mean"])
+    pruned = dataclasses.replace(artifact, arrays=zeroed)
+    assert nonzero(artifact) == sum(
+        int((p != 0).sum()) for network in networks for p in network.parameters()
+    )
+    assert nonzero(pruned) == nonzero(artifact) - 36  # running statistics are not learned
+    files = {path.name: path.stat().st_size for path in folders["four-heads"].iterdir()}
+    assert bytes_on_disk(artifact) == files
+    assert bytes_on_disk(pruned) == files
+    assert bytes_on_disk(dataclasses.replace(artifact, folder=None)) == {}
+
+
+def test_storage_says_how_sparse_each_tensor_is(models: dict[str, Model], tmp_path: Path) -> None:
+    artifact = models["one-head"].to_artifact()
+    weight = artifact.arrays["extractor.conv2a.weight"]
+    weight.reshape(-1)[: weight.size // 4] = 0
+    saved = save_artifact(tmp_path / "model", artifact)
+    assert saved.storage.tensors["extractor.conv2a.weight"].sparsity == 0.25
+    assert saved.storage.tensors["extractor.conv2b.weight"].sparsity == 0
+    assert set(saved.storage.tensors) == set(saved.arrays)
+
+
+def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None:
+    model = dataclasses.replace(
+        models["one-head"],
+        provenance=Provenance(recipe=({"step": "dream"},), data="photos", license="Apache-2.0"),
+    )
+    artifact = model.save(tmp_path / "sparrow")
+    card = (tmp_path / "sparrow" / CARD).read_text(encoding="utf-8")
+    for fact in ("# sparrow", f"{parameters(artifact):,}", "photos", "Apache-2.0", "dream"):
+        assert fact in card
+
+
+# --- strictness -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda h: h.update(extra=1), "'extra'"),
+        (lambda h: h.pop("storage"), "'storage'"),
+        (lambda h: h["storage"]["tensors"].update(nonsense={"dtype": "float32"}), "nonsense"),
+        (lambda h: h.update(version=True), "version"),
+        (lambda h: h.update(version=3), "upgrade"),
+        (lambda h: h.update(version="1"), "version"),
+        (lambda h: h.update(format="other"), "not the configuration of a featherglue model"),
+        (lambda h: h.update(hash="0" * 64), "damaged"),
+        (lambda h: h.update(hash=None), "damaged"),
+        (lambda h: h["processing"].update(max_keypoint=1), "processing: unknown key"),
+        (lambda h: h["processing"].update(max_keypoints="512"), "max_keypoints"),
+        (lambda h: h["processing"].update(match_threshold=3), "match_threshold"),
+        (lambda h: h["architecture"]["matcher"].update(gnn=1), "unknown key 'gnn'"),
+        (lambda h: h["architecture"].update(extractor=None, matcher=None), "needs an extractor"),
+        (lambda h: h["storage"].update(codec="zip"), "unknown key 'codec'"),
+        (lambda h: h["provenance"].update(author="me"), "unknown key 'author'"),
+        (lambda h: h.update(architecture=[]), "expected a table"),
+        (
+            lambda h: h["architecture"]["extractor"].update(channels=[4, 4, 8, 8, 8, 8, 16, 12]),
+            "the architecture says",
+        ),
+        (lambda h: h["architecture"]["extractor"].update(batch_norm=False), "does not belong"),
+        (lambda h: h["architecture"].update(matcher=None), "does not belong"),
+        (
+            lambda h: h["architecture"]["matcher"]["layers"].append({"kind": "self"}),
+            "is missing",
+        ),
+    ],
+)
+def test_a_configuration_that_we_do_not_fully_understand(
+    folder: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    load_artifact(folder)
+    edit(folder, change)
+    with pytest.raises(ArtifactError, match=said) as caught:
+        load_artifact(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_provenance_is_not_needed(folder: Path) -> None:
+    edit(folder, lambda header: header.pop("provenance"))
+    assert load_artifact(folder).provenance.recipe == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"featherglue"', "\x00"])
+def test_a_configuration_that_is_none(folder: Path, text: str) -> None:
+    (folder / CONFIG).write_text(text)
+    with pytest.raises(ArtifactError, match=r"config\.json"):
+        load_artifact(folder)
+
+
+def test_the_configuration_of_another_program(folder: Path) -> None:
+    (folder / CONFIG).write_text(json.dumps({"model_type": "superpoint", "architectures": []}))
+    with pytest.raises(ArtifactError, match="not the configuration of a featherglue model"):
+        load_artifact(folder)
+
+
+def test_folders_that_are_no_models(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, said in (
+        (tmp_path / "missing", "no such folder"),
+        (tmp_path / "empty", "no config.json"),
+        (folder / CONFIG, "not a featherglue model"),
+    ):
+        with pytest.raises(ArtifactError, match=said):
+            load_artifact(path)
+
+
+def test_damaged_weights(folder: Path) -> None:
+    path = folder / WEIGHTS
+    data = path.read_bytes()
+    for spoilt in (data[:-1], data[: len(data) // 2], b"", data[:-4] + b"\x00\x00\x00\x01"):
+        path.write_bytes(spoilt)
+        with pytest.raises(ArtifactError, match="damaged"):
+            load_artifact(folder)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: cannot be read"):
+        load_artifact(folder)
+
+
+def test_weights_in_another_format(folder: Path) -> None:
+    data = b"not safetensors at all"
+    (folder / WEIGHTS).write_bytes(data)
+    edit(folder, lambda header: header.update(hash=hashlib.sha256(data).hexdigest()))
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        load_artifact(folder)
+
+
+def test_weights_of_another_shape_name_or_kind(folder: Path) -> None:
+    good = load_artifact(folder).arrays
+    name = "extractor.conv3a.weight"
+    nan, inf = good[name].copy(), good[name].copy()
+    nan[0, 0, 0, 0], inf[0, 0, 0, 0] = np.nan, -np.inf
+    for arrays, said in (
+        ({k: v for k, v in good.items() if k != name}, f"{name} is missing"),
+        (good | {"extractor.conv5a.weight": good[name]}, "conv5a.weight does not belong"),
+        (good | {name: good[name][:, 1:]}, "has shape"),
+        (good | {name: nan}, f"{name} holds values that are not finite"),
+        (good | {name: inf}, "not finite"),
+        (good | {name: good[name].astype(np.int32)}, name),
+        (good | {name: good[name].astype(np.float64)}, name),
+    ):
+        put_weights(folder, {k: np.array(v, order="C") for k, v in arrays.items()})
+        with pytest.raises(ArtifactError, match=said):
+            load_artifact(folder)
+    put_weights(folder, good)
+    load_artifact(folder)
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+def test_a_model_is_replaced_whole(models: dict[str, Model], folder: Path) -> None:
+    (folder / "matcher.onnx").write_bytes(b"a graph of the old weights")
+    saved = models["projected"].save(folder)
+    assert saved.architecture == models["projected"].architecture
+    assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_folders_are_made_and_an_empty_one_is_used(
+    models: dict[str, Model], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "new" / "deep" / "model"):
+        models["bare"].save(folder)
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "other model"])
+def test_what_is_not_ours_is_not_replaced(
+    models: dict[str, Model], tmp_path: Path, kind: str
+) -> None:
+    target = tmp_path / "mine"
+    if kind == "file":
+        target.write_text("dear diary")
+    else:
+        target.mkdir()
+        (target / "diary.txt").write_text("dear diary")
+    if kind == "other model":  # as transformers writes them
+        (target / CONFIG).write_text(json.dumps({"model_type": "superglue"}))
+        (target / WEIGHTS).write_bytes(b"precious")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(OutputError, match="not a model"):
+        models["bare"].save(target)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_where_nothing_can_be_written(models: dict[str, Model], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "model", tmp_path / ("x" * 300)):
+        with pytest.raises(OutputError, match="cannot be written"):
+            models["bare"].save(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failure_while_writing_keeps_the_old_model(
+    models: dict[str, Model], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_artifact(folder)
+    write, rename = Path.write_bytes, Path.rename
+
+    def full(self: Path, data: bytes) -> int:
+        write(self, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left"):
+        models["bare"].save(folder)
+    monkeypatch.setattr(Path, "write_bytes", write)
+
+    refused: list[Path] = []
+
+    def refuse_once(self: Path, target: Path) -> Path:
+        if target == folder and not refused:
+            refused.append(self)
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_once)
+    with pytest.raises(OutputError, match="Input/output error"):
+        models["bare"].save(folder)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert load_artifact(folder).hash == before.hash
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_weights_that_float16_cannot_hold(models: dict[str, Model], tmp_path: Path) -> None:
+    artifact = models["bare"].to_artifact()
+    artifact.arrays["matcher.bin_score"] = np.array(70000, np.float32)
+    with pytest.raises(OutputError, match="too large for float16"):
+        save_artifact(tmp_path / "model", artifact, "float16")
+    save_artifact(tmp_path / "model", artifact, "float32")
+
+
+def test_a_spoilt_model_is_not_saved(models: dict[str, Model], tmp_path: Path) -> None:
+    artifact = models["bare"].to_artifact()
+    artifact.arrays["extractor.conv1a.bias"][0] = np.nan
+    with pytest.raises(ArtifactError, match="not finite"):
+        save_artifact(tmp_path / "model", artifact)
+    del artifact.arrays["extractor.conv1a.bias"]
+    with pytest.raises(ArtifactError, match="is missing"):
+        save_artifact(tmp_path / "model", artifact)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,249 @@
+"""Quantized tensors: what goes into a file comes out of it, and what is damaged does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from featherglue.artifact.encodings import (
+    CodebookTensor,
+    LinearTensor,
+    Quantization,
+    group_of,
+    read_float,
+    store_float,
+)
+from featherglue.artifact.format import load_artifact
+from featherglue.artifact.tensors import read_tensors, write_tensors
+from featherglue.compression.calibration import Inputs
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
+from featherglue.config import LayerStorage
+from featherglue.errors import ArtifactError, ConfigError
+from featherglue.models.model import Model
+
+
+def linear(
+    bits: int = 6, groups: int = 4, affine: bool = False, zeros: float = 0.0
+) -> LinearTensor:
+    rng = np.random.default_rng(bits)
+    half = 2 ** (bits - 1)
+    zero = np.zeros(groups, np.int16)
+    if affine:
+        zero = rng.integers(-half, half, groups).astype(np.int16)
+    codes = rng.integers(-half, half, (8, 5, 3, 3)).astype(np.int8)
+    each = zero[group_of(8, groups)].reshape(-1, 1, 1, 1).astype(np.int8)
+    codes = np.where(rng.random(codes.shape) < zeros, each, codes)
+    scale = rng.uniform(0.01, 0.1, groups).astype(np.float32)
+    return LinearTensor(codes=codes, scale=scale, zero=zero, bits=bits)
+
+
+def codebook(bits: int = 4, groups: int = 2, zeros: float = 0.0) -> CodebookTensor:
+    rng = np.random.default_rng(bits)
+    values = np.sort(rng.standard_normal((groups, 2**bits)).astype(np.float16), 1)
+    codes = rng.integers(0, 2**bits, (8, 30)).astype(np.uint8)
+    if zeros:
+        values[:, 0] = 0
+        codes[rng.random(codes.shape) < zeros] = 0
+    return CodebookTensor(codes=codes, codebook=values.astype(np.float32), bits=bits)
+
+
+@pytest.mark.parametrize("bits", range(4, 9))
+@pytest.mark.parametrize("groups", [1, 3, 8])
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("zeros", [0.0, 0.95])
+def test_whole_numbers_come_back(bits: int, groups: int, affine: bool, zeros: float) -> None:
+    code = linear(bits, groups, affine, zeros)
+    how, parts = code.store()
+    read = LinearTensor.read(how, parts, code.codes.shape)
+    np.testing.assert_array_equal(read.codes, code.codes)
+    np.testing.assert_array_equal(read.scale, code.scale)
+    np.testing.assert_array_equal(read.zero, code.zero)
+    np.testing.assert_array_equal(read.decode(), code.decode())
+    assert (how.scheme, how.bits, how.groups) == ("linear", bits, groups)
+    assert (how.positions != "all") == (zeros > 0.5)
+
+
+def test_what_whole_numbers_stand_for() -> None:
+    code = linear(8, groups=2, affine=True)
+    for channel, group in ((0, 0), (3, 0), (4, 1), (7, 1)):
+        steps = code.codes[channel].astype(int) - int(code.zero[group])
+        np.testing.assert_allclose(code.decode()[channel], steps * code.scale[group], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+def test_codebooks_come_back(bits: int, zeros: float) -> None:
+    code = codebook(bits, zeros=zeros)
+    how, parts = code.store()
+    read = CodebookTensor.read(how, parts, code.codes.shape)
+    np.testing.assert_array_equal(read.codes, code.codes)
+    np.testing.assert_array_equal(read.codebook, code.codebook)
+    assert read.dtype == code.dtype
+    assert (how.scheme, how.bits, how.groups) == ("codebook", bits, 2)
+    np.testing.assert_array_equal(code.decode()[5], code.codebook[1][code.codes[5]])
+
+
+def test_sparse_floats_come_back() -> None:
+    array = np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32)
+    assert store_float(array, "float32") is None  # nothing to gain
+    array[np.random.default_rng(1).random(array.shape) < 0.9] = 0
+    for dtype in ("float32", "float16"):
+        stored = store_float(array, dtype)  # type: ignore[arg-type]
+        assert stored is not None
+        how, parts = stored
+        np.testing.assert_array_equal(
+            read_float(how, parts, array.shape), array.astype(dtype).astype(np.float32)
+        )
+        assert sum(part.nbytes for part in parts.values()) < 0.25 * array.astype(dtype).nbytes
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: replace(linear(), bits=3), "4 to 8 bits"),
+        (lambda: replace(linear(8), bits=4), "outside of 4 bits"),
+        (lambda: replace(linear(), scale=np.zeros(4, np.float32)), "scales above 0"),
+        (lambda: replace(linear(), zero=np.zeros(3, np.int16)), "a zero point for each"),
+        (lambda: replace(linear(), zero=np.full(4, 99, np.int16)), "zero points outside"),
+        (lambda: linear(groups=9), "9 groups"),
+        (lambda: replace(codebook(), bits=1), "2 to 8 bits"),
+        (lambda: replace(codebook(4), bits=3), r"2\^bits values"),
+        (lambda: replace(codebook(), codes=np.full((8, 2), 16, np.uint8)), "outside of 4 bits"),
+        (lambda: replace(codebook(), codebook=np.full((2, 16), np.nan, np.float32)), "finite"),
+        (lambda: replace(codebook(), codebook=np.full((2, 16), 0.1, np.float32)), "float16"),
+    ],
+)
+def test_codes_that_cannot_be(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def test_tensors_that_were_changed_afterwards_are_not_stored() -> None:
+    code = codebook()
+    quantization = Quantization(tensors={"a": code})
+    with pytest.raises(ConfigError, match="quantize last"):
+        write_tensors({"a": code.decode() + 1}, quantization, "float32")
+    with pytest.raises(ConfigError, match="no such tensor"):
+        write_tensors({"b": code.decode()}, quantization, "float32")
+
+
+def test_parts_that_do_not_fit() -> None:
+    code = codebook()
+    stored, storage = write_tensors(
+        {"a": code.decode()}, Quantization(tensors={"a": code}), "float32"
+    )
+    shapes = {"a": code.codes.shape}
+    arrays, read = read_tensors(stored, storage, shapes)
+    np.testing.assert_array_equal(arrays["a"], code.decode())
+    assert isinstance(read.tensors["a"], CodebookTensor)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({k: v for k, v in stored.items() if "codebook" not in k}, "a:codebook is missing"),
+        (stored | {"a:positions": stored["a:values"]}, "does not belong"),
+        (stored | {"a:codebook": stored["a:codebook"][:1]}, "its codebook is"),
+        (stored | {"a:values": stored["a:values"][:-1]}, "a: "),
+        (stored | {"a:values": stored["a:values"].astype(np.int16)}, "a: "),
+    ]
+    for damaged, said in cases:
+        with pytest.raises(ArtifactError, match=said):
+            read_tensors(damaged, storage, shapes)
+    with pytest.raises(ArtifactError, match="a: "):
+        read_tensors(stored, storage, {"a": (8, 31)})
+    how = LayerStorage(scheme="codebook", dtype="int64", bits=4, coding="packed")
+    with pytest.raises(ArtifactError, match="whole numbers"):
+        CodebookTensor.read(how, {}, (8, 30))
+
+
+# --- whole models -----------------------------------------------------------------------------
+
+
+def pruned_and_coded(model: Model) -> Model:
+    pruned = prune(model, PruneConfig(ratio=0.8, include=("matcher.*",)))
+    return quantize_codebook(pruned, CodebookConfig(bits=5, channels=4))
+
+
+def whole_numbers(model: Model, inputs: Inputs) -> Model:
+    return quantize_linear(model, LinearConfig(weights="affine", bits=6), inputs)
+
+
+@pytest.mark.parametrize("kind", ["codebook", "linear"])
+def test_a_quantized_model_comes_back(
+    kind: str, models: dict[str, Model], inputs: dict[str, Inputs], tmp_path: Path
+) -> None:
+    model = models["one-head"]
+    made = (
+        pruned_and_coded(model) if kind == "codebook" else whole_numbers(model, inputs["one-head"])
+    )
+    saved = made.save(tmp_path / "model")
+    loaded = Model.load(tmp_path / "model")
+    before, after = made.to_artifact(), loaded.to_artifact()
+    assert set(before.arrays) == set(after.arrays)
+    for name, array in before.arrays.items():
+        np.testing.assert_array_equal(after.arrays[name], array, err_msg=name)
+    assert set(after.quantization.tensors) == set(before.quantization.tensors)
+    assert after.quantization.activations == before.quantization.activations
+    again = loaded.save(tmp_path / "again")
+    assert again.hash == saved.hash
+    for file in ("model.safetensors", "config.json"):
+        one, other = ((tmp_path / name / file).read_bytes() for name in ("model", "again"))
+        assert one == other
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+    """Change the stored arrays, and put their new hash where it belongs."""
+    arrays = safetensors.numpy.load_file(folder / "model.safetensors")
+    change(arrays)
+    data = safetensors.numpy.save(arrays)
+    (folder / "model.safetensors").write_bytes(data)
+    header = json.loads((folder / "config.json").read_text())
+    header["hash"] = hashlib.sha256(data).hexdigest()
+    (folder / "config.json").write_text(json.dumps(header))
+
+
+NAME = "matcher.final_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a.pop(f"{NAME}:codebook"), f"{NAME}:codebook is missing"),
+        (lambda a: a[f"{NAME}:codebook"].fill(np.nan), "finite numbers"),
+        (
+            lambda a: a.update({f"{NAME}:codebook": a[f"{NAME}:codebook"][:, :-1].copy()}),
+            "its codebook is",
+        ),
+        (lambda a: a.update({f"{NAME}:values": a[f"{NAME}:values"][:-2].copy()}), NAME),
+        (lambda a: a[f"{NAME}:values"].fill(7), "not a stream of symbols"),
+        (lambda a: a.update({"extra:values": a[f"{NAME}:values"]}), "does not belong"),
+    ],
+)
+def test_a_corrupt_codebook_is_named(
+    change: Callable[[dict[str, np.ndarray]], None],
+    said: str,
+    models: dict[str, Model],
+    tmp_path: Path,
+) -> None:
+    pruned_and_coded(models["one-head"]).save(tmp_path / "model")
+    rewrite(tmp_path / "model", change)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: ") as caught:
+        load_artifact(tmp_path / "model")
+    assert said in str(caught.value)
+
+
+def test_a_flipped_bit_is_noticed(models: dict[str, Model], tmp_path: Path) -> None:
+    pruned_and_coded(models["one-head"]).save(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="damaged"):
+        load_artifact(tmp_path / "model")

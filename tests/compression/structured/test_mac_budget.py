@@ -1,0 +1,153 @@
+"""A model at a share of its cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherglue.artifact.layers import layers, total_macs
+from featherglue.compression.calibration import Inputs
+from featherglue.compression.structured.groups import WIDTH, group_sizes, resized
+from featherglue.compression.structured.mac_budget import (
+    ATTENTION,
+    MacsConfig,
+    check_macs,
+    cost_of,
+    prune_to_macs,
+    sizes_for,
+)
+from featherglue.config import (
+    ArchitectureConfig,
+    AttentionConfig,
+    SuperGlueConfig,
+    SuperPointConfig,
+)
+from featherglue.errors import ConfigError
+from featherglue.models.model import Model
+
+SMALL = MacsConfig(share=0.4, image_size=(160, 120), keypoints=64, multiple=1)
+
+
+def macs(architecture: ArchitectureConfig) -> int:
+    return sum(total_macs(architecture, (160, 120), 64).values())
+
+
+@pytest.mark.parametrize("name", ["one-head", "four-heads", "projected", "half-stem"])
+def test_the_target_is_met_and_not_missed_by_far(
+    models: dict[str, Model], inputs: dict[str, Inputs], name: str
+) -> None:
+    model = models[name]
+    pruned = prune_to_macs(model, SMALL, inputs[name])
+    share = macs(pruned.architecture) / macs(model.architecture)
+    assert 0.3 < share <= 0.4
+    was, now = group_sizes(model.architecture), group_sizes(pruned.architecture)
+    for group, size in now.items():
+        assert was[group] >= size >= -(-was[group] // 8), group
+    assert now["extractor.convDb"] == was["extractor.convDb"]
+    assert pruned.extractor is not None and pruned.matcher is not None
+
+
+def published(sizes: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 128)) -> ArchitectureConfig:
+    layer = (AttentionConfig(kind="self"), AttentionConfig(kind="cross"))
+    return ArchitectureConfig(
+        extractor=SuperPointConfig(channels=sizes), matcher=SuperGlueConfig(layers=layer * 3)
+    )
+
+
+def alike(architecture: ArchitectureConfig) -> dict[str, np.ndarray]:
+    return {
+        name: np.full(size, 1 / size)
+        for name, size in group_sizes(architecture).items()
+        if not name.endswith(".attn") and name != "extractor.convDb"
+    }
+
+
+def test_the_layers_with_most_macs_shrink_most() -> None:
+    """Of the published sizes, with energies alike everywhere."""
+    architecture = published()
+    for share in (0.25, 0.1):
+        config = MacsConfig(share=share)
+        cost = cost_of(architecture, config)
+        target = share * cost(architecture)
+        sizes = sizes_for(architecture, alike(architecture), cost, target, config)
+        assert 0.9 * target < cost(resized(architecture, sizes)) <= target
+        left = {
+            name: sizes[name] / old
+            for name, old in group_sizes(architecture).items()
+            if name in sizes
+        }
+        early = [left[f"extractor.conv{name}"] for name in ("1a", "1b", "2a", "2b")]
+        late = [left[f"extractor.conv{name}"] for name in ("3a", "3b", "4a", "4b", "Pa", "Da")]
+        assert np.mean(early) < 0.8 * np.mean(late)
+        assert left["extractor.conv1b"] == min(left.values())
+        assert all(size % 8 == 0 for name, size in sizes.items())
+
+
+def test_energies_are_heeded() -> None:
+    """Where half of a group holds nothing, that half goes first."""
+    architecture = published()
+    energies = alike(architecture)
+    energies["extractor.convDa"] = np.repeat((2 / 256, 0.0), 128)
+    config = MacsConfig(share=0.9)
+    cost = cost_of(architecture, config)
+    sizes = sizes_for(architecture, energies, cost, 0.99 * cost(architecture), config)
+    assert sizes["extractor.convDa"] < 256
+    others = {n: s for n, s in sizes.items() if n != "extractor.convDa"}
+    assert others == {n: s for n, s in group_sizes(architecture).items() if n in others}
+
+
+def test_latencies_stand_for_macs(models: dict[str, Model]) -> None:
+    """Where only the matcher's last projection takes time, only the features get narrower."""
+    model = models["one-head"]
+    latencies = {layer.name: 0.0 for layer in layers(model.architecture)} | {ATTENTION: 0.0}
+    latencies["matcher.final_proj"] = 5.0
+    config = MacsConfig(
+        share=0.5, latencies=latencies, image_size=(160, 120), keypoints=64, multiple=1
+    )
+    pruned = prune_to_macs(model, config)
+    was, now = group_sizes(model.architecture), group_sizes(pruned.architecture)
+    assert {name for name in now if now[name] < was[name]} == {WIDTH}
+    assert (now[WIDTH] / 16) ** 2 <= 0.5 < ((now[WIDTH] + 1) / 16) ** 2
+
+
+def test_layers_go_first(models: dict[str, Model], inputs: dict[str, Inputs]) -> None:
+    config = MacsConfig(share=0.5, layers=1, image_size=(160, 120), keypoints=64, multiple=1)
+    pruned = prune_to_macs(models["four-heads"], config, inputs["four-heads"])
+    assert pruned.matcher is not None
+    assert len(pruned.matcher.config.layers) == 1
+    assert macs(pruned.architecture) <= 0.5 * macs(models["four-heads"].architecture)
+
+
+def test_only_what_is_included_gives_way(models: dict[str, Model]) -> None:
+    config = MacsConfig(share=0.95, include=("extractor.conv1*",), multiple=1)
+    pruned = prune_to_macs(models["one-head"], config)
+    was, now = group_sizes(models["one-head"].architecture), group_sizes(pruned.architecture)
+    changed = {name for name in now if now[name] < was[name]}
+    assert changed and changed <= {"extractor.conv1a", "extractor.conv1b"}
+
+
+def test_what_cannot_be_reached(models: dict[str, Model]) -> None:
+    with pytest.raises(ConfigError, match="cannot be reached: these groups get to"):
+        prune_to_macs(models["one-head"], MacsConfig(share=0.001))
+    architecture = models["one-head"].architecture
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"include": ("nothing",)}, "no layer matches"),
+        ({"latencies": {"extractor.conv1a": 1.0}}, "is missing"),
+        ({"layers": 2}, "2 layers"),
+        ({"include": (WIDTH, "extractor.convDb")}, "cannot both"),
+    ]
+    for values, message in cases:
+        with pytest.raises(ConfigError, match=message):
+            check_macs(architecture, MacsConfig(share=0.5, **values))
+    for values in (
+        {"share": 0.0},
+        {"share": 1.5},
+        {"share": 0.5, "least": 0.0},
+        {"share": 0.5, "multiple": 0},
+        {"share": 0.5, "layers": -1},
+        {"share": 0.5, "latencies": {"a": float("inf")}},
+    ):
+        with pytest.raises(ConfigError):
+            MacsConfig(**values)  # type: ignore[arg-type]

@@ -1,0 +1,127 @@
+"""The match threshold chosen anew: what a less sure matcher loses comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from featherglue.artifact.registry import find_model
+from featherglue.compression import match_threshold as threshold
+from featherglue.compression.match_threshold import ThresholdConfig, choose_threshold
+from featherglue.compression.recipe import Recipe, compress
+from featherglue.errors import ConfigError, UsageError
+from featherglue.models.model import Model
+from featherglue.session import load
+
+SIZE = (320, 240)
+
+
+@pytest.fixture(scope="module")
+def fast() -> Model:
+    model = Model.load(find_model("fast"))
+    return replace(model, processing=replace(model.processing, max_keypoints=256))
+
+
+@pytest.fixture(scope="module")
+def unsure(fast: Model) -> Model:
+    """The same with every match less likely than a place in the dustbin."""
+    other = Model.from_artifact(fast.to_artifact())
+    assert other.matcher is not None
+    with torch.no_grad():
+        other.matcher.bin_score += 3
+    return other
+
+
+@pytest.fixture(scope="module")
+def photos(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [cv2.resize(photographs[name], SIZE) for name in ("camera", "astronaut")]
+
+
+def test_a_less_sure_matcher_gets_a_lower_threshold(
+    fast: Model, unsure: Model, photos: list[np.ndarray]
+) -> None:
+    config = ThresholdConfig(pairs=4, lowest=0.02)
+    own = fast.processing.match_threshold
+    chosen = choose_threshold(unsure, fast, photos, SIZE, config)
+    assert config.lowest <= chosen.processing.match_threshold < own / 2
+    assert replace(chosen.processing, match_threshold=own) == unsure.processing
+    assert unsure.processing.match_threshold == own
+    again = choose_threshold(unsure, fast, photos, SIZE, config)
+    assert again.processing == chosen.processing
+    # Bounds hold, and the other way round it goes up.
+    bounded = choose_threshold(unsure, fast, photos, SIZE, replace(config, lowest=0.16))
+    assert 0.16 <= bounded.processing.match_threshold <= own
+    assert choose_threshold(fast, unsure, photos, SIZE, config).processing.match_threshold > own
+
+
+def test_as_a_step_it_is_held_to_what_the_recipe_began_with(
+    unsure: Model, fast: Model, photos: list[np.ndarray]
+) -> None:
+    recipe = Recipe.from_dict(
+        {
+            "steps": [
+                {"step": "prune", "ratio": 0.5, "include": ["matcher.*"]},
+                {"step": "threshold", "pairs": 3},
+            ]
+        }
+    )
+    made = compress(fast, recipe, calibration=photos, size=SIZE)
+    assert made.provenance.recipe[-1]["step"] == "threshold"
+    assert made.processing.match_threshold != fast.processing.match_threshold
+    first = compress(fast, Recipe(steps=recipe.steps[:1]))
+    config = ThresholdConfig(pairs=3)
+    assert made.processing == choose_threshold(first, fast, photos, SIZE, config).processing
+
+
+def test_it_is_judged_by_what_a_session_gives(
+    fast: Model, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    """By features and scores that are computed once, whatever the threshold."""
+    fast.save(tmp_path / "fast")
+    for pair in threshold._extract(fast, photos, SIZE, ThresholdConfig(pairs=2)):
+        found = {}
+        for limit in (0.1, 0.5):
+            session = load(tmp_path / "fast", runtime="torch", match_threshold=limit)
+            views = [features.image for features in pair.features]
+            assert views[0] is not None and views[1] is not None
+            matches = session(views[0], views[1]).matches
+            again = pair.session.with_thresholds(match_threshold=limit).match(*pair.features)
+            np.testing.assert_array_equal(again.indices, matches.indices)
+            np.testing.assert_allclose(again.points1, matches.points1, atol=1e-3)
+            found[limit] = len(matches)
+            assert all(0.3 < share <= 1 for share in pair.measure(limit))
+        assert 20 < found[0.5] < found[0.1]
+
+
+def test_bounds_and_the_own_threshold_off_the_grid_are_tried() -> None:
+    def tried(own: float, low: float, high: float) -> list[float]:
+        return threshold._candidates(own, ThresholdConfig(lowest=low, highest=high))
+
+    assert tried(0.2, 0.31, 0.31) == [0.31]
+    assert tried(0.25, 0.2, 0.29) == [0.2, 0.22, 0.24, 0.25, 0.26, 0.28, 0.29]
+    assert tried(0.1, 0.55, 0.6) == [0.55, 0.56, 0.58, 0.6]
+
+
+def test_what_cannot_be(fast: Model, photos: list[np.ndarray]) -> None:
+    step = Recipe(steps=(ThresholdConfig(),))
+    with pytest.raises(UsageError, match="needs images for calibration"):
+        compress(fast, step)
+    with pytest.raises(UsageError, match="needs images"):
+        choose_threshold(fast, fast, [])
+    for part in ({"extractor": None}, {"matcher": None}):
+        with pytest.raises(ConfigError, match="together"):
+            compress(replace(fast, **part), step, calibration=photos)
+    for wrong in ({"pairs": 0}, {"lowest": 0.5, "highest": 0.4}, {"highest": 1.5}):
+        with pytest.raises(ConfigError):
+            ThresholdConfig(**wrong)
+
+
+def test_photographs_without_matches(fast: Model) -> None:
+    blank = [np.full((240, 320), 90, np.uint8)]
+    with pytest.raises(UsageError, match="nothing is matched"):
+        choose_threshold(fast, fast, blank, SIZE, ThresholdConfig(pairs=1))

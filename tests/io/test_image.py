@@ -1,0 +1,299 @@
+"""Images of every kind in, grey out; and coordinates there and back."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.errors import ImageError
+from featherglue.io.image import (
+    list_images,
+    load_grey,
+    map_points,
+    read_grey,
+    resize_grey,
+    target_size,
+    to_grey,
+)
+
+SIZES = [((640, 480), (320, 240)), ((641, 483), (97, 1025)), ((10, 7), (1000, 3)), ((8, 8), (8, 9))]
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    ok, encoded = cv2.imencode(path.suffix, image)
+    assert ok
+    path.write_bytes(encoded.tobytes())
+    return path
+
+
+def with_orientation(jpeg: bytes, orientation: int, endian: str) -> bytes:
+    """Put an EXIF segment with nothing but an orientation behind the JPEG's first marker."""
+    order = b"II" if endian == "<" else b"MM"
+    header = order + struct.pack(f"{endian}HI", 42, 8)
+    entry = struct.pack(f"{endian}HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = header + struct.pack(f"{endian}H", 1) + entry + struct.pack(f"{endian}I", 0)
+    body = b"Exif\0\0" + tiff
+    assert jpeg[:2] == b"\xff\xd8"
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+# --- arrays ---------------------------------------------------------------------------------
+
+
+def test_grey_uint8_is_taken_as_it_is(grey: np.ndarray) -> None:
+    np.testing.assert_array_equal(to_grey(grey), grey)
+    np.testing.assert_array_equal(to_grey(grey[..., None]), grey)
+    view = to_grey(grey[::2, ::-3])
+    np.testing.assert_array_equal(view, grey[::2, ::-3])
+    assert view.flags.c_contiguous
+
+
+def test_rgb_is_weighted_by_luminance(colour: np.ndarray) -> None:
+    expected = colour @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(to_grey(colour) - expected).max() <= 1
+    # Red before blue: the order matters.
+    pure = np.zeros((1, 3, 3), np.uint8)
+    pure[0, [0, 1, 2], [0, 1, 2]] = 255
+    np.testing.assert_array_equal(to_grey(pure), [[76, 150, 29]])
+
+
+def test_alpha_is_ignored(colour: np.ndarray) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, colour.shape[:2], np.uint8)
+    np.testing.assert_array_equal(to_grey(np.dstack((colour, alpha))), to_grey(colour))
+
+
+def test_sixteen_bits_are_divided_by_257() -> None:
+    values = np.array([[0, 128, 129, 257, 65407, 65535, 32896]], np.uint16)
+    np.testing.assert_array_equal(to_grey(values), [[0, 0, 1, 1, 255, 255, 128]])
+    every = np.arange(256, dtype=np.uint16)[None] * 257
+    np.testing.assert_array_equal(to_grey(every), np.arange(256)[None])
+    np.testing.assert_array_equal(to_grey(np.dstack([every] * 3)), np.arange(256)[None])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_lie_between_0_and_1(dtype: type, grey: np.ndarray) -> None:
+    scaled = (grey / 255).astype(dtype)
+    np.testing.assert_array_equal(to_grey(scaled), grey)
+    np.testing.assert_array_equal(to_grey(np.dstack([scaled] * 3)), grey)
+
+
+def test_bools_are_black_and_white(grey: np.ndarray) -> None:
+    np.testing.assert_array_equal(to_grey(grey > 100), np.where(grey > 100, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 4), np.int32), "int32"),
+        (np.full((4, 4), 255.0), "divide by its maximum"),
+        (np.full((4, 4), -0.1), "0, 1"),
+        (np.full((4, 4), np.nan), "nan"),
+        (np.full((4, 4), np.inf), "inf"),
+        (np.zeros((4,), np.uint8), "shape"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "shape"),
+        (np.zeros((0, 4), np.uint8), "empty"),
+        (np.zeros((4, 0, 3), np.uint8), "empty"),
+        (np.zeros((4, 4), np.complex64), "complex64"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(image: np.ndarray, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        to_grey(image)
+
+
+def test_more_than_200_megapixels_are_refused() -> None:
+    huge = np.broadcast_to(np.zeros(1, np.uint8), (20_001, 10_000))
+    with pytest.raises(ImageError, match="megapixels"):
+        to_grey(huge)
+
+
+def test_a_huge_png_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = struct.pack(">II5B", 30_000, 30_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(chunk[4:])))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=r"bomb.png: 30000×30000 pixels, .* shrink"):
+        read_grey(bomb)
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".pgm", ".tif"])
+def test_lossless_files_hold_what_was_written(
+    tmp_path: Path, suffix: str, grey: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(read_grey(write(tmp_path / f"a{suffix}", grey)), grey)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".ppm", ".tif", ".bmp"])
+def test_colour_files_agree_with_colour_arrays(
+    tmp_path: Path, suffix: str, colour: np.ndarray
+) -> None:
+    path = write(tmp_path / f"a{suffix}", colour[..., ::-1])
+    # Decoders round the luminance in their own ways.
+    assert np.abs(read_grey(path).astype(int) - to_grey(colour)).max() <= 1
+
+
+def test_a_file_with_alpha(tmp_path: Path, colour: np.ndarray) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, colour.shape[:2], np.uint8)
+    path = write(tmp_path / "a.png", np.dstack((colour[..., ::-1], alpha)))
+    assert np.abs(read_grey(path).astype(int) - to_grey(colour)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_file_of_16_bits(tmp_path: Path, suffix: str, grey: np.ndarray) -> None:
+    path = write(tmp_path / f"a{suffix}", grey.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_grey(path), grey)
+
+
+def test_jpeg_and_webp_are_close(tmp_path: Path, grey: np.ndarray) -> None:
+    for suffix in (".jpg", ".webp"):
+        read = read_grey(write(tmp_path / f"a{suffix}", grey))
+        assert read.shape == grey.shape
+        assert np.abs(read.astype(int) - grey).mean() < 4
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_the_image_upright(
+    tmp_path: Path, orientation: int, endian: str
+) -> None:
+    # 64×32 blocks of four greys: what is upright is known, whatever JPEG does to the pixels.
+    upright = np.kron(np.array([[20, 90], [160, 230]], np.uint8), np.ones((16, 32), np.uint8))
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    jpeg = cv2.imencode(".jpg", np.ascontiguousarray(stored))[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_orientation(jpeg, orientation, endian))
+    read = read_grey(path)
+    assert read.shape == upright.shape
+    assert np.abs(read.astype(int) - upright).max() < 10
+
+
+@pytest.mark.parametrize("name", ["grün ☂.png", "照片.png", "with space.PNG", "-dash.png"])
+def test_any_name_will_do(tmp_path: Path, name: str, grey: np.ndarray) -> None:
+    path = tmp_path / name
+    path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    np.testing.assert_array_equal(load_grey(str(path)), grey)
+    np.testing.assert_array_equal(load_grey(path), grey)
+
+
+def test_files_that_are_no_images_are_refused(tmp_path: Path) -> None:
+    empty, text, folder = tmp_path / "empty.png", tmp_path / "text.jpg", tmp_path / "folder.png"
+    empty.touch()
+    text.write_text("not an image\n" * 100)
+    folder.mkdir()
+    for path, said in (
+        (empty, "empty"),
+        (text, "not an image"),
+        (folder, "folder"),
+        (tmp_path / "missing.png", "no such file"),
+        (text / "below.png", "cannot be read|no such file"),
+    ):
+        with pytest.raises(ImageError, match=said) as caught:
+            read_grey(path)
+        assert path.name in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_truncated_files_are_refused(
+    tmp_path: Path, suffix: str, share: float, grey: np.ndarray
+) -> None:
+    path = write(tmp_path / f"a{suffix}", grey)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError, match=r"a\."):
+        read_grey(path)
+
+
+def test_listing_takes_images_only_in_the_order_of_names(tmp_path: Path, grey: np.ndarray) -> None:
+    for name in ("b.png", "a.JPG", "c.tiff", "notes.txt", "under/d.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png", "c.tiff"]
+    every = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path, True)]
+    assert every == ["a.JPG", "b.png", "c.tiff", "under/d.png"]
+    with pytest.raises(ImageError, match="no images"):
+        list_images(tmp_path / "folder.png")
+    with pytest.raises(ImageError, match="no such folder"):
+        list_images(tmp_path / "nowhere")
+
+
+# --- sizes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "expected"),
+    [
+        ((640, 480), (), (640, 480)),
+        ((640, 480), (-1,), (640, 480)),
+        ((640, 480), (320,), (320, 240)),
+        ((480, 640), (320,), (240, 320)),
+        ((640, 480), (1280,), (1280, 960)),
+        ((640, 480), (100, 300), (100, 300)),
+        ((1000, 2), (100,), (100, 1)),
+        ((1001, 667), (640,), (640, 426)),
+    ],
+)
+def test_target_sizes(
+    size: tuple[int, int], resize: tuple[int, ...], expected: tuple[int, int]
+) -> None:
+    assert target_size(size, resize) == expected
+
+
+@pytest.mark.parametrize(("first", "second"), SIZES)
+def test_points_come_back_where_they_were(first: tuple[int, int], second: tuple[int, int]) -> None:
+    points = (np.random.default_rng(0).random((100, 2)) * first).astype(np.float32)
+    there = map_points(points, first, second)
+    back = map_points(there, second, first)
+    assert back.dtype == np.float32
+    assert np.abs(back - points).max() < 1e-3
+    assert np.abs(there - points).max() > 0.02  # something did move
+
+
+@pytest.mark.parametrize(("first", "second"), SIZES)
+def test_edges_map_to_edges(first: tuple[int, int], second: tuple[int, int]) -> None:
+    edges = np.array([(-0.5, -0.5), (first[0] - 0.5, first[1] - 0.5)], np.float32)
+    expected = [(-0.5, -0.5), (second[0] - 0.5, second[1] - 0.5)]
+    np.testing.assert_allclose(map_points(edges, first, second), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("to_size", [(160, 120), (130, 90), (600, 437), (320, 100)])
+def test_points_follow_what_a_resize_does_to_the_image(to_size: tuple[int, int]) -> None:
+    size = 320, 240
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    for point in ((80.0, 60.0), (200.3, 31.6), (159.5, 200.0)):
+        blob = 250 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * 6.0**2))
+        resized = resize_grey(blob.astype(np.uint8), to_size).astype(float)
+        assert resized.shape == to_size[::-1]
+        columns, rows = np.arange(to_size[0]), np.arange(to_size[1])
+        total = resized.sum()
+        centroid = (resized.sum(0) @ columns / total, resized.sum(1) @ rows / total)
+        mapped = map_points(np.array([point], np.float32), size, to_size)[0]
+        # Half a pixel of the smaller image would be much more than this.
+        np.testing.assert_allclose(mapped, centroid, atol=0.06)
+
+
+def test_an_image_of_the_right_size_is_not_copied(grey: np.ndarray) -> None:
+    assert resize_grey(grey, grey.shape[::-1]) is grey

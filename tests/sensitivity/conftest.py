@@ -1,0 +1,24 @@
+"""Models to scan, what they are calibrated on, and folders of images to score them by."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.compression.calibration import Inputs, prepare_inputs
+from featherglue.models.model import Model
+
+SIZE = (160, 120)
+
+
+@pytest.fixture(scope="session")
+def images(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Two small photographs, grey."""
+    return [cv2.resize(photographs[name], SIZE) for name in ("camera", "astronaut")]
+
+
+@pytest.fixture(scope="session")
+def inputs(models: dict[str, Model], images: list[np.ndarray]) -> dict[str, Inputs]:
+    """What each of `models` is calibrated on."""
+    return {name: prepare_inputs(model, images, SIZE) for name, model in models.items()}

@@ -1,0 +1,171 @@
+"""The scorer says what a whole evaluation says, whatever it reuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
+from featherglue.errors import ImageError, UsageError
+from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
+from featherglue.models.model import Model
+from featherglue.sensitivity.prefix_cache import Prefixes
+from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig, sample
+
+Array = np.ndarray
+
+
+@pytest.fixture
+def suite(tmp_path: Path, photographs: dict[str, Array], shift_and_turn: Array) -> HomographySuite:
+    """Three photographs, 160×120, all turned a little."""
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    for name, image in photographs.items():
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(image, (160, 120)))
+    H = " ".join(f"{value:.12g}" for value in shift_and_turn.ravel())
+    (folder / "list.txt").write_text("".join(f"{name}.png {H}\n" for name in photographs))
+    return HomographySuite(folder=folder, list_file=folder / "list.txt", size=(160, 120))
+
+
+@pytest.fixture(scope="module")
+def model(matching: Path) -> Model:
+    return Model.load(matching)
+
+
+def from_scratch(model: Model, suite: HomographySuite, folder: Path, refine: bool = False) -> Any:
+    model.save(folder)
+    options = SessionOptions(model=str(folder), runtime="torch", threads=1, refine=refine)
+    summary = evaluate(options, suite).summary
+    areas = {f"auc{t}": area for t, area in summary["auc"].items()}
+    return areas | {name: summary[name] for name in ("precision", "recall")}
+
+
+LAYERS = (
+    "extractor.conv1a",
+    "extractor.conv2b",
+    "extractor.convPa",
+    "extractor.convDb",
+    "matcher.kenc.encoder.0",
+    "matcher.gnn.layers.0.attn.merge",
+    "matcher.gnn.layers.1.mlp.2",
+    "matcher.final_proj",
+)
+RATIOS = {"matcher.final_proj": 0.97}  # which is mostly 0 as it is
+
+
+@pytest.mark.parametrize(("memory", "step"), [(2**30, 1), (300_000, 3), (0, 5)])
+def test_scores_are_those_of_an_evaluation(
+    model: Model, suite: HomographySuite, tmp_path: Path, memory: int, step: int
+) -> None:
+    scorer = HomographyScorer(model, suite, ScoringConfig(memory=memory))
+    first = scorer(model)
+    assert first["recall"] > 10
+    assert first == pytest.approx(from_scratch(model, suite, tmp_path / "model"), abs=1e-9)
+    for layer in LAYERS[::step]:
+        changed = prune(model, PruneConfig(ratio=RATIOS.get(layer, 0.6), include=(layer,)))
+        expected = from_scratch(changed, suite, tmp_path / "model")
+        assert scorer(changed) == pytest.approx(expected, abs=1e-9), layer
+    assert scorer(model) == first
+
+
+def test_refined_quantized_and_normalised_models(
+    model: Model, models: dict[str, Model], suite: HomographySuite, tmp_path: Path
+) -> None:
+    refined = HomographyScorer(model, suite, ScoringConfig(refine=True))
+    expected = from_scratch(model, suite, tmp_path / "model", refine=True)
+    assert refined(model) == pytest.approx(expected, abs=1e-9)
+    scorer = HomographyScorer(model, suite)
+    weights = LinearConfig(bits=4, activation_bits=0, correct_bias=False)
+    coded = quantize_linear(model, weights)
+    assert scorer(coded) == pytest.approx(from_scratch(coded, suite, tmp_path / "c"), abs=1e-9)
+    # Of another architecture, with batch normalisation in both networks.
+    other = models["four-heads"]
+    expected = from_scratch(other, suite, tmp_path / "other")
+    assert scorer(other) == pytest.approx(expected, abs=1e-9)
+    assert HomographyScorer(other, suite)(other) == pytest.approx(expected, abs=1e-9)
+
+
+def test_only_what_comes_after_a_change_runs(
+    model: Model, suite: HomographySuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = HomographyScorer(model, suite)
+    changed = prune(model, PruneConfig(ratio=0.6, include=("matcher.gnn.layers.1.attn.merge",)))
+    assert changed.extractor is not None and changed.matcher is not None
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("this was to be reused")
+
+    for part in (changed.extractor.conv1a, changed.matcher.kenc, changed.matcher.gnn.layers[0]):
+        monkeypatch.setattr(part, "forward", refuse)
+    scorer(changed)
+    changed = prune(model, PruneConfig(ratio=0.6, include=("extractor.conv4a",)))
+    assert changed.extractor is not None
+    monkeypatch.setattr(changed.extractor.conv3b, "forward", refuse)
+    scorer(changed)
+
+
+def test_the_first_difference(model: Model, models: dict[str, Model]) -> None:
+    prefixes = Prefixes(model, 2, 1, 2**20)
+    runtime = prefixes.runtime(model)
+    assert (runtime.first_extractor, runtime.first_matcher) == (9, 4)
+    assert runtime.extracts_the_same
+    for layer, stages in {
+        "extractor.conv1a": (0, 4),
+        "extractor.conv4b": (7, 4),
+        "extractor.convDa": (8, 4),
+        "matcher.kenc.encoder.2": (9, 0),
+        "matcher.gnn.layers.1.attn.proj.0": (9, 2),
+        "matcher.final_proj": (9, 3),
+    }.items():
+        changed = prefixes.runtime(
+            prune(model, PruneConfig(ratio=RATIOS.get(layer, 0.6), include=(layer,)))
+        )
+        assert (changed.first_extractor, changed.first_matcher) == stages, layer
+    other = prefixes.runtime(models["projected"])
+    assert (other.first_extractor, other.first_matcher) == (0, 0)
+
+
+def test_other_processing_finds_other_features(model: Model, suite: HomographySuite) -> None:
+    scorer = HomographyScorer(model, suite)
+    few = dataclasses.replace(model.processing, max_keypoints=12)
+    assert scorer(dataclasses.replace(model, processing=few)) != scorer(model)
+
+
+def test_a_sample_is_drawn_by_the_seed(model: Model, suite: HomographySuite) -> None:
+    tasks = suite.tasks()
+    assert [t.index for t in sample(tasks * 9, 5, 1)] == [t.index for t in sample(tasks * 9, 5, 1)]
+    assert sample(tasks, 3, 0) == tasks == sample(tasks, 99, 0)
+    seen: list[tuple[int, int]] = []
+    config = ScoringConfig(pairs=2, seed=3)
+    scorer = HomographyScorer(model, suite, config, lambda *step: seen.append(step))
+    assert len(scorer.views) == 2 and seen == [(0, 2), (1, 2), (2, 2)]
+    settings = scorer.settings()
+    assert settings["pairs"] == 2 and settings["seed"] == 3 and "memory" not in settings
+
+
+def test_what_cannot_be_scored(
+    model: Model, suite: HomographySuite, write_list: Callable[[Array], Path]
+) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        ScoringConfig(pairs=0)
+    with pytest.raises(UsageError, match="one is missing here"):
+        HomographyScorer(dataclasses.replace(model, matcher=None), suite)
+    with pytest.raises(UsageError, match="one is missing here"):
+        HomographyScorer(model, suite)(dataclasses.replace(model, extractor=None))
+    broken = write_list(np.eye(3))
+    (broken.parent / "b.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"b\.png"):
+        HomographyScorer(model, HomographySuite(folder=broken.parent, list_file=broken))
+
+
+def test_pairs_that_fail_count(model: Model, suite: HomographySuite) -> None:
+    never = dataclasses.replace(model.processing, match_threshold=1.0)
+    scores = HomographyScorer(model, suite)(dataclasses.replace(model, processing=never))
+    assert set(scores.values()) == {0.0}

@@ -1,0 +1,101 @@
+"""Benchmarks: structure, stages and errors; never a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featherglue.benchmarking import (
+    BenchmarkConfig,
+    Contender,
+    benchmark,
+    cold_start,
+    draw_frames,
+    summarize,
+)
+from featherglue.cli import main
+from featherglue.errors import FeatherglueError, UsageError
+
+QUICK = BenchmarkConfig(image_sizes=((160, 120),), repetitions=3, warmup=1, cold=False)
+
+
+def test_rows_hold_stages_and_totals() -> None:
+    contenders = [
+        Contender(label=kind, features=kind, matcher="nn", max_keypoints=64)
+        for kind in ("sift", "orb")
+    ]
+    ticks = []
+    measured = benchmark(contenders, QUICK, progress=lambda: ticks.append(1))
+    assert [row["label"] for row in measured["rows"]] == ["sift", "orb"]
+    assert len(ticks) == QUICK.repetitions + QUICK.warmup
+    for row in measured["rows"]:
+        assert {"extractor", "matcher"} <= set(row["stages"])
+        parts = sum(s["median_ms"] for name, s in row["stages"].items() if name != "read")
+        # A median of three is reached twice: their sum is at most 1.5 times the slowest whole.
+        assert 0 < parts < 2 * row["end_to_end"]["p95_ms"]
+        assert row["end_to_end"]["p95_ms"] >= row["end_to_end"]["median_ms"]
+        assert row["frames_per_second"] == pytest.approx(
+            1e3 / row["end_to_end"]["median_ms"], rel=0.01
+        )
+        assert max(row["keypoints"]) <= 64
+    assert measured["machine"]["cores"] >= 1
+    json.dumps(measured)
+
+
+def test_drawn_frames_can_be_matched() -> None:
+    first, second = draw_frames((320, 240))
+    assert first.shape == second.shape == (240, 320)
+    np.testing.assert_array_equal(first[:-3, 6:], second[3:, :-6])
+    assert not np.array_equal(first, second)
+
+
+def test_summary_is_median_and_95th_percentile() -> None:
+    assert summarize([3.0, 1.0, 2.0]) == {"median_ms": 2.0, "p95_ms": 2.9}
+
+
+def test_every_size_is_measured() -> None:
+    contenders = [Contender(label="orb", features="orb", matcher="nn", max_keypoints=32)]
+    config = BenchmarkConfig(
+        image_sizes=((160, 120), (200, 160)), repetitions=1, warmup=0, cold=False
+    )
+    rows = benchmark(contenders, config)["rows"]
+    assert [row["image_size"] for row in rows] == [[160, 120], [200, 160]]
+    assert all(row["stages"]["read"]["median_ms"] > 0 for row in rows)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(UsageError):
+        benchmark([], QUICK)
+    with pytest.raises(UsageError):
+        BenchmarkConfig(repetitions=0)
+
+
+def test_cold_start_of_a_broken_contender_says_why(tmp_path: Path) -> None:
+    with pytest.raises(FeatherglueError, match="no such file"):
+        contender = Contender(label="x", features="sift", matcher="nn")
+        cold_start(contender, [tmp_path / "a.jpg", tmp_path / "b.jpg"], repetitions=1)
+
+
+def test_command_writes_json(tmp_path: Path, matching: Path) -> None:
+    output = tmp_path / "result.json"
+    arguments = ["benchmark", "--model", str(matching), "--image-size", "160", "120"]
+    arguments += ["--max-keypoints", "32,64", "--repetitions", "2", "--warmup", "0"]
+    arguments += ["--no-cold", "--json", str(output), "--plot", str(tmp_path / "latency.png")]
+    assert main(arguments) == 0
+    measured = json.loads(output.read_text())
+    assert len(measured["rows"]) == 2 * 3
+    assert measured["stages"] == measured["rows"][0]["stages"]
+    assert {"extractor", "decode"} <= set(measured["stages"])
+    assert measured["rows"][0]["parameters"] > 0
+    assert measured["command"].startswith("featherglue ")
+    assert (tmp_path / "latency.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "extra", [["--max-keypoints", "many"], ["--runtime", "tensorrt"], ["--image-size", "640"]]
+)
+def test_misuse_leaves_with_2(extra: list[str]) -> None:
+    assert main(["benchmark", *extra]) == 2

@@ -1,0 +1,113 @@
+"""Pictures of matches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from featherglue.drawing import confidence_colors, draw_matches
+from featherglue.types import Features, Matches, MatchResult
+
+
+def features(points: list[tuple[float, float]], image: np.ndarray | None) -> Features:
+    size = (64, 48) if image is None else (image.shape[1], image.shape[0])
+    return Features(
+        keypoints=np.array(points, np.float32).reshape(-1, 2),
+        scores=np.ones(len(points), np.float32),
+        descriptors=np.zeros((len(points), 4), np.float32),
+        image_size=size,
+        image=image,
+    )
+
+
+def result(
+    image0: np.ndarray | None,
+    image1: np.ndarray | None,
+    count: int = 1,
+    scores: tuple[float, ...] = (1.0, 0.0),
+) -> MatchResult:
+    """Two keypoints in each image, of which the first `count` match."""
+    features0 = features([(10, 20), (40, 30)], image0)
+    features1 = features([(15, 25), (45, 10)], image1)
+    chosen = np.arange(count)
+    matches = Matches(
+        indices=np.stack((chosen, chosen), 1).astype(np.int64),
+        scores=np.array(scores[:count], np.float32),
+        points0=features0.keypoints[:count],
+        points1=features1.keypoints[:count],
+        refined=np.zeros(count, np.bool_),
+    )
+    return MatchResult(features0=features0, features1=features1, matches=matches, milliseconds={})
+
+
+def test_colours_go_from_blue_over_green_to_red() -> None:
+    low, middle, high = confidence_colors(np.array([0.1, 0.5, 0.9], np.float32)).astype(int)
+    assert low.argmax() == 2
+    assert middle.argmax() == 1
+    assert high.argmax() == 0
+    np.testing.assert_array_equal(
+        confidence_colors(np.array([-1, 0, 1, 7], np.float32))[[0, 3]],
+        confidence_colors(np.array([0, 1], np.float32)),
+    )
+    assert confidence_colors(np.zeros(0, np.float32)).shape == (0, 3)
+
+
+def test_both_images_stand_side_by_side(grey: np.ndarray) -> None:
+    first, second = grey[:48, :64], grey[100:160, 100:180]
+    picture = draw_matches(result(first, second, 0), keypoints=False)
+    assert picture.shape == (60, 64 + 8 + 80, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:48, :64], np.dstack([first] * 3))
+    np.testing.assert_array_equal(picture[:, 72:], np.dstack([second] * 3))
+    assert (picture[:, 64:72] == 255).all()
+    assert (picture[48:, :64] == 255).all()
+
+
+def test_lines_join_the_matched_points_in_their_colours() -> None:
+    black = np.zeros((48, 64), np.uint8)
+    picture = draw_matches(result(black, black, 2), keypoints=False).astype(int)
+    right = 64 + 8
+    (x0, y0), (x1, y1) = (10, 20), (15 + right, 25)
+    red, blue = confidence_colors(np.array([1, 0], np.float32)).astype(int)
+    assert np.abs(picture[y0, x0] - red).max() < 30
+    assert np.abs(picture[y1, x1] - red).max() < 30
+    middle = picture[(y0 + y1) // 2 - 2 : (y0 + y1) // 2 + 3, 40]
+    assert np.abs(middle - red).max(1).min() < 100
+    assert np.abs(picture[30, 40] - blue).max() < 30
+    untouched = draw_matches(result(black, black, 0), keypoints=False)
+    assert (untouched[:, :64] == 0).all()
+
+
+def test_keypoints_without_a_match_are_shown_if_wanted() -> None:
+    black = np.zeros((48, 64), np.uint8)
+    lonely = draw_matches(result(black, black, 1))[26:35, 36:45]
+    assert lonely.max() > 100
+    assert (lonely[..., 0] == lonely[..., 1]).all()  # grey
+    assert draw_matches(result(black, black, 0), keypoints=False)[26:35, 36:45].max() == 0
+
+
+def test_text_is_written_in_the_corner() -> None:
+    black = np.zeros((200, 300), np.uint8)
+    plain, text = (
+        draw_matches(result(black, black, 0), keypoints=False, lines=lines)
+        for lines in (None, ["matches 7"])
+    )
+    changed = np.flatnonzero((plain != text).any((0, 2)))
+    assert len(changed) > 20
+    assert changed.max() < 150
+
+
+@pytest.mark.parametrize("shape", [(100, 3000), (2000, 1500), (1, 4000)])
+def test_large_images_are_shrunk_together(shape: tuple[int, int]) -> None:
+    image = np.full(shape, 90, np.uint8)
+    picture = draw_matches(result(image, image, 2), max_side=800)
+    assert 780 <= picture.shape[1] <= 801
+    assert picture.shape[0] <= max(1, shape[0] // 2)
+
+
+def test_features_without_images_are_drawn_on_given_ones_or_on_none(grey: np.ndarray) -> None:
+    image = grey[:48, :64]
+    kept = draw_matches(result(image, image, 2))
+    given = draw_matches(result(None, None, 2), image, image)
+    np.testing.assert_array_equal(given, kept)
+    assert draw_matches(result(None, None, 2)).ndim == 3

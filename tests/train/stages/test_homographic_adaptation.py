@@ -1,0 +1,208 @@
+"""Homographic adaptation with detectors whose answers are known."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from featherglue.data.homography import HomographyRange
+from featherglue.data.photo_labels import PhotoLabels
+from featherglue.errors import ConfigError
+from featherglue.train.stages.homographic_adaptation import (
+    Extract,
+    LabelConfig,
+    _around_maxima,
+    _matched,
+    draw_homographies,
+    label_photograph,
+    working_size,
+)
+
+CONFIG = LabelConfig(homographies=16, threshold=0.2, detection=0.1, batch_size=5)
+CENTRES = np.array([(40.0, 36.3), (80.4, 40.0), (120.7, 60.2), (56.0, 84.6), (100.3, 96.0)])
+GREYS = np.array([250, 90, 130, 170, 210])
+
+
+def photograph(
+    centres: np.ndarray = CENTRES, greys: np.ndarray = GREYS, size: tuple[int, int] = (160, 128)
+) -> np.ndarray:
+    """Soft dots on black."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    image = np.zeros(size[::-1])
+    for centre, grey in zip(centres, greys, strict=True):
+        image += grey * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 2.0**2))
+    return image.astype(np.uint8)
+
+
+def dots(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds dots; its descriptor is the grey level of the nearest one."""
+    highest = F.max_pool2d(images, 9, 1, 4)
+    peaks = (images == highest) & (images > 0.2)
+    grey = F.max_pool2d(F.max_pool2d(images, 8), 3, 1, 1)[:, 0] * 2.5
+    return 0.8 * peaks[:, 0].float(), torch.stack((grey.cos(), grey.sin()), 1)
+
+
+def run(
+    photo: np.ndarray, extract: Extract = dots, config: LabelConfig = CONFIG, seed: int = 0
+) -> PhotoLabels:
+    return label_photograph(extract, photo, config, np.random.default_rng(seed))
+
+
+def nearest(labels: PhotoLabels, centres: np.ndarray = CENTRES) -> np.ndarray:
+    """For each centre its label, all of them different."""
+    gaps = np.linalg.norm(centres[:, None] - labels.points, axis=2)
+    own = gaps.argmin(1)
+    assert len(set(own)) == len(centres)
+    return np.asarray(own)
+
+
+def test_labels_are_where_the_detector_fires() -> None:
+    labels = run(photograph())
+    assert len(labels) == len(CENTRES)
+    assert labels.size == (160, 128)
+    own = nearest(labels)
+    errors = np.linalg.norm(labels.points[own] - CENTRES, axis=1)
+    assert errors.max() < 0.6
+    assert errors.mean() < 0.25  # whole pixels would give 0.36
+    assert (labels.scores > 0.4).all()
+    assert (np.diff(labels.scores) <= 0).all()
+    assert (labels.covered > 5).all()
+    assert (labels.covered <= 15).all()  # the photograph itself is no witness
+    assert (labels.repeatability > 0.95).all()
+    assert (labels.matchability > 0.8).all()
+
+
+def test_what_does_not_move_with_the_photograph_is_no_label() -> None:
+    def fixed(images: Tensor) -> tuple[Tensor, Tensor]:
+        scores, descriptors = dots(images)
+        scores[:, 20, 100] = 0.8  # dirt on the lens
+        return scores, descriptors
+
+    place = np.array([(100.0, 20.0)])
+    once = run(photograph(), fixed, LabelConfig(homographies=1, threshold=0.2))
+    assert np.linalg.norm(once.points - place, axis=1).min() < 0.6
+    assert (once.covered == 0).all()
+    assert (once.repeatability == 0).all()
+    often = run(photograph(), fixed)
+    assert np.linalg.norm(often.points - place, axis=1).min() > 4
+
+
+def test_each_point_counts_the_views_that_cover_it() -> None:
+    centres = np.array([(14.0, 14.0), (80.0, 64.0)])
+    shifts = LabelConfig(
+        homographies=24,
+        threshold=0.2,
+        views=HomographyRange(rotation=0, scale=1, anisotropy=1, perspective=0, translation=0.3),
+    )
+    labels = run(photograph(centres, np.array([200, 200])), config=shifts)
+    corner, centre = nearest(labels, centres)
+    assert 3 <= labels.covered[corner] < 0.6 * labels.covered[centre]
+    assert labels.covered[centre] == 23
+    # Found in every view that shows it, it has the same score.
+    np.testing.assert_allclose(labels.scores[corner], labels.scores[centre], rtol=0.25)
+    assert labels.found[corner] == labels.covered[corner]
+
+
+def test_repeatability_is_the_share_of_views_that_find_it() -> None:
+    calls = []
+
+    def forgetful(images: Tensor) -> tuple[Tensor, Tensor]:
+        """Sees the brightest dot in each view, the others in the first five views only."""
+        scores, descriptors = dots(images)
+        calls.append(len(images))
+        if len(calls) > 1:
+            scores[images[:, 0] < 0.9] = 0
+        return scores, descriptors
+
+    photo = photograph(greys=np.array([255, 90, 130, 170, 200]))
+    config = LabelConfig(homographies=15, threshold=0.05, detection=0.1, batch_size=5)
+    labels = run(photo, forgetful, config)
+    assert calls == [5, 5, 5]
+    own = nearest(labels)
+    assert (labels.found[own][1:] <= 4).all()
+    assert (labels.repeatability[own][1:] < 0.6).all()
+    assert labels.found[own][0] > 5
+
+
+def test_what_cannot_be_told_apart_does_not_match() -> None:
+    greys = np.array([250, 90, 150, 150, 210])  # two are alike
+    labels = run(photograph(greys=greys))
+    own = nearest(labels)
+    alike, others = labels.matchability[own][2:4], labels.matchability[own][[0, 1, 4]]
+    assert alike.sum() < 1.3
+    assert (others > 0.8).all()
+    assert (labels.repeatability > 0.95).all()  # found again they are
+
+
+def test_only_labels_in_view_compete() -> None:
+    descriptors = torch.zeros(2, 2, 2, 4)
+    descriptors[0, 0, :, :2] = descriptors[0, 1, :, 2:] = 1.0  # two labels, left and right
+    descriptors[1] = torch.tensor([0.6, 0.8])[:, None, None]  # a view in which all look right
+    projected = np.array([[(4.0, 8.0), (28.0, 8.0)]] * 2)
+    seen = np.ones((2, 2), np.bool_)
+    assert _matched(descriptors, projected, seen, "exact").tolist() == [[True, True], [False, True]]
+    seen[1, 1] = False
+    assert _matched(descriptors, projected, seen, "exact")[1, 0]
+
+
+def test_a_detection_is_a_maximum() -> None:
+    y, x = np.mgrid[:40, :60]
+    hill = (0.9 - 0.02 * np.hypot(x - 20, y - 15)).astype(np.float32)
+    around = _around_maxima(hill, LabelConfig(near=3, detection=0.1)) > 0
+    np.testing.assert_array_equal(around, np.hypot(x - 20, y - 15) <= 3)
+    assert not _around_maxima(hill, LabelConfig(detection=0.95)).any()
+
+
+def test_labels_are_in_pixels_of_the_photograph() -> None:
+    large = photograph(CENTRES * 3 + 1, GREYS, (484, 380))
+    large = cv2.GaussianBlur(large, (0, 0), 4)
+    large = (large * (250 / large.max())).astype(np.uint8)
+    config = LabelConfig(homographies=8, threshold=0.1, detection=0.1, longest=160)
+    labels = run(large, config=config)
+    assert labels.size == (484, 380)
+    own = nearest(labels, CENTRES * 3 + 1)
+    np.testing.assert_allclose(labels.points[own], CENTRES * 3 + 1, atol=2.0)
+    assert working_size((484, 380), 160) == (160, 128)
+    assert working_size((100, 69), 320) == (96, 72)  # never enlarged by much
+    assert working_size((1000, 20), 320) == (320, 8)
+
+
+def test_the_strongest_are_kept_and_none_may_be_found() -> None:
+    few = run(photograph(), config=LabelConfig(homographies=4, threshold=0.2, most=2))
+    assert len(few) == 2
+    none = run(np.zeros((72, 64), np.uint8))
+    assert none.points.shape == (0, 2)
+    assert none.points.dtype == np.float32
+    assert none.covered.shape == none.matched.shape == (0,)
+    assert none.covered.dtype == np.uint16
+
+
+def test_labels_depend_on_the_seed_alone() -> None:
+    photo = photograph()
+    lit = LabelConfig(homographies=6, threshold=0.1, light=1.0)
+    first, same, other = run(photo, config=lit), run(photo, config=lit), run(photo, seed=1)
+    np.testing.assert_array_equal(first.points, same.points)
+    np.testing.assert_array_equal(first.scores, same.scores)
+    assert len(other) != len(first) or (other.scores != first.scores).any()
+
+
+def test_homographies_show_the_photograph() -> None:
+    rng = np.random.default_rng(0)
+    drawn = draw_homographies(rng, (160, 128), LabelConfig(homographies=30))
+    assert len(drawn) == 30
+    np.testing.assert_array_equal(drawn[0], np.eye(3))
+    corners = np.array([(x, y, 1) for x in (0, 159) for y in (0, 127)])
+    assert all((corners @ H[2] > 0.2).all() for H in drawn)
+    wild = LabelConfig(homographies=30, views=HomographyRange(perspective=1000))
+    with pytest.raises(ConfigError, match="narrow it"):
+        draw_homographies(rng, (160, 128), wild)
+
+
+@pytest.mark.parametrize("name", ["homographies", "most", "batch_size", "longest", "near"])
+def test_configurations_that_make_no_sense(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        LabelConfig(**{name: -1})  # type: ignore[arg-type]
