@@ -4,7 +4,7 @@
 
 VAL holds images and `homographies.txt`; light is changed. Each pair's matches, found once, go to
 OpenCV's RANSAC in their own order and in so many random ones (fixed seed), and what it finds is
-also fitted anew (`refit.py`). Of the random orders the mean and the standard deviation of the AUC
+also with local optimization. Of the random orders the mean and the standard deviation of the AUC
 over all pairs are shown: what two models differ by less than that may be luck. Precision and recall
 do not depend on it.
 """
@@ -39,12 +39,20 @@ def errors(session: Session, suite: HomographySuite, orders: int) -> NDArray[np.
         every = np.arange(len(matches))
         shuffled = [every, *(random.permutation(every) for _ in range(orders))]
         ordered = [(matches.points0[order], matches.points1[order]) for order in shuffled]
-        found.append([[error(*p, views.H, refit) for p in ordered] for refit in (False, True)])
+        found.append(
+            [
+                [error(*p, views.H, local_optimization) for p in ordered]
+                for local_optimization in (False, True)
+            ]
+        )
     return np.array(found).transpose(1, 2, 0)
 
 
 def error(
-    points0: NDArray[np.float32], points1: NDArray[np.float32], H: NDArray[np.float64], refit: bool
+    points0: NDArray[np.float32],
+    points1: NDArray[np.float32],
+    H: NDArray[np.float64],
+    local_optimization: bool,
 ) -> float:
     """The mean corner error, px, of RANSAC's homography or its fit; infinite where it fails."""
     try:
@@ -55,7 +63,7 @@ def error(
             method="ransac",
             iterations=3000,
             confidence=0.995,
-            refit=refit,
+            local_optimization=local_optimization,
         )
     except EstimationError:
         return float("inf")

@@ -17,7 +17,7 @@ SUITES = {
         "Homographies, with photometric change",
         "128 photographs of COCO val2017 at 640×480 and their copies under random homographies, "
         "the light of the second changed at random. AUC of the mean corner error in px; RANSAC, "
-        "the same fitted anew (*refitted*, `refit.py`), MAGSAC++ and a weighted direct linear "
+        "the same with local optimization (*LO*), MAGSAC++ and a weighted direct linear "
         "transform.",
     ),
     "val-no-light": ("The same without photometric change", ""),
@@ -25,10 +25,10 @@ SUITES = {
         "Real photographs, relative pose",
         "160 pairs of four scenes, from easy to hard overlap, poses from COLMAP. AUC of the "
         "larger angle of rotation and translation in degrees, by RANSAC, and fitted anew "
-        "(*refitted*).",
+        "(*optimized*).",
     ),
 }
-ESTIMATES = ("auc", "auc_refit", "auc_magsac", "auc_dlt")
+ESTIMATES = ("auc", "auc_lo", "auc_magsac", "auc_dlt")
 SHOWN = (*ESTIMATES, "precision", "recall", "matches", "pairs", "failures")
 
 

@@ -104,10 +104,10 @@ def _sample(grid: Float, keypoints: Float, cubic: bool, unit: bool = True) -> Fl
     at = keypoints / (SIDE - 1) * CELLS - 0.5
     base = np.floor(at).astype(int)
     fraction = at - base
-    taps = range(-1, 3) if cubic else range(2)
+    hooks = range(-1, 3) if cubic else range(2)
     sampled = np.zeros((len(keypoints), grid.shape[2]), np.float32)
-    for dy in taps:
-        for dx in taps:
+    for dy in hooks:
+        for dx in hooks:
             x, y = base[:, 0] + dx, base[:, 1] + dy
             valid = (x >= 0) & (y >= 0) & (x < CELLS) & (y < CELLS)
             weight = _kernel(fraction[:, 0] - dx, cubic) * _kernel(fraction[:, 1] - dy, cubic)

@@ -26,7 +26,7 @@ LEVELS = {
     for level, names in enumerate(
         (
             "errors",
-            "config io geometry machine",
+            "config options io geometry machine fingerprint",
             "types data",
             "artifact drawing",
             "export models",

@@ -370,7 +370,7 @@ def test_a_chosen_keypoint_threshold_is_for_all_keypoints(
 ) -> None:
     model = Model.load(matching)
     few = dataclasses.replace(
-        model.processing, max_keypoints=-1, surplus_after=5, surplus_threshold=1.0
+        model.processing, max_keypoints=-1, high_threshold_after=5, high_keypoint_threshold=1.0
     )
     dataclasses.replace(model, processing=few).save(tmp_path / "few")
     session = load(tmp_path / "few")
@@ -378,7 +378,7 @@ def test_a_chosen_keypoint_threshold_is_for_all_keypoints(
     chosen = load(tmp_path / "few", keypoint_threshold=0.001)
     again = session.with_thresholds(keypoint_threshold=0.001)
     assert len(chosen.extract(grey)) == len(again.extract(grey)) > 50
-    both = session.with_thresholds(keypoint_threshold=0.001, surplus_threshold=1.0)
+    both = session.with_thresholds(keypoint_threshold=0.001, high_keypoint_threshold=1.0)
     assert len(both.extract(grey)) == 5
 
 

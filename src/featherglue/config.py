@@ -143,7 +143,8 @@ class ProcessingConfig:
         resize: () or (-1,) keeps the size; (m,) makes the longest side m; (w, h) exactly.
         max_keypoints: keep the strongest; -1 keeps all.
         keypoint_threshold: lowest score of a keypoint, in [0, 1].
-        surplus_threshold: lowest score of what comes after the `surplus_after` strongest keypoints:
+        high_keypoint_threshold: minimum score of keypoints after the first
+            `high_threshold_after`:
             of many the weak ones are rarely found again, of few they are all there is.
         nms_radius: pixels in which a keypoint suppresses weaker ones.
         remove_borders: pixels along the border without keypoints.
@@ -161,8 +162,8 @@ class ProcessingConfig:
     resize: tuple[int, ...] = ()
     max_keypoints: int = 512
     keypoint_threshold: float = 0.005
-    surplus_threshold: float = 0.0
-    surplus_after: int = 0
+    high_keypoint_threshold: float = 0.0
+    high_threshold_after: int = 0
     nms_radius: int = 4
     remove_borders: int = 4
     subpixel: bool = True
@@ -174,14 +175,14 @@ class ProcessingConfig:
 
     def enough(self, strength: NDArray[np.float32]) -> int:
         """How many of the keypoints are kept whose scores (N,) are these, strongest first."""
-        above = int((strength > self.surplus_threshold).sum())
-        count = min(len(strength), max(self.surplus_after, above))
+        above = int((strength > self.high_keypoint_threshold).sum())
+        count = min(len(strength), max(self.high_threshold_after, above))
         return count if self.max_keypoints < 0 else min(count, self.max_keypoints)
 
     def __post_init__(self) -> None:
         resize = self.resize
         counts = ("max_keypoints", "nms_radius", "remove_borders", "sinkhorn_iterations")
-        for name in (*counts, "surplus_after"):
+        for name in (*counts, "high_threshold_after"):
             value = getattr(self, name)
             _require(type(value) is int, f"{name} is a whole number, not {value!r}")
         _require(
@@ -197,13 +198,18 @@ class ProcessingConfig:
             self.max_keypoints == -1 or self.max_keypoints >= 1,
             f"max_keypoints is -1 (all) or at least 1, not {self.max_keypoints}",
         )
-        thresholds = ("keypoint_threshold", "surplus_threshold", "match_threshold", "consensus")
+        thresholds = (
+            "keypoint_threshold",
+            "high_keypoint_threshold",
+            "match_threshold",
+            "consensus",
+        )
         for name in thresholds:
             value = getattr(self, name)
             _require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}")
         _require(
-            self.surplus_after >= 0,
-            f"surplus_after must be at least 0, not {self.surplus_after}",
+            self.high_threshold_after >= 0,
+            f"high_threshold_after must be at least 0, not {self.high_threshold_after}",
         )
         for name in ("nms_radius", "remove_borders"):
             value = getattr(self, name)
@@ -221,14 +227,14 @@ class ProcessingConfig:
 def with_choices(processing: ProcessingConfig, chosen: Mapping[str, Any]) -> ProcessingConfig:
     """The settings with those that somebody chose.
 
-    Who chooses a `keypoint_threshold` means it for all keypoints: there is no `surplus_threshold`
-    then, unless it is chosen too.
+    A `keypoint_threshold` applies to all keypoints: it resets `high_keypoint_threshold`, unless
+    that is given too.
 
     Raises:
         ConfigError: a value out of range.
     """
     if "keypoint_threshold" in chosen:
-        chosen = {"surplus_threshold": 0.0} | dict(chosen)
+        chosen = {"high_keypoint_threshold": 0.0} | dict(chosen)
     return dataclasses.replace(processing, **chosen)
 
 

@@ -78,19 +78,20 @@ class Session:
         self,
         *,
         keypoint_threshold: float | None = None,
-        surplus_threshold: float | None = None,
+        high_keypoint_threshold: float | None = None,
         match_threshold: float | None = None,
     ) -> Session:
         """A session on the same networks with other thresholds, at no cost.
 
-        A `keypoint_threshold` alone is for all keypoints: there is no `surplus_threshold` then.
+        A `keypoint_threshold` alone applies to all keypoints and resets
+        `high_keypoint_threshold`.
 
         Raises:
             ConfigError: a threshold outside of [0, 1].
         """
         given = {
             "keypoint_threshold": keypoint_threshold,
-            "surplus_threshold": surplus_threshold,
+            "high_keypoint_threshold": high_keypoint_threshold,
             "match_threshold": match_threshold,
         }
         chosen = {name: value for name, value in given.items() if value is not None}

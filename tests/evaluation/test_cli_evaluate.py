@@ -53,7 +53,7 @@ def test_homography(
     pictures = ("--worst", "1", "--worst-dir", tmp_path / "worst")
     assert run(*words, *files, *pictures) == 0
     data = json.loads(out.read_text())
-    assert set(data) >= NAMES | {"auc_refit", "auc_magsac", "auc_dlt", "suite", "settings", "model"}
+    assert set(data) >= NAMES | {"auc_lo", "auc_magsac", "auc_dlt", "suite", "settings", "model"}
     assert set(data["auc"]) == {"5", "10", "25"} and data["auc"]["25"] > 80
     assert (data["pairs"], data["failures"], data["format_version"]) == (3, 0, 1)
     assert data["settings"]["photometric"] is True and data["settings"]["seed"] == 3

@@ -94,14 +94,14 @@ def test_page_is_whole_and_self_contained(files: list[Path], tmp_path: Path) -> 
 
 def test_figures_that_only_a_later_result_has_are_shown(tmp_path: Path) -> None:
     old, new = evaluation("fast", 70.0), evaluation("sift", 60.0)
-    new["auc_refit"] = {"5": 81.25, "10": 90.0, "25": 95.0}
+    new["auc_lo"] = {"5": 81.25, "10": 90.0, "25": 95.0}
     paths = [tmp_path / "old.json", tmp_path / "new.json"]
     for path, content in zip(paths, (old, new), strict=True):
         path.write_text(json.dumps(content))
     page = tmp_path / "report.html"
     assert main(["report", *map(str, paths), "-o", str(page)]) == 0
     text = page.read_text()
-    assert "refitted@5" in text and "81.2" in text
+    assert "optimized@5" in text and "81.2" in text
 
 
 def test_table_marks_the_smallest_where_less_is_better() -> None:

@@ -48,7 +48,7 @@ def homographies(photos: Path, path: Path | None, **options: Any) -> HomographyS
 def test_an_oracle_is_perfect(photos: Path, write_list: WriteList, shift_and_turn: Array) -> None:
     suite = homographies(photos, write_list(shift_and_turn))
     found = evaluate(Oracle(shift_and_turn), suite)
-    for figure in ("auc", "auc_refit", "auc_magsac", "auc_dlt"):
+    for figure in ("auc", "auc_lo", "auc_magsac", "auc_dlt"):
         assert set(found.summary[figure]) == {"5", "10", "25"}
         assert found.summary[figure]["5"] > 99.9
     assert (found.summary["precision"], found.summary["recall"]) == (100, 100)
@@ -284,7 +284,7 @@ def test_exact_poses(t: tuple[float, float, float]) -> None:
     numbers, failure = measure(*seen_points(pose(t)), pose(t))
     assert not failure
     assert numbers["error"] < 0.2
-    assert numbers["error_refit"] < 0.02
+    assert numbers["error_lo"] < 0.02
     assert numbers["error"] == max(numbers["rotation_error"], numbers["translation_error"])
     assert numbers["precision"] == numbers["matching_score"] == 1
 
@@ -407,7 +407,7 @@ def test_pose_suite(tmp_path: Path) -> None:
     good, missing = found.results
     assert good.numbers["error"] < 10 and good.numbers["precision"] > 0.9
     assert missing.unreadable and "none.png" in missing.failure
-    assert set(found.summary["auc"]) == set(found.summary["auc_refit"]) == {"5", "10", "20"}
+    assert set(found.summary["auc"]) == set(found.summary["auc_lo"]) == {"5", "10", "20"}
     assert found.summary["auc"]["20"] == pytest.approx(50 * (1 - good.numbers["error"] / 40), abs=1)
     assert {"precision", "recall", "matches", "pairs", "failures"} <= set(found.summary)
 
@@ -584,9 +584,9 @@ def test_files_and_table(photos: Path, tmp_path: Path) -> None:
     assert "AUC@5" in table[0] and "sift+nn" in table[2]
     both = markdown_table([("one", found.summary), ("two | three", found.summary)])
     assert "two \\| three" in both
-    old = {name: value for name, value in found.summary.items() if name != "auc_refit"}
+    old = {name: value for name, value in found.summary.items() if name != "auc_lo"}
     head, _, first, second = markdown_table([("old", old), ("new", found.summary)]).splitlines()
-    assert "refitted AUC@5" in head
+    assert "optimized AUC@5" in head
     assert (first.count("–"), second.count("–")) == (3, 0)
 
 

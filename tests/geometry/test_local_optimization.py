@@ -16,9 +16,9 @@ from featherglue.geometry.estimation import (
 from featherglue.geometry.local_optimization import (
     _descend,
     essential,
-    refit_fundamental,
-    refit_homography,
-    refit_pose,
+    optimize_fundamental,
+    optimize_homography,
+    optimize_pose,
     sampson_distances,
 )
 
@@ -78,7 +78,7 @@ def epipolar_error(points: Pair, **options: object) -> float:
 )
 def test_a_fit_is_several_times_as_close(scene: object, error: object, ratio: float) -> None:
     points = [scene(seed) for seed in range(12)]  # type: ignore[operator]
-    before = np.median([error(pair, refit=False) for pair in points])  # type: ignore[operator]
+    before = np.median([error(pair, local_optimization=False) for pair in points])  # type: ignore[operator]
     after = np.median([error(pair) for pair in points])  # type: ignore[operator]
     assert after < before / ratio
 
@@ -104,14 +104,14 @@ def test_exact_matches_give_the_truth() -> None:
     points0 = rng.random((50, 2)) * SIZE
     points1 = cv2.perspectiveTransform(points0[None], H_TRUE)[0]
     off = H_TRUE + np.array([[0.001, 0, 0.7], [0, -0.001, -0.5], [0, 0, 0]])
-    refitted = refit_homography(off, points0, points1, 3.0)
-    np.testing.assert_allclose(refitted, H_TRUE, rtol=1e-6, atol=1e-9)
+    optimized = optimize_homography(off, points0, points1, 3.0)
+    np.testing.assert_allclose(optimized, H_TRUE, rtol=1e-6, atol=1e-9)
     turn = cv2.Rodrigues(np.array([0.001, 0.0005, -0.001]))[0]
     points0, _ = spatial(0)
     rays0 = np.c_[points0, np.ones(200)] @ np.linalg.inv(K).T
     seen = rays0 * rng.uniform(3, 9, (200, 1)) @ R_TRUE.T + T_TRUE
     rays = rays0[:, :2], seen[:, :2] / seen[:, 2:]
-    R, t = refit_pose(turn @ R_TRUE, T_TRUE + 0.002, *rays, 2.0, 520.0)
+    R, t = optimize_pose(turn @ R_TRUE, T_TRUE + 0.002, *rays, 2.0, 520.0)
     np.testing.assert_allclose(R, R_TRUE, atol=1e-7)
     np.testing.assert_allclose(t, T_TRUE, atol=1e-6)
 
@@ -130,13 +130,13 @@ def test_too_few_matches_leave_the_estimate_as_it_is() -> None:
     few = tuple(side[:11] for side in planar(0))
     many = planar(0, count=40)
     H = H_TRUE.copy()
-    assert refit_homography(H, *few, 3.0) is H
-    assert refit_homography(H, many[0], many[1] + 50, 3.0) is H  # nothing fits
+    assert optimize_homography(H, *few, 3.0) is H
+    assert optimize_homography(H, many[0], many[1] + 50, 3.0) is H  # nothing fits
     pose = np.c_[R_TRUE, T_TRUE]
     F = np.linalg.inv(K).T @ essential(pose) @ np.linalg.inv(K)
-    assert refit_fundamental(F, *few, 3.0) is F
+    assert optimize_fundamental(F, *few, 3.0) is F
     rays = tuple(np.c_[side, np.ones(11)] @ np.linalg.inv(K).T for side in few)
-    R, t = refit_pose(R_TRUE, T_TRUE, rays[0][:, :2], rays[1][:, :2], 3.0, 520.0)
+    R, t = optimize_pose(R_TRUE, T_TRUE, rays[0][:, :2], rays[1][:, :2], 3.0, 520.0)
     assert R is R_TRUE and t is T_TRUE
 
 
@@ -145,8 +145,8 @@ def test_what_is_farther_off_than_the_threshold_has_no_say() -> None:
     points0 = rng.random((100, 2)) * SIZE
     points1 = cv2.perspectiveTransform(points0[None], H_TRUE)[0] + rng.normal(0, 0.1, (100, 2))
     points1[:60] += 6  # another plane, which more of them show
-    near = refit_homography(H_TRUE, points0, points1, 3.0)
-    alone = refit_homography(H_TRUE, points0[60:], points1[60:], 3.0)
+    near = optimize_homography(H_TRUE, points0, points1, 3.0)
+    alone = optimize_homography(H_TRUE, points0[60:], points1[60:], 3.0)
     assert corner_error(near, alone, SIZE) < 1e-3
     assert corner_error(near, H_TRUE, SIZE) < 0.1
 
@@ -189,12 +189,12 @@ def test_points_that_are_not_finite_are_passed_over(bad: float) -> None:
     for side in (0, 1):
         damaged = [ray.copy() for ray in rays]
         damaged[side][7] = bad
-        R, t = refit_pose(good.R, good.t, *damaged, 1.0, 520.0)
+        R, t = optimize_pose(good.R, good.t, *damaged, 1.0, 520.0)
         assert np.isfinite(R).all() and np.isfinite(t).all()
     points0, points1 = planar(0)
     points1[3, 0] = bad
-    refitted = refit_homography(H_TRUE, points0, points1, 3.0)
-    assert corner_error(refitted, H_TRUE, SIZE) < 0.2
+    optimized = optimize_homography(H_TRUE, points0, points1, 3.0)
+    assert corner_error(optimized, H_TRUE, SIZE) < 0.2
 
 
 @pytest.mark.filterwarnings("error")
@@ -206,17 +206,17 @@ def test_points_on_the_horizon() -> None:
     points1 = np.zeros_like(points0)
     points1[there] = cv2.perspectiveTransform(points0[there][None], H)[0]
     off = H + np.array([[0, 0, 0.4], [0, 0, -0.3], [0, 0, 0]])
-    refitted = refit_homography(off, points0, points1, 3.0)
-    np.testing.assert_allclose(refitted, H, atol=1e-4)
+    optimized = optimize_homography(off, points0, points1, 3.0)
+    np.testing.assert_allclose(optimized, H, atol=1e-4)
 
 
 def test_points_on_a_line_do_no_harm() -> None:
     x = np.linspace(0, 600, 40)
     points0 = np.c_[x, 0.5 * x + 20]
     points1 = cv2.perspectiveTransform(points0[None], H_TRUE)[0]
-    refitted = refit_homography(H_TRUE, points0, points1 + 0.1, 3.0)
-    gaps = cv2.perspectiveTransform(points0[None], refitted)[0] - points1
-    assert np.isfinite(refitted).all()
+    optimized = optimize_homography(H_TRUE, points0, points1 + 0.1, 3.0)
+    gaps = cv2.perspectiveTransform(points0[None], optimized)[0] - points1
+    assert np.isfinite(optimized).all()
     assert np.linalg.norm(gaps, axis=1).max() < 0.3
 
 
@@ -227,8 +227,8 @@ def test_a_camera_that_hardly_moved() -> None:
     world = np.c_[points0, np.ones(150)] @ np.linalg.inv(K).T * rng.uniform(3, 9, (150, 1))
     seen = (world @ R_TRUE.T + 0.05 * T_TRUE) @ K.T
     points1 = seen[:, :2] / seen[:, 2:] + rng.normal(0, 0.1, (150, 2))
-    for refit in (False, True):
-        pose = estimate_relative_pose(points0, points1, K, K, refit=refit)
+    for local_optimization in (False, True):
+        pose = estimate_relative_pose(points0, points1, K, K, local_optimization=local_optimization)
         assert pose.t @ T_TRUE > 0.7
         assert pose.inliers.mean() > 0.9
     assert max(pose_errors(pose, np.c_[R_TRUE, T_TRUE])) < 3

@@ -179,7 +179,9 @@ def test_what_comes_after_enough_keypoints_needs_a_higher_score(
     at = np.arange(60)
     scores[10 + at // 8 * 10, 10 + at % 8 * 10] = strength
     everything = dataclasses.replace(PUBLISHED, max_keypoints=most)
-    config = dataclasses.replace(everything, surplus_after=after, surplus_threshold=threshold)
+    config = dataclasses.replace(
+        everything, high_threshold_after=after, high_keypoint_threshold=threshold
+    )
     x, y = decode.find_keypoints(scores, (96, 96), config)
     np.testing.assert_allclose(scores[y, x], strength[:expected])
 

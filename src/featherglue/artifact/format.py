@@ -82,6 +82,7 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     """
     folder = Path(folder)
     header = _read_config(folder)
+    header["processing"] = _current_keys(header["processing"])
     try:
         architecture = from_dict(ArchitectureConfig, header["architecture"], "architecture")
         processing = from_dict(ProcessingConfig, header["processing"], "processing")
@@ -129,6 +130,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
         odd = sorted((set(header) | {"provenance"}) ^ (needed | {"provenance"}))
         raise ArtifactError(f"{path}: unknown or missing key {odd[0]!r}")
     return header
+
+
+# Settings that version 0.1 stored under other names.
+_RENAMED = {
+    "surplus_threshold": "high_keypoint_threshold",
+    "surplus_after": "high_threshold_after",
+}
+
+
+def _current_keys(processing: Any) -> Any:
+    """The `processing` block with the names of today."""
+    if not isinstance(processing, dict):
+        return processing
+    return {_RENAMED.get(key, key): value for key, value in processing.items()}
 
 
 def _read_weights(path: Path, expected: str) -> Arrays:

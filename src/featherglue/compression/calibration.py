@@ -17,7 +17,7 @@ from featherglue.data.views import warp_image
 from featherglue.errors import UsageError
 from featherglue.io.image import resize_grey
 from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
-from featherglue.models.hooks import with_taps
+from featherglue.models.hooks import with_hooks
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint, score_map
@@ -131,7 +131,7 @@ class Observed:
 
 
 class Observer:
-    """A tap that notes what passes; every call gives the same share of the sample."""
+    """A hook that notes what passes; every call gives the same share of the sample."""
 
     def __init__(self, calls: int) -> None:
         self.seen: dict[str, Observed] = {}
@@ -153,11 +153,11 @@ def observe(model: Model, inputs: Inputs, names: Collection[str]) -> dict[str, O
     seen: dict[str, Observed] = {}
     if model.extractor is not None:
         observer = Observer(len(inputs.images))
-        run_extractor(with_taps(model.extractor, observer, names), inputs)
+        run_extractor(with_hooks(model.extractor, observer, names), inputs)
         seen |= observer.seen
     if model.matcher is not None and inputs.sides is not None:
         observer = Observer(2 * len(inputs.sides[0][0]))
-        run_matcher(with_taps(model.matcher, observer, names), inputs)
+        run_matcher(with_hooks(model.matcher, observer, names), inputs)
         seen |= observer.seen
     return seen
 

@@ -37,7 +37,7 @@ from featherglue.geometry.metrics import (
 # Figure in the summary → the error of each pair that it is made of.
 ESTIMATES = {
     "auc": "error",
-    "auc_refit": "error_refit",
+    "auc_lo": "error_lo",
     "auc_magsac": "error_magsac",
     "auc_dlt": "error_dlt",
 }
@@ -73,7 +73,7 @@ class HomographySuite:
     """Images resized to `size` and warped by a homography to the same size.
 
     AUC of the mean distance of the four corners under the estimated and the true homography, by
-    RANSAC (`auc`), the same fitted anew (`auc_refit`), MAGSAC++ (`auc_magsac`) and a direct linear
+    RANSAC (`auc`), the same fitted anew (`auc_lo`), MAGSAC++ (`auc_magsac`) and a direct linear
     transform over all matches, weighted by their scores (`auc_dlt`); precision, recall, matching
     score.
 
@@ -135,7 +135,7 @@ def measure_homography(
     features0, features1, matches = matched.features0, matched.features1, matched.matches
     size0, size1 = features0.image_size, features1.image_size
 
-    def robust(method: Method, refit: bool = False) -> float:
+    def robust(method: Method, local_optimization: bool = False) -> float:
         H, _ = estimate_homography(
             matches.points0,
             matches.points1,
@@ -144,7 +144,7 @@ def measure_homography(
             iterations=config.iterations,
             confidence=config.confidence,
             seed=config.seed,
-            refit=refit,
+            local_optimization=local_optimization,
         )
         return corner_error(H, views.H, size0)
 
@@ -167,7 +167,7 @@ def measure_homography(
     shares = {name: 0.0 if failure else getattr(metrics, name) for name in SHARES}
     return {
         "error": error,
-        "error_refit": attempt(lambda: robust("ransac", refit=True))[0],
+        "error_lo": attempt(lambda: robust("ransac", local_optimization=True))[0],
         "error_magsac": attempt(lambda: robust("magsac"))[0],
         "error_dlt": attempt(direct)[0],
         **shares,

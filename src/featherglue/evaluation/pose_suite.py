@@ -25,13 +25,13 @@ from featherglue.geometry.estimation import (
     RelativePose,
     estimate_relative_pose,
     normalize_points,
+    optimize_relative_pose,
     pose_errors,
-    refit_relative_pose,
 )
 from featherglue.geometry.metrics import Array, epipolar_errors
 
 # Figure in the summary → the error of each pair that it is made of.
-ESTIMATES = {"auc": "error", "auc_refit": "error_refit"}
+ESTIMATES = {"auc": "error", "auc_lo": "error_lo"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class PoseSuite:
     """Pairs of photographs with known intrinsics and relative pose.
 
     AUC of the larger of the errors of rotation and of the direction of translation, by RANSAC
-    on the essential matrix (`auc`), and the same fitted anew (`auc_refit`); `precision` (matches
+    on the essential matrix (`auc`), and the same fitted anew (`auc_lo`); `precision` (matches
     that agree with the true epipolar geometry / matches) and `matching_score` (such matches /
     keypoints of image 0). True correspondences are not known without depth: `recall` repeats the
     matching score, a lower bound of it.
@@ -90,16 +90,16 @@ class PoseSuite:
         try:
             pose = self._estimate(views, matched)
             rotation, translation = self._errors(views, pose)
-            refitted = max(self._errors(views, self._refit(views, matched, pose)))
+            optimized = max(self._errors(views, self._optimize(views, matched, pose)))
             failure = ""
         except EstimationError as error:
-            rotation = translation = refitted = float("inf")
+            rotation = translation = optimized = float("inf")
             failure = str(error)
         correct = 0 if failure else int(np.sum(self.deviations(views, matched) < 1))
         matching_score = correct / max(len(features0), 1)
         return {
             "error": max(rotation, translation),
-            "error_refit": refitted,
+            "error_lo": optimized,
             "rotation_error": rotation,
             "translation_error": translation,
             "precision": correct / max(len(matches), 1),
@@ -119,13 +119,15 @@ class PoseSuite:
             threshold=self.config.threshold,
             confidence=self.config.confidence,
             seed=self.config.seed,
-            refit=False,
+            local_optimization=False,
         )
 
-    def _refit(self, views: PoseViews, matched: Matched, pose: RelativePose) -> RelativePose:
+    def _optimize(self, views: PoseViews, matched: Matched, pose: RelativePose) -> RelativePose:
         points0, points1 = matched.matches.points0, matched.matches.points1
         threshold = self.config.threshold
-        return refit_relative_pose(pose, points0, points1, views.K0, views.K1, threshold=threshold)
+        return optimize_relative_pose(
+            pose, points0, points1, views.K0, views.K1, threshold=threshold
+        )
 
     def _errors(self, views: PoseViews, pose: RelativePose) -> tuple[float, float]:
         """Degrees. Without a true translation its direction cannot be judged: 0 then."""

@@ -30,7 +30,7 @@ _KEYS = {
 
 # Other figures by threshold -> heading.
 _MORE = {
-    "auc_refit": "refitted",
+    "auc_lo": "optimized",
     "auc_magsac": "MAGSAC++",
     "auc_dlt": "DLT",
     "accuracy": "accuracy",

@@ -18,7 +18,7 @@ KIND, FORMAT_VERSION = "evaluation", 1
 # Key of the summary → heading; a key with values by threshold gives a column for each.
 _COLUMNS = {
     "auc": "AUC@{}",
-    "auc_refit": "refitted AUC@{}",
+    "auc_lo": "optimized AUC@{}",
     "auc_magsac": "MAGSAC++ AUC@{}",
     "auc_dlt": "DLT AUC@{}",
     "accuracy": "accuracy@{}",

@@ -1,6 +1,6 @@
 """Homographies and relative poses from matches, and their errors.
 
-Robust estimation is OpenCV's; what it finds is fitted anew to all matches that agree (`refit`),
+Robust estimation is OpenCV's; the result is optimized over all inliers (`local_optimization`),
 unless a protocol wants it as it is. The same matches and seed give the same result.
 Points are (M, 2) xy pixels.
 """
@@ -18,9 +18,9 @@ from featherglue.errors import EstimationError, UsageError
 from featherglue.geometry.local_optimization import (
     essential,
     normalization,
-    refit_fundamental,
-    refit_homography,
-    refit_pose,
+    optimize_fundamental,
+    optimize_homography,
+    optimize_pose,
     sampson_distances,
 )
 
@@ -53,7 +53,7 @@ def estimate_homography(
     iterations: int = 3000,
     confidence: float = 0.9999,
     seed: int = 0,
-    refit: bool = True,
+    local_optimization: bool = True,
 ) -> tuple[Matrix, Mask]:
     """H_0to1 with H[2, 2] = 1, and its inliers (M,).
 
@@ -61,7 +61,7 @@ def estimate_homography(
         threshold: px, largest distance of an inlier in image 1.
         method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
         seed: of "magsac"; OpenCV's "ransac" always draws the same samples.
-        refit: go on from there, by least squares over all that agree (`refit.py`); left as found
+        local_optimization: optimize by least squares over all inliers; left as found
             where fewer than twelve do, or where that fits worse.
 
     Raises:
@@ -86,13 +86,13 @@ def estimate_homography(
         raise EstimationError("no homography fits these matches")
     H: Matrix = np.asarray(found / found[2, 2], np.float64)
     inliers: Mask = mask.reshape(-1) > 0
-    if not refit:
+    if not local_optimization:
         return H, inliers
-    refitted = refit_homography(H, points0, points1, threshold)
-    if refitted is H:
+    optimized = optimize_homography(H, points0, points1, threshold)
+    if optimized is H:
         return H, inliers
-    gaps = cv2.perspectiveTransform(_points(points0)[None], refitted)[0] - _points(points1)
-    return refitted, np.asarray(np.square(gaps).sum(1) < threshold**2)
+    gaps = cv2.perspectiveTransform(_points(points0)[None], optimized)[0] - _points(points1)
+    return optimized, np.asarray(np.square(gaps).sum(1) < threshold**2)
 
 
 def estimate_fundamental(
@@ -103,13 +103,13 @@ def estimate_fundamental(
     iterations: int = 3000,
     confidence: float = 0.9999,
     seed: int = 0,
-    refit: bool = True,
+    local_optimization: bool = True,
 ) -> tuple[Matrix, Mask]:
     """Fundamental matrix F (3, 3) of norm 1, x1ᵀ·F·x0 = 0, by MAGSAC++, and its inliers (M,).
 
     Args:
         threshold: px, largest (Sampson) distance of an inlier.
-        refit: as for `estimate_homography`.
+        local_optimization: as for `estimate_homography`.
 
     Raises:
         EstimationError: fewer than eight matches, or none that fits.
@@ -122,12 +122,12 @@ def estimate_fundamental(
         raise EstimationError("no fundamental matrix fits these matches")
     F: Matrix = np.asarray(found / np.linalg.norm(found), np.float64)
     inliers: Mask = mask.reshape(-1) > 0
-    if not refit:
+    if not local_optimization:
         return F, inliers
-    refitted = refit_fundamental(F, points0, points1, threshold)
-    if refitted is F:
+    optimized = optimize_fundamental(F, points0, points1, threshold)
+    if optimized is F:
         return F, inliers
-    return refitted, sampson_distances(refitted, _points(points0), _points(points1)) < threshold
+    return optimized, sampson_distances(optimized, _points(points0), _points(points1)) < threshold
 
 
 def estimate_relative_pose(
@@ -140,14 +140,15 @@ def estimate_relative_pose(
     method: Method = "ransac",
     confidence: float = 0.99999,
     seed: int = 0,
-    refit: bool = True,
+    local_optimization: bool = True,
 ) -> RelativePose:
-    """Relative pose through the essential matrix; without `refit` as SuperGlue's evaluation does.
+    """Relative pose through the essential matrix; without `local_optimization` as in
+    SuperGlue's evaluation.
 
     Args:
         K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers.
         threshold: px, largest (Sampson) distance of an inlier; divided by the mean focal length.
-        refit: as for `estimate_homography`.
+        local_optimization: as for `estimate_homography`.
 
     Returns:
         the pose; where the camera only turned, no point has a depth and t is arbitrary.
@@ -186,12 +187,12 @@ def estimate_relative_pose(
         pose = _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
     else:
         pose = best[1]
-    if not refit:
+    if not local_optimization:
         return pose
-    return refit_relative_pose(pose, points0, points1, K0, K1, threshold=threshold)
+    return optimize_relative_pose(pose, points0, points1, K0, K1, threshold=threshold)
 
 
-def refit_relative_pose(
+def optimize_relative_pose(
     pose: RelativePose,
     points0: NDArray[np.floating],
     points1: NDArray[np.floating],
@@ -200,7 +201,7 @@ def refit_relative_pose(
     *,
     threshold: float = 1.0,
 ) -> RelativePose:
-    """What `refit` of `estimate_relative_pose` makes of a pose of these matches.
+    """What `local_optimization` of `estimate_relative_pose` makes of a pose of these matches.
 
     Returns:
         the pose itself where fewer than twelve agree, where that fits worse, or where no more than
@@ -208,13 +209,13 @@ def refit_relative_pose(
     """
     normalized0, normalized1 = normalize_points(points0, K0), normalize_points(points1, K1)
     focal = _focal(K0, K1)
-    R, t = refit_pose(pose.R, pose.t, normalized0, normalized1, threshold, focal)
+    R, t = optimize_pose(pose.R, pose.t, normalized0, normalized1, threshold, focal)
     if R is pose.R:
         return pose
     E = essential(np.c_[R, t])
     near = sampson_distances(E, normalized0, normalized1) < threshold / focal
-    count, refitted = _recovered(E, normalized0, normalized1, near)
-    return refitted if count > np.count_nonzero(pose.inliers) // 2 else pose
+    count, optimized = _recovered(E, normalized0, normalized1, near)
+    return optimized if count > np.count_nonzero(pose.inliers) // 2 else pose
 
 
 def _focal(K0: Matrix, K1: Matrix) -> float:

@@ -31,7 +31,7 @@ _LEAST = 0.05
 _SETTLED = 1e-6
 
 
-def refit_homography(
+def optimize_homography(
     H: Matrix, points0: NDArray[np.floating], points1: NDArray[np.floating], threshold: float
 ) -> Matrix:
     """H_0to1 (3, 3) of least weighted distances in image 1, from an estimate on.
@@ -66,19 +66,19 @@ def refit_homography(
     h = _descend(start, residuals, lambda h, step: h + step, threshold, float(T1[0, 0]))
     if h is start:
         return H
-    refitted = np.linalg.inv(T1) @ np.append(h, 1.0).reshape(3, 3) @ T0
-    if not (np.isfinite(refitted).all() and abs(refitted[2, 2]) > 1e-12):
+    optimized = np.linalg.inv(T1) @ np.append(h, 1.0).reshape(3, 3) @ T0
+    if not (np.isfinite(optimized).all() and abs(optimized[2, 2]) > 1e-12):
         return H
-    return np.asarray(refitted / refitted[2, 2])
+    return np.asarray(optimized / optimized[2, 2])
 
 
-def refit_fundamental(
+def optimize_fundamental(
     F: Matrix, points0: NDArray[np.floating], points1: NDArray[np.floating], threshold: float
 ) -> Matrix:
     """F (3, 3) of rank 2 and norm 1, of least weighted Sampson distances, from an estimate on.
 
     Args:
-        as for `refit_homography`, with x1ᵀ·F·x0 = 0.
+        as for `optimize_homography`, with x1ᵀ·F·x0 = 0.
 
     Returns:
         F as given where fewer than twelve matches fit, or where the result fits worse.
@@ -109,11 +109,11 @@ def refit_fundamental(
     model = _descend(start, residuals, moved, threshold, scale)
     if model is start:
         return F
-    refitted = T1.T @ matrix(model) @ T0
-    return np.asarray(refitted / np.linalg.norm(refitted))
+    optimized = T1.T @ matrix(model) @ T0
+    return np.asarray(optimized / np.linalg.norm(optimized))
 
 
-def refit_pose(
+def optimize_pose(
     R: Matrix, t: Matrix, rays0: Matrix, rays1: Matrix, threshold: float, focal: float
 ) -> tuple[Matrix, Matrix]:
     """Rotation (3, 3) and direction of translation (3,) of least weighted Sampson distances.

@@ -1,6 +1,6 @@
 """Where activations can be watched or quantized, without a change to the networks themselves.
 
-A tap is called with the name of an activation (see `layers.activation_names`) and its value, and
+A hook is called with the name of an activation (see `layers.activation_names`) and its value, and
 gives what takes its place.
 """
 
@@ -22,7 +22,7 @@ Network = TypeVar("Network", SuperPoint, SuperGlue)
 _PRODUCTS = ("scores.query", "scores.key", "message.weights", "message.value")
 
 
-class Tap(Protocol):
+class Hook(Protocol):
     """What is called on the way."""
 
     def __call__(self, name: str, value: Tensor) -> Tensor: ...
@@ -50,43 +50,43 @@ class FakeQuantize:
         return rounded.to(value.dtype)
 
 
-def with_taps(network: Network, tap: Tap, names: Collection[str]) -> Network:
-    """A copy of a network that calls `tap` where the activations of these names pass."""
+def with_hooks(network: Network, hook: Hook, names: Collection[str]) -> Network:
+    """A copy of a network that calls `hook` where the activations of these names pass."""
     tapped = copy.deepcopy(network)
     prefix = "extractor" if isinstance(tapped, SuperPoint) else "matcher"
     wanted = set(names)
     for path, module in tapped.named_modules():
         name = f"{prefix}.{path}"
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            _tap_layer(module, name, tap, wanted)
+            _tap_layer(module, name, hook, wanted)
         elif isinstance(module, Attention):
             inner = {part for part in _PRODUCTS if f"{name}.{part}" in wanted}
             if inner:
-                module.product = _TappedAttention(name, tap, inner)
+                module.product = _TappedAttention(name, hook, inner)
     if isinstance(tapped, SuperGlue):
         if "matcher.similarity" in wanted:
-            tapped.product.register_forward_pre_hook(_OnInputs("matcher.similarity", tap))
+            tapped.product.register_forward_pre_hook(_OnInputs("matcher.similarity", hook))
         if "matcher.sinkhorn" in wanted:
-            tapped.product.register_forward_hook(_OnOutput("matcher.sinkhorn", tap))
+            tapped.product.register_forward_hook(_OnOutput("matcher.sinkhorn", hook))
     return tapped
 
 
-def _tap_layer(layer: nn.Module, name: str, tap: Tap, wanted: set[str]) -> None:
+def _tap_layer(layer: nn.Module, name: str, hook: Hook, wanted: set[str]) -> None:
     if name in wanted:
         halves = ".gnn." in name and name.endswith(".mlp.0")
-        on = _OnHalves(name, tap) if halves else _OnInputs(name, tap)
+        on = _OnHalves(name, hook) if halves else _OnInputs(name, hook)
         layer.register_forward_pre_hook(on)
     if f"{name}.output" in wanted:
-        layer.register_forward_hook(_OnOutput(f"{name}.output", tap))
+        layer.register_forward_hook(_OnOutput(f"{name}.output", hook))
 
 
 @dataclass(frozen=True)
 class _OnInputs:
     name: str
-    tap: Tap
+    hook: Hook
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(self.tap(self.name, value) for value in inputs)
+        return tuple(self.hook(self.name, value) for value in inputs)
 
 
 @dataclass(frozen=True)
@@ -94,32 +94,32 @@ class _OnHalves:
     """The features and the message, which the MLP of a layer takes side by side."""
 
     name: str
-    tap: Tap
+    hook: Hook
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
         features, message = inputs[0].chunk(2, -1)
-        halves = self.tap(self.name, features), self.tap(f"{self.name}.message", message)
+        halves = self.hook(self.name, features), self.hook(f"{self.name}.message", message)
         return torch.cat(halves, -1)
 
 
 @dataclass(frozen=True)
 class _OnOutput:
     name: str
-    tap: Tap
+    hook: Hook
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return self.tap(self.name, output)
+        return self.hook(self.name, output)
 
 
 class _TappedAttention(nn.Module):
     """Attention step by step, so that its parts can be reached."""
 
-    def __init__(self, name: str, tap: Tap, wanted: set[str]) -> None:
+    def __init__(self, name: str, hook: Hook, wanted: set[str]) -> None:
         super().__init__()
-        self.name, self.tap, self.wanted = name, tap, wanted
+        self.name, self.hook, self.wanted = name, hook, wanted
 
     def _at(self, part: str, value: Tensor) -> Tensor:
-        return self.tap(f"{self.name}.{part}", value) if part in self.wanted else value
+        return self.hook(f"{self.name}.{part}", value) if part in self.wanted else value
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         query, key = self._at("scores.query", query), self._at("scores.key", key)

@@ -12,7 +12,7 @@ from torch import nn
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import Artifact, load_artifact, save_artifact
 from featherglue.config import ArchitectureConfig, ProcessingConfig, Provenance
-from featherglue.models.hooks import FakeQuantize, with_taps
+from featherglue.models.hooks import FakeQuantize, with_hooks
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
 
@@ -63,10 +63,10 @@ class Model:
             network.load_state_dict(state)
             network.eval()
         activations = artifact.quantization.activations
-        tap, extractor, matcher = FakeQuantize(activations), built.extractor, built.matcher
+        hook, extractor, matcher = FakeQuantize(activations), built.extractor, built.matcher
         return Model(
-            extractor=extractor and with_taps(extractor, tap, activations),
-            matcher=matcher and with_taps(matcher, tap, activations),
+            extractor=extractor and with_hooks(extractor, hook, activations),
+            matcher=matcher and with_hooks(matcher, hook, activations),
             processing=artifact.processing,
             provenance=artifact.provenance,
             quantization=artifact.quantization,

@@ -157,7 +157,7 @@ class HomographyScorer:
                 method="ransac",
                 iterations=config.iterations,
                 confidence=config.confidence,
-                refit=False,
+                local_optimization=False,
             )
             return corner_error(H, views.H, size0)
 

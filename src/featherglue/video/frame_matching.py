@@ -221,7 +221,7 @@ class FrameMatcher:
         now = self.session.processing
         self.session = whole.with_thresholds(
             keypoint_threshold=now.keypoint_threshold,
-            surplus_threshold=now.surplus_threshold,
+            high_keypoint_threshold=now.high_keypoint_threshold,
             match_threshold=now.match_threshold,
         )
         return False

@@ -107,7 +107,8 @@ class Controls:
         now, factor = session.processing, 1 + sign * _SHARE
         threshold = float(np.clip(now.keypoint_threshold * factor, _LOWEST_KEYPOINT, 1))
         self.matcher.session = session.with_thresholds(
-            keypoint_threshold=threshold, surplus_threshold=min(now.surplus_threshold * factor, 1)
+            keypoint_threshold=threshold,
+            high_keypoint_threshold=min(now.high_keypoint_threshold * factor, 1),
         )
         return f"keypoint threshold {threshold:.4g}"
 

@@ -249,7 +249,7 @@ def test_as_many_keypoints_as_a_session_keeps(
     models: dict[str, Model], images: list[np.ndarray]
 ) -> None:
     model = models["one-head"]
-    few = replace(model.processing, surplus_after=20, surplus_threshold=1.0)
+    few = replace(model.processing, high_threshold_after=20, high_keypoint_threshold=1.0)
     sides = prepare_inputs(replace(model, processing=few), images, (160, 120)).sides
     assert sides is not None
     assert {part.shape[1] for side in sides for part in side} == {20}

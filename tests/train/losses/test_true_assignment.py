@@ -125,19 +125,19 @@ def test_a_batch_of_scenes_by_definition() -> None:
     truth = true_assignment(*as_tensors(scenes), near=NEAR, far=FAR)
     totals = np.zeros(4, int)
     for b, scene in enumerate(scenes):
-        matches, lonely0, lonely1 = by_definition(*scene)
+        matches, unmatched0, unmatched1 = by_definition(*scene)
         np.testing.assert_array_equal(truth.matches[b].numpy(), matches)
-        np.testing.assert_array_equal(truth.lonely0[b].numpy(), lonely0)
-        np.testing.assert_array_equal(truth.lonely1[b].numpy(), lonely1)
-        ambiguous = scene[5] & ~lonely0 & ~matches.any(1)
-        totals += [matches.sum(), lonely0.sum(), lonely1.sum(), ambiguous.sum()]
+        np.testing.assert_array_equal(truth.unmatched0[b].numpy(), unmatched0)
+        np.testing.assert_array_equal(truth.unmatched1[b].numpy(), unmatched1)
+        ambiguous = scene[5] & ~unmatched0 & ~matches.any(1)
+        totals += [matches.sum(), unmatched0.sum(), unmatched1.sum(), ambiguous.sum()]
     assert (totals > 15).all()  # the scenes hold every case
 
 
 def test_nobody_is_matched_and_alone() -> None:
     truth = true_assignment(*as_tensors([random_scene(seed) for seed in range(6)]))
-    assert not (truth.matches.any(2) & truth.lonely0).any()
-    assert not (truth.matches.any(1) & truth.lonely1).any()
+    assert not (truth.matches.any(2) & truth.unmatched0).any()
+    assert not (truth.matches.any(1) & truth.unmatched1).any()
     assert truth.matches.sum(2).max() == 1
     assert truth.matches.sum(1).max() == 1
 
@@ -173,21 +173,21 @@ def test_near_is_a_match_far_is_alone_and_between_is_neither(
 ) -> None:
     truth = single((20, 20), (20 + gap, 20))
     assert truth.matches.item() == matched
-    assert truth.lonely0.item() == truth.lonely1.item() == alone
+    assert truth.unmatched0.item() == truth.unmatched1.item() == alone
 
 
 def test_padding_matches_nobody_and_keeps_nobody_company() -> None:
     truth = single((20, 20), (20, 20), valid1=np.array([False]))
     assert not truth.matches.any()
-    assert truth.lonely0.item()
-    assert not truth.lonely1.item()
+    assert truth.unmatched0.item()
+    assert not truth.unmatched1.item()
 
 
 def test_what_shows_nothing_is_not_judged() -> None:
     nothing = np.full((HEIGHT, WIDTH), NOTHING, np.uint8)
     truth = single((20, 20), (40, 40), planes0=nothing)
     assert not truth.matches.any()
-    assert not truth.lonely0.item()
+    assert not truth.unmatched0.item()
 
 
 def test_the_hidden_and_those_outside_are_alone() -> None:
@@ -195,11 +195,11 @@ def test_the_hidden_and_those_outside_are_alone() -> None:
     both = np.stack((np.eye(3), np.eye(3)))
     truth = single((20, 20), (20, 20), planes1=hidden, maps=both)
     assert not truth.matches.any()
-    assert truth.lonely0.item()
+    assert truth.unmatched0.item()
     away = np.eye(3)[None] + np.array([[[0, 0, 50.0], [0, 0, 0], [0, 0, 0]]])
     truth = single((20, 20), (60, 20), maps=away)
     assert not truth.matches.any()
-    assert truth.lonely0.item()
+    assert truth.unmatched0.item()
 
 
 # --- the loss and what is reported ----------------------------------------------------------
@@ -210,9 +210,9 @@ def example() -> tuple[torch.Tensor, Assignment]:
     log_assignment = torch.randn(2, 4, 5).log_softmax(2)
     matches = torch.zeros(2, 3, 4, dtype=torch.bool)
     matches[0, 0, 1] = matches[0, 2, 0] = matches[1, 1, 3] = True
-    lonely0 = torch.tensor([[False, True, False], [True, False, False]])
-    lonely1 = torch.tensor([[False, False, True, False], [False] * 4])
-    return log_assignment, Assignment(matches, lonely0, lonely1)
+    unmatched0 = torch.tensor([[False, True, False], [True, False, False]])
+    unmatched1 = torch.tensor([[False, False, True, False], [False] * 4])
+    return log_assignment, Assignment(matches, unmatched0, unmatched1)
 
 
 def test_the_assignment_loss_by_definition() -> None:
@@ -221,14 +221,14 @@ def test_the_assignment_loss_by_definition() -> None:
     outer = [-p[0, 1, -1], -p[1, 0, -1], -p[0, -1, 2]]
     expected = (sum(inner) / 3 + sum(outer) / 3) / 2
     torch.testing.assert_close(assignment_loss(p, truth), expected)
-    nobody = Assignment(truth.matches, truth.lonely0 & False, truth.lonely1 & False)
+    nobody = Assignment(truth.matches, truth.unmatched0 & False, truth.unmatched1 & False)
     torch.testing.assert_close(assignment_loss(p, nobody), sum(inner) / 3)
 
 
 def test_nothing_to_learn_is_no_loss_but_has_a_gradient() -> None:
     p, truth = example()
     p.requires_grad_(True)
-    none = Assignment(truth.matches & False, truth.lonely0 & False, truth.lonely1 & False)
+    none = Assignment(truth.matches & False, truth.unmatched0 & False, truth.unmatched1 & False)
     loss = assignment_loss(p, none)
     loss.backward()
     assert loss.item() == 0

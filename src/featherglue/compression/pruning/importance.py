@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from featherglue.compression.calibration import Inputs, run_extractor, run_matcher
 from featherglue.errors import UsageError
-from featherglue.models.hooks import with_taps
+from featherglue.models.hooks import with_hooks
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue, log_optimal_transport
 
@@ -138,7 +138,7 @@ def _probe(output: Tensor, decisions: int, generator: torch.Generator) -> Tensor
 
 
 class _Squares:
-    """A tap that sums the squares of each channel of what passes."""
+    """A hook that sums the squares of each channel of what passes."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -158,9 +158,9 @@ def input_norms(model: Model, inputs: Inputs, names: Collection[str]) -> dict[st
     wanted = {part for name in names for part in (name, f"{name}.message")}
     squares = _Squares()
     if model.extractor is not None:
-        run_extractor(with_taps(model.extractor, squares, wanted), inputs)
+        run_extractor(with_hooks(model.extractor, squares, wanted), inputs)
     if model.matcher is not None and inputs.sides is not None:
-        run_matcher(with_taps(model.matcher, squares, wanted), inputs)
+        run_matcher(with_hooks(model.matcher, squares, wanted), inputs)
     means = {name: total / squares.counts[name] for name, total in squares.sums.items()}
     return {
         name: torch.cat([means[p] for p in (name, f"{name}.message") if p in means]).sqrt().numpy()

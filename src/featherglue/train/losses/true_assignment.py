@@ -19,12 +19,12 @@ class Assignment:
 
     Attributes:
         matches: (B, N0, N1) bool, true pairs.
-        lonely0, lonely1: (B, N0), (B, N1) bool, keypoints without a partner for certain.
+        unmatched0, unmatched1: (B, N0), (B, N1) bool, keypoints without a partner for certain.
     """
 
     matches: Tensor
-    lonely0: Tensor
-    lonely1: Tensor
+    unmatched0: Tensor
+    unmatched1: Tensor
 
 
 def true_assignment(
@@ -63,9 +63,9 @@ def true_assignment(
     # Alone: the projection is not visible, or no keypoint (matched or not) lies around it.
     around1 = torch.where(valid1[:, None], in1, infinite).amin(2)
     around0 = torch.where(valid0[:, :, None], in0, infinite).amin(1)
-    lonely0 = valid0 & known0 & (~seen1 | (around1 > far))
-    lonely1 = valid1 & known1 & (~seen0 | (around0 > far))
-    return Assignment(matches, lonely0, lonely1)
+    unmatched0 = valid0 & known0 & (~seen1 | (around1 > far))
+    unmatched1 = valid1 & known1 & (~seen0 | (around0 > far))
+    return Assignment(matches, unmatched0, unmatched1)
 
 
 def _project(
@@ -105,7 +105,10 @@ def assignment_loss(log_assignment: Tensor, truth: Assignment) -> Tensor:
     """
     inner = -log_assignment[:, :-1, :-1][truth.matches]
     outer = torch.cat(
-        (-log_assignment[:, :-1, -1][truth.lonely0], -log_assignment[:, -1, :-1][truth.lonely1])
+        (
+            -log_assignment[:, :-1, -1][truth.unmatched0],
+            -log_assignment[:, -1, :-1][truth.unmatched1],
+        )
     )
     terms = [part.mean() for part in (inner, outer) if len(part)]
     if not terms:
@@ -124,8 +127,8 @@ def precision_recall(matches0: Tensor, truth: Assignment) -> tuple[float, float]
     judged = predicted & (
         truth.matches.any(2, keepdim=True)
         | truth.matches.any(1, keepdim=True)
-        | truth.lonely0[:, :, None]
-        | truth.lonely1[:, None]
+        | truth.unmatched0[:, :, None]
+        | truth.unmatched1[:, None]
     )
     hits = (predicted & truth.matches).sum()
     return float(hits / judged.sum().clamp_min(1)), float(hits / truth.matches.sum().clamp_min(1))

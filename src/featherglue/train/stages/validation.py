@@ -149,7 +149,7 @@ def _homography_error(
     size: tuple[int, int],
 ) -> float:
     try:
-        H, _ = estimate_homography(points0, points1, refit=False)
+        H, _ = estimate_homography(points0, points1, local_optimization=False)
     except EstimationError:
         return float("inf")
     return corner_error(H, truth, size)
