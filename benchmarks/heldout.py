@@ -19,7 +19,7 @@ import numpy as np
 
 import featherglue as fg
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
+from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
 from featherglue.train.stages.validation import ValidationConfig
 
 SIZE = (640, 480)
@@ -34,7 +34,7 @@ def errors(sample: dict[str, Any], points0: np.ndarray, points1: np.ndarray) -> 
     planes0, planes1, maps = sample["planes0"], sample["planes1"], sample["maps"]
     x, y = np.rint(points0).astype(int).T
     plane = planes0[y.clip(0, SIZE[1] - 1), x.clip(0, SIZE[0] - 1)]
-    known = plane != NOTHING
+    known = plane != NO_PLANE
     chosen = maps[np.where(known, plane, 0)]
     mapped = np.einsum("nij,nj->ni", chosen, np.c_[points0, np.ones(len(points0))])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -10,10 +10,10 @@ from featherglue.data.homography import (
     HomographyRange,
     rotation_matrix,
     sample_homography,
-    shift,
+    translation_matrix,
     warp_points,
 )
-from featherglue.data.photometric import CHANGES, change_light
+from featherglue.data.photometric import AUGMENTATIONS, augment_photometric
 
 SIZE = 320, 240
 NOTHING = {"rotation": 0.0, "scale": 1.0, "anisotropy": 1.0, "perspective": 0.0, "translation": 0.0}
@@ -86,25 +86,25 @@ def test_points_are_warped_and_those_behind_the_horizon_are_none() -> None:
 def test_building_blocks() -> None:
     quarter = rotation_matrix(np.pi / 2)
     np.testing.assert_allclose(quarter @ (1, 0, 1), (0, 1, 1), atol=1e-12)
-    np.testing.assert_allclose(shift(3, -2) @ (1, 1, 1), (4, -1, 1))
+    np.testing.assert_allclose(translation_matrix(3, -2) @ (1, 1, 1), (4, -1, 1))
 
 
 # --- light ----------------------------------------------------------------------------------
 
 
 def test_strength_0_changes_nothing(grey: np.ndarray) -> None:
-    assert change_light(np.random.default_rng(0), grey, 0.0) is grey
+    assert augment_photometric(np.random.default_rng(0), grey, 0.0) is grey
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
 def test_changed_images_are_images(strength: float, grey: np.ndarray) -> None:
     original = grey.copy()
-    changed = [change_light(np.random.default_rng(i), grey, strength) for i in range(20)]
+    changed = [augment_photometric(np.random.default_rng(i), grey, strength) for i in range(20)]
     for image in changed:
         assert image.dtype == np.uint8
         assert image.shape == grey.shape
     np.testing.assert_array_equal(grey, original)
-    again = change_light(np.random.default_rng(7), grey, strength)
+    again = augment_photometric(np.random.default_rng(7), grey, strength)
     np.testing.assert_array_equal(again, changed[7])
     differences = [np.abs(image.astype(float) - grey).mean() for image in changed]
     assert len(set(differences)) > 15
@@ -115,7 +115,9 @@ def test_more_strength_is_more_change(grey: np.ndarray) -> None:
     means = [
         np.mean(
             [
-                np.abs(change_light(np.random.default_rng(i), grey, s).astype(float) - grey).mean()
+                np.abs(
+                    augment_photometric(np.random.default_rng(i), grey, s).astype(float) - grey
+                ).mean()
                 for i in range(30)
             ]
         )
@@ -124,7 +126,9 @@ def test_more_strength_is_more_change(grey: np.ndarray) -> None:
     assert means[0] < means[1] < means[2]
 
 
-@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "change", [change for change, _ in AUGMENTATIONS], ids=lambda c: c.__name__
+)
 def test_each_change_does_something_seeded(change: photometric.Change, grey: np.ndarray) -> None:
     image = grey.astype(np.float32)
     results = [change(np.random.default_rng(seed), image.copy(), 1.0) for seed in (1, 1, 2)]
@@ -155,7 +159,7 @@ def test_no_change_moves_the_picture(name: str) -> None:
 def test_exposure_saturates_and_does_not_wrap() -> None:
     bright = np.full((32, 32), 250, np.uint8)
     for seed in range(40):
-        image = change_light(np.random.default_rng(seed), bright, 1.0)
+        image = augment_photometric(np.random.default_rng(seed), bright, 1.0)
         assert np.median(image) > 60
     ramp = np.tile(np.arange(256, dtype=np.float32), (4, 1))
     for seed in range(10):
@@ -168,5 +172,5 @@ def test_small_images_survive_every_change() -> None:
     for shape in ((8, 8), (9, 30), (40, 8)):
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         for seed in range(60):
-            changed = change_light(np.random.default_rng(seed), image, 2.0)
+            changed = augment_photometric(np.random.default_rng(seed), image, 2.0)
             assert changed.shape == shape

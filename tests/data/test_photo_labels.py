@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.data.photo_labels import LabelledFolder, Labels, PhotoLabels
+from featherglue.data.keypoint_labels import KeypointLabels, LabelledPhotoFolder, PhotoLabels
 from featherglue.errors import OutputError, TrainingError, UsageError
 from featherglue.io.files import write_npz
 
@@ -28,18 +28,18 @@ def photo_labels(count: int, seed: int = 0, size: tuple[int, int] = (64, 48)) ->
 
 
 @pytest.fixture
-def labels() -> Labels:
+def labels() -> KeypointLabels:
     photographs = {
         "b/ünï.jpg": photo_labels(9),
         "empty.png": photo_labels(0, size=(480, 320)),
         "a.jpg": photo_labels(4, seed=1, size=(32, 96)),
     }
-    return Labels(photographs, "ab12", {"seed": 3, "labels": {"near": 3.0}})
+    return KeypointLabels(photographs, "ab12", {"seed": 3, "labels": {"near": 3.0}})
 
 
-def test_what_is_written_is_read(labels: Labels, tmp_path: Path) -> None:
+def test_what_is_written_is_read(labels: KeypointLabels, tmp_path: Path) -> None:
     labels.save(tmp_path / "labels.npz")
-    read = Labels.load(tmp_path / "labels.npz")
+    read = KeypointLabels.load(tmp_path / "labels.npz")
     assert list(read) == list(labels)
     assert (read.model, read.settings) == (labels.model, labels.settings)
     for name, expected in labels.items():
@@ -53,8 +53,8 @@ def test_what_is_written_is_read(labels: Labels, tmp_path: Path) -> None:
 
 
 def test_a_file_without_photographs(tmp_path: Path) -> None:
-    Labels({}, "ab", {}).save(tmp_path / "labels.npz")
-    assert len(Labels.load(tmp_path / "labels.npz")) == 0
+    KeypointLabels({}, "ab", {}).save(tmp_path / "labels.npz")
+    assert len(KeypointLabels.load(tmp_path / "labels.npz")) == 0
 
 
 def test_shares_are_of_the_views_that_cover_a_label() -> None:
@@ -74,7 +74,7 @@ def test_shares_are_of_the_views_that_cover_a_label() -> None:
 @pytest.mark.parametrize(
     "by", [("score",), ("repeatability",), ("repeatability", "matchability", "score")]
 )
-def test_points_come_strongest_first(labels: Labels, by: tuple[str, ...]) -> None:
+def test_points_come_strongest_first(labels: KeypointLabels, by: tuple[str, ...]) -> None:
     own = labels["b/ünï.jpg"]
     rank = np.prod([own.scores if name == "score" else getattr(own, name) for name in by], axis=0)
     minimum = float(np.median(rank))
@@ -88,47 +88,47 @@ def test_points_come_strongest_first(labels: Labels, by: tuple[str, ...]) -> Non
     assert labels.points("empty.png", 0.0, by).shape == (0, 2)  # type: ignore[arg-type]
 
 
-def test_points_of_another_photograph(labels: Labels) -> None:
+def test_points_of_another_photograph(labels: KeypointLabels) -> None:
     assert len(labels.points("a.jpg", size=(32, 96))) == 4
-    with pytest.raises(TrainingError, match=r"a\.jpg: is 96×32 px, .* of 32×96"):
+    with pytest.raises(TrainingError, match=r"a\.jpg: is 96×32 px, but was 32×96"):
         labels.points("a.jpg", size=(96, 32))
-    with pytest.raises(TrainingError, match=r"c\.jpg: the labels do not know"):
+    with pytest.raises(TrainingError, match=r"c\.jpg: has no labels"):
         labels.points("c.jpg")
     for by in ((), ("scores",)):
-        with pytest.raises(UsageError, match="ranked by any of score"):
+        with pytest.raises(UsageError, match="by must name some of score"):
             labels.points("a.jpg", by=by)  # type: ignore[arg-type]
 
 
-def test_files_that_are_something_else(labels: Labels, tmp_path: Path) -> None:
+def test_files_that_are_something_else(labels: KeypointLabels, tmp_path: Path) -> None:
     path = tmp_path / "labels.npz"
     with pytest.raises(TrainingError, match="no such file"):
-        Labels.load(path)
+        KeypointLabels.load(path)
     labels.save(path)
     whole = path.read_bytes()
     for damaged in (whole[:200], b"", b"text", np.float32(1).tobytes()):
         path.write_bytes(damaged)
-        with pytest.raises(TrainingError, match="not a file of labels, or damaged"):
-            Labels.load(path)
+        with pytest.raises(TrainingError, match="not a label file, or damaged"):
+            KeypointLabels.load(path)
     write_npz(path, {"points": np.zeros((3, 2))})
-    with pytest.raises(TrainingError, match="not a file of labels"):
-        Labels.load(path)
+    with pytest.raises(TrainingError, match="not a label file"):
+        KeypointLabels.load(path)
     np.savez(path, header=np.array([{"format": 1}], dtype=object))
-    with pytest.raises(TrainingError, match="not a file of labels"):
-        Labels.load(path)
+    with pytest.raises(TrainingError, match="not a label file"):
+        KeypointLabels.load(path)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("version", 2, "version 2, this is for"),
-        ("names", ["a"], "do not fit together"),
-        ("points", np.zeros((12, 2), np.float32), "do not fit together"),
-        ("scores", np.zeros(13), "do not fit together"),
-        ("ends", np.array([9, 8, 13]), "do not fit together"),
+        ("version", 2, "version 2, expected"),
+        ("names", ["a"], "are inconsistent"),
+        ("points", np.zeros((12, 2), np.float32), "are inconsistent"),
+        ("scores", np.zeros(13), "are inconsistent"),
+        ("ends", np.array([9, 8, 13]), "are inconsistent"),
     ],
 )
 def test_files_that_do_not_fit_together(
-    labels: Labels, tmp_path: Path, key: str, value: object, said: str
+    labels: KeypointLabels, tmp_path: Path, key: str, value: object, said: str
 ) -> None:
     path = tmp_path / "labels.npz"
     labels.save(path)
@@ -141,10 +141,10 @@ def test_files_that_do_not_fit_together(
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     write_npz(path, arrays)
     with pytest.raises(TrainingError, match=said):
-        Labels.load(path)
+        KeypointLabels.load(path)
 
 
-def test_a_place_that_cannot_be_written(labels: Labels, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(labels: KeypointLabels, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         labels.save(tmp_path / "file" / "labels.npz")
@@ -161,10 +161,10 @@ def test_labels_are_learned_as_often_as_they_rank_high(tmp_path: Path) -> None:
     own = PhotoLabels(
         size=(96, 80), points=points, scores=scores, covered=many, found=many, matched=many
     )
-    labels = Labels({"a.png": own}, "ab", {})
+    labels = KeypointLabels({"a.png": own}, "ab", {})
     rng = np.random.default_rng(0)
 
-    def counts(folder: LabelledFolder) -> np.ndarray:
+    def counts(folder: LabelledPhotoFolder) -> np.ndarray:
         """How often each label was in 400 pictures."""
         drawn = [folder.keypoints(*folder.draw(rng)) for _ in range(400)]
         return np.array(
@@ -172,16 +172,16 @@ def test_labels_are_learned_as_often_as_they_rank_high(tmp_path: Path) -> None:
         )
 
     np.testing.assert_array_equal(
-        counts(LabelledFolder(tmp_path, labels, 0.2, ("score",))), [400, 400, 400, 0]
+        counts(LabelledPhotoFolder(tmp_path, labels, 0.2, ("score",))), [400, 400, 400, 0]
     )
-    shares = counts(LabelledFolder(tmp_path, labels, 0.2, ("score",), 0.6)) / 400
+    shares = counts(LabelledPhotoFolder(tmp_path, labels, 0.2, ("score",), 0.6)) / 400
     np.testing.assert_allclose(shares, [1, 0.75, 0.25, 0], atol=0.08)
 
 
 def test_labels_of_other_photographs(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((80, 96), np.uint8))
-    labels = Labels({"a.png": photo_labels(4, size=(96, 64))}, "ab", {})
+    labels = KeypointLabels({"a.png": photo_labels(4, size=(96, 64))}, "ab", {})
     with pytest.raises(TrainingError, match=r"a\.png: is 96×80 px"):
-        LabelledFolder(tmp_path, labels).draw(np.random.default_rng(0))
-    with pytest.raises(TrainingError, match="no label reaches minimum = 5"):
-        LabelledFolder(tmp_path, labels, 5.0)
+        LabelledPhotoFolder(tmp_path, labels).draw(np.random.default_rng(0))
+    with pytest.raises(TrainingError, match="no label reaches min_rank = 5"):
+        LabelledPhotoFolder(tmp_path, labels, 5.0)

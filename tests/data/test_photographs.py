@@ -8,17 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.data.homography import HomographyRange, shift, warp_points
-from featherglue.data.photographs import PhotoFolder, corners
-from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
-from featherglue.data.views import (
-    NO_KEYPOINT,
-    ViewConfig,
-    ViewPairs,
-    cell_labels,
-    inside,
+from featherglue.data.detector_labels import NO_KEYPOINT, cell_labels, points_inside
+from featherglue.data.homography import (
+    HomographyRange,
+    translation_matrix,
     warp_image,
+    warp_points,
 )
+from featherglue.data.photographs import PhotoFolder, detect_corners
+from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ImageError, TrainingError
 
 
@@ -51,7 +50,7 @@ def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def test_a_folder_is_read_with_those_below(folder: Path, photos: PhotoFolder) -> None:
     assert photos.names == ["astronaut.png", "below/coffee.png", "camera.png"]
-    assert photos.broken == []
+    assert photos.skipped == []
     assert len(photos) == 3
     for i, name in enumerate(photos.names):
         expected = cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE)
@@ -65,7 +64,7 @@ def test_broken_and_small_photographs_are_named_and_skipped(folder: Path, tmp_pa
     with pytest.warns(UserWarning, match=r"skipped 2 images.*broken\.png, small\.png"):
         photos = PhotoFolder(tmp_path)
     assert photos.names == ["good.png"]
-    assert photos.broken == ["broken.png", "small.png"]
+    assert photos.skipped == ["broken.png", "small.png"]
     (tmp_path / "good.png").unlink()
     with (
         pytest.warns(UserWarning, match="skipped"),
@@ -79,16 +78,16 @@ def test_broken_and_small_photographs_are_named_and_skipped(folder: Path, tmp_pa
 def test_corners_of_a_drawn_shape() -> None:
     image = np.full((80, 100), 40, np.uint8)
     image[20:61, 30:71] = 200
-    found = corners(image)
+    found = detect_corners(image)
     assert found.dtype == np.float32
     expected = np.array([(29.5, 19.5), (70.5, 19.5), (29.5, 60.5), (70.5, 60.5)])
     for corner in expected:
         assert np.linalg.norm(found[:4] - corner, axis=1).min() < 1
-    assert corners(np.full((50, 50), 7, np.uint8)).shape == (0, 2)
+    assert detect_corners(np.full((50, 50), 7, np.uint8)).shape == (0, 2)
 
 
 def test_corners_keep_their_distance(photographs: dict[str, np.ndarray]) -> None:
-    found = corners(photographs["camera"], most=200, spacing=6)
+    found = detect_corners(photographs["camera"], max_corners=200, spacing=6)
     assert 100 < len(found) <= 200
     gaps = np.linalg.norm(found[:, None] - found[None], axis=2) + 99 * np.eye(len(found))
     assert gaps.min() > 2
@@ -103,7 +102,7 @@ def test_a_warp_puts_things_where_the_homography_says(scale: float) -> None:
     for point in ((100.0, 80.0), (181.3, 120.6)):
         radius = 5 / scale
         blob = 220 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * radius**2))
-        H = shift(40, 30) @ np.diag([scale, scale, 1]) @ shift(-50, -50)
+        H = translation_matrix(40, 30) @ np.diag([scale, scale, 1]) @ translation_matrix(-50, -50)
         H[2, :2] = 1e-4, -2e-4
         image = warp_image(blob.astype(np.uint8), H, (320, 240)).astype(float)
         centroid = (image * x).sum() / image.sum(), (image * y).sum() / image.sum()
@@ -119,8 +118,16 @@ def test_what_shrinks_is_averaged() -> None:
 
 def test_inside_counts_the_border_in() -> None:
     points = np.array([(0, 0), (63, 47), (-0.1, 5), (63.1, 5), (np.nan, 5), (2, 45), (1.9, 45)])
-    assert inside(points, (64, 48)).tolist() == [True, True, False, False, False, True, True]
-    assert inside(points, (64, 48), 2).tolist() == [False, False, False, False, False, True, False]
+    assert points_inside(points, (64, 48)).tolist() == [True, True, False, False, False, True, True]
+    assert points_inside(points, (64, 48), 2).tolist() == [
+        False,
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_labels_by_brute_force() -> None:
@@ -143,11 +150,11 @@ def test_labels_by_brute_force() -> None:
 
 # --- views ----------------------------------------------------------------------------------
 
-VIEWS = ViewConfig(size=(96, 80), light=0.0, points=64)
+VIEWS = ViewPairConfig(size=(96, 80), light=0.0, max_points=64)
 
 
 def test_an_item_depends_on_seed_and_index_alone(photos: PhotoFolder) -> None:
-    config = ViewConfig(size=(64, 64))
+    config = ViewPairConfig(size=(64, 64))
     first, second = ViewPairs(photos, config, seed=3), ViewPairs(photos, config, seed=3)
     for index in (5, 0, 5):
         a, b = first[index], second[index]
@@ -160,7 +167,7 @@ def test_an_item_depends_on_seed_and_index_alone(photos: PhotoFolder) -> None:
 
 
 def test_shapes_and_kinds_of_a_pair(photos: PhotoFolder) -> None:
-    item = ViewPairs(photos, ViewConfig(size=(96, 80), points=64))[1]
+    item = ViewPairs(photos, ViewPairConfig(size=(96, 80), max_points=64))[1]
     for view in "01":
         assert item[f"image{view}"].shape == (1, 80, 96)
         assert item[f"image{view}"].dtype == np.uint8
@@ -179,8 +186,8 @@ def test_correspondences_agree_with_the_homography(index: int, photos: PhotoFold
     count = int(item["count"])
     points0, points1 = item["points0"][:count], item["points1"][:count]
     np.testing.assert_allclose(warp_points(points0, item["H_0to1"]), points1, atol=0.02)
-    assert inside(points0, VIEWS.size, 2).all()
-    assert inside(points1, VIEWS.size, 2).all()
+    assert points_inside(points0, VIEWS.size, 2).all()
+    assert points_inside(points1, VIEWS.size, 2).all()
     assert (item["points0"][count:] == 0).all()
     assert item["H_0to1"][2, 2] == 1
 
@@ -197,7 +204,7 @@ def test_corresponding_points_look_alike(photos: PhotoFolder) -> None:
         points0 = rng.random((400, 2)) * (95, 79)
         points1 = warp_points(points0, item["H_0to1"])
         cells = (points0 // 8).astype(int)
-        covered = item["inside0"][cells[:, 1], cells[:, 0]] & inside(points1, VIEWS.size, 1)
+        covered = item["inside0"][cells[:, 1], cells[:, 0]] & points_inside(points1, VIEWS.size, 1)
         cells = np.where(covered[:, None], points1, 0).astype(int) // 8
         covered &= item["inside1"][cells[:, 1], cells[:, 0]]
         first = sample(item["image0"][0], points0[covered])
@@ -233,7 +240,7 @@ def test_labels_sit_at_the_corners(photos: PhotoFolder) -> None:
 def test_cells_outside_the_photograph_do_not_count(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "white.png"), np.full((240, 320), 255, np.uint8))
     photos = PhotoFolder(tmp_path)
-    wild = ViewConfig(
+    wild = ViewPairConfig(
         size=(96, 80), light=0.0, far=HomographyRange(rotation=90, scale=2.5, translation=0.4)
     )
     outside = 0
@@ -271,7 +278,7 @@ def test_a_pixel_of_a_plane_is_found_in_the_other_view(photos: PhotoFolder, plan
             ]
             mine = points[interior[0][points[:, 1], points[:, 0]] > 0]
             mapped = warp_points(mine, item["maps"][k].astype(float))
-            seen = inside(mapped, (160, 120), 1)
+            seen = points_inside(mapped, (160, 120), 1)
             rounded = np.rint(np.where(seen[:, None], mapped, 0)).astype(int)
             seen &= interior[1][rounded[:, 1], rounded[:, 0]] > 0
             if seen.sum() < 20:
@@ -294,14 +301,14 @@ def test_scenes_are_what_their_documentation_says(photos: PhotoFolder) -> None:
             item = scene(photos, index, planar)
             assert item["maps"].shape == (7, 3, 3)
             assert item["maps"].dtype == np.float32
-            used = set(np.unique(np.stack((item["planes0"], item["planes1"])))) - {NOTHING}
+            used = set(np.unique(np.stack((item["planes0"], item["planes1"])))) - {NO_PLANE}
             assert used <= set(range(7))
             assert not planar or used == {0}
             for view in "01":
                 assert item[f"image{view}"].shape == (1, 120, 160)
                 assert item[f"planes{view}"].shape == (120, 160)
                 assert item[f"planes{view}"].dtype == np.uint8
-                nothing = item[f"planes{view}"] == NOTHING
+                nothing = item[f"planes{view}"] == NO_PLANE
                 if not planar:
                     assert (item[f"image{view}"][0][nothing] == 0).all()
             if planar:
@@ -317,12 +324,12 @@ def test_occlusion_happens(photos: PhotoFolder) -> None:
         y, x = np.mgrid[:120:4, :160:4]
         points = np.stack((x.ravel(), y.ravel()), 1)
         plane = item["planes0"][points[:, 1], points[:, 0]]
-        for k in set(plane.tolist()) - {NOTHING}:
+        for k in set(plane.tolist()) - {NO_PLANE}:
             mapped = warp_points(points[plane == k], item["maps"][k].astype(float))
-            rounded = np.rint(mapped[inside(mapped, (160, 120))]).astype(int)
+            rounded = np.rint(mapped[points_inside(mapped, (160, 120))]).astype(int)
             there = item["planes1"][rounded[:, 1], rounded[:, 0]]
             visible += int((there == k).sum())
-            hidden += int(((there != k) & (there != NOTHING)).sum())
+            hidden += int(((there != k) & (there != NO_PLANE)).sum())
     assert visible > 1000
     assert hidden > 100
 
@@ -344,5 +351,5 @@ def test_the_share_of_planar_scenes(photos: PhotoFolder) -> None:
     for i in range(40):
         item = scenes[i]
         planes = np.stack((item["planes0"], item["planes1"]))
-        several += int(planes[planes != NOTHING].max() > 0)
+        several += int(planes[planes != NO_PLANE].max() > 0)
     assert 8 < several < 32

@@ -6,9 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from featherglue.data.detector_labels import cell_labels, points_inside
 from featherglue.data.shape_drawing import KINDS, Canvas
-from featherglue.data.shapes import Shapes, ShapesConfig, corner_response, draw
-from featherglue.data.views import cell_labels, inside
+from featherglue.data.synthetic_shapes import (
+    ShapesConfig,
+    SyntheticShapes,
+    corner_response,
+    draw_shapes,
+)
 from featherglue.errors import ConfigError
 
 SIZE = (160, 120)
@@ -33,7 +38,7 @@ def add(canvas: Canvas, corners: np.ndarray, grey: float = 200) -> None:
 
 
 def pictures(kind: str, count: int, contrast: float = 12) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [draw(np.random.default_rng(i), kind, SIZE, contrast) for i in range(count)]
+    return [draw_shapes(np.random.default_rng(i), kind, SIZE, contrast) for i in range(count)]
 
 
 # --- where corners are ----------------------------------------------------------------------
@@ -56,13 +61,15 @@ def test_the_corners_of_chequerboards_are_saddles_of_the_picture() -> None:
     moved = []
     for index in range(12):
         rng = np.random.default_rng(index)
-        image, points = draw(rng, "chequerboard", (320, 240), 60)
+        image, points = draw_shapes(rng, "chequerboard", (320, 240), 60)
         if len(points) < 9:
             continue
         gaps = np.linalg.norm(points[:, None] - points, axis=2) + 1e9 * np.eye(len(points))
         # Within the board: four neighbours of about the same distance, none near the edges.
         near = np.sort(gaps, axis=1)[:, :4]
-        inner = (near[:, 3] < 2 * near[:, 0]) & (near[:, 0] > 12) & inside(points, (320, 240), 8)
+        inner = (
+            (near[:, 3] < 2 * near[:, 0]) & (near[:, 0] > 12) & points_inside(points, (320, 240), 8)
+        )
         if not inner.any():
             continue
         start = points[inner].astype(np.float32)
@@ -79,7 +86,7 @@ def test_corners_stand_out(kind: str) -> None:
     own, elsewhere = [], []
     rng = np.random.default_rng(0)
     for image, points in pictures(kind, 15):
-        assert inside(points, SIZE).all()
+        assert points_inside(points, SIZE).all()
         own.append(corner_response(image, points))
         assert (np.diff(own[-1]) <= 0).all()  # the clearest first
         elsewhere.append(corner_response(image, rng.random((100, 2)) * (159, 119)))
@@ -93,7 +100,7 @@ def test_strong_corners_of_polygons_are_all_labelled() -> None:
     for image, points in pictures("polygons", 12):
         found = cv2.goodFeaturesToTrack(image, 200, 0.2, 5)
         for corner in found.reshape(-1, 2):
-            if inside(corner[None], SIZE, 6)[0]:
+            if points_inside(corner[None], SIZE, 6)[0]:
                 assert np.linalg.norm(points - corner, axis=1).min() < 3
 
 
@@ -157,8 +164,8 @@ def test_corners_without_contrast_are_dropped() -> None:
 
 
 def test_an_item_is_what_its_documentation_says() -> None:
-    config = ShapesConfig(size=(96, 80), points=20)
-    shapes, counts = Shapes(config, seed=1), []
+    config = ShapesConfig(size=(96, 80), max_points=20)
+    shapes, counts = SyntheticShapes(config, seed=1), []
     for index in range(30):
         item = shapes[index]
         assert item["image0"].shape == (1, 80, 96)
@@ -180,29 +187,29 @@ def test_an_item_is_what_its_documentation_says() -> None:
 
 def test_an_item_depends_on_seed_and_index_alone() -> None:
     config = ShapesConfig(size=(64, 48))
-    first, second = Shapes(config, seed=3), Shapes(config, seed=3)
+    first, second = SyntheticShapes(config, seed=3), SyntheticShapes(config, seed=3)
     for index in (5, 0, 5):
         a, b = first[index], second[index]
         for key, value in a.items():
             np.testing.assert_array_equal(value, b[key])
-    for other in (first[6], Shapes(config, seed=4)[5]):
+    for other in (first[6], SyntheticShapes(config, seed=4)[5]):
         assert (other["image0"] != first[5]["image0"]).any()
 
 
 def test_kinds_can_be_chosen() -> None:
     config = ShapesConfig(size=(64, 48), kinds=("ellipses",))
-    assert all(Shapes(config)[i]["count"] == 0 for i in range(5))
+    assert all(SyntheticShapes(config)[i]["count"] == 0 for i in range(5))
     config = ShapesConfig(size=(64, 48), kinds=("chequerboard",))
-    assert all(Shapes(config)[i]["count"] > 0 for i in range(5))
+    assert all(SyntheticShapes(config)[i]["count"] > 0 for i in range(5))
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"kinds": ("circle",)}, "kinds are any of lines"),
-        ({"kinds": ()}, "kinds are any of"),
+        ({"kinds": ("circle",)}, "kinds must be some of lines"),
+        ({"kinds": ()}, "kinds must be some of"),
         ({"size": (60, 64)}, "multiples of 8"),
-        ({"points": 0}, "points"),
+        ({"max_points": 0}, "max_points"),
         ({"contrast": -1.0}, "contrast"),
     ],
 )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.data.photographs import corners
+from featherglue.data.photographs import detect_corners
 from featherglue.matching.subpixel import RefineConfig, refine_matches
 
 WARPS = {
@@ -31,7 +31,7 @@ def jittered(
     """The warped image, points of both images (the second ones off), and the truth."""
     height, width = image0.shape
     image1 = cv2.warpPerspective(image0, H, (width, height), flags=cv2.INTER_CUBIC)
-    points0 = corners(image0, most)
+    points0 = detect_corners(image0, most)
     truth = warp(H, points0)
     inside = ((truth > 12) & (truth < (width - 13, height - 13))).all(1)
     points0, truth = points0[inside], truth[inside]
@@ -203,7 +203,7 @@ def test_points_at_the_border_stay_within_the_image(photographs: dict[str, np.nd
 def test_images_of_two_sizes(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
     height, width = image0.shape
-    points0 = corners(image0, 300)
+    points0 = detect_corners(image0, 300)
     points0 = points0[(points0 > 20).all(1) & (points0 < 490).all(1)]
     H = np.array([[0.6, 0, 15.0], [0, 0.5, 40], [0, 0, 1]])
     image1 = cv2.warpPerspective(cv2.GaussianBlur(image0, (0, 0), 0.7), H, (340, 300))
@@ -241,7 +241,7 @@ def test_images_longer_than_opencv_remaps(photographs: dict[str, np.ndarray]) ->
     # cv2.remap stops at 32766 pixels a side; a panorama may well be longer.
     strip = photographs["camera"][200:264]
     long0 = np.tile(strip, (1, 80))
-    points0 = corners(strip, 60)
+    points0 = detect_corners(strip, 60)
     points0 = points0[(points0 > 8).all(1) & (points0 < (500, 56)).all(1)]
     points0 = np.concatenate((points0, points0 + np.float32([70 * 512, 0])))
     noise = np.random.default_rng(0).normal(0, 1, points0.shape)
@@ -252,7 +252,7 @@ def test_images_longer_than_opencv_remaps(photographs: dict[str, np.ndarray]) ->
 
 def test_what_is_right_already_is_left_alone(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
-    points = corners(image0, 300).round()
+    points = detect_corners(image0, 300).round()
     refined, mask = refine_matches(image0, image0, points, points)
     assert mask.mean() < 0.2  # where rounding makes a move look better
     assert np.abs(refined - points).max() < 0.01

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from featherglue.data import photometric
+from featherglue.data.detector_labels import NO_KEYPOINT
+from featherglue.data.detector_labels import cell_labels as one_by_one
 from featherglue.data.homography import HomographyRange
-from featherglue.data.photo_labels import LabelledFolder, Labels, PhotoLabels
+from featherglue.data.keypoint_labels import KeypointLabels, LabelledPhotoFolder, PhotoLabels
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.scene_views import _readable
-from featherglue.data.scenes import NOTHING, SceneConfig, Scenes
-from featherglue.data.views import NO_KEYPOINT, ViewConfig, ViewPairs
-from featherglue.data.views import cell_labels as one_by_one
+from featherglue.data.scene_view_pairs import is_resolved
+from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.train.batched.atlas import Atlas, Textures
 from featherglue.train.batched.draws import Draws
 from featherglue.train.batched.geometry import homographies, inverse, rotation
@@ -115,8 +116,10 @@ def test_labels_count_from_a_drawn_rank_on(tmp_path: Path) -> None:
     points = np.random.default_rng(1).uniform(5, 75, (50, 2)).astype(np.float32)
     scores = np.linspace(0.9, 0.0, 50).astype(np.float32)
     zero = np.zeros(50, np.uint16)
-    labels = Labels({"a.png": PhotoLabels((100, 80), points, scores, zero, zero, zero)}, "", {})
-    folder = LabelledFolder(tmp_path, labels, minimum=0.2, by=("score",), certain=0.6)
+    labels = KeypointLabels(
+        {"a.png": PhotoLabels((100, 80), points, scores, zero, zero, zero)}, "", {}
+    )
+    folder = LabelledPhotoFolder(tmp_path, labels, min_rank=0.2, by=("score",), certain_rank=0.6)
     atlas = Atlas(folder, "cpu")
     _, counts = atlas.keypoints(atlas.draw(draws(), 300))
     number = counts.sum(1)
@@ -155,17 +158,17 @@ def test_readable_is_that_of_single_points() -> None:
     points = rng.uniform(0, 100, (300, 2)).astype(np.float32)
     H = np.array([[0.4, 0.1, 3], [-0.2, 0.9, 5], [0.002, 0.004, 1.0]])
     found = readable(torch.from_numpy(points), torch.from_numpy(H).float())
-    expected = _readable(points, H)
+    expected = is_resolved(points, H)
     assert 0 < expected.sum() < 300
     assert (found.numpy() == expected).mean() > 0.99
 
 
 def test_scenes_look_as_those_made_one_by_one(photos: PhotoFolder, atlas: Atlas) -> None:
-    config = SceneConfig(size=SIZE, planes=3, light=0)
+    config = SceneConfig(size=SIZE, max_planes=3, light=0)
     for seed in range(6):
-        scene = Scenes(photos, config).spatial(np.random.default_rng(seed))
-        photo = torch.tensor([[source.index for source in scene.sources]])
-        mirrored = torch.tensor([[source.mirrored for source in scene.sources]])
+        scene = Scenes(photos, config).draw_scene(np.random.default_rng(seed))
+        photo = torch.tensor([[crop.index for crop in scene.crops]])
+        mirrored = torch.tensor([[crop.mirrored for crop in scene.crops]])
         to_views = torch.from_numpy(np.array(scene.to_views)).float()[:, None]
         planes = Planes(whole(atlas, photo, mirrored), torch.ones_like(mirrored), to_views)
         seen = render(atlas, planes, SIZE)
@@ -173,7 +176,7 @@ def test_scenes_look_as_those_made_one_by_one(photos: PhotoFolder, atlas: Atlas)
             ids, image = seen.planes[view, 0].numpy(), seen.images[view, 0].numpy()
             same = ids == scene.planes[view]
             assert same.mean() > 0.96  # planes end a pixel earlier there
-            shown = same & (ids != NOTHING)
+            shown = same & (ids != NO_PLANE)
             difference = np.abs(image - scene.images[view].astype(np.float32))[shown]
             assert np.median(difference) < 2
 
@@ -182,8 +185,10 @@ def test_scenes_look_as_those_made_one_by_one(photos: PhotoFolder, atlas: Atlas)
 
 
 def views(atlas: Atlas, spatial: float = 0.5, light: float = 0.0) -> BatchedViews:
-    scenes = SceneConfig(size=SIZE, planes=3, detail=(0.5, 1.3))
-    return BatchedViews(atlas, ViewConfig(size=SIZE, light=light, points=40), scenes, spatial, 1)
+    scenes = SceneConfig(size=SIZE, max_planes=3, detail=(0.5, 1.3))
+    return BatchedViews(
+        atlas, ViewPairConfig(size=SIZE, light=light, max_points=40), scenes, spatial, 1
+    )
 
 
 @pytest.mark.parametrize("spatial", [0.0, 1.0])
@@ -224,7 +229,7 @@ def test_large_photographs_have_as_many_keypoints_as_one_by_one(tmp_path: Path) 
     small = np.random.default_rng(0).integers(0, 256, (150, 190), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(small, (1900, 1500)))
     large = PhotoFolder(tmp_path)
-    config = ViewConfig(size=SIZE, light=0.0, points=200)
+    config = ViewPairConfig(size=SIZE, light=0.0, max_points=200)
     one = [ViewPairs(large, config)[i] for i in range(24)]
     batch = BatchedViews(Atlas(large, "cpu"), config, SceneConfig(size=SIZE)).batch(0, 24)
     expected = np.mean([sample["count"] for sample in one])
@@ -261,7 +266,9 @@ def test_cell_labels_are_those_of_single_views() -> None:
 
 
 def test_the_truth_of_scenes_holds(atlas: Atlas) -> None:
-    batch = BatchedScenes(atlas, SceneConfig(size=SIZE, planes=3, planar=0.5, light=0)).batch(0, 12)
+    batch = BatchedScenes(atlas, SceneConfig(size=SIZE, max_planes=3, planar=0.5, light=0)).batch(
+        0, 12
+    )
     assert batch["maps"].shape == (12, 4, 3, 3) and batch["maps"].isfinite().all()
     y, x = torch.meshgrid(torch.arange(4, 64, 6), torch.arange(4, 96, 6), indexing="ij")
     grid = torch.stack((x, y), -1).reshape(1, -1, 2).float().expand(12, -1, -1)
@@ -269,7 +276,7 @@ def test_the_truth_of_scenes_holds(atlas: Atlas) -> None:
     chosen = planes0[:, y, x].flatten(1).long()
     maps = batch["maps"].gather(1, chosen.clamp_max(3)[..., None, None].expand(-1, -1, 3, 3))
     projected = project(grid[:, :, None], maps)[:, :, 0]
-    valid = (chosen != NOTHING) & projected.isfinite().all(-1)
+    valid = (chosen != NO_PLANE) & projected.isfinite().all(-1)
     projected = projected.nan_to_num(-100)
     truth = true_assignment(grid, projected, planes0, planes1, batch["maps"], valid, valid)
     pairs = truth.matches.nonzero()
@@ -296,7 +303,7 @@ def test_a_batch_depends_on_seed_and_place_alone(atlas: Atlas) -> None:
 def test_changes_are_spread_as_those_of_single_images(number: int) -> None:
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.uniform(20, 230, (22, 32)).astype(np.float32), (96, 64))
-    change, single = CHANGES[number][0], photometric.CHANGES[number][0]
+    change, single = CHANGES[number][0], photometric.AUGMENTATIONS[number][0]
     assert change.__name__ == single.__name__
     count = 1000
     images = torch.from_numpy(image).expand(count, -1, -1)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.data.homography import HomographyRange, sample_homography
-from featherglue.data.photometric import change_light
-from featherglue.data.views import warp_image
+from featherglue.data.homography import HomographyRange, sample_homography, warp_image
+from featherglue.data.photometric import augment_photometric
 from featherglue.errors import UsageError
 from featherglue.io.image import resize_grey
 from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
@@ -76,7 +75,7 @@ def draw_view(rng: np.random.Generator, photo: Grey) -> tuple[NDArray[np.float64
     light."""
     size = (photo.shape[1], photo.shape[0])
     homography = sample_homography(rng, size, HomographyRange())
-    return homography, change_light(rng, warp_image(photo, homography, size), 0.5)
+    return homography, augment_photometric(rng, warp_image(photo, homography, size), 0.5)
 
 
 @torch.no_grad()

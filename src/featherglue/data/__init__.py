@@ -1,1 +1,1 @@
-"""Training data: photographs, warps and changes of light. Free of PyTorch."""
+"""Training data: photographs, homographies, photometric augmentation and 3D scenes (no PyTorch)."""

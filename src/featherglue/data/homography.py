@@ -1,27 +1,31 @@
-"""Random homographies: rotation, scale, shear, perspective and translation about the centre.
+"""Random homographies, and warping of points and images by a homography.
 
-A homography H (3, 3) float64 maps pixel (x, y, 1) of one image to the other's, up to scale.
+A homography H is (3, 3) float64. It maps pixel (x, y, 1) of one image to the other, up to scale.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+# Below this scale an image is halved with area averaging before it is warped.
+_MIN_BILINEAR_SCALE = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class HomographyRange:
-    """How far a random homography goes.
+    """Limits of random homographies.
 
     Attributes:
-        rotation: largest angle, degrees. scale: largest factor; its inverse is the smallest.
-        anisotropy: largest ratio of the scales along a random direction.
-        perspective: largest change of w over half of the diagonal, along x and along y.
-        translation: largest shift, as a share of the image's sides.
+        rotation: maximum angle, degrees.
+        scale: maximum scale; the minimum is its inverse.
+        anisotropy: maximum ratio of the two scales along a random pair of axes.
+        perspective: maximum change of w over half of the image diagonal, along x and along y.
+        translation: maximum translation, as a fraction of the image's sides.
     """
 
     rotation: float = 30.0
@@ -32,20 +36,24 @@ class HomographyRange:
 
 
 def rotation_matrix(angle: float) -> Matrix:
-    """Rotation by `angle` radians as (3, 3)."""
+    """Rotation by `angle` radians as a (3, 3) homography."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def shift(x: float, y: float) -> Matrix:
-    """Translation by (x, y) as (3, 3)."""
+def translation_matrix(x: float, y: float) -> Matrix:
+    """Translation by (x, y) pixels as a (3, 3) homography."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def sample_homography(
     rng: np.random.Generator, size: tuple[int, int], limits: HomographyRange
 ) -> Matrix:
-    """Draw a homography that maps an image of `size` (width, height) to a view of that size."""
+    """Draw a homography between two images of `size` (width, height).
+
+    It combines rotation, scale, anisotropic scale and perspective about the image centre with a
+    translation. Each factor is uniform within `limits`; scales are uniform in the logarithm.
+    """
     width, height = size
     half_diagonal = np.hypot(width, height) / 2
     centre = (width - 1) / 2, (height - 1) / 2
@@ -59,15 +67,45 @@ def sample_homography(
         @ np.diag([scale * stretch, scale / stretch, 1.0])
         @ rotation_matrix(axis)
     )
-    tilt = np.eye(3)
-    tilt[2, :2] = rng.uniform(-1, 1, 2) * limits.perspective / half_diagonal
-    move = rng.uniform(-1, 1, 2) * limits.translation * np.array([width, height])
-    return shift(*move) @ shift(*centre) @ tilt @ linear @ shift(-centre[0], -centre[1])
+    perspective = np.eye(3)
+    perspective[2, :2] = rng.uniform(-1, 1, 2) * limits.perspective / half_diagonal
+    offset = rng.uniform(-1, 1, 2) * limits.translation * np.array([width, height])
+    to_centre = translation_matrix(-centre[0], -centre[1])
+    from_centre = translation_matrix(*centre)
+    return translation_matrix(*offset) @ from_centre @ perspective @ linear @ to_centre
 
 
 def warp_points(points: NDArray[np.floating], homography: Matrix) -> Matrix:
-    """Map points (N, 2) xy by H (3, 3). Points at or behind the horizon become NaN."""
+    """Map points (N, 2) xy by H (3, 3). Points on or behind the horizon become NaN."""
     mapped = np.asarray(points, np.float64) @ homography[:, :2].T + homography[:, 2]
     w = mapped[:, 2:]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(w > 1e-9, mapped[:, :2] / w, np.nan)
+
+
+def warp_image(
+    image: NDArray[np.uint8], homography: Matrix, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Warp a grey image by a homography, bilinear, black outside of the image.
+
+    Where the scale at the centre is below 0.6, the image is halved by area averaging first.
+
+    Args:
+        image: (H, W) uint8.
+        homography: (3, 3), from image to result.
+        size: (width, height) of the result.
+
+    Returns:
+        (height, width) uint8.
+    """
+    height, width = image.shape
+    centre = np.linalg.inv(homography) @ ((size[0] - 1) / 2, (size[1] - 1) / 2, 1.0)
+    w = homography[2] @ (centre / centre[2])
+    scale = np.sqrt(abs(np.linalg.det(homography)) / abs(w) ** 3)
+    if scale < _MIN_BILINEAR_SCALE and min(width, height) >= 16:
+        half = (width // 2, height // 2)
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA))
+        enlarge = np.diag([width / half[0], height / half[1], 1.0])
+        to_corner, to_centre = translation_matrix(0.5, 0.5), translation_matrix(-0.5, -0.5)
+        homography = homography @ to_centre @ enlarge @ to_corner
+    return np.asarray(cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR))

@@ -1,4 +1,4 @@
-"""Seeded changes of light and quality of a grey image, as cameras and weather make them."""
+"""Photometric augmentation of grey images: light, lens, sensor and compression, seeded."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from numpy.typing import NDArray
 
 Grey = NDArray[np.uint8]
 Float = NDArray[np.float32]
-Change = Callable[[np.random.Generator, Float, float], Float]
+Augmentation = Callable[[np.random.Generator, Float, float], Float]
+"""(rng, image (H, W) float32 in [0, 255], strength) -> image of the same shape."""
 
 
 def exposure(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Gain and offset."""
+    """Random gain and offset."""
     gain = np.exp(rng.uniform(-0.5, 0.5) * strength)
     return np.asarray(image * np.float32(gain) + np.float32(rng.uniform(-25, 25) * strength))
 
 
 def contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Contrast about the mean."""
+    """Random contrast about the mean grey level."""
     mean = image.mean()
     factor = np.float32(np.exp(rng.uniform(-0.6, 0.4) * strength))
     return np.asarray((image - mean) * factor + mean)
 
 
 def gamma(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Gamma curve, through a table: the image is rounded to 8 bits."""
+    """Random gamma, by table lookup: the image is rounded to 8 bits."""
     exponent = np.exp(rng.uniform(-0.6, 0.6) * strength)
     table = (255 * (np.arange(256) / 255) ** exponent).astype(np.float32)
     return np.asarray(table[np.clip(image, 0, 255).astype(np.uint8)])
 
 
 def shadow(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """A soft-edged polygon that is darker or lighter."""
+    """A random polygon with soft edges, darker or lighter than the rest."""
     height, width = image.shape
     mask = np.zeros((height // 4 + 1, width // 4 + 1), np.float32)
     corners = rng.uniform(-0.3, 1.3, (rng.integers(3, 6), 2)) * mask.shape[::-1]
@@ -46,13 +47,13 @@ def shadow(rng: np.random.Generator, image: Float, strength: float) -> Float:
 
 
 def vignette(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Darkening away from a random centre."""
+    """Quadratic darkening away from a random centre."""
     height, width = image.shape
     cx, cy = rng.uniform(0.25, 0.75, 2) * (width, height)
     x = ((np.arange(width, dtype=np.float32) - cx) / width) ** 2
     y = ((np.arange(height, dtype=np.float32) - cy) / height) ** 2
-    fall = np.float32(rng.uniform(0, 0.9) * min(strength, 1.4))
-    light = np.maximum(0.15, 1 - fall * (y[:, None] + x[None, :]))
+    falloff = np.float32(rng.uniform(0, 0.9) * min(strength, 1.4))
+    light = np.maximum(0.15, 1 - falloff * (y[:, None] + x[None, :]))
     return np.asarray(image * light, np.float32)
 
 
@@ -63,8 +64,8 @@ def defocus(rng: np.random.Generator, image: Float, strength: float) -> Float:
 
 
 def motion(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Blur along a random direction."""
-    length = 2 * max(1, int(rng.uniform(1.5, 4.5) * strength)) + 1  # odd: no shift
+    """Linear motion blur in a random direction."""
+    length = 2 * max(1, int(rng.uniform(1.5, 4.5) * strength)) + 1  # odd, so nothing moves
     kernel = np.zeros((length, length), np.float32)
     middle = (length - 1) / 2
     angle = rng.uniform(0, np.pi)
@@ -81,7 +82,7 @@ def noise(rng: np.random.Generator, image: Float, strength: float) -> Float:
 
 
 def resolution(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Shrink and grow again."""
+    """Downsampling, then upsampling to the original size."""
     height, width = image.shape
     factor = 1 / rng.uniform(1.0, 1 + strength)
     small = (max(8, int(width * factor)), max(8, int(height * factor)))
@@ -90,15 +91,15 @@ def resolution(rng: np.random.Generator, image: Float, strength: float) -> Float
 
 
 def jpeg(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """JPEG artefacts."""
+    """JPEG compression."""
     quality = int(np.clip(95 - rng.uniform(0, 55) * strength, 10, 95))
     clipped = np.clip(image, 0, 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", clipped, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.float32)
 
 
-# In the order in which light, lens, sensor and file change a picture; each with its probability.
-CHANGES: tuple[tuple[Change, float], ...] = (
+# In the order of image formation (light, lens, sensor, file), each with its probability.
+AUGMENTATIONS: tuple[tuple[Augmentation, float], ...] = (
     (shadow, 0.3),
     (vignette, 0.2),
     (defocus, 0.25),
@@ -112,22 +113,22 @@ CHANGES: tuple[tuple[Change, float], ...] = (
 )
 
 
-def change_light(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:
-    """Change exposure, contrast, gamma, shadows, vignette, blur, resolution, noise and JPEG.
+def augment_photometric(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:
+    """Apply a random subset of `AUGMENTATIONS`.
 
     Args:
-        rng: source of every random number.
+        rng: source of all random numbers.
         image: (H, W) uint8.
-        strength: 0 returns the image unchanged; 1 is what hand-held cameras do; 2 is hard.
+        strength: 0 returns the image itself; 1 is typical of hand-held cameras; 2 is severe.
 
     Returns:
         (H, W) uint8.
     """
     if strength <= 0:
         return image
-    changed = image.astype(np.float32)
-    for change, probability in CHANGES:
+    augmented = image.astype(np.float32)
+    for augmentation, probability in AUGMENTATIONS:
         if rng.random() < probability:
-            changed = change(rng, changed, strength)
-    rounded: Grey = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
+            augmented = augmentation(rng, augmented, strength)
+    rounded: Grey = np.clip(augmented + 0.5, 0, 255).astype(np.uint8)
     return rounded

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.data.photometric import change_light
+from featherglue.data.photometric import augment_photometric
 from featherglue.evaluation.tasks import HomographyTask, PoseTask
 from featherglue.io.image import Grey, read_grey, resize_grey
 
@@ -48,7 +48,7 @@ def warped_views(task: HomographyTask, size: tuple[int, int], seed: int | None) 
     image0 = resize_grey(read_grey(task.path0), size)
     image1 = np.asarray(cv2.warpPerspective(image0, task.H, size), np.uint8)
     if seed is not None:
-        image1 = change_light(np.random.default_rng((seed, task.index)), image1)
+        image1 = augment_photometric(np.random.default_rng((seed, task.index)), image1)
     return HomographyViews(image0=image0, image1=image1, H=task.H)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from featherglue.data.scenes import NOTHING
+from featherglue.data.scenes import NO_PLANE
 from featherglue.train.losses.true_assignment import (
     Assignment,
     assignment_loss,
@@ -29,7 +29,7 @@ def project(
         return int(where[y, x])
 
     plane = plane_at(planes, point)
-    if plane == NOTHING:
+    if plane == NO_PLANE:
         return None, False
     x, y, w = maps[plane] @ (*point, 1)
     mapped = np.array([x, y]) / w
@@ -89,18 +89,18 @@ def random_scene(seed: int, count: int = 40) -> list[np.ndarray]:
     )
     planes0 = np.zeros((HEIGHT, WIDTH), np.uint8)
     planes0[10:35, 22:50] = 1
-    planes0[:, :6] = NOTHING
+    planes0[:, :6] = NO_PLANE
     planes1 = np.zeros((HEIGHT, WIDTH), np.uint8)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     source = np.linalg.inv(maps[1]) @ np.stack((x, y, np.ones_like(x))).reshape(3, -1)
     source = np.rint(source[:2] / source[2]).astype(int).reshape(2, HEIGHT, WIDTH)
     within = (source[0] >= 22) & (source[0] < 50) & (source[1] >= 10) & (source[1] < 35)
     planes1[within] = 1
-    planes1[:5] = NOTHING
+    planes1[:5] = NO_PLANE
     points0 = rng.random((count, 2)) * (WIDTH - 1, HEIGHT - 1)
     plane = planes0[np.rint(points0[:, 1]).astype(int), np.rint(points0[:, 0]).astype(int)]
     mapped = np.einsum(
-        "nij,nj->ni", maps[np.where(plane == NOTHING, 0, plane)], np.c_[points0, np.ones(count)]
+        "nij,nj->ni", maps[np.where(plane == NO_PLANE, 0, plane)], np.c_[points0, np.ones(count)]
     )
     points1 = mapped[:, :2] / mapped[:, 2:] + rng.normal(0, 2.0, (count, 2))
     points1 = np.clip(points1, 0, (WIDTH - 1, HEIGHT - 1))[rng.permutation(count)][: count - 8]
@@ -184,7 +184,7 @@ def test_padding_matches_nobody_and_keeps_nobody_company() -> None:
 
 
 def test_what_shows_nothing_is_not_judged() -> None:
-    nothing = np.full((HEIGHT, WIDTH), NOTHING, np.uint8)
+    nothing = np.full((HEIGHT, WIDTH), NO_PLANE, np.uint8)
     truth = single((20, 20), (40, 40), planes0=nothing)
     assert not truth.matches.any()
     assert not truth.unmatched0.item()

@@ -12,7 +12,7 @@ import pytest
 
 import featherglue.train.stages.adapt
 from featherglue.artifact.format import load_artifact
-from featherglue.data.photo_labels import Labels
+from featherglue.data.keypoint_labels import KeypointLabels
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.train.stages.adapt import AdaptStage, adapt
@@ -38,7 +38,7 @@ def stage(tmp_path: Path, models: dict[str, Model]) -> AdaptStage:
     return AdaptStage(extractor=str(tmp_path / "model"), labels=LABELS, seed=2, bf16=False)
 
 
-def assert_equal(found: Labels, expected: Labels) -> None:
+def assert_equal(found: KeypointLabels, expected: KeypointLabels) -> None:
     assert list(found) == list(expected)
     for name, labels in expected.items():
         for column in ("points", "scores", "covered", "found", "matched"):
@@ -50,7 +50,7 @@ def test_a_folder_becomes_one_file(images: Path, tmp_path: Path, stage: AdaptSta
     labels = adapt(stage, images, tmp_path / "run", report=lambda n, row: rows.append((n, row)))
     path = tmp_path / "run" / "labels.npz"
     assert [path] == list(path.parent.iterdir())
-    assert_equal(Labels.load(path), labels)
+    assert_equal(KeypointLabels.load(path), labels)
     assert list(labels) == ["astronaut.png", "below/coffee.png", "camera.png"]
     assert labels.model == load_artifact(stage.extractor).hash
     assert labels.settings["labels"]["homographies"] == 4
@@ -78,7 +78,7 @@ def test_parts_of_a_run_give_what_one_gives(
         part = adapt(stage, images, tmp_path / "parts.npz", minutes=0)
         assert len(part) == count
     assert_equal(part, whole)
-    assert_equal(Labels.load(tmp_path / "parts.npz"), whole)
+    assert_equal(KeypointLabels.load(tmp_path / "parts.npz"), whole)
     # A photograph's labels do not depend on its neighbours.
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "camera.png").write_bytes((images / "camera.png").read_bytes())
@@ -104,7 +104,7 @@ def test_an_interrupt_loses_nothing(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("featherglue.train.stages.adapt.label_photograph", interrupted)
         adapt(stage, images, path)
-    assert len(Labels.load(path)) == 2
+    assert len(KeypointLabels.load(path)) == 2
     monkeypatch.setattr("featherglue.train.stages.adapt.label_photograph", interrupted)
     assert_equal(adapt(stage, images, path), adapt(stage, images, tmp_path / "whole.npz"))
     assert len(calls) == 3 + 1 + 3
@@ -120,7 +120,7 @@ def test_the_file_is_written_as_it_goes(
     )
 
     def looking(*arguments: object) -> object:
-        there.append(len(Labels.load(path)) if path.exists() else 0)
+        there.append(len(KeypointLabels.load(path)) if path.exists() else 0)
         return label(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("featherglue.train.stages.adapt.label_photograph", looking)

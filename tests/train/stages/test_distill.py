@@ -21,7 +21,7 @@ from featherglue.compression.quantization.qat import finish_training, make_train
 from featherglue.config import AttentionConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig
-from featherglue.data.views import ViewConfig
+from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
@@ -64,8 +64,8 @@ def stage(matching: Path) -> DistillStage:
         loop=LOOP,
         teacher=str(matching),
         student=StudentChoice(extractor=THIN, matcher=GLUE),
-        views=ViewConfig(size=(64, 64), points=32),
-        scenes=SceneConfig(size=(96, 64), planes=2),
+        views=ViewPairConfig(size=(64, 64), max_points=32),
+        scenes=SceneConfig(size=(96, 64), max_planes=2),
         fewest=20,
         most=30,
         validation=ValidationConfig(share=0),
@@ -117,7 +117,7 @@ def test_an_extractor_comes_nearer_to_its_teacher_on_what_it_has_not_seen(
         part="extractor",
         student=StudentChoice(extractor=THIN),
         imitation=ImitationConfig(true_views=0),
-        views=ViewConfig(size=(64, 64), points=8),
+        views=ViewPairConfig(size=(64, 64), max_points=8),
         validation=ValidationConfig(share=0),
     )
     before = gaps(stage, build_pupil(stage.student, "extractor").model, images)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featherglue.data.homography import HomographyRange
-from featherglue.data.photo_labels import PhotoLabels
+from featherglue.data.keypoint_labels import PhotoLabels
 from featherglue.errors import ConfigError
 from featherglue.train.stages.homographic_adaptation import (
     Extract,

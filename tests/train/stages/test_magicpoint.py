@@ -11,7 +11,7 @@ import torch
 
 from featherglue.artifact.format import load_artifact
 from featherglue.config import ArchitectureConfig
-from featherglue.data.shapes import ShapesConfig
+from featherglue.data.synthetic_shapes import ShapesConfig
 from featherglue.errors import TrainingError
 from featherglue.models.model import Model
 from featherglue.train.engine.loop import LoopConfig

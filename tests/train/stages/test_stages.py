@@ -17,7 +17,7 @@ from featherglue.cli import main
 from featherglue.config import SuperGlueConfig, SuperPointConfig
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
-from featherglue.data.views import ViewConfig, ViewPairs
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
@@ -118,7 +118,7 @@ def test_steps_of_superpoint_lower_its_loss(
     torch.manual_seed(0)
     network = Model.build(models["four-heads"].architecture).extractor
     assert network is not None
-    config = ViewConfig(size=(64, 64), points=48)
+    config = ViewPairConfig(size=(64, 64), max_points=48)
     samples = Repeated(ViewPairs(PhotoFolder(images), config), 2)
     loss = SuperPointLoss()
     data = batch(samples, 2)

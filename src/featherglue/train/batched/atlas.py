@@ -61,7 +61,7 @@ class Atlas:
         lengths = [len(photos) * side**2 for side in sides]
         self._starts = [sum(lengths[:level]) for level in range(_LEVELS)]
         self._pixels = torch.empty(sum(lengths), dtype=torch.uint8, device=self.device)
-        self._limits = photos.limits
+        self._limits = photos.rank_limits
         sizes: list[tuple[int, int]] = []
         ranked: list[tuple[Points, NDArray[np.float32]]] = []
         at_once = max(1, _PIXELS_AT_ONCE // self._side**2)

@@ -169,7 +169,7 @@ _CHANGES: tuple[Change, ...] = (
 # Each with its probability, in the order of those of single images.
 CHANGES: tuple[tuple[Change, float], ...] = tuple(
     ({change.__name__: change for change in _CHANGES}[one.__name__], probability)
-    for one, probability in photometric.CHANGES
+    for one, probability in photometric.AUGMENTATIONS
 )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from featherglue.data.scenes import NOTHING
+from featherglue.data.scenes import NO_PLANE
 from featherglue.train.batched.atlas import Atlas, Textures
 from featherglue.train.batched.geometry import determinant, inverse
 
@@ -50,7 +50,7 @@ def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
     y = torch.arange(size[1], device=atlas.device, dtype=torch.float32)[:, None]
     shape = (*usable.shape[:2], size[1], size[0])
     nearest = torch.zeros(shape, device=atlas.device)  # inverse depth
-    shown = torch.full(shape, NOTHING, dtype=torch.int64, device=atlas.device)
+    shown = torch.full(shape, NO_PLANE, dtype=torch.int64, device=atlas.device)
     at_u, at_v = torch.zeros_like(nearest), torch.zeros_like(nearest)
     for k in range(usable.shape[2]):
         entries = back[:, :, k].flatten(-2)[..., None, None].unbind(2)
@@ -65,7 +65,7 @@ def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
         nearest = torch.where(visible, depth, nearest)
         shown = shown.masked_fill(visible, k)
         at_u, at_v = torch.where(visible, u, at_u), torch.where(visible, v, at_v)
-    some = shown != NOTHING
+    some = shown != NO_PLANE
     index = torch.where(some, shown, 0)
     seen = Textures(
         **{

@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from featherglue.data.scenes import NOTHING, SceneConfig
-from featherglue.data.views import CELL, NO_KEYPOINT, ViewConfig
+from featherglue.data.detector_labels import CELL, NO_KEYPOINT
+from featherglue.data.scenes import NO_PLANE, SceneConfig
+from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.train.batched.atlas import Atlas, Textures
 from featherglue.train.batched.draws import Draws
 from featherglue.train.batched.geometry import (
@@ -61,7 +62,7 @@ class BatchedScenes:
         }
 
     def _planar(self, draws: Draws, count: int) -> Planes:
-        size, most = self.config.size, self.config.planes + 1
+        size, most = self.config.size, self.config.max_planes + 1
         textures = self.atlas.draw(draws, count, most)
         width, height = textures.width[:, 0], textures.height[:, 0]
         scale = torch.maximum(size[0] / width, size[1] / height) * draws.uniform(0.9, 1.3, count)
@@ -76,12 +77,12 @@ class BatchedScenes:
 
 
 class BatchedViews:
-    """Batches as of `data.views.ViewPairs`, a share of them as of `data.spatial.SpatialViews`."""
+    """Batched `data.view_pairs.ViewPairs`, mixed with `data.scene_view_pairs.SceneViewPairs`."""
 
     def __init__(
         self,
         atlas: Atlas,
-        config: ViewConfig,
+        config: ViewPairConfig,
         scenes: SceneConfig,
         spatial: float = 0.0,
         seed: int = 0,
@@ -106,21 +107,21 @@ class BatchedViews:
         seen = render(self.atlas, scene, self.config.size)
         batch = _images(draws, seen, self.config.light)
         rows, columns = self._cells
-        covered = (seen.planes != NOTHING).reshape(2, count, rows, CELL, columns, CELL)
+        covered = (seen.planes != NO_PLANE).reshape(2, count, rows, CELL, columns, CELL)
         covered = covered.all(5).all(3)
         points, labelled, shown, order = self._keypoints(scene, seen, chosen)
         for view, name in enumerate("01"):
             batch[f"labels{name}"] = cell_labels(points[view], labelled[view], order, rows, columns)
             batch[f"inside{name}"] = covered[view]
         both = shown[0] & shown[1]
-        most = min(self.config.points, both.shape[1])
+        most = min(self.config.max_points, both.shape[1])
         key = torch.where(both, draws.uniform(0, 1, *both.shape), -1.0)
         index = key.topk(most, 1).indices
         batch["count"] = both.sum(1).clamp_max(most)
         real = torch.arange(most, device=both.device) < batch["count"][:, None]
         for view, name in enumerate("01"):
             found = points[view].gather(1, index[..., None].expand(-1, -1, 2))
-            padded = found.new_zeros(count, self.config.points, 2)
+            padded = found.new_zeros(count, self.config.max_points, 2)
             padded[:, :most] = torch.where(real[..., None], found, 0.0)
             batch[f"points{name}"] = padded
         if not self.spatial:
@@ -134,7 +135,7 @@ class BatchedViews:
 
     def _flat(self, draws: Draws, count: int) -> Planes:
         size = self.config.size
-        most = self.scenes.planes + 1 if self.spatial else 1
+        most = self.scenes.max_planes + 1 if self.spatial else 1
         textures = self.atlas.draw(draws, count, most)
         width, height = textures.width[:, 0], textures.height[:, 0]
         side = torch.minimum(width, height) * draws.uniform(self.config.region, 1.0, count)
@@ -178,7 +179,7 @@ class BatchedViews:
 
 def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) -> Planes:
     """`count` 3D scenes: planes of random poses before a background, and a camera that moves."""
-    size, most = config.size, config.planes + 1
+    size, most = config.size, config.max_planes + 1
     focal = draws.uniform(0.7, 1.4, count, 1) * size[0]
     back = torch.arange(most, device=atlas.device) == 0  # the background
     pick = torch.where
@@ -266,7 +267,7 @@ def _order(counts: Tensor) -> Tensor:
 
 
 def cell_labels(points: Tensor, chosen: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
-    """Detector targets (B, rows, columns): as `data.views.cell_labels`.
+    """Detector targets (B, rows, columns): as `data.detector_labels.cell_labels`.
 
     Args:
         points: (B, N, 2) xy. chosen: (B, N) bool, those that are keypoints. order: (B, N) int64,

@@ -59,7 +59,7 @@ class SuperPointLoss:
             raise ConfigError("reliability is known from the dual softmax; with hinge set it to 0")
 
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch of `data.views.ViewPairs`, and what to report of it."""
+        """The loss of a batch of `data.view_pairs.ViewPairs`, and what to report of it."""
         logits, dense = network.forward_raw(both_views(batch))  # type: ignore[operator]
         return self.judge(logits, dense, batch)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from featherglue.data.scenes import NOTHING
+from featherglue.data.scenes import NO_PLANE
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _project(
     """Keypoints in the other view (B, N, 2); whether they are visible there, and known at all."""
     height, width = planes.shape[1:]
     plane = _look_up(planes, keypoints)
-    known = plane != NOTHING
+    known = plane != NO_PLANE
     chosen = maps.gather(
         1, plane.where(known, 0)[..., None, None].expand(-1, -1, 3, 3)
     )  # (B, N, 3, 3)

@@ -19,7 +19,7 @@ from torch import Tensor
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import load_artifact
 from featherglue.config import to_dict
-from featherglue.data.photo_labels import Labels, PhotoLabels
+from featherglue.data.keypoint_labels import KeypointLabels, PhotoLabels
 from featherglue.data.photographs import PhotoFolder
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
@@ -61,7 +61,7 @@ def adapt(
     minutes: float = math.inf,
     device: str = "cpu",
     report: Callable[[int, dict[str, float]], None] = lambda done, row: None,
-) -> Labels:
+) -> KeypointLabels:
     """Label the photographs of a folder into one file, going on where a run stopped.
 
     Args:
@@ -94,9 +94,9 @@ def adapt(
     extract = extractor_function(network, device, stage.bf16)
     saved = time.monotonic()
 
-    def save() -> Labels:
+    def save() -> KeypointLabels:
         ordered = {name: done[name] for name in photos.names if name in done}
-        labels = Labels(ordered, artifact.hash, settings)
+        labels = KeypointLabels(ordered, artifact.hash, settings)
         labels.save(path)
         return labels
 
@@ -143,7 +143,7 @@ def _read(
     """What a file holds already, if it is of the same model, settings and photographs."""
     if not path.exists():
         return {}
-    before = Labels.load(path)
+    before = KeypointLabels.load(path)
     if before.model != model:
         raise TrainingError(f"{path}: holds labels of another model; choose another file")
     free = ("extractor", "save_seconds")  # the model's hash says more than its folder

@@ -14,7 +14,7 @@ from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.config import ProcessingConfig, Provenance
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig
-from featherglue.data.views import ViewConfig
+from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 from featherglue.train.engine.distributed import World, join_world
@@ -83,11 +83,11 @@ class DistillStage:
     extractor: str = ""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     loss: SuperPointLoss = field(default_factory=SuperPointLoss)
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ViewPairConfig = field(default_factory=ViewPairConfig)
     labels: LabelChoice = field(default_factory=LabelChoice)
     spatial: float = 0.0
     spatial_views: SceneConfig = field(
-        default_factory=lambda: SceneConfig(size=(176, 176), planes=4, detail=(0.5, 1.3))
+        default_factory=lambda: SceneConfig(size=(176, 176), max_planes=4, detail=(0.5, 1.3))
     )
     scenes: SceneConfig = field(default_factory=SceneConfig)
     fewest: int = 128

@@ -12,8 +12,8 @@ import numpy as np
 
 from featherglue.artifact.format import Artifact
 from featherglue.config import with_choices
+from featherglue.data.detector_labels import Sample
 from featherglue.data.scenes import Scenes
-from featherglue.data.views import Sample
 from featherglue.matching.keypoints import decode_features
 from featherglue.runtime.base import Runtime, open_runtime
 

@@ -16,10 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featherglue.config import Sampling
-from featherglue.data.homography import HomographyRange, Matrix, sample_homography, warp_points
-from featherglue.data.photo_labels import PhotoLabels
-from featherglue.data.photometric import change_light
-from featherglue.data.views import CELL, inside, warp_image
+from featherglue.data.detector_labels import CELL, points_inside
+from featherglue.data.homography import (
+    HomographyRange,
+    Matrix,
+    sample_homography,
+    warp_image,
+    warp_points,
+)
+from featherglue.data.keypoint_labels import PhotoLabels
+from featherglue.data.photometric import augment_photometric
 from featherglue.errors import ConfigError
 from featherglue.io.image import map_points, resize_grey, target_size
 from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
@@ -95,7 +101,9 @@ def label_photograph(
     size = working_size((width, height), config.longest)
     small = resize_grey(photo, size)
     to_views = draw_homographies(rng, size, config)
-    images = [change_light(rng, warp_image(small, H, size), config.light) for H in to_views[1:]]
+    images = [
+        augment_photometric(rng, warp_image(small, H, size), config.light) for H in to_views[1:]
+    ]
     scores, descriptors = _run(extract, np.stack([small, *images]), config.batch_size, device)
     covers = [_cover(H, size, config.border) for H in to_views]
     mean = aggregate(scores, covers, to_views)
@@ -193,7 +201,7 @@ def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Grey:
 
 def _look_up(mask: Grey, points: Matrix) -> Mask:
     """(N,), which points (N, 2) lie inside a mask (H, W), at the nearest pixel, and on it."""
-    within = inside(points, (mask.shape[1], mask.shape[0]))
+    within = points_inside(points, (mask.shape[1], mask.shape[0]))
     x, y = np.rint(np.where(within[:, None], points, 0)).astype(np.int64).T
     return np.asarray(within & (mask[y, x] > 0))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from featherglue.config import ArchitectureConfig, SuperPointConfig
-from featherglue.data.shapes import Shapes, ShapesConfig
+from featherglue.data.synthetic_shapes import ShapesConfig, SyntheticShapes
 from featherglue.models.detection import strongest
 from featherglue.models.model import Model
 from featherglue.models.superpoint import score_map
@@ -44,7 +44,7 @@ class ShapesLoss:
     judged: int = 4
 
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch of `data.shapes.Shapes`, and precision and recall in it."""
+        """Loss, precision and recall of a batch of `SyntheticShapes`."""
         for name, layer in network.named_modules():
             if name == "bnDa":
                 layer.eval()  # its statistics belong to the descriptors
@@ -117,7 +117,7 @@ def train_shapes(
     if stage.start:
         start_from(model.extractor, Model.load(stage.start), stage.start)
     network = model.extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    samples = Shapes(stage.shapes, stage.seed)
+    samples = SyntheticShapes(stage.shapes, stage.seed)
     average = train(
         network,
         stage.loss,

@@ -23,7 +23,7 @@ from featherglue.config import (
     from_dict,
 )
 from featherglue.data.scenes import SceneConfig
-from featherglue.data.views import ViewConfig
+from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import TrainingError
 from featherglue.io.toml import read_toml
 from featherglue.models.model import Model
@@ -74,9 +74,9 @@ class SuperPointStage:
 
     loop: LoopConfig
     architecture: SuperPointConfig = field(default_factory=SuperPointConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ViewPairConfig = field(default_factory=ViewPairConfig)
     scenes: SceneConfig = field(
-        default_factory=lambda: SceneConfig(size=(176, 176), planes=4, detail=(0.5, 1.3))
+        default_factory=lambda: SceneConfig(size=(176, 176), max_planes=4, detail=(0.5, 1.3))
     )
     spatial: float = 0.0
     labels: LabelChoice = field(default_factory=LabelChoice)

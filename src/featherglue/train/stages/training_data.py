@@ -13,11 +13,11 @@ import torch
 
 from featherglue.artifact.format import Artifact
 from featherglue.config import to_dict
-from featherglue.data.photo_labels import LabelledFolder, Labels, Rank
+from featherglue.data.keypoint_labels import KeypointLabels, LabelledPhotoFolder, RankBy
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.scene_views import Mixture, SpatialViews
+from featherglue.data.scene_view_pairs import MixedViewPairs, SceneViewPairs
 from featherglue.data.scenes import SceneConfig, Scenes
-from featherglue.data.views import ViewConfig, ViewPairs
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError
 from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews
@@ -41,7 +41,7 @@ class LabelChoice:
 
     file: str = ""
     minimum: float = 0.0
-    by: tuple[Rank, ...] = ("repeatability", "matchability")
+    by: tuple[RankBy, ...] = ("repeatability", "matchability")
     certain: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,8 +76,8 @@ def read_photographs(
         TrainingError: no usable photographs, too few for validation, labels of others.
     """
     if labels is not None and labels.file:
-        read = Labels.load(labels.file)
-        photos: PhotoFolder = LabelledFolder(
+        read = KeypointLabels.load(labels.file)
+        photos: PhotoFolder = LabelledPhotoFolder(
             images, read, labels.minimum, labels.by, labels.certain
         )
     else:
@@ -86,7 +86,7 @@ def read_photographs(
 
 
 def check_views(
-    spatial: float, scenes: SceneConfig, views: ViewConfig, loss: SuperPointLoss
+    spatial: float, scenes: SceneConfig, views: ViewPairConfig, loss: SuperPointLoss
 ) -> None:
     """Raise ConfigError unless an extractor can learn from such views by such a loss."""
     if not 0 <= spatial <= 1:
@@ -124,7 +124,7 @@ def on_device(photos: PhotoFolder, device: str) -> Atlas | None:
 
 def extractor_views(
     photos: PhotoFolder,
-    views: ViewConfig,
+    views: ViewPairConfig,
     scenes: SceneConfig,
     spatial: float,
     seed: int,
@@ -142,7 +142,7 @@ def extractor_views(
     flat = ViewPairs(photos, views, seed)
     if spatial == 0:
         return flat
-    return Mixture(flat, SpatialViews(photos, scenes, views, seed), spatial, seed)
+    return MixedViewPairs(flat, SceneViewPairs(photos, scenes, views, seed), spatial, seed)
 
 
 def matcher_scenes(

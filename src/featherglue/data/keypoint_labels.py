@@ -1,0 +1,299 @@
+"""Keypoint labels from homographic adaptation: the file that holds them, and their use as targets.
+
+Homographic adaptation detects keypoints in many warped views of a photograph and keeps those that
+are found repeatedly (DeTone, Malisiewicz, Rabinovich: SuperPoint, CVPR Workshops 2018).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.data.photographs import Grey, PhotoCrop, PhotoFolder, Points
+from featherglue.errors import TrainingError, UsageError
+from featherglue.io.files import write_npz
+
+FORMAT, VERSION = "featherglue-labels", 1
+RankBy = Literal["score", "repeatability", "matchability"]
+Counts = NDArray[np.uint16]
+# Arrays with one row for each label: dtype and shape of a row.
+_COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "points": (np.float32, (2,)),
+    "scores": (np.float32, ()),
+    "covered": (np.uint16, ()),
+    "found": (np.uint16, ()),
+    "matched": (np.uint16, ()),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoLabels:
+    """The labels of one photograph, highest score first.
+
+    Attributes:
+        size: (width, height) of the photograph, pixels.
+        points: (N, 2) float32 xy, pixels of the photograph.
+        scores: (N,) float32, mean detection score over all views, at least 0.
+        covered: (N,) uint16, number of warped views that show the point.
+        found: (N,) uint16, number of these views in which it is detected.
+        matched: (N,) uint16, number of these views in which its descriptor is the nearest
+            neighbour of its original among all labels.
+    """
+
+    size: tuple[int, int]
+    points: Points
+    scores: NDArray[np.float32]
+    covered: Counts
+    found: Counts
+    matched: Counts
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def repeatability(self) -> NDArray[np.float32]:
+        """(N,) float32 in [0, 1]: found / covered; 0 where `covered` is 0."""
+        return np.asarray(self.found / np.maximum(self.covered, 1), np.float32)
+
+    @property
+    def matchability(self) -> NDArray[np.float32]:
+        """(N,) float32 in [0, 1]: matched / covered; 0 where `covered` is 0."""
+        return np.asarray(self.matched / np.maximum(self.covered, 1), np.float32)
+
+    def rank(self, by: Sequence[RankBy]) -> NDArray[np.float32]:
+        """(N,) float32: the product of the quantities named in `by`.
+
+        Raises:
+            UsageError: `by` is empty or names another quantity.
+        """
+        known = {
+            "score": self.scores,
+            "repeatability": self.repeatability,
+            "matchability": self.matchability,
+        }
+        if not by or set(by) - set(known):
+            raise UsageError(f"by must name some of {', '.join(known)}, not {list(by)}")
+        return np.asarray(np.prod([known[name] for name in by], axis=0), np.float32)
+
+
+class KeypointLabels(Mapping[str, PhotoLabels]):
+    """Labels of a folder of photographs, by the photograph's path below the folder (with `/`).
+
+    Attributes:
+        model: SHA-256 of the weights of the extractor that detected the keypoints.
+        settings: settings of the homographic adaptation, as plain values.
+    """
+
+    def __init__(
+        self, photographs: Mapping[str, PhotoLabels], model: str, settings: Mapping[str, Any]
+    ) -> None:
+        self._photographs, self.model, self.settings = dict(photographs), model, dict(settings)
+
+    def __getitem__(self, name: str) -> PhotoLabels:
+        return self._photographs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._photographs)
+
+    def __len__(self) -> int:
+        return len(self._photographs)
+
+    def points(
+        self,
+        name: str,
+        min_rank: float = 0.0,
+        by: Sequence[RankBy] = ("score",),
+        size: tuple[int, int] | None = None,
+    ) -> Points:
+        """The keypoints of a photograph, highest rank first.
+
+        Args:
+            name: path of the photograph below the folder.
+            min_rank: minimum rank of a keypoint.
+            by: quantities whose product is the rank.
+            size: (width, height) of the photograph, which is checked if given.
+
+        Returns:
+            (N, 2) float32 xy, pixels of the photograph.
+
+        Raises:
+            TrainingError: the photograph has no labels, or another size than when it was labelled.
+        """
+        if name not in self:
+            raise TrainingError(f"{name}: has no labels; create labels for its folder")
+        labels = self[name]
+        if size is not None and size != labels.size:
+            raise TrainingError(
+                f"{name}: is {size[0]}×{size[1]} px, but was {labels.size[0]}×{labels.size[1]} px "
+                "when it was labelled; create the labels again"
+            )
+        rank = labels.rank(by)
+        order = np.argsort(-rank, kind="stable")
+        return labels.points[order[rank[order] >= min_rank]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all labels to an npz file, atomically.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        every = list(self.values())
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "settings": self.settings,
+            "names": list(self),
+        }
+        arrays: dict[str, NDArray[Any]] = {
+            "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+            "sizes": np.array([labels.size for labels in every], np.int32).reshape(-1, 2),
+            "ends": np.cumsum([len(labels) for labels in every], dtype=np.int64),
+        }
+        for column, (dtype, shape) in _COLUMNS.items():
+            empty = np.zeros((0, *shape), dtype)
+            arrays[column] = np.concatenate([empty, *(getattr(x, column) for x in every)])
+        write_npz(path, arrays)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> KeypointLabels:
+        """Read a file that `save` wrote.
+
+        Raises:
+            TrainingError: the file is missing, damaged, not a label file, or of another version.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as stream:
+                if not zipfile.is_zipfile(stream):
+                    raise ValueError("not an npz file")
+                stream.seek(0)
+                with np.load(stream, allow_pickle=False) as file:
+                    arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays["header"].tobytes())
+            form, version = header["format"], header["version"]
+        except FileNotFoundError:
+            raise TrainingError(
+                f"{path}: no such file; create it by homographic adaptation"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{path}: not a label file, or damaged ({error})") from None
+        if form != FORMAT or version != VERSION:
+            raise TrainingError(
+                f"{path}: format {form!r} version {version}, expected {FORMAT!r} version "
+                f"{VERSION}; create the labels again"
+            )
+        return _from_arrays(header, arrays, path)
+
+
+def _from_arrays(
+    header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], path: Path
+) -> KeypointLabels:
+    try:
+        names, ends, sizes = header["names"], arrays["ends"], arrays["sizes"]
+        model, settings = header["model"], header["settings"]
+        columns = {column: arrays[column] for column in _COLUMNS}
+    except KeyError as error:
+        raise TrainingError(f"{path}: damaged, {error} is missing") from None
+    total = int(ends[-1]) if len(ends) else 0
+    consistent = all(
+        columns[name].shape == (total, *shape) and columns[name].dtype == dtype
+        for name, (dtype, shape) in _COLUMNS.items()
+    )
+    ascending = bool((np.diff(ends, prepend=0) >= 0).all())
+    if not (consistent and ascending and len(names) == len(ends) == len(sizes)):
+        raise TrainingError(f"{path}: damaged, its arrays are inconsistent")
+    starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
+    photographs = {
+        name: PhotoLabels(
+            size=(int(size[0]), int(size[1])),
+            **{column: array[start:end] for column, array in columns.items()},
+        )
+        for name, size, start, end in zip(names, sizes, starts, ends, strict=True)
+    }
+    return KeypointLabels(photographs, model, settings)
+
+
+class LabelledPhotoFolder(PhotoFolder):
+    """A folder of photographs whose keypoint targets are labels instead of corners.
+
+    Args:
+        folder: folder of images.
+        labels: labels of all photographs of the folder.
+        min_rank: minimum rank of a label.
+        by: quantities whose product is the rank.
+        certain_rank: labels of at least this rank are targets in every training image. Each
+            image draws its minimum rank uniformly between `min_rank` and `certain_rank`, so that a
+            detector learns a higher score for labels of a higher rank. 0 uses `min_rank` always.
+
+    Raises:
+        TrainingError: a photograph has no labels, or no label reaches `min_rank`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        labels: KeypointLabels,
+        min_rank: float = 0.0,
+        by: Sequence[RankBy] = ("repeatability", "matchability"),
+        certain_rank: float = 0.0,
+    ) -> None:
+        super().__init__(folder)
+        self.labels, self.by = labels, tuple(by)
+        self.min_rank, self.certain_rank = min_rank, certain_rank
+        missing = [name for name in self.names if name not in labels]
+        if missing:
+            raise TrainingError(
+                f"{folder}: {len(missing)} photographs have no labels, for example {missing[0]}; "
+                "resume the homographic adaptation of this folder until it is complete"
+            )
+        if not any(len(labels.points(name, self.min_rank, self.by)) for name in self.names):
+            raise TrainingError(
+                f"{folder}: no label reaches min_rank = {self.min_rank} "
+                f"(rank: {' × '.join(self.by)}); lower min_rank"
+            )
+
+    @property
+    def rank_limits(self) -> tuple[float, float]:
+        """Range from which `draw` takes the minimum rank of an image's labels."""
+        return self.min_rank, self.certain_rank or self.min_rank
+
+    def ranked_keypoints(self, index: int, image: Grey) -> tuple[Points, NDArray[np.float32]]:
+        """The labels of a photograph from `min_rank` up, highest rank first, and their ranks.
+
+        See `PhotoFolder.ranked_keypoints`.
+        """
+        name, size = self.names[index], (image.shape[1], image.shape[0])
+        points = self.labels.points(name, self.min_rank, self.by, size)
+        ranks = np.sort(self.labels[name].rank(self.by))[::-1]
+        return points, np.ascontiguousarray(ranks[: len(points)])
+
+    def draw(self, rng: np.random.Generator) -> tuple[Grey, PhotoCrop]:
+        """A random photograph, mirrored with probability 1/2, with a random minimum rank."""
+        photo, crop = super().draw(rng)
+        # Raises if the photograph has changed since it was labelled.
+        self.labels.points(self.names[crop.index], size=(photo.shape[1], photo.shape[0]))
+        low, high = self.min_rank, self.certain_rank
+        return photo, replace(crop, min_rank=rng.uniform(low, high) if high else low)
+
+    def keypoints(self, image: Grey, crop: PhotoCrop) -> Points:
+        """The labels that lie inside a training image, highest rank first.
+
+        See `PhotoFolder.keypoints`.
+        """
+        name = self.names[crop.index]
+        photo_width, _ = self.labels[name].size
+        x, y = self.labels.points(name, crop.min_rank, self.by).T
+        x = (photo_width - 1 - x if crop.mirrored else x) - np.float32(crop.left)
+        y = y - np.float32(crop.top)
+        height, width = image.shape
+        inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+        return np.stack((x[inside], y[inside]), 1)
