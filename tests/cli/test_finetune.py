@@ -26,7 +26,7 @@ fewest = 20
 most = 30
 [views]
 size = [64, 64]
-points = 32
+max_points = 32
 [scenes]
 size = [96, 64]
 [loop]

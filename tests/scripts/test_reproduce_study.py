@@ -29,11 +29,11 @@ most = 20
 
 [views]
 size = [64, 64]
-points = 16
+max_points = 16
 
 [scenes]
 size = [64, 64]
-planes = 1
+max_planes = 1
 
 [loop]
 batch_size = 1

@@ -29,7 +29,7 @@ descriptor_channels = 8
 descriptor_dim = 8
 [views]
 size = [64, 64]
-points = 8
+max_points = 8
 [validation]
 share = 0
 """

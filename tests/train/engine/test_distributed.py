@@ -36,10 +36,10 @@ descriptor_channels = 8
 descriptor_dim = 16
 [views]
 size = [64, 64]
-points = 32
+max_points = 32
 [scenes]
 size = [64, 64]
-planes = 2
+max_planes = 2
 """
 GLUE = f"""
 extractor = "{{matching}}"
@@ -53,7 +53,7 @@ keypoint_encoder = [8]
 layers = [{{{{ kind = "cross", heads = 1, head_dim = 8, hidden = 16 }}}}]
 [scenes]
 size = [96, 64]
-planes = 2
+max_planes = 2
 """
 PUPIL = f"""
 teacher = "{{matching}}"
@@ -75,10 +75,10 @@ layers = [{{{{ kind = "cross", heads = 1, head_dim = 8, hidden = 8 }}}}]
 map = "procrustes"
 [views]
 size = [64, 64]
-points = 32
+max_points = 32
 [scenes]
 size = [96, 64]
-planes = 2
+max_planes = 2
 """
 
 

@@ -261,7 +261,7 @@ data = "three photographs"
 start = "{matching}"
 [views]
 size = [64, 64]
-points = 16
+max_points = 16
 [validation]
 share = 0
 [loop]

@@ -55,7 +55,7 @@ descriptor_dim = 16
 batch_norm = true
 [views]
 size = [64, 64]
-points = 32
+max_points = 32
 [validation]
 share = 0
 """
