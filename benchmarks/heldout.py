@@ -77,17 +77,16 @@ def main() -> None:
     cv2.setNumThreads(options.threads)
     _, kept = PhotoFolder(options.photos).split(ValidationConfig().share)
     scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, light=0.7), SEED)
+    names = ("keypoint_threshold", "nms_radius", "match_threshold", "consensus")
+    given = {name: getattr(options, name) for name in names}
     session = fg.load(
         options.model,
         features=options.features,
         matcher=options.matcher,
         max_keypoints=options.max_keypoints,
-        keypoint_threshold=options.keypoint_threshold,
-        nms_radius=options.nms_radius,
-        match_threshold=options.match_threshold,
-        consensus=options.consensus,
-        refine=False if options.no_refine else None,
         threads=options.threads,
+        **{name: value for name, value in given.items() if value is not None},
+        **({"refine": False} if options.no_refine else {}),
     )
     found = []
     for i in range(options.scenes):

@@ -28,7 +28,7 @@ from xfeat import XFeat
 
 from featherglue.artifact.registry import shipped_models
 from featherglue.benchmarking import Contender, cold_start, summarize
-from featherglue.evaluation import HomographySuite, PoseSuite, SessionOptions, evaluate
+from featherglue.evaluation import HomographySuite, PoseSuite, SessionOpener, evaluate
 from featherglue.evaluation.methods import open_matching
 from featherglue.evaluation.suites import Matching
 from featherglue.io.files import write_image, write_json
@@ -54,14 +54,14 @@ def contenders(options: argparse.Namespace) -> list[Named]:
     ours = {"max_keypoints": most, "threads": threads}
     classical = {"matcher": "nn", "max_keypoints": most, "refine": False}
     found = [
-        Named("fast", most, SessionOptions(**ours)),
-        Named("fast, not refined", most, SessionOptions(**ours, refine=False)),
-        Named("fast extractor + nn", most, SessionOptions(**ours, matcher="nn")),
-        Named("SIFT", most, SessionOptions(**classical, features="sift")),
+        Named("fast", most, SessionOpener(**ours)),
+        Named("fast, not refined", most, SessionOpener(**ours, refine=False)),
+        Named("fast extractor + nn", most, SessionOpener(**ours, matcher="nn")),
+        Named("SIFT", most, SessionOpener(**classical, features="sift")),
         Named(
-            "SIFT, refined", most, SessionOptions(**classical | {"refine": True}, features="sift")
+            "SIFT, refined", most, SessionOpener(**classical | {"refine": True}, features="sift")
         ),
-        Named("ORB", most, SessionOptions(**classical, features="orb")),
+        Named("ORB", most, SessionOpener(**classical, features="orb")),
     ]
     if xfeat is not None:
         found.append(Named("XFeat", most, XFeat(xfeat, most, threads)))
@@ -70,11 +70,11 @@ def contenders(options: argparse.Namespace) -> list[Named]:
     if options.dense is not None:
         larger["dense"] = str(options.dense)
     for name, model in larger.items():
-        chosen = SessionOptions(model=model, max_keypoints=MORE, threads=threads)
+        chosen = SessionOpener(model=model, max_keypoints=MORE, threads=threads)
         found.append(Named(f"{name}, {MORE}", MORE, chosen))
     if larger:
         classical["max_keypoints"] = MORE
-        found.append(Named(f"SIFT, {MORE}", MORE, SessionOptions(**classical, features="sift")))
+        found.append(Named(f"SIFT, {MORE}", MORE, SessionOpener(**classical, features="sift")))
         if xfeat is not None:
             found.append(Named(f"XFeat, {MORE}", MORE, XFeat(xfeat, MORE, threads)))
     return found

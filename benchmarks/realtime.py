@@ -37,6 +37,7 @@ from featherglue.artifact.registry import shipped_models
 from featherglue.io.files import write_json
 from featherglue.io.image import list_images, read_grey, resize_grey
 from featherglue.machine import describe_machine
+from featherglue.matching.stopwatch import Stopwatch
 from featherglue.video import Frame, match_frames
 
 WARMUP = 3
@@ -74,15 +75,16 @@ class Runner:
 
     def step(self, kept: Any, frame: np.ndarray) -> tuple[Any, float, list[dict[str, float]], int]:
         begin = time.perf_counter()
+        watch = Stopwatch()
         if isinstance(self.matching, fg.Session):
-            result = self.matching.step(kept, frame)
-            features, matches = result.features1, result.matches
+            features = self.matching.extract(frame, watch)
+            result = self.matching.match(kept, features, watch)
         else:
             features = self.matching.extract(frame)
-            matches = self.matching.match(kept, features)
+            result = self.matching.match(kept, features)
         spent = (time.perf_counter() - begin) * 1e3
-        stages = [result.milliseconds] if isinstance(self.matching, fg.Session) else []
-        return features, spent, stages, len(matches)
+        stages = [watch.milliseconds] if watch.milliseconds else []
+        return features, spent, stages, len(result.matches)
 
     def row(self, reference: Runner) -> dict[str, Any]:
         ratios = [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featherglue.io.image import Image, load_grey, map_points, resize_grey
 from featherglue.matching.assignment import nearest_neighbours
 from featherglue.matching.subpixel import refine_matches
-from featherglue.types import Features, Matches
+from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
 SIDE, CELLS, WINDOW, THRESHOLD = 640, 80, 5, 0.05
@@ -82,7 +82,7 @@ class XFeat:
         order = np.argsort(-scores, kind="stable")[: self._max_keypoints]
         return keypoints[order], np.clip(scores[order], 0, 1).astype(np.float32)
 
-    def match(self, features0: Features, features1: Features) -> Matches:
+    def match(self, features0: Features, features1: Features) -> MatchResult:
         """Mutual nearest neighbours."""
         indices, scores = nearest_neighbours(features0.descriptors, features1.descriptors)
         points0 = features0.keypoints[indices[:, 0]]
@@ -90,9 +90,10 @@ class XFeat:
         refined = np.zeros(len(indices), np.bool_)
         if self._refine and features0.image is not None and features1.image is not None:
             points1, refined = refine_matches(features0.image, features1.image, points0, points1)
-        return Matches(
+        matches = Matches(
             indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
         )
+        return MatchResult(features0=features0, features1=features1, matches=matches)
 
 
 def _unit(x: Float) -> Float:
@@ -104,10 +105,10 @@ def _sample(grid: Float, keypoints: Float, cubic: bool, unit: bool = True) -> Fl
     at = keypoints / (SIDE - 1) * CELLS - 0.5
     base = np.floor(at).astype(int)
     fraction = at - base
-    hooks = range(-1, 3) if cubic else range(2)
+    steps = range(-1, 3) if cubic else range(2)
     sampled = np.zeros((len(keypoints), grid.shape[2]), np.float32)
-    for dy in hooks:
-        for dx in hooks:
+    for dy in steps:
+        for dx in steps:
             x, y = base[:, 0] + dx, base[:, 1] + dy
             valid = (x >= 0) & (y >= 0) & (x < CELLS) & (y < CELLS)
             weight = _kernel(fraction[:, 0] - dx, cubic) * _kernel(fraction[:, 1] - dy, cubic)

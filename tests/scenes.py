@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.types import Features, Matches
+from featherglue.types import Features, Matches, MatchResult
 
 Array = NDArray[Any]
 
@@ -50,7 +50,7 @@ class Oracle:
             image=image,
         )
 
-    def match(self, features0: Features, features1: Features) -> Matches:
+    def match(self, features0: Features, features1: Features) -> MatchResult:
         there = project(features0.keypoints, self.H)
         gaps = np.linalg.norm(there[:, None] - features1.keypoints[None], axis=2)
         pairs = [
@@ -60,13 +60,14 @@ class Oracle:
             if gaps[i, j] <= 3 and gaps[i].argmin() == j and gaps[:, j].argmin() == i
         ]
         indices = np.array(pairs, np.int64).reshape(-1, 2)
-        return Matches(
+        matches = Matches(
             indices=indices,
             scores=np.ones(len(indices), np.float32),
             points0=features0.keypoints[indices[:, 0]],
             points1=there[indices[:, 0]].astype(np.float32),
             refined=np.ones(len(indices), np.bool_),
         )
+        return MatchResult(features0=features0, features1=features1, matches=matches)
 
 
 def write_sequence(folder: Path, H: Array, seed: int, size: tuple[int, int] = (160, 120)) -> None:

@@ -12,7 +12,6 @@ from featherglue.config import (
     ArchitectureConfig,
     AttentionConfig,
     LayerStorage,
-    ProcessingConfig,
     Provenance,
     StorageConfig,
     SuperGlueConfig,
@@ -21,6 +20,7 @@ from featherglue.config import (
     to_dict,
 )
 from featherglue.errors import ConfigError
+from featherglue.options import ProcessingConfig
 
 CONFIGS = [
     SuperPointConfig(),
@@ -140,7 +140,7 @@ def test_architectures_that_cannot_be() -> None:
         (ProcessingConfig, {"refine": 1}, "refine: expected bool"),
         (ProcessingConfig, {"match_threshold": "0.2"}, "match_threshold: expected float"),
         (ProcessingConfig, {"match_threshold": True}, "match_threshold: expected float"),
-        (ProcessingConfig, {"match_threshold": 7}, "match_threshold must lie"),
+        (ProcessingConfig, {"match_threshold": 7}, "match_threshold must be"),
         (ProcessingConfig, {"resize": 640}, "resize: expected a list"),
         (ProcessingConfig, {"resize": [640, "480"]}, r"resize\[1\]: expected int"),
         (ProcessingConfig, {"descriptor_sampling": ["exact"]}, "expected one of"),

@@ -250,7 +250,11 @@ print("loaded:", *(m for m in sorted(sys.modules) if m.startswith("featherglue.c
 print("others:", *(m for m in sys.modules if m.startswith("featherglue.evaluation")))
 """
     *_, loaded, others = fresh(code).splitlines()
-    assert loaded.split()[1:] == ["featherglue.cli.common", "featherglue.cli.match"]
+    assert loaded.split()[1:] == [
+        "featherglue.cli.common",
+        "featherglue.cli.match",
+        "featherglue.cli.session_options",
+    ]
     assert others.split() == ["others:"]
 
 

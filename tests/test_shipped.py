@@ -11,7 +11,7 @@ import pytest
 import featherglue as fg
 from featherglue.artifact.format import bytes_on_disk, load_artifact
 from featherglue.artifact.registry import find_model
-from featherglue.export.cache import graph_paths
+from featherglue.export.cache import current_graphs
 from featherglue.geometry.estimation import corner_error
 
 TRUTH = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
@@ -29,7 +29,7 @@ def test_whole_small_and_licensed(name: str) -> None:
     assert sum(bytes_on_disk(artifact).values()) <= 3_000_000
     # The graphs beside it are its own, so that nobody needs the onnx package.
     folder = Path(find_model(name))
-    assert {path.parent for path in graph_paths(artifact).values()} == {folder}
+    assert {path.parent for path in current_graphs(artifact).values()} == {folder}
 
 
 @pytest.mark.parametrize("name", fg.shipped_models())

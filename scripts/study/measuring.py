@@ -9,7 +9,7 @@ from typing import Any
 from featherglue.artifact.format import load_artifact
 from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
 from featherglue.compression.cost import account
-from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
+from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 
 
 def accuracy(
@@ -20,7 +20,7 @@ def accuracy(
     Args:
         limit: of pairs. jobs: processes, among which the threads are shared out.
     """
-    options = SessionOptions(model=str(folder), threads=max(1, threads // jobs))
+    options = SessionOpener(model=str(folder), threads=max(1, threads // jobs))
     summary = evaluate(options, suite, limit=limit, jobs=jobs).summary
     kept = ("auc", "precision", "recall", "matches", "pairs", "failures")
     return {name: summary[name] for name in kept}

@@ -250,7 +250,7 @@ class Reproduction:
 
     def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
         artifact = load_artifact(folder)
-        settings = {"model": artifact.identity, "processing": to_dict(artifact.processing)}
+        settings = {"model": artifact.fingerprint, "processing": to_dict(artifact.processing)}
         inputs = {**self.judged, **settings}
         options = self.options
         result: dict[str, Any] = self.journal.step(
@@ -264,7 +264,7 @@ class Reproduction:
 
     def _latencies(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         folders = {row["name"]: self._folder(row) for row in rows}
-        models = {name: load_artifact(folder).identity for name, folder in folders.items()}
+        models = {name: load_artifact(folder).fingerprint for name, folder in folders.items()}
         options = self.options
         repetitions, size = options.repetitions, tuple(options.size)
         inputs = {

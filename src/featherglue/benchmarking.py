@@ -28,6 +28,7 @@ from featherglue.errors import FeatherglueError, UsageError
 from featherglue.io.files import write_image
 from featherglue.io.image import read_grey, resize_grey
 from featherglue.machine import describe_machine
+from featherglue.matching.stopwatch import Stopwatch
 from featherglue.session import Session, load
 from featherglue.types import MatchResult
 
@@ -148,7 +149,8 @@ def _take_turns(
         for repetition in range(config.warmup + config.repetitions):
             for session, before, found in zip(sessions, kept, times, strict=True):
                 start = time.perf_counter()
-                result = session.step(before, frames[1])
+                watch = Stopwatch()
+                result = session.match(before, session.extract(frames[1], watch), watch)
                 middle = time.perf_counter()
                 read_grey(path)
                 end = time.perf_counter()

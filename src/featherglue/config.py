@@ -10,19 +10,13 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from featherglue.errors import ConfigError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 T = TypeVar("T")
 
-Sampling = Literal["published", "exact"]
 LayerKind = Literal["self", "cross"]
 
 
@@ -133,109 +127,6 @@ class ArchitectureConfig:
                 f"the extractor gives {self.extractor.descriptor_dim}-d descriptors, "
                 f"the matcher expects {self.matcher.descriptor_dim}-d ones",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessingConfig:
-    """What happens around the networks. A session may override each field.
-
-    Attributes:
-        resize: () or (-1,) keeps the size; (m,) makes the longest side m; (w, h) exactly.
-        max_keypoints: keep the strongest; -1 keeps all.
-        keypoint_threshold: lowest score of a keypoint, in [0, 1].
-        high_keypoint_threshold: minimum score of keypoints after the first
-            `high_threshold_after`:
-            of many the weak ones are rarely found again, of few they are all there is.
-        nms_radius: pixels in which a keypoint suppresses weaker ones.
-        remove_borders: pixels along the border without keypoints.
-        subpixel: refine keypoints within their pixel from the score map.
-        descriptor_sampling: "published" repeats the published grid, which stretches by up to
-            half a pixel; "exact" samples where the keypoint is.
-        sinkhorn_iterations: of the optimal matching layer.
-        match_threshold: lowest assignment probability of a match, in [0, 1].
-        consensus: probability above which a match needs no support of its neighbours, in [0, 1];
-            others that lack it are dropped. 0 drops none. Of matches without probabilities (nearest
-            neighbours) all need support.
-        refine: align the matches to a fraction of a pixel on the images.
-    """
-
-    resize: tuple[int, ...] = ()
-    max_keypoints: int = 512
-    keypoint_threshold: float = 0.005
-    high_keypoint_threshold: float = 0.0
-    high_threshold_after: int = 0
-    nms_radius: int = 4
-    remove_borders: int = 4
-    subpixel: bool = True
-    descriptor_sampling: Sampling = "exact"
-    sinkhorn_iterations: int = 20
-    match_threshold: float = 0.2
-    consensus: float = 0.0
-    refine: bool = True
-
-    def enough(self, strength: NDArray[np.float32]) -> int:
-        """How many of the keypoints are kept whose scores (N,) are these, strongest first."""
-        above = int((strength > self.high_keypoint_threshold).sum())
-        count = min(len(strength), max(self.high_threshold_after, above))
-        return count if self.max_keypoints < 0 else min(count, self.max_keypoints)
-
-    def __post_init__(self) -> None:
-        resize = self.resize
-        counts = ("max_keypoints", "nms_radius", "remove_borders", "sinkhorn_iterations")
-        for name in (*counts, "high_threshold_after"):
-            value = getattr(self, name)
-            _require(type(value) is int, f"{name} is a whole number, not {value!r}")
-        _require(
-            isinstance(resize, tuple) and all(type(side) is int for side in resize),
-            f"resize holds whole numbers, not {resize!r}",
-        )
-        _require(
-            resize in ((), (-1,))
-            or (len(resize) in (1, 2) and all(8 <= side <= 8192 for side in resize)),
-            f"resize is -1, one longest side, or width and height, from 8 to 8192: {resize}",
-        )
-        _require(
-            self.max_keypoints == -1 or self.max_keypoints >= 1,
-            f"max_keypoints is -1 (all) or at least 1, not {self.max_keypoints}",
-        )
-        thresholds = (
-            "keypoint_threshold",
-            "high_keypoint_threshold",
-            "match_threshold",
-            "consensus",
-        )
-        for name in thresholds:
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}")
-        _require(
-            self.high_threshold_after >= 0,
-            f"high_threshold_after must be at least 0, not {self.high_threshold_after}",
-        )
-        for name in ("nms_radius", "remove_borders"):
-            value = getattr(self, name)
-            _require(0 <= value <= 64, f"{name} must lie in [0, 64], not {value}")
-        _require(
-            1 <= self.sinkhorn_iterations <= 1000,
-            f"sinkhorn_iterations must lie in [1, 1000], not {self.sinkhorn_iterations}",
-        )
-        _require(
-            self.descriptor_sampling in ("published", "exact"),
-            f"descriptor_sampling is 'published' or 'exact', not {self.descriptor_sampling!r}",
-        )
-
-
-def with_choices(processing: ProcessingConfig, chosen: Mapping[str, Any]) -> ProcessingConfig:
-    """The settings with those that somebody chose.
-
-    A `keypoint_threshold` applies to all keypoints: it resets `high_keypoint_threshold`, unless
-    that is given too.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
-    if "keypoint_threshold" in chosen:
-        chosen = {"high_keypoint_threshold": 0.0} | dict(chosen)
-    return dataclasses.replace(processing, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,7 @@ class MatchResult:
     features0: Features
     features1: Features
     matches: Matches
-    milliseconds: dict[str, float]
+    milliseconds: dict[str, float] = field(default_factory=dict)
 
     def homography(self, threshold: float = 3.0, seed: int = 0) -> tuple[NDArray[np.float64], Mask]:
         """H_0to1 (3, 3) that maps points of image 0 to image 1, and the inliers (M,) bool.

@@ -26,9 +26,10 @@ from featherglue.artifact.format import (
     parameters,
     save_artifact,
 )
-from featherglue.config import ProcessingConfig, Provenance
+from featherglue.config import Provenance
 from featherglue.errors import ArtifactError, OutputError
 from featherglue.models.model import Model
+from featherglue.options import ProcessingConfig
 from featherglue.runtime.base import open_runtime
 
 NAMES = ["one-head", "four-heads", "projected", "bare"]
@@ -196,7 +197,7 @@ def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None
         (lambda h: h.pop("storage"), "'storage'"),
         (lambda h: h["storage"]["tensors"].update(nonsense={"dtype": "float32"}), "nonsense"),
         (lambda h: h.update(version=True), "version"),
-        (lambda h: h.update(version=3), "upgrade"),
+        (lambda h: h.update(version=4), "upgrade"),
         (lambda h: h.update(version="1"), "version"),
         (lambda h: h.update(format="other"), "not the configuration of a featherglue model"),
         (lambda h: h.update(hash="0" * 64), "damaged"),
@@ -396,3 +397,30 @@ def test_a_spoilt_model_is_not_saved(models: dict[str, Model], tmp_path: Path) -
     with pytest.raises(ArtifactError, match="is missing"):
         save_artifact(tmp_path / "model", artifact)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- artifacts of release 0.1 ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stored", "read"), [(0.0, None), (0.7, 0.7)])
+def test_artifacts_of_release_0_1_load(
+    stored: float, read: float | None, models: dict[str, Model], tmp_path: Path
+) -> None:
+    artifact = models["one-head"].save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    header = json.loads(path.read_text())
+    processing = header["processing"]
+    processing |= {"surplus_threshold": 0.25, "surplus_after": 9, "consensus": stored}
+    del processing["high_keypoint_threshold"], processing["high_threshold_after"]
+    path.write_text(json.dumps(header | {"version": 2}))
+    old = load_artifact(tmp_path / "model")
+    assert old.processing == dataclasses.replace(
+        artifact.processing,
+        high_keypoint_threshold=0.25,
+        high_threshold_after=9,
+        consensus=read,
+    )
+    assert old.fingerprint == artifact.fingerprint
+    path.write_text(json.dumps(header))  # the old names in the format of today
+    with pytest.raises(ArtifactError, match="surplus"):
+        load_artifact(tmp_path / "model")

@@ -362,14 +362,14 @@ def test_a_signal_that_is_ignored_stays_so(
 def test_an_error_leaves_files_that_can_be_read(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, left = Session.begin, iter(range(4))
+    begin, left = Session.run_extractor, iter(range(4))
 
-    def failing(self: Session, image: Any) -> Any:
+    def failing(self: Session, image: Any, watch: Any = None) -> Any:
         if next(left, None) is None:
             raise ImageError("frame: too large")
         return begin(self, image)
 
-    monkeypatch.setattr(Session, "begin", failing)
+    monkeypatch.setattr(Session, "run_extractor", failing)
     code, _, err = run(frames, "--model", matching, "--track", "-o", "out.mp4")
     assert (code, err) == (1, "error: frame: too large\n")
     assert count(Path("out.mp4")) == 4

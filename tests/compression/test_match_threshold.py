@@ -90,7 +90,7 @@ def test_it_is_judged_by_what_a_session_gives(
             views = [features.image for features in pair.features]
             assert views[0] is not None and views[1] is not None
             matches = session(views[0], views[1]).matches
-            again = pair.session.with_thresholds(match_threshold=limit).match(*pair.features)
+            again = pair.session.with_settings(match_threshold=limit).match(*pair.features).matches
             np.testing.assert_array_equal(again.indices, matches.indices)
             np.testing.assert_allclose(again.points1, matches.points1, atol=1e-3)
             found[limit] = len(matches)

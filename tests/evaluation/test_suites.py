@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from featherglue.evaluation import (
     HomographyConfig,
     HomographySuite,
     HPatchesSuite,
-    Matched,
+    MatchResult,
     PoseConfig,
     PoseSuite,
-    SessionOptions,
+    SessionOpener,
     draw_worst,
     evaluate,
     markdown_table,
@@ -34,7 +35,7 @@ from featherglue.session import load
 from featherglue.types import Features, Matches
 
 SIZE = (160, 120)
-SIFT = SessionOptions(features="sift", matcher="nn", max_keypoints=200)
+SIFT = SessionOpener(features="sift", matcher="nn", max_keypoints=200)
 WriteList = Callable[[Array], Path]
 
 
@@ -164,9 +165,10 @@ def test_correct_matches_of_a_failed_pair_do_not_count(
     photos: Path, write_list: WriteList, shift_and_turn: Array
 ) -> None:
     class Three(Oracle):
-        def match(self, features0: Features, features1: Features) -> Matches:
-            all_of_them = super().match(features0, features1)
-            return Matches(**{name: value[:3] for name, value in vars(all_of_them).items()})
+        def match(self, features0: Features, features1: Features) -> MatchResult:
+            whole = super().match(features0, features1)
+            three = {name: value[:3] for name, value in vars(whole.matches).items()}
+            return dataclasses.replace(whole, matches=Matches(**three))
 
     found = evaluate(Three(shift_and_turn), homographies(photos, write_list(shift_and_turn)))
     assert found.summary["failures"] == 3
@@ -275,7 +277,7 @@ def measure(points0: Array, points1: Array, T: Array) -> tuple[dict[str, float],
     )
     suite = PoseSuite(folder="", pair_file="")
     views = PoseViews(image0=blank, image1=blank, K0=K, K1=K, T_0to1=T)
-    matched = Matched(features0=features[0], features1=features[1], matches=matches)
+    matched = MatchResult(features0=features[0], features1=features[1], matches=matches)
     return suite.measure(views, matched)
 
 
@@ -437,7 +439,7 @@ def test_unsuitable_calls(photos: Path, shift_and_turn: Array, tmp_path: Path) -
         evaluate(SIFT, suite, jobs=0)
     with pytest.raises(UsageError, match="extract and match"):
         evaluate(object(), suite)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="SessionOptions"):
+    with pytest.raises(UsageError, match="SessionOpener"):
         evaluate(Oracle(shift_and_turn), suite, jobs=2)
     nameless = Oracle(shift_and_turn)
     del nameless.description
@@ -559,7 +561,7 @@ def test_models_are_told_apart(matching: Path) -> None:
 
 def test_a_network_in_several_processes(matching: Path, photos: Path) -> None:
     suite = homographies(photos, None)
-    options = SessionOptions(model=str(matching), max_keypoints=64, threads=1)
+    options = SessionOpener(model=str(matching), max_keypoints=64, threads=1)
     first = evaluate(options, suite)
     assert first.summary["matches"] > 0
     assert plain(evaluate(options, suite, jobs=2)) == plain(first)
@@ -610,5 +612,5 @@ def test_points_of_the_oracle_are_the_truth(shift_and_turn: Array) -> None:
     """The helper itself: its matches go where H says."""
     oracle = Oracle(shift_and_turn)
     features = oracle.extract(texture(0))
-    matches = oracle.match(features, features)
+    matches = oracle.match(features, features).matches
     assert np.allclose(project(matches.points0, shift_and_turn), matches.points1, atol=1e-3)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from featherglue.config import ProcessingConfig
 from featherglue.matching import keypoints as decode
 from featherglue.matching import nms as suppression
 from featherglue.matching.scratch import Scratch
 from featherglue.models import detection
+from featherglue.options import ProcessingConfig
 
 PUBLISHED = ProcessingConfig(
     max_keypoints=-1, subpixel=False, descriptor_sampling="published", keypoint_threshold=0.0

@@ -24,11 +24,14 @@ from featherglue.export.cache import cache_folder
 from featherglue.export.networks import export_onnx
 from featherglue.matching.keypoints import pad_to_cells
 from featherglue.models.model import Model
-from featherglue.runtime.base import RUNTIMES, Runtime, open_runtime
+from featherglue.options import settings
+from featherglue.runtime.base import Runtime, open_runtime
 
 ARTIFACTS = ["one-head", "four-heads", "projected", "bare"]
 INSTALLED = [
-    name for name in RUNTIMES if name != "auto" and (name != "openvino" or find_spec("openvino"))
+    name
+    for name in settings()["runtime"].choices
+    if name != "auto" and (name != "openvino" or find_spec("openvino"))
 ]
 # (N0, N1): equal, either one shorter, single keypoints, more than one tile of any kernel.
 COUNTS = [(40, 40), (1, 1), (1, 30), (33, 1), (7, 64), (65, 12)]
@@ -266,7 +269,7 @@ def test_the_same_weights_in_other_heads_have_graphs_of_their_own(
     )
     other = save_artifact(own.folder, dataclasses.replace(own, architecture=architecture))
     assert other.hash == own.hash
-    assert other.identity != own.identity
+    assert other.fingerprint != own.fingerprint
     assert np.abs(matched(other) - first).max() > 1e-3
 
 
@@ -339,11 +342,22 @@ def test_one_network_alone(models: dict[str, Model], tmp_path: Path, cache: Path
 
 
 def test_unknown_runtimes_and_threads_are_misuse(own: Artifact) -> None:
-    with pytest.raises(UsageError, match="'tensorrt'; there are auto, onnxruntime"):
+    with pytest.raises(UsageError, match="openvino, torch, not 'tensorrt'"):
         open_runtime(own, "tensorrt", None)  # type: ignore[arg-type]
     for threads in (0, -1):
         with pytest.raises(UsageError, match="threads must be at least 1"):
             open_runtime(own, "auto", threads)
+
+
+_REACHES_FOR_EXTRAS = (
+    "featherglue.runtime.torch_",
+    "featherglue.runtime.openvino_",
+    "featherglue.export.builder",
+    "featherglue.export.extractor",
+    "featherglue.export.matcher",
+    "featherglue.export.networks",
+    "featherglue.export.quantization",
+)
 
 
 @pytest.mark.parametrize(
@@ -363,8 +377,7 @@ def test_a_missing_part_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for loaded in list(sys.modules):
-        ours = loaded.startswith(("featherglue.runtime.", "featherglue.models"))
-        if ours and not loaded.endswith((".base", ".graphs", ".onnxruntime_")):
+        if loaded in _REACHES_FOR_EXTRAS or loaded.startswith("featherglue.models"):
             monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RuntimeUnavailableError, match=said):

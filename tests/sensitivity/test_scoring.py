@@ -14,7 +14,7 @@ import pytest
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.errors import ImageError, UsageError
-from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
+from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 from featherglue.models.model import Model
 from featherglue.sensitivity.prefix_cache import Prefixes
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig, sample
@@ -41,7 +41,7 @@ def model(matching: Path) -> Model:
 
 def from_scratch(model: Model, suite: HomographySuite, folder: Path, refine: bool = False) -> Any:
     model.save(folder)
-    options = SessionOptions(model=str(folder), runtime="torch", threads=1, refine=refine)
+    options = SessionOpener(model=str(folder), runtime="torch", threads=1, refine=refine)
     summary = evaluate(options, suite).summary
     areas = {f"auc{t}": area for t, area in summary["auc"].items()}
     return areas | {name: summary[name] for name in ("precision", "recall")}

@@ -296,9 +296,7 @@ def test_keys(session: Session, moving: list[np.ndarray]) -> None:
     assert matcher.session.processing.match_threshold == 0.95
     assert matcher.session.processing.keypoint_threshold == 1e-4
     assert session.processing == before
-    matcher.session = session.with_thresholds(
-        keypoint_threshold=0.001, high_keypoint_threshold=0.01
-    )
+    matcher.session = session.with_settings(keypoint_threshold=0.001, high_keypoint_threshold=0.01)
     controls.press("r")
     assert matcher.session.processing.high_keypoint_threshold == pytest.approx(0.011)
     assert controls.press("k") == "keypoints shown"

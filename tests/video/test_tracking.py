@@ -15,8 +15,8 @@ import pytest
 
 from featherglue.errors import ConfigError, ImageError, OutputError, UsageError
 from featherglue.io.image import Image
-from featherglue.session import Session, load
-from featherglue.types import Features
+from featherglue.matching.stopwatch import Stopwatch
+from featherglue.session import RawFeatures, Session, load
 from featherglue.video import (
     Frame,
     FrameMatcher,
@@ -47,9 +47,9 @@ class Counting(Session):
         super().__init__(session.extractor, session.matcher, session.processing, session.artifact)
         self.extracted = 0
 
-    def begin(self, image: Image) -> Callable[[], Features]:
+    def run_extractor(self, image: Image, watch: Stopwatch | None = None) -> RawFeatures:
         self.extracted += 1
-        return super().begin(image)
+        return super().run_extractor(image, watch)
 
 
 def shift(item: FrameMatches) -> np.ndarray:
@@ -99,10 +99,10 @@ class Sleepy(Session):
         super().__init__(session.extractor, session.matcher, session.processing)
         self.threads, self.naps, self.original = threads, naps, session
 
-    def begin(self, image: Image) -> Callable[[], Features]:
+    def run_extractor(self, image: Image, watch: Stopwatch | None = None) -> RawFeatures:
         assert self.threads is not None
         time.sleep(self.naps[self.threads])
-        return super().begin(image)
+        return super().run_extractor(image, watch)
 
     def with_threads(self, threads: int | None) -> Session:
         assert threads is not None
@@ -159,7 +159,7 @@ def test_thresholds_that_change_while_ahead_is_tried_stay(
     for item in matcher.run(frames(to_and_fro(moving, 40)), ahead=None):
         if item.frame.number in (5, 18):
             now = matcher.session.processing
-            matcher.session = matcher.session.with_thresholds(
+            matcher.session = matcher.session.with_settings(
                 keypoint_threshold=now.keypoint_threshold / 2,
                 match_threshold=now.match_threshold + 0.05,
             )
@@ -303,7 +303,7 @@ def test_ahead_nothing_is_read_once_matching_has_failed(
     def fail(*_: object) -> None:
         raise RuntimeError("matching")
 
-    monkeypatch.setattr(session, "match_features", fail)
+    monkeypatch.setattr(session, "match", fail)
     error: BaseException | None = None
     try:
         list(match_frames(session, slowly(), ahead=True))
@@ -377,7 +377,7 @@ def test_what_cannot_go_together(session: Session, moving: list[np.ndarray]) -> 
 def test_other_thresholds_on_the_same_networks(
     session: Session, matching: Path, moving: list[np.ndarray]
 ) -> None:
-    strict = session.with_thresholds(keypoint_threshold=0.02, match_threshold=0.6)
+    strict = session.with_settings(keypoint_threshold=0.02, match_threshold=0.6)
     loaded = load(matching, threads=1, keypoint_threshold=0.02, match_threshold=0.6)
     assert strict.processing == loaded.processing
     assert strict.fingerprint() == loaded.fingerprint()
@@ -386,8 +386,8 @@ def test_other_thresholds_on_the_same_networks(
     np.testing.assert_array_equal(found.matches.points1, expected.matches.points1)
     assert 0 < len(found.matches) < len(before.matches)
     with pytest.raises(ConfigError, match="match_threshold"):
-        session.with_thresholds(match_threshold=1.5)
-    sift = load(features="sift", matcher="nn").with_thresholds(match_threshold=0.5)
+        session.with_settings(match_threshold=1.5)
+    sift = load(features="sift", matcher="nn").with_settings(match_threshold=0.5)
     assert len(sift(*moving[:2]).matches) > 10
 
 

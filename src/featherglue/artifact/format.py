@@ -27,15 +27,16 @@ from featherglue.artifact.tensors import read_tensors, write_tensors
 from featherglue.config import (
     ArchitectureConfig,
     LayerStorage,
-    ProcessingConfig,
     Provenance,
     StorageConfig,
     from_dict,
     to_dict,
 )
 from featherglue.errors import ArtifactError, ConfigError, OutputError
+from featherglue.fingerprint import fingerprint
+from featherglue.options import ProcessingConfig
 
-FORMAT, VERSION = "featherglue", 2  # 1 knew floats only, and is still written for them
+FORMAT, VERSION = "featherglue", 3  # 1 and 2 are of release 0.1: see `_current_settings`
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 Arrays = dict[str, NDArray[Any]]
 
@@ -63,14 +64,18 @@ class Artifact:
     folder: Path | None = None
 
     @property
-    def identity(self) -> str:
-        """SHA-256 of all that decides what the networks compute: beside the weights' hash the
-        architecture and the ranges of whole numbers between layers. "" before it was saved."""
+    def name(self) -> str:
+        """Name of its folder; "" before it was saved."""
+        return self.folder.name if self.folder else ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all that decides what the networks compute: the hash of the weights, the
+        architecture and the quantization of activations. "" before it was saved."""
         if not self.hash:
             return ""
         activations = {name: to_dict(how) for name, how in self.storage.activations.items()}
-        parts = [self.hash, to_dict(self.architecture), activations]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return fingerprint(self.hash, to_dict(self.architecture), activations)
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
@@ -82,7 +87,8 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     """
     folder = Path(folder)
     header = _read_config(folder)
-    header["processing"] = _current_keys(header["processing"])
+    if header["version"] < 3:
+        header["processing"] = _current_settings(header["processing"])
     try:
         architecture = from_dict(ArchitectureConfig, header["architecture"], "architecture")
         processing = from_dict(ProcessingConfig, header["processing"], "processing")
@@ -132,18 +138,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return header
 
 
-# Settings that version 0.1 stored under other names.
+# Settings that release 0.1 stored under other names.
 _RENAMED = {
     "surplus_threshold": "high_keypoint_threshold",
     "surplus_after": "high_threshold_after",
 }
 
 
-def _current_keys(processing: Any) -> Any:
-    """The `processing` block with the names of today."""
+def _current_settings(processing: Any) -> Any:
+    """The `processing` block of release 0.1, where a consensus of 0 disabled it, as of today."""
     if not isinstance(processing, dict):
         return processing
-    return {_RENAMED.get(key, key): value for key, value in processing.items()}
+    renamed = {_RENAMED.get(key, key): value for key, value in processing.items()}
+    return renamed | ({"consensus": None} if renamed.get("consensus") == 0 else {})
 
 
 def _read_weights(path: Path, expected: str) -> Arrays:
@@ -215,7 +222,7 @@ def save_artifact(
     weights = safetensors.numpy.save(stored)
     header = {
         "format": FORMAT,
-        "version": 1 if _is_plain(storage) else VERSION,
+        "version": VERSION,
         "hash": hashlib.sha256(weights).hexdigest(),
         "architecture": to_dict(artifact.architecture),
         "processing": to_dict(artifact.processing),
@@ -229,14 +236,6 @@ def save_artifact(
     }
     _replace_folder(folder, files)
     return load_artifact(folder)
-
-
-def _is_plain(storage: StorageConfig) -> bool:
-    """Whether version 1 of the format can say it."""
-    plain = all(
-        how.coding == "plain" and how.positions == "all" for how in storage.tensors.values()
-    )
-    return plain and not storage.activations
 
 
 def _storage_dict(storage: StorageConfig) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from featherglue.cli.common import (
     console,
     error_console,
     limit_threads,
-    parse_resize,
 )
+from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
 from featherglue.evaluation.result import format_table
 from featherglue.io.files import write_json
 from featherglue.io.image import read_grey
-from featherglue.runtime.base import RUNTIMES
+from featherglue.options import checked
 
 _BASELINES = ("sift", "orb")
 
@@ -97,9 +97,8 @@ def make_contenders(
     models: list[str], runtimes: list[str], counts: list[int], threads: int | None, baselines: bool
 ) -> list[Contender]:
     """Every model in every runtime at every number of keypoints, then the classical baselines."""
-    unknown = [name for name in runtimes if name not in RUNTIMES]
-    if unknown:
-        raise UsageError(f"no runtime {unknown[0]!r}; there are {', '.join(RUNTIMES)}")
+    for name in runtimes:
+        checked("runtime", name)
     found = []
     for count in counts:
         for model in models:

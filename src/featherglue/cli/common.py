@@ -10,54 +10,12 @@ import cv2
 import typer
 from rich.console import Console
 
-from featherglue.errors import UsageError
-
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or a folder.")]
-RuntimeOption = Annotated[
-    str, typer.Option("--runtime", help="auto, onnxruntime, openvino or torch.")
-]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads that the networks may use.")
-]
-FeaturesOption = Annotated[str, typer.Option("--features", help="superpoint, sift or orb.")]
-MatcherOption = Annotated[
-    str, typer.Option("--matcher", help="superglue, or nn: mutual nearest neighbours.")
-]
-Resize = Annotated[
-    str | None,
-    typer.Option(
-        "--resize",
-        metavar="W H | MAX | -1",
-        help="Work at this size, at this longest side, or at the images' own (-1).",
-    ),
-]
-MaxKeypoints = Annotated[
-    int | None, typer.Option("--max-keypoints", help="Keep the strongest; -1 keeps all.")
-]
-KeypointThreshold = Annotated[
-    float | None, typer.Option("--keypoint-threshold", help="Lowest score of a keypoint.")
-]
-NmsRadius = Annotated[
-    int | None, typer.Option("--nms-radius", help="Pixels between keypoints, about.")
-]
-SinkhornIterations = Annotated[
-    int | None, typer.Option("--sinkhorn-iterations", help="Of the optimal matching layer.")
-]
-MatchThreshold = Annotated[
-    float | None, typer.Option("--match-threshold", help="Lowest confidence of a match.")
-]
-Consensus = Annotated[
-    float | None,
-    typer.Option(
-        "--consensus",
-        help="Drop matches below this confidence that those around contradict; 0 drops none.",
-    ),
-]
-NoRefine = Annotated[
-    bool, typer.Option("--no-refine", help="Leave matches where the detector put them.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
@@ -84,16 +42,6 @@ def join_sizes(arguments: list[str]) -> list[str]:
 
 def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdigit()
-
-
-def parse_resize(text: str | None) -> tuple[int, ...] | None:
-    """The value of --resize: "640,480", "640x480", "1024" or "-1"."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise UsageError(f"--resize takes W H, one longest side, or -1, not {text!r}") from None
 
 
 def limit_threads(threads: int | None) -> None:

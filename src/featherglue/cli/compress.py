@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from featherglue.artifact.format import check_output, load_artifact
 from featherglue.artifact.registry import find_model
-from featherglue.cli.common import Json, console, error_console, parse_resize, print_json
+from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.info import describe
+from featherglue.cli.session_options import parse_resize
 from featherglue.cli.train import Device, Threads, choose_device
 from featherglue.cli.train_progress import TrainingProgress
 from featherglue.errors import MissingExtraError, UsageError

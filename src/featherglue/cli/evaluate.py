@@ -19,7 +19,7 @@ from featherglue.cli.common import console, error_console
 from featherglue.cli.evaluate_options import SharedOptions, command_line, with_shared_options
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.evaluation.hpatches_suite import HPatchesSuite
-from featherglue.evaluation.methods import SessionOptions
+from featherglue.evaluation.methods import SessionOpener
 from featherglue.evaluation.pose_suite import PoseConfig, PoseSuite
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.runner import evaluate
@@ -112,7 +112,7 @@ def _evaluate(context: typer.Context, suite: Suite[Any, Any], shared: SharedOpti
 
 
 def _draw(
-    session: SessionOptions, suite: Suite[Any, Any], evaluation: Evaluation, shared: SharedOptions
+    session: SessionOpener, suite: Suite[Any, Any], evaluation: Evaluation, shared: SharedOptions
 ) -> None:
     pictures = draw_worst(
         session, suite, evaluation, shared.worst, shared.worst_dir, cache=shared.cache

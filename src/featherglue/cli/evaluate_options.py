@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import shlex
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
-from featherglue.cli.common import (
-    Consensus,
-    FeaturesOption,
-    KeypointThreshold,
-    MatcherOption,
-    MatchThreshold,
-    MaxKeypoints,
-    Model,
-    NmsRadius,
-    NoRefine,
-    Resize,
-    RuntimeOption,
-    SinkhornIterations,
-    Threads,
-    parse_resize,
-)
-from featherglue.evaluation.methods import SessionOptions
+from featherglue.cli.common import Model
+from featherglue.cli.session_options import with_parameters, with_session_options
+from featherglue.evaluation.methods import SessionOpener
 from featherglue.machine import cores
-from featherglue.runtime.base import RuntimeName
-from featherglue.session import FeaturesKind, MatcherKind
+from featherglue.options import SessionOptions
 
 # Options that do not change the numbers.
 _QUIET = {"jobs", "cache", "json_path", "csv_path", "worst", "worst_dir"}
@@ -44,18 +28,6 @@ class SharedOptions:
     """What is evaluated, how it is run and where the results go, as the parser has it."""
 
     model: Model = "fast"
-    runtime: RuntimeOption = "auto"
-    threads: Threads = None
-    features: FeaturesOption = "superpoint"
-    matcher: MatcherOption = "superglue"
-    resize: Resize = None
-    max_keypoints: MaxKeypoints = None
-    keypoint_threshold: KeypointThreshold = None
-    nms_radius: NmsRadius = None
-    sinkhorn_iterations: SinkhornIterations = None
-    match_threshold: MatchThreshold = None
-    consensus: Consensus = None
-    no_refine: NoRefine = False
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of MAGSAC++ and of everything that is drawn.")
     ] = 0
@@ -80,35 +52,21 @@ class SharedOptions:
         Path("featherglue_worst")
     )
 
-    def session(self) -> SessionOptions:
-        """What is evaluated. Several jobs share the processors, unless threads are given."""
-        threads = self.threads
-        if threads is None and self.jobs > 1:
-            threads = max(1, cores() // self.jobs)
-        return SessionOptions(
-            model=self.model,
-            runtime=cast("RuntimeName", self.runtime),
-            threads=threads,
-            features=cast("FeaturesKind", self.features),
-            matcher=cast("MatcherKind", self.matcher),
-            resize=parse_resize(self.resize),
-            max_keypoints=self.max_keypoints,
-            keypoint_threshold=self.keypoint_threshold,
-            nms_radius=self.nms_radius,
-            sinkhorn_iterations=self.sinkhorn_iterations,
-            match_threshold=self.match_threshold,
-            consensus=self.consensus,
-            refine=False if self.no_refine else None,
-        )
+    options: SessionOptions = dataclasses.field(default_factory=SessionOptions)
+
+    def session(self) -> SessionOpener:
+        """The session to evaluate. Several jobs share the processors, unless threads are given."""
+        options = self.options
+        if options.threads is None and self.jobs > 1:
+            options = dataclasses.replace(options, threads=max(1, cores() // self.jobs))
+        return SessionOpener(model=self.model, options=options)
 
 
 def with_shared_options(command: Callable[..., int]) -> Callable[..., int]:
-    """The command with the fields of `SharedOptions` as options, given to it as `shared`."""
-    fields = dataclasses.fields(SharedOptions)
+    """Add the fields of `SharedOptions` to a command, which takes them as `shared`."""
+    fields = [f for f in dataclasses.fields(SharedOptions) if f.name != "options"]
     hints = typing.get_type_hints(SharedOptions, include_extras=True)
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [parameter for parameter in own if parameter.name != "shared"]
-    parameters += [
+    parameters = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -117,16 +75,13 @@ def with_shared_options(command: Callable[..., int]) -> Callable[..., int]:
         )
         for field in fields
     ]
+    parameters.append(inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY))
 
-    @functools.wraps(command)
-    def parsed(**values: Any) -> int:
-        shared = SharedOptions(**{field.name: values.pop(field.name) for field in fields})
-        return command(**values, shared=shared)
+    def collect(values: dict[str, Any]) -> SharedOptions:
+        shared = {field.name: values.pop(field.name) for field in fields}
+        return SharedOptions(**shared, options=values.pop("options"))
 
-    del parsed.__dict__["__wrapped__"]  # the parser must see the merged signature alone
-    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return parsed
+    return with_session_options(with_parameters(command, "shared", parameters, collect))
 
 
 def command_line(context: typer.Context) -> str:
@@ -138,8 +93,8 @@ def command_line(context: typer.Context) -> str:
             continue
         if parameter.param_type_name == "argument":
             words.append(str(value))
-        elif value is True:
-            words.append(parameter.opts[0])
+        elif isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
             parts = str(value).split(",") if parameter.name == "resize" else [str(value)]
             words += [parameter.opts[0], *parts]

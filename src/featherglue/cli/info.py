@@ -10,7 +10,8 @@ from rich.table import Table
 
 from featherglue.artifact.format import Artifact, bytes_on_disk, load_artifact
 from featherglue.artifact.registry import find_model
-from featherglue.cli.common import Json, console, parse_resize, print_json
+from featherglue.cli.common import Json, console, print_json
+from featherglue.cli.session_options import parse_resize
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import cv2
 import typer
@@ -16,39 +16,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from featherglue.cli.common import (
-    Consensus,
-    FeaturesOption,
-    Json,
-    KeypointThreshold,
-    MatcherOption,
-    MatchThreshold,
-    MaxKeypoints,
-    Model,
-    NmsRadius,
-    NoRefine,
-    Resize,
-    RuntimeOption,
-    SinkhornIterations,
-    Threads,
-    console,
-    error_console,
-    limit_threads,
-    parse_resize,
-    print_json,
-)
+from featherglue.cli.common import Json, Model, console, error_console, print_json
+from featherglue.cli.session_options import with_session_options
 from featherglue.collection.pair_matching import PairOutcome, match_pairs, sequence_pairs
 from featherglue.drawing import draw_matches
 from featherglue.errors import EstimationError, UsageError
 from featherglue.io.files import write_image
 from featherglue.io.pairs import Pair, read_pairs
-from featherglue.runtime.base import RuntimeName
-from featherglue.session import FeaturesKind, MatcherKind, Session, load
+from featherglue.options import SessionOptions
+from featherglue.session import Session, load
 from featherglue.types import MatchResult
 
 INLIER_THRESHOLD = 2.0
 
 
+@with_session_options
 def match(
     image0: Annotated[
         Path | None, typer.Argument(help="First image, or a folder of frames.")
@@ -65,46 +47,21 @@ def match(
         typer.Option("-o", "--output", help="Picture of two images, or folder for many pairs."),
     ] = None,
     model: Model = "fast",
-    runtime: RuntimeOption = "auto",
-    threads: Threads = None,
-    features: FeaturesOption = "superpoint",
-    matcher: MatcherOption = "superglue",
-    resize: Resize = None,
-    max_keypoints: MaxKeypoints = None,
-    keypoint_threshold: KeypointThreshold = None,
-    nms_radius: NmsRadius = None,
-    sinkhorn_iterations: SinkhornIterations = None,
-    match_threshold: MatchThreshold = None,
-    consensus: Consensus = None,
-    no_refine: NoRefine = False,
     no_viz: Annotated[bool, typer.Option("--no-viz", help="Write no pictures.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Match pairs again whose result is there.")
     ] = False,
     as_json: Json = False,
+    *,
+    options: SessionOptions,
 ) -> int:
     """Match two images, the pairs of a list, or the frames of a folder in sequence."""
-    limit_threads(threads)
     pairs, source = _work(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
         raise UsageError("--overwrite is for many pairs; the picture of two images is always new")
     if pairs is None and output is not None and not cv2.haveImageWriter(output.name):
         raise UsageError(f"-o {output}: no picture format has this suffix; use .png or .jpg")
-    session = load(
-        model,
-        runtime=cast("RuntimeName", runtime),
-        threads=threads,
-        features=cast("FeaturesKind", features),
-        matcher=cast("MatcherKind", matcher),
-        resize=parse_resize(resize),
-        max_keypoints=max_keypoints,
-        keypoint_threshold=keypoint_threshold,
-        nms_radius=nms_radius,
-        sinkhorn_iterations=sinkhorn_iterations,
-        match_threshold=match_threshold,
-        consensus=consensus,
-        refine=False if no_refine else None,
-    )
+    session = load(model, options)
     if pairs is None:
         assert image0 is not None and image1 is not None
         return _match_two(session, image0, image1, output, no_viz, as_json)

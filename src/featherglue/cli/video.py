@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import (
-    Consensus,
-    FeaturesOption,
-    Json,
-    KeypointThreshold,
-    MatcherOption,
-    MatchThreshold,
-    MaxKeypoints,
-    Model,
-    NmsRadius,
-    NoRefine,
-    Resize,
-    RuntimeOption,
-    SinkhornIterations,
-    Threads,
-    error_console,
-    limit_threads,
-    parse_resize,
-)
+from featherglue.cli.common import Json, Model, error_console
+from featherglue.cli.session_options import with_session_options
 from featherglue.cli.video_loop import Run, stop_on_signals
 from featherglue.cli.video_report import Reporter
 from featherglue.errors import UsageError
 from featherglue.machine import cores
-from featherglue.runtime.base import RuntimeName
-from featherglue.session import FeaturesKind, MatcherKind, load
+from featherglue.options import SessionOptions
+from featherglue.session import load
 from featherglue.video.frame_matching import FrameMatcher
 from featherglue.video.frames import FrameSource
 from featherglue.video.sources import open_source
@@ -46,6 +29,7 @@ INTERRUPTED = 130
 MIN_TRACK_LENGTH = 3
 
 
+@with_session_options
 def video(
     source: Annotated[
         list[str],
@@ -110,26 +94,15 @@ def video(
         float, typer.Option("--timeout", help="Seconds to wait for a camera or an address.")
     ] = 10.0,
     model: Model = "fast",
-    runtime: RuntimeOption = "auto",
-    threads: Threads = None,
-    features: FeaturesOption = "superpoint",
-    matcher: MatcherOption = "superglue",
-    resize: Resize = None,
-    max_keypoints: MaxKeypoints = None,
-    keypoint_threshold: KeypointThreshold = None,
-    nms_radius: NmsRadius = None,
-    sinkhorn_iterations: SinkhornIterations = None,
-    match_threshold: MatchThreshold = None,
-    consensus: Consensus = None,
-    no_refine: NoRefine = False,
     as_json: Json = False,
+    *,
+    options: SessionOptions,
 ) -> int:
     """Match the frames of a camera, video, stream or folder as they come.
 
     Keys in the window, as in SuperGlue's demo: n new anchor, e/r keypoint threshold, d/f match
     threshold, k keypoints, q quit. --json prints one line a frame and a summary.
     """
-    limit_threads(threads)
     track = track or tracks is not None
     _refuse_contradictions(anchor, reference, track, min_track_length)
     why_not = _why_no_window(display)
@@ -143,24 +116,10 @@ def video(
         signals = stack.enter_context(stop_on_signals(frames))
         if why_not and display is None and output is None and not as_json:
             error_console.print(f"no window: {why_not}; -o writes what it would show", markup=False)
-        used = threads or cores()
+        used = options.threads or cores()
         if ahead and used < 2:
             raise UsageError(f"--ahead works with two threads and more, not with {used}")
-        session = load(
-            model,
-            runtime=cast("RuntimeName", runtime),
-            threads=max(1, used // 2) if ahead else threads,
-            features=cast("FeaturesKind", features),
-            matcher=cast("MatcherKind", matcher),
-            resize=parse_resize(resize),
-            max_keypoints=max_keypoints,
-            keypoint_threshold=keypoint_threshold,
-            nms_radius=nms_radius,
-            sinkhorn_iterations=sinkhorn_iterations,
-            match_threshold=match_threshold,
-            consensus=consensus,
-            refine=False if no_refine else None,
-        )
+        session = load(model, options)
         matching = FrameMatcher(
             session,
             against="anchor" if anchor else "previous",

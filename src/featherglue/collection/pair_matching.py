@@ -116,7 +116,7 @@ def match_pairs(
         try:
             features0 = store.get(pair.name0, pair.rotation0)
             features1 = store.get(pair.name1, pair.rotation1)
-            result = session.match_features(features0, features1)
+            result = session.match(features0, features1)
         except OutputError:
             raise
         except FeatherglueError as error:

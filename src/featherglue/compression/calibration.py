@@ -96,7 +96,7 @@ def _sides(model: Model, images: Sequence[Tensor], size: tuple[int, int]) -> tup
             points = points + subpixel_offsets(heat, points)
         sampled = sample_descriptors(F.normalize(dense, dim=1), points, how.descriptor_sampling)
         normalized = normalize_keypoints(points, points.new_tensor([size]))
-        counts.append(how.enough(scores[valid].numpy()))
+        counts.append(how.num_kept(scores[valid].numpy()))
         found.append((normalized, scores, sampled))
     half = len(found) // 2
     both = [min(pair) for pair in zip(counts[:half], counts[half:], strict=True)]

@@ -87,7 +87,9 @@ class _Pair:
 
     def measure(self, threshold: float) -> tuple[float, float]:
         """Precision and recall in [0, 1] of the matches above a threshold."""
-        matches = self.session.with_thresholds(match_threshold=threshold).match(*self.features)
+        matches = (
+            self.session.with_settings(match_threshold=threshold).match(*self.features).matches
+        )
         features0, features1 = self.features
         found = homography_match_metrics(
             features0.keypoints,

@@ -1,9 +1,9 @@
 """Evaluation of matching: suites of image pairs with a known relation.
 
-    from featherglue.evaluation import HomographySuite, SessionOptions, evaluate
+    from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 
     suite = HomographySuite(folder="val", list_file="val/homographies.txt")
-    result = evaluate(SessionOptions(features="sift", matcher="nn"), suite, jobs=2)
+    result = evaluate(SessionOpener("fast", max_keypoints=1024), suite, jobs=2)
     result.summary["auc"]["5"]
     print(result.to_markdown())
 
@@ -17,25 +17,26 @@ from __future__ import annotations
 
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.evaluation.hpatches_suite import HPatchesSuite
-from featherglue.evaluation.methods import Opener, SessionOptions
+from featherglue.evaluation.methods import Opener, SessionOpener
 from featherglue.evaluation.pose_suite import PoseConfig, PoseSuite
 from featherglue.evaluation.result import Evaluation, markdown_table
 from featherglue.evaluation.runner import evaluate
-from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite
+from featherglue.evaluation.suites import Matching, PairResult, Suite
 from featherglue.evaluation.worst_pairs import draw_worst
+from featherglue.types import MatchResult
 
 __all__ = [
     "Evaluation",
     "HPatchesSuite",
     "HomographyConfig",
     "HomographySuite",
-    "Matched",
+    "MatchResult",
     "Matching",
     "Opener",
     "PairResult",
     "PoseConfig",
     "PoseSuite",
-    "SessionOptions",
+    "SessionOpener",
     "Suite",
     "draw_worst",
     "evaluate",

@@ -11,7 +11,6 @@ import numpy as np
 
 from featherglue.errors import UsageError
 from featherglue.evaluation.suites import (
-    Matched,
     Numbers,
     PairResult,
     areas,
@@ -33,6 +32,7 @@ from featherglue.geometry.metrics import (
     homography_match_metrics,
     reprojection_errors,
 )
+from featherglue.types import MatchResult
 
 # Figure in the summary → the error of each pair that it is made of.
 ESTIMATES = {
@@ -100,13 +100,13 @@ class HomographySuite:
     def views(self, task: HomographyTask) -> HomographyViews:
         return warped_views(task, self.size, self.config.seed if self.photometric else None)
 
-    def measure(self, views: HomographyViews, matched: Matched) -> tuple[Numbers, str]:
+    def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Numbers, str]:
         return measure_homography(views, matched, self.config)
 
     def unreadable(self) -> Numbers:
         return failed_numbers()
 
-    def deviations(self, views: HomographyViews, matched: Matched) -> Array:
+    def deviations(self, views: HomographyViews, matched: MatchResult) -> Array:
         return homography_deviations(views, matched, self.config)
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class HomographySuite:
 
 
 def measure_homography(
-    views: HomographyViews, matched: Matched, config: HomographyConfig
+    views: HomographyViews, matched: MatchResult, config: HomographyConfig
 ) -> tuple[Numbers, str]:
     """Corner errors by four estimators and the quality of the matches.
 
@@ -185,7 +185,7 @@ def failed_numbers() -> Numbers:
 
 
 def homography_deviations(
-    views: HomographyViews, matched: Matched, config: HomographyConfig
+    views: HomographyViews, matched: MatchResult, config: HomographyConfig
 ) -> Array:
     """Distances of the matches from the truth, over the threshold."""
     matches = matched.matches

@@ -14,10 +14,11 @@ from featherglue.evaluation.homography_suite import (
     measure_homography,
     summarize_homographies,
 )
-from featherglue.evaluation.suites import Matched, Numbers, PairResult, by_threshold, mean, percent
+from featherglue.evaluation.suites import Numbers, PairResult, by_threshold, mean, percent
 from featherglue.evaluation.task_views import HomographyViews, photographed_views
 from featherglue.evaluation.tasks import HomographyTask, hpatches_tasks
 from featherglue.geometry.metrics import Array, accuracy, detector_metrics, matching_accuracy
+from featherglue.types import MatchResult
 
 GROUPS = ("illumination", "viewpoint")
 MMA_THRESHOLDS = tuple(range(1, 11))
@@ -47,7 +48,7 @@ class HPatchesSuite:
     def views(self, task: HomographyTask) -> HomographyViews:
         return photographed_views(task)
 
-    def measure(self, views: HomographyViews, matched: Matched) -> tuple[Numbers, str]:
+    def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Numbers, str]:
         numbers, failure = measure_homography(views, matched, self.config)
         features0, features1, matches = matched.features0, matched.features1, matched.matches
         detector = detector_metrics(
@@ -73,7 +74,7 @@ class HPatchesSuite:
             failed_numbers() | shares | {"repeatability": 0.0, "localisation_error": float("nan")}
         )
 
-    def deviations(self, views: HomographyViews, matched: Matched) -> Array:
+    def deviations(self, views: HomographyViews, matched: MatchResult) -> Array:
         return homography_deviations(views, matched, self.config)
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from featherglue.errors import EstimationError, UsageError
 from featherglue.evaluation.suites import (
-    Matched,
     Numbers,
     PairResult,
     areas,
@@ -29,6 +28,7 @@ from featherglue.geometry.estimation import (
     pose_errors,
 )
 from featherglue.geometry.metrics import Array, epipolar_errors
+from featherglue.types import MatchResult
 
 # Figure in the summary → the error of each pair that it is made of.
 ESTIMATES = {"auc": "error", "auc_lo": "error_lo"}
@@ -85,7 +85,7 @@ class PoseSuite:
     def views(self, task: PoseTask) -> PoseViews:
         return pose_views(task)
 
-    def measure(self, views: PoseViews, matched: Matched) -> tuple[Numbers, str]:
+    def measure(self, views: PoseViews, matched: MatchResult) -> tuple[Numbers, str]:
         features0, matches = matched.features0, matched.matches
         try:
             pose = self._estimate(views, matched)
@@ -110,7 +110,7 @@ class PoseSuite:
             "keypoints1": len(matched.features1),
         }, failure
 
-    def _estimate(self, views: PoseViews, matched: Matched) -> RelativePose:
+    def _estimate(self, views: PoseViews, matched: MatchResult) -> RelativePose:
         return estimate_relative_pose(
             matched.matches.points0,
             matched.matches.points1,
@@ -122,7 +122,7 @@ class PoseSuite:
             local_optimization=False,
         )
 
-    def _optimize(self, views: PoseViews, matched: Matched, pose: RelativePose) -> RelativePose:
+    def _optimize(self, views: PoseViews, matched: MatchResult, pose: RelativePose) -> RelativePose:
         points0, points1 = matched.matches.points0, matched.matches.points1
         threshold = self.config.threshold
         return optimize_relative_pose(
@@ -139,7 +139,7 @@ class PoseSuite:
         zero = ("precision", "recall", "matching_score", "matches", "keypoints0", "keypoints1")
         return dict.fromkeys(errors, float("inf")) | dict.fromkeys(zero, 0.0)
 
-    def deviations(self, views: PoseViews, matched: Matched) -> Array:
+    def deviations(self, views: PoseViews, matched: MatchResult) -> Array:
         rays0 = normalize_points(matched.matches.points0, views.K0)
         rays1 = normalize_points(matched.matches.points1, views.K1)
         return np.asarray(epipolar_errors(rays0, rays1, views.T_0to1) / self.config.epipolar)

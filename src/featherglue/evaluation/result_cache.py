@@ -17,8 +17,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from featherglue.errors import OutputError, UsageError
-from featherglue.evaluation.methods import code_fingerprint, describe, fingerprint, has_identity
+from featherglue.evaluation.methods import describe, has_identity
 from featherglue.evaluation.suites import Matching, PairResult, Suite, Task
+from featherglue.fingerprint import code_fingerprint, fingerprint
 from featherglue.io.files import write_npz
 from featherglue.io.image import Grey
 from featherglue.types import Features

@@ -18,8 +18,9 @@ from featherglue.errors import FeatherglueError, ImageError, UsageError
 from featherglue.evaluation.methods import Evaluated, Opener, describe, open_matching
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.result_cache import FeatureStore, ResultLog
-from featherglue.evaluation.suites import Matched, Matching, PairResult, Suite, Task
+from featherglue.evaluation.suites import Matching, PairResult, Suite, Task
 from featherglue.machine import cores
+from featherglue.types import MatchResult
 
 Progress = Callable[[int, int], None]
 
@@ -41,7 +42,7 @@ def evaluate(
 
     Args:
         session: has `extract` and `match` (see `Matching`), or `open`, which gives such a thing
-            (see `SessionOptions`) and which several jobs need.
+            (see `SessionOpener`) and which several jobs need.
         jobs: processes. They are spawned: a script needs `if __name__ == "__main__"`.
         limit: evaluate the first pairs only.
         cache: folder where features and results are kept; the same call goes on where an earlier
@@ -84,7 +85,7 @@ def evaluate(
 
 def match_views(
     store: FeatureStore, matching: Matching, suite: Suite[Any, Any], task: Task
-) -> tuple[Any, Matched]:
+) -> tuple[Any, MatchResult]:
     """The views of a task, and what is found in them.
 
     Raises:
@@ -92,8 +93,7 @@ def match_views(
     """
     views = suite.views(task)
     features0, features1 = store.extract(views.image0), store.extract(views.image1)
-    matches = matching.match(features0, features1)
-    return views, Matched(features0=features0, features1=features1, matches=matches)
+    return views, matching.match(features0, features1)
 
 
 class _Worker:
@@ -140,7 +140,7 @@ def _run(
         return
     if session is matching:
         raise UsageError(
-            "several jobs open a session each: pass SessionOptions(...), or something with open()"
+            "several jobs open a session each: pass SessionOpener(...), or something with open()"
         )
     executor = ProcessPoolExecutor(
         jobs,

@@ -11,7 +11,7 @@ import numpy as np
 from featherglue.errors import EstimationError
 from featherglue.geometry.metrics import Array, auc
 from featherglue.io.image import Grey
-from featherglue.types import Features, Matches
+from featherglue.types import Features, MatchResult
 
 Numbers = dict[str, float]
 
@@ -27,8 +27,8 @@ class Matching(Protocol):
         """Features of a grey image (H, W) uint8, in its pixels."""
         ...
 
-    def match(self, features0: Features, features1: Features, /) -> Matches:
-        """Matches of two sets of features."""
+    def match(self, features0: Features, features1: Features, /) -> MatchResult:
+        """Match two sets of features."""
         ...
 
 
@@ -50,15 +50,6 @@ class Views(Protocol):
     def image0(self) -> Grey: ...
     @property
     def image1(self) -> Grey: ...
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Matched:
-    """Features and matches of one pair."""
-
-    features0: Features
-    features1: Features
-    matches: Matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +88,7 @@ class Suite(Protocol[TaskT, ViewsT]):
         """Its images. Raises ImageError where one cannot be read."""
         ...
 
-    def measure(self, views: ViewsT, matched: Matched) -> tuple[Numbers, str]:
+    def measure(self, views: ViewsT, matched: MatchResult) -> tuple[Numbers, str]:
         """The numbers of a pair, and why it failed or ""."""
         ...
 
@@ -105,7 +96,7 @@ class Suite(Protocol[TaskT, ViewsT]):
         """The numbers of a pair of which an image could not be read."""
         ...
 
-    def deviations(self, views: ViewsT, matched: Matched) -> Array:
+    def deviations(self, views: ViewsT, matched: MatchResult) -> Array:
         """How far each match is from the truth, (M,), in thresholds: up to 1 is correct."""
         ...
 

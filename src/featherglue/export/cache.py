@@ -1,55 +1,108 @@
-"""Where the ONNX graphs of an artifact are, and what goes into them: shared by the runtimes that
-run them."""
+"""The ONNX graphs of an artifact: where they are stored, and whether they are up to date."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import platformdirs
-from numpy.typing import NDArray
 
 from featherglue.artifact.format import Artifact
 from featherglue.errors import RuntimeUnavailableError
+from featherglue.fingerprint import fingerprint
 
-Float = NDArray[np.float32]
 NETWORKS = ("extractor", "matcher")
-_EXPORT_VERSION = 4
-_PADDING_BIAS = np.float32(-1e9)
+FINGERPRINT_KEY = "fingerprint"  # in the metadata of a graph
+_EXPORT_VERSION = 5
+# Field numbers of ModelProto and StringStringEntryProto, from onnx.proto.
+_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 
 
-def graph_mark(artifact: Artifact) -> str:
-    """What a graph carries to tell which model and which exporter it was made from."""
-    return f"featherglue-export-{_EXPORT_VERSION}-{artifact.identity}"
+def graph_fingerprint(artifact: Artifact) -> str:
+    """Fingerprint of the graphs of an artifact: of its weights and of the exporter."""
+    return fingerprint("onnx", _EXPORT_VERSION, artifact.fingerprint)
 
 
-def graph_paths(artifact: Artifact) -> dict[str, Path]:
-    """The graph file of each network: beside the artifact, or in the cache, made if need be.
+def current_graphs(artifact: Artifact) -> dict[str, Path]:
+    """The graph of each network, by name; exported into the cache if none is up to date.
+
+    Graphs beside the artifact come first, then those in the cache.
 
     Raises:
-        RuntimeUnavailableError: there is none, and the onnx package that makes one is missing.
+        RuntimeUnavailableError: an export is needed and the onnx package is missing.
+        OutputError: the cache cannot be written.
     """
     names = [name for name in NETWORKS if getattr(artifact.architecture, name) is not None]
-    if artifact.folder is not None:
-        beside = {name: artifact.folder / f"{name}.onnx" for name in names}
-        if all(_belongs(path, artifact) for path in beside.values()):
-            return beside
-    folder = cache_folder(artifact)
-    cached = {name: folder / f"{name}.onnx" for name in names}
-    if not all(_belongs(path, artifact) for path in cached.values()):
-        _export(artifact, folder)
-    return cached
-
-
-def _belongs(path: Path, artifact: Artifact) -> bool:
-    return path.is_file() and graph_mark(artifact).encode() in path.read_bytes()
+    expected = graph_fingerprint(artifact)
+    folders = [artifact.folder] if artifact.folder is not None else []
+    for folder in (*folders, cache_folder(artifact)):
+        paths = {name: folder / f"{name}.onnx" for name in names}
+        if all(read_fingerprint(path) == expected for path in paths.values()):
+            return paths
+    _export(artifact, folder)
+    return paths
 
 
 def cache_folder(artifact: Artifact) -> Path:
-    """Where the graphs of an artifact are kept; FEATHERGLUE_CACHE overrides the user's cache."""
+    """Folder of the exported graphs; the environment variable FEATHERGLUE_CACHE moves its root."""
     root = os.environ.get("FEATHERGLUE_CACHE") or platformdirs.user_cache_dir("featherglue")
-    return Path(root) / f"{artifact.identity[:16]}-{_EXPORT_VERSION}"
+    return Path(root) / graph_fingerprint(artifact)
+
+
+def read_fingerprint(path: Path) -> str | None:
+    """The fingerprint in the metadata of an ONNX file; None for none, or for another file."""
+    try:
+        with path.open("rb") as file:
+            data = memoryview(file.read())
+    except OSError:
+        return None
+    try:
+        for number, value in _fields(data):
+            if number == _METADATA_PROPS:
+                entry = {key: bytes(text).decode() for key, text in _fields(value)}
+                if entry.get(_KEY) == FINGERPRINT_KEY:
+                    return entry.get(_VALUE)
+    except (IndexError, ValueError):  # not a protobuf message
+        return None
+    return None
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a protobuf message as (number, content); others are skipped.
+
+    The wire format: https://protobuf.dev/programming-guides/encoding/
+    """
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == 0:
+            _, position = _varint(data, position)
+        elif kind == 2:
+            size, position = _varint(data, position)
+            if position + size > len(data):
+                raise ValueError("a field is longer than its message")
+            yield tag >> 3, data[position : position + size]
+            position += size
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """A variable-length integer and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("an integer of more than 64 bits")
 
 
 def _export(artifact: Artifact, folder: Path) -> None:
@@ -61,34 +114,3 @@ def _export(artifact: Artifact, folder: Path) -> None:
             "package: pip install 'featherglue[export]'"
         ) from None
     export_onnx(artifact, folder)
-
-
-def matcher_inputs(
-    keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
-) -> dict[str, Float]:
-    """The inputs of the matcher's graph: both images as one batch, the shorter one padded.
-
-    Args:
-        keypoints0: (N0, 3), descriptors0: (N0, D); the same of image 1.
-
-    Returns:
-        keypoints (2, N, 3), descriptors (2, N, D), bias (2, 1, N): a large negative number where
-        padded; N = max(N0, N1).
-    """
-    counts = len(keypoints0), len(keypoints1)
-    size = max(counts)
-    bias = np.zeros((2, 1, size), np.float32)
-    for i, count in enumerate(counts):
-        bias[i, :, count:] = _PADDING_BIAS
-    return {
-        "keypoints": _stack(keypoints0, keypoints1, size),
-        "descriptors": _stack(descriptors0, descriptors1, size),
-        "bias": bias,
-    }
-
-
-def _stack(first: Float, second: Float, size: int) -> Float:
-    both = np.zeros((2, size, first.shape[1]), np.float32)
-    both[0, : len(first)] = first
-    both[1, : len(second)] = second
-    return both

@@ -13,7 +13,7 @@ from pathlib import Path
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.errors import UsageError
-from featherglue.export.cache import graph_mark
+from featherglue.export.cache import FINGERPRINT_KEY, graph_fingerprint
 from featherglue.export.extractor import extractor_graph
 from featherglue.export.matcher import matcher_graph
 from featherglue.io.files import atomic
@@ -29,7 +29,7 @@ def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path
     if not artifact.hash:
         raise UsageError("save the artifact before exporting it")
     folded = fold_batch_norm(artifact)
-    metadata = {"made_from": graph_mark(artifact)}
+    metadata = {FINGERPRINT_KEY: graph_fingerprint(artifact)}
     built: dict[str, bytes] = {}
     if folded.architecture.extractor is not None:
         graph = extractor_graph(folded.arrays, folded.quantization)

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.config import ProcessingConfig, Sampling
 from featherglue.io.image import Grey
 from featherglue.matching.nms import local_maxima, with_recovered
 from featherglue.matching.scratch import Scratch
+from featherglue.options import ProcessingConfig, Sampling
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -83,7 +83,7 @@ def find_keypoints(
     found = _within(found, columns, size, border)
     found.sort()  # equal scores in reading order
     found = found[np.argsort(-scores.reshape(-1)[found], kind="stable")]
-    found = found[: processing.enough(scores.reshape(-1)[found])]
+    found = found[: processing.num_kept(scores.reshape(-1)[found])]
     return found % columns, found // columns
 
 

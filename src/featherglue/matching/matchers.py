@@ -1,17 +1,18 @@
-"""What matches: SuperGlue in a runtime, or nearest neighbours."""
+"""Matchers: SuperGlue in a runtime, and nearest neighbours."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.config import ProcessingConfig
 from featherglue.errors import UsageError
 from featherglue.matching.assignment import mutual_matches, nearest_neighbours, optimal_transport
+from featherglue.matching.extractors import owned_settings
 from featherglue.matching.stopwatch import Stopwatch
+from featherglue.options import ProcessingConfig
 from featherglue.runtime.base import Runtime
 from featherglue.types import Features
 
@@ -19,25 +20,64 @@ Float = NDArray[np.float32]
 
 
 class Matcher(Protocol):
-    """Two sets of features → indices (M, 2) int64 and scores (M,)."""
+    """Matches two sets of features."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the matcher, such as "superglue"."""
+        ...
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """Runtime of the network; None without a network."""
+        ...
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether its confidences are probabilities, comparable with a threshold."""
+        ...
 
     def __call__(
         self, features0: Features, features1: Features, watch: Stopwatch
-    ) -> tuple[NDArray[np.int64], Float]: ...
+    ) -> tuple[NDArray[np.int64], Float]:
+        """Indices (M, 2) int64 into both sets, and confidences (M,) float32 in [0, 1]."""
+        ...
+
+    def with_settings(self, processing: ProcessingConfig) -> Matcher:
+        """The same matcher with other settings."""
+        ...
+
+    def with_runtime(self, runtime: Runtime) -> Matcher:
+        """The same matcher in another runtime. Without a network: itself."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Kind and settings that shape its matches, as plain values."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkMatcher:
-    """SuperGlue in a runtime, with the optimal matching layer."""
+    """SuperGlue (Sarlin et al. 2020) in a runtime, with its optimal matching layer.
+
+    Attributes:
+        runtime: runs the network.
+        processing: settings of the session.
+        bin_score: learned score of leaving a keypoint unmatched.
+        descriptor_dim: width of the descriptors that the network takes.
+    """
 
     runtime: Runtime
     processing: ProcessingConfig
     bin_score: float
     descriptor_dim: int
+    kind: ClassVar[str] = "superglue"
+    gives_probabilities: ClassVar[bool] = True
 
     def __call__(
         self, features0: Features, features1: Features, watch: Stopwatch
     ) -> tuple[NDArray[np.int64], Float]:
+        """See `Matcher`."""
         width = features0.descriptors.shape[1]
         if width != self.descriptor_dim:
             raise UsageError(
@@ -56,22 +96,56 @@ class NetworkMatcher:
         with watch.stage("filter"):
             return mutual_matches(assignment, self.processing.match_threshold)
 
+    def with_settings(self, processing: ProcessingConfig) -> NetworkMatcher:
+        """See `Matcher`."""
+        return dataclasses.replace(self, processing=processing)
+
+    def with_runtime(self, runtime: Runtime) -> NetworkMatcher:
+        """See `Matcher`."""
+        return dataclasses.replace(self, runtime=runtime)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Matcher`."""
+        return {"kind": self.kind} | owned_settings(self.processing, "matching")
+
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighbourMatcher:
-    """Mutual nearest neighbours, with Lowe's ratio if any."""
+    """Mutual nearest neighbours; with Lowe's ratio test unless `ratio` is None."""
 
     ratio: float | None
+    processing: ProcessingConfig
+    runtime: ClassVar[None] = None
+    kind: ClassVar[str] = "nn"
+    gives_probabilities: ClassVar[bool] = False
 
     def __call__(
         self, features0: Features, features1: Features, watch: Stopwatch
     ) -> tuple[NDArray[np.int64], Float]:
+        """See `Matcher`."""
         with watch.stage("matcher"):
             return nearest_neighbours(features0.descriptors, features1.descriptors, self.ratio)
 
+    def with_settings(self, processing: ProcessingConfig) -> NearestNeighbourMatcher:
+        """See `Matcher`."""
+        return dataclasses.replace(self, processing=processing)
+
+    def with_runtime(self, runtime: Runtime) -> NearestNeighbourMatcher:
+        """See `Matcher`."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """See `Matcher`."""
+        shared = owned_settings(self.processing, "matching", shared=True)
+        return {"kind": self.kind, "ratio": self.ratio} | shared
+
 
 def matcher_keypoints(features: Features) -> Float:
-    """(N, 3): x and y normalised as SuperGlue has it, and the score."""
+    """Keypoints as SuperGlue takes them.
+
+    Returns:
+        (N, 3) float32: x and y normalized by (k − size/2) / (0.7·max(size)), and the score.
+    """
     size = np.asarray(features.image_size, np.float32)
     normalized = (features.keypoints - size / 2) / (0.7 * size.max())
     return np.concatenate((normalized, features.scores[:, None]), 1, dtype=np.float32)

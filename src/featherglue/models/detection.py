@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.config import Sampling
+from featherglue.options import Sampling
 
 
 def suppress(scores: Tensor, radius: int) -> Tensor:

@@ -11,10 +11,11 @@ from torch import nn
 
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import Artifact, load_artifact, save_artifact
-from featherglue.config import ArchitectureConfig, ProcessingConfig, Provenance
+from featherglue.config import ArchitectureConfig, Provenance
 from featherglue.models.hooks import FakeQuantize, with_hooks
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
+from featherglue.options import ProcessingConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

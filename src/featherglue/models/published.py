@@ -18,13 +18,13 @@ from torch import Tensor
 from featherglue.config import (
     ArchitectureConfig,
     AttentionConfig,
-    ProcessingConfig,
     Provenance,
     SuperGlueConfig,
     SuperPointConfig,
 )
 from featherglue.errors import ArtifactError, FeatherglueError, UsageError
 from featherglue.models.model import Model
+from featherglue.options import ProcessingConfig
 
 State = dict[str, Tensor]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.artifact.format import Artifact
-from featherglue.errors import RuntimeUnavailableError, UsageError
+from featherglue.errors import RuntimeUnavailableError
+from featherglue.export.cache import current_graphs
+from featherglue.options import RuntimeName, checked
 
 Float = NDArray[np.float32]
-RuntimeName = Literal["auto", "onnxruntime", "openvino", "torch"]
-RUNTIMES = ("auto", "onnxruntime", "openvino", "torch")
 
 
 class Runtime(Protocol):
@@ -30,7 +30,8 @@ class Runtime(Protocol):
             image: (H, W) grey uint8.
 
         Returns:
-            scores (H, W) in [0, 1] before suppression; descriptors (Hc, Wc, D), not normalised.
+            scores (H, W) in [0, 1] before non-maximum suppression; descriptors (Hc, Wc, D), not
+            normalized.
         """
         ...
 
@@ -40,8 +41,10 @@ class Runtime(Protocol):
         """Run the matcher.
 
         Args:
-            keypoints0: (N0, 3) x and y normalised by (k − size/2) / (0.7·max(size)), and score.
-            descriptors0: (N0, D), L2-normalised. keypoints1, descriptors1: of the other image.
+            keypoints0: (N0, 3): x and y, normalized by (k − size/2) / (0.7·max(size)), and score.
+            descriptors0: (N0, D), L2-normalized.
+            keypoints1: (N1, 3), of the other image.
+            descriptors1: (N1, D).
 
         Returns:
             score matrix (N0, N1), before the optimal matching layer.
@@ -49,26 +52,20 @@ class Runtime(Protocol):
         ...
 
 
-def check_runtime(name: str, threads: int | None) -> None:
-    """Raise UsageError where there is no such runtime, or for fewer than one thread."""
-    if name not in RUNTIMES:
-        raise UsageError(f"no runtime {name!r}; there are {', '.join(RUNTIMES)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-
-
 def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> Runtime:
-    """Load an artifact into a runtime.
+    """Load the networks of an artifact into a runtime; ONNX graphs are exported if they are stale.
 
     Args:
+        artifact: the model.
         name: "auto" is ONNX Runtime.
-        threads: that the networks may use; None for one per physical core.
+        threads: maximum number of threads; None for one per physical core.
 
     Raises:
-        UsageError: no such runtime, or fewer than one thread.
+        UsageError: an unknown runtime, or fewer than one thread.
         RuntimeUnavailableError: the runtime is not installed or cannot run this model.
     """
-    check_runtime(name, threads)
+    checked("runtime", name)
+    checked("threads", threads)
     if name == "torch":
         try:
             from featherglue.runtime.torch_ import TorchRuntime
@@ -84,7 +81,7 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
             raise RuntimeUnavailableError(
                 "the openvino runtime is not installed: pip install 'featherglue[openvino]'"
             ) from None
-        return OpenVinoRuntime(artifact, threads)
+        return OpenVinoRuntime(current_graphs(artifact), threads)
     from featherglue.runtime.onnxruntime_ import OnnxRuntime
 
-    return OnnxRuntime(artifact, threads)
+    return OnnxRuntime(current_graphs(artifact), threads)

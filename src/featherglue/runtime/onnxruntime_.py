@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,28 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from featherglue.artifact.format import Artifact
 from featherglue.errors import RuntimeUnavailableError
-from featherglue.export.cache import graph_paths, matcher_inputs
+from featherglue.runtime.batch import matcher_inputs
 
 Float = NDArray[np.float32]
 
-# The first version that takes a time for which threads spin.
+# First version of ONNX Runtime with a configurable spin duration.
 _BOUNDED_SPINNING = (1, 26)
 
 
 class OnnxRuntime:
-    """Runs the ONNX graphs of an artifact."""
+    """Runs ONNX graphs, given by network: "extractor", "matcher" or both."""
 
     name = "onnxruntime"
 
-    def __init__(self, artifact: Artifact, threads: int | None) -> None:
+    def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        key, value = _waiting(onnxruntime.__version__)
+        key, value = _spinning(onnxruntime.__version__)
         options.add_session_config_entry(key, value)
-        paths = graph_paths(artifact)
-        self._sessions = {name: _open(path, options) for name, path in paths.items()}
+        self._sessions = {name: _open(path, options) for name, path in graphs.items()}
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
         scores, descriptors = self._run("extractor", {"image": image[None, None]})
@@ -50,22 +49,22 @@ class OnnxRuntime:
     def _run(self, name: str, inputs: dict[str, Any]) -> list[Any]:
         try:
             outputs: list[Any] = self._sessions[name].run(None, inputs)
-        except Exception as error:  # as in `_open`; memory that is not there, mostly
+        except Exception as error:  # no common base class; mostly out of memory
             sizes = ", ".join("×".join(map(str, array.shape)) for array in inputs.values())
             raise RuntimeUnavailableError(
-                f"ONNX Runtime cannot run the {name} on {sizes} ({error}); smaller images "
-                "(--resize) and fewer keypoints (--max-keypoints) need less memory"
+                f"ONNX Runtime cannot run the {name} on {sizes} ({error}); reduce resize or "
+                "max_keypoints to need less memory"
             ) from None
         return outputs
 
 
-def _waiting(version: str) -> tuple[str, str]:
-    """How threads wait for work, as an entry of the session's configuration.
+def _spinning(version: str) -> tuple[str, str]:
+    """The session configuration entry that limits how long idle threads spin.
 
-    Those that spin for as long as they do by default take the cores from the other network, from
-    decoding and from other programs: a frame took 52 ms with them and 31 ms without, on two cores.
-    To spin a little saves waking up for every operator: 29.3 → 28.4 ms, of 320×240 10.5 → 8.9;
-    with both cores taken by others, 57 → 63. Older versions spin for long or not at all.
+    Spinning threads occupy the cores that the other network, the decoding and other programs
+    need: on two cores a frame takes 52 ms with the default and 31 ms without spinning. Spinning
+    for 20 µs saves the wake-up between operators (29.3 → 28.4 ms; 10.5 → 8.9 ms at 320×240).
+    Versions before 1.26 cannot limit it, so it is switched off there.
     """
     numbers = re.findall(r"\d+", version)
     if tuple(map(int, numbers[:2])) >= _BOUNDED_SPINNING:
@@ -78,6 +77,6 @@ def _open(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Infere
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own types without a common base
         raise RuntimeUnavailableError(
-            f"{path}: ONNX Runtime cannot load this graph ({error}); remove the file to have it "
-            "made again"
+            f"{path}: ONNX Runtime cannot load this graph ({error}); remove the file to export "
+            "it again"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,18 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from featherglue.artifact.format import Artifact
 from featherglue.errors import RuntimeUnavailableError
-from featherglue.export.cache import graph_paths, matcher_inputs
+from featherglue.runtime.batch import matcher_inputs
 
 Float = NDArray[np.float32]
 
 
 class OpenVinoRuntime:
-    """Runs the ONNX graphs of an artifact, compiled by OpenVINO, in float32."""
+    """Runs ONNX graphs, given by network, compiled by OpenVINO, in float32."""
 
     name = "openvino"
 
-    def __init__(self, artifact: Artifact, threads: int | None) -> None:
+    def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
@@ -30,12 +30,11 @@ class OpenVinoRuntime:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         core = openvino.Core()
-        paths = graph_paths(artifact)
-        self._requests = {name: _open(core, path, settings) for name, path in paths.items()}
-        self._locks = {name: threading.Lock() for name in paths}
+        self._requests = {name: _open(core, path, settings) for name, path in graphs.items()}
+        self._locks = {name: threading.Lock() for name in graphs}
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
-        # A request owns its outputs, writes over them in the next call, and is not for threads.
+        # A request reuses its output buffers and is not thread-safe.
         with self._locks["extractor"]:
             outputs = self._requests["extractor"].infer({"image": image[None, None]})
             return outputs["scores"][0, 0].copy(), outputs["descriptors"][0].copy()
@@ -55,5 +54,5 @@ def _open(core: openvino.Core, path: Path, settings: dict[str, Any]) -> openvino
         return core.compile_model(path, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise RuntimeUnavailableError(
-            f"{path}: OpenVINO cannot compile this graph ({error}); try --runtime onnxruntime"
+            f"{path}: OpenVINO cannot compile this graph ({error}); try runtime='onnxruntime'"
         ) from None

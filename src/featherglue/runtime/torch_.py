@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: the reference that the other runtimes are held to."""
+"""PyTorch on the CPU: the reference for the other runtimes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Float = NDArray[np.float32]
 
 
 class TorchRuntime:
-    """Runs the networks themselves. `threads` sets PyTorch's own, for the whole process."""
+    """Runs the PyTorch networks. `threads` sets the threads of PyTorch, for the whole process."""
 
     name = "torch"
 

@@ -118,7 +118,7 @@ class HomographyScorer:
             features = kept
             if not same:
                 features = session.extract(views.image0), session.extract(views.image1)
-            rows.append(self._measure(views, features, session.match(*features)))
+            rows.append(self._measure(views, features, session.match(*features).matches))
         errors, precision, recall = (list(column) for column in zip(*rows, strict=True))
         thresholds = self.suite.thresholds
         areas = {f"auc{t:g}": a for t, a in zip(thresholds, auc(errors, thresholds), strict=True)}

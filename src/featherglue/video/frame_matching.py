@@ -147,12 +147,13 @@ class FrameMatcher:
 
     def _begin(self, frame: Frame) -> Callable[[], _Extracted]:
         start = time.perf_counter()
-        finish = self.session.begin(frame.image)
+        session = self.session
+        raw = session.run_extractor(frame.image)
         network = time.perf_counter() - start
 
         def rest() -> _Extracted:
             again = time.perf_counter()
-            features = finish()
+            features = session.decode(raw)
             spent = network + time.perf_counter() - again
             return _Extracted(frame, features, start, spent * 1e3)
 
@@ -162,10 +163,7 @@ class FrameMatcher:
         frame, features = extracted.frame, extracted.features
         start = time.perf_counter()
         against, kept = self._kept_number, self._kept
-        if kept is None:
-            result = _unmatched(features)
-        else:
-            result = self.session.match_features(kept, features)
+        result = _unmatched(features) if kept is None else self.session.match(kept, features)
         refine = result.milliseconds.get("refine", 0.0)
         spent = {
             "read": frame.read_ms,
@@ -219,7 +217,7 @@ class FrameMatcher:
         if early is None or early < _CLEARLY * one_by_one:
             return True
         now = self.session.processing
-        self.session = whole.with_thresholds(
+        self.session = whole.with_settings(
             keypoint_threshold=now.keypoint_threshold,
             high_keypoint_threshold=now.high_keypoint_threshold,
             match_threshold=now.match_threshold,

@@ -106,7 +106,7 @@ class Controls:
         session = self.matcher.session
         now, factor = session.processing, 1 + sign * _SHARE
         threshold = float(np.clip(now.keypoint_threshold * factor, _LOWEST_KEYPOINT, 1))
-        self.matcher.session = session.with_thresholds(
+        self.matcher.session = session.with_settings(
             keypoint_threshold=threshold,
             high_keypoint_threshold=min(now.high_keypoint_threshold * factor, 1),
         )
@@ -116,5 +116,5 @@ class Controls:
         session = self.matcher.session
         threshold = session.processing.match_threshold + sign * _STEP
         threshold = float(np.clip(round(threshold, 4), *_MATCH_RANGE))
-        self.matcher.session = session.with_thresholds(match_threshold=threshold)
+        self.matcher.session = session.with_settings(match_threshold=threshold)
         return f"match threshold {threshold:.2f}"

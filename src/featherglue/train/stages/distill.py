@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from featherglue.artifact.format import Artifact, load_artifact
-from featherglue.config import ProcessingConfig, Provenance
+from featherglue.config import Provenance
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
+from featherglue.options import ProcessingConfig
 from featherglue.train.engine.distributed import World, join_world
 from featherglue.train.engine.loop import LoopConfig, check_time, train
 from featherglue.train.engine.run_log import Report, Validate

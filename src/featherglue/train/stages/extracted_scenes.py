@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from featherglue.artifact.format import Artifact
-from featherglue.config import with_choices
 from featherglue.data.detector_labels import Sample
 from featherglue.data.scenes import Scenes
 from featherglue.matching.keypoints import decode_features
+from featherglue.options import with_overrides
 from featherglue.runtime.base import Runtime, open_runtime
 
 # Lower than in use: the matcher also learns on what is hardly a keypoint.
@@ -35,7 +35,7 @@ class ExtractedScenes:
 
     def __init__(self, scenes: Scenes, artifact: Artifact, most: int) -> None:
         self.scenes, self.artifact = scenes, artifact
-        self.processing = with_choices(
+        self.processing = with_overrides(
             artifact.processing, {"max_keypoints": most, "keypoint_threshold": LOWEST_SCORE}
         )
 

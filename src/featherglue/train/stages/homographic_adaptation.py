@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featherglue.config import Sampling
 from featherglue.data.detector_labels import CELL, points_inside
 from featherglue.data.homography import (
     HomographyRange,
@@ -29,6 +28,7 @@ from featherglue.data.photometric import augment_photometric
 from featherglue.errors import ConfigError
 from featherglue.io.image import map_points, resize_grey, target_size
 from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
+from featherglue.options import Sampling
 
 # (B, 1, H, W) float32 in [0, 1] -> scores (B, H, W) in [0, 1] and descriptors (B, D, H/8, W/8).
 Extract = Callable[[Tensor], tuple[Tensor, Tensor]]

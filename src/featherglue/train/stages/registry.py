@@ -15,18 +15,13 @@ from typing import Any, TypeVar
 import torch
 
 from featherglue.artifact.format import load_artifact
-from featherglue.config import (
-    ArchitectureConfig,
-    ProcessingConfig,
-    SuperGlueConfig,
-    SuperPointConfig,
-    from_dict,
-)
+from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig, from_dict
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import TrainingError
 from featherglue.io.toml import read_toml
 from featherglue.models.model import Model
+from featherglue.options import ProcessingConfig
 from featherglue.train.engine.checkpoint import BEST, CURVES, LAST, LOG
 from featherglue.train.engine.distributed import join_world
 from featherglue.train.engine.loop import LoopConfig, check_time, train

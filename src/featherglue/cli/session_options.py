@@ -1,0 +1,124 @@
+"""The command-line options of a session, generated from `featherglue.options`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import cv2
+import typer
+
+from featherglue.errors import UsageError
+from featherglue.options import SessionOptions, Setting, settings
+
+# Settings that only models choose.
+_NOT_OFFERED = ("high_keypoint_threshold", "high_threshold_after")
+_OFF = "off"
+_PANELS = {
+    "session": "Session",
+    "extraction": "Extraction",
+    "matching": "Matching",
+    "refinement": "Matching",
+}
+_TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool}
+
+
+def with_session_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add an option for every setting of a session to a command.
+
+    The command takes them as one keyword argument, `options: SessionOptions`. The number of
+    threads also applies to OpenCV.
+    """
+    offered = {name: s for name, s in settings().items() if name not in _NOT_OFFERED}
+
+    def collect(values: dict[str, Any]) -> SessionOptions:
+        given = {name: values.pop(name) for name in offered}
+        return _to_options({name: value for name, value in given.items() if value is not None})
+
+    parameters = [_parameter(name, setting) for name, setting in offered.items()]
+    return with_parameters(command, "options", parameters, collect)
+
+
+def with_parameters(
+    command: Callable[..., int],
+    keyword: str,
+    parameters: list[inspect.Parameter],
+    collect: Callable[[dict[str, Any]], Any],
+) -> Callable[..., int]:
+    """A command whose keyword argument is collected from several options.
+
+    Args:
+        command: takes `keyword` as a keyword argument.
+        keyword: its name.
+        parameters: the options that stand for it.
+        collect: takes these options out of the parsed values and returns the argument.
+    """
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    merged = [p for p in own if p.name != keyword] + parameters
+
+    @functools.wraps(command)
+    def parsed(**values: Any) -> int:
+        argument = collect(values)
+        return command(**values, **{keyword: argument})
+
+    del parsed.__dict__["__wrapped__"]  # the parser must see the merged signature
+    parsed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in merged]
+    )
+    parsed.__annotations__ = {p.name: p.annotation for p in merged}
+    return parsed
+
+
+def _parameter(name: str, setting: Setting) -> inspect.Parameter:
+    flag = f"--{name.replace('_', '-')}"
+    more: dict[str, Any] = {"help": setting.help, "rich_help_panel": _PANELS[setting.owner]}
+    annotation: Any = str
+    if setting.kind == "choice":
+        annotation = Literal[setting.choices]
+    elif setting.kind == "size":
+        more["metavar"] = "W H | MAX | -1"
+    elif setting.kind == "number" and setting.optional:
+        more["metavar"] = f"FLOAT|{_OFF}"
+        more["help"] = more["help"].replace("None", _OFF)
+    elif setting.kind == "boolean":
+        annotation, flag = bool, f"{flag}/--no-{name.replace('_', '-')}"
+    else:
+        annotation = _TYPES[setting.kind]
+        more |= {"min": setting.minimum, "max": setting.maximum}
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[annotation | None, typer.Option(flag, **more)],
+    )
+
+
+def _to_options(given: dict[str, Any]) -> SessionOptions:
+    if "resize" in given:
+        given["resize"] = parse_resize(given["resize"])
+    for name, value in given.items():
+        setting = settings()[name]
+        if setting.kind == "number" and isinstance(value, str):
+            given[name] = _parse_optional(name, value)
+    if given.get("threads") is not None:
+        cv2.setNumThreads(given["threads"])  # the threads of OpenCV belong to the process
+    return SessionOptions(**given)
+
+
+def _parse_optional(name: str, text: str) -> float | None:
+    if text == _OFF:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{name} is a number or {_OFF!r}, not {text!r}") from None
+
+
+def parse_resize(text: str) -> tuple[int, ...]:
+    """The value of --resize: "640,480", "640x480", "1024" or "-1"."""
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise UsageError(f"resize takes W H, one longest side, or -1, not {text!r}") from None

@@ -1,0 +1,53 @@
+"""Graphs carry the fingerprint of the model that they were made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from featherglue.artifact.format import load_artifact
+from featherglue.export.cache import (
+    cache_folder,
+    current_graphs,
+    graph_fingerprint,
+    read_fingerprint,
+)
+from featherglue.export.networks import export_onnx
+
+
+def test_the_fingerprint_is_read_from_the_metadata(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    artifact = load_artifact(folders["one-head"])
+    for path in export_onnx(artifact, tmp_path):
+        assert read_fingerprint(path) == graph_fingerprint(artifact)
+        stored = {p.key: p.value for p in onnx.load(path).metadata_props}
+        assert stored == {"fingerprint": graph_fingerprint(artifact)}
+
+
+def test_other_files_have_none(folders: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    assert read_fingerprint(path) is None
+    exported = export_onnx(load_artifact(folders["one-head"]), tmp_path / "graphs")[0]
+    data = exported.read_bytes()
+    for damaged in (b"", b"\xff" * 40, data[:-5], data[3:], b"\x72\xff\xff\xff\xff\x0f"):
+        path.write_bytes(damaged)
+        assert read_fingerprint(path) is None
+    model = onnx.load(exported)
+    model.metadata_props[0].key = "author"
+    onnx.save(model, path)
+    assert read_fingerprint(path) is None
+
+
+def test_current_graphs_are_exported_once(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATHERGLUE_CACHE", str(tmp_path))
+    artifact = load_artifact(folders["one-head"])
+    graphs = current_graphs(artifact)
+    assert {path.parent for path in graphs.values()} == {cache_folder(artifact)}
+    made = {path: path.stat().st_mtime_ns for path in graphs.values()}
+    assert current_graphs(artifact) == graphs
+    assert {path: path.stat().st_mtime_ns for path in graphs.values()} == made
