@@ -37,7 +37,7 @@ def labels() -> KeypointLabels:
     return KeypointLabels(photographs, "ab12", {"seed": 3, "labels": {"near": 3.0}})
 
 
-def test_what_is_written_is_read(labels: KeypointLabels, tmp_path: Path) -> None:
+def test_save_and_load(labels: KeypointLabels, tmp_path: Path) -> None:
     labels.save(tmp_path / "labels.npz")
     read = KeypointLabels.load(tmp_path / "labels.npz")
     assert list(read) == list(labels)
@@ -52,12 +52,12 @@ def test_what_is_written_is_read(labels: KeypointLabels, tmp_path: Path) -> None
     assert len(read["empty.png"]) == 0
 
 
-def test_a_file_without_photographs(tmp_path: Path) -> None:
+def test_save_and_load_without_photographs(tmp_path: Path) -> None:
     KeypointLabels({}, "ab", {}).save(tmp_path / "labels.npz")
     assert len(KeypointLabels.load(tmp_path / "labels.npz")) == 0
 
 
-def test_shares_are_of_the_views_that_cover_a_label() -> None:
+def test_repeatability_and_matchability() -> None:
     three = PhotoLabels(
         size=(8, 8),
         points=np.zeros((3, 2), np.float32),
@@ -74,7 +74,7 @@ def test_shares_are_of_the_views_that_cover_a_label() -> None:
 @pytest.mark.parametrize(
     "by", [("score",), ("repeatability",), ("repeatability", "matchability", "score")]
 )
-def test_points_come_strongest_first(labels: KeypointLabels, by: tuple[str, ...]) -> None:
+def test_points_are_sorted_by_rank(labels: KeypointLabels, by: tuple[str, ...]) -> None:
     own = labels["b/ünï.jpg"]
     rank = np.prod([own.scores if name == "score" else getattr(own, name) for name in by], axis=0)
     minimum = float(np.median(rank))
@@ -88,7 +88,7 @@ def test_points_come_strongest_first(labels: KeypointLabels, by: tuple[str, ...]
     assert labels.points("empty.png", 0.0, by).shape == (0, 2)  # type: ignore[arg-type]
 
 
-def test_points_of_another_photograph(labels: KeypointLabels) -> None:
+def test_wrong_photographs_and_ranks_raise(labels: KeypointLabels) -> None:
     assert len(labels.points("a.jpg", size=(32, 96))) == 4
     with pytest.raises(TrainingError, match=r"a\.jpg: is 96×32 px, but was 32×96"):
         labels.points("a.jpg", size=(96, 32))
@@ -99,7 +99,7 @@ def test_points_of_another_photograph(labels: KeypointLabels) -> None:
             labels.points("a.jpg", by=by)  # type: ignore[arg-type]
 
 
-def test_files_that_are_something_else(labels: KeypointLabels, tmp_path: Path) -> None:
+def test_other_and_damaged_files_raise(labels: KeypointLabels, tmp_path: Path) -> None:
     path = tmp_path / "labels.npz"
     with pytest.raises(TrainingError, match="no such file"):
         KeypointLabels.load(path)
@@ -118,7 +118,7 @@ def test_files_that_are_something_else(labels: KeypointLabels, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("version", 2, "version 2, expected"),
         ("names", ["a"], "are inconsistent"),
@@ -127,8 +127,8 @@ def test_files_that_are_something_else(labels: KeypointLabels, tmp_path: Path) -
         ("ends", np.array([9, 8, 13]), "are inconsistent"),
     ],
 )
-def test_files_that_do_not_fit_together(
-    labels: KeypointLabels, tmp_path: Path, key: str, value: object, said: str
+def test_inconsistent_files_raise(
+    labels: KeypointLabels, tmp_path: Path, key: str, value: object, message: str
 ) -> None:
     path = tmp_path / "labels.npz"
     labels.save(path)
@@ -140,11 +140,11 @@ def test_files_that_do_not_fit_together(
         header = json.loads(arrays["header"].tobytes()) | {key: value}
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     write_npz(path, arrays)
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         KeypointLabels.load(path)
 
 
-def test_a_place_that_cannot_be_written(labels: KeypointLabels, tmp_path: Path) -> None:
+def test_save_to_an_unwritable_path_raises(labels: KeypointLabels, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         labels.save(tmp_path / "file" / "labels.npz")
@@ -153,7 +153,7 @@ def test_a_place_that_cannot_be_written(labels: KeypointLabels, tmp_path: Path) 
 # --- photographs with labels ---------------------------------------------------------------------
 
 
-def test_labels_are_learned_as_often_as_they_rank_high(tmp_path: Path) -> None:
+def test_labels_of_a_higher_rank_are_targets_more_often(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((80, 96), np.uint8))
     scores = np.array([0.9, 0.5, 0.3, 0.1], np.float32)
     points = np.arange(8, dtype=np.float32).reshape(4, 2) * 8
@@ -178,7 +178,7 @@ def test_labels_are_learned_as_often_as_they_rank_high(tmp_path: Path) -> None:
     np.testing.assert_allclose(shares, [1, 0.75, 0.25, 0], atol=0.08)
 
 
-def test_labels_of_other_photographs(tmp_path: Path) -> None:
+def test_labels_of_other_photographs_raise(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((80, 96), np.uint8))
     labels = KeypointLabels({"a.png": photo_labels(4, size=(96, 64))}, "ab", {})
     with pytest.raises(TrainingError, match=r"a\.png: is 96×80 px"):

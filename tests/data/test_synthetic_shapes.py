@@ -44,7 +44,7 @@ def pictures(kind: str, count: int, contrast: float = 12) -> list[tuple[np.ndarr
 # --- where corners are ----------------------------------------------------------------------
 
 
-def test_a_square_is_drawn_where_it_is_said_to_be() -> None:
+def test_a_square_is_drawn_at_its_corners() -> None:
     canvas = blank()
     add(canvas, square(20.3, 15.6, 30))
     image, points = canvas.finish()
@@ -56,7 +56,7 @@ def test_a_square_is_drawn_where_it_is_said_to_be() -> None:
     np.testing.assert_allclose(points, square(20.3, 15.6, 30))
 
 
-def test_the_corners_of_chequerboards_are_saddles_of_the_picture() -> None:
+def test_corners_of_chequerboards_are_saddle_points() -> None:
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 40, 0.001)
     moved = []
     for index in range(12):
@@ -82,7 +82,7 @@ def test_the_corners_of_chequerboards_are_saddles_of_the_picture() -> None:
 
 
 @pytest.mark.parametrize("kind", CORNERED)
-def test_corners_stand_out(kind: str) -> None:
+def test_corners_have_a_high_response(kind: str) -> None:
     own, elsewhere = [], []
     rng = np.random.default_rng(0)
     for image, points in pictures(kind, 15):
@@ -95,7 +95,7 @@ def test_corners_stand_out(kind: str) -> None:
     assert np.median(np.concatenate(own)) > 10 * np.median(np.concatenate(elsewhere))
 
 
-def test_strong_corners_of_polygons_are_all_labelled() -> None:
+def test_all_strong_corners_of_polygons_are_labelled() -> None:
     """What a detector would fire on is no background: outlines do not cross."""
     for image, points in pictures("polygons", 12):
         found = cv2.goodFeaturesToTrack(image, 200, 0.2, 5)
@@ -105,7 +105,7 @@ def test_strong_corners_of_polygons_are_all_labelled() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ellipses", "noise"])
-def test_what_has_no_corners(kind: str) -> None:
+def test_kinds_without_corners(kind: str) -> None:
     for image, points in pictures(kind, 8):
         assert len(points) == 0
         assert image.std() > 1
@@ -137,7 +137,7 @@ def test_hidden_corners_are_dropped() -> None:
     assert len(canvas.finish()[1]) == 6
 
 
-def test_shapes_keep_their_distance_or_lie_within_each_other() -> None:
+def test_outlines_keep_a_minimum_gap() -> None:
     canvas = blank()
     add(canvas, square(20, 20, 30))
     assert canvas.is_free(square(30, 30, 10))
@@ -163,7 +163,7 @@ def test_corners_without_contrast_are_dropped() -> None:
 # --- samples --------------------------------------------------------------------------------
 
 
-def test_an_item_is_what_its_documentation_says() -> None:
+def test_shapes_and_dtypes_of_a_sample() -> None:
     config = ShapesConfig(size=(96, 80), max_points=20)
     shapes, counts = SyntheticShapes(config, seed=1), []
     for index in range(30):
@@ -185,7 +185,7 @@ def test_an_item_is_what_its_documentation_says() -> None:
     assert max(counts) == 20
 
 
-def test_an_item_depends_on_seed_and_index_alone() -> None:
+def test_samples_depend_only_on_seed_and_index() -> None:
     config = ShapesConfig(size=(64, 48))
     first, second = SyntheticShapes(config, seed=3), SyntheticShapes(config, seed=3)
     for index in (5, 0, 5):
@@ -204,7 +204,7 @@ def test_kinds_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"kinds": ("circle",)}, "kinds must be some of lines"),
         ({"kinds": ()}, "kinds must be some of"),
@@ -213,6 +213,6 @@ def test_kinds_can_be_chosen() -> None:
         ({"contrast": -1.0}, "contrast"),
     ],
 )
-def test_configurations_that_make_no_sense(values: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_settings_raise(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         ShapesConfig(**values)  # type: ignore[arg-type]
