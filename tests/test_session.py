@@ -416,9 +416,9 @@ def test_parts_that_a_model_lacks(models: dict[str, Model], tmp_path: Path) -> N
     whole = models["one-head"]
     dataclasses.replace(whole, matcher=None).save(tmp_path / "extractor")
     dataclasses.replace(whole, extractor=None).save(tmp_path / "matcher")
-    with pytest.raises(UsageError, match="no matcher; use matcher="):
+    with pytest.raises(UsageError, match="no matcher; use `matcher="):
         load(tmp_path / "extractor")
-    with pytest.raises(UsageError, match="no extractor; use features="):
+    with pytest.raises(UsageError, match="no extractor; use `features="):
         load(tmp_path / "matcher")
     load(tmp_path / "extractor", matcher="nn")
     with pytest.raises(UsageError, match="takes 16-d descriptors, sift gives 128-d"):

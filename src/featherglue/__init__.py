@@ -57,10 +57,7 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"featherglue.{_PUBLIC[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name == "torch":
-            from featherglue.errors import MissingExtraError
-
-            class MissingNameError(MissingExtraError, AttributeError):
-                """So that `hasattr` answers instead of failing."""
+            from featherglue.errors import MissingNameError
 
             raise MissingNameError(f"featherglue.{name}", "train") from None
         raise

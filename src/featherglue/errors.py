@@ -1,60 +1,96 @@
-"""The exceptions that featherglue raises on purpose.
+"""The exceptions of featherglue.
 
-Everything derives from `FeatherglueError`; its message names what is wrong and the mend.
-The command line prints the message and leaves with `exit_code`.
+Every exception that featherglue raises deliberately derives from `FeatherglueError`. Its message
+names the fault and the fix. Messages write the name of a parameter in backquotes and never name a
+command-line flag; the command line replaces parameter names by its flags.
+
+`exit_code` is the exit status of the command line: 2 where the request is wrong (an argument, a
+configuration, a list of pairs), 1 where a correct request cannot be carried out.
 """
 
 from __future__ import annotations
 
 
 class FeatherglueError(Exception):
-    """Base of every error that featherglue raises on purpose."""
+    """Base class of all exceptions that featherglue raises deliberately."""
 
     exit_code = 1
 
 
+# --- the request is wrong -------------------------------------------------------------------
+
+
 class UsageError(FeatherglueError, ValueError):
-    """An argument or option is wrong: a shape, a range, an unknown name."""
+    """An argument is invalid: its shape, its range or an unknown name."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A configuration has an unknown key, a missing key or a value out of range."""
-
-
-class ImageError(FeatherglueError):
-    """An image cannot be read or is not an image that we can use."""
+    """A configuration has an unknown key, lacks a key, or has a value out of range."""
 
 
 class PairListError(FeatherglueError):
-    """A list of image pairs is malformed; the message names file and line."""
+    """A list of image pairs is malformed; the message names the file and the line."""
 
     exit_code = 2
 
 
+# --- the input cannot be used ---------------------------------------------------------------
+
+
+class ImageError(FeatherglueError):
+    """An image cannot be read, or has an unsupported shape, type or size."""
+
+
+class SourceError(FeatherglueError):
+    """A camera, video, stream or folder cannot be opened or delivers no frame."""
+
+
 class ArtifactError(FeatherglueError):
-    """A model folder is missing, damaged, foreign, or written by a newer version."""
+    """A model folder is missing, damaged, not a model, or written by a newer version."""
 
 
-class RuntimeUnavailableError(FeatherglueError):
-    """A runtime is not installed, or cannot run this model."""
+class ReportError(FeatherglueError):
+    """An evaluation result cannot be read or cannot be compared with the others."""
+
+
+# --- the work cannot be done ----------------------------------------------------------------
 
 
 class EstimationError(FeatherglueError):
-    """A geometric model cannot be estimated from these matches."""
+    """A geometric model cannot be estimated from the given matches."""
 
 
 class OutputError(FeatherglueError):
-    """A result cannot be written where the user asked."""
+    """A result cannot be written to the given path."""
 
 
 class TrainingError(FeatherglueError):
-    """Training cannot start or go on; the last good state is kept."""
+    """Training cannot start or continue; the last checkpoint is intact."""
+
+
+# --- the installation lacks something -------------------------------------------------------
+
+
+class RuntimeUnavailableError(FeatherglueError):
+    """A runtime is not installed or cannot run the model."""
 
 
 class MissingExtraError(FeatherglueError):
-    """A feature needs an optional dependency that is not installed."""
+    """A feature needs an optional dependency that is not installed.
+
+    Args:
+        what: the feature.
+        extra: name of the extra that installs the dependency, such as "train".
+    """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional part: pip install 'featherglue[{extra}]'")
+        super().__init__(f"{what} needs an optional dependency: pip install 'featherglue[{extra}]'")
+
+
+class MissingNameError(MissingExtraError, AttributeError):
+    """A public name needs an optional dependency that is not installed.
+
+    An `AttributeError` too, so that `hasattr` returns False.
+    """

@@ -192,7 +192,7 @@ class Session:
         if small.size > _MAX_PIXELS:
             raise ImageError(
                 f"{small.shape[1]}×{small.shape[0]} pixels are too many, the maximum is "
-                f"{_MAX_PIXELS // 1_000_000} megapixels: set resize to a longest side, such as 1600"
+                f"{_MAX_PIXELS // 1_000_000} megapixels: set `resize` to a longest side (1600)"
             )
         output = self.extractor.run(small, watch)
         working_size = (small.shape[1], small.shape[0])
@@ -349,13 +349,13 @@ def _check_fit(artifact: Artifact, options: SessionOptions) -> None:
     """Raise UsageError if the model lacks a network, or its matcher takes other descriptors."""
     extractor, matcher = artifact.architecture.extractor, artifact.architecture.matcher
     if options.features == "superpoint" and extractor is None:
-        raise UsageError(f"{artifact.folder}: this model has no extractor; use features='sift'")
+        raise UsageError(f"{artifact.folder}: this model has no extractor; use `features='sift'`")
     if options.matcher == "superglue":
         if matcher is None:
-            raise UsageError(f"{artifact.folder}: this model has no matcher; use matcher='nn'")
+            raise UsageError(f"{artifact.folder}: this model has no matcher; use `matcher='nn'`")
         width = _WIDTHS.get(options.features)
         if width is not None and width != matcher.descriptor_dim:
             raise UsageError(
                 f"this model's SuperGlue takes {matcher.descriptor_dim}-d descriptors, "
-                f"{options.features} gives {width}-d ones; use matcher='nn'"
+                f"{options.features} gives {width}-d ones; use `matcher='nn'`"
             )

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from featherglue.cli import main
-from featherglue.errors import ImageError, UsageError
-from featherglue.evaluation.report import Column, ReportError, read_results, table, write_report
+from featherglue.errors import ImageError, ReportError, UsageError
+from featherglue.evaluation.report import Column, read_results, table, write_report
 
 
 def evaluation(name: str, auc: float, suite: str = "homography") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -283,7 +284,7 @@ def test_a_stream_behind_an_address(moving: list[np.ndarray]) -> None:
 def test_an_address_that_never_answers(ending: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port, start = server.getsockname()[1], time.monotonic()
-        with pytest.raises(SourceError, match=r"no answer within 0\.5 s \(--timeout\)"):
+        with pytest.raises(SourceError, match=r"no answer within 0\.5 s \(`timeout`\)"):
             open_source(f"http://127.0.0.1:{port}/{ending}", timeout=0.5)
         assert time.monotonic() - start < 3
 
@@ -343,10 +344,10 @@ def test_what_a_camera_does_not_offer(monkeypatch: pytest.MonkeyPatch) -> None:
     open_camera(0, "camera 0", None, None)
     assert not any(camera.released for camera in made)
     for size, rate, said in (
-        ((1280, 720), None, "--camera-size 1280 720; it would give 640 480"),
-        (None, 60, "--fps 60; it would give 29.97"),
+        ((1280, 720), None, "`camera_size=(1280, 720)`; it would give 640×480"),
+        (None, 60, "`rate=60`; it would give 29.97"),
     ):
-        with pytest.raises(SourceError, match=f"camera 0: does not offer {said}"):
+        with pytest.raises(SourceError, match=re.escape(f"camera 0: does not offer {said}")):
             open_camera(0, "camera 0", size, rate)
         assert made[-1].released
 
@@ -384,13 +385,13 @@ def test_a_call_that_comes_too_late_is_discarded() -> None:
 @pytest.mark.parametrize(
     ("source", "options", "said"),
     [
-        ("a.mp4", {"skip": 0}, "--skip"),
-        ("a.mp4", {"rate": 0}, "--fps"),
-        ("a.mp4", {"timeout": -1}, "--timeout"),
-        ("a.mp4", {"camera_size": (640, 480)}, "--camera-size is for cameras"),
-        ("0", {"camera_size": (0, 480)}, "--camera-size is width and height"),
-        ("0", {"skip": 2}, "always gives its newest frame"),
-        ("rtsp://x/y", {"skip": 2}, "always gives its newest frame"),
+        ("a.mp4", {"skip": 0}, "`skip`"),
+        ("a.mp4", {"rate": 0}, "`rate`"),
+        ("a.mp4", {"timeout": -1}, "`timeout`"),
+        ("a.mp4", {"camera_size": (640, 480)}, "`camera_size` applies only to cameras"),
+        ("0", {"camera_size": (0, 480)}, "`camera_size` must be"),
+        ("0", {"skip": 2}, "newest frame"),
+        ("rtsp://x/y", {"skip": 2}, "newest frame"),
         ("ftp://x/y", {}, "cannot read ftp://"),
         ("file:///a.mp4", {}, "a file goes by its path"),
     ],

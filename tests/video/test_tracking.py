@@ -539,7 +539,7 @@ def test_without_frames_no_tracks_are_written(tmp_path: Path) -> None:
 def test_where_tracks_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.npz or \.csv"):
         TrackWriter(tmp_path / "tracks.txt")
-    with pytest.raises(UsageError, match="--min-track-length"):
+    with pytest.raises(UsageError, match="`min_track_length`"):
         TrackWriter(tmp_path / "tracks.npz", 0)
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.npz").mkdir()

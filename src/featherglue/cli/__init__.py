@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Annotated
 
@@ -12,6 +12,7 @@ import typer
 
 import featherglue
 from featherglue.cli.common import console, error_console, join_sizes
+from featherglue.cli.parameter_names import Flag, option_flags, with_flags
 from featherglue.errors import FeatherglueError
 
 _INTERRUPTED = 130
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     tracebacks.
     """
     arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
+    app: typer.Typer | None = None
     try:
         app = _application(_wanted(arguments))
         code = app(arguments, standalone_mode=False, prog_name="featherglue")
@@ -97,15 +99,21 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _explain(error)
+        flags = option_flags(typer.main.get_command(app), arguments) if app else {}
+        return _explain(error, flags)
 
 
-def _explain(error: Exception) -> int:
-    """Print an error and give its exit code."""
+def _explain(error: Exception, flags: Mapping[str, Flag]) -> int:
+    """Print an error and return its exit code.
+
+    Args:
+        flags: of the command's options by parameter name, which messages of the library use.
+    """
     if os.environ.get("FEATHERGLUE_DEBUG"):
         error_console.print_exception()
     if isinstance(error, FeatherglueError):
-        error_console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        message = with_flags(str(error), flags)
+        error_console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # misuse, from the parser
         message = error.format_message()

@@ -78,7 +78,7 @@ def video(
         tuple[int, int] | None,
         typer.Option("--camera-size", metavar="W H", help="Ask a camera for this size."),
     ] = None,
-    fps: Annotated[
+    rate: Annotated[
         float | None,
         typer.Option("--fps", help="Frames a second: of pictures, of the output, of a camera."),
     ] = None,
@@ -111,7 +111,7 @@ def video(
     named = source[0] if len(source) == 1 else [Path(name) for name in source]
     with ExitStack() as stack:
         frames = stack.enter_context(
-            open_source(named, rate=fps, skip=skip, camera_size=camera_size, timeout=timeout)
+            open_source(named, rate=rate, skip=skip, camera_size=camera_size, timeout=timeout)
         )
         signals = stack.enter_context(stop_on_signals(frames))
         if why_not and display is None and output is None and not as_json:
@@ -126,7 +126,7 @@ def video(
             reference=reference,
             follow=track,
         )
-        writer = stack.enter_context(_writer(output, frames, skip, fps)) if output else None
+        writer = stack.enter_context(_writer(output, frames, skip, rate)) if output else None
         length = min_track_length or MIN_TRACK_LENGTH
         kept = tracks or _tracks_path(output, writer)
         track_writer = stack.enter_context(TrackWriter(kept, length)) if track else None
@@ -177,9 +177,9 @@ def _why_no_window(display: bool | None) -> str:
     return why
 
 
-def _writer(output: Path, source: FrameSource, skip: int, fps: float | None) -> FrameWriter:
+def _writer(output: Path, source: FrameSource, skip: int, rate: float | None) -> FrameWriter:
     if source.live:
-        return open_writer(output, rate=fps or LIVE_RATE, real_time=True)
+        return open_writer(output, rate=rate or LIVE_RATE, real_time=True)
     return open_writer(output, rate=(source.rate or 30.0) / skip)
 
 

@@ -211,13 +211,12 @@ def _check_means(recipe: Recipe, means: Means, calibration: Sequence[Grey] | Non
         if kind.images(config, means) and not calibration:
             raise UsageError(
                 f"step {i + 1} ({kind.name}) needs images for calibration: "
-                f"{'there are none' if calibration is not None else 'give some'} "
-                "(calibration=…, --calibration FOLDER)"
+                f"`calibration` is {'empty' if calibration is not None else 'missing'}"
             )
         if isinstance(config, FinetuneConfig) and means.finetune is None:
             raise UsageError(
-                f"step {i + 1} (finetune) needs photographs: --train-images and --runs, or "
-                "`finetune` in Python"
+                f"step {i + 1} (finetune) needs training photographs: pass `train_images` and "
+                "`runs`, or `finetune` in Python"
             )
 
 

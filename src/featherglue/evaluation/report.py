@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from featherglue.errors import FeatherglueError, UsageError
+from featherglue.errors import ReportError, UsageError
 from featherglue.io.files import atomic
 from featherglue.io.image import read_grey
 
@@ -36,10 +36,6 @@ _MORE = {
     "accuracy": "accuracy",
     "mma": "MMA",
 }
-
-
-class ReportError(FeatherglueError):
-    """A result cannot be read, or cannot stand beside the others."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def write_report(
     Args:
         results: from `read_results`.
         baseline: name of the model that differences are shown to; the first one by default.
-        pictures: image files to show, such as those of `evaluate --worst`.
+        pictures: image files to show, such as drawings of the worst pairs.
 
     Raises:
         UsageError: nothing to report, or no model of the baseline's name.

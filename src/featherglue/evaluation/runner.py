@@ -154,8 +154,8 @@ def _run(
             yield futures[future], future.result()
     except BrokenProcessPool:
         raise FeatherglueError(
-            "a worker process died, perhaps for want of memory; use fewer --jobs "
-            "(with --cache, a new run goes on where this one stopped)"
+            "a worker process died, possibly out of memory; use a smaller `jobs` "
+            "(with `cache`, the next run continues where this one stopped)"
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)

@@ -52,8 +52,8 @@ class OnnxRuntime:
         except Exception as error:  # no common base class; mostly out of memory
             sizes = ", ".join("×".join(map(str, array.shape)) for array in inputs.values())
             raise RuntimeUnavailableError(
-                f"ONNX Runtime cannot run the {name} on {sizes} ({error}); reduce resize or "
-                "max_keypoints to need less memory"
+                f"ONNX Runtime cannot run the {name} on {sizes} ({error}); reduce `resize` or "
+                "`max_keypoints` to need less memory"
             ) from None
         return outputs
 

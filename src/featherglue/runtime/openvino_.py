@@ -54,5 +54,5 @@ def _open(core: openvino.Core, path: Path, settings: dict[str, Any]) -> openvino
         return core.compile_model(path, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise RuntimeUnavailableError(
-            f"{path}: OpenVINO cannot compile this graph ({error}); try runtime='onnxruntime'"
+            f"{path}: OpenVINO cannot compile this graph ({error}); try `runtime='onnxruntime'`"
         ) from None

@@ -43,12 +43,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from featherglue.errors import SourceError as SourceError
     from featherglue.video.frame_matching import FrameMatcher as FrameMatcher
     from featherglue.video.frame_matching import FrameMatches as FrameMatches
     from featherglue.video.frame_matching import match_frames as match_frames
     from featherglue.video.frames import Frame as Frame
     from featherglue.video.frames import FrameSource as FrameSource
-    from featherglue.video.frames import SourceError as SourceError
     from featherglue.video.live import LiveSource as LiveSource
     from featherglue.video.sources import open_source as open_source
     from featherglue.video.track_writer import TrackWriter as TrackWriter

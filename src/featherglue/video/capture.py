@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.errors import SourceError
 from featherglue.io.image import Grey, to_grey
-from featherglue.video.frames import Frame, FrameSource, SourceError
+from featherglue.video.frames import Frame, FrameSource
 
 T = TypeVar("T")
 # Containers guess how many frames they hold; only a gap larger than this means that some are lost.
@@ -130,12 +131,12 @@ def _adjust(capture: cv2.VideoCapture, size: tuple[int, int] | None, rate: float
             capture.set(side, length)
         width, height = (round(capture.get(side)) for side in sides)
         if (width, height) != size:
-            return f"--camera-size {size[0]} {size[1]}; it would give {width} {height}"
+            return f"`camera_size={size}`; it would give {width}×{height}"
     if rate is not None:
         capture.set(cv2.CAP_PROP_FPS, rate)
         given = capture.get(cv2.CAP_PROP_FPS)
         if given > 0 and abs(given - rate) > _RATE_TOLERANCE * rate:  # 0: it does not say
-            return f"--fps {rate:g}; it would give {given:g}"
+            return f"`rate={rate:g}`; it would give {given:g}"
     return ""
 
 
@@ -175,7 +176,7 @@ def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[
 
 def no_answer(name: str, timeout: float) -> str:
     """What to say of a source that is silent."""
-    return f"{name}: no answer within {timeout:g} s (--timeout)"
+    return f"{name}: no answer within {timeout:g} s (`timeout`)"
 
 
 def grey_frame(image: NDArray[np.uint8], name: str) -> Grey:

@@ -117,8 +117,8 @@ class FrameMatcher:
             self._kept = session.extract(reference)
             if not len(self._kept):
                 raise ImageError(
-                    "no keypoints in the reference picture; "
-                    "take another one or lower --keypoint-threshold"
+                    "the reference image has no keypoints; "
+                    "use another image or a lower `keypoint_threshold`"
                 )
 
     def anchor(self) -> None:

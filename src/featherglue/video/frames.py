@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from featherglue.errors import FeatherglueError
+from featherglue.errors import SourceError
 from featherglue.io.image import Grey
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class SourceError(FeatherglueError):
-    """A camera, video, stream or folder cannot be opened, or gives no frame."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

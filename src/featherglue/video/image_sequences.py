@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from featherglue.errors import ImageError
+from featherglue.errors import ImageError, SourceError
 from featherglue.io.image import SUFFIXES, by_number, read_grey
 from featherglue.video.capture import quiet_opencv
-from featherglue.video.frames import Frame, FrameSource, SourceError
+from featherglue.video.frames import Frame, FrameSource
 
 DEFAULT_RATE = 10.0
 

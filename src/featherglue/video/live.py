@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from featherglue.errors import SourceError
 from featherglue.video.capture import Capture, grey_frame, no_answer
-from featherglue.video.frames import Frame, FrameSource, SourceError
+from featherglue.video.frames import Frame, FrameSource
 
 _SLICE = 0.1  # seconds; how soon waiting notices that it should stop
 _PAUSE = 0.3  # seconds between two attempts to open a source that dropped out
@@ -114,7 +115,7 @@ class LiveSource(FrameSource):
     def _silence(self) -> str:
         if self._read == 0:
             return no_answer(self.name, self._timeout)
-        return f"{self.name}: stopped, no frame for {self._timeout:g} s (--timeout)"
+        return f"{self.name}: no frame for {self._timeout:g} s"
 
     def _wait(self) -> bool:
         """Wait for a frame; False where none comes any more."""

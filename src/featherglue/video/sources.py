@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from featherglue.errors import UsageError
+from featherglue.errors import SourceError, UsageError
 from featherglue.io.image import SUFFIXES, list_images
 from featherglue.video.capture import (
     Capture,
@@ -18,7 +18,7 @@ from featherglue.video.capture import (
     open_url,
     within,
 )
-from featherglue.video.frames import FrameSource, SourceError
+from featherglue.video.frames import FrameSource
 from featherglue.video.image_sequences import DEFAULT_RATE, PictureSource, find_pictures
 from featherglue.video.live import LiveSource
 
@@ -75,24 +75,26 @@ def _check(
     rate: float | None, skip: int, timeout: float, camera_size: tuple[int, int] | None
 ) -> None:
     if rate is not None and not 0 < rate <= 1000:
-        raise UsageError(f"--fps must lie in (0, 1000], not {rate:g}")
+        raise UsageError(f"`rate` must lie in (0, 1000], not {rate:g}")
     if skip < 1:
-        raise UsageError(f"--skip takes every N-th frame and is at least 1, not {skip}")
+        raise UsageError(f"`skip` must be at least 1 (1 takes every frame), not {skip}")
     if not 0 < timeout <= 3600:
-        raise UsageError(f"--timeout must lie in (0, 3600] seconds, not {timeout:g}")
+        raise UsageError(f"`timeout` must lie in (0, 3600] seconds, not {timeout:g}")
     if camera_size is not None and min(camera_size) < 8:
-        raise UsageError(f"--camera-size is width and height, at least 8 each: {camera_size}")
+        raise UsageError(
+            f"`camera_size` must be (width, height), at least 8 each, not {camera_size}"
+        )
 
 
 def _refuse_camera_size(size: tuple[int, int] | None) -> None:
     if size is not None:
-        raise UsageError("--camera-size is for cameras; --resize works for every source")
+        raise UsageError("`camera_size` applies only to cameras; `resize` works for every source")
 
 
 def _refuse_skip(skip: int, name: str) -> None:
     if skip != 1:
         raise UsageError(
-            f"{name}: --skip is for files; a live source always gives its newest frame"
+            f"{name}: `skip` applies only to files; a live source always returns its newest frame"
         )
 
 

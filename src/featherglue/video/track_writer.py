@@ -27,7 +27,7 @@ _CHUNK = 1 << 16  # rows
 
 
 class TrackWriter:
-    """Writes the tracks of at least `min_length` frames as rows frame, track, x, y.
+    """Writes the tracks of at least `min_track_length` frames as rows frame, track, x, y.
 
     Rows are sorted by frame. An npz holds the columns as arrays (R,): `frame` int32, `track` int64,
     `x` and `y` float32 pixels; a csv has them under a header. The file appears when the writer
@@ -35,21 +35,21 @@ class TrackWriter:
 
     Args:
         path: ends in .npz or .csv.
-        min_length: a row is held back until its track has so many frames.
+        min_track_length: a row is held back until its track has this number of frames.
 
     Raises:
         UsageError: another suffix, or a length below 1.
         OutputError: the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], min_length: int = 3) -> None:
+    def __init__(self, path: str | os.PathLike[str], min_track_length: int = 3) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{path}: tracks are written as {' or '.join(SUFFIXES)}")
-        if min_length < 1:
-            raise UsageError(f"--min-track-length is at least 1, not {min_length}")
+        if min_track_length < 1:
+            raise UsageError(f"`min_track_length` must be at least 1, not {min_track_length}")
         self.rows = self.tracks = self._frames = 0
-        self._min_length = min_length
+        self._min_length = min_track_length
         self._waiting: deque[NDArray[np.void]] = deque()
         self._last: NDArray[np.int64] = np.zeros(0, np.int64)
         self._long: set[int] = set()  # tracks that reached the length, while rows of theirs wait

@@ -294,7 +294,7 @@ def test_checkpoints_are_written_whole(tmp_path: Path, monkeypatch: pytest.Monke
         train(network(), loss_of, Numbers(), CONFIG, tmp_path)
     said = str(caught.value)
     assert "No space left on device" in said
-    assert "--resume" in said
+    assert "resume the run" in said
     assert (tmp_path / "last.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
     train(network(), loss_of, Numbers(), CONFIG, tmp_path)  # and it can go on
@@ -425,7 +425,7 @@ def test_processes_share_batches_as_they_share_samples(rank: int) -> None:
 
 
 def test_steps_that_follow_from_no_time_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give --minutes"):
+    with pytest.raises(ConfigError, match="set `minutes`"):
         train(network(), loss_of, Numbers(), dataclasses.replace(CONFIG, steps=0), tmp_path)
 
 

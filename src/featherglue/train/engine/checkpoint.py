@@ -108,8 +108,8 @@ def _keep_until(path: Path, step: int) -> None:
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}); make room there, and go on "
-        "with --resume"
+        f"{path}: cannot be written ({error.strerror or error}); free some space, "
+        "then resume the run"
     )
 
 
@@ -158,8 +158,8 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
         with atomic(path) as file:
             file.write(buffer.getbuffer())
     except OutputError as error:
-        kept = "what it held before stays" if path.exists() else "nothing was kept yet"
-        raise OutputError(f"{error}; {kept}: make room there, and go on with --resume") from None
+        kept = "the previous checkpoint is intact" if path.exists() else "no checkpoint exists yet"
+        raise OutputError(f"{error}; {kept}; free some space, then resume the run") from None
 
 
 def log(path: Path, row: Mapping[str, float]) -> None:

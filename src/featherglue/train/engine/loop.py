@@ -32,7 +32,7 @@ from featherglue.train.engine.precision import autocast
 from featherglue.train.engine.run_log import Keeper, Report, Validate, means
 
 Network = TypeVar("Network", bound=nn.Module)
-_NO_TIME = "loop.steps = 0 takes what fits into a time: give --minutes, or steps"
+_NO_TIME = "loop.steps = 0 trains for a time: set `minutes`, or set loop.steps"
 _UNKNOWN = 2**40  # steps, more than there will be
 _SHARE = 0.95  # of the time left that the steps may take; validation takes some
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]

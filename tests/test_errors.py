@@ -1,0 +1,65 @@
+"""The exceptions: one tree, one module, exit codes by the kind of fault."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import featherglue
+from featherglue import errors
+from featherglue.errors import FeatherglueError, MissingExtraError, MissingNameError, UsageError
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if inspect.isclass(value) and value.__module__ == errors.__name__
+]
+ROOT = Path(featherglue.__file__).parent
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_exception_is_a_documented_featherglue_error(error: type[FeatherglueError]) -> None:
+    assert issubclass(error, FeatherglueError)
+    assert error.__doc__
+    assert error.exit_code in (1, 2)
+
+
+def test_wrong_requests_have_the_exit_code_of_misuse() -> None:
+    misuse = {error.__name__ for error in CLASSES if error.exit_code == 2}
+    assert misuse == {"UsageError", "ConfigError", "PairListError"}
+    assert issubclass(UsageError, ValueError)
+
+
+def test_no_exception_is_defined_elsewhere() -> None:
+    names = {error.__name__ for error in CLASSES} | {"Exception", "ValueError", "RuntimeError"}
+    elsewhere = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in ROOT.rglob("*.py")
+        if path.name != "errors.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and names & {ast.unparse(base) for base in node.bases}
+    ]
+    assert elsewhere == []
+
+
+def test_no_message_outside_the_command_line_names_a_flag() -> None:
+    flag = re.compile(r"(?<![\w-])--[a-z]")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for path in ROOT.rglob("*.py")
+        if "cli" not in path.relative_to(ROOT).parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if flag.search(node.value)
+    ]
+    assert found == []
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    error = MissingExtraError("training", "train")
+    assert str(error) == "training needs an optional dependency: pip install 'featherglue[train]'"
+    assert isinstance(MissingNameError("featherglue.Model", "train"), AttributeError)
