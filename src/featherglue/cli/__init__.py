@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Annotated
 
@@ -12,7 +12,6 @@ import typer
 
 import featherglue
 from featherglue.cli.common import console, error_console, join_sizes
-from featherglue.cli.parameter_names import Flag, option_flags, with_flags
 from featherglue.errors import FeatherglueError
 
 _INTERRUPTED = 130
@@ -99,20 +98,15 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        flags = option_flags(typer.main.get_command(app), arguments) if app else {}
-        return _explain(error, flags)
+        return _explain(error, app, arguments)
 
 
-def _explain(error: Exception, flags: Mapping[str, Flag]) -> int:
-    """Print an error and return its exit code.
-
-    Args:
-        flags: of the command's options by parameter name, which messages of the library use.
-    """
+def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) -> int:
+    """Print an error and return its exit code."""
     if os.environ.get("FEATHERGLUE_DEBUG"):
         error_console.print_exception()
     if isinstance(error, FeatherglueError):
-        message = with_flags(str(error), flags)
+        message = _with_flags(str(error), app, arguments)
         error_console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # misuse, from the parser
@@ -131,6 +125,14 @@ def _explain(error: Exception, flags: Mapping[str, Flag]) -> int:
         highlight=False,
     )
     return 1
+
+
+def _with_flags(message: str, app: typer.Typer | None, arguments: list[str]) -> str:
+    from featherglue.cli.parameter_names import option_flags, with_flags
+
+    if app is None:
+        return message
+    return with_flags(message, option_flags(typer.main.get_command(app), arguments))
 
 
 def entry() -> None:
