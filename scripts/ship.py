@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from featherglue.artifact.folding import fold_batch_norm
-from featherglue.artifact.format import bytes_on_disk, load_artifact, save_artifact
+from featherglue.artifact.format import load_artifact, save_artifact
 from featherglue.errors import FeatherglueError
 from featherglue.export.networks import export_onnx
 
@@ -33,7 +33,7 @@ def main() -> None:
     shipped = save_artifact(options.output, made, dtype="float16")
     if not options.as_trained:
         export_onnx(shipped, options.output)
-    print({**bytes_on_disk(shipped), "total": sum(bytes_on_disk(shipped).values())})
+    print({**shipped.file_sizes(), "total": sum(shipped.file_sizes().values())})
 
 
 if __name__ == "__main__":

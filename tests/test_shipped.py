@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import featherglue as fg
-from featherglue.artifact.format import bytes_on_disk, load_artifact
+from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.export.cache import current_graphs
 from featherglue.geometry.estimation import corner_error
@@ -26,7 +26,7 @@ def test_whole_small_and_licensed(name: str) -> None:
     artifact = load_artifact(find_model(name))
     assert artifact.provenance.license == "Apache-2.0"
     assert artifact.provenance.recipe and artifact.provenance.data
-    assert sum(bytes_on_disk(artifact).values()) <= 3_000_000
+    assert sum(artifact.file_sizes().values()) <= 3_000_000
     # The graphs beside it are its own, so that nobody needs the onnx package.
     folder = Path(find_model(name))
     assert {path.parent for path in current_graphs(artifact).values()} == {folder}

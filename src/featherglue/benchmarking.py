@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import featherglue as fg
-from featherglue.artifact.format import bytes_on_disk, nonzero, parameters
 from featherglue.artifact.layers import total_macs
 from featherglue.errors import FeatherglueError, UsageError
 from featherglue.io.files import write_image
@@ -194,10 +193,10 @@ def _row(
         artifact = session.artifact
         macs = total_macs(artifact.architecture, size, contender.max_keypoints)
         row |= {
-            "parameters": parameters(artifact),
-            "nonzero": nonzero(artifact),
+            "parameters": artifact.num_parameters,
+            "nonzero": artifact.num_nonzero,
             "macs": sum(macs.values()),
-            "bytes_on_disk": sum(bytes_on_disk(artifact).values()),
+            "bytes_on_disk": sum(artifact.file_sizes().values()),
         }
     return row
 

@@ -1,4 +1,4 @@
-"""What models are calibrated on."""
+"""Calibration data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from featherglue.models.model import Model
 
 @pytest.fixture(scope="session")
 def inputs(models: dict[str, Model], photographs: dict[str, np.ndarray]) -> dict[str, Inputs]:
-    """Of the model "one-head" alone."""
+    """Calibration inputs of the model "one-head"."""
     image = cv2.resize(photographs["camera"], (160, 120))
     return {"one-head": prepare_inputs(models["one-head"], [image], (160, 120))}

@@ -1,4 +1,4 @@
-"""Quantized tensors: what goes into a file comes out of it, and what is damaged does not."""
+"""Encoded tensors: exact round trips; inconsistent and damaged data raises."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from featherglue.artifact.encodings import (
     LinearTensor,
     Quantization,
     group_of,
-    read_float,
-    store_float,
 )
+from featherglue.artifact.encodings.sparse_float import decode_sparse_float, encode_sparse_float
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.tensors import read_tensors, write_tensors
 from featherglue.compression.calibration import Inputs
@@ -61,10 +60,10 @@ def codebook(bits: int = 4, groups: int = 2, zeros: float = 0.0) -> CodebookTens
 @pytest.mark.parametrize("groups", [1, 3, 8])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("zeros", [0.0, 0.95])
-def test_whole_numbers_come_back(bits: int, groups: int, affine: bool, zeros: float) -> None:
+def test_linear_round_trip(bits: int, groups: int, affine: bool, zeros: float) -> None:
     code = linear(bits, groups, affine, zeros)
-    how, parts = code.store()
-    read = LinearTensor.read(how, parts, code.codes.shape)
+    how, parts = code.to_parts()
+    read = LinearTensor.from_parts(how, parts, code.codes.shape)
     np.testing.assert_array_equal(read.codes, code.codes)
     np.testing.assert_array_equal(read.scale, code.scale)
     np.testing.assert_array_equal(read.zero, code.zero)
@@ -73,7 +72,7 @@ def test_whole_numbers_come_back(bits: int, groups: int, affine: bool, zeros: fl
     assert (how.positions != "all") == (zeros > 0.5)
 
 
-def test_what_whole_numbers_stand_for() -> None:
+def test_linear_decode() -> None:
     code = linear(8, groups=2, affine=True)
     for channel, group in ((0, 0), (3, 0), (4, 1), (7, 1)):
         steps = code.codes[channel].astype(int) - int(code.zero[group])
@@ -82,10 +81,10 @@ def test_what_whole_numbers_stand_for() -> None:
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("zeros", [0.0, 0.9])
-def test_codebooks_come_back(bits: int, zeros: float) -> None:
+def test_codebook_round_trip(bits: int, zeros: float) -> None:
     code = codebook(bits, zeros=zeros)
-    how, parts = code.store()
-    read = CodebookTensor.read(how, parts, code.codes.shape)
+    how, parts = code.to_parts()
+    read = CodebookTensor.from_parts(how, parts, code.codes.shape)
     np.testing.assert_array_equal(read.codes, code.codes)
     np.testing.assert_array_equal(read.codebook, code.codebook)
     assert read.dtype == code.dtype
@@ -93,51 +92,51 @@ def test_codebooks_come_back(bits: int, zeros: float) -> None:
     np.testing.assert_array_equal(code.decode()[5], code.codebook[1][code.codes[5]])
 
 
-def test_sparse_floats_come_back() -> None:
+def test_sparse_float_round_trip() -> None:
     array = np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32)
-    assert store_float(array, "float32") is None  # nothing to gain
+    assert encode_sparse_float(array, "float32") is None  # no zeros
     array[np.random.default_rng(1).random(array.shape) < 0.9] = 0
     for dtype in ("float32", "float16"):
-        stored = store_float(array, dtype)  # type: ignore[arg-type]
+        stored = encode_sparse_float(array, dtype)  # type: ignore[arg-type]
         assert stored is not None
         how, parts = stored
         np.testing.assert_array_equal(
-            read_float(how, parts, array.shape), array.astype(dtype).astype(np.float32)
+            decode_sparse_float(how, parts, array.shape), array.astype(dtype).astype(np.float32)
         )
         assert sum(part.nbytes for part in parts.values()) < 0.25 * array.astype(dtype).nbytes
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: replace(linear(), bits=3), "4 to 8 bits"),
-        (lambda: replace(linear(8), bits=4), "outside of 4 bits"),
-        (lambda: replace(linear(), scale=np.zeros(4, np.float32)), "scales above 0"),
-        (lambda: replace(linear(), zero=np.zeros(3, np.int16)), "a zero point for each"),
-        (lambda: replace(linear(), zero=np.full(4, 99, np.int16)), "zero points outside"),
+        (lambda: replace(linear(8), bits=4), "exceed 4 bits"),
+        (lambda: replace(linear(), scale=np.zeros(4, np.float32)), "above 0"),
+        (lambda: replace(linear(), zero=np.zeros(3, np.int16)), "one zero point for each"),
+        (lambda: replace(linear(), zero=np.full(4, 99, np.int16)), "zero points exceed"),
         (lambda: linear(groups=9), "9 groups"),
         (lambda: replace(codebook(), bits=1), "2 to 8 bits"),
-        (lambda: replace(codebook(4), bits=3), r"2\^bits values"),
-        (lambda: replace(codebook(), codes=np.full((8, 2), 16, np.uint8)), "outside of 4 bits"),
+        (lambda: replace(codebook(4), bits=3), "has 8 values"),
+        (lambda: replace(codebook(), codes=np.full((8, 2), 16, np.uint8)), "exceed 4 bits"),
         (lambda: replace(codebook(), codebook=np.full((2, 16), np.nan, np.float32)), "finite"),
         (lambda: replace(codebook(), codebook=np.full((2, 16), 0.1, np.float32)), "float16"),
     ],
 )
-def test_codes_that_cannot_be(make: Callable[[], Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_codes_raise(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_tensors_that_were_changed_afterwards_are_not_stored() -> None:
+def test_tensors_changed_after_quantization_raise() -> None:
     code = codebook()
     quantization = Quantization(tensors={"a": code})
-    with pytest.raises(ConfigError, match="quantize last"):
+    with pytest.raises(ConfigError, match="in the last step"):
         write_tensors({"a": code.decode() + 1}, quantization, "float32")
     with pytest.raises(ConfigError, match="no such tensor"):
         write_tensors({"b": code.decode()}, quantization, "float32")
 
 
-def test_parts_that_do_not_fit() -> None:
+def test_inconsistent_parts_raise() -> None:
     code = codebook()
     stored, storage = write_tensors(
         {"a": code.decode()}, Quantization(tensors={"a": code}), "float32"
@@ -153,35 +152,37 @@ def test_parts_that_do_not_fit() -> None:
         (stored | {"a:values": stored["a:values"][:-1]}, "a: "),
         (stored | {"a:values": stored["a:values"].astype(np.int16)}, "a: "),
     ]
-    for damaged, said in cases:
-        with pytest.raises(ArtifactError, match=said):
+    for damaged, message in cases:
+        with pytest.raises(ArtifactError, match=message):
             read_tensors(damaged, storage, shapes)
     with pytest.raises(ArtifactError, match="a: "):
         read_tensors(stored, storage, {"a": (8, 31)})
     how = LayerStorage(scheme="codebook", dtype="int64", bits=4, coding="packed")
-    with pytest.raises(ArtifactError, match="whole numbers"):
-        CodebookTensor.read(how, {}, (8, 30))
+    with pytest.raises(ArtifactError, match="cannot be int64"):
+        CodebookTensor.from_parts(how, {}, (8, 30))
 
 
 # --- whole models -----------------------------------------------------------------------------
 
 
-def pruned_and_coded(model: Model) -> Model:
+def pruned_with_codebooks(model: Model) -> Model:
     pruned = prune(model, PruneConfig(ratio=0.8, include=("matcher.*",)))
     return quantize_codebook(pruned, CodebookConfig(bits=5, channels=4))
 
 
-def whole_numbers(model: Model, inputs: Inputs) -> Model:
+def linearly_quantized(model: Model, inputs: Inputs) -> Model:
     return quantize_linear(model, LinearConfig(weights="affine", bits=6), inputs)
 
 
 @pytest.mark.parametrize("kind", ["codebook", "linear"])
-def test_a_quantized_model_comes_back(
+def test_quantized_model_round_trip(
     kind: str, models: dict[str, Model], inputs: dict[str, Inputs], tmp_path: Path
 ) -> None:
     model = models["one-head"]
     made = (
-        pruned_and_coded(model) if kind == "codebook" else whole_numbers(model, inputs["one-head"])
+        pruned_with_codebooks(model)
+        if kind == "codebook"
+        else linearly_quantized(model, inputs["one-head"])
     )
     saved = made.save(tmp_path / "model")
     loaded = Model.load(tmp_path / "model")
@@ -199,7 +200,7 @@ def test_a_quantized_model_comes_back(
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
-    """Change the stored arrays, and put their new hash where it belongs."""
+    """Change the stored arrays and update the hash."""
     arrays = safetensors.numpy.load_file(folder / "model.safetensors")
     change(arrays)
     data = safetensors.numpy.save(arrays)
@@ -213,10 +214,10 @@ NAME = "matcher.final_proj.weight"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda a: a.pop(f"{NAME}:codebook"), f"{NAME}:codebook is missing"),
-        (lambda a: a[f"{NAME}:codebook"].fill(np.nan), "finite numbers"),
+        (lambda a: a[f"{NAME}:codebook"].fill(np.nan), "must be finite"),
         (
             lambda a: a.update({f"{NAME}:codebook": a[f"{NAME}:codebook"][:, :-1].copy()}),
             "its codebook is",
@@ -226,21 +227,21 @@ NAME = "matcher.final_proj.weight"
         (lambda a: a.update({"extra:values": a[f"{NAME}:values"]}), "does not belong"),
     ],
 )
-def test_a_corrupt_codebook_is_named(
+def test_errors_name_the_damaged_tensor(
     change: Callable[[dict[str, np.ndarray]], None],
-    said: str,
+    message: str,
     models: dict[str, Model],
     tmp_path: Path,
 ) -> None:
-    pruned_and_coded(models["one-head"]).save(tmp_path / "model")
+    pruned_with_codebooks(models["one-head"]).save(tmp_path / "model")
     rewrite(tmp_path / "model", change)
     with pytest.raises(ArtifactError, match=r"model\.safetensors: ") as caught:
         load_artifact(tmp_path / "model")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_flipped_bit_is_noticed(models: dict[str, Model], tmp_path: Path) -> None:
-    pruned_and_coded(models["one-head"]).save(tmp_path / "model")
+def test_a_flipped_bit_raises(models: dict[str, Model], tmp_path: Path) -> None:
+    pruned_with_codebooks(models["one-head"]).save(tmp_path / "model")
     path = tmp_path / "model" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-100] ^= 1

@@ -1,16 +1,11 @@
-"""What an architecture consists of: against the networks themselves. And folding."""
+"""Layers, tensor shapes and MACs of an architecture, compared with the networks."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from featherglue.artifact.folding import fold_batch_norm
-from featherglue.artifact.format import load_artifact
 from featherglue.artifact.layers import (
     attention_macs,
     is_parameter,
@@ -34,7 +29,7 @@ def learned(architecture: ArchitectureConfig) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tensor_shapes_are_those_of_the_networks(name: str, models: dict[str, Model]) -> None:
+def test_tensor_shapes_equal_those_of_the_networks(name: str, models: dict[str, Model]) -> None:
     model = models[name]
     expected = {
         f"{prefix}.{key}": tuple(value.shape)
@@ -53,9 +48,9 @@ def test_the_published_sizes() -> None:
     assert learned(ArchitectureConfig(extractor=point)) == 1_300_865
     assert 12.02e6 < learned(ArchitectureConfig(matcher=glue)) < 12.03e6
     both = ArchitectureConfig(extractor=point, matcher=glue)
-    assert 13.315e6 < learned(both) < 13.33e6  # 13.32 M in the study's table
+    assert 13.315e6 < learned(both) < 13.33e6  # 13.32 M in the reference study
     macs = total_macs(both, (640, 480), 512)
-    assert round(macs["extractor"] / 1e9) == 26  # the figures of the design
+    assert round(macs["extractor"] / 1e9) == 26  # as published
     assert round(macs["matcher"] / 1e9) == 17
 
 
@@ -69,7 +64,9 @@ def test_conv1b_alone_costs_11_giga_macs() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_extractor_macs_are_what_the_convolutions_do(name: str, models: dict[str, Model]) -> None:
+def test_extractor_macs_equal_those_of_the_convolutions(
+    name: str, models: dict[str, Model]
+) -> None:
     extractor = models[name].extractor
     assert extractor is not None
     counted: dict[str, int] = {}
@@ -98,7 +95,7 @@ def test_extractor_macs_are_what_the_convolutions_do(name: str, models: dict[str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_matcher_macs_are_what_linear_layers_and_attention_do(
+def test_matcher_macs_equal_those_of_linear_layers_and_attention(
     name: str, models: dict[str, Model]
 ) -> None:
     matcher = models[name].matcher
@@ -132,65 +129,3 @@ def test_matcher_macs_are_what_linear_layers_and_attention_do(
     architecture = ArchitectureConfig(matcher=matcher.config)
     total = total_macs(architecture, (64, 48), keypoints)
     assert total == {"extractor": 0, "matcher": linear + square}
-
-
-# --- folding --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_folding_changes_no_output(
-    name: str, folders: dict[str, Path], grey: np.ndarray, models: dict[str, Model]
-) -> None:
-    artifact = load_artifact(folders[name])
-    folded = fold_batch_norm(artifact)
-    assert not any(".running_" in key for key in folded.arrays)
-    assert {k: v.shape for k, v in folded.arrays.items()} == tensor_shapes(folded.architecture)
-    assert all(array.dtype == np.float32 for array in folded.arrays.values())
-    plain = Model.from_artifact(folded)
-    original = models[name]
-    assert original.extractor is not None
-    assert original.matcher is not None
-    assert plain.extractor is not None
-    assert plain.matcher is not None
-    with torch.no_grad():
-        image = torch.from_numpy(grey[:64, :64])[None, None].float() / 255
-        for ours, theirs in zip(plain.extractor(image), original.extractor(image), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-        generator = torch.Generator().manual_seed(0)
-        inputs = [torch.randn(1, 11, 2, generator=generator), torch.rand(1, 11)]
-        inputs.append(torch.randn(1, 11, 16, generator=generator))
-        torch.testing.assert_close(
-            plain.matcher(*inputs, *inputs),
-            original.matcher(*inputs, *inputs),
-            atol=1e-3,
-            rtol=1e-4,
-        )
-
-
-def test_folding_forgets_where_the_model_came_from(folders: dict[str, Path]) -> None:
-    artifact = load_artifact(folders["four-heads"])
-    folded = fold_batch_norm(artifact)
-    assert (folded.hash, folded.folder) == ("", None)
-    assert any(".running_" in key for key in artifact.arrays)  # the original is as it was
-
-
-def test_folding_is_the_formula(build: Callable[..., Model]) -> None:
-    config = SuperPointConfig(
-        channels=(1,) * 8,
-        detector_channels=1,
-        descriptor_channels=1,
-        descriptor_dim=1,
-        batch_norm=True,
-    )
-    artifact = build(ArchitectureConfig(extractor=config)).to_artifact()
-    folded = fold_batch_norm(artifact)
-    gain, offset, mean, variance = (
-        float(artifact.arrays[f"extractor.bn2a.{part}"][0])
-        for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    weight, bias = (artifact.arrays[f"extractor.conv2a.{part}"] for part in ("weight", "bias"))
-    scale = gain / (variance + 1e-5) ** 0.5
-    np.testing.assert_allclose(folded.arrays["extractor.conv2a.weight"], weight * scale, rtol=1e-6)
-    np.testing.assert_allclose(
-        folded.arrays["extractor.conv2a.bias"], (bias - mean) * scale + offset, rtol=1e-5
-    )

@@ -13,7 +13,7 @@ import pytest
 
 import featherglue
 import featherglue.cli
-from featherglue.artifact.format import load_artifact, nonzero, parameters
+from featherglue.artifact.format import load_artifact
 from featherglue.artifact.layers import total_macs
 from featherglue.cli import main
 from featherglue.cli.common import join_sizes
@@ -272,8 +272,8 @@ def test_info(run: Run, matching: Path) -> None:
         "processing",
         "provenance",
     }
-    assert facts["parameters"] == parameters(artifact)
-    assert facts["nonzero"] == nonzero(artifact) < facts["parameters"]
+    assert facts["parameters"] == artifact.num_parameters
+    assert facts["nonzero"] == artifact.num_nonzero < facts["parameters"]
     assert facts["study_bytes"] == 4 * facts["nonzero"]
     assert (facts["macs_extractor"], facts["macs_matcher"]) == (macs["extractor"], macs["matcher"])
     assert facts["macs"] == sum(macs.values())
@@ -288,7 +288,7 @@ def test_info_for_people(run: Run, matching: Path) -> None:
     code, out, _ = run("info", matching, "--max-keypoints", "1024")
     assert code == 0
     for fact in (
-        f"{parameters(load_artifact(matching)):,}",
+        f"{load_artifact(matching).num_parameters:,}",
         "640×480, 1024 keypoints",
         "Apache-2.0",
         "random numbers",

@@ -62,7 +62,7 @@ def test_a_recipe_is_followed(
     assert artifact.provenance.parent == load_artifact(folders["one-head"]).hash
     assert [step["step"] for step in artifact.provenance.recipe] == ["prune", "linear", "codebook"]
     assert facts["integer_layers"] == ["extractor.conv3a", "extractor.conv3b"]
-    assert set(facts["float_layers"].values()) == {"its weight is held as a codebook"}
+    assert set(facts["float_layers"].values()) == {"its weight is a codebook"}
     assert facts["disk_ratio"] > 0
     assert facts["nonzero"] < 0.6 * facts["parameters"]
     scores = [open_runtime(artifact, r, 1).extract(grey)[0] for r in ("torch", "onnxruntime")]  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def test_a_recipe_is_followed(
     for fact in (
         "layers of whole numbers",
         "weights of 7 bits",
-        "its weight is held as a codebook",
+        "its weight is a codebook",
         "MACs without zeros",
         "codebook 4",
         "linear 7 ∗",
@@ -179,7 +179,7 @@ def test_failures(run: Run, folders: dict[str, Path], photos: Path, tmp_path: Pa
     assert code == 1 and "broken.png" in err
     # What is not a model is not replaced, and nothing is computed for it.
     code, _, err = run("prune", model, "-o", photos, "--ratio", 0.5)
-    assert code == 1 and "not a model of ours" in err
+    assert code == 1 and "not a featherglue model" in err
     code, _, err = run("prune", "nothing", "-o", "out", "--ratio", 0.5)
     assert code != 0 and "nothing" in err
     assert not Path("out").exists()

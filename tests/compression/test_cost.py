@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherglue.artifact.format import Artifact, load_artifact, nonzero, parameters
+from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.artifact.layers import attention_macs, layers, total_macs
 from featherglue.compression.cost import account
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
@@ -26,8 +26,8 @@ def file_size(artifact: Artifact) -> int:
 def test_a_dense_model(folders: dict[str, Path]) -> None:
     artifact = load_artifact(folders["four-heads"])
     counted = account(artifact)
-    assert counted.parameters == parameters(artifact)
-    assert counted.nonzero == nonzero(artifact)
+    assert counted.parameters == artifact.num_parameters
+    assert counted.nonzero == artifact.num_nonzero
     assert counted.macs == counted.effective_macs == total_macs(artifact.architecture)
     assert counted.study_bytes == 4 * counted.nonzero
     assert counted.bytes_on_disk == file_size(artifact)
@@ -77,7 +77,7 @@ def test_bits_count(models: dict[str, Model], tmp_path: Path) -> None:
     assert counted.study_bytes == round(bits / 8)
     row = next(row for row in counted.layers if row.name == "matcher.final_proj")
     assert (row.scheme, row.bits, row.integer) == ("codebook", 3, False)
-    assert row.why_float == "its weight is held as a codebook"
+    assert row.why_float == "its weight is a codebook"
     # 256 codes of 3 bits, a codebook of eight half floats, 16 half biases, and how it is coded.
     assert row.bytes <= 256 * 3 // 8 + 16 + 32 + 1
     assert row.study_bytes == (256 - np.sum(artifact.arrays["matcher.final_proj.weight"] == 0)) * (
@@ -95,7 +95,7 @@ def test_the_bytes_of_the_layers_are_those_of_the_file(
     header = 8 + int.from_bytes(data[:8], "little")
     assert sum(row.bytes for row in counted.layers) + 4 == len(data) - header  # bin_score
     reasons = {row.why_float for row in counted.layers if row.scheme == "linear"}
-    assert reasons == {"what it takes is held as floats"}
+    assert reasons == {"its input is not quantized"}
 
 
 def test_whole_numbers_and_saturation(

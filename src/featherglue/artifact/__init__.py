@@ -1,1 +1,1 @@
-"""The artifact of a model: its configuration, tensors and encodings, without PyTorch."""
+"""Artifacts: the files of a model, without PyTorch."""

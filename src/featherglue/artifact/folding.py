@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the layer before it: the same function with fewer tensors."""
+"""Folding of batch normalisation into the preceding layer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from featherglue.artifact.format import Arrays, Artifact
 from featherglue.artifact.layers import layers
 from featherglue.config import ArchitectureConfig
 
-_EPSILON = 1e-5  # of torch.nn.BatchNorm
+_EPSILON = 1e-5  # the default of torch.nn.BatchNorm
 
 
 def fold_batch_norm(artifact: Artifact) -> Artifact:
-    """A copy of the artifact without batch normalisation, equal to float rounding.
+    """A copy of the artifact with all batch normalisation folded.
 
-    A layer that had one loses its codes, if it was quantized.
+    The networks compute the same function, up to float rounding. A quantized layer whose weights
+    change is no longer quantized.
     """
     old = artifact.architecture
     new = ArchitectureConfig(

@@ -1,8 +1,8 @@
-"""The artifact: a folder with config.json, model.safetensors and a model card.
+"""Artifacts: folders with config.json, model.safetensors and a model card.
 
-config.json holds `format`, `version`, the SHA-256 of model.safetensors, and the blocks
-`architecture`, `processing`, `storage` and `provenance`. Reading is strict: what is unknown,
-newer, damaged or of another shape is an error that says so.
+config.json holds `format`, `version`, the SHA-256 `hash` of model.safetensors, and the blocks
+`architecture`, `processing`, `storage` and `provenance`. Reading is strict: unknown keys, newer
+versions, damaged weights and wrong shapes raise.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +20,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from featherglue.artifact.encodings import Quantization
-from featherglue.artifact.layers import activation_names, is_parameter, tensor_shapes, total_macs
+from featherglue.artifact.folder import CARD, CONFIG, FORMAT, WEIGHTS, replace_folder
+from featherglue.artifact.layers import is_parameter, tensor_shapes
+from featherglue.artifact.model_card import model_card
 from featherglue.artifact.tensors import read_tensors, write_tensors
+from featherglue.artifact.validation import check_activations, check_tensors
 from featherglue.config import (
     ArchitectureConfig,
     LayerStorage,
@@ -32,26 +33,29 @@ from featherglue.config import (
     from_dict,
     to_dict,
 )
-from featherglue.errors import ArtifactError, ConfigError, OutputError
+from featherglue.errors import ArtifactError, ConfigError
 from featherglue.fingerprint import fingerprint
 from featherglue.options import ProcessingConfig
 
-FORMAT, VERSION = "featherglue", 3  # 1 and 2 are of release 0.1: see `_current_settings`
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+VERSION = 3
+"""Version of the format. Versions 1 and 2 are those of release 0.1."""
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Artifact:
-    """A model outside any framework.
+    """A model as NumPy arrays, without any framework.
 
     Attributes:
-        arrays: every tensor by name, float32; see `layers.tensor_shapes`. Of a quantized one,
-            what its codes stand for.
-        quantization: the codes, and the ranges of what flows between layers.
-        storage: how they are stored; filled in by `load` and `save`.
-        hash: SHA-256 of model.safetensors, "" before it was saved.
-        folder: where it was loaded from.
+        architecture: sizes of the networks.
+        processing: default settings of extraction and matching.
+        arrays: all tensors by name, float32; see `layers.tensor_shapes`. A quantized tensor is
+            held dequantized.
+        quantization: codes of the quantized weights, and quantized activations.
+        storage: how model.safetensors holds the tensors; set by `load_artifact`.
+        provenance: recipe, training data and licence.
+        hash: SHA-256 of model.safetensors; "" before the artifact is saved.
+        folder: folder that it was loaded from; None before it is saved.
     """
 
     architecture: ArchitectureConfig
@@ -65,25 +69,48 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """Name of its folder; "" before it was saved."""
+        """Name of the folder; "" before the artifact is saved."""
         return self.folder.name if self.folder else ""
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of all that decides what the networks compute: the hash of the weights, the
-        architecture and the quantization of activations. "" before it was saved."""
+        """Fingerprint of the networks: weights, architecture and quantization of activations.
+
+        "" before the artifact is saved.
+        """
         if not self.hash:
             return ""
         activations = {name: to_dict(how) for name, how in self.storage.activations.items()}
         return fingerprint(self.hash, to_dict(self.architecture), activations)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of learned parameters."""
+        return sum(array.size for name, array in self.arrays.items() if is_parameter(name))
+
+    @property
+    def num_nonzero(self) -> int:
+        """Number of learned parameters that are not 0."""
+        return sum(
+            int(np.count_nonzero(array))
+            for name, array in self.arrays.items()
+            if is_parameter(name)
+        )
+
+    def file_sizes(self) -> dict[str, int]:
+        """Size of each file of the folder, bytes, by file name; empty before it is saved."""
+        if self.folder is None:
+            return {}
+        files = sorted(path for path in self.folder.iterdir() if path.is_file())
+        return {path.name: path.stat().st_size for path in files}
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     """Read an artifact.
 
     Raises:
-        ArtifactError: missing, foreign, newer, damaged, or weights that do not fit the
-            architecture.
+        ArtifactError: the folder is missing or not an artifact; the artifact is damaged or of a
+            newer version; or the weights do not fit the architecture.
     """
     folder = Path(folder)
     header = _read_config(folder)
@@ -99,8 +126,8 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     stored = _read_weights(folder / WEIGHTS, header["hash"])
     try:
         arrays, quantization = read_tensors(stored, storage, tensor_shapes(architecture))
-        _check_shapes(arrays, architecture)
-        _check_activations(architecture, storage.activations)
+        check_tensors(arrays, architecture)
+        check_activations(architecture, storage.activations)
     except (ArtifactError, ConfigError) as error:
         raise ArtifactError(f"{folder / WEIGHTS}: {error}") from None
     return Artifact(
@@ -120,7 +147,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        reason = "no config.json in it" if folder.is_dir() else "no such folder"
+        reason = "it has no config.json" if folder.is_dir() else "no such folder"
         raise ArtifactError(f"{folder}: not a featherglue model ({reason})") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error})") from None
@@ -129,16 +156,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
     version = header.get("version")
     if type(version) is not int or version > VERSION:
         raise ArtifactError(
-            f"{path}: format version {version}; this featherglue reads up to {VERSION}: upgrade it"
+            f"{path}: format version {version}; this featherglue reads versions up to {VERSION}: "
+            "upgrade featherglue"
         )
-    needed = {"format", "version", "hash", "architecture", "processing", "storage"}
-    if set(header) | {"provenance"} != needed | {"provenance"}:
-        odd = sorted((set(header) | {"provenance"}) ^ (needed | {"provenance"}))
-        raise ArtifactError(f"{path}: unknown or missing key {odd[0]!r}")
+    required = {"format", "version", "hash", "architecture", "processing", "storage"}
+    wrong = sorted((set(header) - {"provenance"}) ^ required)
+    if wrong:
+        raise ArtifactError(f"{path}: unknown or missing key {wrong[0]!r}")
     return header
 
 
-# Settings that release 0.1 stored under other names.
+# Names of settings in release 0.1, and today.
 _RENAMED = {
     "surplus_threshold": "high_keypoint_threshold",
     "surplus_after": "high_threshold_after",
@@ -146,7 +174,7 @@ _RENAMED = {
 
 
 def _current_settings(processing: Any) -> Any:
-    """The `processing` block of release 0.1, where a consensus of 0 disabled it, as of today."""
+    """Convert the `processing` block of release 0.1, where a consensus of 0 meant none."""
     if not isinstance(processing, dict):
         return processing
     renamed = {_RENAMED.get(key, key): value for key, value in processing.items()}
@@ -159,41 +187,11 @@ def _read_weights(path: Path, expected: str) -> Arrays:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     if hashlib.sha256(data).hexdigest() != expected:
-        raise ArtifactError(f"{path}: damaged, or not the weights that config.json describes")
+        raise ArtifactError(f"{path}: damaged, or not the weights of config.json")
     try:
         return safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
-
-
-def _check_shapes(arrays: Arrays, architecture: ArchitectureConfig) -> None:
-    expected = tensor_shapes(architecture)
-    for name in sorted(set(expected) ^ set(arrays)):
-        state = "is missing" if name in expected else "does not belong to this architecture"
-        raise ArtifactError(f"the tensor {name} {state}")
-    for name, shape in expected.items():
-        array = arrays[name]
-        if array.dtype != np.float32:
-            raise ArtifactError(f"{name} is {array.dtype}, not a float32 or float16")
-        if array.shape != shape:
-            raise ArtifactError(f"{name} has shape {array.shape}, the architecture says {shape}")
-        if not np.isfinite(array).all():
-            raise ArtifactError(f"{name} holds values that are not finite")
-
-
-def _check_activations(architecture: ArchitectureConfig, names: Iterable[str]) -> None:
-    unknown = sorted(set(names) - set(activation_names(architecture)))
-    if unknown:
-        raise ArtifactError(f"no layer takes the activation {unknown[0]!r}")
-    parts = (architecture.extractor, architecture.matcher)
-    for name in names:
-        halves = {name.removesuffix(".message"), f"{name.removesuffix('.message')}.message"}
-        if name.endswith((".mlp.0", ".mlp.0.message")) and not halves <= set(names):
-            raise ArtifactError(
-                f"{name}: features and message are quantized together, or neither is"
-            )
-    if set(names) and any(part is not None and part.batch_norm for part in parts):
-        raise ArtifactError("activations are quantized only where batch normalisation is folded")
 
 
 def save_artifact(
@@ -201,21 +199,25 @@ def save_artifact(
     artifact: Artifact,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> Artifact:
-    """Write an artifact, whole or not at all, replacing one that is there with all its files.
+    """Write an artifact, atomically. An artifact in `folder` is replaced with all its files.
 
     Args:
-        dtype: how weights are stored; float16 rounds them.
+        folder: folder to write.
+        artifact: the artifact.
+        dtype: number format of the weights that are not quantized; float16 rounds them.
 
     Returns:
-        the artifact as `load_artifact` will read it.
+        The artifact as `load_artifact` reads it.
 
     Raises:
-        OutputError: the folder cannot be written, or holds something else.
+        ArtifactError: the weights do not fit the architecture.
+        ConfigError: a quantized tensor was changed after its quantization.
+        OutputError: the folder cannot be written, or exists and is not an artifact.
     """
     folder = Path(folder)
     try:
-        _check_shapes(artifact.arrays, artifact.architecture)
-        _check_activations(artifact.architecture, artifact.quantization.activations)
+        check_tensors(artifact.arrays, artifact.architecture)
+        check_activations(artifact.architecture, artifact.quantization.activations)
     except ArtifactError as error:
         raise ArtifactError(f"this model: {error}") from None
     stored, storage = write_tensors(artifact.arrays, artifact.quantization, dtype)
@@ -234,101 +236,27 @@ def save_artifact(
         CONFIG: (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(),
         CARD: _card(folder.name, artifact, len(weights)).encode(),
     }
-    _replace_folder(folder, files)
+    replace_folder(folder, files)
     return load_artifact(folder)
 
 
 def _storage_dict(storage: StorageConfig) -> dict[str, Any]:
-    """Without what version 1 did not know where nothing needs it; it is short and reads back."""
+    """The `storage` block; defaults are left out, except dtype and sparsity."""
     default = to_dict(LayerStorage())
-    kept = ("dtype", "sparsity")
+    always = ("dtype", "sparsity")
     tensors = {
-        name: {k: v for k, v in to_dict(how).items() if k in kept or v != default[k]}
+        name: {k: v for k, v in to_dict(how).items() if k in always or v != default[k]}
         for name, how in storage.tensors.items()
     }
     activations = {name: to_dict(how) for name, how in storage.activations.items()}
     return {"tensors": tensors} | ({"activations": activations} if activations else {})
 
 
-def check_output(folder: str | os.PathLike[str]) -> None:
-    """Raise OutputError where `save_artifact` would, for what is in its place."""
-    if Path(folder).exists() and not _is_replaceable(Path(folder)):
-        raise OutputError(f"{folder}: exists and is not a model of ours; choose another name")
-
-
-def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    try:
-        check_output(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".featherglue.", dir=folder.parent) as place:
-            fresh, old = Path(place) / "new", Path(place) / "old"
-            fresh.mkdir()
-            for name, data in files.items():
-                (fresh / name).write_bytes(data)
-            if folder.exists():
-                folder.rename(old)
-            try:
-                fresh.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from None
-
-
-def _is_replaceable(folder: Path) -> bool:
-    """Whether it is an empty folder or an artifact of ours."""
-    if not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
-    try:
-        header = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(header, dict) and header.get("format") == FORMAT
-
-
-def _card(name: str, artifact: Artifact, size: int) -> str:
-    macs = total_macs(artifact.architecture)
-    count = parameters(artifact)
-    lines = [
-        f"# {name}",
-        "",
-        "A featherglue model: a SuperPoint extractor and a SuperGlue matcher."
-        if artifact.architecture.extractor and artifact.architecture.matcher
-        else "A featherglue model.",
-        "",
-        f"- parameters: {count:,}",
-        f"- MACs at 640×480, 512 keypoints: {macs['extractor'] / 1e9:.2f} G to extract, "
-        f"{macs['matcher'] / 1e9:.2f} G to match",
-        f"- {WEIGHTS}: {size:,} bytes",
-        f"- licence: {artifact.provenance.license or 'unknown'}",
-        f"- data: {artifact.provenance.data or 'unknown'}",
-    ]
-    for i, step in enumerate(artifact.provenance.recipe):
-        lines.append(f"- step {i + 1}: {json.dumps(step, ensure_ascii=False)}")
-    return "\n".join(lines) + "\n"
-
-
-def parameters(artifact: Artifact) -> int:
-    """Number of learned parameters."""
-    return sum(array.size for name, array in artifact.arrays.items() if is_parameter(name))
-
-
-def nonzero(artifact: Artifact) -> int:
-    """Number of learned parameters that are not 0."""
-    return sum(
-        int(np.count_nonzero(array))
-        for name, array in artifact.arrays.items()
-        if is_parameter(name)
+def _card(name: str, artifact: Artifact, weight_bytes: int) -> str:
+    return model_card(
+        name,
+        artifact.architecture,
+        artifact.provenance,
+        num_parameters=artifact.num_parameters,
+        weight_bytes=weight_bytes,
     )
-
-
-def bytes_on_disk(artifact: Artifact) -> dict[str, int]:
-    """Bytes of each file of the artifact."""
-    if artifact.folder is None:
-        return {}
-    files = sorted(path for path in artifact.folder.iterdir() if path.is_file())
-    return {path.name: path.stat().st_size for path in files}

@@ -1,4 +1,4 @@
-"""Which layers of a quantized model are computed with whole numbers, and why others are not."""
+"""Which layers of a quantized model run in integer arithmetic."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from featherglue.config import ArchitectureConfig
 
 
 def why_float(layer: str, quantization: Quantization) -> str:
-    """Why a layer is computed with floats; "" where it is not.
+    """Why a layer runs in float arithmetic; "" if it runs in integer arithmetic.
 
-    Its weight and what it takes must both be quantized linearly, what it takes with 8 bits. A
-    weight with different zero points can be multiplied, but not by the integer kernels there are.
+    An integer layer needs a linearly quantized weight with a single zero point and linearly
+    quantized inputs and outputs of 8 bits, because the integer kernels of the runtimes do.
     """
     weight = quantization.tensors.get(f"{layer}.weight")
-    taken = [
+    activations = [
         how
         for name, how in quantization.activations.items()
         if name in (layer, f"{layer}.message", f"{layer}.output")
     ]
     if weight is None:
-        return "its weight is held as floats"
+        return "its weight is not quantized"
     if not isinstance(weight, LinearTensor):
-        return "its weight is held as a codebook"
+        return "its weight is a codebook"
     if layer not in quantization.activations:
-        return "what it takes is held as floats"
-    if any(how.bits != 8 for how in taken):
-        return "what it takes has fewer than 8 bits"
+        return "its input is not quantized"
+    if any(how.bits != 8 for how in activations):
+        return "its input or output has fewer than 8 bits"
     if len(set(weight.zero.tolist())) > 1:
-        return "its weight has different zero points"
+        return "its weight has more than one zero point"
     return ""
 
 
 def integer_layers(
     architecture: ArchitectureConfig, quantization: Quantization
 ) -> tuple[list[str], dict[str, str]]:
-    """The layers that are computed with whole numbers, and why quantized others are not."""
-    whole: list[str] = []
+    """Names of the layers in integer arithmetic, and why the other quantized layers are not."""
+    integer: list[str] = []
     floating: dict[str, str] = {}
     for layer in layers(architecture):
         reason = why_float(layer.name, quantization)
         if not reason:
-            whole.append(layer.name)
+            integer.append(layer.name)
         elif f"{layer.name}.weight" in quantization.tensors:
             floating[layer.name] = reason
-    return whole, floating
+    return integer, floating
 
 
 def saturates(architecture: ArchitectureConfig, quantization: Quantization) -> bool:
-    """Whether sums of two products may not fit the 16 bits that CPUs without VNNI have for them.
+    """Whether integer layers may saturate on x86 CPUs without VNNI.
 
-    255 · 64 · 2 does, so that weights of 7 bits are safe.
+    These CPUs add two products of 8-bit numbers in 16 bits. Weights of up to 7 bits are safe,
+    because 2 · 255 · 64 fits.
     """
-    whole, _ = integer_layers(architecture, quantization)
-    return any(quantization.tensors[f"{name}.weight"].bits > 7 for name in whole)
+    integer, _ = integer_layers(architecture, quantization)
+    return any(quantization.tensors[f"{name}.weight"].bits > 7 for name in integer)

@@ -1,6 +1,6 @@
-"""The tensors and layers that an architecture consists of, without building the network.
+"""The layers and tensors of an architecture, computed without building the networks.
 
-From these an artifact is checked, and parameters and multiply–accumulates (MACs) are counted.
+They serve to check artifacts and to count parameters and multiply–accumulates (MACs).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
 
+# Names of the encoder's convolutions, and pixels of a cell in each direction.
 ENCODER = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
 CELL = 8
 _POOLED = ("1b", "2b", "3b")
@@ -22,10 +23,11 @@ class Layer:
     """A convolution or linear layer.
 
     Attributes:
-        name: of the module, e.g. "extractor.conv1a".
-        shape: of its weight: (out, in, k, k) or (out, in).
-        norm: name of the batch normalisation behind it, or "".
-        per: what it runs once for: "pixel/1", "pixel/4", … (of the image), or "keypoint".
+        name: name of the module, for example "extractor.conv1a".
+        shape: shape of the weight: (out, in, k, k) or (out, in).
+        per: "keypoint" if the layer runs once for each keypoint; "pixel/n" if it runs once for
+            every n pixels of the image.
+        norm: name of the batch normalisation that follows, or "".
     """
 
     name: str
@@ -34,7 +36,12 @@ class Layer:
     norm: str = ""
 
     def macs(self, image_size: tuple[int, int], keypoints: int) -> int:
-        """Multiply–accumulates for one image of (width, height), or for a pair of keypoint sets."""
+        """MACs of one run: for one image, or for one pair of images.
+
+        Args:
+            image_size: (width, height), pixels; padded to multiples of 8.
+            keypoints: number of keypoints of each image.
+        """
         weights = math.prod(self.shape)
         if self.per == "keypoint":
             return weights * 2 * keypoints
@@ -42,13 +49,16 @@ class Layer:
         return weights * pixels // int(self.per.split("/")[1])
 
 
-def pooled(stem: int) -> tuple[str, ...]:
-    """The layers of the encoder that a 2×2 pooling follows; a stem of 2 stands for the first."""
+def pooled_layers(stem: int) -> tuple[str, ...]:
+    """Names of the encoder's convolutions that 2×2 max pooling follows.
+
+    A stem of 2 has a stride of 2 instead of the first pooling.
+    """
     return _POOLED[stem - 1 :]
 
 
 def layers(architecture: ArchitectureConfig) -> list[Layer]:
-    """Every layer with weights, in the order in which they run."""
+    """All layers with weights, in the order of execution."""
     found: list[Layer] = []
     if architecture.extractor is not None:
         found.extend(_superpoint(architecture.extractor))
@@ -58,7 +68,7 @@ def layers(architecture: ArchitectureConfig) -> list[Layer]:
 
 
 def tensor_shapes(architecture: ArchitectureConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that an artifact of this architecture holds."""
+    """Shapes of all tensors of an architecture, by name."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in layers(architecture):
         shapes[f"{layer.name}.weight"] = layer.shape
@@ -71,11 +81,11 @@ def tensor_shapes(architecture: ArchitectureConfig) -> dict[str, tuple[int, ...]
 
 
 def product_names(matcher: SuperGlueConfig) -> list[str]:
-    """The steps of a matcher that have no weights and can be quantized, in order.
+    """Names of a matcher's products without weights that can be quantized, in order.
 
-    `attn.scores` compares queries and keys, `attn.message` sums values by their weights,
-    `matcher.similarity` compares the features of both images, and `matcher.sinkhorn` starts from
-    what comes out of that.
+    `attn.scores` is query times key and `attn.message` is attention weights times value, in each
+    layer; `matcher.similarity` is the score matrix; `matcher.sinkhorn` is the input of the
+    Sinkhorn iterations.
     """
     names: list[str] = []
     for i in range(len(matcher.layers)):
@@ -84,11 +94,12 @@ def product_names(matcher: SuperGlueConfig) -> list[str]:
 
 
 def activation_names(architecture: ArchitectureConfig) -> list[str]:
-    """What flows into layers and products and can be quantized there.
+    """Names of all activations that can be quantized.
 
-    Of a layer it has the layer's name. The first layer of a message MLP takes the message
-    besides, `mlp.0.message`; the last layers of the extractor have an `.output` that no other
-    takes.
+    The input of a layer has the name of the layer. The first layer of a message MLP has a second
+    input, `mlp.0.message`. The outputs of the extractor are `convPb.output` and `convDb.output`.
+    The inputs of products are those of `product_names`, with `.query`, `.key`, `.weights` or
+    `.value` within attention.
     """
     names = [layer.name for layer in layers(architecture)]
     if architecture.extractor is not None:
@@ -104,12 +115,12 @@ def activation_names(architecture: ArchitectureConfig) -> list[str]:
 
 
 def is_parameter(tensor: str) -> bool:
-    """Whether a tensor is learned (and not a running statistic)."""
+    """Whether a tensor is learned, as opposed to a running statistic."""
     return not tensor.endswith((".running_mean", ".running_var"))
 
 
 def attention_macs(matcher: SuperGlueConfig, keypoints: int) -> int:
-    """Products without weights for a pair: attention maps, messages, and the score matrix."""
+    """MACs of the products without weights, for a pair: attention and the score matrix."""
     square = keypoints**2
     attention = sum(2 * 2 * layer.heads * layer.head_dim * square for layer in matcher.layers)
     return attention + matcher.width * square
@@ -118,7 +129,15 @@ def attention_macs(matcher: SuperGlueConfig, keypoints: int) -> int:
 def total_macs(
     architecture: ArchitectureConfig, image_size: tuple[int, int] = (640, 480), keypoints: int = 512
 ) -> dict[str, int]:
-    """MACs of one extraction and of one match of two images with `keypoints` each."""
+    """MACs of extraction for one image and of matching for a pair.
+
+    Args:
+        image_size: (width, height), pixels.
+        keypoints: number of keypoints of each image.
+
+    Returns:
+        Counts by network: "extractor" and "matcher".
+    """
     counts = {"extractor": 0, "matcher": 0}
     for layer in layers(architecture):
         counts[layer.name.split(".")[0]] += layer.macs(image_size, keypoints)

@@ -1,4 +1,4 @@
-"""Models by name: those that come with featherglue, and folders."""
+"""The models that featherglue ships, by name."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from featherglue.artifact.format import CONFIG
+from featherglue.artifact.folder import CONFIG
 from featherglue.errors import ArtifactError
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with featherglue."""
-    root = Path(str(resources.files("featherglue"))) / "weights"
-    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+    """Names of the models that featherglue ships, sorted."""
+    return sorted(path.parent.name for path in _root().glob(f"*/{CONFIG}"))
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """The folder of a shipped model's name, or the folder itself.
+    """The folder of a model.
+
+    Args:
+        model: name of a shipped model, or the path of an artifact folder.
 
     Raises:
-        ArtifactError: neither; the message lists the shipped names.
+        ArtifactError: there is no shipped model and no folder of that name.
     """
     names = shipped_models()
     if isinstance(model, str) and model in names:
-        return Path(str(resources.files("featherglue"))) / "weights" / model
+        return _root() / model
     if Path(model).is_dir():
         return Path(model)
-    raise ArtifactError(
-        f"no model {str(model)!r}: not a folder, nor shipped ({', '.join(names) or 'none is'})"
-    )
+    raise ArtifactError(f"no model {str(model)!r}: expected a folder, or one of {', '.join(names)}")
+
+
+def _root() -> Path:
+    return Path(str(resources.files("featherglue"))) / "weights"

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from featherglue.artifact.format import check_output, load_artifact
+from featherglue.artifact.folder import check_output
+from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.info import describe

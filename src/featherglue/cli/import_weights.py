@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.artifact.format import load_artifact, parameters
+from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, print_json
 from featherglue.errors import MissingExtraError, UsageError
@@ -47,10 +47,10 @@ def import_weights(
     export_onnx(artifact, output)  # so that it runs where neither PyTorch nor onnx is
     if as_json:
         print_json(
-            {"output": str(output), "parameters": parameters(artifact), "hash": artifact.hash}
+            {"output": str(output), "parameters": artifact.num_parameters, "hash": artifact.hash}
         )
     else:
-        console.print(f"wrote {output}: {parameters(artifact):,} parameters", markup=False)
+        console.print(f"wrote {output}: {artifact.num_parameters:,} parameters", markup=False)
 
 
 def export(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from featherglue.artifact.format import Artifact, bytes_on_disk, load_artifact
+from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.cli.common import Json, console, print_json
 from featherglue.cli.session_options import parse_resize
@@ -72,7 +72,7 @@ def describe(
         "image_size": list(image_size),
         "max_keypoints": keypoints,
         "bytes_on_disk": counted.bytes_on_disk,
-        "files": bytes_on_disk(artifact),
+        "files": artifact.file_sizes(),
         "study_bytes": counted.study_bytes,
         "disk_ratio": counted.disk_ratio,
         "study_ratio": counted.study_ratio,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import safetensors
 
-from featherglue.artifact.format import CARD, CONFIG, WEIGHTS, Artifact, bytes_on_disk
+from featherglue.artifact.folder import CARD, CONFIG, WEIGHTS
+from featherglue.artifact.format import Artifact
 from featherglue.artifact.integer_layers import integer_layers, saturates
 from featherglue.artifact.layers import Layer, attention_macs, is_parameter, layers
 from featherglue.errors import ArtifactError, UsageError
@@ -102,7 +103,7 @@ def account(
     study = sum(
         np.count_nonzero(array) * _bits(artifact, name) / 8 for name, array in learned.items()
     )
-    files = bytes_on_disk(artifact)
+    files = artifact.file_sizes()
     disk = sum(files.get(name, 0) for name in (CONFIG, WEIGHTS, CARD))
     dense = (baseline or artifact).arrays
     return Account(

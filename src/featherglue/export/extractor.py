@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import Arrays
-from featherglue.artifact.layers import CELL, ENCODER, pooled
+from featherglue.artifact.layers import CELL, ENCODER, pooled_layers
 from featherglue.export.builder import FLOAT, UINT8, Graph
 from featherglue.export.quantization import NOT_QUANTIZED, Quantizer
 
@@ -36,7 +36,7 @@ class _ExtractorBuilder:
     def encode(self, image: str) -> str:
         """The image → the features (1, C, Hc, Wc) that both heads take."""
         first = f"extractor.conv{ENCODER[0]}"
-        followed = pooled(_stride(self._weights(ENCODER[0])[0]))
+        followed = pooled_layers(_stride(self._weights(ENCODER[0])[0]))
         if self.quantizer.holds(first):
             x, scale = self.quantizer.image(image, first), 1.0
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherglue.artifact.layers import CELL, ENCODER, pooled
+from featherglue.artifact.layers import CELL, ENCODER, pooled_layers
 from featherglue.config import SuperPointConfig
 
 
@@ -23,7 +23,7 @@ class SuperPoint(nn.Module):
     def __init__(self, config: SuperPointConfig) -> None:
         super().__init__()
         self.config = config
-        self.pooled = pooled(config.stem)
+        self.pooled = pooled_layers(config.stem)
         previous = 1
         for name, width in zip(ENCODER, config.channels, strict=True):
             # A coarse stem's outputs lie between four pixels, as those of a pooling do.

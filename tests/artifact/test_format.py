@@ -1,4 +1,4 @@
-"""The artifact: what is saved is loaded, and nothing else is."""
+"""Saving and loading of artifacts; everything inconsistent or damaged raises."""
 
 from __future__ import annotations
 
@@ -15,17 +15,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from featherglue.artifact.format import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    Artifact,
-    bytes_on_disk,
-    load_artifact,
-    nonzero,
-    parameters,
-    save_artifact,
-)
+from featherglue.artifact.folder import CARD, CONFIG, WEIGHTS
+from featherglue.artifact.format import Artifact, load_artifact, save_artifact
 from featherglue.config import Provenance
 from featherglue.errors import ArtifactError, OutputError
 from featherglue.models.model import Model
@@ -37,12 +28,12 @@ NAMES = ["one-head", "four-heads", "projected", "bare"]
 
 @pytest.fixture
 def folder(folders: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy of an artifact, to be spoilt."""
+    """A copy of an artifact that a test may change."""
     return Path(shutil.copytree(folders["four-heads"], tmp_path / "model"))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the configuration."""
+    """Change config.json."""
     path = folder / CONFIG
     header = json.loads(path.read_text(encoding="utf-8"))
     change(header)
@@ -50,7 +41,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def put_weights(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Replace the weights, with a hash that fits."""
+    """Replace the weights and update the hash."""
     data = safetensors.numpy.save(arrays)
     (folder / WEIGHTS).write_bytes(data)
     edit(folder, lambda header: header.update(hash=hashlib.sha256(data).hexdigest()))
@@ -65,11 +56,11 @@ def outputs(artifact: Artifact, grey: np.ndarray) -> list[np.ndarray]:
     return [*runtime.extract(grey[:64, :64]), scores]
 
 
-# --- there and back -------------------------------------------------------------------------
+# --- round trips -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_comes_back_bit_for_bit(
+def test_float32_round_trip_is_exact(
     name: str, models: dict[str, Model], tmp_path: Path, grey: np.ndarray
 ) -> None:
     model = dataclasses.replace(
@@ -95,9 +86,7 @@ def test_float32_comes_back_bit_for_bit(
         np.testing.assert_array_equal(first, second)
 
 
-def test_float16_rounds_once_and_never_again(
-    models: dict[str, Model], tmp_path: Path, grey: np.ndarray
-) -> None:
+def test_float16_rounds_once(models: dict[str, Model], tmp_path: Path, grey: np.ndarray) -> None:
     original = models["four-heads"].to_artifact()
     once = save_artifact(tmp_path / "once", original, "float16")
     twice = save_artifact(tmp_path / "twice", once, "float16")
@@ -113,13 +102,13 @@ def test_float16_rounds_once_and_never_again(
     for first, second in zip(outputs(once, grey), outputs(twice, grey), strict=True):
         np.testing.assert_array_equal(first, second)
     sizes = [
-        bytes_on_disk(save_artifact(tmp_path / "full", original))[WEIGHTS],
-        bytes_on_disk(once)[WEIGHTS],
+        save_artifact(tmp_path / "full", original).file_sizes()[WEIGHTS],
+        once.file_sizes()[WEIGHTS],
     ]
     assert sizes[1] < 0.7 * sizes[0]
 
 
-def test_the_same_weights_give_the_same_files(models: dict[str, Model], tmp_path: Path) -> None:
+def test_saving_is_deterministic(models: dict[str, Model], tmp_path: Path) -> None:
     for name in ("a", "b"):
         models["one-head"].save(tmp_path / name / "model")
     for file in (CONFIG, WEIGHTS, CARD):
@@ -127,7 +116,7 @@ def test_the_same_weights_give_the_same_files(models: dict[str, Model], tmp_path
         assert first == second
 
 
-def test_a_model_comes_back_as_a_model(folders: dict[str, Path], models: dict[str, Model]) -> None:
+def test_models_round_trip(folders: dict[str, Path], models: dict[str, Model]) -> None:
     model = Model.load(folders["projected"])
     for name, network in model.networks().items():
         assert not network.training
@@ -137,7 +126,7 @@ def test_a_model_comes_back_as_a_model(folders: dict[str, Path], models: dict[st
                 assert torch.equal(tensor, expected[key])
 
 
-def test_an_extractor_or_a_matcher_alone(models: dict[str, Model], tmp_path: Path) -> None:
+def test_a_single_network_round_trip(models: dict[str, Model], tmp_path: Path) -> None:
     both = models["four-heads"]
     for part in ("extractor", "matcher"):
         alone = dataclasses.replace(both, **{part: None})
@@ -147,26 +136,26 @@ def test_an_extractor_or_a_matcher_alone(models: dict[str, Model], tmp_path: Pat
         assert list(loaded.networks()) == [n for n in ("extractor", "matcher") if n != part]
 
 
-def test_counts(folders: dict[str, Path], models: dict[str, Model]) -> None:
+def test_num_parameters_and_file_sizes(folders: dict[str, Path], models: dict[str, Model]) -> None:
     artifact = load_artifact(folders["four-heads"])
     networks = models["four-heads"].networks().values()
     count = sum(p.numel() for network in networks for p in network.parameters())
-    assert parameters(artifact) == count
+    assert artifact.num_parameters == count
     zeroed = dict(artifact.arrays)
     zeroed["extractor.conv1a.weight"] = np.zeros_like(zeroed["extractor.conv1a.weight"])
     zeroed["extractor.bn1a.running_mean"] = np.zeros_like(zeroed["extractor.bn1a.running_mean"])
     pruned = dataclasses.replace(artifact, arrays=zeroed)
-    assert nonzero(artifact) == sum(
+    assert artifact.num_nonzero == sum(
         int((p != 0).sum()) for network in networks for p in network.parameters()
     )
-    assert nonzero(pruned) == nonzero(artifact) - 36  # running statistics are not learned
+    assert pruned.num_nonzero == artifact.num_nonzero - 36  # running statistics are not learned
     files = {path.name: path.stat().st_size for path in folders["four-heads"].iterdir()}
-    assert bytes_on_disk(artifact) == files
-    assert bytes_on_disk(pruned) == files
-    assert bytes_on_disk(dataclasses.replace(artifact, folder=None)) == {}
+    assert artifact.file_sizes() == files
+    assert pruned.file_sizes() == files
+    assert dataclasses.replace(artifact, folder=None).file_sizes() == {}
 
 
-def test_storage_says_how_sparse_each_tensor_is(models: dict[str, Model], tmp_path: Path) -> None:
+def test_storage_holds_the_sparsity(models: dict[str, Model], tmp_path: Path) -> None:
     artifact = models["one-head"].to_artifact()
     weight = artifact.arrays["extractor.conv2a.weight"]
     weight.reshape(-1)[: weight.size // 4] = 0
@@ -176,22 +165,45 @@ def test_storage_says_how_sparse_each_tensor_is(models: dict[str, Model], tmp_pa
     assert set(saved.storage.tensors) == set(saved.arrays)
 
 
-def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None:
+def test_the_model_card(models: dict[str, Model], tmp_path: Path) -> None:
     model = dataclasses.replace(
         models["one-head"],
-        provenance=Provenance(recipe=({"step": "dream"},), data="photos", license="Apache-2.0"),
+        provenance=Provenance(
+            recipe=({"step": "superpoint", "seed": 3}, {"step": "fold-batch-norm"}),
+            data="photos",
+            license="Apache-2.0",
+        ),
     )
     artifact = model.save(tmp_path / "sparrow")
     card = (tmp_path / "sparrow" / CARD).read_text(encoding="utf-8")
-    for fact in ("# sparrow", f"{parameters(artifact):,}", "photos", "Apache-2.0", "dream"):
+    for fact in (
+        "# sparrow",
+        "a SuperPoint extractor and a SuperGlue matcher",
+        "| Licence | Apache-2.0 |",
+        "| Training data | photos |",
+        f"| Parameters | {artifact.num_parameters:,} |",
+        f"| Size of the weights | {artifact.file_sizes()[WEIGHTS]:,} bytes |",
+        'fg.load("sparrow")',
+        '1. superpoint: `{"seed": 3}`',
+        "2. fold-batch-norm",
+    ):
         assert fact in card
+    assert card.index("## Use") < card.index("## How it was made")
+
+
+def test_the_model_card_of_an_extractor(models: dict[str, Model], tmp_path: Path) -> None:
+    dataclasses.replace(models["one-head"], matcher=None).save(tmp_path / "wren")
+    card = (tmp_path / "wren" / CARD).read_text(encoding="utf-8")
+    assert "a SuperPoint extractor." in card
+    assert "| Licence | unknown |" in card
+    assert "Matching" not in card and "## Use" not in card and "## How" not in card
 
 
 # --- strictness -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda h: h.update(extra=1), "'extra'"),
         (lambda h: h.pop("storage"), "'storage'"),
@@ -212,7 +224,7 @@ def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None
         (lambda h: h.update(architecture=[]), "expected a table"),
         (
             lambda h: h["architecture"]["extractor"].update(channels=[4, 4, 8, 8, 8, 8, 16, 12]),
-            "the architecture says",
+            "the architecture needs",
         ),
         (lambda h: h["architecture"]["extractor"].update(batch_norm=False), "does not belong"),
         (lambda h: h["architecture"].update(matcher=None), "does not belong"),
@@ -222,50 +234,50 @@ def test_the_card_tells_people(models: dict[str, Model], tmp_path: Path) -> None
         ),
     ],
 )
-def test_a_configuration_that_we_do_not_fully_understand(
-    folder: Path, change: Callable[[dict[str, Any]], None], said: str
+def test_invalid_configurations_raise(
+    folder: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     load_artifact(folder)
     edit(folder, change)
-    with pytest.raises(ArtifactError, match=said) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         load_artifact(folder)
     assert str(folder) in str(caught.value)
 
 
-def test_provenance_is_not_needed(folder: Path) -> None:
+def test_provenance_is_optional(folder: Path) -> None:
     edit(folder, lambda header: header.pop("provenance"))
     assert load_artifact(folder).provenance.recipe == ()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"featherglue"', "\x00"])
-def test_a_configuration_that_is_none(folder: Path, text: str) -> None:
+def test_malformed_json_raises(folder: Path, text: str) -> None:
     (folder / CONFIG).write_text(text)
     with pytest.raises(ArtifactError, match=r"config\.json"):
         load_artifact(folder)
 
 
-def test_the_configuration_of_another_program(folder: Path) -> None:
+def test_the_configuration_of_another_program_raises(folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps({"model_type": "superpoint", "architectures": []}))
     with pytest.raises(ArtifactError, match="not the configuration of a featherglue model"):
         load_artifact(folder)
 
 
-def test_folders_that_are_no_models(folder: Path, tmp_path: Path) -> None:
+def test_folders_without_a_model_raise(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for path, said in (
+    for path, message in (
         (tmp_path / "missing", "no such folder"),
         (tmp_path / "empty", "no config.json"),
         (folder / CONFIG, "not a featherglue model"),
     ):
-        with pytest.raises(ArtifactError, match=said):
+        with pytest.raises(ArtifactError, match=message):
             load_artifact(path)
 
 
-def test_damaged_weights(folder: Path) -> None:
+def test_damaged_weights_raise(folder: Path) -> None:
     path = folder / WEIGHTS
     data = path.read_bytes()
-    for spoilt in (data[:-1], data[: len(data) // 2], b"", data[:-4] + b"\x00\x00\x00\x01"):
-        path.write_bytes(spoilt)
+    for damaged in (data[:-1], data[: len(data) // 2], b"", data[:-4] + b"\x00\x00\x00\x01"):
+        path.write_bytes(damaged)
         with pytest.raises(ArtifactError, match="damaged"):
             load_artifact(folder)
     path.unlink()
@@ -273,7 +285,7 @@ def test_damaged_weights(folder: Path) -> None:
         load_artifact(folder)
 
 
-def test_weights_in_another_format(folder: Path) -> None:
+def test_weights_that_are_not_safetensors_raise(folder: Path) -> None:
     data = b"not safetensors at all"
     (folder / WEIGHTS).write_bytes(data)
     edit(folder, lambda header: header.update(hash=hashlib.sha256(data).hexdigest()))
@@ -281,12 +293,12 @@ def test_weights_in_another_format(folder: Path) -> None:
         load_artifact(folder)
 
 
-def test_weights_of_another_shape_name_or_kind(folder: Path) -> None:
+def test_tensors_of_another_shape_name_or_dtype_raise(folder: Path) -> None:
     good = load_artifact(folder).arrays
     name = "extractor.conv3a.weight"
     nan, inf = good[name].copy(), good[name].copy()
     nan[0, 0, 0, 0], inf[0, 0, 0, 0] = np.nan, -np.inf
-    for arrays, said in (
+    for arrays, message in (
         ({k: v for k, v in good.items() if k != name}, f"{name} is missing"),
         (good | {"extractor.conv5a.weight": good[name]}, "conv5a.weight does not belong"),
         (good | {name: good[name][:, 1:]}, "has shape"),
@@ -296,7 +308,7 @@ def test_weights_of_another_shape_name_or_kind(folder: Path) -> None:
         (good | {name: good[name].astype(np.float64)}, name),
     ):
         put_weights(folder, {k: np.array(v, order="C") for k, v in arrays.items()})
-        with pytest.raises(ArtifactError, match=said):
+        with pytest.raises(ArtifactError, match=message):
             load_artifact(folder)
     put_weights(folder, good)
     load_artifact(folder)
@@ -305,7 +317,7 @@ def test_weights_of_another_shape_name_or_kind(folder: Path) -> None:
 # --- writing --------------------------------------------------------------------------------
 
 
-def test_a_model_is_replaced_whole(models: dict[str, Model], folder: Path) -> None:
+def test_saving_replaces_all_files(models: dict[str, Model], folder: Path) -> None:
     (folder / "matcher.onnx").write_bytes(b"a graph of the old weights")
     saved = models["projected"].save(folder)
     assert saved.architecture == models["projected"].architecture
@@ -313,35 +325,37 @@ def test_a_model_is_replaced_whole(models: dict[str, Model], folder: Path) -> No
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_folders_are_made_and_an_empty_one_is_used(
+def test_saving_creates_folders_and_uses_empty_ones(
     models: dict[str, Model], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
+    expected = models["bare"].to_artifact().arrays
     for folder in (tmp_path / "empty", tmp_path / "new" / "deep" / "model"):
-        models["bare"].save(folder)
-        load_artifact(folder)
+        saved = models["bare"].save(folder)
+        assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
+        loaded = load_artifact(folder)
+        assert (loaded.folder, loaded.hash) == (folder, saved.hash)
+        assert set(loaded.arrays) == set(expected)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "other model"])
-def test_what_is_not_ours_is_not_replaced(
-    models: dict[str, Model], tmp_path: Path, kind: str
-) -> None:
+def test_other_files_are_not_replaced(models: dict[str, Model], tmp_path: Path, kind: str) -> None:
     target = tmp_path / "mine"
     if kind == "file":
-        target.write_text("dear diary")
+        target.write_text("notes")
     else:
         target.mkdir()
-        (target / "diary.txt").write_text("dear diary")
+        (target / "notes.txt").write_text("notes")
     if kind == "other model":  # as transformers writes them
         (target / CONFIG).write_text(json.dumps({"model_type": "superglue"}))
         (target / WEIGHTS).write_bytes(b"precious")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(OutputError, match="not a model"):
+    with pytest.raises(OutputError, match="not a featherglue model"):
         models["bare"].save(target)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_where_nothing_can_be_written(models: dict[str, Model], tmp_path: Path) -> None:
+def test_unwritable_paths_raise(models: dict[str, Model], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "model", tmp_path / ("x" * 300)):
         with pytest.raises(OutputError, match="cannot be written"):
@@ -349,7 +363,7 @@ def test_where_nothing_can_be_written(models: dict[str, Model], tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_failure_while_writing_keeps_the_old_model(
+def test_a_failed_save_keeps_the_old_model(
     models: dict[str, Model], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load_artifact(folder)
@@ -380,15 +394,16 @@ def test_a_failure_while_writing_keeps_the_old_model(
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_weights_that_float16_cannot_hold(models: dict[str, Model], tmp_path: Path) -> None:
+def test_weights_too_large_for_float16_raise(models: dict[str, Model], tmp_path: Path) -> None:
     artifact = models["bare"].to_artifact()
     artifact.arrays["matcher.bin_score"] = np.array(70000, np.float32)
     with pytest.raises(OutputError, match="too large for float16"):
         save_artifact(tmp_path / "model", artifact, "float16")
-    save_artifact(tmp_path / "model", artifact, "float32")
+    saved = save_artifact(tmp_path / "model", artifact, "float32")
+    assert saved.arrays["matcher.bin_score"] == 70000
 
 
-def test_a_spoilt_model_is_not_saved(models: dict[str, Model], tmp_path: Path) -> None:
+def test_invalid_weights_are_not_saved(models: dict[str, Model], tmp_path: Path) -> None:
     artifact = models["bare"].to_artifact()
     artifact.arrays["extractor.conv1a.bias"][0] = np.nan
     with pytest.raises(ArtifactError, match="not finite"):

@@ -1,22 +1,21 @@
-"""Packed bits and Huffman codes: exact round trips, and damage that is noticed."""
+"""Bit packing, Huffman coding and positions: exact round trips; damaged data raises."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from featherglue.artifact.bits import pack_bits, packed_size, unpack_bits
-from featherglue.artifact.huffman import (
+from featherglue.artifact.encodings.bit_packing import pack_bits, packed_size, unpack_bits
+from featherglue.artifact.encodings.huffman import (
     BLOCK,
-    LONGEST,
+    MAX_BITS,
     code_lengths,
     huffman_decode,
     huffman_encode,
 )
-from featherglue.artifact.streams import (
-    decode_positions,
+from featherglue.artifact.encodings.positions import decode_positions, encode_positions
+from featherglue.artifact.encodings.symbol_stream import (
     decode_stream,
-    encode_positions,
     encode_stream,
     stream_coding,
 )
@@ -26,7 +25,7 @@ COUNTS = (0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 3)
 
 
 def peaked(count: int, bits: int, seed: int = 0) -> np.ndarray:
-    """Symbols of which few are frequent, as weights are."""
+    """Normally distributed symbols, as quantized weights are."""
     rng = np.random.default_rng(seed)
     middle = 2 ** (bits - 1)
     drawn = np.rint(rng.standard_normal(count) * middle / 6 + middle)
@@ -34,7 +33,7 @@ def peaked(count: int, bits: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_packed_bits_come_back(bits: int) -> None:
+def test_bit_packing_round_trip(bits: int) -> None:
     for count in COUNTS:
         values = np.random.default_rng(count).integers(0, 2**bits, count).astype(np.uint8)
         packed = pack_bits(values, bits)
@@ -44,24 +43,24 @@ def test_packed_bits_come_back(bits: int) -> None:
         unpack_bits(pack_bits(np.arange(8) % 2**bits, bits)[:-1], bits, 8)
 
 
-def test_the_first_number_has_the_first_bits() -> None:
+def test_bits_are_packed_in_order() -> None:
     np.testing.assert_array_equal(pack_bits(np.array([0b101, 0b011, 0b111]), 3), [0b10101111, 128])
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])
-def test_huffman_codes_come_back(bits: int) -> None:
+def test_huffman_round_trip(bits: int) -> None:
     for count in COUNTS:
         symbols = peaked(count, bits, seed=count)
         stream = huffman_encode(symbols, bits)
         np.testing.assert_array_equal(huffman_decode(stream, bits, count), symbols)
-    for symbol in (0, 2**bits - 1):  # one symbol alone
+    for symbol in (0, 2**bits - 1):  # a single symbol
         alone = np.full(3000, symbol, np.uint8)
         stream = huffman_encode(alone, bits)
         np.testing.assert_array_equal(huffman_decode(stream, bits, 3000), alone)
 
 
-def test_lengths_are_the_best_there_are() -> None:
-    """Kraft's sum is 1, frequent symbols have short codes, and the entropy is nearly reached."""
+def test_code_lengths_are_optimal() -> None:
+    """Kraft's sum is 1, frequent symbols have short codes, and the rate is close to the entropy."""
     counts = np.bincount(peaked(50_000, 6), minlength=64)
     lengths = code_lengths(counts)
     used = counts > 0
@@ -72,37 +71,37 @@ def test_lengths_are_the_best_there_are() -> None:
     share = counts[used] / counts.sum()
     entropy = -np.sum(share * np.log2(share))
     assert entropy <= np.sum(share * lengths[used]) < entropy + 0.05
-    # Without a limit Fibonacci's numbers would need codes as long as there are symbols.
+    # Fibonacci counts give the longest codes: 29 bits without a limit.
     fibonacci = [1, 1]
     while len(fibonacci) < 30:
         fibonacci.append(fibonacci[-1] + fibonacci[-2])
     lengths = code_lengths(np.array(fibonacci))
-    assert lengths.max() == LONGEST
+    assert lengths.max() == MAX_BITS
     assert np.sum(2.0 ** -lengths.astype(float)) == 1
 
 
-def test_damaged_streams_are_noticed() -> None:
+def test_damaged_streams_raise() -> None:
     symbols = peaked(3000, 5)
     stream = huffman_encode(symbols, 5)
-    for damaged, said in (
-        (stream[:10], "cut off"),
-        (stream[:-1], "another length"),
-        (np.append(stream, np.uint8(0)), "another length"),
+    for damaged, message in (
+        (stream[:10], "truncated"),
+        (stream[:-1], "length of a Huffman stream differs"),
+        (np.append(stream, np.uint8(0)), "length of a Huffman stream differs"),
     ):
-        with pytest.raises(ArtifactError, match=said):
+        with pytest.raises(ArtifactError, match=message):
             huffman_decode(damaged, 5, 3000)
     wrong = stream.copy()
-    wrong[:16] = 0x11  # every symbol with a code of one bit
-    with pytest.raises(ArtifactError, match="do not fit together"):
+    wrong[:16] = 0x11  # a code of one bit for every symbol
+    with pytest.raises(ArtifactError, match="inconsistent"):
         huffman_decode(wrong, 5, 3000)
     flipped = 0
-    for place in range(22, len(stream), 40):  # behind the tables
+    for place in range(22, len(stream), 40):  # after the tables
         wrong = stream.copy()
         wrong[place] ^= 0xFF
         try:
             assert (huffman_decode(wrong, 5, 3000) != symbols).any()
         except ArtifactError as error:
-            assert "does not end where" in str(error)
+            assert "does not end at" in str(error)
             flipped += 1
     assert flipped > 10
 
@@ -122,22 +121,22 @@ def test_the_smaller_coding_is_chosen() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.3, 1.0])
-def test_places_come_back(share: float) -> None:
+def test_positions_round_trip(share: float) -> None:
     for count in (1, 9, 4000, 60_000):
-        present = np.random.default_rng(count).random(count) < share
-        kind, data = encode_positions(present)
-        np.testing.assert_array_equal(decode_positions(kind, data, count), present)
+        nonzero = np.random.default_rng(count).random(count) < share
+        kind, data = encode_positions(nonzero)
+        np.testing.assert_array_equal(decode_positions(kind, data, count), nonzero)
 
 
-def test_few_places_are_runs_and_cost_little() -> None:
-    present = np.zeros(100_000, np.bool_)
-    present[np.random.default_rng(0).choice(100_000, 300, replace=False)] = True
-    kind, data = encode_positions(present)
+def test_few_positions_are_stored_as_runs() -> None:
+    nonzero = np.zeros(100_000, np.bool_)
+    nonzero[np.random.default_rng(0).choice(100_000, 300, replace=False)] = True
+    kind, data = encode_positions(nonzero)
     assert kind == "runs"
-    assert len(data) < 1200  # a mask has 12,500 bytes
-    with pytest.raises(ArtifactError, match="cut off"):
+    assert len(data) < 1200  # a bit mask takes 12,500 bytes
+    with pytest.raises(ArtifactError, match="truncated"):
         decode_positions("runs", data[:3], 100_000)
     with pytest.raises(ArtifactError, match="outside"):
         decode_positions("runs", data, 50_000)
-    with pytest.raises(ArtifactError, match="more places"):
+    with pytest.raises(ArtifactError, match="more positions"):
         decode_positions("runs", data, 100)

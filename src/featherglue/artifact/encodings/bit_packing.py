@@ -1,4 +1,4 @@
-"""Whole numbers of 1 to 8 bits, packed without gaps."""
+"""Packing of integers of 1 to 8 bits without gaps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ Bytes = NDArray[np.uint8]
 
 
 def packed_size(count: int, bits: int) -> int:
-    """Bytes that `count` numbers of `bits` each take."""
+    """Number of bytes of `count` packed integers of `bits` bits."""
     return (count * bits + 7) // 8
 
 
 def pack_bits(values: NDArray[np.integer], bits: int) -> Bytes:
-    """Pack numbers, highest bit first; the last byte is filled up with zeros.
+    """Pack integers, most significant bit first; the last byte is padded with zeros.
 
     Args:
-        values: (N,), each in [0, 2^bits). bits: 1 to 8.
+        values: (N,), each in [0, 2^bits).
+        bits: 1 to 8.
 
     Returns:
         (ceil(N·bits / 8),) uint8.
@@ -34,11 +35,12 @@ def unpack_bits(data: Bytes, bits: int, count: int) -> Bytes:
     """The inverse of `pack_bits`: (count,) uint8.
 
     Raises:
-        ArtifactError: the data has another length than `count` numbers take.
+        ArtifactError: the length of the data does not match `count`.
     """
     if len(data) != packed_size(count, bits):
         raise ArtifactError(
-            f"{count} numbers of {bits} bits take {packed_size(count, bits)} bytes, not {len(data)}"
+            f"{count} integers of {bits} bits take {packed_size(count, bits)} bytes, "
+            f"not {len(data)}"
         )
     if bits == 8:
         return np.array(data, np.uint8)
