@@ -33,7 +33,7 @@ def errors(session: Session, suite: HomographySuite, orders: int) -> NDArray[np.
     order and in random ones."""
     random = np.random.default_rng(0)
     found = []
-    for task in suite.tasks():
+    for task in suite.pairs():
         views = suite.views(task)
         matches = session(views.image0, views.image1).matches
         every = np.arange(len(matches))
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--orders", type=int, default=20)
     options = parser.parse_args(arguments)
     suite = HomographySuite(
-        folder=options.val, list_file=options.val / "homographies.txt", size=SIZE
+        folder=options.val, pair_file=options.val / "homographies.txt", size=SIZE
     )
     print("| AUC@5/10/25 | in their own order | mean of random orders | standard deviation |")
     print("|---|---|---|---|")

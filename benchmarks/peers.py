@@ -29,8 +29,8 @@ from xfeat import XFeat
 from featherglue.artifact.registry import shipped_models
 from featherglue.benchmarking import Contender, cold_start, summarize
 from featherglue.evaluation import HomographySuite, PoseSuite, SessionOpener, evaluate
-from featherglue.evaluation.methods import open_matching
-from featherglue.evaluation.suites import Matching
+from featherglue.evaluation.openers import open_pipeline
+from featherglue.evaluation.suites import Pipeline
 from featherglue.io.files import write_image, write_json
 from featherglue.io.image import Grey
 from featherglue.machine import describe_machine
@@ -84,7 +84,7 @@ def latencies(
     named: Sequence[Named], images: tuple[Grey, Grey], repetitions: int
 ) -> list[dict[str, Any]]:
     """Median ms of the features of the second image and its matches; all take turns."""
-    opened: list[Matching] = [open_matching(contender.matching) for contender in named]
+    opened: list[Pipeline] = [open_pipeline(contender.matching) for contender in named]
     kept = [matching.extract(images[0]) for matching in opened]
     spent: list[list[float]] = [[] for _ in opened]
     for repetition in range(repetitions + 3):
@@ -121,7 +121,7 @@ def main() -> None:
     named = contenders(options)
     suites: dict[str, HomographySuite | PoseSuite] = {
         f"val{'' if light else '-no-light'}": HomographySuite(
-            folder=options.val, list_file=options.val / "homographies.txt", photometric=light
+            folder=options.val, pair_file=options.val / "homographies.txt", photometric=light
         )
         for light in (True, False)
     }
@@ -136,7 +136,7 @@ def main() -> None:
             figures = " / ".join(f"{value:.1f}" for value in result["auc"].values())
             print(f"{key:14} {contender.name:22} {figures}", flush=True)
     still = suites["val-no-light"]
-    views = still.views(still.tasks()[0])
+    views = still.views(still.pairs()[0])
     rows = latencies(named, (views.image0, views.image1), options.repetitions)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]

@@ -66,9 +66,9 @@ def main() -> None:
         detectors["XFeat"] = XFeat(options.xfeat, MORE * most, options.threads)
     for light in (False, True):
         listed = options.val / "homographies.txt"
-        suite = HomographySuite(folder=options.val, list_file=listed, photometric=light)
+        suite = HomographySuite(folder=options.val, pair_file=listed, photometric=light)
         found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for task in list(suite.tasks())[: options.limit or None]:
+        for task in list(suite.pairs())[: options.limit or None]:
             views = suite.views(task)
             for name, detector in detectors.items():
                 both = [detector.extract(i).keypoints for i in (views.image0, views.image1)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.errors import UsageError
-from featherglue.evaluation.methods import fingerprint
+from featherglue.fingerprint import fingerprint
 from featherglue.io.files import write_json
 
 

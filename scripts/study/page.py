@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from featherglue.evaluation.plots import save_figure
-from featherglue.evaluation.result import format_table
+from featherglue.io.tables import format_table
 from featherglue.models.model import Model
 from featherglue.sensitivity.figures import costs_figure, curves_figure, histogram_figure
 from featherglue.sensitivity.results import Scan, value_of

@@ -19,7 +19,7 @@ from featherglue.compression.steps import FinetuneConfig, folded
 from featherglue.config import to_dict
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
-from featherglue.evaluation.methods import fingerprint
+from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic, write_json
 from featherglue.io.image import list_images, read_evenly
 from featherglue.io.toml import read_toml
@@ -47,8 +47,8 @@ class Reproduction:
         source = load_artifact(options.dense)
         self.original = Model.from_artifact(source)
         self.dense, self.hash = folded(self.original), source.hash
-        self.suite = HomographySuite(folder=options.val, list_file=options.list)
-        self.pairs = len(self.suite.tasks()[: options.limit])
+        self.suite = HomographySuite(folder=options.val, pair_file=options.list)
+        self.pairs = len(self.suite.pairs()[: options.limit])
         self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
         self.source = {**self.common, "processing": to_dict(source.processing)}
         # What accuracies depend on, and what models and explanations do.

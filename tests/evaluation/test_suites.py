@@ -28,9 +28,13 @@ from featherglue.evaluation import (
     evaluate,
     markdown_table,
 )
-from featherglue.evaluation.methods import describe
-from featherglue.evaluation.task_views import PoseViews, pose_views, turn_camera
-from featherglue.evaluation.tasks import homography_tasks, hpatches_tasks, pose_tasks
+from featherglue.evaluation.openers import describe
+from featherglue.evaluation.pair_lists import (
+    read_homography_pairs,
+    read_hpatches_pairs,
+    read_pose_pairs,
+)
+from featherglue.evaluation.views import PoseViews, pose_views, turn_camera
 from featherglue.session import load
 from featherglue.types import Features, Matches
 
@@ -40,7 +44,7 @@ WriteList = Callable[[Array], Path]
 
 
 def homographies(photos: Path, path: Path | None, **options: Any) -> HomographySuite:
-    return HomographySuite(folder=photos, list_file=path, size=SIZE, **options)
+    return HomographySuite(folder=photos, pair_file=path, size=SIZE, **options)
 
 
 # Homographies
@@ -54,7 +58,7 @@ def test_an_oracle_is_perfect(photos: Path, write_list: WriteList, shift_and_tur
         assert found.summary[figure]["5"] > 99.9
     assert (found.summary["precision"], found.summary["recall"]) == (100, 100)
     assert (found.summary["pairs"], found.summary["failures"]) == (3, 0)
-    assert found.summary["matches"] == found.results[0].numbers["matches"] > 10
+    assert found.summary["matches"] == found.results[0].metrics["matches"] > 10
 
 
 def test_the_identity(photos: Path, write_list: WriteList) -> None:
@@ -62,7 +66,7 @@ def test_the_identity(photos: Path, write_list: WriteList) -> None:
     found = evaluate(SIFT, suite)
     assert found.summary["auc"]["5"] > 99.9
     assert found.summary["precision"] == 100
-    views = suite.views(suite.tasks()[0])
+    views = suite.views(suite.pairs()[0])
     assert np.array_equal(views.image0, views.image1)
 
 
@@ -72,7 +76,7 @@ def test_a_wrong_oracle_is_wrong(
     moved = np.array([[1, 0, 8.0], [0, 1, 0], [0, 0, 1]]) @ shift_and_turn
     suite = homographies(photos, write_list(shift_and_turn))
     found = evaluate(Oracle(moved), suite)
-    assert found.results[0].numbers["error"] == pytest.approx(8, abs=0.01)
+    assert found.results[0].metrics["error"] == pytest.approx(8, abs=0.01)
     assert found.summary["auc"]["5"] == 0
     # A triangle up to the first error, a third of the pairs, at 8 px; all of them from there.
     assert found.summary["auc"]["10"] == pytest.approx(100 * (8 / 3 / 2 + 2) / 10, abs=0.1)
@@ -86,7 +90,7 @@ def test_light_changes_by_seed_and_index(
     first, again = (homographies(photos, path) for _ in range(2))
     other = homographies(photos, path, config=HomographyConfig(seed=1))
     plain = homographies(photos, path, photometric=False)
-    tasks = first.tasks()
+    tasks = first.pairs()
     changed = [first.views(task).image1 for task in tasks]
     for task, image in zip(tasks, changed, strict=True):
         assert np.array_equal(again.views(task).image1, image)
@@ -103,12 +107,12 @@ def test_light_changes_by_seed_and_index(
 
 
 def test_a_folder_alone_draws_homographies(photos: Path) -> None:
-    first, again = (homographies(photos, None).tasks() for _ in range(2))
+    first, again = (homographies(photos, None).pairs() for _ in range(2))
     assert [task.name for task in first] == ["a.png", "b.png", "c.png"]
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.H, b.H)
     assert not np.allclose(first[0].H, first[1].H)
-    other = homographies(photos, None, config=HomographyConfig(seed=5)).tasks()
+    other = homographies(photos, None, config=HomographyConfig(seed=5)).pairs()
     assert not np.allclose(first[0].H, other[0].H)
     assert evaluate(SIFT, homographies(photos, None)).summary["pairs"] == 3
 
@@ -128,16 +132,16 @@ def test_malformed_homography_lists(tmp_path: Path, line: str, message: str) -> 
     path = tmp_path / "list.txt"
     path.write_text(f"# comment\n{line}\n")
     with pytest.raises(PairListError, match=f"list.txt, {message}"):
-        homography_tasks(tmp_path, path, SIZE)
+        read_homography_pairs(tmp_path, path, SIZE)
 
 
 def test_empty_and_missing_lists(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n# nothing\n")
     for name, message in (("list.txt", "no homographies"), ("none.txt", "no such file")):
         with pytest.raises(PairListError, match=message):
-            homography_tasks(tmp_path, tmp_path / name, SIZE)
+            read_homography_pairs(tmp_path, tmp_path / name, SIZE)
     with pytest.raises(ImageError, match="no such folder"):
-        homography_tasks(tmp_path / "none", tmp_path / "list.txt", SIZE)
+        read_homography_pairs(tmp_path / "none", tmp_path / "list.txt", SIZE)
 
 
 # Failures
@@ -153,8 +157,8 @@ def test_failures_count(photos: Path, write_list: WriteList, shift_and_turn: Arr
     assert "b.png: no such file" in missing.failure and missing.unreadable
     assert not good.failure
     for failed in (blank, missing):
-        assert failed.numbers["error"] == failed.numbers["error_dlt"] == np.inf
-        assert failed.numbers["precision"] == failed.numbers["recall"] == 0
+        assert failed.metrics["error"] == failed.metrics["error_dlt"] == np.inf
+        assert failed.metrics["precision"] == failed.metrics["recall"] == 0
     assert found.summary["failures"] == 2 and found.summary["unreadable"] == 1
     assert found.summary["precision"] == pytest.approx(100 / 3)
     assert found.summary["recall"] == pytest.approx(100 / 3)
@@ -221,13 +225,13 @@ def test_malformed_hpatches(tmp_path: Path, text: str | None, message: str) -> N
     path = tmp_path / "i_x" / "H_1_3"
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(PairListError, match=message):
-        hpatches_tasks(tmp_path)
+        read_hpatches_pairs(tmp_path)
 
 
 def test_hpatches_without_sequences(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ImageError):
-            hpatches_tasks(folder)
+            read_hpatches_pairs(folder)
 
 
 # Poses
@@ -366,7 +370,7 @@ def test_turned_pairs_agree_with_their_pose(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / name), np.zeros((240, 320), np.uint8))
     T = pose((1.0, 0.1, 0.2))
     (tmp_path / "pairs.txt").write_text(pair_line("a.png", "b.png", K, T, (1, 3)))
-    (task,) = pose_tasks(tmp_path, tmp_path / "pairs.txt")
+    (task,) = read_pose_pairs(tmp_path, tmp_path / "pairs.txt")
     views = pose_views(task)
     assert views.image0.shape == views.image1.shape == (320, 240)
     point = np.array([0.2, 0.3, 5.0])
@@ -391,7 +395,7 @@ def test_malformed_pose_lists(tmp_path: Path) -> None:
     ):
         path.write_text(line)
         with pytest.raises(PairListError, match=message):
-            pose_tasks(tmp_path, path)
+            read_pose_pairs(tmp_path, path)
 
 
 def test_pose_suite(tmp_path: Path) -> None:
@@ -407,10 +411,10 @@ def test_pose_suite(tmp_path: Path) -> None:
     )
     found = evaluate(SIFT, PoseSuite(folder=tmp_path, pair_file=tmp_path / "pairs.txt"))
     good, missing = found.results
-    assert good.numbers["error"] < 10 and good.numbers["precision"] > 0.9
+    assert good.metrics["error"] < 10 and good.metrics["precision"] > 0.9
     assert missing.unreadable and "none.png" in missing.failure
     assert set(found.summary["auc"]) == set(found.summary["auc_lo"]) == {"5", "10", "20"}
-    assert found.summary["auc"]["20"] == pytest.approx(50 * (1 - good.numbers["error"] / 40), abs=1)
+    assert found.summary["auc"]["20"] == pytest.approx(50 * (1 - good.metrics["error"] / 40), abs=1)
     assert {"precision", "recall", "matches", "pairs", "failures"} <= set(found.summary)
 
 
@@ -467,8 +471,8 @@ def test_runs_are_identical_whatever_the_jobs(photos: Path) -> None:
 def test_limit_takes_the_first_pairs(photos: Path) -> None:
     suite = homographies(photos, None)
     everything, two = evaluate(SIFT, suite), evaluate(SIFT, suite, limit=2)
-    assert [result.numbers for result in two.results] == [
-        result.numbers for result in everything.results[:2]
+    assert [result.metrics for result in two.results] == [
+        result.metrics for result in everything.results[:2]
     ]
 
 

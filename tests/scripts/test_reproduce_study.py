@@ -190,7 +190,7 @@ def test_what_explains(reproduce: Main, matching: Path, tmp_path: Path, grey: np
     from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 
     photos = tmp_path / "photos"
-    suite = HomographySuite(folder=photos, list_file=photos / "list.txt", size=(160, 120))
+    suite = HomographySuite(folder=photos, pair_file=photos / "list.txt", size=(160, 120))
     model = Model.load(matching)
     scorer = HomographyScorer(model, suite, ScoringConfig(pairs=1))
     for variants in (explaining.linear_variants, explaining.channel_variants):

@@ -31,7 +31,7 @@ def suite(tmp_path: Path, photographs: dict[str, Array], shift_and_turn: Array) 
         cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(image, (160, 120)))
     H = " ".join(f"{value:.12g}" for value in shift_and_turn.ravel())
     (folder / "list.txt").write_text("".join(f"{name}.png {H}\n" for name in photographs))
-    return HomographySuite(folder=folder, list_file=folder / "list.txt", size=(160, 120))
+    return HomographySuite(folder=folder, pair_file=folder / "list.txt", size=(160, 120))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_other_processing_finds_other_features(model: Model, suite: HomographySu
 
 
 def test_a_sample_is_drawn_by_the_seed(model: Model, suite: HomographySuite) -> None:
-    tasks = suite.tasks()
+    tasks = suite.pairs()
     assert [t.index for t in sample(tasks * 9, 5, 1)] == [t.index for t in sample(tasks * 9, 5, 1)]
     assert sample(tasks, 3, 0) == tasks == sample(tasks, 99, 0)
     seen: list[tuple[int, int]] = []
@@ -162,7 +162,7 @@ def test_what_cannot_be_scored(
     broken = write_list(np.eye(3))
     (broken.parent / "b.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"b\.png"):
-        HomographyScorer(model, HomographySuite(folder=broken.parent, list_file=broken))
+        HomographyScorer(model, HomographySuite(folder=broken.parent, pair_file=broken))
 
 
 def test_pairs_that_fail_count(model: Model, suite: HomographySuite) -> None:

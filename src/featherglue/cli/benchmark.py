@@ -19,9 +19,9 @@ from featherglue.cli.common import (
 )
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.evaluation.result import format_table
 from featherglue.io.files import write_json
 from featherglue.io.image import read_grey
+from featherglue.io.tables import format_table
 from featherglue.options import checked
 
 _BASELINES = ("sift", "orb")

@@ -17,14 +17,14 @@ from rich.progress import (
 
 from featherglue.cli.common import console, error_console
 from featherglue.cli.evaluate_options import SharedOptions, command_line, with_shared_options
+from featherglue.evaluation.examples import draw_worst
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.evaluation.hpatches_suite import HPatchesSuite
-from featherglue.evaluation.methods import SessionOpener
+from featherglue.evaluation.openers import SessionOpener
 from featherglue.evaluation.pose_suite import PoseConfig, PoseSuite
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.runner import evaluate
 from featherglue.evaluation.suites import Suite
-from featherglue.evaluation.worst_pairs import draw_worst
 
 evaluate_app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the image
 def homography(
     context: typer.Context,
     folder: Folder,
-    list_file: Annotated[
+    pair_file: Annotated[
         Path | None,
         typer.Option(
             "--list",
@@ -55,7 +55,7 @@ def homography(
     """Images, resized to 640×480, and copies of them warped by homographies."""
     suite = HomographySuite(
         folder=folder,
-        list_file=list_file,
+        pair_file=pair_file,
         photometric=not no_photometric,
         config=HomographyConfig(seed=shared.seed),
     )

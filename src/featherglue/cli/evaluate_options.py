@@ -15,7 +15,7 @@ import typer
 
 from featherglue.cli.common import Model
 from featherglue.cli.session_options import with_parameters, with_session_options
-from featherglue.evaluation.methods import SessionOpener
+from featherglue.evaluation.openers import SessionOpener
 from featherglue.machine import cores
 from featherglue.options import SessionOptions
 

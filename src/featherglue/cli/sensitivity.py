@@ -13,7 +13,7 @@ from featherglue.cli.common import Json, console, error_console, print_json
 from featherglue.cli.compress import Exclude, Include, ModelArgument
 from featherglue.errors import MissingExtraError, UsageError
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
-from featherglue.evaluation.result import format_table
+from featherglue.io.tables import format_table
 
 if TYPE_CHECKING:
     from featherglue.models.model import Model
@@ -31,7 +31,7 @@ def sensitivity(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the scan; a stopped one goes on.")
     ],
-    list_file: Annotated[
+    pair_file: Annotated[
         Path | None,
         typer.Option("--list", metavar="FILE", help="Lines `image h00 … h22`, for 640×480."),
     ] = None,
@@ -90,7 +90,7 @@ def sensitivity(
     scanned = prepared(Model.load(find_model(model)), config.what)
     planned = len(plan(scanned.architecture, config))
     chosen = _histogram_layers(scanned, histograms or [])
-    listed = HomographySuite(folder=suite, list_file=list_file, config=HomographyConfig(seed=seed))
+    listed = HomographySuite(folder=suite, pair_file=pair_file, config=HomographyConfig(seed=seed))
     scoring = ScoringConfig(pairs=pairs, seed=seed, refine=refine)
     found = _run(scanned, listed, scoring, config, output)
     pictures = draw(found, config.what, metric, output)

@@ -10,8 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import UsageError
+from featherglue.evaluation.pair_lists import (
+    HomographyPair,
+    draw_homography_pairs,
+    read_homography_pairs,
+)
 from featherglue.evaluation.suites import (
-    Numbers,
+    Metrics,
     PairResult,
     areas,
     attempt,
@@ -19,8 +24,7 @@ from featherglue.evaluation.suites import (
     mean,
     percent,
 )
-from featherglue.evaluation.task_views import HomographyViews, warped_views
-from featherglue.evaluation.tasks import HomographyTask, drawn_tasks, homography_tasks
+from featherglue.evaluation.views import HomographyViews, warped_views
 from featherglue.geometry.estimation import (
     Method,
     corner_error,
@@ -78,7 +82,7 @@ class HomographySuite:
     score.
 
     Attributes:
-        folder: the images. list_file: lines `image h00 … h22`; None draws a homography for
+        folder: the images. pair_file: lines `image h00 … h22`; None draws a homography for
             every image of the folder from the seed.
         photometric: change the light of the second image, by the seed and the pair's index.
         size: (width, height). thresholds: px, of the AUC.
@@ -86,27 +90,27 @@ class HomographySuite:
 
     name: ClassVar[str] = "homography"
     folder: str | os.PathLike[str]
-    list_file: str | os.PathLike[str] | None = None
+    pair_file: str | os.PathLike[str] | None = None
     photometric: bool = True
     size: tuple[int, int] = (640, 480)
     thresholds: tuple[float, ...] = (5, 10, 25)
     config: HomographyConfig = field(default_factory=HomographyConfig)
 
-    def tasks(self) -> list[HomographyTask]:
-        if self.list_file is None:
-            return drawn_tasks(self.folder, self.size, self.config.seed)
-        return homography_tasks(self.folder, self.list_file, self.size)
+    def pairs(self) -> list[HomographyPair]:
+        if self.pair_file is None:
+            return draw_homography_pairs(self.folder, self.size, self.config.seed)
+        return read_homography_pairs(self.folder, self.pair_file, self.size)
 
-    def views(self, task: HomographyTask) -> HomographyViews:
+    def views(self, task: HomographyPair) -> HomographyViews:
         return warped_views(task, self.size, self.config.seed if self.photometric else None)
 
-    def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Numbers, str]:
+    def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Metrics, str]:
         return measure_homography(views, matched, self.config)
 
-    def unreadable(self) -> Numbers:
+    def unreadable(self) -> Metrics:
         return failed_numbers()
 
-    def deviations(self, views: HomographyViews, matched: MatchResult) -> Array:
+    def normalized_errors(self, views: HomographyViews, matched: MatchResult) -> Array:
         return homography_deviations(views, matched, self.config)
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
@@ -121,13 +125,13 @@ class HomographySuite:
         }
 
     def source(self) -> dict[str, str]:
-        listed = {} if self.list_file is None else {"list": os.fspath(self.list_file)}
+        listed = {} if self.pair_file is None else {"list": os.fspath(self.pair_file)}
         return {"folder": os.fspath(self.folder)} | listed
 
 
 def measure_homography(
     views: HomographyViews, matched: MatchResult, config: HomographyConfig
-) -> tuple[Numbers, str]:
+) -> tuple[Metrics, str]:
     """Corner errors by four estimators and the quality of the matches.
 
     The pair fails where RANSAC finds nothing: its error is infinite then and its shares are 0.
@@ -178,7 +182,7 @@ def measure_homography(
     }, failure
 
 
-def failed_numbers() -> Numbers:
+def failed_numbers() -> Metrics:
     """Of a pair of which an image cannot be read."""
     zero = (*SHARES, "matches", "correspondences", "keypoints0", "keypoints1")
     return dict.fromkeys(ESTIMATES.values(), float("inf")) | dict.fromkeys(zero, 0.0)

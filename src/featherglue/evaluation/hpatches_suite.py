@@ -14,9 +14,9 @@ from featherglue.evaluation.homography_suite import (
     measure_homography,
     summarize_homographies,
 )
-from featherglue.evaluation.suites import Numbers, PairResult, by_threshold, mean, percent
-from featherglue.evaluation.task_views import HomographyViews, photographed_views
-from featherglue.evaluation.tasks import HomographyTask, hpatches_tasks
+from featherglue.evaluation.pair_lists import HomographyPair, read_hpatches_pairs
+from featherglue.evaluation.suites import Metrics, PairResult, by_threshold, mean, percent
+from featherglue.evaluation.views import HomographyViews, photographed_views
 from featherglue.geometry.metrics import Array, accuracy, detector_metrics, matching_accuracy
 from featherglue.types import MatchResult
 
@@ -42,13 +42,13 @@ class HPatchesSuite:
     thresholds: tuple[float, ...] = (1, 3, 5)
     config: HomographyConfig = field(default_factory=HomographyConfig)
 
-    def tasks(self) -> list[HomographyTask]:
-        return hpatches_tasks(self.folder)
+    def pairs(self) -> list[HomographyPair]:
+        return read_hpatches_pairs(self.folder)
 
-    def views(self, task: HomographyTask) -> HomographyViews:
+    def views(self, task: HomographyPair) -> HomographyViews:
         return photographed_views(task)
 
-    def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Numbers, str]:
+    def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Metrics, str]:
         numbers, failure = measure_homography(views, matched, self.config)
         features0, features1, matches = matched.features0, matched.features1, matched.matches
         detector = detector_metrics(
@@ -68,13 +68,13 @@ class HPatchesSuite:
         numbers["localisation_error"] = detector.localisation_error
         return numbers, failure
 
-    def unreadable(self) -> Numbers:
+    def unreadable(self) -> Metrics:
         shares = {f"mma_{t}": 0.0 for t in MMA_THRESHOLDS}
         return (
             failed_numbers() | shares | {"repeatability": 0.0, "localisation_error": float("nan")}
         )
 
-    def deviations(self, views: HomographyViews, matched: MatchResult) -> Array:
+    def normalized_errors(self, views: HomographyViews, matched: MatchResult) -> Array:
         return homography_deviations(views, matched, self.config)
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class HPatchesSuite:
         return summary
 
     def _summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
-        errors = [result.numbers["error"] for result in results]
+        errors = [result.metrics["error"] for result in results]
         shares = [percent(results, f"mma_{t}") for t in MMA_THRESHOLDS]
         return {
             **summarize_homographies(results, self.thresholds),

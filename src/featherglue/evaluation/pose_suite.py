@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import EstimationError, UsageError
+from featherglue.evaluation.pair_lists import PosePair, read_pose_pairs
 from featherglue.evaluation.suites import (
-    Numbers,
+    Metrics,
     PairResult,
     areas,
     counts,
     mean,
     percent,
 )
-from featherglue.evaluation.task_views import PoseViews, pose_views
-from featherglue.evaluation.tasks import PoseTask, pose_tasks
+from featherglue.evaluation.views import PoseViews, pose_views
 from featherglue.geometry.estimation import (
     RelativePose,
     estimate_relative_pose,
@@ -79,13 +79,13 @@ class PoseSuite:
     thresholds: tuple[float, ...] = (5, 10, 20)
     config: PoseConfig = field(default_factory=PoseConfig)
 
-    def tasks(self) -> list[PoseTask]:
-        return pose_tasks(self.folder, self.pair_file)
+    def pairs(self) -> list[PosePair]:
+        return read_pose_pairs(self.folder, self.pair_file)
 
-    def views(self, task: PoseTask) -> PoseViews:
+    def views(self, task: PosePair) -> PoseViews:
         return pose_views(task)
 
-    def measure(self, views: PoseViews, matched: MatchResult) -> tuple[Numbers, str]:
+    def measure(self, views: PoseViews, matched: MatchResult) -> tuple[Metrics, str]:
         features0, matches = matched.features0, matched.matches
         try:
             pose = self._estimate(views, matched)
@@ -95,7 +95,7 @@ class PoseSuite:
         except EstimationError as error:
             rotation = translation = optimized = float("inf")
             failure = str(error)
-        correct = 0 if failure else int(np.sum(self.deviations(views, matched) < 1))
+        correct = 0 if failure else int(np.sum(self.normalized_errors(views, matched) < 1))
         matching_score = correct / max(len(features0), 1)
         return {
             "error": max(rotation, translation),
@@ -134,12 +134,12 @@ class PoseSuite:
         rotation, translation = pose_errors(pose, views.T_0to1)
         return rotation, translation if views.T_0to1[:3, 3].any() else 0.0
 
-    def unreadable(self) -> Numbers:
+    def unreadable(self) -> Metrics:
         errors = (*ESTIMATES.values(), "rotation_error", "translation_error")
         zero = ("precision", "recall", "matching_score", "matches", "keypoints0", "keypoints1")
         return dict.fromkeys(errors, float("inf")) | dict.fromkeys(zero, 0.0)
 
-    def deviations(self, views: PoseViews, matched: MatchResult) -> Array:
+    def normalized_errors(self, views: PoseViews, matched: MatchResult) -> Array:
         rays0 = normalize_points(matched.matches.points0, views.K0)
         rays1 = normalize_points(matched.matches.points1, views.K1)
         return np.asarray(epipolar_errors(rays0, rays1, views.T_0to1) / self.config.epipolar)

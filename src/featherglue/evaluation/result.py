@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 import featherglue
 from featherglue.evaluation.suites import PairResult
 from featherglue.io.files import atomic, write_json
+from featherglue.io.tables import format_csv, format_table
 
 KIND, FORMAT_VERSION = "evaluation", 1
 # Key of the summary → heading; a key with values by threshold gives a column for each.
@@ -89,13 +88,8 @@ class Evaluation:
         Raises:
             OutputError: the file cannot be written.
         """
-        rows = [_row(result) for result in self.results]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
         with atomic(path) as file:
-            file.write(text.getvalue().encode())
+            file.write(format_csv([_row(result) for result in self.results]).encode())
 
     def to_markdown(self) -> str:
         """A table with a line for all pairs and one for each group."""
@@ -111,7 +105,7 @@ class Evaluation:
         """The pairs with the largest errors; of equal ones those with the lowest precision."""
 
         def badness(result: PairResult) -> tuple[float, float, int]:
-            return -result.numbers["error"], result.numbers["precision"], result.index
+            return -result.metrics["error"], result.metrics["precision"], result.index
 
         return sorted(self.results, key=badness)[:count]
 
@@ -131,18 +125,6 @@ def markdown_table(lines: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         for name, summary in lines
     ]
     return format_table(["", *columns], rows)
-
-
-def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that can be read as it is; the first column is text, the others numbers."""
-    widths = [max(3, *(len(row[i]) for row in (head, *rows))) for i in range(len(head))]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    padded = [
-        [row[0].ljust(widths[0])]
-        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        for row in (head, rule, *rows)
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def _columns(summary: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:
@@ -174,7 +156,7 @@ def _row(result: PairResult) -> dict[str, Any]:
         "index": result.index,
         "name": result.name,
         "group": result.group,
-        **result.numbers,
+        **result.metrics,
         "failure": result.failure,
         "unreadable": result.unreadable,
     }

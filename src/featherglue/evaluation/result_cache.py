@@ -17,8 +17,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from featherglue.errors import OutputError, UsageError
-from featherglue.evaluation.methods import describe, has_identity
-from featherglue.evaluation.suites import Matching, PairResult, Suite, Task
+from featherglue.evaluation.openers import describe, is_identifiable
+from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.fingerprint import code_fingerprint, fingerprint
 from featherglue.io.files import write_npz
 from featherglue.io.image import Grey
@@ -33,7 +33,7 @@ class FeatureStore:
     Only what shapes the extraction is part of the key: matchers share the features.
     """
 
-    def __init__(self, matching: Matching, folder: Path | None) -> None:
+    def __init__(self, matching: Pipeline, folder: Path | None) -> None:
         self._matching = matching
         self._recent: OrderedDict[str, Features] = OrderedDict()
         self._folder: Path | None = None
@@ -96,8 +96,8 @@ class ResultLog:
     Pairs of which an image could not be read are not kept, so that they are tried again.
     """
 
-    def __init__(self, folder: Path, matching: Matching, suite: Suite[Any, Any]) -> None:
-        if not has_identity(matching):
+    def __init__(self, folder: Path, matching: Pipeline, suite: Suite[Any, Any]) -> None:
+        if not is_identifiable(matching):
             raise UsageError(
                 f"a cache needs to know what {type(matching).__qualname__} is: give it an "
                 "attribute `description`, a mapping of plain values"
@@ -106,14 +106,14 @@ class ResultLog:
         self.path = folder / f"{suite.name}-{key}.jsonl"
         self._known = self._read()
 
-    def get(self, task: Task) -> PairResult | None:
+    def get(self, task: ImagePair) -> PairResult | None:
         """The result of a task, if it is kept and its images did not change."""
-        numbers = self._known.get(task_key(task))
+        numbers = self._known.get(pair_key(task))
         if numbers is None:
             return None
         return PairResult(index=task.index, name=task.name, group=task.group, **numbers)
 
-    def add(self, task: Task, result: PairResult) -> None:
+    def add(self, task: ImagePair, result: PairResult) -> None:
         """Keep a result.
 
         Raises:
@@ -122,8 +122,8 @@ class ResultLog:
         if result.unreadable:
             return
         kept = {
-            "key": task_key(task),
-            "numbers": dict(result.numbers),
+            "key": pair_key(task),
+            "metrics": dict(result.metrics),
             "failure": result.failure,
         }
         # A line that was cut off by an interruption stays alone on its line.
@@ -144,13 +144,13 @@ class ResultLog:
         for line in lines:
             try:
                 kept = json.loads(line)
-                known[kept["key"]] = {"numbers": kept["numbers"], "failure": kept["failure"]}
+                known[kept["key"]] = {"metrics": kept["metrics"], "failure": kept["failure"]}
             except (ValueError, KeyError, TypeError):
                 continue
         return known
 
 
-def task_key(task: Task) -> str:
+def pair_key(task: ImagePair) -> str:
     """Fingerprint of a task and of the present state of its images."""
     return fingerprint({name: _plain(value) for name, value in vars(task).items()})
 

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 
 from featherglue.errors import FeatherglueError, ImageError, UsageError
-from featherglue.evaluation.methods import Evaluated, Opener, describe, open_matching
+from featherglue.evaluation.openers import Evaluable, Opener, describe, open_pipeline
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.result_cache import FeatureStore, ResultLog
-from featherglue.evaluation.suites import Matching, PairResult, Suite, Task
+from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.machine import cores
 from featherglue.types import MatchResult
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    session: Evaluated,
+    session: Evaluable,
     suite: Suite[Any, Any],
     *,
     jobs: int = 1,
@@ -41,7 +41,7 @@ def evaluate(
     whatever `jobs` is.
 
     Args:
-        session: has `extract` and `match` (see `Matching`), or `open`, which gives such a thing
+        session: has `extract` and `match` (see `Pipeline`), or `open`, which gives such a thing
             (see `SessionOpener`) and which several jobs need.
         jobs: processes. They are spawned: a script needs `if __name__ == "__main__"`.
         limit: evaluate the first pairs only.
@@ -58,8 +58,8 @@ def evaluate(
     """
     if jobs < 1 or (limit is not None and limit < 1):
         raise UsageError("jobs and limit must be at least 1")
-    tasks = suite.tasks()[:limit]
-    matching = open_matching(session)
+    tasks = suite.pairs()[:limit]
+    matching = open_pipeline(session)
     folder = None if cache is None else Path(cache)
     log = None if folder is None else ResultLog(folder, matching, suite)
     known = {} if log is None else {task.index: log.get(task) for task in tasks}
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def match_views(
-    store: FeatureStore, matching: Matching, suite: Suite[Any, Any], task: Task
+    store: FeatureStore, matching: Pipeline, suite: Suite[Any, Any], task: ImagePair
 ) -> tuple[Any, MatchResult]:
     """The views of a task, and what is found in them.
 
@@ -99,11 +99,11 @@ def match_views(
 class _Worker:
     """Turns tasks into results."""
 
-    def __init__(self, matching: Matching, suite: Suite[Any, Any], folder: Path | None) -> None:
+    def __init__(self, matching: Pipeline, suite: Suite[Any, Any], folder: Path | None) -> None:
         self._matching, self._suite = matching, suite
         self._store = FeatureStore(matching, folder)
 
-    def __call__(self, task: Task) -> PairResult:
+    def __call__(self, task: ImagePair) -> PairResult:
         try:
             views, matched = match_views(self._store, self._matching, self._suite, task)
             numbers, failure = self._suite.measure(views, matched)
@@ -117,20 +117,20 @@ class _Worker:
             index=task.index,
             name=task.name,
             group=task.group,
-            numbers=numbers,
+            metrics=numbers,
             failure=failure,
             unreadable=unreadable,
         )
 
 
 def _run(
-    session: Evaluated,
-    matching: Matching,
+    session: Evaluable,
+    matching: Pipeline,
     suite: Suite[Any, Any],
-    tasks: list[Task],
+    tasks: list[ImagePair],
     jobs: int,
     folder: Path | None,
-) -> Iterator[tuple[Task, PairResult]]:
+) -> Iterator[tuple[ImagePair, PairResult]]:
     """Results in the order in which they are ready."""
     jobs = min(jobs, len(tasks))
     if jobs <= 1:
@@ -168,8 +168,8 @@ def _start(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: in
     """Prepare a spawned process; an interruption is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(max(1, cores() // jobs))
-    _of_this_process.append(_Worker(open_matching(opener), suite, folder))
+    _of_this_process.append(_Worker(open_pipeline(opener), suite, folder))
 
 
-def _work(task: Task) -> PairResult:
+def _work(task: ImagePair) -> PairResult:
     return _of_this_process[0](task)

@@ -13,10 +13,10 @@ from featherglue.geometry.metrics import Array, auc
 from featherglue.io.image import Grey
 from featherglue.types import Features, MatchResult
 
-Numbers = dict[str, float]
+Metrics = dict[str, float]
 
 
-class Matching(Protocol):
+class Pipeline(Protocol):
     """Anything that extracts features and matches them; `featherglue.Session` is one.
 
     For a name in tables and for a cache it also needs an attribute `description`, a mapping of
@@ -32,7 +32,7 @@ class Matching(Protocol):
         ...
 
 
-class Task(Protocol):
+class ImagePair(Protocol):
     """A pair of images as a suite lists it."""
 
     @property
@@ -66,37 +66,37 @@ class PairResult:
     index: int
     name: str
     group: str
-    numbers: Mapping[str, float]
+    metrics: Mapping[str, float]
     failure: str = ""
     unreadable: bool = False
 
 
-TaskT = TypeVar("TaskT", bound=Task)
+PairT = TypeVar("PairT", bound=ImagePair)
 ViewsT = TypeVar("ViewsT", bound=Views)
 
 
-class Suite(Protocol[TaskT, ViewsT]):
+class Suite(Protocol[PairT, ViewsT]):
     """A way to evaluate. Suites are frozen and can be sent to other processes."""
 
     name: ClassVar[str]
 
-    def tasks(self) -> list[TaskT]:
+    def pairs(self) -> list[PairT]:
         """The pairs. Raises PairListError or ImageError where the whole list is unusable."""
         ...
 
-    def views(self, task: TaskT) -> ViewsT:
+    def views(self, task: PairT) -> ViewsT:
         """Its images. Raises ImageError where one cannot be read."""
         ...
 
-    def measure(self, views: ViewsT, matched: MatchResult) -> tuple[Numbers, str]:
+    def measure(self, views: ViewsT, matched: MatchResult) -> tuple[Metrics, str]:
         """The numbers of a pair, and why it failed or ""."""
         ...
 
-    def unreadable(self) -> Numbers:
+    def unreadable(self) -> Metrics:
         """The numbers of a pair of which an image could not be read."""
         ...
 
-    def deviations(self, views: ViewsT, matched: MatchResult) -> Array:
+    def normalized_errors(self, views: ViewsT, matched: MatchResult) -> Array:
         """How far each match is from the truth, (M,), in thresholds: up to 1 is correct."""
         ...
 
@@ -128,7 +128,7 @@ def percent(results: Sequence[PairResult], name: str) -> float:
 
 def mean(results: Sequence[PairResult], name: str) -> float:
     """Mean over the pairs that have the number: NaN is passed over; NaN if none has."""
-    values = np.array([result.numbers[name] for result in results])
+    values = np.array([result.metrics[name] for result in results])
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
@@ -148,7 +148,7 @@ def areas(
 ) -> dict[str, dict[str, float]]:
     """AUC by threshold, percent, of the errors that each of the figures is made of."""
     return {
-        figure: by_threshold(thresholds, auc([r.numbers[error] for r in results], thresholds))
+        figure: by_threshold(thresholds, auc([r.metrics[error] for r in results], thresholds))
         for figure, error in estimates.items()
     }
 

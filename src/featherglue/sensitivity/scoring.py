@@ -20,9 +20,9 @@ import numpy as np
 
 from featherglue.errors import UsageError
 from featherglue.evaluation.homography_suite import HomographySuite
+from featherglue.evaluation.pair_lists import HomographyPair
 from featherglue.evaluation.suites import attempt
-from featherglue.evaluation.task_views import HomographyViews
-from featherglue.evaluation.tasks import HomographyTask
+from featherglue.evaluation.views import HomographyViews
 from featherglue.geometry.estimation import corner_error, estimate_homography
 from featherglue.geometry.metrics import auc, homography_match_metrics
 from featherglue.matching.extractors import NetworkExtractor
@@ -78,7 +78,7 @@ class HomographyScorer:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.suite, self.config = suite, config or ScoringConfig()
-        tasks = sample(suite.tasks(), self.config.pairs, self.config.seed)
+        tasks = sample(suite.pairs(), self.config.pairs, self.config.seed)
         self._original = original
         self._prefixes = Prefixes(original, 2 * len(tasks), len(tasks), self.config.memory)
         self.views: list[HomographyViews] = []
@@ -178,7 +178,7 @@ class HomographyScorer:
         return error, metrics.precision, metrics.recall
 
 
-def sample(tasks: list[HomographyTask], count: int, seed: int) -> list[HomographyTask]:
+def sample(tasks: list[HomographyPair], count: int, seed: int) -> list[HomographyPair]:
     """`count` of the tasks, drawn by the seed, in their order; all where there are no more."""
     if count >= len(tasks):
         return tasks

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from featherglue.drawing import draw_matches
-from featherglue.evaluation.methods import Evaluated, open_matching
+from featherglue.evaluation.openers import Evaluable, open_pipeline
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.result_cache import FeatureStore
 from featherglue.evaluation.runner import match_views
@@ -23,7 +23,7 @@ _GREEN, _RED = 0.5, 0.95
 
 
 def draw_worst(
-    session: Evaluated,
+    session: Evaluable,
     suite: Suite[Any, Any],
     evaluation: Evaluation,
     count: int,
@@ -42,14 +42,14 @@ def draw_worst(
     Raises:
         OutputError: a picture cannot be written.
     """
-    tasks = {task.index: task for task in suite.tasks()}
+    tasks = {task.index: task for task in suite.pairs()}
     readable = [result for result in evaluation.worst(len(tasks)) if not result.unreadable]
-    matching = open_matching(session)
+    matching = open_pipeline(session)
     store = FeatureStore(matching, None if cache is None else Path(cache))
     paths = []
     for rank, result in enumerate(readable[:count], 1):
         views, matched = match_views(store, matching, suite, tasks[result.index])
-        excess = np.clip(suite.deviations(views, matched) - 1, 0, 1)
+        excess = np.clip(suite.normalized_errors(views, matched) - 1, 0, 1)
         shades = np.asarray(_GREEN + (_RED - _GREEN) * excess, np.float32)
         shown = MatchResult(
             features0=matched.features0,
@@ -66,7 +66,7 @@ def draw_worst(
 
 def _caption(result: PairResult) -> list[str]:
     """OpenCV's letters are ASCII."""
-    numbers = result.numbers
+    numbers = result.metrics
     unit = "deg" if "rotation_error" in numbers else "px"
     error = f"error {numbers['error']:.1f} {unit}" if np.isfinite(numbers["error"]) else "failed"
     return [

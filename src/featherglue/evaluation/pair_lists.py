@@ -25,7 +25,7 @@ _ROTATION_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HomographyTask:
+class HomographyPair:
     """Two images related by a homography.
 
     Attributes:
@@ -44,11 +44,11 @@ class HomographyTask:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PoseTask:
+class PosePair:
     """Two images from calibrated cameras at known poses.
 
     Attributes:
-        index, name, group: as in `HomographyTask`.
+        index, name, group: as in `HomographyPair`.
         path0, path1: the images; rotation0, rotation1: how often np.rot90 turns each.
         K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers, before that turn.
         T_0to1: (4, 4), likewise; the scale of its translation is arbitrary.
@@ -66,9 +66,9 @@ class PoseTask:
     group: str = ""
 
 
-def homography_tasks(
-    folder: PathLike, list_file: PathLike, size: tuple[int, int]
-) -> list[HomographyTask]:
+def read_homography_pairs(
+    folder: PathLike, pair_file: PathLike, size: tuple[int, int]
+) -> list[HomographyPair]:
     """Lines `image h00 h01 … h22`, H for images of `size` (width, height).
 
     Empty lines and those that start with # are passed over.
@@ -78,12 +78,12 @@ def homography_tasks(
         ImageError: no such folder.
     """
     _check_folder(Path(folder))
-    tasks: list[HomographyTask] = []
-    for number, line in enumerate(_lines(Path(list_file)), 1):
+    tasks: list[HomographyPair] = []
+    for number, line in enumerate(_lines(Path(pair_file)), 1):
         tokens = line.split()
         if not tokens or tokens[0].startswith("#"):
             continue
-        where = f"{list_file}, line {number}"
+        where = f"{pair_file}, line {number}"
         if len(tokens) != 10:
             raise PairListError(
                 f"{where}: {len(tokens)} tokens; a line is an image and the 9 numbers of H, "
@@ -91,16 +91,18 @@ def homography_tasks(
             )
         H = _homography(tokens[1:], where, size)
         tasks.append(
-            HomographyTask(
+            HomographyPair(
                 index=len(tasks), name=tokens[0], path0=Path(folder) / tokens[0], path1=None, H=H
             )
         )
     if not tasks:
-        raise PairListError(f"{list_file}: no homographies in it")
+        raise PairListError(f"{pair_file}: no homographies in it")
     return tasks
 
 
-def drawn_tasks(folder: PathLike, size: tuple[int, int], seed: int) -> list[HomographyTask]:
+def draw_homography_pairs(
+    folder: PathLike, size: tuple[int, int], seed: int
+) -> list[HomographyPair]:
     """Every image of a folder with a homography drawn from the seed and its place in the folder.
 
     Raises:
@@ -108,7 +110,7 @@ def drawn_tasks(folder: PathLike, size: tuple[int, int], seed: int) -> list[Homo
     """
     limits = HomographyRange()
     return [
-        HomographyTask(
+        HomographyPair(
             index=i,
             name=path.name,
             path0=path,
@@ -120,7 +122,7 @@ def drawn_tasks(folder: PathLike, size: tuple[int, int], seed: int) -> list[Homo
     ]
 
 
-def hpatches_tasks(folder: PathLike) -> list[HomographyTask]:
+def read_hpatches_pairs(folder: PathLike) -> list[HomographyPair]:
     """The layout of HPatches' full sequences: `i_*` and `v_*`, `1.ppm` … `6.ppm`, `H_1_2` ….
 
     Raises:
@@ -135,11 +137,11 @@ def hpatches_tasks(folder: PathLike) -> list[HomographyTask]:
     )
     if not sequences:
         raise ImageError(f"{root}: no sequences here; HPatches has folders i_… and v_…")
-    tasks: list[HomographyTask] = []
+    tasks: list[HomographyPair] = []
     for sequence in sequences:
         for k in HPATCHES_IMAGES:
             tasks.append(
-                HomographyTask(
+                HomographyPair(
                     index=len(tasks),
                     name=f"{sequence.name}/{k}",
                     path0=sequence / "1.ppm",
@@ -151,7 +153,7 @@ def hpatches_tasks(folder: PathLike) -> list[HomographyTask]:
     return tasks
 
 
-def pose_tasks(folder: PathLike, pair_file: PathLike) -> list[PoseTask]:
+def read_pose_pairs(folder: PathLike, pair_file: PathLike) -> list[PosePair]:
     """SuperGlue's pair lists with all 38 tokens: `A B rotA rotB K0×9 K1×9 T_0to1×16`.
 
     Raises:
@@ -172,7 +174,7 @@ def pose_tasks(folder: PathLike, pair_file: PathLike) -> list[PoseTask]:
         if np.abs(R @ R.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(R) < 0:
             raise PairListError(f"{where}: the left 3×3 of T_0to1 is not a rotation")
         tasks.append(
-            PoseTask(
+            PosePair(
                 index=index,
                 name=f"{pair.name0} {pair.name1}",
                 path0=Path(folder) / pair.name0,

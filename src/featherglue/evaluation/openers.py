@@ -6,7 +6,7 @@ import os
 from typing import Any, Protocol, TypeAlias, cast
 
 from featherglue.errors import UsageError
-from featherglue.evaluation.suites import Matching
+from featherglue.evaluation.suites import Pipeline
 from featherglue.options import SessionOptions
 from featherglue.session import Session, load, make_options
 
@@ -14,10 +14,10 @@ from featherglue.session import Session, load, make_options
 class Opener(Protocol):
     """Opens something to evaluate; can be sent to other processes."""
 
-    def open(self) -> Matching: ...
+    def open(self) -> Pipeline: ...
 
 
-Evaluated: TypeAlias = "Matching | Opener"
+Evaluable: TypeAlias = "Pipeline | Opener"
 
 
 class SessionOpener:
@@ -37,16 +37,16 @@ class SessionOpener:
         return load(self.model, self.options)
 
 
-def open_matching(evaluated: Evaluated) -> Matching:
+def open_pipeline(evaluated: Evaluable) -> Pipeline:
     """The object itself, or what an opener opens."""
     if hasattr(evaluated, "extract") and hasattr(evaluated, "match"):
-        return cast("Matching", evaluated)
+        return cast("Pipeline", evaluated)
     if not hasattr(evaluated, "open"):
         raise UsageError("an object with extract and match is needed, or one with open")
     return evaluated.open()
 
 
-def describe(matching: Matching) -> dict[str, Any]:
+def describe(matching: Pipeline) -> dict[str, Any]:
     """What it is, as plain values, with at least a `name`.
 
     Sessions are described by their methods, settings and weights; others by their attribute
@@ -61,6 +61,6 @@ def describe(matching: Matching) -> dict[str, Any]:
     return {"name": kind} | description
 
 
-def has_identity(matching: Matching) -> bool:
+def is_identifiable(matching: Pipeline) -> bool:
     """Whether its description tells it from others, so that its results can be kept."""
     return isinstance(matching, Session) or hasattr(matching, "description")

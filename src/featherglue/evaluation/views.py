@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.photometric import augment_photometric
-from featherglue.evaluation.tasks import HomographyTask, PoseTask
+from featherglue.evaluation.pair_lists import HomographyPair, PosePair
 from featherglue.io.image import Grey, read_grey, resize_grey
 
 Matrix = NDArray[np.float64]
@@ -35,7 +35,7 @@ class PoseViews:
     T_0to1: Matrix
 
 
-def warped_views(task: HomographyTask, size: tuple[int, int], seed: int | None) -> HomographyViews:
+def warped_views(task: HomographyPair, size: tuple[int, int], seed: int | None) -> HomographyViews:
     """An image resized to `size` (width, height), and its copy warped by H to that size.
 
     Args:
@@ -52,7 +52,7 @@ def warped_views(task: HomographyTask, size: tuple[int, int], seed: int | None) 
     return HomographyViews(image0=image0, image1=image1, H=task.H)
 
 
-def photographed_views(task: HomographyTask) -> HomographyViews:
+def photographed_views(task: HomographyPair) -> HomographyViews:
     """Two photographs at their own sizes.
 
     Raises:
@@ -62,7 +62,7 @@ def photographed_views(task: HomographyTask) -> HomographyViews:
     return HomographyViews(image0=read_grey(task.path0), image1=read_grey(task.path1), H=task.H)
 
 
-def pose_views(task: PoseTask) -> PoseViews:
+def pose_views(task: PosePair) -> PoseViews:
     """Two photographs, turned as the list says, with intrinsics and pose turned likewise.
 
     Raises:
