@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 import featherglue as fg
 from featherglue.errors import EstimationError
 from featherglue.evaluation import HomographySuite
-from featherglue.geometry.estimation import corner_error, estimate_homography
+from featherglue.geometry.estimation import estimate_homography
 from featherglue.geometry.metrics import auc
+from featherglue.geometry.projection import corner_error
 from featherglue.session import Session
 
 SIZE, THRESHOLDS = (640, 480), (5.0, 10.0, 25.0)
@@ -56,7 +57,7 @@ def error(
 ) -> float:
     """The mean corner error, px, of RANSAC's homography or its fit; infinite where it fails."""
     try:
-        estimate, _ = estimate_homography(
+        estimate = estimate_homography(
             points0,
             points1,
             threshold=3.0,
@@ -67,7 +68,7 @@ def error(
         )
     except EstimationError:
         return float("inf")
-    return corner_error(estimate, H, SIZE)
+    return corner_error(estimate.model, H, SIZE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

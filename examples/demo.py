@@ -15,7 +15,7 @@ from skimage import data
 
 import featherglue as fg
 from featherglue.drawing import draw_matches
-from featherglue.geometry.estimation import corner_error
+from featherglue.geometry.projection import corner_error
 from featherglue.io.files import write_image
 
 
@@ -33,14 +33,14 @@ def main() -> int:
     session = fg.load("fast")
     session(folder / "first.png", folder / "second.png")  # warm-up, so that the times are typical
     result = session(folder / "first.png", folder / "second.png")
-    homography, inliers = result.homography()
+    homography = result.homography()
     picture = folder / "matches.png"
     write_image(picture, draw_matches(result))
 
-    error = corner_error(homography, truth, (width, height))
+    error = corner_error(homography.model, truth, (width, height))
     times = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result.milliseconds.items())
     print(f"keypoints  {len(result.features0)} and {len(result.features1)}")
-    print(f"matches    {len(result.matches)}, of which {int(inliers.sum())} fit one homography")
+    print(f"matches    {len(result.matches)}, of which {homography.num_inliers} fit one homography")
     print(f"error      the estimated homography puts the corners {error:.2f} px off, on average")
     print(f"time       {sum(result.milliseconds.values()):.0f} ms ({times})")
     print(f"picture    {picture.resolve()}")

@@ -21,7 +21,7 @@ from featherglue.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from featherglue.geometry.estimation import corner_error
+from featherglue.geometry.projection import corner_error
 from featherglue.models.model import Model
 from featherglue.session import Session, load
 from featherglue.types import Features, Matches
@@ -76,10 +76,10 @@ def test_two_views_of_one_scene(runtime: Any, matching: Path, grey: np.ndarray) 
     assert share_right(matches, SHIFT) > 0.9
     assert list(result.milliseconds) == STAGES
     assert all(spent >= 0 for spent in result.milliseconds.values())
-    H, inliers = result.homography()
-    assert corner_error(H, SHIFT, (288, 224)) < 0.5
-    assert inliers.shape == (len(matches),)
-    np.testing.assert_array_equal(result.homography()[0], H)
+    homography = result.homography()
+    assert corner_error(homography.model, SHIFT, (288, 224)) < 0.5
+    assert homography.inliers.shape == (len(matches),)
+    np.testing.assert_array_equal(result.homography().model, homography.model)
     indices = matches.indices
     assert len(np.unique(indices[:, 0])) == len(np.unique(indices[:, 1])) == len(matches)
     np.testing.assert_array_equal(matches.points0, result.features0.keypoints[indices[:, 0]])
@@ -300,7 +300,7 @@ def test_no_resize_is_minus_one(matching: Path, grey: np.ndarray) -> None:
 def test_matches_of_resized_images_fit_the_originals(matching: Path, grey: np.ndarray) -> None:
     session = load(matching, resize=(144, 112))  # half of each crop, moved by whole cells
     result = session(grey[:224, :288], grey[16:240, 32:320])
-    H, _ = result.homography()
+    H = result.homography().model
     assert len(result.matches) > 30
     truth = np.array([[1.0, 0, -32], [0, 1, -16], [0, 0, 1]])
     assert corner_error(H, truth, (288, 224)) < 1
@@ -448,7 +448,7 @@ def test_classical_features_with_nearest_neighbours(
     assert 50 < len(result.features0) <= 300
     assert len(result.matches) > 50
     assert share_right(result.matches, SHIFT) > 0.8
-    assert corner_error(result.homography()[0], SHIFT, (288, 224)) < 0.5
+    assert corner_error(result.homography().model, SHIFT, (288, 224)) < 0.5
 
 
 def test_superpoint_with_nearest_neighbours(matching: Path, grey: np.ndarray) -> None:

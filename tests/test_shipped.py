@@ -12,7 +12,7 @@ import featherglue as fg
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.export.cache import current_graphs
-from featherglue.geometry.estimation import corner_error
+from featherglue.geometry.projection import corner_error
 
 TRUTH = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
 
@@ -53,7 +53,7 @@ def test_a_known_homography_is_found(
     view = cv2.warpPerspective(image, TRUTH, size)
     view = np.clip(view.astype(np.float32) * 0.7 + 12, 0, 255).astype(np.uint8)
     result = fg.load(name, threads=1)(image, view)
-    homography, inliers = result.homography()
-    assert corner_error(homography, TRUTH, size) < 1.0
-    assert inliers.sum() > 100
+    homography = result.homography()
+    assert corner_error(homography.model, TRUTH, size) < 1.0
+    assert homography.num_inliers > 100
     assert result.matches.refined.mean() > 0.5

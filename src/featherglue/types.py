@@ -1,7 +1,9 @@
-"""The values that flow through featherglue: Features, Matches, MatchResult. NumPy in, NumPy out.
+"""Results of the pipeline: `Features`, `Matches` and `MatchResult`.
 
-Points are (x, y) pixels in the coordinates of the image that the user gave; the centre of the
-top-left pixel is (0, 0).
+All data are NumPy arrays. Points are (x, y) pixels in the coordinates of the image that the user
+gave; the centre of the top-left pixel is (0, 0).
+
+Shape legend: N keypoints, D descriptor width, M matches, H×W pixels.
 """
 
 from __future__ import annotations
@@ -9,75 +11,85 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from featherglue.errors import UsageError
-
-if TYPE_CHECKING:
-    from featherglue.geometry.estimation import RelativePose
+from featherglue.geometry.estimates import FundamentalMatrix, Homography, RelativePose
+from featherglue.geometry.estimation import (
+    estimate_fundamental,
+    estimate_homography,
+    estimate_relative_pose,
+)
+from featherglue.io.files import write_npz
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Features:
-    """Keypoints of one image, strongest first.
+    """Keypoints of one image with their descriptors, strongest first.
 
     Attributes:
-        keypoints: (N, 2) float32 xy pixels.
+        keypoints: (N, 2) float32, (x, y) pixels.
         scores: (N,) float32 in [0, 1].
-        descriptors: (N, D) float32, L2-normalised.
+        descriptors: (N, D) float32, L2-normalized.
         image_size: (width, height) of the image.
-        image: the grey image (H, W) uint8, by which matches are refined; None to do without.
+        image: (H, W) uint8, the grey image, which the refinement of matches needs; None disables
+            the refinement.
+
+    Raises:
+        UsageError: an array has another shape or dtype, or `image_size` is not positive.
     """
 
     keypoints: Float
     scores: Float
     descriptors: Float
     image_size: tuple[int, int]
-    image: NDArray[np.uint8] | None = field(default=None, repr=False)
+    image: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.keypoints)
-        _check(self.keypoints.shape == (count, 2), "keypoints must be (N, 2)")
-        _check(self.scores.shape == (count,), f"scores must be ({count},)")
-        _check(
-            self.descriptors.ndim == 2 and len(self.descriptors) == count,
-            f"descriptors must be ({count}, D)",
-        )
         for name in ("keypoints", "scores", "descriptors"):
-            _check(getattr(self, name).dtype == np.float32, f"{name} must be float32")
-        _check(min(self.image_size) >= 1, "image_size is (width, height), at least 1 each")
-        if self.image is not None:
-            _check(
-                self.image.shape == self.image_size[::-1] and self.image.dtype == np.uint8,
-                "image must be (H, W) uint8 and agree with image_size",
+            _check_array(name, getattr(self, name), np.float32)
+        count = len(self.keypoints)
+        _check_shape("keypoints", self.keypoints, (count, 2))
+        _check_shape("scores", self.scores, (count,))
+        if self.descriptors.ndim != 2 or len(self.descriptors) != count:
+            raise UsageError(f"descriptors must be ({count}, D), not {self.descriptors.shape}")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise UsageError(
+                f"image_size must be (width, height), at least 1 each, not {self.image_size}"
             )
+        if self.image is not None:
+            _check_array("image", self.image, np.uint8)
+            _check_shape("image", self.image, self.image_size[::-1])
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def __repr__(self) -> str:
+        width, height = self.image_size
+        return f"Features({len(self)} keypoints, {self.descriptors.shape[1]}-d, {width}×{height})"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Matches:
-    """Pairs of keypoints that show the same point.
+    """Pairs of keypoints that show the same point of the scene.
 
     Attributes:
-        indices: (M, 2) int64 into the keypoints of both images.
+        indices: (M, 2) int64 indices into the keypoints of image 0 and of image 1.
         scores: (M,) float32 confidence in [0, 1].
-        points0, points1: (M, 2) float32 xy pixels; where `refined`, points1 has been aligned to
-            a fraction of a pixel and differs from the keypoint.
+        points0: (M, 2) float32, (x, y) pixels in image 0: the keypoints.
+        points1: (M, 2) float32, (x, y) pixels in image 1: the keypoints, moved by a subpixel
+            refinement where `refined`.
         refined: (M,) bool.
+
+    Raises:
+        UsageError: an array has another shape.
     """
 
     indices: Index
@@ -87,24 +99,30 @@ class Matches:
     refined: Mask
 
     def __post_init__(self) -> None:
+        for name in ("indices", "scores", "points0", "points1", "refined"):
+            _check_array(name, getattr(self, name))
         count = len(self.indices)
         for name in ("indices", "points0", "points1"):
-            _check(getattr(self, name).shape == (count, 2), f"{name} must be ({count}, 2)")
+            _check_shape(name, getattr(self, name), (count, 2))
         for name in ("scores", "refined"):
-            _check(getattr(self, name).shape == (count,), f"{name} must be ({count},)")
+            _check_shape(name, getattr(self, name), (count,))
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __repr__(self) -> str:
+        return f"Matches({len(self)} matches, {int(np.count_nonzero(self.refined))} refined)"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MatchResult:
-    """Two images matched.
+    """The features of two images and the matches between them.
 
     Attributes:
-        features0, features1: of the two images.
-        matches: between them.
-        milliseconds: time by stage, in the order in which the stages ran.
+        features0: of image 0.
+        features1: of image 1.
+        matches: between `features0` and `features1`.
+        milliseconds: time by stage, in the order of the stages.
     """
 
     features0: Features
@@ -112,72 +130,80 @@ class MatchResult:
     matches: Matches
     milliseconds: dict[str, float] = field(default_factory=dict)
 
-    def homography(self, threshold: float = 3.0, seed: int = 0) -> tuple[NDArray[np.float64], Mask]:
-        """H_0to1 (3, 3) that maps points of image 0 to image 1, and the inliers (M,) bool.
+    def __repr__(self) -> str:
+        keypoints = f"{len(self.features0)} and {len(self.features1)} keypoints"
+        spent = f", {sum(self.milliseconds.values()):.1f} ms" if self.milliseconds else ""
+        return f"MatchResult({len(self.matches)} matches of {keypoints}{spent})"
 
-        By MAGSAC++, fitted anew to all matches that agree: see `geometry.estimate_homography`. The
-        same matches and seed give the same result.
+    def homography(self, threshold: float = 3.0, seed: int = 0) -> Homography:
+        """Estimate the homography from image 0 to image 1 by MAGSAC++ and local optimization.
+
+        Args:
+            threshold: px, maximum distance of an inlier in image 1.
+            seed: of the samples; the same matches and seed give the same result.
 
         Raises:
-            EstimationError: fewer than four matches, or no homography that they support.
-        """
-        from featherglue.geometry.estimation import estimate_homography
+            EstimationError: fewer than four matches, or no homography fits them.
+            UsageError: `threshold` is not positive.
 
+        See `geometry.estimate_homography` for all parameters.
+        """
         return estimate_homography(
             self.matches.points0, self.matches.points1, threshold=threshold, seed=seed
         )
 
-    def fundamental(
-        self, threshold: float = 2.0, seed: int = 0
-    ) -> tuple[NDArray[np.float64], Mask]:
-        """Fundamental matrix (3, 3) and the inliers (M,).
+    def fundamental(self, threshold: float = 2.0, seed: int = 0) -> FundamentalMatrix:
+        """Estimate the fundamental matrix by MAGSAC++ and local optimization.
 
-        By MAGSAC++, fitted anew to all matches that agree: see `geometry.estimate_fundamental`.
+        Args:
+            threshold: px, maximum Sampson distance of an inlier.
+            seed: of the samples; the same matches and seed give the same result.
 
         Raises:
-            EstimationError: fewer than eight matches, or no epipolar geometry that they support.
-        """
-        from featherglue.geometry.estimation import estimate_fundamental
+            EstimationError: fewer than eight matches, or no fundamental matrix fits them.
+            UsageError: `threshold` is not positive.
 
+        See `geometry.estimate_fundamental` for all parameters.
+        """
         return estimate_fundamental(
             self.matches.points0, self.matches.points1, threshold=threshold, seed=seed
         )
 
     def relative_pose(
-        self,
-        K0: NDArray[np.float64],
-        K1: NDArray[np.float64],
-        threshold: float = 1.0,
-        seed: int = 0,
+        self, K0: ArrayLike, K1: ArrayLike, threshold: float = 1.0, seed: int = 0
     ) -> RelativePose:
-        """Rotation and direction of translation from camera 0 to camera 1.
+        """Estimate the pose of camera 1 relative to camera 0 by RANSAC and local optimization.
 
-        By RANSAC, which draws the same samples whatever `seed` is, fitted anew to all matches that
-        agree: see `geometry.estimate_relative_pose`.
+        Args:
+            K0, K1: (3, 3) intrinsics in px, with pixel centres at whole numbers.
+            threshold: px, maximum Sampson distance of an inlier.
+            seed: has no effect on RANSAC, which always draws the same samples.
 
         Raises:
-            EstimationError: fewer than five matches, or no pose that they support.
-        """
-        from featherglue.geometry.estimation import estimate_relative_pose
+            EstimationError: fewer than five distinct matches, or no pose fits them.
+            UsageError: `threshold`, `K0` or `K1` is invalid.
 
-        matches = self.matches
-        return estimate_relative_pose(
-            matches.points0, matches.points1, K0, K1, threshold=threshold, seed=seed
-        )
+        See `geometry.estimate_relative_pose` for all parameters.
+        """
+        points0, points1 = self.matches.points0, self.matches.points1
+        return estimate_relative_pose(points0, points1, K0, K1, threshold=threshold, seed=seed)
 
     def save(
         self, path: str | os.PathLike[str], extra: Mapping[str, NDArray[Any]] | None = None
     ) -> None:
-        """Write keypoints0, keypoints1, matches and match_confidence as SuperGlue's npz does.
+        """Write the matches as an npz file in SuperGlue's format.
 
-        `matches` (N0,) int64 is −1 where there is none; refined points are kept beside them as
-        `points0`, `points1`, `refined`, and the arrays of `extra` under their names.
+        It has `keypoints0` (N0, 2), `keypoints1` (N1, 2), `matches` (N0,) int64 indices into
+        `keypoints1` or −1, and `match_confidence` (N0,). Beside them are the arrays of `Matches`:
+        `indices`, `points0`, `points1` and `refined`.
+
+        Args:
+            path: the file; its folder is created.
+            extra: further arrays by name.
 
         Raises:
-            OutputError: the file cannot be written. Nothing half-written stays.
+            OutputError: the file cannot be written. No partial file is left.
         """
-        from featherglue.io.files import write_npz
-
         partner = np.full(len(self.features0), -1, np.int64)
         confidence = np.zeros(len(self.features0), np.float32)
         partner[self.matches.indices[:, 0]] = self.matches.indices[:, 1]
@@ -196,3 +222,15 @@ class MatchResult:
                 **(extra or {}),
             },
         )
+
+
+def _check_array(name: str, value: Any, dtype: type[np.generic] | None = None) -> None:
+    if not isinstance(value, np.ndarray):
+        raise UsageError(f"{name} must be a NumPy array, not {type(value).__name__}")
+    if dtype is not None and value.dtype != dtype:
+        raise UsageError(f"{name} must be {np.dtype(dtype)}, not {value.dtype}")
+
+
+def _check_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise UsageError(f"{name} must be {shape}, not {array.shape}")

@@ -123,7 +123,7 @@ def _match_two(
 def summarize(result: MatchResult) -> dict[str, Any]:
     """The numbers of a result, as plain values."""
     try:
-        inliers = int(result.fundamental(INLIER_THRESHOLD)[1].sum())
+        inliers = result.fundamental(INLIER_THRESHOLD).num_inliers
     except EstimationError:
         inliers = 0
     return {

@@ -25,17 +25,10 @@ from featherglue.evaluation.suites import (
     percent,
 )
 from featherglue.evaluation.views import HomographyViews, warped_views
-from featherglue.geometry.estimation import (
-    Method,
-    corner_error,
-    estimate_homography,
-    weighted_homography,
-)
-from featherglue.geometry.metrics import (
-    Array,
-    homography_match_metrics,
-    reprojection_errors,
-)
+from featherglue.geometry.direct_linear_transform import weighted_homography
+from featherglue.geometry.estimation import Method, estimate_homography
+from featherglue.geometry.metrics import Array, homography_match_metrics
+from featherglue.geometry.projection import corner_error, reprojection_errors
 from featherglue.types import MatchResult
 
 # Figure in the summary → the error of each pair that it is made of.
@@ -140,7 +133,7 @@ def measure_homography(
     size0, size1 = features0.image_size, features1.image_size
 
     def robust(method: Method, local_optimization: bool = False) -> float:
-        H, _ = estimate_homography(
+        estimate = estimate_homography(
             matches.points0,
             matches.points1,
             threshold=config.threshold,
@@ -150,7 +143,7 @@ def measure_homography(
             seed=config.seed,
             local_optimization=local_optimization,
         )
-        return corner_error(H, views.H, size0)
+        return corner_error(estimate.model, views.H, size0)
 
     def direct() -> float:
         H = weighted_homography(matches.points0, matches.points1, matches.scores)

@@ -20,14 +20,10 @@ from featherglue.evaluation.suites import (
     percent,
 )
 from featherglue.evaluation.views import PoseViews, pose_views
-from featherglue.geometry.estimation import (
-    RelativePose,
-    estimate_relative_pose,
-    normalize_points,
-    optimize_relative_pose,
-    pose_errors,
-)
-from featherglue.geometry.metrics import Array, epipolar_errors
+from featherglue.geometry.epipolar import epipolar_errors, normalize_points, pose_errors
+from featherglue.geometry.estimates import RelativePose
+from featherglue.geometry.estimation import estimate_relative_pose, optimize_relative_pose
+from featherglue.geometry.metrics import Array
 from featherglue.types import MatchResult
 
 # Figure in the summary → the error of each pair that it is made of.

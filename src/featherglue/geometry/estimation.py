@@ -1,52 +1,47 @@
-"""Homographies and relative poses from matches, and their errors.
+"""Robust estimation of homographies, fundamental matrices and relative poses from matches.
 
-Robust estimation is OpenCV's; the result is optimized over all inliers (`local_optimization`),
-unless a protocol wants it as it is. The same matches and seed give the same result.
-Points are (M, 2) xy pixels.
+OpenCV's MAGSAC++ and RANSAC find the model. `local_optimization` then refines it by least squares
+over its inliers. The same matches and seed give the same result.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from featherglue.errors import EstimationError, UsageError
+from featherglue.geometry.arguments import (
+    check_sampling,
+    check_threshold,
+    intrinsics,
+    matched_points,
+)
+from featherglue.geometry.epipolar import (
+    essential_matrix,
+    mean_focal_length,
+    normalize_points,
+    sampson_distances,
+)
+from featherglue.geometry.estimates import FundamentalMatrix, Homography, RelativePose
 from featherglue.geometry.local_optimization import (
-    essential,
-    normalization,
     optimize_fundamental,
     optimize_homography,
     optimize_pose,
-    sampson_distances,
 )
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Method = Literal["magsac", "ransac"]
-_MAXIMUM_SEED = 2**31 - 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RelativePose:
-    """From camera 0 to camera 1.
-
-    Attributes:
-        R: (3, 3) rotation. t: (3,) direction of the translation, length 1.
-        inliers: (M,) bool.
-    """
-
-    R: Matrix
-    t: Matrix
-    inliers: Mask
+_MAX_SEED = 2**31 - 1
+_POSE_ITERATIONS = 10_000
 
 
 def estimate_homography(
-    points0: NDArray[np.floating],
-    points1: NDArray[np.floating],
+    points0: ArrayLike,
+    points1: ArrayLike,
     *,
     threshold: float = 3.0,
     method: Method = "magsac",
@@ -54,29 +49,34 @@ def estimate_homography(
     confidence: float = 0.9999,
     seed: int = 0,
     local_optimization: bool = True,
-) -> tuple[Matrix, Mask]:
-    """H_0to1 with H[2, 2] = 1, and its inliers (M,).
+) -> Homography:
+    """Estimate the homography from image 0 to image 1.
 
     Args:
-        threshold: px, largest distance of an inlier in image 1.
-        method: "magsac" (Barath et al. 2020, MAGSAC++) or "ransac".
-        seed: of "magsac"; OpenCV's "ransac" always draws the same samples.
-        local_optimization: optimize by least squares over all inliers; left as found
-            where fewer than twelve do, or where that fits worse.
+        points0, points1: (M, 2) matched (x, y) pixels.
+        threshold: px, maximum distance of an inlier in image 1.
+        method: "magsac" (MAGSAC++, Barath et al. 2020) or "ransac".
+        iterations: maximum number of samples.
+        confidence: probability of finding the model, in (0, 1), at which sampling stops.
+        seed: of the samples of "magsac"; "ransac" always draws the same samples.
+        local_optimization: refine by least squares over all inliers. The estimate stays as found
+            with fewer than twelve inliers, or if the refined one fits worse.
 
     Raises:
-        EstimationError: fewer than four matches, or none that fits.
+        EstimationError: fewer than four matches, or no homography fits them.
+        UsageError: an argument has another shape, is out of range or not finite.
     """
-    _check(points0, points1, 4, "a homography")
+    points0, points1 = matched_points(points0, points1, 4, "a homography")
+    check_threshold(threshold)
+    check_sampling(iterations, confidence)
     _check_method(method)
     if method == "magsac":
-        found, mask = cv2.findHomography(
-            _points(points0), _points(points1), _usac(threshold, iterations, confidence, seed)
-        )
+        usac = _magsac_parameters(threshold, iterations, confidence, seed)
+        found, mask = cv2.findHomography(points0, points1, usac)
     else:
         found, mask = cv2.findHomography(
-            _points(points0),
-            _points(points1),
+            points0,
+            points1,
             cv2.RANSAC,
             threshold,
             maxIters=iterations,
@@ -85,56 +85,59 @@ def estimate_homography(
     if found is None or abs(found[2, 2]) < 1e-12 or not np.isfinite(found).all():
         raise EstimationError("no homography fits these matches")
     H: Matrix = np.asarray(found / found[2, 2], np.float64)
-    inliers: Mask = mask.reshape(-1) > 0
+    inliers = _inliers(mask, "homography")
     if not local_optimization:
-        return H, inliers
+        return Homography(model=H, inliers=inliers)
     optimized = optimize_homography(H, points0, points1, threshold)
-    if optimized is H:
-        return H, inliers
-    gaps = cv2.perspectiveTransform(_points(points0)[None], optimized)[0] - _points(points1)
-    return optimized, np.asarray(np.square(gaps).sum(1) < threshold**2)
+    if optimized is not H:
+        offsets = cv2.perspectiveTransform(points0[None], optimized)[0] - points1
+        inliers = np.asarray(np.square(offsets).sum(1) < threshold**2)
+    return Homography(model=optimized, inliers=inliers)
 
 
 def estimate_fundamental(
-    points0: NDArray[np.floating],
-    points1: NDArray[np.floating],
+    points0: ArrayLike,
+    points1: ArrayLike,
     *,
     threshold: float = 2.0,
     iterations: int = 3000,
     confidence: float = 0.9999,
     seed: int = 0,
     local_optimization: bool = True,
-) -> tuple[Matrix, Mask]:
-    """Fundamental matrix F (3, 3) of norm 1, x1ᵀ·F·x0 = 0, by MAGSAC++, and its inliers (M,).
+) -> FundamentalMatrix:
+    """Estimate the fundamental matrix by MAGSAC++ (Barath et al. 2020).
 
     Args:
-        threshold: px, largest (Sampson) distance of an inlier.
-        local_optimization: as for `estimate_homography`.
+        points0, points1: (M, 2) matched (x, y) pixels.
+        threshold: px, maximum Sampson distance of an inlier.
+        iterations, confidence, seed, local_optimization: as for `estimate_homography`.
 
     Raises:
-        EstimationError: fewer than eight matches, or none that fits.
+        EstimationError: fewer than eight matches, or no fundamental matrix fits them.
+        UsageError: an argument has another shape, is out of range or not finite.
     """
-    _check(points0, points1, 8, "a fundamental matrix")
-    found, mask = cv2.findFundamentalMat(
-        _points(points0), _points(points1), _usac(threshold, iterations, confidence, seed)
-    )
+    points0, points1 = matched_points(points0, points1, 8, "a fundamental matrix")
+    check_threshold(threshold)
+    check_sampling(iterations, confidence)
+    usac = _magsac_parameters(threshold, iterations, confidence, seed)
+    found, mask = cv2.findFundamentalMat(points0, points1, usac)
     if found is None or found.shape != (3, 3) or mask is None:
         raise EstimationError("no fundamental matrix fits these matches")
     F: Matrix = np.asarray(found / np.linalg.norm(found), np.float64)
-    inliers: Mask = mask.reshape(-1) > 0
+    inliers = _inliers(mask, "fundamental matrix")
     if not local_optimization:
-        return F, inliers
+        return FundamentalMatrix(model=F, inliers=inliers)
     optimized = optimize_fundamental(F, points0, points1, threshold)
-    if optimized is F:
-        return F, inliers
-    return optimized, sampson_distances(optimized, _points(points0), _points(points1)) < threshold
+    if optimized is not F:
+        inliers = sampson_distances(optimized, points0, points1) < threshold
+    return FundamentalMatrix(model=optimized, inliers=inliers)
 
 
 def estimate_relative_pose(
-    points0: NDArray[np.floating],
-    points1: NDArray[np.floating],
-    K0: Matrix,
-    K1: Matrix,
+    points0: ArrayLike,
+    points1: ArrayLike,
+    K0: ArrayLike,
+    K1: ArrayLike,
     *,
     threshold: float = 1.0,
     method: Method = "ransac",
@@ -142,35 +145,41 @@ def estimate_relative_pose(
     seed: int = 0,
     local_optimization: bool = True,
 ) -> RelativePose:
-    """Relative pose through the essential matrix; without `local_optimization` as in
-    SuperGlue's evaluation.
+    """Estimate the pose of camera 1 relative to camera 0 through the essential matrix.
+
+    Without local optimization this is the procedure of SuperGlue's evaluation.
 
     Args:
-        K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers.
-        threshold: px, largest (Sampson) distance of an inlier; divided by the mean focal length.
-        local_optimization: as for `estimate_homography`.
+        points0, points1: (M, 2) matched (x, y) pixels.
+        K0, K1: (3, 3) intrinsics in px, with pixel centres at whole numbers.
+        threshold: px, maximum Sampson distance of an inlier; it is divided by the mean focal
+            length.
+        method, confidence, seed, local_optimization: as for `estimate_homography`.
 
     Returns:
-        the pose; where the camera only turned, no point has a depth and t is arbitrary.
+        The pose. If the camera only rotated, no point has a depth and t is arbitrary.
 
     Raises:
-        EstimationError: fewer than five matches, or none that fits.
-        UsageError: a singular K.
+        EstimationError: fewer than five distinct matches, or no pose fits them.
+        UsageError: an argument has another shape, is out of range or not finite, or an intrinsic
+            matrix is singular.
     """
-    _check(points0, points1, 5, "a relative pose")
-    normalized0, normalized1 = normalize_points(points0, K0), normalize_points(points1, K1)
-    focal = _focal(K0, K1)
+    points0, points1 = matched_points(points0, points1, 5, "a relative pose")
+    K0, K1 = intrinsics(K0, "K0"), intrinsics(K1, "K1")
+    check_threshold(threshold)
+    check_sampling(_POSE_ITERATIONS, confidence)
     _check_method(method)
+    if len(np.unique(np.column_stack((points0, points1)), axis=0)) < 5:
+        raise EstimationError("a relative pose needs at least 5 distinct matches")
+    rays0, rays1 = normalize_points(points0, K0), normalize_points(points1, K1)
+    focal = mean_focal_length(K0, K1)
     if method == "magsac":
-        usac = _usac(threshold / focal, 10_000, confidence, seed)
-        identity = np.eye(3)
-        E, mask = cv2.findEssentialMat(
-            normalized0, normalized1, identity, identity, None, None, usac
-        )
+        usac = _magsac_parameters(threshold / focal, _POSE_ITERATIONS, confidence, seed)
+        E, mask = cv2.findEssentialMat(rays0, rays1, np.eye(3), np.eye(3), None, None, usac)
     else:
         E, mask = cv2.findEssentialMat(
-            normalized0,
-            normalized1,
+            rays0,
+            rays1,
             np.eye(3),
             method=cv2.RANSAC,
             prob=confidence,
@@ -178,15 +187,7 @@ def estimate_relative_pose(
         )
     if E is None or E.shape[0] < 3 or mask is None:
         raise EstimationError("no relative pose fits these matches")
-    best: tuple[int, RelativePose] | None = None
-    for candidate in np.split(E, len(E) // 3):
-        found = _recovered(candidate, normalized0, normalized1, mask.reshape(-1) > 0)
-        if best is None or found[0] > best[0]:
-            best = found
-    if best is None or best[0] == 0:
-        pose = _pure_rotation(E[:3], normalized0, normalized1, mask.reshape(-1) > 0)
-    else:
-        pose = best[1]
+    pose = _pose_from_essential(E, rays0, rays1, _inliers(mask, "relative pose"))
     if not local_optimization:
         return pose
     return optimize_relative_pose(pose, points0, points1, K0, K1, threshold=threshold)
@@ -194,136 +195,90 @@ def estimate_relative_pose(
 
 def optimize_relative_pose(
     pose: RelativePose,
-    points0: NDArray[np.floating],
-    points1: NDArray[np.floating],
-    K0: Matrix,
-    K1: Matrix,
+    points0: ArrayLike,
+    points1: ArrayLike,
+    K0: ArrayLike,
+    K1: ArrayLike,
     *,
     threshold: float = 1.0,
 ) -> RelativePose:
-    """What `local_optimization` of `estimate_relative_pose` makes of a pose of these matches.
+    """Refine a pose by least squares, as `local_optimization` of `estimate_relative_pose` does.
+
+    Args:
+        pose: estimate from these matches.
+        points0, points1, K0, K1, threshold: as for `estimate_relative_pose`.
 
     Returns:
-        the pose itself where fewer than twelve agree, where that fits worse, or where no more than
-        half of its inliers would be left.
+        The refined pose. The given pose itself if fewer than twelve matches lie within the
+        threshold, if the result fits worse, or if it has at most half as many inliers.
     """
-    normalized0, normalized1 = normalize_points(points0, K0), normalize_points(points1, K1)
-    focal = _focal(K0, K1)
-    R, t = optimize_pose(pose.R, pose.t, normalized0, normalized1, threshold, focal)
+    points0, points1 = matched_points(points0, points1, 0, "a relative pose")
+    K0, K1 = intrinsics(K0, "K0"), intrinsics(K1, "K1")
+    check_threshold(threshold)
+    rays0, rays1 = normalize_points(points0, K0), normalize_points(points1, K1)
+    focal = mean_focal_length(K0, K1)
+    R, t = optimize_pose(pose.R, pose.t, rays0, rays1, threshold, focal)
     if R is pose.R:
         return pose
-    E = essential(np.c_[R, t])
-    near = sampson_distances(E, normalized0, normalized1) < threshold / focal
-    count, optimized = _recovered(E, normalized0, normalized1, near)
-    return optimized if count > np.count_nonzero(pose.inliers) // 2 else pose
+    E = essential_matrix(R, t)
+    inliers = sampson_distances(E, rays0, rays1) < threshold / focal
+    count, optimized = _recover_pose(E, rays0, rays1, inliers)
+    return optimized if count > pose.num_inliers // 2 else pose
 
 
-def _focal(K0: Matrix, K1: Matrix) -> float:
-    return float(np.mean([K0[0, 0], K0[1, 1], K1[0, 0], K1[1, 1]]))
+def _pose_from_essential(
+    E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask
+) -> RelativePose:
+    """The pose with most inliers in front of both cameras, of all candidates E (3·N, 3)."""
+    candidates = [
+        _recover_pose(candidate, rays0, rays1, inliers) for candidate in np.split(E, len(E) // 3)
+    ]
+    count, pose = max(candidates, key=lambda candidate: candidate[0])
+    return pose if count else _pure_rotation(E[:3], rays0, rays1, inliers)
 
 
-def _recovered(
+def _recover_pose(
     E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask
 ) -> tuple[int, RelativePose]:
-    """Of the poses in E the one with most inliers before both cameras, and how many they are."""
+    """Of the four poses of E the one with most inliers in front of both cameras, and their
+    number."""
     mask = inliers.astype(np.uint8)[:, None]
-    count, R, t, before = cv2.recoverPose(
+    count, R, t, in_front = cv2.recoverPose(
         E, rays0, rays1, np.eye(3), distanceThresh=1e9, mask=mask
     )[:4]
-    pose = RelativePose(R=np.asarray(R), t=np.asarray(t[:, 0]), inliers=before.reshape(-1) > 0)
+    pose = RelativePose(R=np.asarray(R), t=np.asarray(t[:, 0]), inliers=in_front.reshape(-1) > 0)
     return count, pose
 
 
 def _pure_rotation(E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask) -> RelativePose:
-    """Of the two rotations in E the one that turns rays onto each other; t says nothing then."""
+    """Of the two rotations of E the one that maps rays onto each other; t is arbitrary."""
     first, second, t = cv2.decomposeEssentialMat(E)
 
-    def gap(R: NDArray[Any]) -> float:
-        turned = np.c_[rays0[inliers], np.ones(inliers.sum())] @ R.T
+    def distance(R: NDArray[Any]) -> float:
+        rotated = np.c_[rays0[inliers], np.ones(inliers.sum())] @ R.T
         with np.errstate(divide="ignore", invalid="ignore"):
-            distance = np.abs(turned[:, :2] / turned[:, 2:] - rays1[inliers]).sum(1)
-        return float(np.median(distance)) if inliers.any() else float("inf")
+            offsets = np.abs(rotated[:, :2] / rotated[:, 2:] - rays1[inliers]).sum(1)
+        return float(np.median(offsets))
 
-    R = min((first, second), key=gap)
+    R = min((first, second), key=distance)
     return RelativePose(R=np.asarray(R), t=np.asarray(t[:, 0]), inliers=inliers)
 
 
-def normalize_points(points: NDArray[np.floating], K: Matrix) -> Matrix:
-    """Pixels (M, 2) to rays (x/z, y/z) of a camera with intrinsics K."""
-    if abs(np.linalg.det(K)) < 1e-12:
-        raise UsageError("the intrinsics K are singular")
-    rays = np.c_[np.asarray(points, np.float64), np.ones(len(points))] @ np.linalg.inv(K).T
-    return np.asarray(rays[:, :2] / rays[:, 2:])
+def _inliers(mask: NDArray[Any], model: str) -> Mask:
+    inliers: Mask = mask.reshape(-1) > 0
+    if not inliers.any():
+        raise EstimationError(f"no {model} fits these matches")
+    return inliers
 
 
-def weighted_homography(
-    points0: NDArray[np.floating], points1: NDArray[np.floating], weights: NDArray[np.floating]
-) -> Matrix:
-    """Direct linear transform over all matches, weighted, on normalised points (Hartley 1997).
-
-    Raises:
-        EstimationError: fewer than four matches with a positive weight, or degenerate ones.
-    """
-    _check(points0, points1, 4, "a homography")
-    if np.count_nonzero(np.asarray(weights) > 0) < 4:
-        raise EstimationError("a homography needs four matches with a positive weight")
-    T0, T1 = normalization(points0), normalization(points1)
-    x0, y0 = (np.asarray(points0, np.float64) * T0[0, 0] + T0[:2, 2]).T
-    x1, y1 = (np.asarray(points1, np.float64) * T1[0, 0] + T1[:2, 2]).T
-    zero, one = np.zeros_like(x0), np.ones_like(x0)
-    rows = np.concatenate(
-        (
-            np.stack((-x0, -y0, -one, zero, zero, zero, x1 * x0, x1 * y0, x1), 1),
-            np.stack((zero, zero, zero, -x0, -y0, -one, y1 * x0, y1 * y0, y1), 1),
-        )
-    )
-    weighted = rows * np.sqrt(np.asarray(weights, np.float64))[np.r_[: len(x0), : len(x0)], None]
-    _, values, vectors = np.linalg.svd(weighted, full_matrices=len(x0) < 5)
-    H = np.linalg.inv(T1) @ vectors[-1].reshape(3, 3) @ T0
-    if values[7] < 1e-9 * values[0] or abs(H[2, 2]) < 1e-12:
-        raise EstimationError("the matches are degenerate: no homography follows from them")
-    return np.asarray(H / H[2, 2])
-
-
-def corner_error(H: Matrix, truth: Matrix, size: tuple[int, int]) -> float:
-    """Mean distance (px) of the four corner pixels of (width, height) under both homographies."""
-    width, height = size
-    corners = np.array(
-        [[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]]
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first, second = (corners @ M.T for M in (H, truth))
-        gap = first[:, :2] / first[:, 2:] - second[:, :2] / second[:, 2:]
-    error = float(np.linalg.norm(gap, axis=1).mean())
-    return error if np.isfinite(error) else float("inf")
-
-
-def pose_errors(pose: RelativePose, T_0to1: Matrix) -> tuple[float, float]:
-    """Angles in degrees between rotations, and between directions of translation.
-
-    As SuperGlue's evaluation has it, the sign of t is not judged: its angle is at most 90.
-
-    Args:
-        T_0to1: (4, 4) or (3, 4) true pose; its translation may have any scale but 0.
-    """
-    R, t = T_0to1[:3, :3], T_0to1[:3, 3]
-    cosine = (np.trace(pose.R.T @ R) - 1) / 2
-    rotation = float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
-    cosine = pose.t @ t / max(float(np.linalg.norm(pose.t) * np.linalg.norm(t)), 1e-12)
-    translation = float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
-    return rotation, min(translation, 180 - translation)
-
-
-def _points(points: NDArray[np.floating]) -> Matrix:
-    return np.ascontiguousarray(points, np.float64)
-
-
-def _usac(threshold: float, iterations: int, confidence: float, seed: int) -> cv2.UsacParams:
+def _magsac_parameters(
+    threshold: float, iterations: int, confidence: float, seed: int
+) -> cv2.UsacParams:
     params = cv2.UsacParams()
     params.threshold = threshold
     params.maxIterations = iterations
     params.confidence = confidence
-    params.randomGeneratorState = seed % _MAXIMUM_SEED
+    params.randomGeneratorState = seed % _MAX_SEED
     params.sampler = cv2.SAMPLING_UNIFORM
     params.score = cv2.SCORE_METHOD_MAGSAC
     params.loMethod = cv2.LOCAL_OPTIM_SIGMA
@@ -334,13 +289,4 @@ def _usac(threshold: float, iterations: int, confidence: float, seed: int) -> cv
 
 def _check_method(method: str) -> None:
     if method not in ("magsac", "ransac"):
-        raise UsageError(f"no method {method!r}; there are 'magsac' and 'ransac'")
-
-
-def _check(
-    points0: NDArray[np.floating], points1: NDArray[np.floating], least: int, what: str
-) -> None:
-    if points0.shape != points1.shape or points0.ndim != 2 or points0.shape[1] != 2:
-        raise UsageError(f"points must be (M, 2) twice, not {points0.shape} and {points1.shape}")
-    if len(points0) < least:
-        raise EstimationError(f"{what} needs at least {least} matches, there are {len(points0)}")
+        raise UsageError(f"method must be 'magsac' or 'ransac', not {method!r}")

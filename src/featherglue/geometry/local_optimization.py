@@ -1,13 +1,10 @@
-"""From a robust estimate to a close fit: least squares that mistrust what does not fit.
+"""Least-squares refinement of a robust estimate over its inliers.
 
-RANSAC and its kin stop at a model that enough matches agree with to a few pixels. With matches that
-are good to a tenth of a pixel that is far from the best one, and it depends on their order. From
-there iteratively re-weighted least squares go on, by Gauss and Newton: weights of Geman and McClure
-(1985), their scale from the median residual, so that it shrinks as the fit gets better. That suits
-matches of which most are good and some are off by a pixel or two, as they are in photographs; where
-all deviate alike (by a pixel, normally distributed) MAGSAC++ alone is about a tenth closer.
+RANSAC stops at a model that enough matches fit to a few pixels. Matches that are accurate to a
+tenth of a pixel determine a better model. It is found by iteratively re-weighted Gauss–Newton steps
+with Geman–McClure weights (1985), whose scale follows the median residual.
 
-Shape legend: M matches, U unknowns, P models.
+Shape legend: M matches, K residuals a match, U unknowns.
 """
 
 from __future__ import annotations
@@ -18,53 +15,56 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
-Slopes = tuple[Matrix, Matrix]
+from featherglue.geometry.epipolar import cross_matrix, homogeneous
+from featherglue.geometry.projection import hartley_normalization
 
-_ROUNDS = 10
-_FEWEST = 12  # matches that must fit
-# Residuals of this many times their median have a quarter of the weight of none.
-_WIDTH = 2.4
-# px: medians below say that nearly all fits, not how good the good ones are.
-_LEAST = 0.05
-# A step by which the unknowns are settled.
-_SETTLED = 1e-6
+Matrix = NDArray[np.float64]
+# Residuals and their derivatives by the unknowns.
+Linearization = tuple[Matrix, Matrix]
+
+_MAX_ITERATIONS = 10
+_MIN_MATCHES = 12  # within the threshold
+# Weight scale over the median residual: residuals of this size have a quarter of the full weight.
+_SCALE_FACTOR = 2.4
+_MIN_MEDIAN = 0.05  # px, lower bound of the median; keeps exact matches from a scale of zero
+_MIN_STEP = 1e-6  # the iteration ends at a smaller step
 
 
 def optimize_homography(
     H: Matrix, points0: NDArray[np.floating], points1: NDArray[np.floating], threshold: float
 ) -> Matrix:
-    """H_0to1 (3, 3) of least weighted distances in image 1, from an estimate on.
+    """Minimize the weighted distances in image 1 over homographies, starting from an estimate.
 
     Args:
-        H: the estimate. points0, points1: (M, 2) xy pixels. threshold: px, of an inlier; what is
-            farther off has no say.
+        H: (3, 3) estimated H_0to1.
+        points0, points1: (M, 2) (x, y) pixels; matches that are not finite are ignored.
+        threshold: px, distance beyond which a match has no weight.
 
     Returns:
-        with H[2, 2] = 1; the estimate itself where fewer than twelve matches fit, or where the
-        result fits worse.
+        (3, 3) H_0to1 with H[2, 2] = 1. The given `H` itself if fewer than twelve matches lie
+        within the threshold, or if the result fits worse.
     """
     points0, points1 = _finite(points0, points1)
-    T0, T1 = normalization(points0), normalization(points1)
+    T0, T1 = hartley_normalization(points0), hartley_normalization(points1)
     x, y = (points0 * T0[0, 0] + T0[:2, 2]).T
     target = (points1 * T1[0, 0] + T1[:2, 2]).T
     zero, one = np.zeros_like(x), np.ones_like(x)
-    places = np.stack((x, y, one))
+    source = np.stack((x, y, one))
 
-    def residuals(h: Matrix) -> Slopes:
-        u, v = h[:6].reshape(2, 3) @ places
+    def linearize(h: Matrix) -> Linearization:
+        u, v = h[:6].reshape(2, 3) @ source
         w = h[6] * x + h[7] * y + 1
-        u, v, (x_w, y_w, one_w) = u / w, v / w, places / w
-        slopes = (
+        u, v, (x_w, y_w, one_w) = u / w, v / w, source / w
+        derivatives = (
             (x_w, y_w, one_w, zero, zero, zero, -u * x_w, -u * y_w),
             (zero, zero, zero, x_w, y_w, one_w, -v * x_w, -v * y_w),
         )
-        return np.stack((u, v)) - target, np.array(slopes).transpose(0, 2, 1)
+        return np.stack((u, v)) - target, np.array(derivatives).transpose(0, 2, 1)
 
-    start = T1 @ H @ np.linalg.inv(T0)
-    start = (start / start[2, 2]).reshape(-1)[:8]
-    h = _descend(start, residuals, lambda h, step: h + step, threshold, float(T1[0, 0]))
-    if h is start:
+    initial = T1 @ H @ np.linalg.inv(T0)
+    initial = (initial / initial[2, 2]).reshape(-1)[:8]
+    h = _gauss_newton(initial, linearize, lambda h, step: h + step, threshold, float(T1[0, 0]))
+    if h is initial:
         return H
     optimized = np.linalg.inv(T1) @ np.append(h, 1.0).reshape(3, 3) @ T0
     if not (np.isfinite(optimized).all() and abs(optimized[2, 2]) > 1e-12):
@@ -75,175 +75,169 @@ def optimize_homography(
 def optimize_fundamental(
     F: Matrix, points0: NDArray[np.floating], points1: NDArray[np.floating], threshold: float
 ) -> Matrix:
-    """F (3, 3) of rank 2 and norm 1, of least weighted Sampson distances, from an estimate on.
+    """Minimize the weighted Sampson distances over fundamental matrices, from an estimate.
+
+    The matrix is parametrized by its singular value decomposition and keeps rank 2 (Bartoli and
+    Sturm 2004).
 
     Args:
-        as for `optimize_homography`, with x1ᵀ·F·x0 = 0.
+        F: (3, 3) estimate, x1ᵀ·F·x0 = 0.
+        points0, points1: (M, 2) (x, y) pixels; matches that are not finite are ignored.
+        threshold: px, distance beyond which a match has no weight.
 
     Returns:
-        F as given where fewer than twelve matches fit, or where the result fits worse.
+        (3, 3) F of rank 2 and norm 1. The given `F` itself if fewer than twelve matches lie within
+        the threshold, or if the result fits worse.
     """
     points0, points1 = _finite(points0, points1)
-    T0, T1 = normalization(points0), normalization(points1)
-    scale = math.sqrt(T0[0, 0] * T1[0, 0])  # one for both, or distances would mean nothing
+    T0, T1 = hartley_normalization(points0), hartley_normalization(points1)
+    scale = math.sqrt(T0[0, 0] * T1[0, 0])  # the same for both images keeps distances comparable
     T0[:2] *= scale / T0[0, 0]
     T1[:2] *= scale / T1[0, 0]
-    at0, at1 = (_homogeneous(p) @ T.T for p, T in ((points0, T0), (points1, T1)))
+    normalized0, normalized1 = (homogeneous(p) @ T.T for p, T in ((points0, T0), (points1, T1)))
 
-    def matrix(model: Matrix) -> Matrix:
+    # A model is (3, 7): U, V, and a column with the ratio of the singular values.
+    def compose(model: Matrix) -> Matrix:
         return np.asarray(model[:, :3] * (1, model[0, 6], 0) @ model[:, 3:6].T)
 
-    def moved(model: Matrix, step: Matrix) -> Matrix:
+    def update(model: Matrix, step: Matrix) -> Matrix:
         values = np.array([model[0, 6] + step[6], 0, 0])
-        turned = _turn(step[:3]) @ model[:, :3], _turn(step[3:6]) @ model[:, 3:6]
-        return np.column_stack((*turned, values))
+        U, V = _rotation(step[:3]) @ model[:, :3], _rotation(step[3:6]) @ model[:, 3:6]
+        return np.column_stack((U, V, values))
 
-    def residuals(model: Matrix) -> Slopes:
-        F = matrix(model)
-        by_value = np.outer(model[:, 1], model[:, 4])[None]
-        return _epipolar(at0, at1, F, np.concatenate((_AXES @ F, -F @ _AXES, by_value)))
+    def linearize(model: Matrix) -> Linearization:
+        F = compose(model)
+        by_ratio = np.outer(model[:, 1], model[:, 4])[None]
+        derivatives = np.concatenate((_GENERATORS @ F, -F @ _GENERATORS, by_ratio))
+        return _sampson(normalized0, normalized1, F, derivatives)
 
     U, values, Vt = np.linalg.svd(np.linalg.inv(T1).T @ F @ np.linalg.inv(T0))
     ratio = np.array([values[1] / values[0], 0, 0])
-    start = np.column_stack((U, Vt.T, ratio))  # Bartoli, Sturm (2004)
-    model = _descend(start, residuals, moved, threshold, scale)
-    if model is start:
+    initial = np.column_stack((U, Vt.T, ratio))
+    model = _gauss_newton(initial, linearize, update, threshold, scale)
+    if model is initial:
         return F
-    optimized = T1.T @ matrix(model) @ T0
+    optimized = T1.T @ compose(model) @ T0
     return np.asarray(optimized / np.linalg.norm(optimized))
 
 
 def optimize_pose(
     R: Matrix, t: Matrix, rays0: Matrix, rays1: Matrix, threshold: float, focal: float
 ) -> tuple[Matrix, Matrix]:
-    """Rotation (3, 3) and direction of translation (3,) of least weighted Sampson distances.
+    """Minimize the weighted Sampson distances over relative poses, starting from an estimate.
 
     Args:
-        R, t: the estimate, from camera 0 to camera 1. rays0, rays1: (M, 2), x/z and y/z.
-        threshold: px, of an inlier. focal: px, of a ray's unit.
+        R: (3, 3) estimated rotation from camera 0 to camera 1.
+        t: (3,) estimated direction of translation.
+        rays0, rays1: (M, 2) matched rays; matches that are not finite are ignored.
+        threshold: px, distance beyond which a match has no weight.
+        focal: px, focal length that relates rays to pixels.
 
     Returns:
-        R and t as given where fewer than twelve matches fit, or where the result fits worse.
+        R (3, 3) and t (3,) of length 1. The given `R` and `t` themselves if fewer than twelve
+        matches lie within the threshold, or if the result fits worse.
     """
-    at0, at1 = (_homogeneous(rays) for rays in _finite(rays0, rays1))
+    normalized0, normalized1 = (homogeneous(rays) for rays in _finite(rays0, rays1))
 
-    def residuals(pose: Matrix) -> Slopes:
-        R, cross = pose[:, :3], _cross(pose[:, 3])
-        across = np.stack([_cross(side) for side in _across(pose[:, 3])])
-        return _epipolar(at0, at1, cross @ R, np.concatenate((cross @ _AXES @ R, across @ R)))
+    # A model is (3, 4): R and t.
+    def linearize(pose: Matrix) -> Linearization:
+        R, cross = pose[:, :3], cross_matrix(pose[:, 3])
+        tangents = np.stack([cross_matrix(tangent) for tangent in _tangents(pose[:, 3])])
+        derivatives = np.concatenate((cross @ _GENERATORS @ R, tangents @ R))
+        return _sampson(normalized0, normalized1, cross @ R, derivatives)
 
-    start = np.column_stack((R, t / np.linalg.norm(t)))
-    pose = _descend(start, residuals, _moved_pose, threshold, 1 / focal)
-    return (R, t) if pose is start else (pose[:, :3], pose[:, 3])
-
-
-def essential(pose: Matrix) -> Matrix:
-    """E (3, 3) of a pose (3, 4), x1ᵀ·E·x0 = 0."""
-    return np.asarray(_cross(pose[:, 3]) @ pose[:, :3])
+    initial = np.column_stack((R, t / np.linalg.norm(t)))
+    pose = _gauss_newton(initial, linearize, _update_pose, threshold, 1 / focal)
+    return (R, t) if pose is initial else (pose[:, :3], pose[:, 3])
 
 
-def sampson_distances(F: Matrix, points0: Matrix, points1: Matrix) -> Matrix:
-    """(M,) distances of matches (M, 2) from F or E, to first order, in their unit."""
-    lines1, lines0 = _homogeneous(points0) @ F.T, _homogeneous(points1) @ F
-    products = (_homogeneous(points1) * lines1).sum(1)
-    slopes = np.square(lines1[:, :2]).sum(1) + np.square(lines0[:, :2]).sum(1)
-    return np.asarray(np.abs(products) / np.sqrt(np.maximum(slopes, 1e-24)))
-
-
-def normalization(points: NDArray[np.floating]) -> Matrix:
-    """(3, 3): to the centre 0 and the mean distance √2 from it (Hartley 1997)."""
-    centre = np.mean(points, 0)
-    spread = float(np.linalg.norm(points - centre, axis=1).mean())
-    scale = np.sqrt(2) / max(spread, 1e-12)
-    return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
-
-
-def _descend(
-    start: Matrix,
-    residuals: Callable[[Matrix], Slopes],
-    moved: Callable[[Matrix, Matrix], Matrix],
+def _gauss_newton(
+    initial: Matrix,
+    linearize: Callable[[Matrix], Linearization],
+    update: Callable[[Matrix, Matrix], Matrix],
     threshold: float,
-    unit: float,
+    pixel: float,
 ) -> Matrix:
-    """Gauss–Newton steps with weights that follow the residuals; `start` itself where they lead to
-    nothing better.
+    """Iteratively re-weighted Gauss–Newton; returns `initial` itself without an improvement.
 
     Args:
-        residuals: of a model: (K, M), and their slopes by the unknowns (K, M, U).
-        moved: a model after a step (U,). unit: a pixel, in the unit of the residuals.
+        initial: model to start from.
+        linearize: residuals (K, M) of a model and their derivatives (K, M, U).
+        update: the model after a step (U,).
+        threshold: px, residual beyond which a match has no weight.
+        pixel: length of a pixel in the unit of the residuals.
     """
-    model, width = start, 0.0
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # points at the horizon
-        for _ in range(_ROUNDS):
-            gaps, slopes = residuals(model)
-            squares = np.square(gaps).sum(0)
-            near = np.flatnonzero(squares < (threshold * unit) ** 2)
-            if len(near) < _FEWEST:
-                return start
-            squares = squares[near]
-            width = _WIDTH * max(math.sqrt(np.median(squares)), _LEAST * unit)
-            root = 1 / (1 + squares / width**2)  # of the weights
-            by = (slopes[:, near] * root[:, None]).reshape(-1, slopes.shape[-1])
-            right = by.T @ (gaps[:, near] * root).reshape(-1)
-            step = -np.linalg.lstsq(by.T @ by, right, rcond=None)[0]
-            model = moved(model, step)
-            if np.abs(step).max() < _SETTLED:
+    model, scale = initial, 0.0
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # points at infinity
+        for _ in range(_MAX_ITERATIONS):
+            residuals, derivatives = linearize(model)
+            squares = np.square(residuals).sum(0)
+            used = np.flatnonzero(squares < (threshold * pixel) ** 2)
+            if len(used) < _MIN_MATCHES:
+                return initial
+            squares = squares[used]
+            scale = _SCALE_FACTOR * max(math.sqrt(np.median(squares)), _MIN_MEDIAN * pixel)
+            root_weights = 1 / (1 + squares / scale**2)
+            weighted = (derivatives[:, used] * root_weights[:, None]).reshape(
+                -1, derivatives.shape[-1]
+            )
+            gradient = weighted.T @ (residuals[:, used] * root_weights).reshape(-1)
+            step = -np.linalg.lstsq(weighted.T @ weighted, gradient, rcond=None)[0]
+            model = update(model, step)
+            if np.abs(step).max() < _MIN_STEP:
                 break
-        gains = [
-            np.nansum(width**2 / (np.square(residuals(one)[0]).sum(0) + width**2))
-            for one in (start, model)
+        fits = [
+            np.nansum(scale**2 / (np.square(linearize(one)[0]).sum(0) + scale**2))
+            for one in (initial, model)
         ]
-    return model if gains[1] >= gains[0] else start
+    return model if fits[1] >= fits[0] else initial
 
 
-def _epipolar(at0: Matrix, at1: Matrix, F: Matrix, changes: Matrix) -> Slopes:
-    """Sampson distances (1, M), signed, and their slopes (1, M, U) by changes (U, 3, 3) of F."""
-    models = np.concatenate((F[None], changes))
-    lines1, lines0 = at0 @ models.transpose(0, 2, 1), at1 @ models
-    product, *products = (at1 * lines1).sum(2)
-    along1, along0 = lines1[..., :2], lines0[..., :2]
-    squares = (along1[0] * along1).sum(2) + (along0[0] * along0).sum(2)
+def _sampson(points0: Matrix, points1: Matrix, F: Matrix, derivatives: Matrix) -> Linearization:
+    """Signed Sampson distances (1, M) and their derivatives (1, M, U).
+
+    Args:
+        points0, points1: (M, 3) homogeneous points.
+        F: (3, 3) model.
+        derivatives: (U, 3, 3) of F by the unknowns.
+    """
+    models = np.concatenate((F[None], derivatives))
+    lines1, lines0 = points0 @ models.transpose(0, 2, 1), points1 @ models
+    product, *products = (points1 * lines1).sum(2)
+    normals1, normals0 = lines1[..., :2], lines0[..., :2]
+    squares = (normals1[0] * normals1).sum(2) + (normals0[0] * normals0).sum(2)
     square = np.maximum(squares[0], 1e-24)
     distance = product / np.sqrt(square)
-    slopes = np.stack(products) / np.sqrt(square) - distance * squares[1:] / square
-    return distance[None], slopes.T[None]
+    by_unknowns = np.stack(products) / np.sqrt(square) - distance * squares[1:] / square
+    return distance[None], by_unknowns.T[None]
 
 
-def _moved_pose(pose: Matrix, step: Matrix) -> Matrix:
-    """A pose (3, 4) after a small rotation, and a step of its translation on the unit sphere."""
-    there = pose[:, 3] + step[3:] @ _across(pose[:, 3])
-    return np.column_stack((_turn(step[:3]) @ pose[:, :3], there / np.linalg.norm(there)))
+def _update_pose(pose: Matrix, step: Matrix) -> Matrix:
+    """The pose (3, 4) after a small rotation and a step of t on the unit sphere."""
+    t = pose[:, 3] + step[3:] @ _tangents(pose[:, 3])
+    return np.column_stack((_rotation(step[:3]) @ pose[:, :3], t / np.linalg.norm(t)))
 
 
-def _across(t: Matrix) -> Matrix:
-    """(2, 3): two directions at right angles to t and to each other."""
-    cross = _cross(t)
+def _tangents(t: Matrix) -> Matrix:
+    """Two orthogonal unit vectors (2, 3) that are orthogonal to t."""
+    cross = cross_matrix(t)
     first = cross[:, np.abs(t).argmin()]
     first = first / np.linalg.norm(first)
     return np.stack((first, cross @ first))
 
 
-def _turn(axis: Matrix) -> Matrix:
-    """The rotation about an axis (3,) by its length in radians (Rodrigues)."""
-    angle = float(np.linalg.norm(axis))
-    K = _cross(axis / max(angle, 1e-300))
+def _rotation(vector: Matrix) -> Matrix:
+    """Rotation matrix (3, 3) of a rotation vector (3,) in radians (Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    K = cross_matrix(vector / max(angle, 1e-300))
     return np.asarray(np.eye(3) + math.sin(angle) * K + (1 - math.cos(angle)) * (K @ K))
 
 
-def _cross(v: Matrix) -> Matrix:
-    x, y, z = v
-    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-
-
 def _finite(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
-    """Those of the matches that have finite points on both sides."""
+    """The matches whose points are finite in both images."""
     both = np.column_stack((points0, points1)).astype(np.float64)
     both = both[np.isfinite(both).all(1)]
     return both[:, :2], both[:, 2:]
 
 
-def _homogeneous(points: NDArray[np.floating]) -> Matrix:
-    return np.column_stack((np.asarray(points, np.float64), np.ones(len(points))))
-
-
-_AXES = np.stack([_cross(axis) for axis in np.eye(3)])
+_GENERATORS = np.stack([cross_matrix(axis) for axis in np.eye(3)])  # of rotations

@@ -23,8 +23,9 @@ from featherglue.evaluation.homography_suite import HomographySuite
 from featherglue.evaluation.pair_lists import HomographyPair
 from featherglue.evaluation.suites import attempt
 from featherglue.evaluation.views import HomographyViews
-from featherglue.geometry.estimation import corner_error, estimate_homography
+from featherglue.geometry.estimation import estimate_homography
 from featherglue.geometry.metrics import auc, homography_match_metrics
+from featherglue.geometry.projection import corner_error
 from featherglue.matching.extractors import NetworkExtractor
 from featherglue.matching.matchers import NetworkMatcher
 from featherglue.sensitivity.prefix_cache import Prefixes, ResumingRuntime
@@ -150,7 +151,7 @@ class HomographyScorer:
         config, (size0, size1) = self.suite.config, (f.image_size for f in features)
 
         def estimate() -> float:
-            H, _ = estimate_homography(
+            homography = estimate_homography(
                 matches.points0,
                 matches.points1,
                 threshold=config.threshold,
@@ -159,7 +160,7 @@ class HomographyScorer:
                 confidence=config.confidence,
                 local_optimization=False,
             )
-            return corner_error(H, views.H, size0)
+            return corner_error(homography.model, views.H, size0)
 
         error, failure = attempt(estimate)
         if failure:

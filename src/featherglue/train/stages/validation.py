@@ -13,8 +13,9 @@ from torch import nn
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.errors import ConfigError, EstimationError
-from featherglue.geometry.estimation import corner_error, estimate_homography
+from featherglue.geometry.estimation import estimate_homography
 from featherglue.geometry.metrics import auc, detector_metrics, homography_match_metrics
+from featherglue.geometry.projection import corner_error
 from featherglue.matching.assignment import nearest_neighbours
 from featherglue.models.superglue import (
     SuperGlue,
@@ -149,7 +150,7 @@ def _homography_error(
     size: tuple[int, int],
 ) -> float:
     try:
-        H, _ = estimate_homography(points0, points1, local_optimization=False)
+        estimate = estimate_homography(points0, points1, local_optimization=False)
     except EstimationError:
         return float("inf")
-    return corner_error(H, truth, size)
+    return corner_error(estimate.model, truth, size)
