@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.artifact.layers import NORM_PARTS, layers
-from featherglue.compression.calibration import Inputs, prepare_inputs
+from featherglue.compression.calibration import CalibrationData, prepare_calibration
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.compression.quantization.ranges import quantize_weight
 from featherglue.compression.structured.channels import ChannelConfig, channel_sizes, prune_channels
@@ -70,7 +70,7 @@ def linear_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int])
         dense: with batch normalisation, if it was trained with it.
     """
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
-    inputs = prepare_inputs(folded, images, size)
+    inputs = prepare_calibration(folded, images, size)
 
     def linear(config: LinearConfig) -> Callable[[], Model]:
         return lambda: quantize_linear(folded, config, inputs)
@@ -163,7 +163,7 @@ class _CoarseMatcher(NetworkMatcher):
 def channel_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]) -> list[Variant]:
     """A fifth of SuperPoint's channels: with what is easily forgotten, and without."""
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
-    inputs = prepare_inputs(folded, images, size)
+    inputs = prepare_calibration(folded, images, size)
     l2, taylor = ChannelConfig(ratio=RATIO), ChannelConfig(ratio=RATIO, importance="taylor")
     found = [
         Variant("all channels", lambda: folded),
@@ -189,7 +189,7 @@ def channel_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]
     return found
 
 
-def _random(model: Model, config: ChannelConfig, inputs: Inputs) -> Model:
+def _random(model: Model, config: ChannelConfig, inputs: CalibrationData) -> Model:
     rng = np.random.default_rng(0)
     sizes = channel_sizes(model.architecture, config)
     flows = {layer.name: layer.shape[0] for layer in layers(model.architecture)}

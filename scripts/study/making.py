@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherglue.compression.compress import compress
 from featherglue.compression.finetuning import finetune
 from featherglue.compression.match_threshold import ThresholdConfig
-from featherglue.compression.recipe import Recipe, compress
-from featherglue.compression.steps import Finetune, FinetuneConfig
+from featherglue.compression.recipe import Recipe
+from featherglue.compression.step_types import Finetune, FinetuneConfig
 from featherglue.config import from_dict
 from featherglue.models.model import Model
 from featherglue.train.stages.distill import DistillStage
@@ -114,7 +115,12 @@ def make(
         recipe = replace(recipe, steps=kept)
     tuner = tuning and tuning.finetuner(recipe, folder)
     return compress(
-        dense, recipe, calibration=calibration, size=size, finetune=tuner, parent=parent
+        dense,
+        recipe,
+        calibration_images=calibration,
+        image_size=size,
+        finetune=tuner,
+        parent=parent,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from featherglue.artifact.format import load_artifact
 from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
-from featherglue.compression.cost import account
+from featherglue.compression.cost import model_cost
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 
 
@@ -28,7 +28,7 @@ def accuracy(
 
 def sizes(folder: Path, dense: Path) -> dict[str, Any]:
     """Parameters, non-zeros, MACs of a frame and its matches, bytes in both ways of counting."""
-    cost = account(load_artifact(folder), load_artifact(dense))
+    cost = model_cost(load_artifact(folder), load_artifact(dense))
     whole = sum(layer.integer for layer in cost.layers)
     return {
         "parameters": cost.parameters,

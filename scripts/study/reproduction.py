@@ -13,9 +13,10 @@ import featherglue
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.layers import layers
 from featherglue.cli.train import choose_device
-from featherglue.compression.layer_selection import select
+from featherglue.compression.layer_selection import select_layers
 from featherglue.compression.recipe import Recipe
-from featherglue.compression.steps import FinetuneConfig, folded
+from featherglue.compression.step_types import FinetuneConfig
+from featherglue.compression.steps import fold
 from featherglue.config import to_dict
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
@@ -46,7 +47,7 @@ class Reproduction:
         self.journal = Journal(self.work / "journal.json")
         source = load_artifact(options.dense)
         self.original = Model.from_artifact(source)
-        self.dense, self.hash = folded(self.original), source.hash
+        self.dense, self.hash = fold(self.original), source.hash
         self.suite = HomographySuite(folder=options.val, pair_file=options.list)
         self.pairs = len(self.suite.pairs()[: options.limit])
         self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
@@ -304,7 +305,7 @@ class Reproduction:
     def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
         options = self.options
         names = [layer.name for layer in layers(self.dense.architecture)]
-        shown = select(names, [], [g for g in options.histograms if g], ())
+        shown = select_layers(names, [], [g for g in options.histograms if g], ())
         pictures = page.draw(
             results["rows"], found, self.dense, shown, options.page.parent / "figures"
         )

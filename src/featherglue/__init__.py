@@ -29,7 +29,7 @@ _PUBLIC = {
     "Session": "session",
     "SessionOptions": "options",
     "benchmark": "benchmarking",
-    "compress": "compression.recipe",
+    "compress": "compression.compress",
     "draw_matches": "drawing",
     "estimate_fundamental": "geometry.estimation",
     "estimate_homography": "geometry.estimation",
@@ -62,8 +62,8 @@ __all__ = [
 if TYPE_CHECKING:
     from featherglue.artifact.registry import shipped_models as shipped_models
     from featherglue.benchmarking import benchmark as benchmark
+    from featherglue.compression.compress import compress as compress
     from featherglue.compression.recipe import Recipe as Recipe
-    from featherglue.compression.recipe import compress as compress
     from featherglue.drawing import draw_matches as draw_matches
     from featherglue.errors import FeatherglueError as FeatherglueError
     from featherglue.evaluation.runner import evaluate as evaluate

@@ -22,9 +22,9 @@ from featherglue.artifact.encodings import (
 from featherglue.artifact.encodings.sparse_float import decode_sparse_float, encode_sparse_float
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.tensors import read_tensors, write_tensors
-from featherglue.compression.calibration import Inputs
+from featherglue.compression.calibration import CalibrationData
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
-from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.config import LayerStorage
 from featherglue.errors import ArtifactError, ConfigError
@@ -170,19 +170,19 @@ def pruned_with_codebooks(model: Model) -> Model:
     return quantize_codebook(pruned, CodebookConfig(bits=5, channels=4))
 
 
-def linearly_quantized(model: Model, inputs: Inputs) -> Model:
-    return quantize_linear(model, LinearConfig(weights="affine", bits=6), inputs)
+def linearly_quantized(model: Model, calibration: CalibrationData) -> Model:
+    return quantize_linear(model, LinearConfig(weights="affine", bits=6), calibration)
 
 
 @pytest.mark.parametrize("kind", ["codebook", "linear"])
 def test_quantized_model_round_trip(
-    kind: str, models: dict[str, Model], inputs: dict[str, Inputs], tmp_path: Path
+    kind: str, models: dict[str, Model], calibration: dict[str, CalibrationData], tmp_path: Path
 ) -> None:
     model = models["one-head"]
     made = (
         pruned_with_codebooks(model)
         if kind == "codebook"
-        else linearly_quantized(model, inputs["one-head"])
+        else linearly_quantized(model, calibration["one-head"])
     )
     saved = made.save(tmp_path / "model")
     loaded = Model.load(tmp_path / "model")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from featherglue.artifact.format import load_artifact
+from featherglue.compression.compress import compress
 from featherglue.compression.finetuning import pruned_weights
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
-from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
-from featherglue.compression.recipe import Recipe, compress
+from featherglue.compression.recipe import Recipe
 from featherglue.models.model import Model
 from featherglue.session import load
 

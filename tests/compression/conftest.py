@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.compression.calibration import Inputs, prepare_inputs
+from featherglue.compression.calibration import CalibrationData, prepare_calibration
 from featherglue.models.model import Model
 
 SIZE = (160, 120)
@@ -19,6 +19,6 @@ def images(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def inputs(models: dict[str, Model], images: list[np.ndarray]) -> dict[str, Inputs]:
+def calibration(models: dict[str, Model], images: list[np.ndarray]) -> dict[str, CalibrationData]:
     """What each of `models` is calibrated on."""
-    return {name: prepare_inputs(model, images, SIZE) for name, model in models.items()}
+    return {name: prepare_calibration(model, images, SIZE) for name, model in models.items()}

@@ -14,7 +14,7 @@ from featherglue.artifact.format import load_artifact
 from featherglue.compression.pruning.fine_grained import PruneConfig
 from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
-from featherglue.compression.steps import FinetuneConfig
+from featherglue.compression.step_types import FinetuneConfig
 from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError, UsageError
 from featherglue.io.toml import read_toml

@@ -23,7 +23,7 @@ from featherglue.io.image import read_evenly
 
 if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
-    from featherglue.compression.steps import Finetune
+    from featherglue.compression.step_types import Finetune
     from featherglue.train.engine.run_log import Report
     from featherglue.train.stages.distill import DistillStage
 
@@ -74,7 +74,7 @@ def compress(
     try:
         from featherglue.compression.finetuning import stage_of, step_finetuner
         from featherglue.compression.recipe import Recipe
-        from featherglue.compression.steps import FinetuneConfig
+        from featherglue.compression.step_types import FinetuneConfig
     except ModuleNotFoundError:
         raise MissingExtraError("compress", "train") from None
     if (train_images is None) != (runs is None):
@@ -111,8 +111,9 @@ def follow(
     finetune: Finetune | None = None,
 ) -> None:
     """Make, save and describe a model, as the three commands do."""
-    from featherglue.compression.quantization.linear import LinearConfig, delicate_targets
-    from featherglue.compression.recipe import compress
+    from featherglue.compression.compress import compress
+    from featherglue.compression.quantization.linear import LinearConfig
+    from featherglue.compression.quantization.linear_targets import delicate_targets
     from featherglue.models.model import Model
 
     size = parse_resize(image_size)
@@ -134,8 +135,8 @@ def follow(
         made = compress(
             parent,
             recipe,
-            calibration=photographs,
-            size=(size[0], size[1]),
+            calibration_images=photographs,
+            image_size=(size[0], size[1]),
             parent=source.hash,
             finetune=finetune,
             report=lambda step, name: bar.update(task, description=name, completed=step - 1),

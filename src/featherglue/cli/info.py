@@ -57,11 +57,11 @@ def describe(
     weights that are not 0; `study_bytes` counts the bits of such weights, as the study's tables
     do; see `compression.account`.
     """
-    from featherglue.compression.cost import account
+    from featherglue.compression.cost import model_cost
 
-    counted = account(artifact, baseline, image_size, keypoints)
+    counted = model_cost(artifact, baseline, image_size, keypoints)
     whole = [layer.name for layer in counted.layers if layer.integer]
-    floating = {layer.name: layer.why_float for layer in counted.layers if layer.why_float}
+    floating = {layer.name: layer.float_reason for layer in counted.layers if layer.float_reason}
     return {
         "parameters": counted.parameters,
         "nonzero": counted.nonzero,

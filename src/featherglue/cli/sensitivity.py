@@ -165,10 +165,10 @@ def draw(found: Scan, what: What, metric: str, output: Path) -> list[Path]:
 
 def _histogram_layers(model: Model, globs: list[str]) -> list[str]:
     from featherglue.artifact.layers import layers
-    from featherglue.compression.layer_selection import select
+    from featherglue.compression.layer_selection import select_layers
 
     names = [layer.name for layer in layers(model.architecture)]
-    return select(names, [], globs, ()) if globs else []
+    return select_layers(names, [], globs, ()) if globs else []
 
 
 def _draw_histograms(model: Model, names: list[str], output: Path) -> list[Path]:

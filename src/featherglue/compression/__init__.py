@@ -1,1 +1,1 @@
-"""Making models smaller: pruning, quantization, and recipes of them."""
+"""Model compression: pruning, quantization, fine-tuning, and recipes that combine them."""

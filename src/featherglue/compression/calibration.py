@@ -1,8 +1,8 @@
-"""What flows through the networks on real images: the ground for ranges and corrections."""
+"""Calibration data: views of photographs, their features, and recorded activations."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,102 +22,121 @@ from featherglue.models.superglue import SuperGlue, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint, score_map
 
 Grey = NDArray[np.uint8]
-# Keypoints (B, N, 2) normalised, scores (B, N), descriptors (B, N, D).
-Side = tuple[Tensor, Tensor, Tensor]
-_FEWEST_KEYPOINTS = 16
-_SAMPLES = 400_000
+# Normalised keypoints (B, N, 2), scores (B, N) and descriptors (B, N, D).
+FeatureBatch = tuple[Tensor, Tensor, Tensor]
+_DEFAULT_MAX_KEYPOINTS = 512
+_MIN_KEYPOINTS = 16
+_NUM_SAMPLES = 400_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Inputs:
-    """What the networks are calibrated on.
+class CalibrationData:
+    """Inputs on which networks are calibrated.
 
     Attributes:
-        images: of one size, each (1, 1, H, W) float32 in [0, 1]; the second half are other views
-            of the first.
-        sides: the keypoints of both views, for a matcher; of pair i in entry i.
+        images: Tensors (1, 1, H, W) float32 in [0, 1], all of one size. The second half shows
+            other views of the first half.
+        features: Features of view 0 and of view 1, for a matcher. Entry i of both is pair i.
     """
 
     images: tuple[Tensor, ...]
-    sides: tuple[Side, Side] | None = None
+    features: tuple[FeatureBatch, FeatureBatch] | None = None
+
+    def pairs(self) -> Iterator[list[Tensor]]:
+        """Yield the six arguments of a matcher for each pair, with batch size 1."""
+        if self.features is not None:
+            for i in range(len(self.features[0][0])):
+                yield [part[i : i + 1] for view in self.features for part in view]
 
 
-def prepare_inputs(
+def prepare_calibration(
     model: Model, images: Sequence[Grey], size: tuple[int, int] = (640, 480), seed: int = 0
-) -> Inputs:
-    """Pairs of views of photographs, and what the model's own extractor finds in them.
+) -> CalibrationData:
+    """Return pairs of views of photographs, with the features that the model extracts from them.
 
     Args:
-        images: (H, W) uint8 each. size: (width, height) to work at, multiples of 8.
+        model: Its extractor provides the features for its matcher.
+        images: Photographs, (H, W) uint8.
+        size: (width, height) of the views in pixels, multiples of 8.
+        seed: Seed of the homographies and of the changes of light.
 
     Raises:
-        UsageError: no images, or none in which keypoints are found.
+        UsageError: There are no images, or no keypoints are found in them.
     """
     if not images:
-        raise UsageError("calibration needs images")
+        raise UsageError("calibration requires at least one image")
     rng = np.random.default_rng(seed)
     views: list[list[Grey]] = [[], []]
     for image in images:
         photo = resize_grey(image, size)
         views[0].append(photo)
-        views[1].append(draw_view(rng, photo)[1])
+        views[1].append(random_view(rng, photo)[1])
     tensors = tuple(
         torch.from_numpy(np.ascontiguousarray(view))[None, None].float() / 255
         for view in (*views[0], *views[1])
     )
     if model.matcher is None or model.extractor is None:
-        return Inputs(images=tensors)
-    return Inputs(images=tensors, sides=_sides(model, tensors, size))
+        return CalibrationData(images=tensors)
+    return CalibrationData(images=tensors, features=_extract(model, tensors, size))
 
 
-def draw_view(rng: np.random.Generator, photo: Grey) -> tuple[NDArray[np.float64], Grey]:
-    """A homography (3, 3) and the photograph (H, W) warped by it to its own size, in other
-    light."""
+def random_view(rng: np.random.Generator, photo: Grey) -> tuple[NDArray[np.float64], Grey]:
+    """Return a random homography (3, 3) and the photograph (H, W) warped by it, in other light."""
     size = (photo.shape[1], photo.shape[0])
     homography = sample_homography(rng, size, HomographyRange())
     return homography, augment_photometric(rng, warp_image(photo, homography, size), 0.5)
 
 
 @torch.no_grad()
-def _sides(model: Model, images: Sequence[Tensor], size: tuple[int, int]) -> tuple[Side, Side]:
-    """The same number of keypoints in all views, so that no padding falsifies statistics."""
+def _extract(
+    model: Model, images: Sequence[Tensor], size: tuple[int, int]
+) -> tuple[FeatureBatch, FeatureBatch]:
+    """Extract the same number of keypoints from all views: padding would distort statistics."""
     assert model.extractor is not None
-    how = model.processing
-    most = how.max_keypoints if how.max_keypoints > 0 else 512
+    settings = model.processing
+    limit = settings.max_keypoints if settings.max_keypoints > 0 else _DEFAULT_MAX_KEYPOINTS
     counts: list[int] = []
-    found: list[Side] = []
+    found: list[FeatureBatch] = []
     for image in images:
         logits, dense = model.extractor.forward_raw(image)
         heat = score_map(logits)
         points, scores, valid = strongest(
-            heat, most, how.nms_radius, how.remove_borders, how.keypoint_threshold
+            heat, limit, settings.nms_radius, settings.remove_borders, settings.keypoint_threshold
         )
-        if how.subpixel:
+        if settings.subpixel:
             points = points + subpixel_offsets(heat, points)
-        sampled = sample_descriptors(F.normalize(dense, dim=1), points, how.descriptor_sampling)
+        sampled = sample_descriptors(
+            F.normalize(dense, dim=1), points, settings.descriptor_sampling
+        )
         normalized = normalize_keypoints(points, points.new_tensor([size]))
-        counts.append(how.num_kept(scores[valid].numpy()))
+        counts.append(settings.num_kept(scores[valid].numpy()))
         found.append((normalized, scores, sampled))
     half = len(found) // 2
-    both = [min(pair) for pair in zip(counts[:half], counts[half:], strict=True)]
-    kept = [i for i, count in enumerate(both) if count >= _FEWEST_KEYPOINTS]
+    shared = [min(pair) for pair in zip(counts[:half], counts[half:], strict=True)]
+    kept = [i for i, count in enumerate(shared) if count >= _MIN_KEYPOINTS]
     if not kept:
-        raise UsageError("no keypoints are found in the images for calibration: use others")
-    count = min(both[i] for i in kept)
+        raise UsageError("no keypoints are found in the calibration images; use other images")
+    count = min(shared[i] for i in kept)
 
-    def side(start: int) -> Side:
-        views = [found[i + start] for i in kept]
+    def batch(first: int) -> FeatureBatch:
+        views = [found[i + first] for i in kept]
         points, scores, descriptors = (
             torch.cat([view[part][:, :count] for view in views]) for part in range(3)
         )
         return points, scores, descriptors
 
-    return side(0), side(half)
+    return batch(0), batch(half)
 
 
 @dataclass
-class Observed:
-    """An activation as it was seen: its ends, and a sample of its values."""
+class ActivationSamples:
+    """Recorded values of one activation.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        parts: Samples of the values, one array for each call.
+    """
 
     low: float = float("inf")
     high: float = float("-inf")
@@ -125,51 +144,57 @@ class Observed:
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """The sample, (N,)."""
+        """All samples, (N,)."""
         return np.concatenate(self.parts)
 
 
-class Observer:
-    """A hook that notes what passes; every call gives the same share of the sample."""
+class ActivationRecorder:
+    """A hook that records activations.
 
-    def __init__(self, calls: int) -> None:
-        self.seen: dict[str, Observed] = {}
-        self._each = max(256, _SAMPLES // max(1, calls))
+    Args:
+        num_calls: Expected number of calls for each activation. All contribute equally many
+            samples.
+    """
+
+    def __init__(self, num_calls: int) -> None:
+        self.recorded: dict[str, ActivationSamples] = {}
+        self._samples_per_call = max(256, _NUM_SAMPLES // max(1, num_calls))
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        seen = self.seen.setdefault(name, Observed())
+        samples = self.recorded.setdefault(name, ActivationSamples())
         flat = value.detach().float().reshape(-1)
-        seen.low, seen.high = min(seen.low, float(flat.min())), max(seen.high, float(flat.max()))
-        # An odd step, so that the sample runs through all channels.
-        step = max(1, flat.numel() // self._each) | 1
-        seen.parts.append(flat[::step].numpy().copy())
+        samples.low = min(samples.low, float(flat.min()))
+        samples.high = max(samples.high, float(flat.max()))
+        # An odd step visits all channels.
+        step = max(1, flat.numel() // self._samples_per_call) | 1
+        samples.parts.append(flat[::step].numpy().copy())
         return value
 
 
 @torch.no_grad()
-def observe(model: Model, inputs: Inputs, names: Collection[str]) -> dict[str, Observed]:
-    """Run the networks on the inputs and note the activations of these names."""
-    seen: dict[str, Observed] = {}
+def record_activations(
+    model: Model, calibration: CalibrationData, names: Collection[str]
+) -> dict[str, ActivationSamples]:
+    """Run the networks on calibration data and record the named activations."""
+    recorded: dict[str, ActivationSamples] = {}
     if model.extractor is not None:
-        observer = Observer(len(inputs.images))
-        run_extractor(with_hooks(model.extractor, observer, names), inputs)
-        seen |= observer.seen
-    if model.matcher is not None and inputs.sides is not None:
-        observer = Observer(2 * len(inputs.sides[0][0]))
-        run_matcher(with_hooks(model.matcher, observer, names), inputs)
-        seen |= observer.seen
-    return seen
+        recorder = ActivationRecorder(len(calibration.images))
+        run_extractor(with_hooks(model.extractor, recorder, names), calibration)
+        recorded |= recorder.recorded
+    if model.matcher is not None and calibration.features is not None:
+        recorder = ActivationRecorder(2 * len(calibration.features[0][0]))
+        run_matcher(with_hooks(model.matcher, recorder, names), calibration)
+        recorded |= recorder.recorded
+    return recorded
 
 
-def run_extractor(network: SuperPoint, inputs: Inputs) -> None:
-    """Run it on every image, one by one."""
-    for image in inputs.images:
+def run_extractor(network: SuperPoint, calibration: CalibrationData) -> None:
+    """Run an extractor on every image, one at a time."""
+    for image in calibration.images:
         network.forward_raw(image)
 
 
-def run_matcher(network: SuperGlue, inputs: Inputs) -> None:
-    """Run it on every pair, one by one."""
-    assert inputs.sides is not None
-    for i in range(len(inputs.sides[0][0])):
-        pair = [part[i : i + 1] for side in inputs.sides for part in side]
+def run_matcher(network: SuperGlue, calibration: CalibrationData) -> None:
+    """Run a matcher on every pair, one at a time."""
+    for pair in calibration.pairs():
         network(*pair)

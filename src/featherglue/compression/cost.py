@@ -1,7 +1,8 @@
-"""What a model costs: parameters, multiply–accumulates, and bytes, counted in both ways.
+"""Cost of a model: parameters, multiply–accumulates (MACs) and bytes.
 
-The study's tables count the bits of weights that are not zero, and nothing for where they are;
-the bytes on disk are those of the artifact's files. PyTorch is not needed here.
+Bytes are counted in two ways: the size of the artifact's files, and the way of the reference study,
+which counts the bits of non-zero weights and ignores the cost of their indices. This module does
+not use PyTorch.
 """
 
 from __future__ import annotations
@@ -22,17 +23,23 @@ _FLOAT_BITS = {"float32": 32, "float16": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerAccount:
-    """What one layer costs, its bias and normalisation included.
+class LayerCost:
+    """Cost of one layer, including its bias and batch normalisation.
 
     Attributes:
-        parameters, nonzero: learned numbers, and those that are not 0.
-        macs, effective_macs: all multiply–accumulates, and those with weights that are not 0.
-        scheme: of its weight: "float", "linear" or "codebook"; bits: of a weight.
-        sparsity: share of zeros in the weight. coding: "plain", "packed" or "huffman".
-        study_bytes: bits of what is not 0, in bytes. bytes: in model.safetensors.
-        integer: whether it is computed with whole numbers; why_float: else why not, where its
-            weight is quantized.
+        name: Layer name.
+        parameters: Number of parameters.
+        nonzero: Number of non-zero parameters.
+        macs: Number of MACs.
+        effective_macs: Number of MACs with non-zero weights.
+        scheme: Encoding of the weight: "float", "linear" or "codebook".
+        bits: Bits of one weight.
+        sparsity: Share of zeros in the weight, in [0, 1].
+        coding: Storage of the codes: "plain", "packed" or "huffman".
+        study_bytes: Bytes in the way of the study.
+        bytes: Bytes in model.safetensors.
+        integer: Whether the layer is computed with integers.
+        float_reason: Why a quantized layer is computed with floats, else "".
     """
 
     name: str
@@ -47,21 +54,27 @@ class LayerAccount:
     study_bytes: float
     bytes: int
     integer: bool
-    why_float: str
+    float_reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
-    """What a model costs.
+class ModelCost:
+    """Cost of a model.
 
     Attributes:
-        macs, effective_macs: by network, of one extraction and one match; products of attention,
-            which have no weights, are in both.
-        study_bytes: bits of all parameters that are not 0, in bytes.
-        bytes_on_disk: of config.json, model.safetensors and the model card.
-        study_ratio, disk_ratio: how many times smaller than the baseline in dense float32 numbers:
-            its parameters, and all its tensors, at four bytes each.
-        saturates: whether sums of products may exceed 16 bits on CPUs without VNNI.
+        parameters: Number of parameters.
+        nonzero: Number of non-zero parameters.
+        macs: Network name → number of MACs of one extraction or one match, including the products
+            of attention.
+        effective_macs: Like `macs`, without products of zero weights.
+        study_bytes: Bytes of all parameters in the way of the study.
+        bytes_on_disk: Bytes of config.json, model.safetensors and the model card.
+        study_ratio: Bytes of the parameters of the baseline in dense float32, divided by
+            `study_bytes`.
+        disk_ratio: Bytes of all tensors of the baseline in dense float32, divided by
+            `bytes_on_disk`.
+        saturates: Whether sums of integer products may exceed 16 bits on CPUs without VNNI.
+        layers: Cost of each layer, in network order.
     """
 
     parameters: int
@@ -73,30 +86,33 @@ class Account:
     study_ratio: float
     disk_ratio: float
     saturates: bool
-    layers: tuple[LayerAccount, ...]
+    layers: tuple[LayerCost, ...]
 
 
-def account(
+def model_cost(
     artifact: Artifact,
     baseline: Artifact | None = None,
     image_size: tuple[int, int] = (640, 480),
-    keypoints: int = 512,
-) -> Account:
-    """Count what a saved model costs.
+    num_keypoints: int = 512,
+) -> ModelCost:
+    """Return the cost of a saved model.
 
     Args:
-        baseline: what it is compared with, as dense float32 numbers; None for itself as such.
-        image_size: (width, height), keypoints: of each image, for which MACs are counted.
+        artifact: The model.
+        baseline: Model to compare sizes with, in dense float32; the model itself by default.
+        image_size: (width, height) in pixels for which MACs are counted.
+        num_keypoints: Number of keypoints of each image for which MACs are counted.
 
     Raises:
-        UsageError: the model was never saved. ArtifactError: its file has gone.
+        UsageError: The artifact is not saved.
+        ArtifactError: The file of the artifact cannot be read.
     """
     if artifact.folder is None:
-        raise UsageError("bytes on disk are those of a saved model: save it first")
+        raise UsageError("the cost includes bytes on disk: save the model first")
     stored = _stored_bytes(artifact)
     kinds = integer_layers(artifact.architecture, artifact.quantization)
     rows = tuple(
-        _layer(artifact, layer, stored, kinds, layer.macs(image_size, keypoints))
+        _layer(artifact, layer, stored, kinds, layer.macs(image_size, num_keypoints))
         for layer in layers(artifact.architecture)
     )
     learned = {n: array for n, array in artifact.arrays.items() if is_parameter(n)}
@@ -106,11 +122,13 @@ def account(
     files = artifact.file_sizes()
     disk = sum(files.get(name, 0) for name in (CONFIG, WEIGHTS, CARD))
     dense = (baseline or artifact).arrays
-    return Account(
+    return ModelCost(
         parameters=sum(array.size for array in learned.values()),
         nonzero=sum(int(np.count_nonzero(array)) for array in learned.values()),
-        macs=_total(artifact, {row.name: row.macs for row in rows}, keypoints),
-        effective_macs=_total(artifact, {row.name: row.effective_macs for row in rows}, keypoints),
+        macs=_total(artifact, {row.name: row.macs for row in rows}, num_keypoints),
+        effective_macs=_total(
+            artifact, {row.name: row.effective_macs for row in rows}, num_keypoints
+        ),
         study_bytes=round(study),
         bytes_on_disk=disk,
         study_ratio=4 * sum(a.size for n, a in dense.items() if is_parameter(n)) / max(1, study),
@@ -126,7 +144,7 @@ def _layer(
     stored: Mapping[str, int],
     kinds: tuple[list[str], dict[str, str]],
     macs: int,
-) -> LayerAccount:
+) -> LayerCost:
     owners = {layer.name, layer.norm} - {""}
     learned = {
         name: array
@@ -135,44 +153,44 @@ def _layer(
     }
     weight = artifact.arrays[f"{layer.name}.weight"]
     share = np.count_nonzero(weight) / weight.size
-    how = artifact.storage.tensors[f"{layer.name}.weight"]
-    whole, floating = kinds
-    return LayerAccount(
+    storage = artifact.storage.tensors[f"{layer.name}.weight"]
+    integers, floats = kinds
+    return LayerCost(
         name=layer.name,
         parameters=sum(array.size for array in learned.values()),
         nonzero=sum(int(np.count_nonzero(array)) for array in learned.values()),
         macs=macs,
         effective_macs=round(macs * share),
-        scheme=how.scheme,
+        scheme=storage.scheme,
         bits=_bits(artifact, f"{layer.name}.weight"),
         sparsity=1 - share,
-        coding=how.coding,
+        coding=storage.coding,
         study_bytes=sum(
             np.count_nonzero(array) * _bits(artifact, name) / 8 for name, array in learned.items()
         ),
         bytes=sum(size for name, size in stored.items() if name.rpartition(".")[0] in owners),
-        integer=layer.name in whole,
-        why_float=floating.get(layer.name, ""),
+        integer=layer.name in integers,
+        float_reason=floats.get(layer.name, ""),
     )
 
 
 def _bits(artifact: Artifact, name: str) -> int:
-    """Of a number of this tensor, as it is stored."""
-    how = artifact.storage.tensors[name]
-    return how.bits or _FLOAT_BITS.get(how.dtype, 32)
+    """Return the bits of one stored element of a tensor."""
+    storage = artifact.storage.tensors[name]
+    return storage.bits or _FLOAT_BITS.get(storage.dtype, 32)
 
 
-def _total(artifact: Artifact, macs: Mapping[str, int], keypoints: int) -> dict[str, int]:
+def _total(artifact: Artifact, macs: Mapping[str, int], num_keypoints: int) -> dict[str, int]:
     counts = {"extractor": 0, "matcher": 0}
     for name, count in macs.items():
         counts[name.partition(".")[0]] += count
     if artifact.architecture.matcher is not None:
-        counts["matcher"] += attention_macs(artifact.architecture.matcher, keypoints)
+        counts["matcher"] += attention_macs(artifact.architecture.matcher, num_keypoints)
     return counts
 
 
 def _stored_bytes(artifact: Artifact) -> dict[str, int]:
-    """Bytes of each tensor in model.safetensors, all its parts together."""
+    """Return the bytes of each tensor in model.safetensors, including scales and codebooks."""
     assert artifact.folder is not None
     path = artifact.folder / WEIGHTS
     try:

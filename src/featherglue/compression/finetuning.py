@@ -18,12 +18,17 @@ from torch import nn
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.artifact.layers import layers
-from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios, refuse_quantized
+from featherglue.compression.pruning.fine_grained import (
+    PruneConfig,
+    layer_ratios,
+    require_unquantized,
+)
 from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig
 from featherglue.compression.pruning.masks import Masks
-from featherglue.compression.quantization.qat import finish_training, make_trainable
-from featherglue.compression.steps import KINDS, Finetune, FinetuneConfig
-from featherglue.config import ArchitectureConfig, from_dict, to_dict
+from featherglue.compression.quantization.qat import finish_qat, prepare_qat
+from featherglue.compression.step_types import Finetune, FinetuneConfig, StepResult
+from featherglue.compression.steps import STEP_KINDS, step_record
+from featherglue.config import ArchitectureConfig, from_dict
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 from featherglue.train.engine.checkpoint import last_step
@@ -64,7 +69,7 @@ def finetune(
     """
     growing = FinetuneConfig(network=stage.part, prune=prune, schedule=schedule)
     if growing.prune is not None and growing.schedule is not None:
-        refuse_quantized(model)
+        require_unquantized(model)
         layer_ratios(model.architecture, growing.prune)
         if not stage.loop.steps:
             raise ConfigError(
@@ -85,17 +90,17 @@ def finetune(
         minutes=minutes,
         device=device,
         report=report,
-        constraint=_constraint(masks, growing.gradual(last_step(folder))),
-        student=make_trainable(model, original) if quantized else model,
+        constraint=_constraint(masks, growing.gradual_masks(last_step(folder))),
+        student=prepare_qat(model, original) if quantized else model,
         mark=student_mark(model, growing),
-        finish=finish_training if quantized else lambda trained: _with_step(trained, prune),
+        finish=finish_qat if quantized else lambda trained: _with_step(trained, prune),
     )
     return Model.from_artifact(trained.to_artifact())  # free of the device and of averaging
 
 
 def _constraint(masks: Masks, gradual: GradualMasks | None) -> Callable[[nn.Module], None]:
     """What holds the zeros that are there, and those that come."""
-    holds = [part.hold for part in (gradual, masks if masks.kept else None) if part is not None]
+    holds = [part.apply_to for part in (gradual, masks if masks.kept else None) if part is not None]
 
     def hold(network: nn.Module) -> None:
         for one in holds:
@@ -108,7 +113,7 @@ def _with_step(model: Model, prune: PruneConfig | None) -> Model:
     """The model with what it was pruned by on the way in its recipe, before the training."""
     if prune is None:
         return model
-    step = {"step": "prune", "version": KINDS["prune"].version, **to_dict(prune)}
+    step = step_record(prune)
     *before, training = model.provenance.recipe
     provenance = replace(model.provenance, recipe=(*before, step, training))
     return replace(model, provenance=provenance)
@@ -124,8 +129,8 @@ def pruned_weights(model: Model, original: Model | None = None) -> Masks:
     Args:
         original: what it was before it was rounded, whose zeros then count.
     """
-    steps = [step for step in model.provenance.recipe if step.get("step") in KINDS]
-    zeros = Masks.of(original or model).kept
+    steps = [step for step in model.provenance.recipe if step.get("step") in STEP_KINDS]
+    zeros = Masks.from_zeros(original or model).kept
     if not steps:
         coded = {} if original else model.quantization.tensors
         return Masks(kept={n: mask for n, mask in zeros.items() if f"{n}.weight" not in coded})
@@ -219,11 +224,11 @@ def step_finetuner(
     """
     count = 0
 
-    def run(model: Model, config: FinetuneConfig, original: Model | None) -> Model:
+    def run(model: Model, config: FinetuneConfig, original: Model | None) -> StepResult:
         nonlocal count
         count += 1
         stage = stage_of(config, teacher)
-        return finetune(
+        trained = finetune(
             model,
             stage,
             images,
@@ -234,5 +239,7 @@ def step_finetuner(
             device=device,
             report=started(stage),
         )
+        record = trained.provenance.recipe[len(model.provenance.recipe) :]
+        return StepResult(trained, record)
 
     return run

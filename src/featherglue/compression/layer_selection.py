@@ -1,4 +1,4 @@
-"""Which layers a step is about: names, with * and ? for what they have in common."""
+"""Selection of layers by name, with the wildcards * and ?."""
 
 from __future__ import annotations
 
@@ -9,28 +9,36 @@ from fnmatch import fnmatchcase
 from featherglue.errors import ConfigError
 
 
-def select(
-    every: Sequence[str], usual: Sequence[str], include: Sequence[str], exclude: Sequence[str]
+def select_layers(
+    names: Sequence[str], default: Sequence[str], include: Sequence[str], exclude: Sequence[str]
 ) -> list[str]:
-    """The chosen ones of `every`, in order.
+    """Return the selected names, in the order of `names`.
 
     Args:
-        include: globs; none for the `usual` ones. exclude: globs of what is taken out again.
+        names: All names that can be selected.
+        default: Names that are selected if `include` is empty.
+        include: Globs of names to select.
+        exclude: Globs of names to leave out.
 
     Raises:
-        ConfigError: a glob that matches nothing, with the nearest names; nothing is left.
+        ConfigError: A glob matches no name, or no name is selected.
     """
     for glob in (*include, *exclude):
-        if not any(fnmatchcase(name, glob) for name in every):
-            near = difflib.get_close_matches(glob, every, 3, 0.3)
-            raise ConfigError(f"no layer matches {glob!r}; the nearest: {', '.join(near)}")
-    left = matching(every, include, exclude) if include else matching(usual, ("*",), exclude)
-    if not left:
-        raise ConfigError("include and exclude leave no layer")
-    return left
+        if not any(fnmatchcase(name, glob) for name in names):
+            nearest = difflib.get_close_matches(glob, names, 3, 0.3)
+            raise ConfigError(
+                f"no layer matches {glob!r}; the closest names are {', '.join(nearest)}"
+            )
+    if include:
+        selected = match_globs(names, include, exclude)
+    else:
+        selected = match_globs(default, ("*",), exclude)
+    if not selected:
+        raise ConfigError("include and exclude select no layer")
+    return selected
 
 
-def matching(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """The names that a glob of `include` matches and none of `exclude`, in order."""
+def match_globs(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """Return the names that match a glob of `include` and no glob of `exclude`, in order."""
     chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in include)]
     return [name for name in chosen if not any(fnmatchcase(name, glob) for glob in exclude)]

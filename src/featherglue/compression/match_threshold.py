@@ -1,7 +1,7 @@
-"""The match threshold of a compressed model: how sure a matcher is changes with its weights.
+"""Choice of the match threshold of a compressed model.
 
-Pruned and quantized matchers give true matches lower probabilities, so that the threshold of the
-model that they were made from lets fewer of them pass.
+Pruned and quantized matchers assign lower confidences to true matches. The threshold of the
+original model then rejects more of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.compression.calibration import Grey, draw_view
+from featherglue.compression.calibration import Grey, random_view
 from featherglue.errors import ConfigError, UsageError
 from featherglue.geometry.metrics import homography_match_metrics
 from featherglue.io.image import resize_grey
@@ -25,36 +25,40 @@ from featherglue.session import Session
 from featherglue.types import Features
 
 Float = NDArray[np.float32]
-_STEP = 0.02  # between the thresholds that are tried
+_STEP = 0.02  # distance between candidate thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdConfig:
-    """Choose the match threshold anew, so that the larger of two losses is smallest: that of
-    precision and that of recall against the model that the recipe began with.
+    """Choose the match threshold that minimizes the larger of two losses.
+
+    The losses are those of precision and of recall, compared with the model that the recipe
+    started from.
 
     Attributes:
-        pairs: of views to judge by: the photographs for calibration in turn, each with a view of
-            it by a homography that is drawn. seed: of those.
-        lowest, highest: between which the threshold is sought.
+        num_pairs: Number of pairs to measure on. A pair is a calibration photograph and a view of
+            it by a random homography; photographs are used in turn.
+        seed: Seed of the homographies.
+        min_threshold: Smallest candidate.
+        max_threshold: Largest candidate.
     """
 
-    pairs: int = 48
+    num_pairs: int = 48
     seed: int = 0
-    lowest: float = 0.02
-    highest: float = 0.6
+    min_threshold: float = 0.02
+    max_threshold: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.pairs < 1 or self.seed < 0:
-            raise ConfigError("pairs must be at least 1 and seed at least 0")
-        if not 0 <= self.lowest <= self.highest <= 1:
-            raise ConfigError("0 <= lowest <= highest <= 1 must hold")
+        if self.num_pairs < 1 or self.seed < 0:
+            raise ConfigError("num_pairs must be at least 1 and seed at least 0")
+        if not 0 <= self.min_threshold <= self.max_threshold <= 1:
+            raise ConfigError("0 <= min_threshold <= max_threshold <= 1 must hold")
 
 
-class _MatchingOnce:
-    """A runtime that keeps the score matrix of the pair that it has matched.
+class _CachedMatching:
+    """A runtime that caches the score matrix of its first match.
 
-    Another threshold changes nothing before it, and the network takes most of the time.
+    The threshold is applied after the network, which takes most of the time.
     """
 
     name = "torch"
@@ -70,7 +74,7 @@ class _MatchingOnce:
     def match(
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
-        """See `Runtime`; of the first call, whatever it is asked later."""
+        """See `Runtime`. Every call returns the result of the first one."""
         if self._scores is None:
             self._scores = self._runtime.match(keypoints0, descriptors0, keypoints1, descriptors1)
         return self._scores
@@ -78,18 +82,17 @@ class _MatchingOnce:
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Two views, extracted, and the session that matches them; H (3, 3) maps the first to the
-    second."""
+    """The features of two views, a session that matches them, and the homography H (3, 3) from
+    view 0 to view 1."""
 
     session: Session
     features: tuple[Features, Features]
     H: NDArray[np.float64]
 
     def measure(self, threshold: float) -> tuple[float, float]:
-        """Precision and recall in [0, 1] of the matches above a threshold."""
-        matches = (
-            self.session.with_settings(match_threshold=threshold).match(*self.features).matches
-        )
+        """Return precision and recall in [0, 1] of the matches above a threshold."""
+        session = self.session.with_settings(match_threshold=threshold)
+        matches = session.match(*self.features).matches
         features0, features1 = self.features
         found = homography_match_metrics(
             features0.keypoints,
@@ -111,30 +114,36 @@ def choose_threshold(
     size: tuple[int, int] = (640, 480),
     config: ThresholdConfig | None = None,
 ) -> Model:
-    """The model with another match threshold; see `ThresholdConfig`.
+    """Return the model with another match threshold; see `ThresholdConfig`.
 
-    Multiples of 0.02 are tried, the ends and the model's own. Of thresholds that lose as much the
-    one nearest to the model's own is taken.
+    Candidates are multiples of 0.02, both bounds and the model's own threshold. Of candidates with
+    equal losses the one nearest to the model's own threshold is chosen.
 
     Args:
-        parent: what it is held to, with its own threshold.
-        images: (H, W) grey uint8 each, looked at in `size` (width, height).
+        model: The compressed model.
+        parent: The original model, which is measured with its own threshold.
+        images: Photographs, (H, W) grey uint8.
+        size: (width, height) in pixels to which the photographs are resized.
+        config: Candidates and pairs.
 
     Raises:
-        UsageError: no images, or none in which the parent matches anything.
-        ConfigError: a model lacks a network.
+        UsageError: There are no images, or the parent finds no matches in them.
+        ConfigError: A model lacks a network.
     """
     config = config or ThresholdConfig()
     if not images:
-        raise UsageError("choosing a threshold needs images")
-    goal = _means(_extract(parent, images, size, config), parent.processing.match_threshold)
-    if not goal.any():
-        raise UsageError("nothing is matched in the images for calibration: use others")
-    pairs = list(_extract(model, images, size, config))
+        raise UsageError("choosing a match threshold requires at least one image")
+    target = _mean_metrics(
+        _extract_pairs(parent, images, size, config), parent.processing.match_threshold
+    )
+    if not target.any():
+        raise UsageError("nothing is matched in the calibration images; use other images")
+    pairs = list(_extract_pairs(model, images, size, config))
     own = model.processing.match_threshold
 
     def loss(threshold: float) -> tuple[float, float]:
-        return round(float((goal - _means(pairs, threshold)).max()), 4), abs(threshold - own)
+        worst = float((target - _mean_metrics(pairs, threshold)).max())
+        return round(worst, 4), abs(threshold - own)
 
     best = min(_candidates(own, config), key=loss)
     return replace(model, processing=replace(model.processing, match_threshold=best))
@@ -142,29 +151,29 @@ def choose_threshold(
 
 def _candidates(own: float, config: ThresholdConfig) -> list[float]:
     grid = [round(i * _STEP, 2) for i in range(round(1 / _STEP) + 1)]
-    ends = {config.lowest, config.highest}
-    return sorted(ends | {t for t in (own, *grid) if config.lowest < t < config.highest})
+    low, high = config.min_threshold, config.max_threshold
+    return sorted({low, high} | {t for t in (own, *grid) if low < t < high})
 
 
-def _means(pairs: Iterable[_Pair], threshold: float) -> NDArray[np.float64]:
-    """Mean precision and recall."""
+def _mean_metrics(pairs: Iterable[_Pair], threshold: float) -> NDArray[np.float64]:
+    """Return the mean precision and the mean recall, (2,)."""
     rows = np.array([pair.measure(threshold) for pair in pairs])
     return np.asarray(rows.mean(0))
 
 
-def _extract(
+def _extract_pairs(
     model: Model, images: Sequence[Grey], size: tuple[int, int], config: ThresholdConfig
 ) -> Iterator[_Pair]:
     if model.extractor is None or model.matcher is None:
-        raise ConfigError("a match threshold is chosen for an extractor and a matcher together")
+        raise ConfigError("choosing a match threshold requires an extractor and a matcher")
     runtime = TorchRuntime(model.to_artifact(), None)
     bin_score, width = float(model.matcher.bin_score.detach()), model.matcher.config.descriptor_dim
-    how = replace(model.processing, resize=())  # the views have their size
+    settings = replace(model.processing, resize=())  # views already have their size
     rng = np.random.default_rng(config.seed)
-    for i in range(config.pairs):
+    for i in range(config.num_pairs):
         photo = resize_grey(images[i % len(images)], size)
-        H, view = draw_view(rng, photo)
-        once = _MatchingOnce(runtime)
-        matcher = NetworkMatcher(once, how, bin_score, width)
-        session = Session(NetworkExtractor(once, how), matcher, how)
+        H, view = random_view(rng, photo)
+        cached = _CachedMatching(runtime)
+        matcher = NetworkMatcher(cached, settings, bin_score, width)
+        session = Session(NetworkExtractor(cached, settings), matcher, settings)
         yield _Pair(session, (session.extract(photo), session.extract(view)), H)

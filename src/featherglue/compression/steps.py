@@ -1,242 +1,86 @@
-"""The kinds of steps that a recipe can have, each with a name, a version and a configuration.
-
-A step is checked against the architecture that those before it leave, before any of them works.
-"""
+"""The kinds of recipe steps: for each one its name, version, configuration, check and function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from featherglue.artifact.folding import fold_batch_norm
-from featherglue.artifact.layers import layers
-from featherglue.compression.calibration import Grey, Inputs
-from featherglue.compression.layer_selection import select
+from featherglue.compression import step_checks
 from featherglue.compression.match_threshold import ThresholdConfig, choose_threshold
-from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios, prune
-from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig
-from featherglue.compression.pruning.importance import Losses
-from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
-from featherglue.compression.quantization.linear import (
-    LinearConfig,
-    linear_targets,
-    quantize_linear,
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
+from featherglue.compression.step_types import (
+    FinetuneConfig,
+    FoldConfig,
+    StepContext,
+    StepKind,
+    StepResult,
 )
 from featherglue.compression.structured.channels import (
     ChannelConfig,
     StructureConfig,
-    channel_sizes,
     prune_channels,
     prune_structure,
-    structure_sizes,
 )
-from featherglue.compression.structured.groups import WIDTH, resized
-from featherglue.compression.structured.mac_budget import MacsConfig, check_macs, prune_to_macs
-from featherglue.config import ArchitectureConfig
-from featherglue.errors import ConfigError, UsageError
+from featherglue.compression.structured.groups import WIDTH
+from featherglue.compression.structured.mac_budget import MacsConfig, prune_to_macs
+from featherglue.config import to_dict
+from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 
-
-@dataclass(frozen=True, kw_only=True)
-class FoldConfig:
-    """Fold batch normalisation into the layers before it, so that it is quantized with them."""
+_Pruning = PruneConfig | ChannelConfig | StructureConfig | MacsConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """Train what the steps before have left, with masks and codes held.
-
-    What it does is up to the function that `recipe.compress` is given for it.
-
-    Attributes:
-        network: which is trained.
-        settings: for that function, plain values.
-        prune, schedule: what is pruned on the way, more and more; both or neither.
-    """
-
-    network: Literal["extractor", "matcher", "both"] = "both"
-    settings: dict[str, Any] = field(default_factory=dict)
-    prune: PruneConfig | None = None
-    schedule: ScheduleConfig | None = None
-
-    def __post_init__(self) -> None:
-        if (self.prune is None) != (self.schedule is None):
-            raise ConfigError("prune and schedule go together: what is pruned on the way, and when")
-        self.gradual()
-
-    def gradual(self, step: int = 0) -> GradualMasks | None:
-        """The masks that grow from a step on, if something is pruned on the way."""
-        if self.prune is None or self.schedule is None:
-            return None
-        return GradualMasks(self.prune, self.schedule, step)
+def fold(model: Model) -> Model:
+    """Return a copy of the model with batch normalisation folded into the preceding layers."""
+    folded = Model.from_artifact(fold_batch_norm(model.to_artifact()))
+    return replace(folded, provenance=model.provenance)
 
 
-# The model, what is asked for, and what the model was before its weights were rounded to whole
-# numbers, folded, where nothing else was done since.
-Finetune = Callable[[Model, FinetuneConfig, "Model | None"], Model]
+def step_record(config: Any) -> dict[str, Any]:
+    """Return a step as plain values: its name, its version and its settings except None."""
+    kind = kind_of(config)
+    settings = {key: value for key, value in to_dict(config).items() if value is not None}
+    return {"step": kind.name, "version": kind.version, **settings}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Means:
-    """What steps work with.
-
-    Attributes:
-        inputs: gives what a model is calibrated on, or None where there are no images.
-        losses: for importance by "taylor", see `importance.Losses`.
-        finetune: does the steps of that kind.
-        original: what it is to be told, see `Finetune`.
-        start: the model that the recipe began with.
-        photographs: (H, W) grey uint8 each, and the (width, height) at which they are looked at.
-    """
-
-    inputs: Callable[[Model], Inputs | None]
-    losses: Losses | None = None
-    finetune: Finetune | None = None
-    original: Model | None = None
-    start: Model | None = None
-    photographs: Sequence[Grey] = ()
-    size: tuple[int, int] = (640, 480)
+def kind_of(config: Any) -> StepKind:
+    """Return the kind of step of a configuration. Raises ConfigError if there is none."""
+    for kind in STEP_KINDS.values():
+        if isinstance(config, kind.config):
+            return kind
+    known = ", ".join(kind.config.__name__ for kind in STEP_KINDS.values())
+    raise ConfigError(f"{type(config).__name__} is not a recipe step; the steps are {known}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What is known of a model before it is made: its architecture, as far as names are concerned,
-    and whether something of it is quantized."""
-
-    architecture: ArchitectureConfig
-    quantized: bool = False
+def _result(model: Model, config: Any) -> StepResult:
+    return StepResult(model, (step_record(config),))
 
 
-@dataclass(frozen=True)
-class StepKind:
-    """A kind of step.
+def _pruning(function: Callable[..., Model]) -> Callable[[Model, Any, StepContext], StepResult]:
+    """Return the function of a step that prunes."""
 
-    Attributes:
-        version: of its configuration and of what it does; another one is refused.
-        config: the class of its configuration.
-        run: model, configuration, means → new model.
-        check: what the step leaves; raises ConfigError or UsageError where it cannot work.
-        images: whether a step with this configuration needs images for calibration.
-    """
+    def run(model: Model, config: Any, context: StepContext) -> StepResult:
+        calibrated = _importance_needs_images(config, context) or _uses_features(config)
+        calibration = context.calibrate(model) if calibrated else None
+        return _result(function(model, config, calibration, context.losses), config)
 
-    name: str
-    config: type[Any]
-    run: Callable[[Model, Any, Means], Model]
-    check: Callable[[Expected, Any], Expected]
-    images: Callable[[Any, Means], bool] = lambda config, means: False
-    version: int = 1
+    return run
 
 
-def _unquantized(before: Expected) -> ArchitectureConfig:
-    if before.quantized:
-        raise UsageError("what is quantized cannot be pruned: put this step before")
-    return before.architecture
-
-
-def _check_prune(before: Expected, config: PruneConfig) -> Expected:
-    layer_ratios(_unquantized(before), config)
-    return before
-
-
-def _check_channels(before: Expected, config: ChannelConfig) -> Expected:
-    architecture = _unquantized(before)
-    return replace(before, architecture=resized(architecture, channel_sizes(architecture, config)))
-
-
-def _check_structure(before: Expected, config: StructureConfig) -> Expected:
-    architecture, sizes = structure_sizes(_unquantized(before), config)
-    return replace(before, architecture=resized(architecture, sizes))
-
-
-def _check_macs(before: Expected, config: MacsConfig) -> Expected:
-    return replace(before, architecture=check_macs(_unquantized(before), config))
-
-
-def _check_linear(before: Expected, config: LinearConfig) -> Expected:
-    if before.quantized and _has_norm(before.architecture):
-        raise UsageError(
-            "batch normalisation cannot be folded once its layers are quantized: add a step "
-            '"fold" before them, or quantize linearly first'
-        )
-    architecture = _folded(before.architecture)
-    every, usual = linear_targets(architecture)
-    select(every, usual, config.include, config.exclude)
-    needed = config.activation_bits or config.correct_bias
-    if needed and architecture.extractor is None:
-        raise UsageError(
-            "a matcher alone cannot be calibrated: quantize its weights only, with "
-            "activation_bits = 0 and correct_bias = false"
-        )
-    return Expected(architecture=architecture, quantized=True)
-
-
-def _check_codebook(before: Expected, config: CodebookConfig) -> Expected:
-    names = [layer.name for layer in layers(before.architecture)]
-    select(names, names, config.include, config.exclude)
-    return replace(before, quantized=True)
-
-
-def _check_fold(before: Expected, config: FoldConfig) -> Expected:
-    if before.quantized and _has_norm(before.architecture):
-        raise UsageError("batch normalisation cannot be folded into what is quantized: fold before")
-    return replace(before, architecture=_folded(before.architecture))
-
-
-def _check_finetune(before: Expected, config: FinetuneConfig) -> Expected:
-    wanted = ("extractor", "matcher") if config.network == "both" else (config.network,)
-    for name in wanted:
-        if getattr(before.architecture, name) is None:
-            raise ConfigError(f"this model has no {name} to fine-tune")
-    if config.prune is not None:
-        chosen = layer_ratios(_unquantized(before), config.prune)
-        foreign = [name for name in chosen if name.split(".")[0] not in wanted]
-        if foreign:
-            raise ConfigError(
-                f"{foreign[0]} would be pruned, and {config.network} alone is trained: "
-                "name what is pruned with `include`"
-            )
-    return before
-
-
-def _check_threshold(before: Expected, config: ThresholdConfig) -> Expected:
-    if before.architecture.extractor is None or before.architecture.matcher is None:
-        raise ConfigError("a match threshold is chosen for an extractor and a matcher together")
-    return before
-
-
-def _run_threshold(model: Model, config: ThresholdConfig, means: Means) -> Model:
-    assert means.start is not None
-    return choose_threshold(model, means.start, means.photographs, means.size, config)
-
-
-def _run_finetune(model: Model, config: FinetuneConfig, means: Means) -> Model:
-    assert means.finetune is not None
-    return means.finetune(model, config, means.original)
-
-
-def _has_norm(architecture: ArchitectureConfig) -> bool:
-    parts = (architecture.extractor, architecture.matcher)
-    return any(part is not None and part.batch_norm for part in parts)
-
-
-def _folded(old: ArchitectureConfig) -> ArchitectureConfig:
-    return ArchitectureConfig(
-        extractor=old.extractor and replace(old.extractor, batch_norm=False),
-        matcher=old.matcher and replace(old.matcher, batch_norm=False),
-    )
-
-
-def _by_importance(
-    config: PruneConfig | ChannelConfig | StructureConfig | MacsConfig, means: Means
-) -> bool:
-    taylor = config.importance == "taylor" and means.losses is None
+def _importance_needs_images(config: _Pruning, context: StepContext) -> bool:
+    taylor = config.importance == "taylor" and context.losses is None
     return taylor or config.importance == "activation"
 
 
-def _sees_features(config: ChannelConfig | StructureConfig | MacsConfig) -> bool:
-    """Whether images, where there are any, show what a step looks at."""
+def _uses_features(config: _Pruning) -> bool:
+    """Return whether a step uses features of calibration images if there are any."""
+    if isinstance(config, PruneConfig):
+        return False
     if isinstance(config, StructureConfig):
         return bool(config.width or config.layers)
     if isinstance(config, ChannelConfig):
@@ -244,73 +88,97 @@ def _sees_features(config: ChannelConfig | StructureConfig | MacsConfig) -> bool
     return True
 
 
-def _pruned(how: Callable[..., Model]) -> Callable[[Model, Any, Means], Model]:
-    """A run that takes inputs, where they are of use, and losses."""
-
-    def run(model: Model, config: Any, means: Means) -> Model:
-        wanted = _by_importance(config, means)
-        wanted = wanted or (not isinstance(config, PruneConfig) and _sees_features(config))
-        return how(model, config, means.inputs(model) if wanted else None, means.losses)
-
-    return run
+def _fold(model: Model, config: FoldConfig, context: StepContext) -> StepResult:
+    del context
+    return _result(fold(model), config)
 
 
-def _is_calibrated(config: LinearConfig, means: Means) -> bool:
-    del means
+def _linear_needs_images(config: LinearConfig, context: StepContext) -> bool:
+    del context
     return bool(config.activation_bits or config.correct_bias)
 
 
-def _run_linear(model: Model, config: LinearConfig, means: Means) -> Model:
-    inputs = means.inputs(model) if _is_calibrated(config, means) else None
-    return quantize_linear(model, config, inputs)
+def _linear(model: Model, config: LinearConfig, context: StepContext) -> StepResult:
+    calibrated = _linear_needs_images(config, context)
+    calibration = context.calibrate(model) if calibrated else None
+    return _result(quantize_linear(model, config, calibration), config)
 
 
-def _run_codebook(model: Model, config: CodebookConfig, means: Means) -> Model:
-    del means
-    return quantize_codebook(model, config)
+def _codebook(model: Model, config: CodebookConfig, context: StepContext) -> StepResult:
+    del context
+    return _result(quantize_codebook(model, config), config)
 
 
-def _run_fold(model: Model, config: FoldConfig, means: Means) -> Model:
-    del config, means
-    return folded(model)
+def _finetune(model: Model, config: FinetuneConfig, context: StepContext) -> StepResult:
+    assert context.finetune is not None
+    return context.finetune(model, config, context.unquantized)
 
 
-def folded(model: Model) -> Model:
-    """The model with batch normalisation folded."""
-    made = Model.from_artifact(fold_batch_norm(model.to_artifact()))
-    return replace(made, provenance=model.provenance)
+def _threshold(model: Model, config: ThresholdConfig, context: StepContext) -> StepResult:
+    assert context.start is not None
+    images, size = context.images, context.image_size
+    return _result(choose_threshold(model, context.start, images, size, config), config)
 
 
-KINDS: Mapping[str, StepKind] = {
+STEP_KINDS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
-        StepKind("prune", PruneConfig, _pruned(prune), _check_prune, _by_importance),
         StepKind(
-            "channels", ChannelConfig, _pruned(prune_channels), _check_channels, _by_importance
+            name="prune",
+            config=PruneConfig,
+            run=_pruning(prune),
+            check=step_checks.check_prune,
+            needs_images=_importance_needs_images,
         ),
         StepKind(
-            "structure", StructureConfig, _pruned(prune_structure), _check_structure, _by_importance
+            name="channels",
+            config=ChannelConfig,
+            run=_pruning(prune_channels),
+            check=step_checks.check_channels,
+            needs_images=_importance_needs_images,
         ),
-        StepKind("macs", MacsConfig, _pruned(prune_to_macs), _check_macs, _by_importance),
-        StepKind("fold", FoldConfig, _run_fold, _check_fold),
-        StepKind("linear", LinearConfig, _run_linear, _check_linear, _is_calibrated),
-        StepKind("codebook", CodebookConfig, _run_codebook, _check_codebook),
-        StepKind("finetune", FinetuneConfig, _run_finetune, _check_finetune),
         StepKind(
-            "threshold",
-            ThresholdConfig,
-            _run_threshold,
-            _check_threshold,
-            lambda config, means: True,
+            name="structure",
+            config=StructureConfig,
+            run=_pruning(prune_structure),
+            check=step_checks.check_structure,
+            needs_images=_importance_needs_images,
+        ),
+        StepKind(
+            name="macs",
+            config=MacsConfig,
+            run=_pruning(prune_to_macs),
+            check=step_checks.check_mac_budget,
+            needs_images=_importance_needs_images,
+            version=2,
+            renamed={"keypoints": "num_keypoints", "least": "min_share"},
+        ),
+        StepKind(name="fold", config=FoldConfig, run=_fold, check=step_checks.check_fold),
+        StepKind(
+            name="linear",
+            config=LinearConfig,
+            run=_linear,
+            check=step_checks.check_linear,
+            needs_images=_linear_needs_images,
+        ),
+        StepKind(
+            name="codebook", config=CodebookConfig, run=_codebook, check=step_checks.check_codebook
+        ),
+        StepKind(
+            name="finetune", config=FinetuneConfig, run=_finetune, check=step_checks.check_finetune
+        ),
+        StepKind(
+            name="threshold",
+            config=ThresholdConfig,
+            run=_threshold,
+            check=step_checks.check_threshold,
+            needs_images=lambda config, context: True,
+            version=2,
+            renamed={
+                "pairs": "num_pairs",
+                "lowest": "min_threshold",
+                "highest": "max_threshold",
+            },
         ),
     )
 }
-
-
-def kind_of(config: Any) -> StepKind:
-    """The kind of step that has this configuration. Raises ConfigError where there is none."""
-    for kind in KINDS.values():
-        if isinstance(config, kind.config):
-            return kind
-    known: Sequence[str] = [kind.config.__name__ for kind in KINDS.values()]
-    raise ConfigError(f"{type(config).__name__} is no step; there are {', '.join(known)}")

@@ -17,9 +17,9 @@ from typing import Any
 
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.layers import layers
-from featherglue.compression.layer_selection import select
-from featherglue.compression.pruning.fine_grained import PruneConfig, prune, refuse_quantized
-from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
+from featherglue.compression.layer_selection import select_layers
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune, require_unquantized
+from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError
@@ -109,7 +109,7 @@ def scan(
         OutputError: the folder cannot be written.
     """
     config = config or ScanConfig()
-    refuse_quantized(model)
+    require_unquantized(model)
     end = time.monotonic() + 60 * config.minutes
     changes = plan(model.architecture, config)
     found = open_scan(folder, model_hash(model), about or {})
@@ -133,7 +133,7 @@ def scan(
 def plan(architecture: ArchitectureConfig, config: ScanConfig) -> list[Change]:
     """The changes in the order in which they are scored. Raises ConfigError for unknown names."""
     names = [layer.name for layer in layers(architecture)]
-    chosen = select(names, names, config.include, config.exclude)
+    chosen = select_layers(names, names, config.include, config.exclude)
     hardest_last = config.all_levels if config.what == "prune" else config.all_levels[::-1]
     return [
         Change(name, config.what, level)

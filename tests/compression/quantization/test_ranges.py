@@ -1,4 +1,4 @@
-"""Scales and zero points: what they hold, and how well."""
+"""Range estimation: covered values and errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WEIGHT = (RNG(0).standard_normal((8, 30)) * np.linspace(0.1, 5, 8)[:, None]).ast
 @pytest.mark.parametrize("bits", range(4, 9))
 @pytest.mark.parametrize("groups", [1, 8])
 @pytest.mark.parametrize("scheme", ["symmetric", "affine"])
-def test_all_values_are_held_to_half_a_step(bits: int, groups: int, scheme: Any) -> None:
+def test_error_is_at_most_half_a_step(bits: int, groups: int, scheme: Any) -> None:
     code = quantize_weight(WEIGHT + 0.3, bits, groups, scheme, "minmax", 100)
     step = np.repeat(code.scale, 8 // groups)[:, None]
-    # The zero point of an affine range is rounded, too.
+    # The zero point of an affine range is rounded as well.
     assert (
         np.abs(code.decode() - WEIGHT - 0.3) <= step * (0.501 if scheme == "symmetric" else 1)
     ).all()
@@ -31,7 +31,7 @@ def test_all_values_are_held_to_half_a_step(bits: int, groups: int, scheme: Any)
         np.testing.assert_array_equal(flipped.codes, -code.codes)
 
 
-def test_zero_stays_zero_in_every_scheme() -> None:
+def test_zero_is_exact_in_every_scheme() -> None:
     weight = np.where(RNG(1).random(WEIGHT.shape) < 0.5, 0, WEIGHT + 1).astype(np.float32)
     for scheme in ("symmetric", "affine"):
         for groups in (1, 8):
@@ -41,7 +41,7 @@ def test_zero_stays_zero_in_every_scheme() -> None:
     assert not nothing.decode().any()
 
 
-def test_a_scale_for_each_channel_holds_small_channels() -> None:
+def test_scales_for_each_channel_reduce_the_error_of_small_channels() -> None:
     errors = []
     for groups in (1, 8):
         code = quantize_weight(WEIGHT, 6, groups, "symmetric", "minmax", 100)
@@ -49,7 +49,7 @@ def test_a_scale_for_each_channel_holds_small_channels() -> None:
     assert errors[1] < 0.1 * errors[0]
 
 
-def test_one_sided_weights_gain_by_a_zero_point() -> None:
+def test_zero_point_reduces_the_error_of_one_sided_weights() -> None:
     errors = [
         np.square(quantize_weight(np.abs(WEIGHT), 5, 8, s, "minmax", 100).decode() - np.abs(WEIGHT))  # type: ignore[arg-type]
         for s in ("symmetric", "affine")
@@ -57,7 +57,7 @@ def test_one_sided_weights_gain_by_a_zero_point() -> None:
     assert errors[1].mean() < 0.4 * errors[0].mean()
 
 
-def test_the_squared_error_is_the_smallest() -> None:
+def test_mse_range_minimizes_the_squared_error() -> None:
     weight = RNG(2).standard_t(3, (4, 500)).astype(np.float32)
     errors = {
         method: np.square(
@@ -74,11 +74,11 @@ VALUES = np.concatenate((RNG(3).exponential(size=20_000), [40.0])).astype(np.flo
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_activations_are_held(bits: int) -> None:
+def test_activation_range_covers_the_values(bits: int) -> None:
     top = 2**bits - 1
 
-    def span(how: Any) -> tuple[float, float]:
-        return -how.zero_point * how.scale, (top - how.zero_point) * how.scale
+    def span(storage: Any) -> tuple[float, float]:
+        return -storage.zero_point * storage.scale, (top - storage.zero_point) * storage.scale
 
     how = activation_range(VALUES, 0.0, 40.0, bits, "affine", "minmax", 100)
     assert how.zero_point == 0
@@ -93,16 +93,16 @@ def test_activations_are_held(bits: int) -> None:
     assert span(cut)[1] == pytest.approx(np.percentile(VALUES, 99), rel=1e-5)
 
 
-def test_activations_with_the_smallest_squared_error() -> None:
+def test_mse_activation_range_minimizes_the_squared_error() -> None:
     def error(method: str, percentile: float = 100) -> float:
         how = activation_range(VALUES, 0.0, 40.0, 4, "affine", method, percentile)  # type: ignore[arg-type]
-        held = np.clip(np.rint(VALUES / how.scale), 0, 15) * how.scale
-        return float(np.square(held - VALUES).mean())
+        stored = np.clip(np.rint(VALUES / how.scale), 0, 15) * how.scale
+        return float(np.square(stored - VALUES).mean())
 
     assert error("mse") < 0.2 * error("minmax")
     assert error("mse") <= 1.02 * min(error("percentile", p) for p in (90, 95, 99, 99.9, 100))
 
 
-def test_what_is_always_zero_can_be_held() -> None:
+def test_activation_that_is_always_zero() -> None:
     how = activation_range(np.zeros(5, np.float32), 0.0, 0.0, 8, "affine", "mse", 100)
     assert how.scale > 0 and how.zero_point == 0

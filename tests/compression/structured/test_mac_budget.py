@@ -1,4 +1,4 @@
-"""A model at a share of its cost."""
+"""Structured pruning to a budget."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from featherglue.artifact.layers import layers, total_macs
-from featherglue.compression.calibration import Inputs
+from featherglue.compression.calibration import CalibrationData
 from featherglue.compression.structured.groups import WIDTH, group_sizes, resized
 from featherglue.compression.structured.mac_budget import (
     ATTENTION,
     MacsConfig,
     check_macs,
     cost_of,
+    find_sizes,
     prune_to_macs,
-    sizes_for,
 )
 from featherglue.config import (
     ArchitectureConfig,
@@ -27,7 +27,7 @@ from featherglue.config import (
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 
-SMALL = MacsConfig(share=0.4, image_size=(160, 120), keypoints=64, multiple=1)
+SMALL = MacsConfig(share=0.4, image_size=(160, 120), num_keypoints=64, multiple=1)
 
 
 def macs(architecture: ArchitectureConfig) -> int:
@@ -35,11 +35,11 @@ def macs(architecture: ArchitectureConfig) -> int:
 
 
 @pytest.mark.parametrize("name", ["one-head", "four-heads", "projected", "half-stem"])
-def test_the_target_is_met_and_not_missed_by_far(
-    models: dict[str, Model], inputs: dict[str, Inputs], name: str
+def test_budget_is_met_closely(
+    models: dict[str, Model], calibration: dict[str, CalibrationData], name: str
 ) -> None:
     model = models[name]
-    pruned = prune_to_macs(model, SMALL, inputs[name])
+    pruned = prune_to_macs(model, SMALL, calibration[name])
     share = macs(pruned.architecture) / macs(model.architecture)
     assert 0.3 < share <= 0.4
     was, now = group_sizes(model.architecture), group_sizes(pruned.architecture)
@@ -56,7 +56,7 @@ def published(sizes: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 128)) -> 
     )
 
 
-def alike(architecture: ArchitectureConfig) -> dict[str, np.ndarray]:
+def uniform_energies(architecture: ArchitectureConfig) -> dict[str, np.ndarray]:
     return {
         name: np.full(size, 1 / size)
         for name, size in group_sizes(architecture).items()
@@ -64,14 +64,14 @@ def alike(architecture: ArchitectureConfig) -> dict[str, np.ndarray]:
     }
 
 
-def test_the_layers_with_most_macs_shrink_most() -> None:
-    """Of the published sizes, with energies alike everywhere."""
+def test_expensive_layers_shrink_most() -> None:
+    """With the published sizes and uniform energies."""
     architecture = published()
     for share in (0.25, 0.1):
         config = MacsConfig(share=share)
         cost = cost_of(architecture, config)
         target = share * cost(architecture)
-        sizes = sizes_for(architecture, alike(architecture), cost, target, config)
+        sizes = find_sizes(architecture, uniform_energies(architecture), cost, target, config)
         assert 0.9 * target < cost(resized(architecture, sizes)) <= target
         left = {
             name: sizes[name] / old
@@ -85,26 +85,25 @@ def test_the_layers_with_most_macs_shrink_most() -> None:
         assert all(size % 8 == 0 for name, size in sizes.items())
 
 
-def test_energies_are_heeded() -> None:
-    """Where half of a group holds nothing, that half goes first."""
+def test_units_without_energy_are_removed_first() -> None:
     architecture = published()
-    energies = alike(architecture)
+    energies = uniform_energies(architecture)
     energies["extractor.convDa"] = np.repeat((2 / 256, 0.0), 128)
     config = MacsConfig(share=0.9)
     cost = cost_of(architecture, config)
-    sizes = sizes_for(architecture, energies, cost, 0.99 * cost(architecture), config)
+    sizes = find_sizes(architecture, energies, cost, 0.99 * cost(architecture), config)
     assert sizes["extractor.convDa"] < 256
     others = {n: s for n, s in sizes.items() if n != "extractor.convDa"}
     assert others == {n: s for n, s in group_sizes(architecture).items() if n in others}
 
 
-def test_latencies_stand_for_macs(models: dict[str, Model]) -> None:
-    """Where only the matcher's last projection takes time, only the features get narrower."""
+def test_latencies_replace_macs(models: dict[str, Model]) -> None:
+    """If only the final projection of the matcher takes time, only the feature width shrinks."""
     model = models["one-head"]
     latencies = {layer.name: 0.0 for layer in layers(model.architecture)} | {ATTENTION: 0.0}
     latencies["matcher.final_proj"] = 5.0
     config = MacsConfig(
-        share=0.5, latencies=latencies, image_size=(160, 120), keypoints=64, multiple=1
+        share=0.5, latencies=latencies, image_size=(160, 120), num_keypoints=64, multiple=1
     )
     pruned = prune_to_macs(model, config)
     was, now = group_sizes(model.architecture), group_sizes(pruned.architecture)
@@ -112,15 +111,17 @@ def test_latencies_stand_for_macs(models: dict[str, Model]) -> None:
     assert (now[WIDTH] / 16) ** 2 <= 0.5 < ((now[WIDTH] + 1) / 16) ** 2
 
 
-def test_layers_go_first(models: dict[str, Model], inputs: dict[str, Inputs]) -> None:
-    config = MacsConfig(share=0.5, layers=1, image_size=(160, 120), keypoints=64, multiple=1)
-    pruned = prune_to_macs(models["four-heads"], config, inputs["four-heads"])
+def test_layers_are_removed_first(
+    models: dict[str, Model], calibration: dict[str, CalibrationData]
+) -> None:
+    config = MacsConfig(share=0.5, layers=1, image_size=(160, 120), num_keypoints=64, multiple=1)
+    pruned = prune_to_macs(models["four-heads"], config, calibration["four-heads"])
     assert pruned.matcher is not None
     assert len(pruned.matcher.config.layers) == 1
     assert macs(pruned.architecture) <= 0.5 * macs(models["four-heads"].architecture)
 
 
-def test_only_what_is_included_gives_way(models: dict[str, Model]) -> None:
+def test_only_included_groups_shrink(models: dict[str, Model]) -> None:
     config = MacsConfig(share=0.95, include=("extractor.conv1*",), multiple=1)
     pruned = prune_to_macs(models["one-head"], config)
     was, now = group_sizes(models["one-head"].architecture), group_sizes(pruned.architecture)
@@ -128,8 +129,8 @@ def test_only_what_is_included_gives_way(models: dict[str, Model]) -> None:
     assert changed and changed <= {"extractor.conv1a", "extractor.conv1b"}
 
 
-def test_what_cannot_be_reached(models: dict[str, Model]) -> None:
-    with pytest.raises(ConfigError, match="cannot be reached: these groups get to"):
+def test_impossible_budgets_raise(models: dict[str, Model]) -> None:
+    with pytest.raises(ConfigError, match="cannot be reached: the smallest possible share is"):
         prune_to_macs(models["one-head"], MacsConfig(share=0.001))
     architecture = models["one-head"].architecture
     cases: list[tuple[dict[str, Any], str]] = [
@@ -144,7 +145,7 @@ def test_what_cannot_be_reached(models: dict[str, Model]) -> None:
     for values in (
         {"share": 0.0},
         {"share": 1.5},
-        {"share": 0.5, "least": 0.0},
+        {"share": 0.5, "min_share": 0.0},
         {"share": 0.5, "multiple": 0},
         {"share": 0.5, "layers": -1},
         {"share": 0.5, "latencies": {"a": float("inf")}},

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
 from torch import nn
 
 from featherglue.artifact.format import load_artifact
 from featherglue.cli import main
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.compression.pruning.masks import Masks
-from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.compression.quantization.qat import finish_training, make_trainable
 from featherglue.config import AttentionConfig, SuperGlueConfig, SuperPointConfig
@@ -234,7 +234,7 @@ def test_a_compressed_student_is_taught_by_its_dense_parent(
         dataclasses.replace(stage, part=part),  # type: ignore[arg-type]
         images,
         tmp_path / "run",
-        constraint=Masks.of(pruned).hold,
+        constraint=Masks.from_zeros(pruned).apply_to,
         student=make_trainable(quantized, pruned),
         finish=finish_training,
     )

@@ -1,1 +1,1 @@
-"""Fine-grained pruning: importance, masks and schedules."""
+"""Fine-grained pruning: weight importance, masks and schedules."""

@@ -1,4 +1,4 @@
-"""Gradual pruning while a network is fine-tuned (Zhu, Gupta: To Prune, or Not to Prune, 2017)."""
+"""Gradual pruning during fine-tuning (Zhu and Gupta, To Prune, or Not to Prune, 2017)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios, masks_for
-from featherglue.compression.pruning.masks import Masks, trained_weights
+from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios
+from featherglue.compression.pruning.masks import Masks, weight_parameters
+from featherglue.compression.pruning.sparsity_patterns import select_weights
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError
 from featherglue.models.superglue import SuperGlue
@@ -16,11 +17,13 @@ from featherglue.models.superpoint import SuperPoint
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """When how much is pruned.
+    """Schedule of gradual pruning.
 
     Attributes:
-        start, end: steps between which the ratio rises. every: steps from mask to mask.
-        initial: share of each final ratio that is pruned at `start`, in [0, 1].
+        start: Training step at which pruning begins.
+        end: Training step at which the final ratio is reached.
+        every: Number of steps between two updates of the masks.
+        initial: Share of the final ratio that is pruned at `start`, in [0, 1].
     """
 
     end: int
@@ -30,60 +33,65 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
-            raise ConfigError(f"a schedule ends after it starts, not at {self.end}")
+            raise ConfigError(f"end must be greater than start = {self.start}, not {self.end}")
         if self.every < 1:
             raise ConfigError(f"every must be at least 1, not {self.every}")
         if not 0 <= self.initial <= 1:
-            raise ConfigError(f"initial must lie in [0, 1], not {self.initial}")
+            raise ConfigError(f"initial must be in [0, 1], not {self.initial}")
 
 
 def cubic_share(step: int, config: ScheduleConfig) -> float:
-    """The share of the final ratio that is pruned at a step: fast at first, slow at the end."""
+    """Return the share of the final ratio that is pruned at a step, in [0, 1]."""
     done = min(1.0, max(0.0, (step - config.start) / (config.end - config.start)))
     return 1 - (1 - config.initial) * (1 - done) ** 3
 
 
 class GradualMasks:
-    """Masks that grow along a schedule: give `hold` to a training loop as its `constraint`.
+    """Masks that follow a schedule. Pass `apply_to` to a training loop as its `constraint`.
 
-    The weights are ranked by magnitude as they are at that step. A weight that is pruned stays so
-    unless others have become smaller by the next mask, as in the paper; after the last one
-    the masks stand.
+    Every update ranks the weights by their magnitude at that step. A pruned weight can return at
+    the next update, as in the paper. After `schedule.end` the masks stay fixed.
+
+    Args:
+        config: What to prune, with the final ratio.
+        schedule: When to prune.
+        step: Training step at which a resumed run continues.
+
+    Raises:
+        ConfigError: The importance or the pattern cannot be used with a schedule.
     """
 
     def __init__(self, config: PruneConfig, schedule: ScheduleConfig, step: int = 0) -> None:
-        """Args:
-            step: where a resumed run goes on.
-
-        Raises:
-            ConfigError: an importance or pattern that cannot be followed while weights change.
-        """
         if config.importance != "magnitude":
-            raise ConfigError("a gradual schedule ranks weights by magnitude; choose that")
+            raise ConfigError('a gradual schedule requires importance "magnitude"')
         if ":" in config.pattern:
-            raise ConfigError("an N:M pattern is all or nothing; prune at once, then fine-tune")
+            raise ConfigError("an N:M pattern has no schedule: prune in one step, then fine-tune")
         self.config, self.schedule, self.step = config, schedule, step
         self.masks: Masks | None = None
 
-    def hold(self, network: nn.Module) -> None:
-        """Count a step where the network is being trained, renew the masks when it is time, and
-        set the masked weights to 0 in place. The averaged copy, in evaluation mode, only gets
-        them."""
+    def apply_to(self, network: nn.Module) -> None:
+        """Set the masked weights of a network to zero, in place.
+
+        A call for a network in training mode counts one step and updates the masks when an update
+        is due. A call for a network in evaluation mode, such as the averaged copy, only applies
+        the current masks.
+        """
         if network.training:
             self.step += 1
-            begun = self.step >= self.schedule.start
-            if begun and (self.masks is None or self._is_due()):
-                self.masks = self._masks(network)
+            started = self.step >= self.schedule.start
+            if started and (self.masks is None or self._update_is_due()):
+                self.masks = self._compute_masks(network)
         if self.masks is not None:
-            self.masks.hold(network)
+            self.masks.apply_to(network)
 
-    def _is_due(self) -> bool:
+    def _update_is_due(self) -> bool:
         on_time = (self.step - self.schedule.start) % self.schedule.every == 0
         return self.step == self.schedule.end or (
             self.schedule.start <= self.step < self.schedule.end and on_time
         )
 
-    def _masks(self, network: nn.Module) -> Masks:
+    def _compute_masks(self, network: nn.Module) -> Masks:
+        # A resumed run repeats the masks of the last update before it was stopped.
         at = max(self.step, self.schedule.start)
         late = (at - self.schedule.start) % self.schedule.every if at < self.schedule.end else 0
         share = cubic_share(at - late, self.schedule)
@@ -95,17 +103,17 @@ class GradualMasks:
         ratios = layer_ratios(architecture_of(network), config)
         scores = {
             name: weight.detach().abs().double().cpu().numpy()
-            for name, weight in trained_weights(network)
+            for name, weight in weight_parameters(network)
             if name in ratios
         }
-        return masks_for(scores, {name: ratios[name] for name in scores}, config)
+        return select_weights(scores, {name: ratios[name] for name in scores}, config)
 
 
 def architecture_of(network: nn.Module) -> ArchitectureConfig:
-    """The sizes of the networks that a module is or holds."""
+    """Return the architecture of the extractor and matcher that a module is or contains."""
     parts = list(network.modules())
-    points = [part.config for part in parts if isinstance(part, SuperPoint)]
-    glues = [part.config for part in parts if isinstance(part, SuperGlue)]
+    extractors = [part.config for part in parts if isinstance(part, SuperPoint)]
+    matchers = [part.config for part in parts if isinstance(part, SuperGlue)]
     return ArchitectureConfig(
-        extractor=points[0] if points else None, matcher=glues[0] if glues else None
+        extractor=extractors[0] if extractors else None, matcher=matchers[0] if matchers else None
     )

@@ -1,10 +1,9 @@
-"""How much each weight matters: by its size, by what its removal does to the output, or by its
-size times that of what it is multiplied with.
+"""Importance of single weights.
 
 - "magnitude": |w| (Han et al., Learning both Weights and Connections, NIPS 2015).
-- "taylor": |w·∂L/∂w|, the first-order change of a loss when the weight becomes 0, a mean over
+- "taylor": |w·∂L/∂w|, the first-order change of a loss when the weight becomes zero, averaged over
   losses (Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019).
-- "activation": |w|·‖x‖, with the input x that it is multiplied with (Sun et al., A Simple and
+- "activation": |w|·‖x‖, where x is the input that the weight multiplies (Sun et al., A Simple and
   Effective Pruning Approach for Large Language Models (Wanda), ICLR 2024).
 """
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.compression.calibration import Inputs, run_extractor, run_matcher
+from featherglue.compression.calibration import CalibrationData, run_extractor, run_matcher
 from featherglue.errors import UsageError
 from featherglue.models.hooks import with_hooks
 from featherglue.models.model import Model
@@ -27,7 +26,7 @@ from featherglue.models.superglue import SuperGlue, log_optimal_transport
 
 Double = NDArray[np.float64]
 Importance = Literal["magnitude", "taylor", "activation"]
-# Scalar losses of a model, one after another; each is differentiated before the next is asked for.
+# Yields scalar losses of a model. Each is differentiated before the next one is computed.
 Losses = Callable[[Model], Iterable[Tensor]]
 _SINKHORN_ITERATIONS = 20
 
@@ -36,34 +35,39 @@ def weight_scores(
     model: Model,
     names: Collection[str],
     importance: Importance,
-    inputs: Inputs | None = None,
+    calibration: CalibrationData | None = None,
     losses: Losses | None = None,
 ) -> dict[str, Double]:
-    """The importance of every weight of these layers, in the weight's shape, at least 0.
+    """Return the importance of every weight of some layers.
 
     Args:
-        names: of layers, see `layers.layers`.
-        inputs: for "activation", and for "taylor" without losses; see `probe_losses`.
-        losses: for "taylor".
+        names: Names of the layers; see `artifact.layers.layers`.
+        importance: Kind of importance.
+        calibration: Required by "activation", and by "taylor" without `losses`, which then uses
+            `probe_losses`.
+        losses: Losses for "taylor".
+
+    Returns:
+        Layer name → float64 array in the shape of the weight, at least 0.
 
     Raises:
-        UsageError: inputs are needed and not there.
+        UsageError: Calibration data is required and missing.
     """
     weights = {name: _weight(model, name) for name in names}
     if importance == "magnitude":
         return {name: np.abs(weight) for name, weight in weights.items()}
     if importance == "activation":
-        _need(inputs, names, importance)
-        assert inputs is not None
-        norms = input_norms(model, inputs, names)
+        _require_calibration(calibration, names, importance)
+        assert calibration is not None
+        norms = input_norms(model, calibration, names)
         return {
             name: np.abs(weight) * norms[name].reshape(1, -1, *[1] * (weight.ndim - 2))
             for name, weight in weights.items()
         }
     if losses is None:
-        _need(inputs, names, importance)
-        assert inputs is not None
-        losses = probe_losses(inputs)
+        _require_calibration(calibration, names, importance)
+        assert calibration is not None
+        losses = probe_losses(calibration)
     sums = {name: np.zeros(weight.shape) for name, weight in weights.items()}
     count = 0
     for products in gate_products(model, losses):
@@ -74,10 +78,13 @@ def weight_scores(
 
 
 def gate_products(model: Model, losses: Losses) -> Iterator[dict[str, Double]]:
-    """For each loss w·∂L/∂w of every parameter w, by tensor name.
+    """Yield w·∂L/∂w of every parameter w, once for each loss.
 
-    Their sum over all that makes up a channel is the derivative of the loss by a factor in front
-    of the channel. Yields mappings whose arrays have the parameters' shapes.
+    The sum over all parameters that produce a channel is the derivative of the loss with respect
+    to a gate that multiplies the channel.
+
+    Yields:
+        Tensor name → float64 array in the shape of the parameter.
     """
     copy = Model.from_artifact(model.to_artifact())
     parameters = {
@@ -97,38 +104,41 @@ def gate_products(model: Model, losses: Losses) -> Iterator[dict[str, Double]]:
         }
 
 
-def probe_losses(inputs: Inputs, seed: int = 0) -> Losses:
-    """Losses without labels: the outputs on each image and pair, summed with random signs.
+def probe_losses(calibration: CalibrationData, seed: int = 0) -> Losses:
+    """Return losses that need no labels: outputs summed with random signs.
 
-    The mean square of their gradient is how far the outputs move when a weight moves (the diagonal
-    of the Gauss–Newton matrix). Probabilities enter as 2·√p, in which distances are those of
-    Fisher's information; descriptors at unit length.
+    The mean square of their gradient estimates how far the outputs move when a weight moves (the
+    diagonal of the Gauss–Newton matrix). Probabilities p enter as 2·√p, for which the Euclidean
+    distance is that of the Fisher information. Descriptors have unit length.
+
+    Args:
+        calibration: There is one loss for each image and one for each pair.
+        seed: Seed of the signs.
     """
 
     def losses(model: Model) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
 
         if model.extractor is not None:
-            for image in inputs.images:
+            for image in calibration.images:
                 logits, descriptors = model.extractor.forward_raw(image)
                 cells = logits.shape[2] * logits.shape[3]
-                heat = 2 * (F.log_softmax(logits, 1) / 2).exp()
-                alike = F.normalize(descriptors, dim=1)
-                yield _probe(heat, cells, generator) + _probe(alike, cells, generator)
-        if model.matcher is not None and inputs.sides is not None:
-            for i in range(len(inputs.sides[0][0])):
-                pair = [part[i : i + 1] for side in inputs.sides for part in side]
+                detections = 2 * (F.log_softmax(logits, 1) / 2).exp()
+                unit = F.normalize(descriptors, dim=1)
+                yield _probe(detections, cells, generator) + _probe(unit, cells, generator)
+        if model.matcher is not None and calibration.features is not None:
+            for pair in calibration.pairs():
                 yield probe_assignment(model.matcher, model.matcher(*pair), generator)
 
     return losses
 
 
 def probe_assignment(matcher: SuperGlue, scores: Tensor, generator: torch.Generator) -> Tensor:
-    """The part of `probe_losses` that is a matcher's, of its scores (B, N0, N1)."""
+    """Return the probe loss of a matcher, given its scores (B, N0, N1)."""
     assignment = log_optimal_transport(scores, matcher.bin_score, _SINKHORN_ITERATIONS)
-    # The rows of keypoints sum to 1; the last corner stands for nothing.
-    chances = 2 * (assignment[:, :-1] / 2).exp()
-    return _probe(chances, chances.shape[1], generator)
+    # Each row of a keypoint sums to 1. The row of the dustbin is left out.
+    roots = 2 * (assignment[:, :-1] / 2).exp()
+    return _probe(roots, roots.shape[1], generator)
 
 
 def _probe(output: Tensor, decisions: int, generator: torch.Generator) -> Tensor:
@@ -137,8 +147,8 @@ def _probe(output: Tensor, decisions: int, generator: torch.Generator) -> Tensor
     return total
 
 
-class _Squares:
-    """A hook that sums the squares of each channel of what passes."""
+class _SquareSums:
+    """A hook that sums the squares of each channel of an activation."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -153,14 +163,16 @@ class _Squares:
 
 
 @torch.no_grad()
-def input_norms(model: Model, inputs: Inputs, names: Collection[str]) -> dict[str, Double]:
-    """The root mean square of every input channel of these layers, (in,) each."""
+def input_norms(
+    model: Model, calibration: CalibrationData, names: Collection[str]
+) -> dict[str, Double]:
+    """Return the root mean square of every input channel of some layers: name → (in,)."""
     wanted = {part for name in names for part in (name, f"{name}.message")}
-    squares = _Squares()
+    squares = _SquareSums()
     if model.extractor is not None:
-        run_extractor(with_hooks(model.extractor, squares, wanted), inputs)
-    if model.matcher is not None and inputs.sides is not None:
-        run_matcher(with_hooks(model.matcher, squares, wanted), inputs)
+        run_extractor(with_hooks(model.extractor, squares, wanted), calibration)
+    if model.matcher is not None and calibration.features is not None:
+        run_matcher(with_hooks(model.matcher, squares, wanted), calibration)
     means = {name: total / squares.counts[name] for name, total in squares.sums.items()}
     return {
         name: torch.cat([means[p] for p in (name, f"{name}.message") if p in means]).sqrt().numpy()
@@ -175,13 +187,15 @@ def _weight(model: Model, name: str) -> Double:
     return weight.detach().cpu().double().numpy()
 
 
-def _need(inputs: Inputs | None, names: Collection[str], importance: str) -> None:
-    if inputs is None:
+def _require_calibration(
+    calibration: CalibrationData | None, names: Collection[str], importance: str
+) -> None:
+    if calibration is None:
         raise UsageError(
-            f'importance by "{importance}" needs images for calibration; "magnitude" needs none'
+            f'importance "{importance}" requires calibration images; "magnitude" does not'
         )
-    if inputs.sides is None and any(name.startswith("matcher.") for name in names):
+    if calibration.features is None and any(name.startswith("matcher.") for name in names):
         raise UsageError(
-            f'a matcher\'s importance by "{importance}" needs the keypoints of its own extractor, '
-            'and this model has none; use "magnitude"'
+            f'importance "{importance}" of a matcher requires keypoints of an extractor, and this '
+            'model has no extractor; use "magnitude"'
         )

@@ -1,1 +1,1 @@
-"""Quantization: linear, codebooks and quantization-aware training."""
+"""Quantization: linear, k-means codebooks, and quantization-aware training."""

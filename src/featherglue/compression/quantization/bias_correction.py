@@ -1,6 +1,8 @@
-"""Bias correction: what quantization adds to the mean of a layer's output is taken from its bias
-(Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019;
-here with real inputs, and layer after layer, so that each sees what those before it now give).
+"""Bias correction of quantized layers.
+
+Subtracts the shift of each layer's mean output from its bias (Nagel et al., Data-Free Quantization
+Through Weight Equalization and Bias Correction, ICCV 2019), measured on calibration data. Layers
+are corrected in network order, so that each one sees corrected inputs.
 """
 
 from __future__ import annotations
@@ -12,47 +14,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featherglue.compression.calibration import Inputs
+from featherglue.compression.calibration import CalibrationData
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
 
 Network = SuperPoint | SuperGlue
-_LARGEST_BATCH = 2**28  # numbers in the widest layer
+_MAX_ELEMENTS = 2**28  # of the largest activation of a batch
 
 
 @torch.no_grad()
 def correct_biases(
-    quantized: Network, original: Network, inputs: Inputs, layers: Collection[str]
+    quantized: Network,
+    original: Network,
+    calibration: CalibrationData,
+    layers: Collection[str],
 ) -> None:
-    """Correct the biases of these layers of `quantized` in place.
+    """Correct the biases of some layers of `quantized`, in place.
 
-    All inputs go through a layer at once, so that one run corrects every layer with those before
-    it already corrected.
+    All calibration data runs through the network as one batch, so that a single run corrects every
+    layer after the layers before it.
 
     Args:
-        layers: names within the network, "conv1b".
+        quantized: Network with quantized weights.
+        original: The same network before quantization.
+        calibration: Data on which mean outputs are compared.
+        layers: Layer names within the network, such as "conv1b".
     """
-    run = _runner(quantized, inputs)
-    wanted = _Means()
-    _run_with(original, layers, wanted, run)
-    _run_with(quantized, layers, _Corrector(wanted.means), run)
+    run = _batch_runner(quantized, calibration)
+    recorder = _MeanRecorder()
+    _run_with_hook(original, layers, recorder, run)
+    _run_with_hook(quantized, layers, _BiasCorrector(recorder.means), run)
 
 
-def _runner(network: Network, inputs: Inputs) -> Callable[[Any], None]:
+def _batch_runner(network: Network, calibration: CalibrationData) -> Callable[[Any], None]:
     if isinstance(network, SuperPoint):
-        widest = network.config.channels[0] * inputs.images[0].numel()
-        count = max(1, min(len(inputs.images), _LARGEST_BATCH // widest))
-        step = len(inputs.images) / count
-        images = torch.cat([inputs.images[int(i * step)] for i in range(count)])
+        largest = network.config.channels[0] * calibration.images[0].numel()
+        count = max(1, min(len(calibration.images), _MAX_ELEMENTS // largest))
+        step = len(calibration.images) / count
+        images = torch.cat([calibration.images[int(i * step)] for i in range(count)])
         return lambda network: network.forward_raw(images)
-    assert inputs.sides is not None
-    # Both orders in one batch: the first call of a layer then sees everything.
-    both = [torch.cat(parts) for parts in zip(*inputs.sides, strict=True)]
-    other = [torch.cat(parts) for parts in zip(*inputs.sides[::-1], strict=True)]
-    return lambda network: network(*both, *other)
+    assert calibration.features is not None
+    # Both orders of the views in one batch: the first call of a layer then sees all data.
+    forward = [torch.cat(parts) for parts in zip(*calibration.features, strict=True)]
+    backward = [torch.cat(parts) for parts in zip(*calibration.features[::-1], strict=True)]
+    return lambda network: network(*forward, *backward)
 
 
-def _run_with(
+def _run_with_hook(
     network: nn.Module, layers: Collection[str], hook: Any, run: Callable[[Any], None]
 ) -> None:
     handles = []
@@ -72,8 +80,8 @@ def _channel_means(layer: nn.Module, output: Tensor) -> Tensor:
 
 
 @dataclass
-class _Means:
-    """Notes each layer's mean output, at its first call."""
+class _MeanRecorder:
+    """A hook that records the mean output of each layer at its first call."""
 
     means: dict[str, Tensor] = field(default_factory=dict)
     names: dict[nn.Module, str] = field(default_factory=dict)
@@ -83,18 +91,18 @@ class _Means:
 
 
 @dataclass
-class _Corrector:
-    """Brings each layer's mean output, at its first call, to what it was."""
+class _BiasCorrector:
+    """A hook that corrects the bias of each layer at its first call."""
 
     means: dict[str, Tensor]
     names: dict[nn.Module, str] = field(default_factory=dict)
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        wanted = self.means.pop(self.names[layer], None)
-        if wanted is None:
+        target = self.means.pop(self.names[layer], None)
+        if target is None:
             return None
         assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
-        shift = _channel_means(layer, output) - wanted
+        shift = _channel_means(layer, output) - target
         layer.bias -= shift
         shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
         return output - shift.reshape(shape)

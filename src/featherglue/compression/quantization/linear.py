@@ -1,8 +1,7 @@
-"""Linear quantization (Jacob et al., Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference, CVPR 2018): whole numbers for weights and activations.
+"""Linear quantization: integers with a scale for weights and activations.
 
-What is not selected stays as it is. Without a choice these stay: the first and last layers of both
-networks, the products of attention, the similarity matrix, and what Sinkhorn starts from.
+Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference, CVPR 2018.
 """
 
 from __future__ import annotations
@@ -17,49 +16,45 @@ from featherglue.artifact.encodings import Encoding, LinearTensor, Quantization,
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.artifact.integer_layers import integer_layers
-from featherglue.artifact.layers import ENCODER, layers, product_names
-from featherglue.compression.calibration import Inputs, observe
-from featherglue.compression.layer_selection import matching, select
+from featherglue.artifact.layers import layers
+from featherglue.compression.calibration import CalibrationData, record_activations
+from featherglue.compression.layer_selection import select_layers
 from featherglue.compression.quantization.bias_correction import correct_biases
+from featherglue.compression.quantization.linear_targets import activations_of, linear_targets
 from featherglue.compression.quantization.ranges import (
     Method,
     Scheme,
     activation_range,
     quantize_weight,
 )
-from featherglue.config import ActivationStorage, ArchitectureConfig
+from featherglue.config import ActivationStorage
 from featherglue.errors import ConfigError, UsageError
 from featherglue.models.model import Model
 
-ENDS = (
-    "extractor.conv1a",
-    "extractor.convPb",
-    "extractor.convDb",
-    "matcher.input_proj",
-    "matcher.kenc.encoder.0",
-    "matcher.final_proj",
-)
-_IMAGE = ActivationStorage(scale=1 / 255)  # grey values, exact as they come
+_IMAGE = ActivationStorage(scale=1 / 255)  # exact for 8-bit grey values
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig:
-    """How to quantize linearly.
+    """Settings of linear quantization.
 
     Attributes:
-        bits: of weights, 4 to 8. activation_bits: 4 to 8; 0 leaves activations as floats.
-        per: a scale for each output "channel" of a weight, or one for the "tensor".
+        bits: Bits of a weight, 4 to 8.
+        activation_bits: Bits of an activation, 4 to 8; 0 leaves activations as floats.
+        per: Whether each output "channel" of a weight has a scale, or the whole "tensor" has one.
         weights: "symmetric", or "affine" with zero points.
-        activations: "affine", or "symmetric" with 0 in the middle (at the end, where nothing is
-            negative).
-        weight_range, activation_range: "minmax" holds everything, "percentile" all but the ends,
-            "mse" what makes the mean squared error smallest.
-        percentile: share that "percentile" holds, %.
-        reduce_range: use 7 of 8 bits for weights whose layer takes whole numbers: on CPUs without
-            VNNI instructions the sum of two products of 8 bits each saturates.
-        correct_bias: keep the mean of every layer's output.
-        include: names of layers and products, with * and ?; none for all but those that are
-            delicate, see the module. exclude: taken out again.
+        activations: "affine", or "symmetric" with 0 in the middle of the range (at the lower end
+            if no value is negative).
+        weight_range: How the range of a weight is chosen: "minmax" covers all values, "percentile"
+            most of them, and "mse" minimizes the mean squared error.
+        activation_range: How the range of an activation is chosen, likewise.
+        percentile: Percentage of the values that "percentile" covers.
+        reduce_range: Use 7 instead of 8 bits for the weights of integer layers. On CPUs without
+            VNNI instructions the sum of two products of 8 bits saturates.
+        correct_bias: Correct biases so that the mean output of every layer is preserved.
+        include: Globs of the layers and products to quantize. Empty selects all layers except the
+            first and last ones; see `linear_targets`.
+        exclude: Globs of names to leave out.
     """
 
     bits: int = 8
@@ -77,82 +72,68 @@ class LinearConfig:
 
     def __post_init__(self) -> None:
         if not 4 <= self.bits <= 8:
-            raise ConfigError(f"linear quantization has 4 to 8 bits, not {self.bits}")
+            raise ConfigError(f"bits of linear quantization must be 4 to 8, not {self.bits}")
         if self.activation_bits and not 4 <= self.activation_bits <= 8:
             raise ConfigError(
-                f"activations have 4 to 8 bits, or 0 for floats, not {self.activation_bits}"
+                f"activation_bits must be 4 to 8, or 0 for floats, not {self.activation_bits}"
             )
         if not 50 < self.percentile <= 100:
-            raise ConfigError(f"percentile must lie in (50, 100], not {self.percentile}")
+            raise ConfigError(f"percentile must be in (50, 100], not {self.percentile}")
 
 
-def linear_targets(architecture: ArchitectureConfig) -> tuple[list[str], list[str]]:
-    """Names of all that can be quantized linearly, and of what is without a choice."""
-    every = [layer.name for layer in layers(architecture)]
-    usual = [name for name in every if name not in ENDS]
-    if architecture.matcher is not None:
-        every += product_names(architecture.matcher)
-    return every, usual
-
-
-def delicate_targets(architecture: ArchitectureConfig, config: LinearConfig) -> list[str]:
-    """Names of what `include` takes along by * or ? and what is better left as floats: without a
-    choice it would be. What is named in full is meant so. Products have no weights: they are
-    quantized with activations alone."""
-    every, usual = linear_targets(architecture)
-    weights = {layer.name for layer in layers(architecture)}
-    names = [name for name in every if config.activation_bits or name in weights]
-    taken = matching(names, config.include, config.exclude)
-    return [name for name in taken if name not in usual and name not in config.include]
-
-
-def quantize_linear(model: Model, config: LinearConfig, inputs: Inputs | None = None) -> Model:
-    """A copy of the model with batch normalisation folded and the chosen parts quantized.
+def quantize_linear(
+    model: Model, config: LinearConfig, calibration: CalibrationData | None = None
+) -> Model:
+    """Return a copy of the model with batch normalisation folded and the selected parts quantized.
 
     Args:
-        inputs: see `calibration.prepare_inputs`; not needed where activations stay floats and
-            biases are not corrected.
+        model: Stays unchanged.
+        config: What to quantize, and how.
+        calibration: See `calibration.prepare_calibration`. Required if activations are quantized
+            or biases corrected.
 
     Raises:
-        ConfigError: a name that matches nothing; batch normalisation that cannot be folded.
-        UsageError: no inputs, or none for the matcher.
+        ConfigError: A glob matches nothing, or batch normalisation cannot be folded.
+        UsageError: Calibration data is missing, or lacks features for the matcher.
     """
     artifact = fold_batch_norm(model.to_artifact())
-    every, usual = linear_targets(artifact.architecture)
-    chosen = select(every, usual, config.include, config.exclude)
+    names, default = linear_targets(artifact.architecture)
+    selected = select_layers(names, default, config.include, config.exclude)
     if config.activation_bits or config.correct_bias:
-        _check_inputs(chosen, inputs)
+        _check_calibration(selected, calibration)
     original = Model.from_artifact(artifact)
-    names = activations_of(artifact.architecture, chosen) if config.activation_bits else []
-    held = _activations(original, names, inputs, config) if inputs is not None else {}
-    taken = {name for name in chosen if name in held}
+    activations: dict[str, ActivationStorage] = {}
+    if config.activation_bits and calibration is not None:
+        wanted = activations_of(artifact.architecture, selected)
+        activations = _calibrate_activations(original, wanted, calibration, config)
     encodings: dict[str, Encoding] = {}
     for layer in layers(artifact.architecture):
-        if layer.name in chosen:
+        if layer.name in selected:
             name = f"{layer.name}.weight"
-            bits = 7 if config.bits == 8 and config.reduce_range and layer.name in taken else 0
+            reduce = config.reduce_range and config.bits == 8 and layer.name in activations
             encodings[name] = quantize_weight(
                 artifact.arrays[name],
-                bits or config.bits,
+                7 if reduce else config.bits,
                 layer.shape[0] if config.per == "channel" else 1,
                 config.weights,
                 config.weight_range,
                 config.percentile,
             )
-    quantized = with_encodings(artifact, encodings, held)
-    made = Model.from_artifact(quantized)
-    if config.correct_bias and inputs is not None:
-        _correct(made, original, inputs, chosen)
-    return replace(round_biases(made), provenance=model.provenance)
+    quantized = Model.from_artifact(with_encodings(artifact, encodings, activations))
+    if config.correct_bias and calibration is not None:
+        _correct_biases(quantized, original, calibration, selected)
+    return replace(round_biases(quantized), provenance=model.provenance)
 
 
 def round_biases(model: Model) -> Model:
-    """A copy whose integer layers have biases that integer kernels hold exactly: 32-bit multiples
-    of the steps of what they take times those of their weights."""
+    """Return a copy whose integer layers have biases that integer kernels represent exactly.
+
+    Such a bias is a multiple of the product of the scales of input and weight.
+    """
     artifact = model.to_artifact()
     quantization = artifact.quantization
-    whole, _ = integer_layers(artifact.architecture, quantization)
-    for name in whole:
+    names, _ = integer_layers(artifact.architecture, quantization)
+    for name in names:
         code, bias = quantization.tensors[f"{name}.weight"], artifact.arrays[f"{name}.bias"]
         assert isinstance(code, LinearTensor)
         step = code.scale[group_of(len(bias), len(code.scale))].astype(np.float64)
@@ -166,7 +147,7 @@ def with_encodings(
     encodings: Mapping[str, Encoding],
     activations: Mapping[str, ActivationStorage],
 ) -> Artifact:
-    """A copy whose tensors are what these codes stand for."""
+    """Return a copy of an artifact with more quantized tensors and activations."""
     before = artifact.quantization
     return replace(
         artifact,
@@ -180,74 +161,46 @@ def with_encodings(
     )
 
 
-def activations_of(architecture: ArchitectureConfig, chosen: Collection[str]) -> list[str]:
-    """The activations to quantize for these layers and products.
-
-    A convolution works on whole numbers only where it gives whole numbers too, so that those who
-    take its output take it quantized.
-    """
-    names: list[str] = []
-    for name in chosen:
-        if name.endswith(".attn.scores"):
-            names += [f"{name}.query", f"{name}.key"]
-        elif name.endswith(".attn.message"):
-            names += [f"{name}.weights", f"{name}.value"]
-        else:
-            names.append(name)
-        if ".gnn." in name and name.endswith(".mlp.0"):
-            names.append(f"{name}.message")
-        if name.startswith("extractor."):
-            names += _takers(name)
-    return list(dict.fromkeys(names))
-
-
-def _takers(name: str) -> list[str]:
-    """The activations that a convolution's output becomes."""
-    own = name.removeprefix("extractor.conv")
-    if own in ENCODER[:-1]:
-        return [f"extractor.conv{ENCODER[ENCODER.index(own) + 1]}"]
-    after = {"4b": ("convPa", "convDa"), "Pa": ("convPb",), "Da": ("convDb",)}
-    return [f"extractor.{taker}" for taker in after.get(own, (f"conv{own}.output",))]
-
-
-def _activations(
-    model: Model, names: list[str], inputs: Inputs, config: LinearConfig
+def _calibrate_activations(
+    model: Model, names: list[str], calibration: CalibrationData, config: LinearConfig
 ) -> dict[str, ActivationStorage]:
-    seen = observe(model, inputs, names)
-    held = {
+    recorded = record_activations(model, calibration, names)
+    storage = {
         name: activation_range(
-            at.values,
-            at.low,
-            at.high,
+            samples.values,
+            samples.low,
+            samples.high,
             config.activation_bits,
             config.activations,
             config.activation_range,
             config.percentile,
         )
-        for name, at in seen.items()
+        for name, samples in recorded.items()
     }
-    if "extractor.conv1a" in held and config.activation_bits == 8:
-        held["extractor.conv1a"] = _IMAGE
-    return held
+    if "extractor.conv1a" in storage and config.activation_bits == 8:
+        storage["extractor.conv1a"] = _IMAGE
+    return storage
 
 
-def _correct(made: Model, original: Model, inputs: Inputs, chosen: Collection[str]) -> None:
-    for prefix, network in (("extractor", made.extractor), ("matcher", made.matcher)):
+def _correct_biases(
+    quantized: Model, original: Model, calibration: CalibrationData, selected: Collection[str]
+) -> None:
+    for prefix, network in (("extractor", quantized.extractor), ("matcher", quantized.matcher)):
         names = [
             layer.name.removeprefix(f"{prefix}.")
-            for layer in layers(made.architecture)
-            if layer.name in chosen and layer.name.startswith(prefix)
+            for layer in layers(quantized.architecture)
+            if layer.name in selected and layer.name.startswith(prefix)
         ]
         before = original.extractor if prefix == "extractor" else original.matcher
         if names and network is not None and before is not None:
-            correct_biases(network, before, inputs, names)
+            correct_biases(network, before, calibration, names)
 
 
-def _check_inputs(chosen: Collection[str], inputs: Inputs | None) -> None:
-    if inputs is None:
-        raise UsageError("quantizing activations and correcting biases need images for calibration")
-    if inputs.sides is None and any(name.startswith("matcher.") for name in chosen):
+def _check_calibration(selected: Collection[str], calibration: CalibrationData | None) -> None:
+    if calibration is None:
+        raise UsageError("quantizing activations and correcting biases require calibration images")
+    if calibration.features is None and any(name.startswith("matcher.") for name in selected):
         raise UsageError(
-            "a matcher is calibrated on the keypoints of its own extractor, and this model has "
-            "none; quantize its weights alone (activation_bits = 0, correct_bias = false)"
+            "a matcher is calibrated on the keypoints of an extractor, and this model has none; "
+            "quantize only its weights: activation_bits = 0 and correct_bias = false"
         )

@@ -1,9 +1,9 @@
-"""Fine-tuning of quantized models: what is trained is what is stored.
+"""Quantization-aware training (QAT).
 
 Linearly quantized weights are trained as floats that are rounded in every forward pass, with
-straight-through gradients (Jacob et al. 2018). Of codebooks the values are trained, each by the
-sum of the gradients of the weights that share it (Han et al. 2016); which weight has which value
-stays. Activations are rounded by the networks of a quantized model anyway.
+straight-through gradients (Jacob et al., CVPR 2018). The values of a codebook are trained by the
+sum of the gradients of the weights that share them (Han et al., ICLR 2016); the indices are fixed.
+The networks of a quantized model round activations in any case.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from featherglue.models.model import Model
 
 
 class LinearWeight(nn.Module):
-    """A weight rounded to whole numbers, whose steps follow its largest value (a parametrization).
+    """A parametrization that rounds a weight to its linear code.
+
+    The scale is a fixed multiple of the largest magnitude of the weight.
 
     Args:
-        code: as it is quantized; fixes bits, zero points, and the share of the range that is held.
-        weight: (out, …) with the values that `code` was made from, or like them.
+        code: The quantized weight. Determines the bits, the zero points and the ratio between the
+            scale and the largest magnitude.
+        weight: The weight before quantization, (out, …).
     """
 
     ratio: Tensor
@@ -48,7 +51,7 @@ class LinearWeight(nn.Module):
         self.register_buffer("ratio", scale / self._span(weight.detach()))
 
     def _span(self, weight: Tensor) -> Tensor:
-        """The largest magnitude in each group: (G,), above 0."""
+        """Return the largest magnitude of each group: (groups,), greater than 0."""
         largest = weight.flatten(1).abs().amax(1)
         spans = torch.zeros(self.groups, dtype=weight.dtype, device=weight.device)
         group = self.get_buffer("group")
@@ -68,7 +71,7 @@ class LinearWeight(nn.Module):
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> LinearTensor:
-        """The codes of a trained weight."""
+        """Quantize a trained weight."""
         scale = self._scale(weight)
         each = scale[self.get_buffer("group")].reshape(-1, *[1] * (weight.ndim - 1))
         zero = self.zero.reshape(each.shape)
@@ -85,7 +88,7 @@ class LinearWeight(nn.Module):
 
 
 class CodebookWeight(nn.Module):
-    """A weight read from codebooks (a parametrization, whose `original` are the codebooks)."""
+    """A parametrization that looks a weight up in codebooks, which are the trained parameter."""
 
     def __init__(self, code: CodebookTensor) -> None:
         super().__init__()
@@ -98,7 +101,7 @@ class CodebookWeight(nn.Module):
         self.register_buffer("index", torch.from_numpy(index))
         kept = torch.ones(code.codebook.shape)
         kept[:, 0] = 0.0 if code.keeps_zero else 1.0
-        self.register_buffer("kept", kept)  # 0 where a value stays 0
+        self.register_buffer("kept", kept)  # 0 where a value must stay zero
         self.register_buffer("start", torch.from_numpy(code.codebook.copy()), persistent=False)
 
     def forward(self, codebook: Tensor) -> Tensor:
@@ -109,29 +112,30 @@ class CodebookWeight(nn.Module):
 
     @torch.no_grad()
     def encode(self, codebook: Tensor) -> CodebookTensor:
-        """The codes of a trained codebook."""
-        held = (codebook * self.get_buffer("kept")).cpu().numpy().astype(self.dtype)
+        """Return the quantized weight of trained codebooks."""
+        stored = (codebook * self.get_buffer("kept")).cpu().numpy().astype(self.dtype)
         count = codebook.shape[1]
         return CodebookTensor(
             codes=(self.get_buffer("index") % count).to(torch.uint8).cpu().numpy(),
-            codebook=held.astype(np.float32),
+            codebook=stored.astype(np.float32),
             bits=self.bits,
             dtype=self.dtype,
         )
 
 
-def make_trainable(model: Model, parent: Model | None = None) -> Model:
-    """A copy of a quantized model whose networks can be trained as they are stored.
+def prepare_qat(model: Model, parent: Model | None = None) -> Model:
+    """Return a copy of a quantized model whose networks are ready for QAT.
 
     Args:
-        parent: what it was quantized from: linearly quantized weights then start as they were
-            before they were rounded.
+        model: A quantized model.
+        parent: The model before quantization. If given, linearly quantized weights start from its
+            unrounded weights.
 
     Raises:
-        UsageError: nothing of the model is quantized.
+        UsageError: The model is not quantized.
     """
     if not model.quantization:
-        raise UsageError("nothing of this model is quantized; quantize it before fine-tuning")
+        raise UsageError("this model is not quantized; quantize it first")
     before = fold_batch_norm(parent.to_artifact()).arrays if parent is not None else {}
     extractor, matcher = copy.deepcopy(model.extractor), copy.deepcopy(model.matcher)
     made = replace(model, extractor=extractor, matcher=matcher)
@@ -150,16 +154,19 @@ def make_trainable(model: Model, parent: Model | None = None) -> Model:
     return made
 
 
-def trained_weight(layer: nn.Module) -> nn.Parameter:
-    """The parameter behind a layer's weight: itself, the floats that are rounded, or a codebook."""
+def stored_parameter(layer: nn.Module) -> nn.Parameter:
+    """Return the parameter that determines a layer's weight.
+
+    This is the weight itself, the unrounded weight, or the codebooks.
+    """
     if parametrize.is_parametrized(layer, "weight"):
         return layer.get_parameter("parametrizations.weight.original")
     return layer.get_parameter("weight")
 
 
 @torch.no_grad()
-def finish_training(model: Model) -> Model:
-    """A model from `make_trainable`, trained, as a quantized model again."""
+def finish_qat(model: Model) -> Model:
+    """Return the quantized model of a trained model from `prepare_qat`."""
     networks = model.networks()
     arrays: Arrays = {}
     for name in tensor_shapes(model.architecture):
@@ -168,12 +175,12 @@ def finish_training(model: Model) -> Model:
         value = getattr(networks[prefix].get_submodule(owner), leaf)
         arrays[name] = value.detach().cpu().float().numpy().copy()
     trained = dict(_trained_codes(model))
-    kept = {k: v for k, v in model.quantization.tensors.items() if k not in trained}
+    other = {k: v for k, v in model.quantization.tensors.items() if k not in trained}
     artifact = Artifact(
         architecture=model.architecture,
         processing=model.processing,
         arrays=arrays,
-        quantization=replace(model.quantization, tensors=kept),
+        quantization=replace(model.quantization, tensors=other),
         provenance=model.provenance,
     )
     return round_biases(Model.from_artifact(with_encodings(artifact, trained, {})))
@@ -183,6 +190,6 @@ def _trained_codes(model: Model) -> Iterator[tuple[str, Encoding]]:
     for prefix, network in model.networks().items():
         for path, layer in network.named_modules():
             if parametrize.is_parametrized(layer, "weight"):
-                how = layer.get_submodule("parametrizations.weight.0")
-                assert isinstance(how, (LinearWeight, CodebookWeight))
-                yield f"{prefix}.{path}.weight", how.encode(trained_weight(layer))
+                weight = layer.get_submodule("parametrizations.weight.0")
+                assert isinstance(weight, (LinearWeight, CodebookWeight))
+                yield f"{prefix}.{path}.weight", weight.encode(stored_parameter(layer))

@@ -1,5 +1,8 @@
-"""Which whole numbers stand for which values: scales and zero points (Jacob et al., Quantization
-and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018)."""
+"""Range estimation: scales and zero points of quantized weights and activations.
+
+Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference, CVPR 2018.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,22 @@ Scheme = Literal["symmetric", "affine"]
 Method = Literal["minmax", "percentile", "mse"]
 _WEIGHT_FACTORS = np.linspace(0.4, 1.0, 31)[::-1]
 _ACTIVATION_FACTORS = np.linspace(0.05, 1.0, 96)[::-1]
-_BINS = 2048
+_NUM_BINS = 2048
 
 
 def quantize_weight(
     weight: Float, bits: int, groups: int, scheme: Scheme, method: Method, percentile: float
 ) -> LinearTensor:
-    """Whole numbers for a weight, with a scale for each group of output channels.
+    """Quantize a weight, with one scale for each group of output channels.
 
     Args:
-        weight: (out, …). bits: 4 to 8. groups: 1, or as many as output channels.
-        scheme: "symmetric" has −x wherever it has x, and 0 as 0; "affine" any range with 0 in it.
-        method: "minmax" holds every value, "percentile" this share of them, "mse" what makes
-            the mean squared error smallest.
+        weight: (out, …) float32.
+        bits: Number of bits, 4 to 8.
+        groups: 1, or the number of output channels.
+        scheme: "symmetric" has no zero point; "affine" covers any range that contains 0.
+        method: "minmax" covers every value, "percentile" the given share of them, and "mse"
+            minimizes the mean squared error.
+        percentile: Percentage of the values that "percentile" covers.
     """
     group = group_of(len(weight), groups)
     low, high = _weight_range(weight, group, groups, method, percentile)
@@ -57,7 +63,7 @@ def quantize_weight(
 def _weight_range(
     weight: Float, group: NDArray[np.int64], groups: int, method: Method, percentile: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest value of each group, 0 included."""
+    """Return the smallest and the largest value of each group, extended to contain 0."""
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     parts = [flat[group == g] for g in range(groups)]
     ends = (100 - percentile, percentile) if method == "percentile" else (0, 100)
@@ -68,7 +74,7 @@ def _weight_range(
 def _steps(
     low: NDArray[np.float64], high: NDArray[np.float64], bits: int, scheme: Scheme
 ) -> tuple[Float, NDArray[np.int16]]:
-    """Scale and zero point for each range."""
+    """Return the scale and the zero point of each range."""
     half = 2 ** (bits - 1)
     if scheme == "symmetric":
         scale = np.maximum(high, -low) / (half - 1)
@@ -88,7 +94,7 @@ def _round(
     group: NDArray[np.int64],
     bits: int,
 ) -> LinearTensor:
-    """The nearest code of every weight; those of a symmetric range are symmetric themselves."""
+    """Round every weight to the nearest code. The codes of a symmetric range are symmetric."""
     half = 2 ** (bits - 1)
     shape = (-1, *[1] * (weight.ndim - 1))
     lowest = -half if zero.any() else 1 - half
@@ -106,28 +112,32 @@ def activation_range(
     method: Method,
     percentile: float,
 ) -> ActivationStorage:
-    """How to hold an activation as whole numbers without sign.
+    """Return the scale and zero point of an activation that is stored as unsigned integers.
 
     Args:
-        values: (N,) a sample of it. low, high: its lowest and highest value.
-        scheme: "affine" fits both ends; "symmetric" has 0 in the middle, or at the lower end
-            where nothing is negative.
-        method: as in `quantize_weight`; `percentile` cuts each end by what lies beyond it.
+        values: Samples of the activation, (N,).
+        low: Smallest value of the activation.
+        high: Largest value of the activation.
+        bits: Number of bits, 4 to 8.
+        scheme: "affine" fits both ends of the range. "symmetric" places 0 in the middle, or at the
+            lower end if no value is negative.
+        method: As in `quantize_weight`.
+        percentile: As in `quantize_weight`; it applies to each end.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if method == "percentile":
         ends = np.percentile(values, (100 - percentile, percentile))
         low, high = min(float(ends[0]), 0.0), max(float(ends[1]), 0.0)
     if method != "mse":
-        return _activation(low, high, bits, scheme)
-    counts, edges = np.histogram(values, _BINS, (low, max(high, low + 1e-12)))
+        return _storage(low, high, bits, scheme)
+    counts, edges = np.histogram(values, _NUM_BINS, (low, max(high, low + 1e-12)))
     centres = (edges[1:] + edges[:-1]) / 2
-    tried = [_activation(low * f, high * f, bits, scheme) for f in _ACTIVATION_FACTORS]
-    errors = [float((counts * (_held(centres, how) - centres) ** 2).sum()) for how in tried]
+    tried = [_storage(low * f, high * f, bits, scheme) for f in _ACTIVATION_FACTORS]
+    errors = [float((counts * (_dequantized(centres, s) - centres) ** 2).sum()) for s in tried]
     return tried[int(np.argmin(errors))]
 
 
-def _activation(low: float, high: float, bits: int, scheme: Scheme) -> ActivationStorage:
+def _storage(low: float, high: float, bits: int, scheme: Scheme) -> ActivationStorage:
     top, middle = 2**bits - 1, 2 ** (bits - 1)
     if scheme == "symmetric" and low < 0:
         scale, zero = max(high, -low) / (middle - 1), middle
@@ -138,7 +148,8 @@ def _activation(low: float, high: float, bits: int, scheme: Scheme) -> Activatio
     return ActivationStorage(scale=scale, zero_point=zero, bits=bits)
 
 
-def _held(values: NDArray[np.float64], how: ActivationStorage) -> NDArray[np.float64]:
-    codes = np.clip(np.rint(values / how.scale) + how.zero_point, 0, 2**how.bits - 1)
-    held: NDArray[np.float64] = (codes - how.zero_point) * how.scale
-    return held
+def _dequantized(values: NDArray[np.float64], storage: ActivationStorage) -> NDArray[np.float64]:
+    codes = np.rint(values / storage.scale) + storage.zero_point
+    codes = np.clip(codes, 0, 2**storage.bits - 1)
+    result: NDArray[np.float64] = (codes - storage.zero_point) * storage.scale
+    return result

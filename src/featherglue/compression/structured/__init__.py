@@ -1,1 +1,1 @@
-"""Structured pruning: channels, heads, widths and layers."""
+"""Structured pruning: channels, attention heads, feature widths and layers."""

@@ -1,7 +1,7 @@
-"""Structured pruning: channels of SuperPoint; heads, hidden channels, features and whole layers of
-SuperGlue. What is left is a smaller network of the same kind, which is faster everywhere.
+"""Structured pruning by ratios: the result is a smaller network of the same kind.
 
-To reach a share of the MACs instead, see `budget`.
+SuperPoint loses channels; SuperGlue loses attention heads, hidden channels, feature width and whole
+layers. See `mac_budget` for pruning to a share of the MACs.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from featherglue.compression.calibration import Inputs
-from featherglue.compression.layer_selection import select
-from featherglue.compression.pruning.fine_grained import refuse_quantized
+from featherglue.compression.calibration import CalibrationData
+from featherglue.compression.layer_selection import select_layers
+from featherglue.compression.pruning.fine_grained import require_unquantized
 from featherglue.compression.pruning.importance import Losses
 from featherglue.compression.structured.groups import (
     DESCRIPTOR,
@@ -20,7 +20,7 @@ from featherglue.compression.structured.groups import (
     group_sizes,
     resized,
 )
-from featherglue.compression.structured.shrink import drop_layers, shrink
+from featherglue.compression.structured.shrink import remove_layers, shrink
 from featherglue.compression.structured.unit_importance import (
     ChannelImportance,
     layer_energies,
@@ -33,15 +33,16 @@ from featherglue.models.model import Model
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelConfig:
-    """Which groups lose how many of their units; their names are those of `groups`.
+    """Settings of channel pruning. The names of groups are those of `groups`.
 
     Attributes:
-        ratio: share of the units that go, in [0, 1), of every chosen group.
-        ratios: other ratios for some groups, by glob; of several that match the last one counts.
-        importance: see `rankings`.
-        multiple: what is left is a multiple of it, where the group has that many.
-        include: globs; none for the channels of the extractor, its heads' included, but not the
-            descriptor. exclude: taken out again.
+        ratio: Share of the units to remove from every selected group, in [0, 1).
+        ratios: Ratios of single groups, by glob. The last glob that matches a group applies.
+        importance: Importance of a channel; see `unit_importance`.
+        multiple: Sizes are rounded to multiples of this number, if the group has that many units.
+        include: Globs of groups to prune. Empty selects the channels of the extractor and of its
+            heads, without the descriptor.
+        exclude: Globs of groups to leave out.
     """
 
     ratio: float = 0.5
@@ -52,19 +53,24 @@ class ChannelConfig:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.multiple, {"ratio": self.ratio, **self.ratios})
+        _check_ratios(self.multiple, {"ratio": self.ratio, **self.ratios})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructureConfig:
-    """How much a matcher loses of each kind, evenly in all its layers.
+    """Settings of structured pruning of a matcher, the same in all its layers.
+
+    Ratios are shares to remove, in [0, 1).
 
     Attributes:
-        heads, head_dim, hidden, encoder, width: share that goes, in [0, 1), of the attention
-            heads, of their width, of the hidden channels of the message MLPs and of the keypoint
-            encoder, and of the features that run through the network.
-        layers: number of whole layers that go, those that add least.
-        importance, multiple: as in `ChannelConfig`; heads are counted one by one.
+        heads: Ratio of the attention heads.
+        head_dim: Ratio of the width of every head.
+        hidden: Ratio of the hidden channels of the message MLPs.
+        encoder: Ratio of the hidden channels of the keypoint encoder.
+        width: Ratio of the feature width.
+        layers: Number of whole layers to remove, those that change the features least.
+        importance: As in `ChannelConfig`.
+        multiple: As in `ChannelConfig`; it does not apply to the number of heads.
     """
 
     heads: float = 0.0
@@ -78,67 +84,69 @@ class StructureConfig:
 
     def __post_init__(self) -> None:
         kinds = ("heads", "head_dim", "hidden", "encoder", "width")
-        _check(self.multiple, {kind: getattr(self, kind) for kind in kinds})
+        _check_ratios(self.multiple, {kind: getattr(self, kind) for kind in kinds})
         if self.layers < 0:
-            raise ConfigError(f"layers cannot be negative, as {self.layers} is")
+            raise ConfigError(f"layers must be at least 0, not {self.layers}")
 
 
-def _check(multiple: int, ratios: Mapping[str, float]) -> None:
+def _check_ratios(multiple: int, ratios: Mapping[str, float]) -> None:
     if multiple < 1:
         raise ConfigError(f"multiple must be at least 1, not {multiple}")
     for name, ratio in ratios.items():
         if not 0 <= ratio < 1:
-            raise ConfigError(f"{name}: a ratio lies in [0, 1), not {ratio}")
+            raise ConfigError(f"{name}: a ratio must be in [0, 1), not {ratio}")
 
 
 def prune_channels(
     model: Model,
     config: ChannelConfig,
-    inputs: Inputs | None = None,
+    calibration: CalibrationData | None = None,
     losses: Losses | None = None,
 ) -> Model:
-    """A smaller copy of a model.
+    """Return a copy of a model with fewer channels.
 
     Args:
-        inputs, losses: see `rankings.unit_energies`.
+        calibration: See `unit_importance.unit_energies`.
+        losses: See `unit_importance.unit_energies`.
 
     Raises:
-        ConfigError: a name that matches no group, or nothing would be left of one.
-        UsageError: the model is quantized, or inputs are missing.
+        ConfigError: A glob matches no group, or a group would be empty.
+        UsageError: The model is quantized, or calibration data is missing.
     """
-    refuse_quantized(model)
+    require_unquantized(model)
     sizes = channel_sizes(model.architecture, config)
-    energies = unit_energies(model, list(sizes), config.importance, inputs, losses)
-    return shrink(model, sizes, energies, inputs)
+    energies = unit_energies(model, list(sizes), config.importance, calibration, losses)
+    return shrink(model, sizes, energies, calibration)
 
 
 def channel_sizes(architecture: ArchitectureConfig, config: ChannelConfig) -> dict[str, int]:
-    """The size of each chosen group afterwards. Raises ConfigError as `prune_channels` does."""
+    """Return the new size of each selected group. Raises ConfigError as `prune_channels` does."""
     old = group_sizes(architecture)
-    usual = [name for name in old if name.startswith("extractor.") and name != DESCRIPTOR]
-    if not usual and not config.include:
-        raise ConfigError("this model has no extractor: say in `include` which groups to prune")
-    chosen = select(list(old), usual, config.include, config.exclude)
-    ratios = dict.fromkeys(chosen, config.ratio)
-    for glob, own in config.ratios.items():
-        for name in select(chosen, chosen, (glob,), ()):
-            ratios[name] = own
+    default = [name for name in old if name.startswith("extractor.") and name != DESCRIPTOR]
+    if not default and not config.include:
+        raise ConfigError("this model has no extractor: name the groups to prune in `include`")
+    selected = select_layers(list(old), default, config.include, config.exclude)
+    ratios = dict.fromkeys(selected, config.ratio)
+    for glob, group_ratio in config.ratios.items():
+        for name in select_layers(selected, selected, (glob,), ()):
+            ratios[name] = group_ratio
     sizes = {
-        name: size_left(name, old[name], ratio, config.multiple) for name, ratio in ratios.items()
+        name: remaining_size(name, old[name], ratio, config.multiple)
+        for name, ratio in ratios.items()
     }
     resized(architecture, sizes)
     return sizes
 
 
-def size_left(name: str, size: int, ratio: float, multiple: int) -> int:
-    """What a ratio leaves of a group: the nearest multiple, at least one.
+def remaining_size(name: str, size: int, ratio: float, multiple: int) -> int:
+    """Return the size of a group after pruning, rounded to the nearest multiple.
 
     Raises:
-        ConfigError: the ratio takes all.
+        ConfigError: The ratio removes all units.
     """
     left = size - round(ratio * size)
     if left < 1:
-        raise ConfigError(f"a ratio of {ratio} leaves none of the {size} units of {name}: lower it")
+        raise ConfigError(f"a ratio of {ratio} removes all {size} units of {name}: lower it")
     if multiple > 1 and size > multiple:
         left = min(size, max(multiple, multiple * round(left / multiple)))
     elif multiple > 1:
@@ -149,78 +157,84 @@ def size_left(name: str, size: int, ratio: float, multiple: int) -> int:
 def prune_structure(
     model: Model,
     config: StructureConfig,
-    inputs: Inputs | None = None,
+    calibration: CalibrationData | None = None,
     losses: Losses | None = None,
 ) -> Model:
-    """A copy of a model with a smaller matcher. Arguments and errors as in `prune_channels`."""
-    refuse_quantized(model)
-    structure_sizes(model.architecture, config)  # all of it, before any work
+    """Return a copy of a model with a smaller matcher.
+
+    Arguments and errors are those of `prune_channels`.
+    """
+    require_unquantized(model)
+    structure_sizes(model.architecture, config)  # raises before any work is done
     if config.layers:
-        model = drop_weakest(model, config.layers, inputs)
-    sizes = _structure(model.architecture, config)
-    energies = unit_energies(model, list(sizes), config.importance, inputs, losses)
-    return shrink(model, sizes, energies, inputs)
+        model = remove_weakest_layers(model, config.layers, calibration)
+    sizes = _matcher_sizes(model.architecture, config)
+    energies = unit_energies(model, list(sizes), config.importance, calibration, losses)
+    return shrink(model, sizes, energies, calibration)
 
 
-def drop_weakest(model: Model, count: int, inputs: Inputs | None) -> Model:
-    """A copy without the `count` layers of the matcher that add least, see `layer_energies`.
+def remove_weakest_layers(model: Model, count: int, calibration: CalibrationData | None) -> Model:
+    """Return a copy without the `count` matcher layers of the lowest energy.
 
-    They go one by one: without one of them the others see something else.
+    Layers are removed one at a time, because each removal changes the inputs of the other layers.
+    See `unit_importance.layer_energies`.
     """
     for _ in range(count):
-        model = drop_layers(model, (int(layer_energies(model, inputs).argmin()),))
+        model = remove_layers(model, (int(layer_energies(model, calibration).argmin()),))
     return model
 
 
 def without_layers(architecture: ArchitectureConfig, count: int) -> ArchitectureConfig:
-    """The architecture with `count` layers fewer; which kinds they are is not decided yet.
+    """Return an architecture with `count` fewer matcher layers.
+
+    Which layers are removed depends on the weights, so their kinds may differ in the result.
 
     Raises:
-        ConfigError: no matcher, or none of its layers would be left.
+        ConfigError: There is no matcher, or it would have no layers.
     """
-    glue = architecture.matcher
-    if glue is None:
-        raise ConfigError("this model has no matcher whose layers could go")
-    if count >= max(1, len(glue.layers)):
+    matcher = architecture.matcher
+    if matcher is None:
+        raise ConfigError("this model has no matcher from which layers can be removed")
+    if count >= max(1, len(matcher.layers)):
         raise ConfigError(
-            f"the matcher has {len(glue.layers)} layers, of which {count} cannot go: at least one "
-            "stays"
+            f"the matcher has {len(matcher.layers)} layers; {count} of them cannot be removed, "
+            "because at least one must remain"
         )
     return ArchitectureConfig(
         extractor=architecture.extractor,
-        matcher=replace(glue, layers=glue.layers[: len(glue.layers) - count]),
+        matcher=replace(matcher, layers=matcher.layers[: len(matcher.layers) - count]),
     )
 
 
 def structure_sizes(
     architecture: ArchitectureConfig, config: StructureConfig
 ) -> tuple[ArchitectureConfig, dict[str, int]]:
-    """The architecture once layers are gone, and the sizes of its groups afterwards.
+    """Return the architecture without the removed layers, and the new sizes of its groups.
 
     Raises:
-        ConfigError: as `prune_structure` does.
+        ConfigError: As in `prune_structure`.
     """
     if architecture.matcher is None:
-        raise ConfigError("this model has no matcher to make smaller")
+        raise ConfigError("this model has no matcher to prune")
     if config.layers:
         architecture = without_layers(architecture, config.layers)
-    return architecture, _structure(architecture, config)
+    return architecture, _matcher_sizes(architecture, config)
 
 
-def _structure(architecture: ArchitectureConfig, config: StructureConfig) -> dict[str, int]:
+def _matcher_sizes(architecture: ArchitectureConfig, config: StructureConfig) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for name, size in group_sizes(architecture).items():
         if not name.startswith("matcher."):
             continue
-        ratio, multiple = _share(name, config), config.multiple
+        ratio, multiple = _ratio_of(name, config), config.multiple
         if ratio:
             multiple = 1 if name.endswith(".attn") else multiple
-            sizes[name] = size_left(name, size, ratio, multiple)
+            sizes[name] = remaining_size(name, size, ratio, multiple)
     resized(architecture, sizes)
     return sizes
 
 
-def _share(name: str, config: StructureConfig) -> float:
+def _ratio_of(name: str, config: StructureConfig) -> float:
     if name == WIDTH:
         return config.width
     if name.endswith(HEAD_DIM):

@@ -1,16 +1,17 @@
-"""What can be made narrower: groups of units that leave a network together.
+"""Groups of units that structured pruning can remove.
 
-| group | its units |
+| group | units |
 |---|---|
-| `extractor.conv1a` … `extractor.convDa` | output channels, with the inputs of what follows |
-| `extractor.convDb` | numbers of a descriptor, with the inputs of the matcher |
+| `extractor.conv1a` … `extractor.convDa` | output channels, with the inputs of the next layers |
+| `extractor.convDb` | elements of a descriptor, with the inputs of the matcher |
 | `matcher.kenc.encoder.N` | hidden channels of the keypoint encoder |
 | `matcher.gnn.layers.I.mlp.0` | hidden channels of the message MLP |
 | `matcher.gnn.layers.I.attn` | attention heads |
-| `matcher.gnn.layers.I.attn.head_dim` | the width of every head |
-| `matcher.width` | the features that run through all layers of the matcher |
+| `matcher.gnn.layers.I.attn.head_dim` | width of every head |
+| `matcher.width` | feature width of all layers of the matcher |
 
-The last two are not channels but directions, see `width` and `models.narrowing`.
+The units of the last two groups are directions instead of channels: see `feature_width` and
+`models.low_rank`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HEAD_DIM = ".attn.head_dim"
 
 
 def group_sizes(architecture: ArchitectureConfig) -> dict[str, int]:
-    """The number of units of every group, in the order in which they run."""
+    """Return the number of units of every group, in network order."""
     sizes: dict[str, int] = {}
     if (point := architecture.extractor) is not None:
         names = [f"extractor.conv{name}" for name in (*ENCODER, "Pa", "Da")]
@@ -52,15 +53,15 @@ def group_sizes(architecture: ArchitectureConfig) -> dict[str, int]:
 
 
 def encoder_names(glue: SuperGlueConfig) -> list[str]:
-    """The hidden layers of the keypoint encoder."""
+    """Return the names of the hidden layers of the keypoint encoder."""
     step = 3 if glue.batch_norm else 2
     return [f"matcher.kenc.encoder.{step * i}" for i in range(len(glue.keypoint_encoder))]
 
 
 def layer_flows(architecture: ArchitectureConfig) -> dict[str, tuple[str, str]]:
-    """For each layer the group of its outputs and that of its inputs; "" for none.
+    """Return the groups of the outputs and of the inputs of each layer; "" means no group.
 
-    `matcher.width` is not among them, and a group of heads stands for their channels.
+    `matcher.width` is left out. A group of heads stands for the channels of the heads.
     """
     flows: dict[str, tuple[str, str]] = {}
     if architecture.extractor is not None:
@@ -90,18 +91,18 @@ def layer_flows(architecture: ArchitectureConfig) -> dict[str, tuple[str, str]]:
 
 
 def resized(architecture: ArchitectureConfig, sizes: Mapping[str, int]) -> ArchitectureConfig:
-    """The architecture with other sizes of these groups.
+    """Return the architecture with new sizes of some groups.
 
     Raises:
-        ConfigError: no such group, a size that is not smaller or equal, nothing left, or a matcher
-            that would have no room for the projection of its descriptors.
+        ConfigError: A group does not exist, a size is larger than before or less than 1, or the
+            feature width of the matcher would become that of the descriptors.
     """
     old = group_sizes(architecture)
     for name, size in sizes.items():
         if name not in old:
-            raise ConfigError(f"there is no group of channels {name!r} here")
+            raise ConfigError(f"this model has no group {name!r}")
         if not 1 <= size <= old[name]:
-            raise ConfigError(f"{name} has {old[name]} units; {size} of them cannot be kept")
+            raise ConfigError(f"{name} has {old[name]} units; its size cannot become {size}")
     new = {**old, **sizes}
     point, glue = architecture.extractor, architecture.matcher
     if glue is not None:
@@ -115,8 +116,8 @@ def _check_projection(glue: SuperGlueConfig, descriptor: int, width: int) -> Non
     changed = (descriptor, width) != (glue.descriptor_dim, glue.width)
     if changed and descriptor == width:
         raise ConfigError(
-            f"a feature width of {width} would be that of the descriptors, and a matcher of this "
-            "kind takes them without a projection; choose another width"
+            f"the feature width cannot become the width of the descriptors, {width}: such a "
+            "matcher has no projection; choose another width"
         )
 
 

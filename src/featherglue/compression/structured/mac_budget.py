@@ -1,10 +1,9 @@
-"""A model at a share of its cost: which widths to give up for it.
+"""Structured pruning to a share of the MACs, or of measured latencies.
 
-Every group that shrinks keeps a share e of its energy (see `rankings`). What is lost is noise to
-what is kept, (1 − e) / e of it, and the noise of groups that follow each other adds up. The widths
-are those with least noise at the wanted cost: again and again the group gives up a few units
-that adds least noise for what it saves. Where energies are alike, widths end up the smaller the
-more a unit costs: conv1a to conv2b, with 66 % of SuperPoint's MACs, shrink most.
+A group that keeps a share e of its energy (see `unit_importance`) adds noise (1 − e) / e to the
+signal, and the noise of all groups adds up. A greedy search removes units from the group that adds
+the least noise for the cost that it saves, until the budget is met. With equal energies the groups
+whose units cost most shrink most: conv1a to conv2b take 66 % of the MACs of SuperPoint.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from featherglue.artifact.layers import attention_macs, layers
-from featherglue.compression.calibration import Inputs
-from featherglue.compression.layer_selection import select
-from featherglue.compression.pruning.fine_grained import refuse_quantized
+from featherglue.compression.calibration import CalibrationData
+from featherglue.compression.layer_selection import select_layers
+from featherglue.compression.pruning.fine_grained import require_unquantized
 from featherglue.compression.pruning.importance import Losses
-from featherglue.compression.structured.channels import drop_weakest, without_layers
+from featherglue.compression.structured.channels import remove_weakest_layers, without_layers
 from featherglue.compression.structured.groups import DESCRIPTOR, WIDTH, group_sizes, resized
 from featherglue.compression.structured.shrink import shrink
 from featherglue.compression.structured.unit_importance import (
@@ -32,80 +31,87 @@ from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 
 Cost = Callable[[ArchitectureConfig], float]
-ATTENTION = "matcher.attention"  # its products, which belong to no layer with weights
+ATTENTION = "matcher.attention"  # the products of attention, which have no weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class MacsConfig:
-    """Down to which share of the cost, and where.
+    """Settings of structured pruning to a budget.
 
     Attributes:
-        share: of the cost of one extraction and one match that is left, in (0, 1].
-        latencies: layer → milliseconds (or any other cost) where they were measured, with
-            "matcher.attention" for the products of attention and similarity; each then falls with
-            its layer's MACs. None counts MACs.
-        image_size: (width, height), keypoints: for which MACs are counted.
-        layers: number of whole layers of the matcher that go first.
-        least: share of its units that every group keeps at least, in (0, 1].
-        importance: see `rankings`. multiple: widths are multiples of it, where they can be.
-        include: globs of groups; none for all but the heads' number and the descriptor.
-            exclude: taken out again.
+        share: Share of the cost of one extraction and one match that remains, in (0, 1].
+        latencies: Layer name → measured latency in ms, or any other cost. The key
+            "matcher.attention" holds the products of attention and the similarity matrix. The cost
+            of a layer is taken to be proportional to its MACs. None uses MACs as the cost.
+        image_size: (width, height) in pixels for which MACs are counted.
+        num_keypoints: Number of keypoints of each image for which MACs are counted.
+        layers: Number of whole matcher layers to remove first.
+        min_share: Smallest share of its units that a group keeps, in (0, 1].
+        importance: Importance of a unit; see `unit_importance`.
+        multiple: Sizes are multiples of this number where possible.
+        include: Globs of groups to prune. Empty selects all groups except the numbers of heads and
+            the descriptor.
+        exclude: Globs of groups to leave out.
     """
 
     share: float
     latencies: dict[str, float] | None = None
     image_size: tuple[int, int] = (640, 480)
-    keypoints: int = 512
+    num_keypoints: int = 512
     layers: int = 0
-    least: float = 0.125
+    min_share: float = 0.125
     importance: ChannelImportance = "l2"
     multiple: int = 8
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("share", "least"):
+        for name in ("share", "min_share"):
             if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in (0, 1], not {getattr(self, name)}")
-        if min(self.multiple, self.keypoints, *self.image_size) < 1:
-            raise ConfigError("multiple, keypoints and image_size must be at least 1")
+                raise ConfigError(f"{name} must be in (0, 1], not {getattr(self, name)}")
+        if min(self.multiple, self.num_keypoints, *self.image_size) < 1:
+            raise ConfigError("multiple, num_keypoints and image_size must be at least 1")
         if self.layers < 0:
-            raise ConfigError(f"layers cannot be negative, as {self.layers} is")
+            raise ConfigError(f"layers must be at least 0, not {self.layers}")
         for name, cost in (self.latencies or {}).items():
             if not 0 <= cost < math.inf:
-                raise ConfigError(f"latencies: {name} cannot cost {cost}")
+                raise ConfigError(f"latencies: {name} must be finite and at least 0, not {cost}")
 
 
 def prune_to_macs(
     model: Model,
     config: MacsConfig,
-    inputs: Inputs | None = None,
+    calibration: CalibrationData | None = None,
     losses: Losses | None = None,
 ) -> Model:
-    """A smaller copy of a model that costs at most this share of it.
+    """Return a smaller copy of a model that meets the budget.
 
     Args:
-        inputs, losses: see `rankings.unit_energies`.
+        calibration: See `unit_importance.unit_energies`.
+        losses: See `unit_importance.unit_energies`.
 
     Raises:
-        ConfigError: names that match nothing, latencies that lack a layer, or a share that cannot
-            be reached, with the least that can.
-        UsageError: the model is quantized, or inputs are missing.
+        ConfigError: A glob matches nothing, a latency is missing, or the budget cannot be met.
+        UsageError: The model is quantized, or calibration data is missing.
     """
-    refuse_quantized(model)
+    require_unquantized(model)
     check_macs(model.architecture, config)
     cost = cost_of(model.architecture, config)
     target = config.share * cost(model.architecture)
     if config.layers:
-        model = drop_weakest(model, config.layers, inputs)
+        model = remove_weakest_layers(model, config.layers, calibration)
     names = macs_groups(model.architecture, config)
-    energies = unit_energies(model, names, config.importance, inputs, losses)
-    sizes = sizes_for(model.architecture, energies, cost, target, config)
-    return shrink(model, sizes, energies, inputs)
+    energies = unit_energies(model, names, config.importance, calibration, losses)
+    sizes = find_sizes(model.architecture, energies, cost, target, config)
+    return shrink(model, sizes, energies, calibration)
 
 
 def check_macs(architecture: ArchitectureConfig, config: MacsConfig) -> ArchitectureConfig:
-    """Raise ConfigError where `prune_to_macs` would; else the smallest that may come out."""
+    """Return the smallest architecture that the settings allow.
+
+    Raises:
+        ConfigError: As in `prune_to_macs`.
+    """
     cost = cost_of(architecture, config)
     before = cost(architecture)
     if config.layers:
@@ -116,29 +122,30 @@ def check_macs(architecture: ArchitectureConfig, config: MacsConfig) -> Architec
         lower: int | None = old[name]
         while lower is not None:
             smallest[name] = lower
-            lower = _next(name, lower, old[name], architecture, config)
-    least = resized(architecture, smallest)
-    if cost(least) > config.share * before:
+            lower = _next_size(name, lower, old[name], architecture, config)
+    minimum = resized(architecture, smallest)
+    if cost(minimum) > config.share * before:
         raise ConfigError(
-            f"{config.share:.3g} of the cost cannot be reached: these groups get to "
-            f"{cost(least) / before:.3g} at most; include more, lower `least`, or drop layers"
+            f"share {config.share:.3g} cannot be reached: the smallest possible share is "
+            f"{cost(minimum) / before:.3g}; include more groups, lower `min_share`, or raise "
+            "`layers`"
         )
-    return least
+    return minimum
 
 
 def macs_groups(architecture: ArchitectureConfig, config: MacsConfig) -> list[str]:
-    """The groups that may shrink, in order."""
+    """Return the groups that may shrink, in network order."""
     names = list(group_sizes(architecture))
-    usual = [name for name in names if name != DESCRIPTOR and not name.endswith(".attn")]
-    chosen = select(names, usual, config.include, config.exclude)
-    if WIDTH in chosen and DESCRIPTOR in chosen:
-        raise ConfigError(f"{DESCRIPTOR} and {WIDTH} cannot both give way; exclude one of them")
-    return chosen
+    default = [name for name in names if name != DESCRIPTOR and not name.endswith(".attn")]
+    selected = select_layers(names, default, config.include, config.exclude)
+    if WIDTH in selected and DESCRIPTOR in selected:
+        raise ConfigError(f"{DESCRIPTOR} and {WIDTH} cannot both shrink; exclude one of them")
+    return selected
 
 
 def cost_of(architecture: ArchitectureConfig, config: MacsConfig) -> Cost:
-    """What architectures like this one cost: MACs, or latencies that fall with them."""
-    size, keypoints = config.image_size, config.keypoints
+    """Return a function that computes the cost of smaller versions of an architecture."""
+    size, keypoints = config.image_size, config.num_keypoints
     macs = _macs(architecture, size, keypoints)
     rates = dict.fromkeys(macs, 1.0)
     other = 1.0
@@ -146,7 +153,7 @@ def cost_of(architecture: ArchitectureConfig, config: MacsConfig) -> Cost:
         missing = sorted(set(macs) - set(config.latencies))
         unknown = sorted(set(config.latencies) - set(macs))
         if missing or unknown:
-            state = "is missing" if missing else "belongs to no layer"
+            state = "is missing" if missing else "is not a layer"
             raise ConfigError(f"latencies: {(missing or unknown)[0]} {state}")
         rates = {name: config.latencies[name] / max(1, count) for name, count in macs.items()}
         other = sum(config.latencies.values()) / sum(macs.values())
@@ -167,17 +174,21 @@ def _macs(
     return counts
 
 
-def sizes_for(
+def find_sizes(
     architecture: ArchitectureConfig,
     energies: Mapping[str, Double],
     cost: Cost,
     target: float,
     config: MacsConfig,
 ) -> dict[str, int]:
-    """The sizes of the groups that keep most, at a cost of at most `target`.
+    """Return the group sizes with the least noise at a cost of at most `target`.
 
     Args:
-        energies: of the units of every group that may shrink, of sum 1.
+        architecture: Architecture before pruning.
+        energies: Group name → energy of each unit, of sum 1, for every group that may shrink.
+        cost: Cost of an architecture.
+        target: Maximum cost.
+        config: Bounds of the sizes.
     """
     old = group_sizes(architecture)
     sizes = {name: old[name] for name in energies}
@@ -186,9 +197,9 @@ def sizes_for(
     now = cost(architecture)
 
     def step(name: str) -> tuple[float, str, int] | None:
-        """The noise of the next smaller size for what it saves, and that size."""
+        """Return the added noise for each unit of saved cost, the group and its next size."""
         size = sizes[name]
-        lower = _next(name, size, old[name], architecture, config)
+        lower = _next_size(name, size, old[name], architecture, config)
         if lower is None:
             return None
         noise = 1 / kept[name][lower] - 1 / kept[name][size]
@@ -200,7 +211,7 @@ def sizes_for(
     heapq.heapify(queue)
     while now > target and queue:
         _, name, _ = heapq.heappop(queue)
-        fresh = step(name)  # savings fall as others shrink: what is old looks cheaper than it is
+        fresh = step(name)  # savings decrease as other groups shrink, so the queue is outdated
         if fresh is None:
             continue
         if queue and fresh > queue[0]:
@@ -214,25 +225,25 @@ def sizes_for(
 
 
 def _kept_by_size(energies: Double) -> list[float]:
-    """The share of the energy in the strongest 0, 1, … units; never 0."""
+    """Return the share of the energy in the strongest 0, 1, … units; never 0."""
     kept = [1e-12]
     for energy in sorted(energies.tolist(), reverse=True):
         kept.append(kept[-1] + energy)
     return kept
 
 
-def _next(
+def _next_size(
     name: str, size: int, whole: int, architecture: ArchitectureConfig, config: MacsConfig
 ) -> int | None:
-    """The size below `size` that the group may have; None at its least."""
+    """Return the largest allowed size below `size`, or None at the minimum."""
     glue = architecture.matcher
-    least = max(1, math.ceil(config.least * whole))
+    minimum = max(1, math.ceil(config.min_share * whole))
     multiple = 1 if name.endswith(".attn") else config.multiple
     if whole >= multiple:
-        least = multiple * math.ceil(least / multiple)
+        minimum = multiple * math.ceil(minimum / multiple)
     step = multiple if whole >= multiple else 1
     lower = (size - 1) // step * step
     other = {WIDTH: glue and glue.descriptor_dim, DESCRIPTOR: glue and glue.width}.get(name)
     if lower == other:
-        lower -= step  # there is no projection between equal widths
-    return lower if lower >= least else None
+        lower -= step  # a matcher of the width of its descriptors has no projection
+    return lower if lower >= minimum else None

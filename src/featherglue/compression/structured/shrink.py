@@ -1,4 +1,4 @@
-"""A model with fewer channels, heads, directions or layers: the one place that takes them out."""
+"""Removal of channels, heads, directions and layers from a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from featherglue.artifact.format import Arrays, Artifact
 from featherglue.artifact.layers import NORM_PARTS, layers
-from featherglue.compression.calibration import Inputs
-from featherglue.compression.pruning.fine_grained import refuse_quantized
+from featherglue.compression.calibration import CalibrationData
+from featherglue.compression.pruning.fine_grained import require_unquantized
+from featherglue.compression.structured.feature_width import narrow_width, principal_directions
 from featherglue.compression.structured.groups import (
     DESCRIPTOR,
     HEAD_DIM,
@@ -20,7 +21,6 @@ from featherglue.compression.structured.groups import (
     layer_flows,
     resized,
 )
-from featherglue.compression.structured.width import narrow_width, principal_directions
 from featherglue.errors import ConfigError
 from featherglue.models.low_rank import narrow_heads
 from featherglue.models.model import Model
@@ -34,23 +34,23 @@ def shrink(
     model: Model,
     sizes: Mapping[str, int],
     energies: Mapping[str, Double],
-    inputs: Inputs | None = None,
+    calibration: CalibrationData | None = None,
 ) -> Model:
-    """A copy of a model whose groups have these sizes; what remains keeps its order.
+    """Return a copy of a model whose groups have new sizes. Remaining units keep their order.
 
-    Channels that are 0 everywhere (weights and bias) make no difference to the outputs when they
-    go, but for rounding.
+    The removal of a channel whose weights and bias are zero changes outputs by rounding only.
 
     Args:
-        sizes: by group, see `groups`; others stay.
-        energies: of the units of these groups, see `rankings`.
-        inputs: show which features `matcher.width` can do without.
+        sizes: Group name → new size; see `groups`. Other groups are unchanged.
+        energies: Group name → energy of each unit, for the same groups; see `unit_importance`.
+        calibration: Determines the directions that `matcher.width` keeps.
 
     Raises:
-        ConfigError: sizes that cannot be. UsageError: the model is quantized.
+        ConfigError: A size is not possible.
+        UsageError: The model is quantized.
     """
-    refuse_quantized(model)
-    resized(model.architecture, sizes)  # all of it, before any work
+    require_unquantized(model)
+    resized(model.architecture, sizes)  # raises before any work is done
     old = group_sizes(model.architecture)
     smaller = {name: size for name, size in sizes.items() if size < old[name]}
     directions = {n for n in smaller if n == WIDTH or n.endswith(HEAD_DIM)}
@@ -60,33 +60,38 @@ def shrink(
     if matcher is not None and directions:
         matcher = _narrow_heads(matcher, {n: smaller[n] for n in directions - {WIDTH}})
         if WIDTH in directions:
-            found = principal_directions(matcher, _without_missing(inputs, kept))
+            found = principal_directions(matcher, _slice_descriptors(calibration, kept))
             matcher = narrow_width(matcher, smaller[WIDTH], found)
     return replace(made, matcher=matcher)
 
 
 def strongest(energies: Double, count: int) -> Index:
-    """The indices of the `count` largest, rising."""
+    """Return the indices of the `count` largest energies, in ascending order."""
     return np.sort(np.argsort(-energies, kind="stable")[:count])
 
 
-def drop_layers(model: Model, dropped: Collection[int]) -> Model:
-    """A copy of a model without these layers of its matcher.
+def remove_layers(model: Model, removed: Collection[int]) -> Model:
+    """Return a copy of a model without some layers of its matcher.
+
+    Args:
+        removed: Indices of the layers.
 
     Raises:
-        ConfigError: no matcher, no such layer, or none would be left.
-        UsageError: the model is quantized.
+        ConfigError: There is no matcher, a layer does not exist, or no layer would remain.
+        UsageError: The model is quantized.
     """
-    refuse_quantized(model)
+    require_unquantized(model)
     glue = model.architecture.matcher
     if glue is None:
-        raise ConfigError("this model has no matcher whose layers could go")
-    unknown = sorted(set(dropped) - set(range(len(glue.layers))))
+        raise ConfigError("this model has no matcher from which layers can be removed")
+    unknown = sorted(set(removed) - set(range(len(glue.layers))))
     if unknown:
-        raise ConfigError(f"there is no layer {unknown[0]}: the matcher has {len(glue.layers)}")
-    left = [i for i in range(len(glue.layers)) if i not in dropped]
+        raise ConfigError(
+            f"there is no layer {unknown[0]}: the matcher has {len(glue.layers)} layers"
+        )
+    left = [i for i in range(len(glue.layers)) if i not in removed]
     if not left and glue.layers:
-        raise ConfigError(f"all {len(glue.layers)} layers of the matcher would go")
+        raise ConfigError(f"not all {len(glue.layers)} layers of the matcher can be removed")
     artifact = model.to_artifact()
     arrays = {n: a for n, a in artifact.arrays.items() if not n.startswith("matcher.gnn.layers.")}
     for new, i in enumerate(left):
@@ -102,7 +107,7 @@ def drop_layers(model: Model, dropped: Collection[int]) -> Model:
 
 
 def _slice(artifact: Artifact, kept: Mapping[str, Index]) -> Artifact:
-    """Take these units of groups of channels and heads, and nothing of the others."""
+    """Keep some units of groups of channels and heads; other groups are unchanged."""
     architecture = artifact.architecture
     sizes = group_sizes(architecture)
     flows = layer_flows(architecture)
@@ -113,7 +118,7 @@ def _slice(artifact: Artifact, kept: Mapping[str, Index]) -> Artifact:
             return np.arange(count)
         if not group.endswith(".attn"):
             return kept[group]
-        # The heads are interleaved: channel c belongs to head c mod h.
+        # Heads are interleaved: channel c belongs to head c mod h.
         grid = np.arange(count).reshape(-1, sizes[group])
         return grid[:, kept[group]].reshape(-1)
 
@@ -133,7 +138,7 @@ def _slice(artifact: Artifact, kept: Mapping[str, Index]) -> Artifact:
 
 
 def _project_descriptors(artifact: Artifact, arrays: Arrays, kept: Index) -> None:
-    """A matcher that took descriptors as they are gets a projection that puts them in place."""
+    """Add a projection to a matcher that has none, which maps the kept elements to their places."""
     glue = artifact.architecture.matcher
     if glue is not None and glue.descriptor_dim == glue.width:
         arrays["matcher.input_proj.weight"] = np.eye(glue.width, dtype=np.float32)[:, kept]
@@ -141,7 +146,7 @@ def _project_descriptors(artifact: Artifact, arrays: Arrays, kept: Index) -> Non
 
 
 def _narrow_heads(matcher: SuperGlue, widths: Mapping[str, int]) -> SuperGlue:
-    """Heads of other widths, layer by layer."""
+    """Return a copy of a matcher with other head widths, by group name."""
     state = matcher.state_dict()
     configs = list(matcher.config.layers)
     for width in sorted(set(widths.values())):
@@ -156,12 +161,14 @@ def _narrow_heads(matcher: SuperGlue, widths: Mapping[str, int]) -> SuperGlue:
     return made.train(matcher.training)
 
 
-def _without_missing(inputs: Inputs | None, kept: Mapping[str, Index]) -> Inputs | None:
-    """Inputs whose descriptors hold only what the extractor still gives."""
-    if inputs is None or inputs.sides is None or DESCRIPTOR not in kept:
-        return inputs
+def _slice_descriptors(
+    calibration: CalibrationData | None, kept: Mapping[str, Index]
+) -> CalibrationData | None:
+    """Return calibration data that contains only the kept elements of descriptors."""
+    if calibration is None or calibration.features is None or DESCRIPTOR not in kept:
+        return calibration
     first, second = (
         (points, scores, descriptors[..., kept[DESCRIPTOR]])
-        for points, scores, descriptors in inputs.sides
+        for points, scores, descriptors in calibration.features
     )
-    return replace(inputs, sides=(first, second))
+    return replace(calibration, features=(first, second))

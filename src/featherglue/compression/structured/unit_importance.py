@@ -1,12 +1,12 @@
-"""Which channels, heads and directions matter: the energy of every unit of a group.
+"""Importance of channels, heads and directions: the energy of every unit of a group.
 
-- "l2": the squared norm of what makes a channel, with its normalisation folded in (as the L1 norm
-  of Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017); of a head, of what it can pass
-  on.
-- "taylor": the mean square of the derivative of a loss by a factor in front of the unit (Molchanov
-  et al., Importance Estimation for Neural Network Pruning, CVPR 2019).
+- "l2": the squared norm of the weights and bias that produce a channel, with batch normalisation
+  folded (like the L1 norm of Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017). For a
+  head it is the squared norm of the product of its value and merge matrices.
+- "taylor": the mean square of the derivative of a loss with respect to a gate that multiplies the
+  unit (Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019).
 
-The widths of heads and features are ranked by the energy of their directions either way.
+The units of head width and feature width are directions, which are always ranked by their energy.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.artifact.layers import layers
-from featherglue.compression.calibration import Inputs
+from featherglue.compression.calibration import CalibrationData
 from featherglue.compression.pruning.importance import Losses, gate_products, probe_losses
+from featherglue.compression.structured.feature_width import principal_directions
 from featherglue.compression.structured.groups import HEAD_DIM, WIDTH, group_sizes
-from featherglue.compression.structured.width import principal_directions
 from featherglue.errors import UsageError
 from featherglue.models.model import Model
 
@@ -36,28 +36,34 @@ def unit_energies(
     model: Model,
     names: Collection[str],
     importance: ChannelImportance,
-    inputs: Inputs | None = None,
+    calibration: CalibrationData | None = None,
     losses: Losses | None = None,
 ) -> dict[str, Double]:
-    """For each of these groups the energy of its units: (size,), at least 0, of sum 1.
+    """Return the energy of every unit of some groups.
 
     Args:
-        names: see `groups`. inputs: for "taylor" without losses, and to see the features that
-            `matcher.width` narrows. losses: for "taylor", see `importance.Losses`.
+        names: Names of the groups; see `groups`.
+        importance: Kind of importance.
+        calibration: Required by "taylor" without `losses`. If given, it also determines the
+            directions of `matcher.width`.
+        losses: Losses for "taylor"; see `importance.Losses`.
+
+    Returns:
+        Group name → (size,) float64, at least 0, of sum 1.
 
     Raises:
-        UsageError: "taylor" without inputs and losses.
+        UsageError: "taylor" has neither calibration data nor losses.
     """
     gates: dict[str, Double] = {}
     plain = [name for name in names if name != WIDTH and not name.endswith(HEAD_DIM)]
     if importance == "taylor" and plain:
-        gates = _gate_energies(model, plain, inputs, losses)
+        gates = _gate_energies(model, plain, calibration, losses)
     artifact = fold_batch_norm(model.to_artifact())
     found: dict[str, Double] = {}
     for name, layer in _first_layers(model, artifact, names).items():
         if name == WIDTH:
             assert model.matcher is not None
-            energies = principal_directions(model.matcher, inputs).shares
+            energies = principal_directions(model.matcher, calibration).shares
         elif name.endswith(HEAD_DIM):
             energies = _head_dim_energies(artifact, name.removesuffix(".head_dim"))
         elif name in gates:
@@ -74,14 +80,14 @@ def unit_energies(
 
 
 def _first_layers(model: Model, folded: Artifact, names: Collection[str]) -> dict[str, str]:
-    """What each group's layer is called without batch normalisation."""
+    """Return the name that the first layer of each group has after folding."""
     both = zip(layers(model.architecture), layers(folded.architecture), strict=True)
     new = {old.name: after.name for old, after in both}
     return {name: new.get(name, "") for name in names}
 
 
 def _by_head(array: NDArray[np.float32], heads: int) -> Double:
-    """(d·h, …) channels, which are interleaved, as (h, d, …)."""
+    """Split interleaved channels (d·h, …) into heads (h, d, …)."""
     split = array.reshape(-1, heads, *array.shape[1:]).astype(np.float64)
     return np.moveaxis(split, 1, 0)
 
@@ -91,7 +97,7 @@ def _heads_of(artifact: Artifact, attention: str) -> int:
 
 
 def _head_energies(artifact: Artifact, attention: str) -> Double:
-    """The squared norm of value and merge together, as far as a head is concerned."""
+    """Return the squared norm of the product of value and merge matrices, for each head."""
     heads = _heads_of(artifact, attention)
     value = _by_head(artifact.arrays[f"{attention}.proj.2.weight"], heads)
     bias = _by_head(artifact.arrays[f"{attention}.proj.2.bias"], heads)
@@ -101,7 +107,7 @@ def _head_energies(artifact: Artifact, attention: str) -> Double:
 
 
 def _head_dim_energies(artifact: Artifact, attention: str) -> Double:
-    """Of what heads compare and pass on, the shares of the 1st, 2nd, … of its directions."""
+    """Return the energy of the 1st, 2nd, … direction of the products query·key and merge·value."""
     heads = _heads_of(artifact, attention)
     query, key, value = (
         _by_head(artifact.arrays[f"{attention}.proj.{j}.weight"], heads) for j in range(3)
@@ -118,7 +124,11 @@ def _head_dim_energies(artifact: Artifact, attention: str) -> Double:
 
 
 def _energies(left: Double, right: Double) -> Double:
-    """The squared singular values of leftᵀ·right, falling; left (d, A), right (d, B): (d,)."""
+    """Return the squared singular values of leftᵀ·right in descending order, (d,).
+
+    Args:
+        left: (d, A). right: (d, B).
+    """
     first, second = (np.linalg.qr(part.T).R for part in (left, right))
     values = np.square(np.linalg.svd(first @ second.T, compute_uv=False))
     full: Double = np.zeros(len(left))
@@ -127,12 +137,15 @@ def _energies(left: Double, right: Double) -> Double:
 
 
 def _gate_energies(
-    model: Model, names: Collection[str], inputs: Inputs | None, losses: Losses | None
+    model: Model,
+    names: Collection[str],
+    calibration: CalibrationData | None,
+    losses: Losses | None,
 ) -> dict[str, Double]:
     if losses is None:
-        if inputs is None:
-            raise UsageError('importance by "taylor" needs images for calibration; "l2" needs none')
-        losses = probe_losses(inputs)
+        if calibration is None:
+            raise UsageError('importance "taylor" requires calibration images; "l2" does not')
+        losses = probe_losses(calibration)
     norms = {layer.name: layer.norm for layer in layers(model.architecture)}
     sizes = group_sizes(model.architecture)
     totals = {name: np.zeros(sizes[name]) for name in names}
@@ -150,22 +163,23 @@ def _gate_energies(
 
 
 @torch.no_grad()
-def layer_energies(model: Model, inputs: Inputs | None = None) -> Double:
-    """How much each layer of a matcher adds to its features, relative to them: (layers,).
+def layer_energies(model: Model, calibration: CalibrationData | None = None) -> Double:
+    """Return how much each layer of a matcher changes the features, relative to them: (layers,).
 
     Args:
-        inputs: their keypoints are sent through; without any the layers' last weights are compared.
+        calibration: Data to measure on. Without it, the norms of the last weights of the layers
+            are compared.
     """
     network = model.matcher
     assert network is not None
     depth = len(network.config.layers)
-    sides = inputs.sides if inputs is not None else None
-    if sides is None:
+    views = calibration.features if calibration is not None else None
+    if views is None:
         last = [list(layer.get_submodule("mlp").children())[-1] for layer in network.gnn.layers]
         return np.array([float(layer.get_parameter("weight").square().sum()) for layer in last])
     energies = np.zeros(depth)
-    for i in range(len(sides[0][0])):
-        pair = [network.encode(*(part[i : i + 1] for part in side)) for side in sides]
+    for i in range(len(views[0][0])):
+        pair = [network.encode(*(part[i : i + 1] for part in view)) for view in views]
         for step in range(depth):
             after = network.attend(pair[0], pair[1], first=step, depth=step + 1)
             added = sum(float((b - a).square().sum()) for a, b in zip(pair, after, strict=True))

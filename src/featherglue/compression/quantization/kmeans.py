@@ -1,8 +1,8 @@
-"""k-means quantization (Han, Mao, Dally: Deep Compression, ICLR 2016): weights share a few values.
+"""k-means quantization: the weights of a layer share the values of a small codebook.
 
-In one dimension the nearest of sorted centroids is found by the midpoints between them, and the
-sums of sorted weights between two places are differences of running sums: an iteration costs a
-binary search for each centroid, however many weights there are.
+Han, Mao and Dally, Deep Compression, ICLR 2016. The weights are sorted once. Clusters are then
+intervals between midpoints of centroids, and their sums are differences of cumulative sums, so
+that an iteration takes one binary search for each centroid.
 """
 
 from __future__ import annotations
@@ -15,35 +15,38 @@ from numpy.typing import NDArray
 
 from featherglue.artifact.encodings import CodebookTensor, Encoding, FloatType, group_of
 from featherglue.artifact.layers import layers
-from featherglue.compression.layer_selection import select
+from featherglue.compression.layer_selection import select_layers
 from featherglue.compression.quantization.linear import with_encodings
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
-Start = Literal["linear", "density", "random"]
+Initialization = Literal["linear", "density", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookConfig:
-    """How to quantize by k-means.
+    """Settings of k-means quantization.
 
     Attributes:
-        bits: of an index, 2 to 8: 2^bits values in a codebook.
-        channels: output channels that share a codebook; 0 for one codebook a layer.
-        start: centroids at first: "linear" evenly from the lowest to the highest weight, "density"
-            at even shares of the weights, "random" at weights that are drawn.
-        iterations: most of them; k-means mostly ends before.
-        keep_zero: weights that are 0 stay 0, with a value of their own: where any are.
-        dtype: of the codebooks.
-        seed: of what is drawn.
-        include: names of layers, with * and ?; none for all. exclude: taken out again.
+        bits: Bits of an index, 2 to 8. A codebook has 2^bits values.
+        channels: Number of output channels that share a codebook; 0 uses one codebook for each
+            layer.
+        start: Initial centroids (Han et al., section 3.2): "linear" spaces them evenly between the
+            smallest and the largest weight, "density" at even quantiles of the weights, "random"
+            draws them from the weights.
+        iterations: Maximum number of iterations.
+        keep_zero: Whether zero weights stay zero. If a group has any, one value is reserved.
+        dtype: Data type of the stored codebooks.
+        seed: Seed of "random".
+        include: Globs of layer names to quantize. Empty selects all layers.
+        exclude: Globs of layer names to leave out.
     """
 
     bits: int = 4
     channels: int = 0
-    start: Start = "linear"
+    start: Initialization = "linear"
     iterations: int = 1000
     keep_zero: bool = True
     dtype: FloatType = "float16"
@@ -53,25 +56,25 @@ class CodebookConfig:
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ConfigError(f"codebooks have 2 to 8 bits, not {self.bits}")
+            raise ConfigError(f"bits of a codebook must be 2 to 8, not {self.bits}")
         if self.channels < 0:
-            raise ConfigError(f"channels cannot be negative, as {self.channels} is")
+            raise ConfigError(f"channels must be at least 0, not {self.channels}")
         if self.iterations < 1:
             raise ConfigError(f"iterations must be at least 1, not {self.iterations}")
 
 
 def quantize_codebook(model: Model, config: CodebookConfig) -> Model:
-    """A copy of the model whose chosen layers share weights.
+    """Return a copy of the model whose selected layers are stored as codebooks.
 
     Raises:
-        ConfigError: a name that matches no layer, or weights too large for float16.
+        ConfigError: A glob matches no layer, or a weight overflows float16.
     """
     artifact = model.to_artifact()
     names = [layer.name for layer in layers(artifact.architecture)]
-    chosen = select(names, names, config.include, config.exclude)
+    selected = select_layers(names, names, config.include, config.exclude)
     encodings: dict[str, Encoding] = {}
     for i, name in enumerate(names):
-        if name in chosen:
+        if name in selected:
             weight = artifact.arrays[f"{name}.weight"]
             rng = np.random.default_rng((config.seed, i))
             encodings[f"{name}.weight"] = cluster_weight(weight, config, rng)
@@ -82,7 +85,7 @@ def quantize_codebook(model: Model, config: CodebookConfig) -> Model:
 def cluster_weight(
     weight: Float, config: CodebookConfig, rng: np.random.Generator
 ) -> CodebookTensor:
-    """Codes and codebooks of one weight (out, …)."""
+    """Quantize one weight (out, …)."""
     groups = 1
     if config.channels:
         groups = max(1, len(weight) // config.channels)
@@ -98,7 +101,7 @@ def cluster_weight(
         with np.errstate(over="ignore"):
             found = centroids.astype(config.dtype).astype(np.float32)
         if not np.isfinite(found).all():
-            raise ConfigError("a weight is too large for float16; store codebooks as float32")
+            raise ConfigError('a weight overflows float16; set dtype = "float32"')
         codebook[g, keep_zero:] = found
         nearest = nearest_centroid(part, found) + keep_zero
         codes[group == g] = np.where(part == 0, 0, nearest) if keep_zero else nearest
@@ -106,19 +109,22 @@ def cluster_weight(
 
 
 def kmeans(
-    values: Float, count: int, start: Start, iterations: int, rng: np.random.Generator
+    values: Float, count: int, start: Initialization, iterations: int, rng: np.random.Generator
 ) -> Double:
-    """Centroids of values, rising.
+    """Cluster values in one dimension.
 
-    A cluster that is left empty goes to where its share of the squared error is largest: into the
-    middle of the upper half of the cluster that costs most.
+    The centroid of an empty cluster moves into the cluster with the largest squared error, to the
+    middle of its upper half.
 
     Args:
-        values: (N,); fewer different ones than centroids are all kept as they are.
-        count: of centroids.
+        values: (N,). If there are at most `count` distinct values, they are the centroids.
+        count: Number of centroids.
+        start: Initial centroids; see `CodebookConfig`.
+        iterations: Maximum number of iterations.
+        rng: Random numbers for start "random".
 
     Returns:
-        (count,) float64.
+        Centroids in ascending order, (count,) float64.
     """
     ordered = np.sort(np.asarray(values, np.float64))
     distinct = np.unique(ordered)
@@ -127,7 +133,7 @@ def kmeans(
         return np.concatenate((distinct, np.full(count - len(distinct), last)))
     sums = np.concatenate(([0.0], np.cumsum(ordered)))
     squares = np.concatenate(([0.0], np.cumsum(np.square(ordered))))
-    centroids = _start(ordered, distinct, count, start, rng)
+    centroids = _initial_centroids(ordered, distinct, count, start, rng)
     for _ in range(iterations):
         edges = _edges(ordered, centroids)
         sizes = np.diff(edges)
@@ -142,8 +148,8 @@ def kmeans(
     return centroids
 
 
-def _start(
-    ordered: Double, distinct: Double, count: int, start: Start, rng: np.random.Generator
+def _initial_centroids(
+    ordered: Double, distinct: Double, count: int, start: Initialization, rng: np.random.Generator
 ) -> Double:
     if start == "linear":
         return np.linspace(ordered[0], ordered[-1], count)
@@ -153,7 +159,7 @@ def _start(
 
 
 def _edges(ordered: Double, centroids: Double) -> NDArray[np.int64]:
-    """Where the values of each centroid begin, and the end: (count + 1,)."""
+    """Return the index of the first value of each cluster, and the end: (count + 1,)."""
     midpoints = (centroids[1:] + centroids[:-1]) / 2
     inner = np.searchsorted(ordered, midpoints)
     return np.concatenate(([0], inner, [len(ordered)]))
@@ -166,15 +172,20 @@ def _refill(
     edges: NDArray[np.int64],
     ordered: Double,
 ) -> None:
-    """Move each empty cluster's centroid into the cluster that costs most, one into each."""
-    dearest = np.argsort(-costs)
-    for empty, dear in zip(np.flatnonzero(sizes == 0), dearest, strict=False):
-        if costs[dear] <= 0:
+    """Move the centroids of empty clusters into the clusters with the largest costs, in place."""
+    by_cost = np.argsort(-costs)
+    for empty, full in zip(np.flatnonzero(sizes == 0), by_cost, strict=False):
+        if costs[full] <= 0:
             return
-        means[empty] = ordered[(edges[dear] + 3 * edges[dear + 1]) // 4]
+        means[empty] = ordered[(edges[full] + 3 * edges[full + 1]) // 4]
 
 
 def nearest_centroid(values: Float, centroids: Float) -> NDArray[np.uint8]:
-    """The index of the nearest of the centroids, which rise, for each value, in its shape."""
+    """Return the index of the nearest centroid for each value, in the shape of `values`.
+
+    Args:
+        values: Any shape.
+        centroids: (K,) in ascending order.
+    """
     midpoints = (centroids[1:].astype(np.float64) + centroids[:-1]) / 2
     return np.searchsorted(midpoints, values).astype(np.uint8)

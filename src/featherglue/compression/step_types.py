@@ -1,0 +1,135 @@
+"""What a recipe step receives and returns, and how a kind of step is described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from featherglue.compression.calibration import CalibrationData, Grey
+from featherglue.compression.pruning.fine_grained import PruneConfig
+from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig
+from featherglue.compression.pruning.importance import Losses
+from featherglue.config import ArchitectureConfig
+from featherglue.errors import ConfigError
+from featherglue.models.model import Model
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a recipe step returns.
+
+    Attributes:
+        model: The new model. `compress` ignores its provenance.
+        record: What the step did, as plain mappings with the key "step", for the provenance of the
+            model. Most steps have one mapping: their configuration.
+    """
+
+    model: Model
+    record: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldConfig:
+    """Fold batch normalisation into the preceding layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Train the model, with pruning masks and codebook indices fixed.
+
+    The function `finetune` that is passed to `compress` defines the training.
+
+    Attributes:
+        network: Which networks are trained.
+        settings: Plain values for the training function.
+        prune: What to prune gradually during training; requires `schedule`.
+        schedule: When to prune; requires `prune`.
+    """
+
+    network: Literal["extractor", "matcher", "both"] = "both"
+    settings: dict[str, Any] = field(default_factory=dict)
+    prune: PruneConfig | None = None
+    schedule: ScheduleConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.prune is None) != (self.schedule is None):
+            raise ConfigError("prune and schedule require each other: set both or neither")
+        self.gradual_masks()
+
+    def gradual_masks(self, step: int = 0) -> GradualMasks | None:
+        """Return the masks of gradual pruning, starting at a training step, or None."""
+        if self.prune is None or self.schedule is None:
+            return None
+        return GradualMasks(self.prune, self.schedule, step)
+
+
+# Arguments: the model, the configuration, and the folded model before linear quantization if
+# nothing but quantization was done since.
+Finetune = Callable[[Model, FinetuneConfig, "Model | None"], StepResult]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepContext:
+    """What recipe steps may use besides their configuration.
+
+    Attributes:
+        calibrate: Returns the calibration data of a model, or None if there are no images.
+        losses: Losses for importance "taylor"; see `importance.Losses`.
+        finetune: Performs the steps "finetune".
+        unquantized: The folded model before linear quantization; see `Finetune`.
+        start: The model that the recipe started from.
+        images: Calibration photographs, (H, W) uint8.
+        image_size: (width, height) in pixels to which the photographs are resized.
+    """
+
+    calibrate: Callable[[Model], CalibrationData | None]
+    losses: Losses | None = None
+    finetune: Finetune | None = None
+    unquantized: Model | None = None
+    start: Model | None = None
+    images: Sequence[Grey] = ()
+    image_size: tuple[int, int] = (640, 480)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """What is known about a model before the preceding steps have run.
+
+    Attributes:
+        architecture: Architecture, which determines the names of layers.
+        quantized: Whether any part of the model is quantized.
+    """
+
+    architecture: ArchitectureConfig
+    quantized: bool = False
+
+
+def needs_no_images(config: Any, context: StepContext) -> bool:
+    """Return False: the step never requires calibration images."""
+    del config, context
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepKind:
+    """A kind of recipe step.
+
+    Attributes:
+        name: Name in recipes.
+        config: Class of the configuration.
+        run: Performs the step.
+        check: Returns the state after the step. Raises ConfigError or UsageError if the step
+            cannot be performed.
+        needs_images: Whether a configuration requires calibration images.
+        version: Version of the configuration and of the method.
+        renamed: Keys of the previous version → their present names.
+    """
+
+    name: str
+    config: type[Any]
+    run: Callable[[Model, Any, StepContext], StepResult]
+    check: Callable[[ModelState, Any], ModelState]
+    needs_images: Callable[[Any, StepContext], bool] = needs_no_images
+    version: int = 1
+    renamed: Mapping[str, str] = field(default_factory=dict)
