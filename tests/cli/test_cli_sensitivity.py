@@ -62,14 +62,14 @@ def test_a_scan_writes_a_table_and_figures(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--ratios", "0.5,1"), "a ratio lies in [0, 1), not 1.0"),
+        (("--ratios", "0.5,1"), "a ratio must be in [0, 1), not 1.0"),
         (("--ratios", "half"), "separated by commas"),
         (("--bits", "4"), "--bits to codebook and linear"),
         (("--what", "codebook", "--ratios", "0.5"), "--ratios belong to --what prune"),
-        (("--what", "linear", "--bits", "3"), "4 to 8 bits, not 3"),
+        (("--what", "linear", "--bits", "3"), "must be 4 to 8, not 3"),
         (("--what", "luck"), "one of prune, codebook, linear"),
-        (("--include", "extractor.conv9"), "nearest"),
-        (("--histograms", "extractor.conv9"), "nearest"),
+        (("--include", "extractor.conv9"), "closest names"),
+        (("--histograms", "extractor.conv9"), "closest names"),
         (("--minutes", "0"), "minutes must be positive"),
     ],
 )

@@ -141,18 +141,21 @@ def test_delicate_layers_taken_along_are_named(run: Run, folders: dict[str, Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("prune", "--ratio", 1.5), "a ratio lies in [0, 1), not 1.5"),
+        (("prune", "--ratio", 1.5), "a ratio must be in [0, 1), not 1.5"),
         (("prune",), "say how much goes"),
         (("prune", "--ratio", 0.5, "--macs", 0.5), "--macs decides itself"),
         (("prune", "--ratio", 0.5, "--channels", "--pattern", "4x1"), "about single weights"),
-        (("prune", "--ratio", 0.5, "--include", "extractor.conv9"), "the nearest: extractor.conv"),
-        (("prune", "--ratio", 0.99, "--channels"), "leaves none of the 4 units"),
+        (
+            ("prune", "--ratio", 0.5, "--include", "extractor.conv9"),
+            "the closest names are extractor.conv",
+        ),
+        (("prune", "--ratio", 0.99, "--channels"), "removes all 4 units"),
         (("prune", "--ratio", 0.5, "--importance", "luck"), "expected one of"),
-        (("prune", "--ratio", 0.5, "--importance", "taylor"), "needs images for calibration"),
-        (("quantize",), "needs images for calibration"),
+        (("prune", "--ratio", 0.5, "--importance", "taylor"), "requires photographs"),
+        (("quantize",), "requires photographs"),
         (("quantize", "--scheme", "lossless"), "no scheme 'lossless'"),
-        (("quantize", "--scheme", "codebook", "--bits", 1), "codebooks have 2 to 8 bits, not 1"),
-        (("quantize", "--bits", 9), "4 to 8 bits, not 9"),
+        (("quantize", "--scheme", "codebook", "--bits", 1), "must be 2 to 8, not 1"),
+        (("quantize", "--bits", 9), "must be 4 to 8, not 9"),
         (("compress", "--recipe", "none.toml"), "none.toml: cannot be read"),
         (("prune", "--ratio", 0.5, "--image-size", 3), "--image-size takes W H"),
     ],
@@ -191,7 +194,7 @@ def test_a_quantized_model_is_not_pruned(
     assert run("quantize", folders["bare"], "-o", "coded", "--scheme", "codebook")[0] == 0
     code, _, err = run("prune", "coded", "-o", "out", "--ratio", 0.5)
     assert code == 2
-    assert "what is quantized cannot be pruned" in err
+    assert "a quantized model cannot be pruned" in err
 
 
 def test_info_needs_no_pytorch(folders: dict[str, Path]) -> None:

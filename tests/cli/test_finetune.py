@@ -165,8 +165,8 @@ def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photo
         assert 0.7 < zeros < 0.8, name
     for changed, said in (
         (recipe.replace("end = 3", "end = 5"), "ends at step 5, training at 4"),
-        (recipe.replace('include = ["matcher.gnn.*"]', "ratios = {}"), "would be pruned"),
-        (recipe.replace("schedule = {end = 3, every = 1}\n", ""), "go together"),
+        (recipe.replace('include = ["matcher.gnn.*"]', "ratios = {}"), "prune selects"),
+        (recipe.replace("schedule = {end = 3, every = 1}\n", ""), "require each other"),
     ):
         Path("r.toml").write_text(changed)
         code, _, err = run(*given, "-o", "other", *training)

@@ -145,10 +145,10 @@ def test_what_is_another_scan_is_refused(model: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"levels": (1.0,)}, r"a ratio lies in \[0, 1\)"),
-        ({"what": "codebook", "levels": (9,)}, "2 to 8 bits"),
+        ({"levels": (1.0,)}, r"a ratio must be in \[0, 1\)"),
+        ({"what": "codebook", "levels": (9,)}, "must be 2 to 8"),
         ({"what": "codebook", "levels": (2.5,)}, "whole numbers"),
-        ({"what": "linear", "levels": (2,)}, "4 to 8 bits"),
+        ({"what": "linear", "levels": (2,)}, "must be 4 to 8"),
         ({"what": "luck"}, "one of prune, codebook, linear"),
         ({"minutes": 0}, "minutes must be positive"),
     ],
@@ -159,10 +159,10 @@ def test_impossible_scans(values: dict[str, object], said: str) -> None:
 
 
 def test_unknown_layers_and_quantized_models(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nearest"):
+    with pytest.raises(ConfigError, match="closest names"):
         scan(model, Zeros(), tmp_path, ScanConfig(include=("extractor.conv9",)))
     coded = changed(model, Change("matcher.final_proj", "codebook", 4))
-    with pytest.raises(UsageError, match="this model is quantized"):
+    with pytest.raises(UsageError, match="a quantized model cannot be pruned"):
         scan(coded, Zeros(), tmp_path, FEW)
     assert not list(tmp_path.iterdir())
 

@@ -81,6 +81,8 @@ def compress(
         raise UsageError("--train-images and --runs go together")
     steps = Recipe.load(recipe)
     tuned = [config for config in steps.steps if isinstance(config, FinetuneConfig)]
+    if tuned and train_images is None:
+        raise UsageError(f'{recipe}: the step "finetune" requires `train_images` and `runs`')
     finetune = None
     if train_images is not None and runs is not None:
         if not tuned:

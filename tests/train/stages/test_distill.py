@@ -17,7 +17,7 @@ from featherglue.cli import main
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.compression.pruning.masks import Masks
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
-from featherglue.compression.quantization.qat import finish_training, make_trainable
+from featherglue.compression.quantization.qat import finish_qat, prepare_qat
 from featherglue.config import AttentionConfig, SuperGlueConfig, SuperPointConfig
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig
@@ -235,8 +235,8 @@ def test_a_compressed_student_is_taught_by_its_dense_parent(
         images,
         tmp_path / "run",
         constraint=Masks.from_zeros(pruned).apply_to,
-        student=make_trainable(quantized, pruned),
-        finish=finish_training,
+        student=prepare_qat(quantized, pruned),
+        finish=finish_qat,
     )
     assert set(trained.quantization.tensors) == set(quantized.quantization.tensors)
     before, after, zeros = arrays(quantized), arrays(trained), arrays(pruned)
