@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from featherglue.compression.quantization.codebook import CodebookConfig, quantize_codebook
 from torch import nn
 
 from featherglue.artifact.format import load_artifact
 from featherglue.cli import main
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.compression.pruning.masks import Masks
+from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.compression.quantization.qat import finish_qat, prepare_qat
 from featherglue.config import AttentionConfig, SuperGlueConfig, SuperPointConfig
