@@ -8,13 +8,13 @@ import torch
 
 from featherglue.matching import assignment
 from featherglue.matching.assignment import mutual_matches, nearest_neighbours, optimal_transport
-from featherglue.models import superglue
+from featherglue.models.sinkhorn import log_optimal_transport
 
 
 def log_domain(scores: np.ndarray, bin_score: float, iterations: int) -> np.ndarray:
     """The reference, in double precision."""
     tensor = torch.from_numpy(scores).double()[None]
-    result = superglue.log_optimal_transport(tensor, torch.tensor(bin_score), iterations)
+    result = log_optimal_transport(tensor, torch.tensor(bin_score), iterations)
     return result[0].exp().numpy()
 
 

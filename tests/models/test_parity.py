@@ -17,8 +17,8 @@ from featherglue.matching.keypoints import decode_features, sample_descriptors
 from featherglue.models import detection
 from featherglue.models.model import Model
 from featherglue.models.published import load_published
+from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import (
-    log_optimal_transport,
     mutual_matches,
     normalize_keypoints,
 )

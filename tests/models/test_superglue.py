@@ -10,12 +10,12 @@ import torch
 
 from featherglue.config import AttentionConfig, SuperGlueConfig
 from featherglue.models.model import Model
+from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import (
     Attention,
     MaskedBatchNorm,
     SuperGlue,
     _laid_out,
-    log_optimal_transport,
     mutual_matches,
     normalize_keypoints,
 )
@@ -224,58 +224,6 @@ def test_attending_in_two_parts_is_attending(models: dict[str, Model]) -> None:
             ]
         for ours, theirs in zip(matcher.attend(*features, depth=depth), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
-
-
-# --- optimal transport ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(12, 12), (1, 9), (9, 1), (20, 6)])
-def test_the_marginals_of_optimal_transport(shape: tuple[int, int]) -> None:
-    torch.manual_seed(1)
-    scores = torch.randn(2, *shape) * 3
-    result = log_optimal_transport(scores, torch.tensor(0.4), 300).exp()
-    assert result.shape == (2, shape[0] + 1, shape[1] + 1)
-    rows, columns = torch.ones(2, shape[0] + 1), torch.ones(2, shape[1] + 1)
-    rows[:, -1], columns[:, -1] = shape[1], shape[0]
-    torch.testing.assert_close(result.sum(2), rows, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(result.sum(1), columns, atol=1e-3, rtol=1e-3)
-    # It is a scaling of exp(scores), rows and columns, and nothing else.
-    ratio = result.log()[:, :-1, :-1] - scores
-    torch.testing.assert_close(
-        ratio - ratio[:, :1] - ratio[:, :, :1] + ratio[:, :1, :1],
-        torch.zeros_like(ratio),
-        atol=1e-4,
-        rtol=0,
-    )
-
-
-def test_the_marginals_of_padded_pairs() -> None:
-    torch.manual_seed(2)
-    masks = [torch.arange(9) < torch.tensor(c)[:, None] for c in ([9, 4, 1], [6, 9, 9])]
-    scores = torch.randn(3, 9, 9)
-    result = log_optimal_transport(scores, torch.tensor(0.4), 300, *masks).exp()
-    for i in range(3):
-        n, m = int(masks[0][i].sum()), int(masks[1][i].sum())
-        torch.testing.assert_close(result[i, :n].sum(1), torch.ones(n), atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(result[i, :, :m].sum(0), torch.ones(m), atol=1e-3, rtol=1e-3)
-        assert result[i, -1].sum().item() == pytest.approx(m, rel=1e-3)
-        assert result[i, :, -1].sum().item() == pytest.approx(n, rel=1e-3)
-        assert (result[i, n:-1] == 0).all()
-        assert (result[i, :, m:-1] == 0).all()
-
-
-def test_padding_leaves_the_gradient_finite() -> None:
-    scores = torch.randn(2, 5, 5, requires_grad=True)
-    bin_score = torch.tensor(1.0, requires_grad=True)
-    masks = [torch.arange(5) < torch.tensor([[5], [2]]), torch.arange(5) < torch.tensor([[1], [5]])]
-    result = log_optimal_transport(scores, bin_score, 20, *masks)
-    result[:, 0, 0].sum().backward()
-    assert scores.grad is not None
-    assert bin_score.grad is not None
-    assert torch.isfinite(scores.grad).all()
-    assert torch.isfinite(bin_score.grad)
-    assert (scores.grad[1, 2:] == 0).all()
-    assert scores.grad[1, 0].abs().max() > 0
 
 
 # --- matches --------------------------------------------------------------------------------

@@ -1,12 +1,4 @@
-"""The optimal matching layer as it is trained: in the exponential domain, with gradients.
-
-An iteration is two products of a matrix and a vector instead of two log-sum-exps over the matrix
-(Cuturi, Sinkhorn Distances, NIPS 2013). The dustbin's row holds the same score throughout, so that
-no sum over a column can vanish, and rows are scaled by their largest entry. Double precision holds
-the exponentials of scores that are up to 700 apart, and autocast leaves it alone.
-
-Shape legend: B pairs, N0/N1 keypoints of the two images.
-"""
+"""The optimal matching layer of SuperGlue in PyTorch, with gradients."""
 
 from __future__ import annotations
 
@@ -18,18 +10,36 @@ _FAR = -1e9
 _TINY = 1e-300
 
 
-def transport(
-    scores: Tensor, bin_score: Tensor, iterations: int, mask0: Tensor, mask1: Tensor
+def log_optimal_transport(
+    scores: Tensor,
+    bin_score: Tensor,
+    iterations: int,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
 ) -> Tensor:
-    """What `models.superglue.log_optimal_transport` gives, to float rounding.
+    """Soft assignment of two sets of keypoints with a dustbin on each side (Sarlin 2020, 3.2).
+
+    Sinkhorn iterations in the exponential domain (Cuturi 2013): each is two matrix-vector
+    products instead of two log-sum-exps over the matrix. The computation runs in float64, also
+    within autocast. Each row is scaled by its largest entry, and the dustbin row has a constant
+    score, so no sum vanishes while the scores of a row differ by less than 700.
+
+    Shape legend: B pairs, N0/N1 keypoints of the two images.
 
     Args:
-        scores: (B, N0, N1) float32. bin_score: scalar. iterations: of Sinkhorn.
-        mask0, mask1: (B, N0) and (B, N1) bool, keypoints that are no padding.
+        scores: (B, N0, N1) float, similarities of the keypoints.
+        bin_score: scalar, the score of the dustbins.
+        iterations: Number of Sinkhorn iterations.
+        mask0, mask1: (B, N0) and (B, N1) bool, False for padding. None means no padding.
 
     Returns:
-        (B, N0+1, N1+1) log probabilities; −1e9 where padded.
+        (B, N0+1, N1+1) log probabilities with the dtype of `scores`, multiplied by N0+N1 as
+        published: each real row and column sums to 1. Padded rows and columns hold −1e9.
     """
+    if mask0 is None:
+        mask0 = scores.new_ones(scores.shape[:2], dtype=torch.bool)
+    if mask1 is None:
+        mask1 = scores.new_ones((scores.shape[0], scores.shape[2]), dtype=torch.bool)
     couplings = F.pad(scores.double(), (0, 1, 0, 1))
     at_bin = couplings.new_zeros(couplings.shape[1:], dtype=torch.bool)
     at_bin[-1], at_bin[:, -1] = True, True
@@ -41,11 +51,11 @@ def transport(
     kernel = scaled.exp()
     rows = torch.cat((mask0, mask1.sum(1, keepdim=True)), 1).to(couplings)[..., None]
     columns = torch.cat((mask1, mask0.sum(1, keepdim=True)), 1).to(couplings)[..., None]
-    back = kernel.transpose(1, 2)
+    transposed = kernel.transpose(1, 2)
     b = torch.ones_like(columns)
     a = b
     for _ in range(iterations):
         a = rows / (kernel @ b).clamp_min(_TINY)
-        b = columns / (back @ a).clamp_min(_TINY)
+        b = columns / (transposed @ a).clamp_min(_TINY)
     potentials = a.clamp_min(_TINY).log() + b.clamp_min(_TINY).log().transpose(1, 2)
     return (scaled + potentials).to(scores).masked_fill(padded, _FAR)

@@ -259,52 +259,6 @@ def normalize_keypoints(keypoints: Tensor, size: Tensor) -> Tensor:
     return (keypoints - size / 2) / (0.7 * size.amax(-1, keepdim=True))
 
 
-def log_optimal_transport(
-    scores: Tensor,
-    bin_score: Tensor,
-    iterations: int,
-    mask0: Tensor | None = None,
-    mask1: Tensor | None = None,
-) -> Tensor:
-    """The optimal matching layer: Sinkhorn in the log domain with a dustbin on each side.
-
-    Args:
-        scores: (B, N0, N1). bin_score: scalar. iterations: of Sinkhorn.
-
-    Returns:
-        (B, N0+1, N1+1) log probabilities, multiplied by N0+N1 as published: each real row and
-        column sums to 1. Padded rows and columns hold −1e9.
-    """
-    batch, rows, columns = scores.shape
-    if mask0 is None:
-        mask0 = scores.new_ones((batch, rows), dtype=torch.bool)
-    if mask1 is None:
-        mask1 = scores.new_ones((batch, columns), dtype=torch.bool)
-    dustbin = bin_score.to(scores)
-    couplings = torch.cat(
-        (
-            torch.cat((scores, dustbin.expand(batch, rows, 1)), 2),
-            dustbin.expand(batch, 1, columns + 1),
-        ),
-        1,
-    )
-    count0, count1 = mask0.sum(1), mask1.sum(1)
-    norm = -(count0 + count1).to(scores).log()  # (B,)
-    far = -1e9
-    padded0 = F.pad(~mask0, (0, 1))
-    padded1 = F.pad(~mask1, (0, 1))
-    couplings = couplings.masked_fill(padded0[:, :, None] | padded1[:, None], far)
-    log_mu = torch.cat((norm[:, None].expand(batch, rows), (count1.log() + norm)[:, None]), 1)
-    log_nu = torch.cat((norm[:, None].expand(batch, columns), (count0.log() + norm)[:, None]), 1)
-    log_mu, log_nu = log_mu.masked_fill(padded0, far), log_nu.masked_fill(padded1, far)
-    u, v = torch.zeros_like(log_mu), torch.zeros_like(log_nu)
-    for _ in range(iterations):
-        u = log_mu - torch.logsumexp(couplings + v[:, None], 2)
-        v = log_nu - torch.logsumexp(couplings + u[:, :, None], 1)
-    assignment = couplings + u[:, :, None] + v[:, None] - norm[:, None, None]
-    return assignment.masked_fill(padded0[:, :, None] | padded1[:, None], far)
-
-
 def mutual_matches(assignment: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mutual best assignments above a probability.
 

@@ -32,7 +32,7 @@ from featherglue.compression.structured.unit_importance import layer_energies, u
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError, UsageError
 from featherglue.models.model import Model
-from featherglue.models.superglue import log_optimal_transport
+from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.runtime.base import open_runtime
 
 NAMES = ("one-head", "four-heads", "projected", "half-stem")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherglue.models.superglue import log_optimal_transport
+from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.train.engine.distributed import World
 from featherglue.train.losses.distillation import (
     DescriptorMap,

@@ -22,7 +22,8 @@ from featherglue.compression.calibration import CalibrationData, run_extractor, 
 from featherglue.errors import UsageError
 from featherglue.models.hooks import with_hooks
 from featherglue.models.model import Model
-from featherglue.models.superglue import SuperGlue, log_optimal_transport
+from featherglue.models.sinkhorn import log_optimal_transport
+from featherglue.models.superglue import SuperGlue
 
 Double = NDArray[np.float64]
 Importance = Literal["magnitude", "taylor", "activation"]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from featherglue.errors import ConfigError
 from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
-from featherglue.models.sinkhorn import transport
+from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import (
     SuperGlue,
     mutual_matches,
@@ -120,7 +120,10 @@ class SuperGlueLoss:
             )
             with torch.autocast(mask0.device.type, enabled=False):  # scores are large numbers
                 matrix = network.similarity(features0.float(), features1.float())
-            found.append(transport(matrix, network.bin_score, self.iterations, mask0, mask1))
+            assignment = log_optimal_transport(
+                matrix, network.bin_score, self.iterations, mask0, mask1
+            )
+            found.append(assignment)
             start = depth
         return found
 

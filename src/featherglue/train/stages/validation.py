@@ -17,12 +17,8 @@ from featherglue.geometry.estimation import estimate_homography
 from featherglue.geometry.metrics import auc, detector_metrics, homography_match_metrics
 from featherglue.geometry.projection import corner_error
 from featherglue.matching.assignment import nearest_neighbours
-from featherglue.models.superglue import (
-    SuperGlue,
-    log_optimal_transport,
-    mutual_matches,
-    normalize_keypoints,
-)
+from featherglue.models.sinkhorn import log_optimal_transport
+from featherglue.models.superglue import SuperGlue, mutual_matches, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint
 from featherglue.train.losses.superglue_loss import Extracted, extract_keypoints
 
