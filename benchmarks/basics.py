@@ -22,7 +22,7 @@ import cv2
 
 import featherglue as fg
 from featherglue.artifact.registry import find_model
-from featherglue.matching.consensus import local_maps
+from featherglue.matching.consensus import fit_local_maps
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import refine_matches
 
@@ -54,7 +54,7 @@ def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> di
     count = min(300, len(matches))
     points0, points1 = matches.points0[:count], matches.points1[:count]
     # As in a session: consensus has found the neighbours, and memory is kept.
-    maps, scratch, times = local_maps(points0, points1), Scratch(), []
+    maps, scratch, times = fit_local_maps(points0, points1), Scratch(), []
     for _ in range(repetitions * 5 + 5):
         start = time.perf_counter()
         refine_matches(*images, points0, points1, scratch=scratch, maps=maps)

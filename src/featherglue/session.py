@@ -15,7 +15,7 @@ from featherglue.artifact.registry import find_model
 from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.image import Image, load_grey, map_points, resize_grey, target_size
-from featherglue.matching.consensus import agreeing
+from featherglue.matching.consensus import filter_by_consensus
 from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
 from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
 from featherglue.matching.scratch import Scratch
@@ -241,7 +241,7 @@ class Session:
             if not self.matcher.gives_probabilities:
                 confidence = np.inf  # every match needs the support of its neighbours
             with watch.stage("consensus"):
-                kept, maps = agreeing(points0, points1, scores, confidence)
+                kept, maps = filter_by_consensus(points0, points1, scores, confidence)
                 indices, scores = indices[kept], scores[kept]
                 points0, points1 = points0[kept], points1[kept]
         refined = np.zeros(len(indices), np.bool_)

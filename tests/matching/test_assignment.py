@@ -34,7 +34,7 @@ def test_exponential_domain_equals_the_log_domain(
     assert ours.dtype == np.float32
     assert ours.shape == (shape[0] + 1, shape[1] + 1)
     expected = log_domain(scores, float(bin_score), iterations)
-    # The dustbins' common corner holds up to min(N0, N1); all else lies in [0, 1].
+    # The dustbins' common corner holds up to min(N0, N1); other entries lie in [0, 1].
     np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_mutual_matches_by_brute_force(threshold: float, shape: tuple[int, int])
         for j in range(shape[1])
         if inner[i, j] == inner[i].max() == inner[:, j].max() and inner[i, j] > threshold
     ]
-    assignment[-1], assignment[:, -1] = 5, 5  # the dustbins play no part
+    assignment[-1], assignment[:, -1] = 5, 5  # the dustbins are ignored
     indices, scores = mutual_matches(assignment, threshold)
     assert indices.dtype == np.int64
     assert indices.tolist() == [list(pair) for pair in expected]
@@ -131,12 +131,12 @@ def test_nearest_neighbours_by_brute_force(
     np.testing.assert_allclose(scores, np.clip(products, 0, 1), atol=1e-6)
 
 
-def test_the_ratio_throws_out_ambiguous_neighbours() -> None:
+def test_the_ratio_test_drops_ambiguous_neighbours() -> None:
     rng = np.random.default_rng(6)
     second = unit_vectors(rng, 40)
     first = second[:20] + 0.05 * rng.standard_normal((20, 4)).astype(np.float32)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
-    twins = np.concatenate((second, second[:10] + 1e-3))  # ten of them are there twice
+    twins = np.concatenate((second, second[:10] + 1e-3))  # ten of them twice
     twins /= np.linalg.norm(twins, axis=1, keepdims=True)
     kept = nearest_neighbours(first, twins, 0.8)[0][:, 0]
     assert (kept >= 10).all()
@@ -152,10 +152,10 @@ def test_nothing_to_match(counts: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (64, 33), (1, 9), (40, 1)])
-def test_products_of_large_matrices_are_made_in_parts(
+def test_products_of_large_matrices_are_computed_in_chunks(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
     whole = optimal_transport(scores, 1.0, 20)
-    monkeypatch.setattr(assignment, "_AT_ONCE", 100)
+    monkeypatch.setattr(assignment, "_CHUNK_ELEMENTS", 100)
     np.testing.assert_allclose(optimal_transport(scores, 1.0, 20), whole, rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""The NumPy decoding against its PyTorch twin, and against what is known beforehand."""
+"""The NumPy decoding against its PyTorch twin and against known results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from featherglue.matching import keypoints as decode
-from featherglue.matching import nms as suppression
+from featherglue.matching import nms
 from featherglue.matching.scratch import Scratch
 from featherglue.models import detection
 from featherglue.options import ProcessingConfig
@@ -73,7 +73,7 @@ def test_suppress_equals_the_pytorch_version(radius: int, threshold: float, ties
         np.testing.assert_array_equal(maxima(scores, radius, threshold), expected > threshold)
 
 
-def test_memory_of_other_maps_changes_nothing() -> None:
+def test_scratch_buffers_of_other_maps_change_nothing() -> None:
     scratch = Scratch()
     rng = np.random.default_rng(0)
     for seed in range(40):
@@ -87,8 +87,8 @@ def test_memory_of_other_maps_changes_nothing() -> None:
         np.testing.assert_array_equal(found, alone)
 
 
-def test_a_plain_with_many_towers_is_suppressed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suppression, "_AT_ONCE", 500)
+def test_many_uncertain_pixels_are_compared_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nms, "_CHUNK_PIXELS", 500)
     scores = np.full((64, 64), 0.5, np.float32)
     scores[np.random.default_rng(0).random(scores.shape) < 0.02] = 0.6
     expected = detection.suppress(torch.from_numpy(scores)[None], 4)[0].numpy()
@@ -111,9 +111,9 @@ def test_suppress_is_the_published_procedure() -> None:
     assert 5 < expected.sum() < scores.size / 9
 
 
-def test_suppress_brings_back_what_fell_with_its_suppressor() -> None:
+def test_pixels_of_suppressed_suppressors_are_recovered() -> None:
     scores = np.zeros((8, 32), np.float32)
-    scores[4, [4, 7, 10, 13]] = 0.9, 0.8, 0.7, 0.6  # each hides the next one within 4 px
+    scores[4, [4, 7, 10, 13]] = 0.9, 0.8, 0.7, 0.6  # each suppresses the next one within 4 px
     kept = np.flatnonzero(maxima(scores, 4, 0.1)[4])
     np.testing.assert_array_equal(kept, [4, 10])
 
@@ -171,7 +171,7 @@ def test_keypoints_are_the_strongest_strongest_first() -> None:
         (40, 0.0, -1, 60),
     ],
 )
-def test_what_comes_after_enough_keypoints_needs_a_higher_score(
+def test_keypoints_after_the_first_k_need_a_higher_score(
     after: int, threshold: float, most: int, expected: int
 ) -> None:
     scores = np.zeros((96, 96), np.float32)
@@ -194,7 +194,7 @@ def test_equal_scores_come_in_reading_order() -> None:
 
 
 @pytest.mark.parametrize("border", [0, 1, 4, 20])
-def test_borders_are_those_of_the_image_and_not_of_its_padding(border: int) -> None:
+def test_borders_are_those_of_the_image_without_padding(border: int) -> None:
     scores = random_scores(1)  # a 64×48 map
     size = 59, 43
     config = dataclasses.replace(PUBLISHED, remove_borders=border, nms_radius=0)

@@ -16,7 +16,7 @@ WIDTHS = {"sift": 128, "orb": 256}
 
 @pytest.mark.parametrize("kind", WIDTHS)
 @pytest.mark.parametrize("most", [1, 50, 300, -1])
-def test_strongest_first_normalised_and_no_more_than_wanted(
+def test_features_are_sorted_normalized_and_limited(
     kind: Kind, most: int, grey: np.ndarray
 ) -> None:
     keypoints, scores, descriptors = extract_classical(kind, grey, most)
@@ -32,14 +32,14 @@ def test_strongest_first_normalised_and_no_more_than_wanted(
     assert (keypoints <= (grey.shape[1] - 0.5, grey.shape[0] - 0.5)).all()
 
 
-def test_fewer_are_the_strongest_of_more(grey: np.ndarray) -> None:
+def test_a_limit_keeps_the_strongest(grey: np.ndarray) -> None:
     every, few = (extract_classical("sift", grey, most) for most in (-1, 40))
     assert len(few[0]) == 40
     np.testing.assert_array_equal(few[0], every[0][:40])
     np.testing.assert_array_equal(few[1], every[1][:40])
 
 
-def test_orb_products_order_as_hamming_distances_do(grey: np.ndarray) -> None:
+def test_orb_products_rank_like_hamming_distances(grey: np.ndarray) -> None:
     _, _, descriptors = extract_classical("orb", grey, 60)
     bits = descriptors > 0
     hamming = (bits[:, None] != bits[None]).sum(2)
@@ -58,7 +58,7 @@ def test_sift_is_opencvs_with_root_descriptors(grey: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", WIDTHS)
 @pytest.mark.parametrize("shape", [(64, 64), (1, 1), (1, 50), (3, 3), (2, 400)])
-def test_where_there_is_nothing(kind: Kind, shape: tuple[int, int]) -> None:
+def test_images_without_features(kind: Kind, shape: tuple[int, int]) -> None:
     for image in (
         np.full(shape, 90, np.uint8),
         np.random.default_rng(0).integers(0, 256, shape, np.uint8),

@@ -101,7 +101,7 @@ def test_outliers_neither_move_far_nor_spoil_the_others(
     refined, mask = refine_matches(image0, image1, points0, points1)
     assert np.median(errors(refined, truth)[~wrong]) < 0.35
     assert mask[wrong].mean() < 0.15
-    assert errors(refined, points1).max() < RefineConfig().reach
+    assert errors(refined, points1).max() < RefineConfig().max_move
 
 
 def test_repeated_texture_does_not_lead_astray() -> None:
@@ -159,7 +159,7 @@ def test_one_neighbour_more_is_enough(photographs: dict[str, np.ndarray]) -> Non
     image0 = photographs["camera"]
     image1, points0, points1, truth = jittered(image0, WARPS["shift"])
     config = RefineConfig()
-    near = np.argsort(np.linalg.norm(points0 - points0[0], axis=1))[: config.neighbours + 1]
+    near = np.argsort(np.linalg.norm(points0 - points0[0], axis=1))[: config.num_neighbours + 1]
     refined, mask = refine_matches(image0, image1, points0[near], points1[near], config)
     assert mask.sum() >= 6
     assert np.median(errors(refined, truth[near])) < 0.4
@@ -175,7 +175,7 @@ def test_points_that_are_there_several_times(photographs: dict[str, np.ndarray])
         )
         refined, _ = refine_matches(image0, image1, twice0, twice1)
         assert np.isfinite(refined).all()
-        assert errors(refined, twice1).max() < RefineConfig().reach
+        assert errors(refined, twice1).max() < RefineConfig().max_move
     doubled = refine_matches(image0, image1, np.repeat(points0, 2, 0), np.repeat(points1, 2, 0))[0]
     assert np.median(errors(doubled, np.repeat(truth, 2, 0))) < 0.35
     same0, same1 = np.repeat(points0[:1], 50, 0), np.repeat(points1[:1], 50, 0)
@@ -230,7 +230,7 @@ def test_nothing_is_changed_in_place(photographs: dict[str, np.ndarray]) -> None
 def test_the_reach_is_kept(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["astronaut"]
     image1, points0, points1, _ = jittered(image0, WARPS["shift"], jitter=2.0)
-    short = dataclasses.replace(RefineConfig(), reach=0.7)
+    short = dataclasses.replace(RefineConfig(), max_move=0.7)
     refined, mask = refine_matches(image0, image1, points0, points1, short)
     assert mask.any()
     assert errors(refined, points1).max() < 0.7

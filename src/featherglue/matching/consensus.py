@@ -1,8 +1,8 @@
-"""Which matches agree with those around them.
+"""Filter matches by the consensus of their neighbours.
 
-Every match is compared with where the local affine map of its nearest matches puts it. A wrong one
-is hardly ever where its neighbours would have it, whereas a true one mostly is, on curved and
-broken surfaces too: an idea of Bian et al. (GMS, CVPR 2017) and Cavalli et al. (AdaLAM, 2020).
+A local affine map, fitted to the nearest matches, predicts where a point lies in image 1. Wrong
+matches rarely lie near the prediction; true matches mostly do, also on curved and broken surfaces.
+Related methods: GMS (Bian et al. 2017) and AdaLAM (Cavalli et al. 2020).
 
 Shape legend: M matches, k neighbours.
 """
@@ -22,33 +22,31 @@ from featherglue.errors import UsageError
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
-NEIGHBOURS = 10
-# Of these some are wrong themselves; fewer than so many left support nothing.
-_ASKED, _FEWEST = 13, 5
-_LEAST_TRUST = 0.01
-# Residuals (px) beyond which neighbours lose weight, from one round to the next.
+NUM_NEIGHBOURS = 10  # for maps of matches that have been filtered
+# The filter takes more neighbours, because some are wrong, and a minimum of retained ones.
+_NUM_FILTER_NEIGHBOURS, _MIN_RETAINED = 13, 5
+_MIN_WEIGHT = 0.01  # of a neighbour with score 0
+# Residuals (px) that reduce the weight of a neighbour to a quarter, in successive iterations.
 _SCALES = (8.0, 4.0)
-# Deviations (px) that are borne with, and those residuals: while wrong matches are among the
-# neighbours, and afterwards.
-_ROUNDS = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
-# And, for surfaces are not flat, this share of the neighbours' distance.
-_BENT = 0.5
-# FLANN's exact search tree; pixels beyond which its distances would overflow.
-_SINGLE_TREE, _FARTHEST = 4, 1e9
-# Pull towards the median affine map, against the spread of the neighbours; at first towards none.
-_RIDGE, _FREE = 0.05, 1e-3
+# Maximum deviation (px) and residual scales: first with wrong neighbours, then without most.
+_PASSES = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
+_CURVATURE = 0.5  # added to the maximum deviation, times the distance of the neighbours
+_FLANN_SINGLE_TREE = 4  # exact search
+_MAX_COORDINATE = 1e9  # px; squared distances overflow beyond
+# Ridge that pulls a map towards the median of all maps, relative to the spread of the neighbours.
+# The first fit has no median yet and uses a smaller one.
+_RIDGE, _INITIAL_RIDGE = 0.05, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class LocalMaps:
-    """What the neighbours of each match say.
+    """Local affine maps from image 0 to image 1, one for each match.
 
     Attributes:
-        affine: (M, 2, 2), offsets in image 0 → offsets in image 1.
-        offsets: (2, M), px, from each point in image 1 to where its neighbours (without itself) put
-            it.
-        distance: (M,), px, root mean square of the neighbours' distances in image 0, and about
-            that in image 1 by the map's change of area.
+        affine: (M, 2, 2) float32, linear part.
+        offsets: (2, M) float32, px, prediction minus position of each point in image 1.
+        distance: (M,) float32, px, root mean square distance of the neighbours in image 1, from
+            that in image 0 and the area change of the map.
     """
 
     affine: Float
@@ -57,105 +55,119 @@ class LocalMaps:
 
     @property
     def deviation(self) -> Float:
-        """(M,), px, how far each match lies from where its neighbours put it."""
+        """(M,) float32, px, distance of each point in image 1 from its prediction."""
         return np.asarray(np.hypot(*self.offsets), np.float32)
 
     def __getitem__(self, chosen: Index) -> LocalMaps:
         return LocalMaps(self.affine[chosen], self.offsets[:, chosen], self.distance[chosen])
 
 
-def agreeing(
-    points0: Float, points1: Float, scores: Float, sure: float
+def filter_by_consensus(
+    points0: Float, points1: Float, scores: Float, confidence: float
 ) -> tuple[Index, LocalMaps | None]:
-    """The matches that their neighbours support, or that are sure by themselves.
+    """Select the matches that their neighbours support or whose score is high.
 
-    Where there are too few to tell, all are kept.
+    With at most 13 matches all are kept.
 
     Args:
-        points0, points1: (M, 2) xy pixels. scores: (M,) in [0, 1]. sure: score above which a match
-            needs no support.
+        points0, points1: (M, 2) float32 (x, y) pixels.
+        scores: (M,) float32 in [0, 1].
+        confidence: matches with a higher score are kept without support.
 
     Returns:
-        indices (N,), rising; what the neighbours say of these, None where there are too few.
+        Indices (N,) of the kept matches, ascending, and their local maps; None instead of maps if
+        there are too few matches.
+
+    Raises:
+        UsageError: a coordinate is not finite.
     """
     every = np.arange(len(points0))
-    if len(every) <= _ASKED:
+    if len(every) <= _NUM_FILTER_NEIGHBOURS:
         return every, None
-    around = Surroundings.of(points0, points1, _ASKED)
-    good = np.ones(len(every), np.bool_)
+    neighbourhoods = Neighbourhoods.find(points0, points1, _NUM_FILTER_NEIGHBOURS)
+    kept = np.ones(len(every), np.bool_)
     maps = None
-    trust = np.maximum(scores, np.float32(_LEAST_TRUST))
-    trust /= trust.max()
-    for limit, scales in _ROUNDS:
-        maps = around.fit(trust * good, scales)
-        supported = good[around.near].sum(0) >= _FEWEST
-        supported &= maps.deviation < limit + np.float32(_BENT) * maps.distance
-        good &= supported | (scores > sure)
-        if np.count_nonzero(good) <= _ASKED:
-            return np.flatnonzero(good), None
-    kept = np.flatnonzero(good)
-    return kept, None if maps is None else maps[kept]
+    weights = np.maximum(scores, np.float32(_MIN_WEIGHT))
+    weights /= weights.max()
+    for max_deviation, scales in _PASSES:
+        maps = neighbourhoods.fit(weights * kept, scales)
+        supported = kept[neighbourhoods.indices].sum(0) >= _MIN_RETAINED
+        supported &= maps.deviation < max_deviation + np.float32(_CURVATURE) * maps.distance
+        kept &= supported | (scores > confidence)
+        if np.count_nonzero(kept) <= _NUM_FILTER_NEIGHBOURS:
+            return np.flatnonzero(kept), None
+    indices = np.flatnonzero(kept)
+    return indices, None if maps is None else maps[indices]
 
 
-def local_maps(points0: Float, points1: Float, neighbours: int = NEIGHBOURS) -> LocalMaps:
-    """What the neighbours of each match say, all trusted alike.
+def fit_local_maps(
+    points0: Float, points1: Float, num_neighbours: int = NUM_NEIGHBOURS
+) -> LocalMaps:
+    """Fit a local affine map to the neighbours of each match, with equal weights.
 
     Args:
-        points0, points1: (M, 2) xy pixels of more than `neighbours` matches.
+        points0, points1: (M, 2) float32 (x, y) pixels, M > `num_neighbours`.
+        num_neighbours: k, number of nearest matches in image 0.
+
+    Raises:
+        UsageError: a coordinate is not finite.
     """
-    around = Surroundings.of(points0, points1, neighbours)
-    return around.fit(np.ones(len(points0), np.float32), _SCALES)
+    neighbourhoods = Neighbourhoods.find(points0, points1, num_neighbours)
+    return neighbourhoods.fit(np.ones(len(points0), np.float32), _SCALES)
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
-    """The nearest matches of each match, seen from there.
+class Neighbourhoods:
+    """The nearest matches of each match in image 0.
 
     Attributes:
-        near: (k, M), which they are.
-        spread: (M,), px, root mean square of their distances in image 0.
-        parts: (5, k, M): their offsets in image 0 in units of `spread`, 1, those in image 1, px.
+        indices: (k, M) of the neighbours.
+        spread: (M,) float32, px, root mean square distance of the neighbours in image 0.
+        relative: (5, k, M) float32: x and y of the neighbours in image 0 relative to the match, in
+            units of `spread`; 1; x and y in image 1 relative to the match, px.
     """
 
-    near: NDArray[Any]
+    indices: NDArray[Any]
     spread: Float
-    parts: Float
+    relative: Float
 
     @staticmethod
-    def of(points0: Float, points1: Float, neighbours: int = NEIGHBOURS) -> Surroundings:
-        """See `local_maps`."""
-        flat = np.ascontiguousarray(points0)
-        near, square = _nearest(flat, neighbours + 1)
-        near, square = _without_itself(near, square)
-        near = np.ascontiguousarray(near.T)
-        spread = np.sqrt(square.mean(1)) + np.float32(1e-3)
-        parts = np.ones((5, *near.shape), np.float32)
+    def find(
+        points0: Float, points1: Float, num_neighbours: int = NUM_NEIGHBOURS
+    ) -> Neighbourhoods:
+        """Search the neighbours of each match. See `fit_local_maps` for the arguments."""
+        indices, squares = _nearest(np.ascontiguousarray(points0), num_neighbours + 1)
+        indices, squares = _without_itself(indices, squares)
+        indices = np.ascontiguousarray(indices.T)
+        spread = np.sqrt(squares.mean(1)) + np.float32(1e-3)
+        relative = np.ones((5, *indices.shape), np.float32)
         for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
-            np.subtract(np.ascontiguousarray(values)[near], values, out=parts[row])
-        parts[:2] /= spread
-        return Surroundings(near, spread, parts)
+            np.subtract(np.ascontiguousarray(values)[indices], values, out=relative[row])
+        relative[:2] /= spread
+        return Neighbourhoods(indices, spread, relative)
 
-    def fit(self, trust: Float, scales: Sequence[float]) -> LocalMaps:
-        """Affine maps from each match's neighbours, by re-weighted least squares.
+    def fit(self, weights: Float, scales: Sequence[float]) -> LocalMaps:
+        """Fit the affine maps by iteratively re-weighted least squares.
 
-        Where the neighbours leave a map undetermined (they lie on a line, say) it leans towards
-        the median of all maps.
+        A ridge pulls each map towards the median of all maps. It decides where the neighbours do
+        not determine the map, for example on a line.
 
         Args:
-            trust: (M,) in [0, 1], how much each counts as a neighbour.
-            scales: px, residuals beyond which a neighbour loses weight, from round to round.
+            weights: (M,) float32 in [0, 1], weight of each match as a neighbour.
+            scales: px, residual that reduces a weight to a quarter, for each iteration.
         """
-        design, target = self.parts[:3], self.parts[3:]
-        base = trust[self.near]
-        prior = np.zeros((2, 2, len(trust)), np.float32)
-        # Unknowns: the linear part in units of `spread`, and the constant that the point is off by.
-        solution = _solve(np.einsum("ikm,jkm->ijm", design * base, self.parts), prior, _FREE)
+        design, target = self.relative[:3], self.relative[3:]
+        base = weights[self.indices]
+        prior = np.zeros((2, 2, len(weights)), np.float32)
+        # Unknowns: the linear part in units of `spread`, and the offset of the prediction.
+        moments = np.einsum("ikm,jkm->ijm", design * base, self.relative)
+        solution = _solve(moments, prior, _INITIAL_RIDGE)
         prior += _medians(solution[:, :2] / self.spread) * self.spread
         for scale in scales:
             residual = target - np.einsum("aim,ikm->akm", solution, design)
             squares = np.square(residual, out=residual)
-            weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
-            moments = np.einsum("ikm,jkm->ijm", design * weights, self.parts)
+            robust = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
+            moments = np.einsum("ikm,jkm->ijm", design * robust, self.relative)
             solution = _solve(moments, prior, _RIDGE)
         linear = solution[:, :2] / self.spread
         area = np.abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
@@ -167,49 +179,54 @@ class Surroundings:
 
 
 def _nearest(points: Float, count: int) -> tuple[NDArray[Any], Float]:
-    """The nearest points of each point (M, count), itself among them unless too many share its
-    place, and their squared distances, nearest first."""
-    if not np.abs(points).max() < _FARTHEST:
-        raise UsageError("keypoints must be finite pixels; there is one that is not")
-    tree = cv2.flann.Index(points, {"algorithm": _SINGLE_TREE})
-    near, square = tree.knnSearch(points, count, params={})
-    return np.asarray(near), np.asarray(square, np.float32)
+    """Indices and squared distances (M, count) of the nearest points, nearest first.
+
+    A point is its own nearest one, unless more than `count` points coincide.
+    """
+    if not np.abs(points).max() < _MAX_COORDINATE:
+        raise UsageError("keypoints must be finite pixel coordinates")
+    tree = cv2.flann.Index(points, {"algorithm": _FLANN_SINGLE_TREE})
+    indices, squares = tree.knnSearch(points, count, params={})
+    return np.asarray(indices), np.asarray(squares, np.float32)
 
 
 def _medians(values: Float) -> Float:
-    """Medians over the last axis, which stays with length 1; `np.median` takes four times as long
-    for a few hundred values."""
+    """Medians over the last axis, which is kept with length 1.
+
+    For a few hundred values this takes a quarter of the time of `np.median`.
+    """
     ordered, count = np.sort(values, axis=-1), values.shape[-1]
     middle = ordered[..., (count - 1) // 2] + ordered[..., count // 2]
     return np.asarray(middle[..., None] / 2, np.float32)
 
 
-def _without_itself(near: NDArray[Any], square: Float) -> tuple[NDArray[Any], Float]:
-    """Neighbours (M, k+1) and squared distances without the point itself (M, k), nearest first."""
-    rows = np.arange(len(near))
-    if (near[:, 0] == rows).all():
-        return near[:, 1:], square[:, 1:]
-    own = (near == rows[:, None]).argmax(1)  # not the first where several share a place
-    order = np.arange(near.shape[1] - 1)
+def _without_itself(indices: NDArray[Any], squares: Float) -> tuple[NDArray[Any], Float]:
+    """Remove the point itself from its neighbours: (M, k+1) → (M, k), nearest first."""
+    rows = np.arange(len(indices))
+    if (indices[:, 0] == rows).all():
+        return indices[:, 1:], squares[:, 1:]
+    own = (indices == rows[:, None]).argmax(1)  # not the first column if points coincide
+    order = np.arange(indices.shape[1] - 1)
     others = order + (order >= own[:, None])
-    return np.take_along_axis(near, others, 1), np.take_along_axis(square, others, 1)
+    return np.take_along_axis(indices, others, 1), np.take_along_axis(squares, others, 1)
 
 
-def _solve(moments: Float, prior: Float, pull: float) -> Float:
-    """Solve weighted normal equations with a pull of the linear part towards a prior.
+def _solve(moments: Float, prior: Float, ridge: float) -> Float:
+    """Solve the weighted normal equations with a ridge on the linear part.
 
     Args:
-        moments: (3, 5, M), the normal matrix and its two right-hand sides.
-        prior: (2, 2, M). pull: against the spread of the neighbours.
+        moments: (3, 5, M), normal matrix and its two right-hand sides.
+        prior: (2, 2, M), linear part that the ridge pulls towards.
+        ridge: relative to the spread of the neighbours.
 
     Returns:
-        (2, 3, M): for x and y of image 1, the linear part and the constant.
+        (2, 3, M): linear part and offset, for x and y of image 1.
     """
-    ridge = np.float32(pull)
-    a, b, c = moments[0, 0] + ridge, moments[0, 1], moments[0, 2]
-    d, e, f = moments[1, 1] + ridge, moments[1, 2], moments[2, 2] + np.float32(1e-4)
+    pull = np.float32(ridge)
+    a, b, c = moments[0, 0] + pull, moments[0, 1], moments[0, 2]
+    d, e, f = moments[1, 1] + pull, moments[1, 2], moments[2, 2] + np.float32(1e-4)
     right = moments[:, 3:].copy()  # (3, 2, M)
-    right[:2] += ridge * prior.transpose(1, 0, 2)
+    right[:2] += pull * prior.transpose(1, 0, 2)
     inverse = np.empty((3, 3, moments.shape[2]), np.float32)
     inverse[0, 0] = d * f - e * e
     inverse[0, 1] = inverse[1, 0] = c * e - b * f

@@ -1,4 +1,4 @@
-"""From the extractor's maps to features, in NumPy and OpenCV, shared by every runtime.
+"""Decoding of the extractor's output into keypoints and descriptors.
 
 Shape legend: H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, N keypoints, D descriptor
 width. Keypoints are (x, y) pixels; the centre of the top-left pixel is (0, 0).
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.io.image import Grey
-from featherglue.matching.nms import local_maxima, with_recovered
+from featherglue.matching.nms import find_maxima, recover_maxima
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig, Sampling
 
@@ -21,7 +21,7 @@ CELL = 8
 
 
 def pad_to_cells(image: Grey) -> Grey:
-    """Repeat the last row and column until both sides are multiples of 8."""
+    """Repeat the last row and column until height and width are multiples of 8."""
     height, width = image.shape
     bottom, right = -height % CELL, -width % CELL
     if bottom == 0 and right == 0:
@@ -36,16 +36,18 @@ def decode_features(
     processing: ProcessingConfig,
     scratch: Scratch | None = None,
 ) -> tuple[Float, Float, Float]:
-    """Keypoints, their scores and descriptors, strongest first.
+    """Decode score and descriptor maps into features, strongest first.
 
     Args:
-        scores: (H, W) in [0, 1], before suppression.
-        descriptors: (Hc, Wc, D), not normalised.
-        size: (width, height) of the image before it was padded to whole cells.
-        scratch: of whoever decodes many images.
+        scores: (H, W) float32 in [0, 1], before non-maximum suppression.
+        descriptors: (Hc, Wc, D) float32, not normalized.
+        size: (width, height) of the image before `pad_to_cells`.
+        processing: thresholds, radius and number of keypoints.
+        scratch: buffers, if many images are decoded.
 
     Returns:
-        keypoints (N, 2) xy, scores (N,) in [0, 1], descriptors (N, D), L2-normalised.
+        Keypoints (N, 2) float32 (x, y) pixels, scores (N,) float32 in [0, 1], descriptors (N, D)
+        float32, L2-normalized.
     """
     x, y = find_keypoints(scores, size, processing, scratch)
     keypoints = np.stack((x, y), 1).astype(np.float32)
@@ -61,56 +63,61 @@ def find_keypoints(
     processing: ProcessingConfig,
     scratch: Scratch | None = None,
 ) -> tuple[Index, Index]:
-    """Columns and rows of the strongest maxima of a score map (H, W), strongest first.
+    """Find the keypoints of a score map: non-maximum suppression, thresholds and borders.
 
-    Suppression as published: maxima have no stronger pixel within the radius (a square window);
-    two more rounds bring back those that were hidden only by pixels that fell themselves. Then
-    the thresholds, the borders of the image of `size` (width, height), and the `max_keypoints`
-    strongest.
+    Args:
+        scores: (H, W) float32 in [0, 1].
+        size: (width, height) of the image; keypoints in the padding are discarded.
+        processing: thresholds, radius, borders and number of keypoints.
+        scratch: buffers, if many images are decoded.
+
+    Returns:
+        x (N,) and y (N,) int64, strongest first; equal scores in reading order.
     """
     scratch = scratch or Scratch()
-    threshold, most = processing.keypoint_threshold, processing.max_keypoints
+    threshold, limit = processing.keypoint_threshold, processing.max_keypoints
     columns, border = scores.shape[1], processing.remove_borders
     if processing.nms_radius == 0:
         found = np.flatnonzero(scores > threshold)
     else:
-        found = local_maxima(scores, processing.nms_radius, threshold, scratch)
-        # A maximum hides nothing stronger than itself, so what is weaker than the last maximum
-        # that is sure to be kept cannot change the outcome.
-        floor = _last_kept(scores, _within(found, columns, size, border), most)
+        found = find_maxima(scores, processing.nms_radius, threshold, scratch)
+        # The recovered pixels only add to these maxima: one below the `limit`-th highest score
+        # cannot be among the keypoints.
+        floor = _limiting_score(scores, _inside(found, columns, size, border), limit)
         floor = max(floor, float(np.nextafter(np.float32(threshold), np.float32(2))))
-        found = with_recovered(scores, found, floor, processing.nms_radius, scratch)
-    found = _within(found, columns, size, border)
-    found.sort()  # equal scores in reading order
+        found = recover_maxima(scores, found, floor, processing.nms_radius, scratch)
+    found = _inside(found, columns, size, border)
+    found.sort()
     found = found[np.argsort(-scores.reshape(-1)[found], kind="stable")]
     found = found[: processing.num_kept(scores.reshape(-1)[found])]
     return found % columns, found // columns
 
 
-def _within(found: Index, columns: int, size: tuple[int, int], border: int) -> Index:
-    """Those of the flat indices whose pixels lie within (width, height) without its border."""
-    x, y = found % columns, found // columns
+def _inside(pixels: Index, columns: int, size: tuple[int, int], border: int) -> Index:
+    """The pixels (flat indices) inside the image of `size`, without its border."""
+    x, y = pixels % columns, pixels // columns
     width, height = size
     inner = (x >= border) & (y >= border) & (x < width - border) & (y < height - border)
-    return found[inner]
+    return pixels[inner]
 
 
-def _last_kept(scores: Float, found: Index, most: int) -> float:
-    """The score of the `most`-th strongest of the maxima, or 0 where there are fewer."""
-    if not 0 < most <= len(found):
+def _limiting_score(scores: Float, pixels: Index, limit: int) -> float:
+    """The `limit`-th highest score of the pixels; 0 if there are fewer or no limit (−1)."""
+    if not 0 < limit <= len(pixels):
         return 0.0
-    strength = scores.reshape(-1)[found]
-    return float(-np.partition(-strength, most - 1)[most - 1])
+    values = scores.reshape(-1)[pixels]
+    return float(-np.partition(-values, limit - 1)[limit - 1])
 
 
 def subpixel_offsets(scores: Float, x: NDArray[np.int64], y: NDArray[np.int64]) -> Float:
-    """Where the maximum lies within its pixel: a parabola through the log scores in x and in y.
+    """Subpixel positions of maxima from a parabola through the log scores, in x and in y.
 
     Args:
-        scores: (H, W), positive. x, y: (N,) maxima, not on the outermost pixels for an effect.
+        scores: (H, W) float32, positive.
+        x, y: (N,) int64, maxima.
 
     Returns:
-        (N, 2) in [−0.5, 0.5].
+        (N, 2) float32 offsets in px, in [−0.5, 0.5].
     """
     height, width = scores.shape
     at = y * width + x
@@ -126,15 +133,16 @@ def subpixel_offsets(scores: Float, x: NDArray[np.int64], y: NDArray[np.int64]) 
 
 
 def sample_descriptors(descriptors: Float, keypoints: Float, sampling: Sampling) -> Float:
-    """Bilinear descriptors at keypoints, between normalised ones at the cell centres.
+    """Sample descriptors at keypoints, bilinearly between the normalized descriptors of cells.
 
     Args:
-        descriptors: (Hc, Wc, D), not normalised. keypoints: (N, 2) xy pixels.
-        sampling: "published" repeats DeTone's grid, whose outermost samples touch the outermost
-            cell centres; "exact" has the cell centres at 8·i + 3.5. Both repeat the border.
+        descriptors: (Hc, Wc, D) float32, not normalized.
+        keypoints: (N, 2) float32 (x, y) pixels.
+        sampling: "exact" places the centre of cell i at 8·i + 3.5. "published" uses the sampling
+            grid of SuperPoint (DeTone et al. 2018), which stretches the cells to the image border.
 
     Returns:
-        (N, D) L2-normalised float32.
+        (N, D) float32, L2-normalized.
     """
     rows, columns, _ = descriptors.shape
     cells = np.array([columns, rows], np.float32)

@@ -1,11 +1,11 @@
-"""Non-maximum suppression of score maps as published for SuperPoint, exactly, in NumPy and OpenCV.
+"""Non-maximum suppression of score maps, exactly as published for SuperPoint.
 
-A maximum has no stronger pixel within the radius (a square window); two more rounds bring back
-those that were hidden only by pixels that fell themselves. To dilate the whole map three times
-takes longer than all else that is done with it: maxima of blocks of 2×2 pixels are compared first,
-and the later rounds look only at the pixels that are still hidden.
+A maximum has no higher score within the radius (a square window). Two more iterations recover the
+pixels that only suppressed pixels had suppressed. Dilating the whole map three times would dominate
+the time of decoding. Instead maxima of blocks of 2×2 pixels are compared first, and the later
+iterations visit only pixels that are still suppressed.
 
-Shape legend: H×W pixels, both even; scores are not negative. A pixel is a flat index into the map.
+Shape legend: H×W pixels, both even; scores are at least 0. A pixel is a flat index into the map.
 """
 
 from __future__ import annotations
@@ -20,66 +20,86 @@ from featherglue.matching.scratch import Scratch
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
-# Pixels that are looked at together, one by one.
-_AT_ONCE = 2**20
+_CHUNK_PIXELS = 2**20  # pixels of windows that are compared at once
 
 
-def local_maxima(scores: Float, radius: int, threshold: float, scratch: Scratch) -> Index:
-    """The pixels above the threshold with no stronger one within the radius.
+def find_maxima(scores: Float, radius: int, threshold: float, scratch: Scratch) -> Index:
+    """First iteration: the pixels above the threshold without a higher score within the radius.
 
     Args:
-        scores: (H, W) float32. radius: px, at least 1. threshold: at least 0.
+        scores: (H, W) float32.
+        radius: px, at least 1.
+        threshold: at least 0.
+        scratch: buffers.
+
+    Returns:
+        (N,) pixels.
     """
     columns = scores.shape[1]
     blocks = _Blocks(scores.shape, radius, scratch)
-    places = blocks.of_map(scores)
+    places = blocks.from_map(scores)
     highest = blocks.maxima.reshape(-1)[places]
-    kept = highest > threshold
-    places, highest = places[kept], highest[kept]
+    above = highest > threshold
+    places, highest = places[above], highest[above]
     pixels = blocks.pixels(places, columns)
-    of, which = np.nonzero(scores.reshape(-1)[pixels] == highest[:, None])
-    sure = blocks.sure(places[of], highest[of])
-    return _unsurpassed(scores, pixels[of, which], sure, radius)
+    block, which = np.nonzero(scores.reshape(-1)[pixels] == highest[:, None])
+    certain = blocks.certain(places[block], highest[block])
+    return _maxima_of(scores, pixels[block, which], certain, radius)
 
 
-def with_recovered(
+def recover_maxima(
     scores: Float, maxima: Index, floor: float, radius: int, scratch: Scratch
 ) -> Index:
-    """The maxima, and those pixels of at least `floor` that two more rounds find."""
+    """Second and third iteration: add the maxima among pixels that no maximum suppresses.
+
+    Args:
+        scores: (H, W) float32.
+        maxima: (N,) pixels from `find_maxima`.
+        floor: lowest score of a recovered pixel.
+        radius: px, at least 1.
+        scratch: buffers.
+
+    Returns:
+        (K,) pixels: `maxima` and the recovered ones.
+    """
     shape, flat = scores.shape, scores.reshape(-1)
-    strong = np.greater_equal(scores, floor, out=scratch.array("strong", shape, np.bool_))
-    mark, near = (scratch.array(name, shape, np.uint8) for name in ("mark", "near"))
+    candidates = np.greater_equal(scores, floor, out=scratch.array("candidates", shape, np.bool_))
+    mark, suppressed = (scratch.array(name, shape, np.uint8) for name in ("mark", "suppressed"))
     blocks = _Blocks(shape, radius, scratch)
     mark.fill(0)
     new, rest = maxima, None
     for _ in range(2):
         mark.reshape(-1)[new] = 1
-        cv2.dilate(mark, _square(radius), dst=near)
+        cv2.dilate(mark, _window(radius), dst=suppressed)
         if rest is None:
-            hidden = np.greater(strong.view(np.uint8), near, out=strong)  # strong and not near
-            rest = np.flatnonzero(hidden)
+            # As integers, 1 > 0: a candidate that is not suppressed.
+            rest = np.flatnonzero(np.greater(candidates.view(np.uint8), suppressed, out=candidates))
         else:
-            rest = rest[near.reshape(-1)[rest] == 0]
+            rest = rest[suppressed.reshape(-1)[rest] == 0]
         if len(rest) == 0:
             break
         values = flat[rest]
         places = blocks.places(rest, shape[1])
-        best = blocks.of_pixels(places, values)
-        sure = blocks.sure(places[best], values[best])
-        new = _unsurpassed(scores, rest[best], sure, radius, near)
+        best = blocks.from_pixels(places, values)
+        certain = blocks.certain(places[best], values[best])
+        new = _maxima_of(scores, rest[best], certain, radius, suppressed)
         maxima = np.concatenate((maxima, new))
     return maxima
 
 
 class _Blocks:
-    """Maxima of blocks of pixels: where a block is surpassed, so are its pixels.
+    """Maxima of blocks of pixels: a block below another one within reach holds no maximum.
 
-    There is a border of empty blocks; a place is a flat index of a block.
+    Empty blocks surround the map. A place is a flat index of a block.
 
     Attributes:
-        side: px, of a block. reach: blocks to each side that lie within the radius of all pixels
-            of a block. maxima: of the blocks; `highest` those within reach.
+        side: px, width and height of a block.
+        reach: number of blocks to each side that lie within the radius of all pixels of a block.
+        columns: number of blocks in a row.
+        maxima: highest score of each block.
+        highest: highest score of each block and those within reach.
     """
 
     def __init__(self, shape: tuple[int, ...], radius: int, scratch: Scratch) -> None:
@@ -91,8 +111,8 @@ class _Blocks:
         self.maxima = scratch.array("blocks", (height + 2, self.columns), np.float32)
         self.highest = scratch.array("highest", self.maxima.shape, np.float32)
 
-    def of_map(self, scores: Float) -> Index:
-        """Take the maxima from a map (H, W). Returns the places that nothing in reach surpasses."""
+    def from_map(self, scores: Float) -> Index:
+        """Set the maxima from a map (H, W). Returns the places without a higher one in reach."""
         self.maxima.fill(0)
         inside = self.maxima[1:-1, 1:-1]
         if self.side == 1:
@@ -102,39 +122,39 @@ class _Blocks:
             pairs = np.asarray(cv2.max(scores[::2], scores[1::2], dst=pairs))
             np.maximum(pairs[:, ::2], pairs[:, 1::2], out=inside)
         self._dilate()
-        same = self._scratch.array("same", self.maxima.shape, np.bool_)
-        return np.flatnonzero(np.equal(self.maxima, self.highest, out=same))
+        equal = self._scratch.array("equal", self.maxima.shape, np.bool_)
+        return np.flatnonzero(np.equal(self.maxima, self.highest, out=equal))
 
-    def of_pixels(self, places: Index, values: Float) -> Index:
-        """Take the maxima from pixels (N,) in these places. Returns the positions of those that no
-        block in reach surpasses."""
+    def from_pixels(self, places: Index, values: Float) -> Index:
+        """Set the maxima from pixels (N,). Returns the positions of those without a higher block
+        in reach."""
         self.maxima.fill(0)
         np.maximum.at(self.maxima.reshape(-1), places, values)
         self._dilate()
         return np.flatnonzero(values == self.highest.reshape(-1)[places])
 
     def _dilate(self) -> None:
-        cv2.dilate(self.maxima, _square(self.reach), dst=self.highest)
+        cv2.dilate(self.maxima, _window(self.reach), dst=self.highest)
 
     def places(self, pixels: Index, width: int) -> Index:
-        """The places of pixels of a map of that width."""
+        """The places (N,) of pixels (N,) of a map of this width."""
         y = pixels // width
         x = pixels - y * width
         return (y // self.side + 1) * self.columns + x // self.side + 1
 
     def pixels(self, places: Index, width: int) -> Index:
-        """(N, side²): the pixels of the blocks in these places."""
+        """The pixels (N, side²) of the blocks at places (N,)."""
         y = places // self.columns
         x = places - y * self.columns
         side = np.arange(self.side)
         first = ((y - 1) * width + x - 1) * self.side
         return np.asarray(first[:, None] + (side[:, None] * width + side).reshape(-1))
 
-    def sure(self, places: Index, values: Float) -> NDArray[np.bool_]:
-        """Which values no block surpasses that lies within the radius of any pixel of theirs."""
+    def certain(self, places: Index, values: Float) -> Mask:
+        """Mask (N,) of values without a higher block that overlaps the radius of any pixel."""
         if self.side == 1:
             return np.ones(len(places), np.bool_)
-        # One block farther than `reach`: what is in reach of the four blocks at the corners.
+        # One block more than `reach`, covered by the reach of the four diagonal neighbours.
         up, down = -self.columns, self.columns
         corners = np.array([up - 1, up + 1, down - 1, down + 1])
         beyond = self.highest.reshape(-1)[corners[:, None] + places]
@@ -142,36 +162,42 @@ class _Blocks:
 
 
 @cache
-def _square(radius: int) -> NDArray[np.uint8]:
+def _window(radius: int) -> NDArray[np.uint8]:
     return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
 
 
-def _unsurpassed(
+def _maxima_of(
     scores: Float,
-    found: Index,
-    sure: NDArray[np.bool_],
+    candidates: Index,
+    certain: Mask,
     radius: int,
-    near: NDArray[np.uint8] | None = None,
+    suppressed: NDArray[np.uint8] | None = None,
 ) -> Index:
-    """Of the pixels found those that are sure, or that no pixel within the radius surpasses; what
-    is `near` (H, W) a maximum does not count."""
-    kept = sure.copy()
-    doubtful = np.flatnonzero(~sure)
-    at_once = max(1, _AT_ONCE // (2 * radius + 1) ** 2)
-    for start in range(0, len(doubtful), at_once):
-        part = doubtful[start : start + at_once]
-        pixels = found[part]
-        around = _windows(pixels, radius, scores.shape)
-        others = scores.reshape(-1)[around]
-        if near is not None:
-            others *= near.reshape(-1)[around] == 0
+    """The candidates without a higher score within the radius.
+
+    Args:
+        scores: (H, W).
+        candidates: (N,) pixels.
+        certain: (N,), candidates that are known to be maxima.
+        radius: px.
+        suppressed: (H, W), pixels whose score is ignored where it is not 0.
+    """
+    kept = certain.copy()
+    uncertain = np.flatnonzero(~certain)
+    chunk = max(1, _CHUNK_PIXELS // (2 * radius + 1) ** 2)
+    for start in range(0, len(uncertain), chunk):
+        part = uncertain[start : start + chunk]
+        pixels = candidates[part]
+        neighbours = _neighbours(pixels, radius, scores.shape)
+        others = scores.reshape(-1)[neighbours]
+        if suppressed is not None:
+            others *= suppressed.reshape(-1)[neighbours] == 0
         kept[part] = others.max(0) <= scores.reshape(-1)[pixels]
-    return found[kept]
+    return candidates[kept]
 
 
-def _windows(pixels: Index, radius: int, shape: tuple[int, ...]) -> Index:
-    """((2·radius + 1)², N): the pixels around each. Of what lies outside of the map, those at its
-    border, which are within the radius too."""
+def _neighbours(pixels: Index, radius: int, shape: tuple[int, ...]) -> Index:
+    """The pixels ((2·radius + 1)², N) within the radius; coordinates are clipped to the map."""
     height, width = shape
     offsets = np.arange(-radius, radius + 1)[:, None]
     y = pixels // width

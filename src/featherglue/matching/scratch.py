@@ -1,4 +1,4 @@
-"""Memory that is kept from one image to the next."""
+"""Scratch buffers that are reused from one image to the next."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 
 class Scratch(threading.local):
-    """Arrays that each thread keeps from one image to the next, by name.
+    """Named scratch buffers, separate for each thread.
 
-    To take megabytes from the system and give them back costs more, for every image, than what
-    is done with them.
+    Allocating and freeing megabytes for every image costs more time than the arithmetic on them.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, NDArray[Any]] = {}
+        self._buffers: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """An array of that shape, with whatever it held before; the last one of that name is
-        overwritten."""
+        """An uninitialized array on the buffer `name`.
+
+        It overwrites the array that was returned for this name before. The buffer grows as needed.
+        """
         size = math.prod(shape)
-        kept = self._kept.get(name)
-        if kept is None or len(kept) < size or kept.dtype != dtype:
-            kept = self._kept[name] = np.empty(size, dtype)
-        return kept[:size].reshape(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < size or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)

@@ -1,4 +1,4 @@
-"""Milliseconds by stage of a match."""
+"""Time by stage of a match."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Milliseconds by stage, summed over calls."""
+    """Measures stages.
+
+    Attributes:
+        milliseconds: total time by stage, in the order in which the stages were first entered.
+    """
 
     def __init__(self) -> None:
         self.milliseconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the `with` block to a stage."""
         start = time.perf_counter()
         yield
         spent = (time.perf_counter() - start) * 1e3

@@ -1,12 +1,12 @@
-"""Sub-pixel refinement of matches, for any features and matcher, in NumPy and OpenCV.
+"""Subpixel refinement of matches, for any features and matcher.
 
-Learned keypoints are 1–1.4 px off their true partner. Here every match that its surroundings
-support gets a local affine map from its neighbours, and a small window of the first image is
-aligned with it to the second by Gauss–Newton on the translation (the inverse compositional form of
-Baker, Matthews: Lucas–Kanade 20 Years On, IJCV 2004), blind to brightness and contrast. It starts
-half-way between where the match is and where its neighbours put it.
+A match that its neighbours support has a local affine map. It warps a small window of image 0,
+which is then aligned to image 1 by Gauss–Newton on the translation (inverse compositional, Baker
+and Matthews 2004). The alignment is invariant to brightness and contrast. It starts between the
+match and the position that its neighbours predict.
 
-Shape legend: M matches, S those that are supported, W samples of a window.
+Shape legend: M matches, S supported matches, W samples of a window, V samples of a window and its
+border.
 """
 
 from __future__ import annotations
@@ -19,44 +19,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.io.image import Grey
-from featherglue.matching.consensus import NEIGHBOURS, LocalMaps, local_maps
+from featherglue.matching.consensus import NUM_NEIGHBOURS, LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Share of a window's structure that every direction is held back by.
-_DAMPING = 0.02
-# Grey values by which a window must deviate from its mean: less is noise or rounding.
-_FLAT = 0.5
-# Sides from which cv2.remap refuses images.
-_REMAP_LIMIT = 32767
+_DAMPING = 0.02  # relative to the trace of a window's structure tensor
+_MIN_CONTRAST = 0.5  # grey values, standard deviation of a window; less is noise or rounding
+_REMAP_LIMIT = 32767  # px, cv2.remap needs shorter sides
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
-    """How matches are refined; the defaults were chosen on homographies and real pairs.
+    """Settings of the refinement.
 
     Attributes:
-        neighbours: k, supported matches that a local affine map is fitted to.
-        support: px, largest deviation from what the neighbours say.
-        window: side of the aligned window, px, odd.
-        smoothing: sigma of the blur of both images, px.
-        pull: share of the way towards where the neighbours put a point at which its alignment
-            starts.
-        iterations: of Gauss–Newton.
-        reach: px, farthest that a point may move.
-        correlation: lowest correlation of an accepted alignment.
+        num_neighbours: number of nearest matches that a local affine map is fitted to.
+        max_deviation: px, maximum distance from the predicted position of a supported match.
+        window: px, odd side of the aligned window.
+        sigma: px, standard deviation of the blur of both images.
+        pull: start of the alignment, in [0, 1] from the match to its predicted position.
+        iterations: number of Gauss–Newton iterations.
+        max_move: px, maximum distance of a refined point from the match.
+        min_correlation: minimum correlation of an accepted alignment.
     """
 
-    neighbours: int = NEIGHBOURS
-    support: float = 10.0
+    num_neighbours: int = NUM_NEIGHBOURS
+    max_deviation: float = 10.0
     window: int = 11
-    smoothing: float = 0.8
+    sigma: float = 0.8
     pull: float = 0.5
     iterations: int = 4
-    reach: float = 6.0
-    correlation: float = 0.6
+    max_move: float = 6.0
+    min_correlation: float = 0.6
 
 
 def refine_matches(
@@ -68,31 +64,41 @@ def refine_matches(
     scratch: Scratch | None = None,
     maps: LocalMaps | None = None,
 ) -> tuple[Float, Mask]:
-    """Move the points of the second image to where they show what the first ones show.
+    """Align the points of image 1 to those of image 0.
+
+    A refined point is accepted if the neighbours support the match, both windows have contrast,
+    their correlation has increased and exceeds `min_correlation`, and the point has moved less than
+    `max_move` and lies inside the image.
 
     Args:
-        image0, image1: (H, W) uint8, sizes may differ.
-        points0, points1: (M, 2) xy pixels of the matches.
-        scratch: of whoever refines many times. maps: of these matches, where they are known.
+        image0, image1: (H, W) uint8 grey images of any sizes.
+        points0, points1: (M, 2) float32 (x, y) pixels of the matches.
+        config: settings; None uses the defaults.
+        scratch: buffers, if many pairs are refined.
+        maps: local maps of these matches; None fits them.
 
     Returns:
-        points1 (M, 2), changed where the mask (M,) says so: where the neighbours support the
-        match, the windows are not flat, their correlation rose, to at least `correlation`, and the
-        point moved less than `reach` and stayed in the image.
+        Points (M, 2) float32 in image 1, and a mask (M,) bool of the refined ones.
     """
     config = config or RefineConfig()
     unchanged = points1, np.zeros(len(points1), np.bool_)
-    if len(points0) <= config.neighbours:
+    if len(points0) <= config.num_neighbours:
         return unchanged
-    maps = maps or local_maps(points0, points1, config.neighbours)
-    chosen = np.flatnonzero(maps.deviation < config.support)
+    maps = maps or fit_local_maps(points0, points1, config.num_neighbours)
+    chosen = np.flatnonzero(maps.deviation < config.max_deviation)
     if len(chosen) == 0:
         return unchanged
-    found, near = points1[chosen], maps[chosen]
-    pulls = config.pull * near.offsets
-    scratch = scratch or Scratch()
+    selected = maps[chosen]
+    pulls = config.pull * selected.offsets
     moved, accepted = _align(
-        image0, image1, points0[chosen], found, pulls, near.affine, config, scratch
+        image0,
+        image1,
+        points0[chosen],
+        points1[chosen],
+        pulls,
+        selected.affine,
+        config,
+        scratch or Scratch(),
     )
     refined = points1.copy()
     refined[chosen[accepted]] = moved[accepted]
@@ -111,76 +117,82 @@ def _align(
     config: RefineConfig,
     scratch: Scratch,
 ) -> tuple[Float, Mask]:
-    """Aligned points (S, 2) and which of them to accept (S,).
+    """Align the windows of supported matches. Returns points (S, 2) and their acceptance (S,).
 
-    `pulls` (2, S) lead from the points of image 1 to where the alignment starts.
-    Arrays are (W, S): a window's samples lie apart, so that what is summed over a window is
-    summed over rows.
+    Arrays are (W, S), such that sums over a window are sums over rows.
+
+    Args:
+        pulls: (2, S), px, from the points of image 1 to the start of the alignment.
+        maps: (S, 2, 2), linear parts of the local maps.
     """
     smooth0, smooth1 = (
-        _smooth(image, config.smoothing, scratch.array(name, image.shape, np.uint8))
+        _blur(image, config.sigma, scratch.array(name, image.shape, np.uint8))
         for name, image in (("smooth0", image0), ("smooth1", image1))
     )
     grid, weights = _window(config.window)
-    template, slopes, contrast, level = _template(smooth0, points0, weights, config.window, scratch)
-    to_step = _gains(slopes, weights, contrast, maps)
-    # Against these, a seen window's products give its correlation and its step.
-    against = scratch.array("against", (3, *template.shape), np.float32)
-    np.multiply(slopes, weights[:, None], out=against[:2])
-    np.multiply(template, weights[:, None], out=against[2])
-    of_template = np.einsum("kws,ws->ks", against[:2], template)
-    of_one = against[:2].sum(1)
+    template, gradients, contrast0, mean0 = _template(
+        smooth0, points0, weights, config.window, scratch
+    )
+    steps = _step_matrices(gradients, weights, contrast0, maps)
+    # Products of a sampled window with these factors give its correlation and its step.
+    factors = scratch.array("factors", (3, *template.shape), np.float32)
+    np.multiply(gradients, weights[:, None], out=factors[:2])
+    np.multiply(template, weights[:, None], out=factors[2])
+    template_products = np.einsum("kws,ws->ks", factors[:2], template)
+    factor_sums = factors[:2].sum(1)
     window_x, window_y = grid @ maps[:, 0].T, grid @ maps[:, 1].T
     moved = points1.T.copy()
-    column, row, seen = scratch.array("samples", (3, *template.shape), np.float32)
-    first = last = deviation = np.zeros(0, np.float32)
-    for step in range(config.iterations + 2):  # at the match, from the start on, at the end
+    column, row, sampled = scratch.array("samples", (3, *template.shape), np.float32)
+    initial = correlation = contrast1 = np.zeros(0, np.float32)
+    # One evaluation at the match, one before each step, one at the result.
+    for step in range(config.iterations + 2):
         np.add(window_x, moved[0], out=column)
         np.add(window_y, moved[1], out=row)
-        np.subtract(_sample(smooth1, column, row), level, out=seen)
-        mean = weights @ seen
-        square = weights @ np.multiply(seen, seen, out=column)
-        products = np.einsum("kws,ws->ks", against, seen)
-        deviation = np.sqrt(np.maximum(square - mean * mean, 0)) + np.float32(1e-3)
-        last = products[2] / deviation
+        np.subtract(_sample(smooth1, column, row), mean0, out=sampled)
+        mean = weights @ sampled
+        square = weights @ np.multiply(sampled, sampled, out=column)
+        products = np.einsum("kws,ws->ks", factors, sampled)
+        contrast1 = np.sqrt(np.maximum(square - mean * mean, 0)) + np.float32(1e-3)
+        correlation = products[2] / contrast1
         if step == 0:
-            first = last
+            initial = correlation
             moved += pulls
         elif step <= config.iterations:
-            residual = of_template - (products[:2] - mean * of_one) / deviation
-            moved += to_step[:, 0] * residual[0] + to_step[:, 1] * residual[1]
-    near = np.square(moved.T - points1).sum(1) < config.reach**2
+            residual = template_products - (products[:2] - mean * factor_sums) / contrast1
+            moved += steps[:, 0] * residual[0] + steps[:, 1] * residual[1]
+    near = np.square(moved.T - points1).sum(1) < config.max_move**2
     height, width = image1.shape
     x, y = moved
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    better = (last > first) & (last > config.correlation) & (contrast > _FLAT) & (deviation > _FLAT)
-    return moved.T, better & near & inside
+    textured = (contrast0 > _MIN_CONTRAST) & (contrast1 > _MIN_CONTRAST)
+    better = (correlation > initial) & (correlation > config.min_correlation)
+    return moved.T, better & textured & near & inside
 
 
-def _smooth(image: Grey, sigma: float, into: Grey) -> Grey:
-    cv2.GaussianBlur(image, (3, 3), sigma, dst=into)
-    return into
+def _blur(image: Grey, sigma: float, out: Grey) -> Grey:
+    cv2.GaussianBlur(image, (3, 3), sigma, dst=out)
+    return out
 
 
 @cache
 def _window(size: int) -> tuple[Float, Float]:
-    """Offsets (W, 2) of a round window's samples, x before y, and their weights (W,), sum 1."""
+    """Offsets (W, 2) of the samples of a round window, (x, y), and their weights (W,), sum 1."""
     half = size // 2
     side = np.arange(-half, half + 1, dtype=np.float32)
     grid = np.stack([axis.reshape(-1) for axis in np.meshgrid(side, side)], 1)
     squares = np.square(grid).sum(1)
-    kept = squares < (half + 1) ** 2
-    weights = np.exp(-squares[kept] / np.float32(2 * (half / 1.5) ** 2))
-    return grid[kept], weights / weights.sum()
+    disc = squares < (half + 1) ** 2
+    weights = np.exp(-squares[disc] / np.float32(2 * (half / 1.5) ** 2))
+    return grid[disc], weights / weights.sum()
 
 
 @cache
 def _neighbourhood(size: int) -> tuple[Float, NDArray[np.int64], list[NDArray[np.int64]]]:
-    """The offsets of a round window and of its pixels' neighbours, and where in them are which.
+    """The samples of a round window and their neighbours, which gradients need.
 
     Returns:
-        offsets (V, 2); the places (W,) of the window's own; those of the neighbours to the left,
-        to the right, above and below.
+        Offsets (V, 2); indices (W,) of the samples of the window; indices (W,) of their neighbours
+        to the left, to the right, above and below.
     """
     grid, _ = _window(size)
     sides = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], np.float32)
@@ -192,62 +204,65 @@ def _neighbourhood(size: int) -> tuple[Float, NDArray[np.int64], list[NDArray[np
 def _template(
     image: Grey, points: Float, weights: Float, size: int, scratch: Scratch
 ) -> tuple[Float, Float, Float, Float]:
-    """Windows of the first image.
+    """Sample and normalize the windows of image 0.
 
     Returns:
-        the normalised windows (W, S); their slopes along x and y (2, W, S), as differences over
-        2 px; the windows' deviations (S,) and means (S,) before.
+        Windows (W, S) with mean 0 and standard deviation 1; their gradients along x and y
+        (2, W, S), as differences over 2 px of the grey values; standard deviations (S,) and means
+        (S,) of the grey values.
     """
-    around, centre, (left, right, above, below) = _neighbourhood(size)
-    shape = (len(around), len(points))
-    column, row, wide = scratch.array("around", (3, *shape), np.float32)
-    np.add(around[:, :1], points[:, 0], out=column)
-    np.add(around[:, 1:], points[:, 1], out=row)
+    offsets, centre, (left, right, above, below) = _neighbourhood(size)
+    shape = (len(offsets), len(points))
+    column, row, wide = scratch.array("wide", (3, *shape), np.float32)
+    np.add(offsets[:, :1], points[:, 0], out=column)
+    np.add(offsets[:, 1:], points[:, 1], out=row)
     wide[:] = _sample(image, column, row)
     parts = scratch.array("template", (3, len(centre), len(points)), np.float32)
-    windows, slopes = parts[0], parts[1:]
+    windows, gradients = parts[0], parts[1:]
     np.take(wide, centre, axis=0, out=windows)
-    for slope, before, after in zip(slopes, (left, above), (right, below), strict=True):
-        np.subtract(wide[after], wide[before], out=slope)
-    level = weights @ windows
-    windows -= level
+    for gradient, before, after in zip(gradients, (left, above), (right, below), strict=True):
+        np.subtract(wide[after], wide[before], out=gradient)
+    mean = weights @ windows
+    windows -= mean
     contrast = np.sqrt(weights @ np.square(windows)) + np.float32(1e-3)
     windows /= contrast
-    return windows, slopes, contrast, level
+    return windows, gradients, contrast, mean
 
 
-def _gains(slopes: Float, weights: Float, contrast: Float, maps: Float) -> Float:
-    """What turns the residual's products with the weighted slopes into the Gauss–Newton step.
+def _step_matrices(gradients: Float, weights: Float, contrast: Float, maps: Float) -> Float:
+    """Matrices that map products of residual and weighted gradients to Gauss–Newton steps.
 
-    The damping holds a window back along an edge, where it would slide.
+    The damping keeps a window from sliding along an edge.
 
     Args:
-        slopes: (2, W, S), differences over 2 px. contrast: (S,). maps: (S, 2, 2).
+        gradients: (2, W, S), differences over 2 px of the grey values.
+        weights: (W,).
+        contrast: (S,), standard deviations of the windows.
+        maps: (S, 2, 2), linear parts of the local maps.
 
     Returns:
-        (2, 2, S): the step in image 1 (x, y) for each of the two products.
+        (2, 2, S): the step (x, y) in image 1 for each of the two products.
     """
-    half = np.float32(0.5) / contrast  # central differences, of the normalised template
-    x, y = slopes
+    half = np.float32(0.5) / contrast  # central differences of the normalized window
+    x, y = gradients
     xx, yy, xy = (
         (weights @ (one * other)) * half * half for one, other in ((x, x), (y, y), (x, y))
     )
     damping = np.float32(_DAMPING) * (xx + yy) + np.float32(1e-6)
     xx, yy = xx + damping, yy + damping
-    # maps (S, 2, 2) times the inverse of the 2×2 matrix
     inverse = np.stack((yy, -xy, -xy, xx)).reshape(2, 2, -1) * (half / (xx * yy - xy * xy))
     return np.asarray(np.einsum("sij,jks->iks", maps, inverse), np.float32)
 
 
 def _sample(image: Grey, x: Float, y: Float) -> NDArray[np.generic]:
-    """Bilinear samples of an image at (W, S) columns and rows; its border is repeated."""
+    """Sample an image bilinearly at columns and rows (W, S); its border is repeated."""
     if max(*image.shape, *x.shape) >= _REMAP_LIMIT:
         return _sample_large(image, x, y)
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _sample_large(image: Grey, x: Float, y: Float) -> Float:
-    """As `_sample`, where OpenCV's 16-bit coordinates do not suffice."""
+    """As `_sample`, for sides beyond OpenCV's 16-bit coordinates."""
     height, width = image.shape
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
