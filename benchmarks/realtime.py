@@ -108,7 +108,7 @@ class Runner:
         }
 
 
-class Ahead(Runner):
+class Lookahead(Runner):
     """As `featherglue video` takes the frames of a file: the next one is extracted meanwhile."""
 
     def run(self, frames: Sequence[np.ndarray]) -> None:
@@ -116,7 +116,7 @@ class Ahead(Runner):
         pictures = [Frame(number=i, time=i, image=image) for i, image in enumerate(small)]
         times = []
         before = time.perf_counter()
-        for k, item in enumerate(match_frames(self.matching, pictures, ahead=True)):
+        for k, item in enumerate(match_frames(self.matching, pictures, lookahead=True)):
             now = time.perf_counter()
             if k > WARMUP:
                 times.append((now - before) * 1e3)
@@ -136,9 +136,9 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
         ),
     ]
     half = {"threads": max(1, options.threads // 2)}
-    found.insert(1, Ahead("fast, ahead", fg.load(options.model, **half)))
+    found.insert(1, Lookahead("fast, lookahead", fg.load(options.model, **half)))
     small = fg.load(options.model, max_keypoints=256, **half)
-    found.append(Ahead("fast 320×240, 256, ahead", small, (320, 240)))
+    found.append(Lookahead("fast 320×240, 256, lookahead", small, (320, 240)))
     if importlib.util.find_spec("openvino") is not None:
         openvino = fg.load(options.model, runtime="openvino", **common)
         found.insert(2, Runner("fast, OpenVINO", openvino))

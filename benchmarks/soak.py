@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py frames/ [--frames 10000] [--threads 2] [--json soak.json]
 
-Frames go through the path of `featherglue video --track --ahead`: read, extract (the next frame
+Frames go through the path of `featherglue video --track --lookahead`: read, extract (the next frame
 ahead, on half of the threads), match with the previous frame, follow and write tracks. Resident
 memory is read once the model is loaded, after a warm-up of 100 frames, after every 1,000 and at the
 end. The exit code is 1 where it grew by more than --max-growth MB from the warm-up on, or its peak
@@ -80,7 +80,7 @@ def soak(session: fg.Session, folder: Path, frames: int, every: int) -> dict[str
     """Run so many frames; the samples, and medians over all frames."""
     paths = list_images(folder)
     looped = (paths * (frames // len(paths) + 1))[:frames]
-    matcher, tracker = FrameMatcher(session, follow=True), Tracker()
+    matcher, tracker = FrameMatcher(session, tracking=True), Tracker()
     times, matches, sampler = StageTimes(), CountMedian(), Sampler()
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -88,7 +88,7 @@ def soak(session: fg.Session, folder: Path, frames: int, every: int) -> dict[str
         TrackWriter(Path(scratch) / "tracks.npz") as writer,
     ):
         sampler.take(0)
-        for done, item in enumerate(matcher.run(source, ahead=True), 1):
+        for done, item in enumerate(matcher.run(source, lookahead=True), 1):
             writer.add(item.frame.number, tracker.update(item))
             times.add(item.milliseconds, time.perf_counter())
             matches.add(len(item.matches))
@@ -97,10 +97,10 @@ def soak(session: fg.Session, folder: Path, frames: int, every: int) -> dict[str
         if source.problems:
             raise SystemExit(f"pictures that cannot be read: {source.problems[0]}")
     return {
-        "frames": times.frames,
+        "frames": times.num_frames,
         "frames_per_second": round(times.overall_rate(), 2),
         "matches": matches.value(),
-        "tracks": writer.tracks,
+        "tracks": writer.num_tracks,
         "ms": {name: round(spent, 2) for name, spent in times.overall().items()},
         "samples": [asdict(sample) for sample in sampler.samples],
     }

@@ -88,7 +88,7 @@ def test_two_images(run: Run, matching: Path, shifted: tuple[Path, Path]) -> Non
 
 
 def test_two_images_as_json(run: Run, matching: Path, shifted: tuple[Path, Path]) -> None:
-    code, out, err = run("match", *shifted, "--model", matching, "--json", "--no-viz")
+    code, out, err = run("match", *shifted, "--model", matching, "--json", "-", "--no-viz")
     assert (code, err) == (0, "")
     facts = json.loads(out)
     result = featherglue.load(matching)(*shifted)
@@ -106,7 +106,7 @@ def test_the_picture_goes_where_it_should(
     run: Run, matching: Path, shifted: tuple[Path, Path], tmp_path: Path
 ) -> None:
     target = tmp_path / "new" / "picture.jpg"
-    code, out, _ = run("match", *shifted, "--model", matching, "-o", target, "--json")
+    code, out, _ = run("match", *shifted, "--model", matching, "-o", target, "--json", "-")
     assert code == 0
     assert json.loads(out)["picture"] == str(target)
     assert cv2.imread(str(target)) is not None
@@ -142,7 +142,7 @@ def test_options_reach_the_session(
 ) -> None:
     model = [] if "nn" in options else [matching]  # which SIFT with nearest neighbours has not
     chosen = ["--model", *model] if model else []
-    code, out, err = run("match", *options, *shifted, *chosen, "--json", "--no-viz")
+    code, out, err = run("match", *options, *shifted, *chosen, "--json", "-", "--no-viz")
     assert (code, err) == (0, "")
     facts = json.loads(out)
     result = featherglue.load(*model, **expected)(*shifted)
@@ -185,7 +185,7 @@ def test_a_folder_of_frames(run: Run, matching: Path, frames: Path, tmp_path: Pa
     code, out, _ = run("match", frames, "--model", matching, "-o", tmp_path / "out")
     assert code == 0
     assert "matched 0 pairs" in out
-    assert "2 were there already" in out
+    assert "2 already done" in out
     code, out, _ = run("match", frames, "--model", matching, "-o", tmp_path / "out", "--overwrite")
     assert "matched 2 pairs" in out
 
@@ -196,7 +196,7 @@ def test_a_list_of_pairs(run: Run, matching: Path, frames: Path, tmp_path: Path)
     code, out, err = run(
         "match",
         *("--input-pairs", pairs, "--input-dir", frames, "--model", matching),
-        *("-o", tmp_path / "out", "--no-viz", "--json"),
+        *("-o", tmp_path / "out", "--no-viz", "--json", "-"),
     )
     assert (code, err) == (0, "")
     facts = json.loads(out)
@@ -233,7 +233,7 @@ def test_a_bad_image_is_skipped_and_the_code_says_so(
     assert "1.png" in err
     assert "matched 1 pairs" in out
     assert "2 failed" in out
-    code, out, _ = run(*command, "--json")
+    code, out, _ = run(*command, "--json", "-")
     assert code == 1
     facts = json.loads(out)
     assert facts["failed"] == 2
@@ -245,7 +245,7 @@ def test_a_bad_image_is_skipped_and_the_code_says_so(
 
 
 def test_info(run: Run, matching: Path) -> None:
-    code, out, err = run("info", matching, "--json", "--image-size", "320", "240")
+    code, out, err = run("info", "--model", matching, "--json", "-", "--image-size", "320", "240")
     assert (code, err) == (0, "")
     facts = json.loads(out)
     artifact = load_artifact(matching)
@@ -285,7 +285,7 @@ def test_info(run: Run, matching: Path) -> None:
 
 
 def test_info_for_people(run: Run, matching: Path) -> None:
-    code, out, _ = run("info", matching, "--max-keypoints", "1024")
+    code, out, _ = run("info", "--model", matching, "--max-keypoints", "1024")
     assert code == 0
     for fact in (
         f"{load_artifact(matching).num_parameters:,}",
@@ -329,9 +329,9 @@ MISUSE: dict[str, list[object]] = {
     "overwriting one picture": ["match", "{a}", "{b}", "--model", "{m}", "--overwrite"],
     "a missing list": ["match", "--input-pairs", "missing.txt", "--model", "{m}"],
     "a bad list": ["match", "--input-pairs", "{bad}", "--model", "{m}"],
-    "one number as a size": ["info", "{m}", "--image-size", "640"],
-    "zero as a size": ["info", "{m}", "--image-size", "0", "480"],
-    "no keypoints": ["info", "{m}", "--max-keypoints", "0"],
+    "one number as a size": ["info", "--model", "{m}", "--image-size", "640"],
+    "zero as a size": ["info", "--model", "{m}", "--image-size", "0", "480"],
+    "no keypoints": ["info", "--model", "{m}", "--max-keypoints", "0"],
     "no output": ["import-weights", "{a}"],
     "unknown stage": ["train", "both", "--config", "{a}", "--images", ".", "-o", "run"],
 }
@@ -343,9 +343,9 @@ FAILURE: dict[str, list[object]] = {
     "no place for the picture": ["match", "{a}", "{b}", "--model", "{m}", "-o", "{a}/x.png"],
     "no place for the results": ["match", "{frames}", "--model", "{m}", "-o", "{a}"],
     "an empty folder": ["match", "{empty}", "--model", "{m}"],
-    "info of nothing": ["info", "nowhere"],
-    "export of nothing": ["export", "nowhere"],
-    "no place for the graphs": ["export", "{m}", "-o", "{a}/x"],
+    "info of nothing": ["info", "--model", "nowhere"],
+    "export of nothing": ["export", "--model", "nowhere"],
+    "no place for the graphs": ["export", "--model", "{m}", "-o", "{a}/x"],
     "weights that are missing": ["import-weights", "missing.pth", "-o", "model"],
 }
 
@@ -395,7 +395,7 @@ def test_an_interruption_is_130(run: Run, monkeypatch: pytest.MonkeyPatch, match
         raise KeyboardInterrupt
 
     monkeypatch.setattr("featherglue.cli.info.load_artifact", interrupt)
-    assert run("info", matching)[0] == 130
+    assert run("info", "--model", matching)[0] == 130
 
 
 def test_a_mistake_of_ours_is_said_to_be_one(
@@ -405,12 +405,12 @@ def test_a_mistake_of_ours_is_said_to_be_one(
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("featherglue.cli.info.load_artifact", fail)
-    assert main(["info", str(matching)]) == 1
+    assert main(["info", "--model", str(matching)]) == 1
     err = capsys.readouterr().err
     assert "internal error: ZeroDivisionError: oops" in err
     assert "Traceback" not in err
     monkeypatch.setenv("FEATHERGLUE_DEBUG", "1")
-    assert main(["info", str(matching)]) == 1
+    assert main(["info", "--model", str(matching)]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -53,7 +53,7 @@ def test_a_recipe_is_followed(
 ) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
     size = ("--image-size", 160, 120)
-    given = ("--recipe", "r.toml", "-o", "out/small", "--calibration", photos, *size, "--json")
+    given = ("--recipe", "r.toml", "-o", "out/small", "--calibration", photos, *size, "--json", "-")
     code, out, err = run("compress", folders["one-head"], *given)
     assert (code, err) == (0, "")
     facts = json.loads(out)
@@ -68,7 +68,9 @@ def test_a_recipe_is_followed(
     scores = [open_runtime(artifact, r, 1).extract(grey)[0] for r in ("torch", "onnxruntime")]  # type: ignore[arg-type]
     np.testing.assert_allclose(*scores, atol=0.02)
     # Another recipe may replace the model, and `info` tells of it.
-    code, out, err = run("info", "out/small", "--layers", "--baseline", folders["one-head"])
+    code, out, err = run(
+        "info", "--model", "out/small", "--layers", "--baseline", folders["one-head"]
+    )
     assert (code, err) == (0, "")
     for fact in (
         "layers of whole numbers",
@@ -95,7 +97,7 @@ def test_pruning_in_one_line(run: Run, folders: dict[str, Path]) -> None:
     assert extractor is not None and extractor.channels == (2, 2, 4, 4, 4, 4, 8, 8)
     assert run("prune", model, "-o", "four", "--pattern", "2:4")[0] == 0
     assert np.mean(load_artifact("four").arrays["matcher.final_proj.weight"] == 0) == 0.5
-    code, out, _ = run("prune", model, "-o", "fast", "--macs", 0.9, "--json")
+    code, out, _ = run("prune", model, "-o", "fast", "--macs", 0.9, "--json", "-")
     before = sum(total_macs(load_artifact(model).architecture).values())
     assert code == 0
     assert 0.5 * before < json.loads(out)["macs"] <= 0.9 * before
@@ -117,7 +119,7 @@ def test_quantizing_in_one_line(run: Run, folders: dict[str, Path], photos: Path
     assert code == 0
     assert "layers run as whole numbers" in out
     assert load_artifact("whole").quantization.activations
-    code, out, _ = run("info", "whole", "--json")
+    code, out, _ = run("info", "--model", "whole", "--json", "-")
     facts = json.loads(out)
     assert code == 0 and len(facts["integer_layers"]) > 10 and not facts["saturates_without_vnni"]
 
@@ -202,7 +204,7 @@ def test_info_needs_no_pytorch(folders: dict[str, Path]) -> None:
 import sys
 sys.modules["torch"] = None
 from featherglue.cli import main
-assert main(["info", {str(folders["bare"])!r}, "--layers"]) == 0
+assert main(["info", "--model", {str(folders["bare"])!r}, "--layers"]) == 0
 assert main(["prune", {str(folders["bare"])!r}, "-o", "out", "--ratio", "0.5"]) == 1
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -59,7 +59,7 @@ def test_zeros_stay(
     prune(parent, PruneConfig(ratio=0.7)).save("pruned")
     arguments = ("finetune", "pruned", "--images", photos, "-o", "run", "--part", part)
     taught = ("--teacher", folders["one-head"], "--config", "settings.toml")
-    code, out, err = run(*arguments, *taught, "--json")
+    code, out, err = run(*arguments, *taught, "--json", "-")
     assert code == 0, err
     made, before = load_artifact(json.loads(out)["output"]), load_artifact("pruned")
     changed = 0

@@ -18,7 +18,7 @@ import pytest
 
 import featherglue
 from featherglue.cli import main, video
-from featherglue.cli.video_report import Reporter
+from featherglue.cli.video_report import VideoReport
 from featherglue.errors import ImageError
 from featherglue.session import Session
 from featherglue.video import TrackWriter, sources
@@ -100,7 +100,7 @@ def test_a_status_line_a_second(
 
 
 def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
-    code, out, err = run(frames, "--model", matching, "--json", "--fps", 5, "-o", "out/")
+    code, out, err = run(frames, "--model", matching, "--json", "-", "--fps", 5, "-o", "out/")
     assert (code, err) == (0, "")
     rows, summary = lines(out)
     assert [row["frame"] for row in rows] == list(range(6))
@@ -125,14 +125,14 @@ def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
 
 def test_the_first_frame_is_no_part_of_the_medians(run: Run, matching: Path, frames: Path) -> None:
     """It has nothing to match with: of two frames the lower median would be nothing at all."""
-    code, out, _ = run(frames, "--model", matching, "--max-frames", 2, "--json")
+    code, out, _ = run(frames, "--model", matching, "--max-frames", 2, "--json", "-")
     assert code == 0
     rows, summary = lines(out)
     assert summary["matches"] == rows[1]["matches"] > 30
     for name in ("match", "refine", "total"):
         assert summary["ms"][name] == pytest.approx(rows[1]["ms"][name], rel=0.02)
     assert "show" not in summary["ms"]
-    _, out, _ = run(frames, "--model", matching, "--max-frames", 1, "--json")
+    _, out, _ = run(frames, "--model", matching, "--max-frames", 1, "--json", "-")
     assert set(lines(out)[1]["ms"]) == {"read", "extract"}
 
 
@@ -142,7 +142,7 @@ def test_any_file_name_can_be_printed(run: Run, matching: Path, frames: Path) ->
         (frames / "0.png").rename(frames / name)
     except OSError:
         pytest.skip("this file system takes no such name")
-    code, out, err = run(frames, "--model", matching, "--max-frames", 6, "--json")
+    code, out, err = run(frames, "--model", matching, "--max-frames", 6, "--json", "-")
     assert (code, err) == (0, "")
     assert name in [row["name"] for row in lines(out)[0]]
 
@@ -165,7 +165,7 @@ def test_which_frames(
     frames: Path,
 ) -> None:
     given = [str(option).format(frames) for option in options]
-    code, out, _ = run(frames, "--model", matching, "--json", *given)
+    code, out, _ = run(frames, "--model", matching, "--json", "-", *given)
     assert code == 0
     rows, _ = lines(out)
     assert [row["frame"] for row in rows] == numbers
@@ -175,7 +175,7 @@ def test_which_frames(
 
 def test_options_reach_the_session(run: Run, matching: Path, frames: Path) -> None:
     def keypoints(*options: object) -> int:
-        code, out, _ = run(frames, "--model", matching, "--json", "--max-frames", 2, *options)
+        code, out, _ = run(frames, "--model", matching, "--json", "-", "--max-frames", 2, *options)
         assert code == 0
         return lines(out)[0][1]["keypoints"]
 
@@ -183,10 +183,10 @@ def test_options_reach_the_session(run: Run, matching: Path, frames: Path) -> No
     assert keypoints("--max-keypoints", 40) == 40
     assert keypoints("--resize", 120, 100) < every
     assert keypoints("--keypoint-threshold", 0.9) < every
-    _, out, _ = run(frames, "--model", matching, "--json", "--no-refine", "--threads", 1)
+    _, out, _ = run(frames, "--model", matching, "--json", "-", "--no-refine", "--threads", 1)
     assert lines(out)[1]["ms"]["refine"] == 0
     images = sorted(frames.iterdir())[:3]
-    code, out, _ = run(*images, *SIFT, "--json")
+    code, out, _ = run(*images, *SIFT, "--json", "-")
     assert code == 0
     assert lines(out)[0][2]["matches"] > 30
 
@@ -201,7 +201,7 @@ def test_a_video_and_tracks(run: Run, matching: Path, frames: Path) -> None:
     assert (code, err) == (0, "")
     assert sorted(path.name for path in Path().iterdir()) == ["out.avi", "out_tracks.npz"]
     assert count(Path("out.avi")) == 6
-    assert "written     out.avi" in out
+    assert "output      out.avi" in out
     with np.load("out_tracks.npz") as arrays:
         tracks, frequency = np.unique(arrays["track"], return_counts=True)
     assert frequency.min() >= 4
@@ -219,7 +219,7 @@ def test_a_video_and_tracks(run: Run, matching: Path, frames: Path) -> None:
 def test_where_tracks_go(
     options: list[str], written: str, run: Run, matching: Path, frames: Path
 ) -> None:
-    code, out, _ = run(frames, "--model", matching, "--json", *options)
+    code, out, _ = run(frames, "--model", matching, "--json", "-", *options)
     assert code == 0
     assert Path(written).is_file()
     summary = lines(out)[1]
@@ -232,7 +232,7 @@ def test_blank_frames_and_other_sizes(run: Run, matching: Path, frames: Path) ->
     large = cv2.imread(str(frames / "4.png"), 0)
     assert large is not None
     cv2.imwrite(str(frames / "4.png"), cv2.resize(large, (326, 250)))
-    code, out, err = run(frames, *SIFT, "-o", "out.mp4", "--json")
+    code, out, err = run(frames, *SIFT, "-o", "out.mp4", "--json", "-")
     assert (code, err) == (0, "")
     rows, _ = lines(out)
     assert [row["matches"] > 0 for row in rows] == [False, True, False, False, True, True]
@@ -241,7 +241,7 @@ def test_blank_frames_and_other_sizes(run: Run, matching: Path, frames: Path) ->
 
 def test_a_damaged_frame_is_reported(run: Run, matching: Path, frames: Path) -> None:
     (frames / "3.png").write_bytes(b"nothing")
-    code, out, err = run(frames, "--model", matching, "--json", "-o", "out.avi")
+    code, out, err = run(frames, "--model", matching, "--json", "-", "-o", "out.avi")
     assert code == 1
     assert err.startswith("warning: ")
     assert "3.png" in err
@@ -257,7 +257,7 @@ def test_without_a_frame_nothing_is_written(run: Run, frames: Path) -> None:
         path.write_bytes(b"nothing")
     code, out, err = run(frames, *SIFT, "--track", "-o", "out.mp4")
     assert (code, out) == (1, "")
-    assert "not a single frame could be read" in err
+    assert "no frame could be read" in err
     assert list(Path().iterdir()) == []
 
 
@@ -285,15 +285,18 @@ def test_an_interrupt_leaves_files_that_can_be_read(
     frames: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before, handlers = Reporter.frame, (signal.getsignal(signal.SIGINT), signal.getsignal(number))
+    before, handlers = (
+        VideoReport.frame,
+        (signal.getsignal(signal.SIGINT), signal.getsignal(number)),
+    )
 
-    def interrupting(self: Reporter, item: Any, *rest: Any) -> None:
+    def interrupting(self: VideoReport, item: Any, *rest: Any) -> None:
         before(self, item, *rest)
         if item.frame.number == 3:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(Reporter, "frame", interrupting)
-    code, out, err = run(frames, "--model", matching, "--json", "--track", "-o", "out.mp4")
+    monkeypatch.setattr(VideoReport, "frame", interrupting)
+    code, out, err = run(frames, "--model", matching, "--json", "-", "--track", "-o", "out.mp4")
     assert (code, err.strip()) == (130, "stopped")
     rows, summary = lines(out)
     assert len(rows) == summary["frames"] == 4
@@ -315,7 +318,7 @@ def test_a_signal_while_files_are_finished_does_not_harm_them(
         close(self)
 
     monkeypatch.setattr(TrackWriter, "close", interrupted)
-    code, out, _ = run(frames, "--model", matching, "--json", "--track", "-o", "out.mp4")
+    code, out, _ = run(frames, "--model", matching, "--json", "-", "--track", "-o", "out.mp4")
     assert code == 0
     assert lines(out)[1]["interrupted"] is False
     assert count(Path("out.mp4")) == 6
@@ -344,15 +347,15 @@ def test_a_signal_that_is_ignored_stays_so(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `nohup` has it."""
-    before, shown = signal.signal(signal.SIGHUP, signal.SIG_IGN), Reporter.frame
+    before, shown = signal.signal(signal.SIGHUP, signal.SIG_IGN), VideoReport.frame
 
-    def hanging_up(self: Reporter, *arguments: Any) -> None:
+    def hanging_up(self: VideoReport, *arguments: Any) -> None:
         shown(self, *arguments)
         signal.raise_signal(signal.SIGHUP)
 
-    monkeypatch.setattr(Reporter, "frame", hanging_up)
+    monkeypatch.setattr(VideoReport, "frame", hanging_up)
     try:
-        code, out, _ = run(frames, "--model", matching, "--json")
+        code, out, _ = run(frames, "--model", matching, "--json", "-")
     finally:
         signal.signal(signal.SIGHUP, before)
     assert code == 0
@@ -405,7 +408,7 @@ def camera(frames: Path, monkeypatch: pytest.MonkeyPatch) -> Camera:
 
 
 def test_a_camera(run: Run, matching: Path, camera: Camera) -> None:
-    code, out, _ = run(0, "--model", matching, "--max-frames", 8, "--json", "-o", "out.avi")
+    code, out, _ = run(0, "--model", matching, "--max-frames", 8, "--json", "-", "-o", "out.avi")
     assert code == 0
     rows, summary = lines(out)
     assert len(rows) == 8
@@ -419,7 +422,7 @@ def test_a_camera(run: Run, matching: Path, camera: Camera) -> None:
 
 def test_a_camera_that_is_pulled_out(run: Run, matching: Path, camera: Camera) -> None:
     camera.left = 100
-    options = ["--model", matching, "--json", "--timeout", 0.3, "-o", "out.avi"]
+    options = ["--model", matching, "--json", "-", "--timeout", 0.3, "-o", "out.avi"]
     code, out, err = run("/dev/null", *options)  # a device file
     assert code == 1
     assert err == "warning: /dev/null: no frame for 0.3 s\n"
@@ -444,7 +447,7 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(video, "why_no_window", lambda: "")
     monkeypatch.setattr(video, "Window", Window)
     images = sorted(frames.iterdir())
-    code, out, err = run(*images, *images, "--model", matching, "--json")
+    code, out, err = run(*images, *images, "--model", matching, "--json", "-")
     assert (code, err) == (0, "")
     rows, _ = lines(out)
     assert [row["against"] for row in rows] == [None, 0, 1, 2, 2, 2]  # n on frame 2, q on frame 5
@@ -460,21 +463,21 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
     [
         ([], 2, "SOURCE"),
         (["none.mp4"], 1, "none.mp4: no such file or folder"),
-        (["none/*.png"], 1, "no image fits this pattern"),
+        (["none/*.png"], 1, "no image matches this pattern"),
         (["{0}", "--anchor", "--reference", "{0}/0.png"], 2, "exclude each other"),
-        (["{0}", "--track", "--anchor"], 2, "--track follows points"),
+        (["{0}", "--track", "--anchor"], 2, "--track needs matches"),
         (["{0}", "--min-track-length", "3"], 2, "needs --track"),
         (["{0}", "--tracks", "tracks.txt"], 2, ".npz or .csv"),
-        (["{0}", "--display"], 2, "--display: this OpenCV has no windows"),
-        (["{0}", "-o", "{0}"], 2, "is the source itself"),
+        (["{0}", "--display"], 2, "--display: this OpenCV is built without windows"),
+        (["{0}", "-o", "{0}"], 2, "this is the source itself"),
         (["{0}", "-o", "out.png"], 2, "a video ends in .mp4"),
         (["{0}", "--resize", "3"], 2, "resize"),
         (["{0}", "--skip", "0"], 2, "--skip"),
         (["{0}", "--fps", "-3"], 2, "--fps"),
         (["{0}", "--camera-size", "640", "480"], 2, "--camera-size applies only to cameras"),
         (["{0}", "--reference", "none.png"], 1, "none.png: no such file"),
-        (["{0}/0.png", "{0}/a.mp4"], 2, "a video comes alone"),
-        (["{0}", "--ahead", "--threads", "1"], 2, "--ahead works with two threads"),
+        (["{0}/0.png", "{0}/a.mp4"], 2, "a video must be the only source"),
+        (["{0}", "--lookahead", "--threads", "1"], 2, "--lookahead needs at least 2 threads"),
         (["0", "--skip", "2"], 2, "newest frame"),
     ],
 )
@@ -487,7 +490,7 @@ def test_misuse_is_explained(
     frames: Path,
 ) -> None:
     given = [argument.format(frames) for argument in arguments]
-    got, out, err = run(*given, "--model", matching, "--json")
+    got, out, err = run(*given, "--model", matching, "--json", "-")
     assert got == code
     assert out == ""
     assert said in err
@@ -503,11 +506,11 @@ def test_opencv_keeps_quiet(tmp_path: Path) -> None:
     """In a process of its own: FFmpeg's level is set at its first use."""
     (tmp_path / "cut.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(500))
     for source, said in (
-        ("cut.mp4", "not a video that OpenCV can read"),
+        ("cut.mp4", "damaged, or not a video"),
         ("98", "cannot be opened"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "featherglue", "video", source, "--json"],
+            [sys.executable, "-m", "featherglue", "video", source, "--json", "-"],
             capture_output=True,
             text=True,
             check=False,

@@ -216,7 +216,7 @@ def test_the_command_says_what_it_wrote(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["import-weights", str(files["pair"]), "-o", str(tmp_path / "model")]
-    assert main([*arguments, "--json"]) == 0
+    assert main([*arguments, "--json", "-"]) == 0
     facts = json.loads(capsys.readouterr().out)
     artifact = load_artifact(tmp_path / "model")
     assert facts["hash"] == artifact.hash

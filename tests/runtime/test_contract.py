@@ -319,12 +319,15 @@ def test_what_was_never_saved_cannot_be_exported(own: Artifact, tmp_path: Path) 
 def test_the_export_command(
     own: Artifact, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(own.folder)]) == 0
+    assert main(["export", "--model", str(own.folder)]) == 0
     assert capsys.readouterr().out.count("wrote") == 2
     assert (own.folder / "extractor.onnx").is_file()  # type: ignore[operator]
-    assert main(["export", str(own.folder), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert (
+        main(["export", "--model", str(own.folder), "-o", str(tmp_path / "out"), "--json", "-"])
+        == 0
+    )
     assert str(tmp_path / "out" / "matcher.onnx") in capsys.readouterr().out
-    assert main(["export", str(tmp_path / "nowhere")]) == 1
+    assert main(["export", "--model", str(tmp_path / "nowhere")]) == 1
 
 
 def test_one_network_alone(models: dict[str, Model], tmp_path: Path, cache: Path) -> None:

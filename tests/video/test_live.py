@@ -70,7 +70,7 @@ def test_a_slow_reader_gets_the_newest_frame_and_no_queue() -> None:
     # Each frame was the newest when it was taken; about nine were missed between two.
     assert max(np.abs(np.subtract(newest, seen))) <= 2
     assert np.diff(seen).min() >= 2
-    assert source.dropped == seen[-1] - seen[0] - 4 + max(0, camera.given - 1 - seen[-1] - 1)
+    assert source.num_dropped == seen[-1] - seen[0] - 4 + max(0, camera.given - 1 - seen[-1] - 1)
 
 
 def test_a_quick_reader_gets_every_frame() -> None:
@@ -78,7 +78,7 @@ def test_a_quick_reader_gets_every_frame() -> None:
         frames = list(source)
     numbers = [frame.number for frame in frames]
     assert len(numbers) >= 12  # on a busy machine a thread may come late
-    assert source.dropped == 20 - len(numbers) - numbers[0]
+    assert source.num_dropped == 20 - len(numbers) - numbers[0]
     assert np.all(np.diff([frame.time for frame in frames]) > 0)
 
 

@@ -24,7 +24,7 @@ def items(classical: Session, moving: list[np.ndarray]) -> list[FrameMatches]:
     """Four frames, the last of them blank."""
     pictures = [*moving[:3], np.full_like(moving[0], 90)]
     frames = [Frame(number=i, time=i / 10, image=p) for i, p in enumerate(pictures)]
-    return list(FrameMatcher(classical, follow=True).run(frames))
+    return list(FrameMatcher(classical, tracking=True).run(frames))
 
 
 # --- pictures -------------------------------------------------------------------------------
@@ -38,7 +38,8 @@ def test_matches_are_shown_side_by_side_and_tracks_on_the_frame(items: list[Fram
     tracker = Tracker()
     tracks = [tracker.update(item) for item in items]
     pictures = [
-        draw_frame(item, track, min_length=2) for item, track in zip(items, tracks, strict=True)
+        draw_frame(item, track, min_track_length=2)
+        for item, track in zip(items, tracks, strict=True)
     ]
     for item, picture in zip(items, pictures, strict=True):
         assert picture.shape == (height, width, 3)
@@ -46,7 +47,7 @@ def test_matches_are_shown_side_by_side_and_tracks_on_the_frame(items: list[Fram
     coloured = [int((picture.max(2) != picture.min(2)).sum()) for picture in pictures]
     assert coloured[0] == coloured[3] == 0  # nothing has two frames yet, and a blank one
     assert 200 < coloured[1] < coloured[2]
-    with_keypoints = draw_frame(items[0], tracks[0], keypoints=True, min_length=2)
+    with_keypoints = draw_frame(items[0], tracks[0], keypoints=True, min_track_length=2)
     assert (with_keypoints != pictures[0]).any()
 
 
@@ -54,11 +55,11 @@ def test_captions_say_what_is_there(items: list[FrameMatches]) -> None:
     recent = {"extract": 20.04, "match": 12.0, "refine": 3.0, "total": 36.0}
     first, second, _, blank = (captions(item, recent, 24.96) for item in items)
     assert first[0] == "25.0 frames/s   extract 20.0  match 12.0  refine 3.0  total 36.0 ms"
-    assert first[2] == "nothing to match with yet"
+    assert first[2] == "no matches: this is the first frame"
     assert len(second) == 2
     refined = int(items[1].matches.refined.sum())
     assert f"matches {len(items[1].matches)} ({refined} refined)" in second[1]
-    assert blank[2] == "no keypoints: a blank or blurred frame"
+    assert blank[2] == "no keypoints: the frame is blank or blurred"
     assert "frames/s" not in captions(items[0], recent, 0.0)[0]
     every = {"read": 2.0, "show": 7.0, "total": 38.0} | recent
     assert captions(items[1], every, 0.0)[0].startswith("read 2.0  extract 20.0  match")
@@ -121,7 +122,7 @@ def test_a_video_appears_when_it_is_complete(suffix: str, tmp_path: Path) -> Non
             assert not path.exists()
     pictures = read_video(path)
     assert [path.name for path in path.parent.iterdir()] == [path.name]
-    assert writer.frames == len(pictures) == 5
+    assert writer.num_frames == len(pictures) == 5
     assert pictures[0].shape == (48, 64, 3)  # even sides
     red = [int(picture[20, 20, 0]) for picture in pictures]
     np.testing.assert_allclose(red, [0, 40, 80, 120, 160], atol=12)
@@ -164,7 +165,7 @@ def test_a_live_video_runs_as_it_was(tmp_path: Path) -> None:
     red = [int(picture[20, 20, 0]) for picture in read_video(path)]
     # The second picture stands until 5.3; the pause of a minute is cut to two seconds.
     np.testing.assert_allclose(red, [0, 50, 50, 100, *[150] * 21, 200], atol=12)
-    assert writer.frames == 5
+    assert writer.num_frames == 5
 
 
 @pytest.mark.parametrize("rate", [0.004, 23.976, 119.88, 142.857, 333.333, 999.5])
@@ -185,7 +186,7 @@ def test_a_video_ends_before_the_disk_is_full(
     usage = lambda _: SimpleNamespace(total=10**9, free=free.pop(0))  # noqa: E731
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with (
-        pytest.raises(OutputError, match=r"out\.mp4: the disk is nearly full; make room"),
+        pytest.raises(OutputError, match=r"out\.mp4: the disk is nearly full; free some space"),
         open_writer(path, rate=20) as writer,
     ):
         for i in range(3):
@@ -311,7 +312,7 @@ def test_keys(session: Session, moving: list[np.ndarray]) -> None:
     assert not controls.quit
     assert controls.press("q") == "quit"
     assert controls.quit
-    assert "no anchor" in Controls(FrameMatcher(session, follow=True)).press("n")
+    assert "no anchor possible" in Controls(FrameMatcher(session, tracking=True)).press("n")
 
 
 def test_why_there_is_no_window(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from featherglue.video import (
     match_frames,
     open_source,
 )
-from featherglue.video.lookahead import ahead
+from featherglue.video.lookahead import lookahead
 
 
 def frames(pictures: list[np.ndarray]) -> list[Frame]:
@@ -85,7 +85,7 @@ def test_extracting_ahead_changes_nothing_but_the_time(
     session: Session, moving: list[np.ndarray]
 ) -> None:
     plain = list(match_frames(session, frames(moving)))
-    early = list(match_frames(session, frames(moving), ahead=True))
+    early = list(match_frames(session, frames(moving), lookahead=True))
     assert [item.frame.number for item in early] == [item.frame.number for item in plain]
     for one, other in zip(early, plain, strict=True):
         np.testing.assert_array_equal(one.matches.points1, other.matches.points1)
@@ -120,9 +120,9 @@ def test_ahead_is_chosen_where_it_is_faster(
     matcher = FrameMatcher(Sleepy(classical, {2: 0.03, 1: on_one_thread}, 2))
     blank = [np.zeros_like(moving[0])] * 5  # by which nothing is seen
     seen = []
-    for item in matcher.run(frames(blank + to_and_fro(moving, 30)), ahead=None):
+    for item in matcher.run(frames(blank + to_and_fro(moving, 30)), lookahead=None):
         time.sleep(0.03)
-        seen.append((item.frame.number, matcher.ahead))
+        seen.append((item.frame.number, matcher.lookahead))
     assert [number for number, _ in seen] == list(range(35))
     tried = [was for _, was in seen]
     assert tried[:18] == [False] * 18
@@ -142,9 +142,9 @@ def test_whether_ahead_is_tried_or_not_the_matches_are_the_same(
     pictures = to_and_fro(moving, 40)
     plain = list(match_frames(two_threads, frames(pictures)))
     matcher, tried, ways = FrameMatcher(two_threads), [], set()
-    for item in matcher.run(frames(pictures), ahead=None):
+    for item in matcher.run(frames(pictures), lookahead=None):
         tried.append(item)
-        ways.add(matcher.ahead)
+        ways.add(matcher.lookahead)
     assert ways == {False, True}
     assert [item.frame.number for item in tried] == list(range(len(plain)))
     for one, other in zip(tried, plain, strict=True):
@@ -156,7 +156,7 @@ def test_thresholds_that_change_while_ahead_is_tried_stay(
     two_threads: Session, moving: list[np.ndarray]
 ) -> None:
     matcher = FrameMatcher(two_threads)
-    for item in matcher.run(frames(to_and_fro(moving, 40)), ahead=None):
+    for item in matcher.run(frames(to_and_fro(moving, 40)), lookahead=None):
         if item.frame.number in (5, 18):
             now = matcher.session.processing
             matcher.session = matcher.session.with_settings(
@@ -174,7 +174,7 @@ def test_a_source_that_is_stopped_while_ahead_is_tried_gives_no_further_frame(
 ) -> None:
     with open_source(make_folder(to_and_fro(moving, 40))) as source:
         seen = []
-        for item in match_frames(two_threads, source, ahead=None):
+        for item in match_frames(two_threads, source, lookahead=None):
             seen.append(item.frame.number)
             if item.frame.number == last:
                 source.stop()
@@ -202,7 +202,7 @@ def test_ahead_is_not_tried_where_it_cannot_help(
         (load(features="sift", matcher="nn", threads=2), frames([np.zeros_like(moving[0])] * 30)),
     ):
         matcher = FrameMatcher(session)
-        assert not any(matcher.ahead for _ in matcher.run(source, ahead=None))
+        assert not any(matcher.lookahead for _ in matcher.run(source, lookahead=None))
         assert matcher.session is session
 
 
@@ -213,7 +213,7 @@ def test_the_next_frame_is_extracted_while_one_is_used(moving: list[np.ndarray])
         started.release()
         return lambda: number * number
 
-    squares = ahead(range(3), work)
+    squares = lookahead(range(3), work)
     for expected in (0, 1, 4):
         assert next(squares) == expected
         assert started.acquire(timeout=5)
@@ -228,12 +228,12 @@ def test_ahead_an_error_comes_in_its_turn_and_giving_up_takes_no_more() -> None:
         return lambda: number
 
     taken: list[int] = []
-    numbers = ahead(range(5), work)
+    numbers = lookahead(range(5), work)
     assert [next(numbers), next(numbers)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(numbers)
     taken.clear()
-    numbers = ahead(iter(range(3, 9)), work)
+    numbers = lookahead(iter(range(3, 9)), work)
     assert next(numbers) == 3
     numbers.close()
     assert taken in ([3], [3, 4])
@@ -255,7 +255,7 @@ def test_ahead_whoever_waits_finishes() -> None:
 
         return finish
 
-    numbers = ahead(range(4), work)
+    numbers = lookahead(range(4), work)
     assert next(numbers) == 0  # waited for from the start
     assert begun.acquire(timeout=5)
     assert begun.acquire(timeout=5)  # 1 is finished meanwhile
@@ -272,7 +272,7 @@ def test_ahead_a_source_that_is_stopped_gives_no_further_frame(
 ) -> None:
     with open_source(make_folder(moving)) as source:
         seen = []
-        for item in match_frames(session, source, ahead=True):
+        for item in match_frames(session, source, lookahead=True):
             seen.append(item.frame.number)
             if len(seen) == 3:
                 source.stop()
@@ -285,7 +285,7 @@ def test_ahead_no_frame_beyond_the_limit_is_read(
     folder = make_folder(moving)
     sorted(folder.iterdir())[2].write_bytes(b"damaged")
     with open_source(folder) as source:
-        items = list(FrameMatcher(session).run(source, ahead=True, limit=2))
+        items = list(FrameMatcher(session).run(source, lookahead=True, limit=2))
         assert (len(items), source.problems) == (2, [])
 
 
@@ -306,7 +306,7 @@ def test_ahead_nothing_is_read_once_matching_has_failed(
     monkeypatch.setattr(session, "match", fail)
     error: BaseException | None = None
     try:
-        list(match_frames(session, slowly(), ahead=True))
+        list(match_frames(session, slowly(), lookahead=True))
     except RuntimeError as caught:
         error = caught  # which keeps all that was running
     assert error is not None
@@ -340,7 +340,7 @@ def test_a_blank_frame_is_no_anchor(classical: Session, moving: list[np.ndarray]
         if item.frame.number == 3:
             matcher.anchor()
     assert against == [None, None, 1, 1, None, 4]
-    with pytest.raises(ImageError, match="no keypoints in the reference picture"):
+    with pytest.raises(ImageError, match="reference image has no keypoints"):
         FrameMatcher(classical, reference=blank)
 
 
@@ -367,11 +367,11 @@ def test_blank_and_resized_frames_are_no_errors(
 def test_what_cannot_go_together(session: Session, moving: list[np.ndarray]) -> None:
     for options in ({"against": "anchor"}, {"reference": moving[0]}):
         with pytest.raises(UsageError, match="previous frame"):
-            FrameMatcher(session, follow=True, **options)
+            FrameMatcher(session, tracking=True, **options)
     with pytest.raises(UsageError, match="'previous' or 'anchor'"):
         FrameMatcher(session, against="next")
     with pytest.raises(UsageError, match="no anchor"):
-        FrameMatcher(session, follow=True).anchor()
+        FrameMatcher(session, tracking=True).anchor()
 
 
 def test_other_thresholds_on_the_same_networks(
@@ -398,7 +398,7 @@ def test_tracks_keep_their_identity_under_a_known_translation(
     session: Session, moving: list[np.ndarray]
 ) -> None:
     tracker, starts, errors = Tracker(trail=4), {}, []
-    for item in match_frames(session, frames(moving), follow=True):
+    for item in match_frames(session, frames(moving), tracking=True):
         tracks = tracker.update(item)
         number = item.frame.number
         assert len(np.unique(tracks.ids)) == len(tracks) == len(item.features)
@@ -421,7 +421,7 @@ def test_tracks_start_anew_behind_a_blank_frame(
 ) -> None:
     tracker = Tracker()
     pictures = [moving[0], moving[1], np.zeros_like(moving[0]), moving[2], moving[3]]
-    items = match_frames(classical, frames(pictures), follow=True)
+    items = match_frames(classical, frames(pictures), tracking=True)
     tracks = [tracker.update(item) for item in items]
     assert [t.lengths.max() if len(t) else 0 for t in tracks] == [1, 2, 0, 1, 2]
     assert not set(tracks[1].ids) & set(tracks[3].ids)
@@ -493,8 +493,8 @@ def test_long_tracks_are_written_and_short_ones_not(
     assert [(int(frame), int(track)) for frame, track in rows[:, :2]] == expected(min_length)
     np.testing.assert_allclose(rows[:, 2], rows[:, 1] + 0.25)
     np.testing.assert_allclose(rows[:, 3], -1)
-    assert writer.rows == len(rows)
-    assert writer.tracks == len(set(rows[:, 1]))
+    assert writer.num_rows == len(rows)
+    assert writer.num_tracks == len(set(rows[:, 1]))
     assert [path.name for path in path.parent.iterdir()] == [path.name]
 
 
@@ -512,7 +512,7 @@ def test_many_frames_take_no_memory(tmp_path: Path) -> None:
                 positions=np.zeros((200, 2), np.float32),
             )
             writer.add(i, tracks)
-            assert len(writer._waiting) < 3
+            assert len(writer._pending) < 3
             assert len(writer._long) <= 400
     with np.load(tmp_path / "tracks.npz") as arrays:
         assert arrays["frame"].shape == (600_000,)

@@ -1,12 +1,13 @@
-"""The command line. Commands parse, call the library and print."""
+"""The command line. A command parses its arguments, calls the library and prints."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,23 +16,34 @@ from featherglue.cli.common import console, error_console, join_sizes
 from featherglue.errors import FeatherglueError
 
 _INTERRUPTED = 130
-# Each command's module and what it is there: a function, or an application of its own. Only what
-# is asked for is imported, for reading and describing all of them takes longer than a match.
+_COMPLETION_VARIABLE = "_FEATHERGLUE_COMPLETE"
+
+
+class _Command(NamedTuple):
+    """Where a command is defined, and the group that the help lists it in."""
+
+    module: str
+    attribute: str
+    group: str
+
+
+# Only the called command is imported: importing all of them takes longer than a match.
 _COMMANDS = {
-    "match": ("match", "match"),
-    "video": ("video", "video"),
-    "info": ("info", "info"),
-    "import-weights": ("import_weights", "import_weights"),
-    "evaluate": ("evaluate", "evaluate_app"),
-    "benchmark": ("benchmark", "run"),
-    "export": ("import_weights", "export"),
-    "report": ("report", "report"),
-    "train": ("train", "train"),
-    "finetune": ("finetune", "finetune"),
-    "compress": ("compress", "compress"),
-    "prune": ("prune", "prune"),
-    "quantize": ("quantize", "quantize"),
-    "sensitivity": ("sensitivity", "sensitivity"),
+    "match": _Command("match", "match", "Match"),
+    "video": _Command("video", "video", "Match"),
+    "evaluate": _Command("evaluate", "evaluate_app", "Measure"),
+    "benchmark": _Command("benchmark", "run", "Measure"),
+    "report": _Command("report", "report", "Measure"),
+    "info": _Command("info", "info", "Models"),
+    "export": _Command("export", "export", "Models"),
+    "import-weights": _Command("import_weights", "import_weights", "Models"),
+    "combine": _Command("combine", "combine", "Models"),
+    "compress": _Command("compress", "compress", "Compress"),
+    "prune": _Command("prune", "prune", "Compress"),
+    "quantize": _Command("quantize", "quantize", "Compress"),
+    "sensitivity": _Command("sensitivity", "sensitivity", "Compress"),
+    "train": _Command("train", "train", "Train"),
+    "finetune": _Command("finetune", "finetune", "Train"),
 }
 
 
@@ -44,10 +56,12 @@ def _show_version(wanted: bool) -> None:
 def _common(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Learned local feature matching in real time on an ordinary CPU."""
+    """Match images with learned local features, in real time on an ordinary CPU."""
 
 
 def _application(names: Iterable[str]) -> typer.Typer:
@@ -55,42 +69,63 @@ def _application(names: Iterable[str]) -> typer.Typer:
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
-        add_completion=False,
-        help="Learned local feature matching in real time on an ordinary CPU.",
+        help="Match images with learned local features, in real time on an ordinary CPU.",
     )
     app.callback()(_common)
     for name in names:
-        module, attribute = _COMMANDS[name]
-        command = getattr(import_module(f"featherglue.cli.{module}"), attribute)
+        definition = _COMMANDS[name]
+        module = import_module(f"featherglue.cli.{definition.module}")
+        command = getattr(module, definition.attribute)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+            app.add_typer(command, name=name, rich_help_panel=definition.group)
+            for registered in command.registered_commands:
+                registered.help = _help(registered.callback)
         else:
-            app.command(name)(command)
+            app.command(name, help=_help(command), rich_help_panel=definition.group)(command)
     return app
 
 
-def _wanted(arguments: list[str]) -> Iterable[str]:
-    """The command that is called; all of them where none is known, for help and for its error."""
+def _help(command: Callable[..., Any] | None) -> str:
+    """The docstring of a command with each paragraph on one line, for the parser to wrap."""
+    paragraphs = inspect.cleandoc((command and command.__doc__) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _called(arguments: Sequence[str]) -> Iterable[str]:
+    """The name of the called command, or all names for the help and for an unknown command."""
+    if _COMPLETION_VARIABLE in os.environ:
+        arguments = _completed_words()
     called = arguments[0] if arguments else ""
     return [called] if called in _COMMANDS else _COMMANDS
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; errors become one line on standard error and an exit code.
+def _completed_words() -> list[str]:
+    """The words behind "featherglue" on the line that a shell asks to complete."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:]
 
-    Exit codes: 0 success, 1 failure, 2 misuse, 130 interrupted. FEATHERGLUE_DEBUG=1 shows
-    tracebacks.
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; an error is one line on standard error and an exit code.
+
+    The environment variable FEATHERGLUE_DEBUG=1 shows tracebacks.
+
+    Args:
+        arguments: words after "featherglue"; None takes those of the process.
+
+    Returns:
+        the exit code: 0 success, 1 failure, 2 misuse, 130 interrupted.
     """
     arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
     app: typer.Typer | None = None
     try:
-        app = _application(_wanted(arguments))
+        app = _application(_called(arguments))
         code = app(arguments, standalone_mode=False, prog_name="featherglue")
         if code == _INTERRUPTED:
             error_console.print("stopped")
         return code if isinstance(code, int) else 0
-    except typer.Exit as leave:
-        return leave.exit_code
+    except typer.Exit as finished:
+        return finished.exit_code
     except (typer.Abort, KeyboardInterrupt):
         error_console.print("stopped")
         return _INTERRUPTED
@@ -109,9 +144,11 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
         message = _with_flags(str(error), app, arguments)
         error_console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # misuse, from the parser
+    if hasattr(error, "format_message") and hasattr(
+        error, "exit_code"
+    ):  # misuse, found by the parser
         message = error.format_message()
-        if not message:  # nothing was asked for, and the help is shown
+        if not message:  # no command was given, and the help was shown
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
         if context is not None:
@@ -120,7 +157,7 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
         return int(error.exit_code)
     error_console.print(
         f"internal error: {type(error).__name__}: {error}\n"
-        "This is a mistake in featherglue; FEATHERGLUE_DEBUG=1 shows where.",
+        "This is a bug in featherglue; FEATHERGLUE_DEBUG=1 shows the traceback.",
         markup=False,
         highlight=False,
     )
@@ -128,6 +165,7 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
 
 
 def _with_flags(message: str, app: typer.Typer | None, arguments: list[str]) -> str:
+    """The message of a library error with flags in place of parameter names."""
     from featherglue.cli.parameter_names import option_flags, with_flags
 
     if app is None:

@@ -13,15 +13,26 @@ from rich.console import Console
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or a folder.")]
+STANDARD_OUTPUT = "-"
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads that the networks may use.")
+    int | None, typer.Option("--threads", min=1, help="Maximum number of threads of the networks.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Model = Annotated[
+    str,
+    typer.Option("--model", metavar="NAME|DIR", help="Name of a shipped model, or model folder."),
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        help="Write the result as JSON to this file; - is standard output.",
+    ),
+]
 
 
 def join_sizes(arguments: list[str]) -> list[str]:
-    """`--resize 640 480` as one argument, `--resize=640,480`, as the parser needs it."""
+    """Arguments with `--resize 640 480` as one word, `--resize=640,480`, as the parser needs it."""
     joined: list[str] = []
     i = 0
     while i < len(arguments):
@@ -45,12 +56,23 @@ def _is_integer(text: str) -> bool:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Apply --threads to OpenCV too, whose threads belong to the process."""
+    """Apply `--threads` to OpenCV, whose threads belong to the process; None changes nothing."""
     if threads is not None:
         cv2.setNumThreads(threads)
 
 
-def print_json(data: Any) -> None:
-    """Plain values on standard output."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+def save_json(data: Any, json_file: str | None) -> None:
+    """Write plain values where `--json` says; without it do nothing.
+
+    A command prints no other text where `json_file` is `STANDARD_OUTPUT`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if json_file == STANDARD_OUTPUT:
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    elif json_file is not None:
+        from featherglue.io.files import write_json
+
+        write_json(json_file, data)

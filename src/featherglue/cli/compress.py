@@ -13,7 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from featherglue.artifact.folder import check_output
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
-from featherglue.cli.common import Json, console, error_console, print_json
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    JsonFile,
+    console,
+    error_console,
+    save_json,
+)
 from featherglue.cli.info import describe
 from featherglue.cli.session_options import parse_resize
 from featherglue.cli.train import Device, Threads, choose_device
@@ -68,7 +74,7 @@ def compress(
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Make a smaller model by a recipe: prune, quantize, share weights, fine-tune."""
     try:
@@ -93,7 +99,7 @@ def compress(
         finetune = step_finetuner(
             teacher, train_images, runs, device=choose_device(device, threads), started=_progress
         )
-    follow(steps, model, output, calibration, images, image_size, as_json, finetune)
+    follow(steps, model, output, calibration, images, image_size, json_file, finetune)
 
 
 def _progress(stage: DistillStage) -> Report:
@@ -109,7 +115,7 @@ def follow(
     calibration: Path | None,
     images: int,
     image_size: str,
-    as_json: bool,
+    json_file: str | None,
     finetune: Finetune | None = None,
 ) -> None:
     """Make, save and describe a model, as the three commands do."""
@@ -146,7 +152,7 @@ def follow(
         bar.update(task, completed=len(recipe.steps))
     made.save(output)
     facts = describe(load_artifact(output), (640, 480), 512, source)
-    _show(output, facts, as_json)
+    _show(output, facts, json_file)
     linear = [config for config in recipe.steps if isinstance(config, LinearConfig)]
     delicate = (name for step in linear for name in delicate_targets(made.architecture, step))
     _warn(list(dict.fromkeys(delicate)))
@@ -162,7 +168,7 @@ def _warn(delicate: Sequence[str]) -> None:
         )
 
 
-def _show(output: Path, facts: dict[str, Any], as_json: bool) -> None:
+def _show(output: Path, facts: dict[str, Any], json_file: str | None) -> None:
     kept = (
         "parameters",
         "nonzero",
@@ -178,8 +184,8 @@ def _show(output: Path, facts: dict[str, Any], as_json: bool) -> None:
         "hash",
         "provenance",
     )
-    if as_json:
-        print_json({"output": str(output), **{name: facts[name] for name in kept}})
+    save_json({"output": str(output), **{name: facts[name] for name in kept}}, json_file)
+    if json_file == STANDARD_OUTPUT:
         return
     console.print(
         f"wrote {output}: {facts['parameters']:,} parameters, {facts['nonzero']:,} not zero, "

@@ -11,7 +11,13 @@ import typer
 
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
-from featherglue.cli.common import Json, console, error_console, print_json
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    JsonFile,
+    console,
+    error_console,
+    save_json,
+)
 from featherglue.cli.train import Device, Minutes, Resume, Threads, choose_device
 from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
 from featherglue.errors import MissingExtraError, UsageError
@@ -48,7 +54,7 @@ def finetune(
     resume: Resume = False,
     device: Device = "auto",
     threads: Threads = None,
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Train a pruned or quantized model to match as its teacher does."""
     try:
@@ -81,9 +87,8 @@ def finetune(
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
         return
     made = load_artifact(output / "model")
-    if as_json:
-        print_json({"output": str(output / "model"), "hash": made.hash})
-    else:
+    save_json({"output": str(output / "model"), "hash": made.hash}, json_file)
+    if json_file != STANDARD_OUTPUT:
         console.print(f"wrote {output / 'model'}", markup=False)
 
 

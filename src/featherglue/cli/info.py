@@ -1,4 +1,4 @@
-"""`featherglue info`: what a model is."""
+"""`featherglue info`: parameters, cost, size and provenance of a model."""
 
 from __future__ import annotations
 
@@ -10,37 +10,48 @@ from rich.table import Table
 
 from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.artifact.registry import find_model
-from featherglue.cli.common import Json, console, print_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
 from featherglue.cli.session_options import parse_resize
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="A shipped model's name, or a folder.")] = "fast",
+    model: Model = "fast",
     image_size: Annotated[
-        str, typer.Option("--image-size", metavar="W H", help="Size for which MACs are counted.")
+        str,
+        typer.Option(
+            "--image-size", metavar="W H", help="Image size for which operations are counted."
+        ),
     ] = "640,480",
     max_keypoints: Annotated[
-        int, typer.Option("--max-keypoints", min=1, help="Keypoints for which MACs are counted.")
+        int,
+        typer.Option(
+            "--max-keypoints", min=1, help="Number of keypoints for which operations are counted."
+        ),
     ] = 512,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Model to compare with, in dense float32; else itself."),
+        typer.Option(
+            "--baseline",
+            metavar="NAME|DIR",
+            help="Model to compare the size with, as dense float32; by default the model itself.",
+        ),
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Show what each layer costs.")] = False,
-    as_json: Json = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Show the cost of each layer.")] = False,
+    json_file: JsonFile = None,
 ) -> None:
-    """Show a model's parameters, cost, size on disk and where it comes from."""
+    """Show the parameters, cost, size and provenance of a model."""
     size = parse_resize(image_size)
-    if size is None or len(size) != 2 or min(size) < 1:
-        raise UsageError(f"--image-size takes W H, not {image_size!r}")
+    if len(size) != 2 or min(size) < 1:
+        raise UsageError(f"`image_size` takes W H, not {image_size!r}")
     other = load_artifact(find_model(baseline)) if baseline is not None else None
     facts = describe(load_artifact(find_model(model)), (size[0], size[1]), max_keypoints, other)
-    if as_json:
-        print_json(facts if layers else {k: v for k, v in facts.items() if k != "layers"})
+    shown = facts if layers else {k: v for k, v in facts.items() if k != "layers"}
+    save_json(shown, json_file)
+    if json_file == STANDARD_OUTPUT:
         return
-    console.print(_table(str(model), facts, size, max_keypoints))
+    console.print(_table(model, facts, size, max_keypoints))
     if layers:
         console.print(_layer_table(facts["layers"]))
 

@@ -8,15 +8,9 @@ from typing import Annotated, Any
 
 import cv2
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from featherglue.cli.common import Json, Model, console, error_console, print_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
+from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.session_options import with_session_options
 from featherglue.collection.pair_matching import PairOutcome, match_pairs, sequence_pairs
 from featherglue.drawing import draw_matches
@@ -27,7 +21,8 @@ from featherglue.options import SessionOptions
 from featherglue.session import Session, load
 from featherglue.types import MatchResult
 
-INLIER_THRESHOLD = 2.0
+INLIER_THRESHOLD = 2.0  # pixels
+DEFAULT_FOLDER = Path("featherglue_matches")
 
 
 @with_session_options
@@ -37,42 +32,53 @@ def match(
     ] = None,
     image1: Annotated[Path | None, typer.Argument(help="Second image.")] = None,
     input_pairs: Annotated[
-        Path | None, typer.Option("--input-pairs", help="List of pairs, one a line.")
+        Path | None,
+        typer.Option("--input-pairs", metavar="FILE", help="List of image pairs, one per line."),
     ] = None,
     input_dir: Annotated[
-        Path | None, typer.Option("--input-dir", help="Folder that the list's paths start from.")
+        Path | None,
+        typer.Option("--input-dir", metavar="DIR", help="Folder of the images of the list."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Picture of two images, or folder for many pairs."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="Picture of the matches of two images; folder for many pairs.",
+        ),
     ] = None,
     model: Model = "fast",
-    no_viz: Annotated[bool, typer.Option("--no-viz", help="Write no pictures.")] = False,
+    viz: Annotated[bool, typer.Option("--viz/--no-viz", help="Draw pictures of matches.")] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Match pairs again whose result is there.")
+        bool, typer.Option("--overwrite", help="Match again pairs that already have a result.")
     ] = False,
-    as_json: Json = False,
+    json_file: JsonFile = None,
     *,
     options: SessionOptions,
 ) -> int:
-    """Match two images, the pairs of a list, or the frames of a folder in sequence."""
-    pairs, source = _work(image0, image1, input_pairs, input_dir)
+    """Match two images, the pairs of a list, or the frames of a folder.
+
+    Two images give a picture of their matches. A list or a folder gives an npz file and a picture
+    for each pair; each frame of a folder is matched with the next one.
+    """
+    pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
-        raise UsageError("--overwrite is for many pairs; the picture of two images is always new")
+        raise UsageError("--overwrite applies to many pairs; two images are always matched again")
     if pairs is None and output is not None and not cv2.haveImageWriter(output.name):
-        raise UsageError(f"-o {output}: no picture format has this suffix; use .png or .jpg")
+        raise UsageError(f"-o {output}: unknown image format; use .png or .jpg")
     session = load(model, options)
     if pairs is None:
         assert image0 is not None and image1 is not None
-        return _match_two(session, image0, image1, output, no_viz, as_json)
-    folder = output or Path("featherglue_matches")
-    return _match_many(session, pairs, source, folder, not no_viz, overwrite, as_json)
+        return _match_two(session, image0, image1, output, viz, json_file)
+    folder = output or DEFAULT_FOLDER
+    return _match_many(session, pairs, source, folder, viz, overwrite, json_file)
 
 
-def _work(
+def _pairs_to_match(
     image0: Path | None, image1: Path | None, input_pairs: Path | None, input_dir: Path | None
 ) -> tuple[list[Pair] | None, Path]:
-    """The pairs to match and the folder that they start from; None for two single images."""
+    """The pairs to match and the folder of their images; None for two single images."""
     if input_pairs is not None:
         if image0 is not None:
             raise UsageError("give two images or --input-pairs, not both")
@@ -81,38 +87,43 @@ def _work(
             raise UsageError(f"--input-dir: no folder {folder}")
         return read_pairs(input_pairs), folder
     if input_dir is not None:
-        raise UsageError("--input-dir is where the paths of --input-pairs start; it needs a list")
+        raise UsageError("--input-dir needs --input-pairs")
     if image0 is None:
-        raise UsageError("nothing to match: give two images, a folder, or --input-pairs")
+        raise UsageError("nothing to match: give two images, a folder of frames or --input-pairs")
     if image1 is not None:
         return None, Path()
     if image0.is_dir():
         return sequence_pairs(image0), image0
     if not image0.exists():
         raise UsageError(f"{image0}: no such file or folder")
-    raise UsageError(f"{image0}: a second image is needed, or a folder of frames")
+    raise UsageError(f"{image0}: give a second image, or a folder of frames")
 
 
 def _match_two(
-    session: Session, image0: Path, image1: Path, output: Path | None, no_viz: bool, as_json: bool
+    session: Session,
+    image0: Path,
+    image1: Path,
+    output: Path | None,
+    viz: bool,
+    json_file: str | None,
 ) -> int:
-    if output is not None and no_viz:
-        raise UsageError("-o names the picture; it cannot go with --no-viz")
+    if output is not None and not viz:
+        raise UsageError("-o names the picture of the matches: remove --no-viz")
     result = session(image0, image1)
     picture: Path | None = None
-    if not no_viz:
+    if viz:
         picture = output or Path(f"{image0.stem}_{image1.stem}_matches.png")
         write_image(picture, draw_matches(result, lines=_caption(result)))
     facts = summarize(result)
     facts["image0"], facts["image1"] = str(image0), str(image1)
     facts["picture"] = str(picture) if picture else None
-    if as_json:
-        print_json(facts)
+    save_json(facts, json_file)
+    if json_file == STANDARD_OUTPUT:
         return 0
     console.print(
         f"keypoints   {facts['keypoints0']} and {facts['keypoints1']}\n"
-        f"matches     {facts['matches']} ({facts['refined']} refined to a fraction of a pixel)\n"
-        f"inliers     {facts['inliers']} (epipolar geometry, {INLIER_THRESHOLD:g} px)\n"
+        f"matches     {facts['matches']}, {facts['refined']} of them refined\n"
+        f"inliers     {facts['inliers']} of the epipolar geometry at {INLIER_THRESHOLD:g} px\n"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"
     )
     if picture:
@@ -121,7 +132,7 @@ def _match_two(
 
 
 def summarize(result: MatchResult) -> dict[str, Any]:
-    """The numbers of a result, as plain values."""
+    """Counts and times of a result, as plain values."""
     try:
         inliers = result.fundamental(INLIER_THRESHOLD).num_inliers
     except EstimationError:
@@ -152,32 +163,32 @@ def _match_many(
     pairs: list[Pair],
     source: Path,
     folder: Path,
-    pictures: bool,
+    viz: bool,
     overwrite: bool,
-    as_json: bool,
+    json_file: str | None,
 ) -> int:
     rows: list[dict[str, Any]] = []
-    skipped, failed, start = 0, 0, time.perf_counter()
-    columns = (TextColumn("matching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    outcomes = match_pairs(session, pairs, source, folder, pictures=pictures, overwrite=overwrite)
-    with Progress(*columns, console=error_console, disable=not error_console.is_terminal) as bar:
-        for outcome in bar.track(outcomes, total=len(pairs)):
+    num_skipped, num_failed, start = 0, 0, time.perf_counter()
+    outcomes = match_pairs(session, pairs, source, folder, pictures=viz, overwrite=overwrite)
+    with ProgressDisplay("matching", len(pairs), unit="pairs") as progress:
+        for outcome in progress.track(outcomes):
             if outcome.error:
-                failed += 1
-                error_console.print(f"skipped: {outcome.error}", markup=False)
+                num_failed += 1
+                progress.print(f"skipped: {outcome.error}")
             elif outcome.result is None:
-                skipped += 1
-            if as_json:
+                num_skipped += 1
+            if json_file is not None:
                 rows.append(_row(outcome))
-    done = len(pairs) - skipped - failed
-    if as_json:
-        print_json({"pairs": rows, "failed": failed, "output": str(folder)})
-    else:
-        there = f", {skipped} were there already" if skipped else ""
-        bad = f", {failed} failed" if failed else ""
-        spent = time.perf_counter() - start
-        console.print(f"matched {done} pairs in {spent:.1f} s{there}{bad}: {folder}", markup=False)
-    return 1 if failed else 0
+    save_json({"pairs": rows, "failed": num_failed, "output": str(folder)}, json_file)
+    if json_file != STANDARD_OUTPUT:
+        done = len(pairs) - num_skipped - num_failed
+        skipped = f", {num_skipped} already done" if num_skipped else ""
+        failed = f", {num_failed} failed" if num_failed else ""
+        seconds = time.perf_counter() - start
+        console.print(
+            f"matched {done} pairs in {seconds:.1f} s{skipped}{failed}: {folder}", markup=False
+        )
+    return 1 if num_failed else 0
 
 
 def _row(outcome: PairOutcome) -> dict[str, Any]:

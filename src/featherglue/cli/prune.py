@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import Json
+from featherglue.cli.common import JsonFile
 from featherglue.cli.compress import (
     Calibration,
     Exclude,
@@ -49,7 +49,7 @@ def prune(
     calibration: Calibration = None,
     images: Images = 16,
     image_size: Size = "640,480",
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Set weights to zero, or take channels away. Fine-tune afterwards."""
     try:
@@ -76,4 +76,4 @@ def prune(
     }
     step = {"step": name} | {key: value for key, value in given.items() if value is not None}
     recipe = Recipe.from_dict({"steps": [step]})
-    follow(recipe, model, output, calibration, images, image_size, as_json)
+    follow(recipe, model, output, calibration, images, image_size, json_file)

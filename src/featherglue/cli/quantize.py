@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import Json
+from featherglue.cli.common import JsonFile
 from featherglue.cli.compress import (
     Calibration,
     Exclude,
@@ -40,7 +40,7 @@ def quantize(
     calibration: Calibration = None,
     images: Images = 16,
     image_size: Size = "640,480",
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Store weights in fewer bits, and run layers as whole numbers."""
     try:
@@ -62,4 +62,4 @@ def quantize(
     if scheme == "linear" and activation_bits == 0 and calibration is None:
         step["correct_bias"] = False  # which needs images, as nothing else here does
     recipe = Recipe.from_dict({"steps": [step]})
-    follow(recipe, model, output, calibration, images, image_size, as_json)
+    follow(recipe, model, output, calibration, images, image_size, json_file)

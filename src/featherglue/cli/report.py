@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import Json, console, print_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.evaluation.report import read_results, write_report
 
 
@@ -22,13 +22,12 @@ def report(
         list[Path] | None,
         typer.Option("--picture", help="A picture to show; may be given several times."),
     ] = None,
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Write one self-contained HTML page: tables, curves, pictures, machine and commands."""
     write_report(
         read_results(results), output, title=title, baseline=baseline, pictures=picture or ()
     )
-    if as_json:
-        print_json({"output": str(output), "bytes": output.stat().st_size})
-    else:
+    save_json({"output": str(output), "bytes": output.stat().st_size}, json_file)
+    if json_file != STANDARD_OUTPUT:
         console.print(f"wrote {output}", markup=False)

@@ -9,7 +9,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from featherglue.artifact.registry import find_model
-from featherglue.cli.common import Json, console, error_console, print_json
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    JsonFile,
+    console,
+    error_console,
+    save_json,
+)
 from featherglue.cli.compress import Exclude, Include, ModelArgument
 from featherglue.errors import MissingExtraError, UsageError
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
@@ -60,7 +66,7 @@ def sensitivity(
     ] = None,
     refine: Annotated[bool, typer.Option("--refine", help="Refine matches; slower.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pairs that are drawn.")] = 0,
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Prune or quantize every layer alone, by degrees, and see what that costs.
 
@@ -95,7 +101,7 @@ def sensitivity(
     found = _run(scanned, listed, scoring, config, output)
     pictures = draw(found, config.what, metric, output)
     pictures += _draw_histograms(scanned, chosen, output)
-    _show(found, config.what, metric, planned, pictures, output, as_json)
+    _show(found, config.what, metric, planned, pictures, output, json_file)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -190,7 +196,7 @@ def _show(
     planned: int,
     pictures: list[Path],
     output: Path,
-    as_json: bool,
+    json_file: str | None,
 ) -> None:
     costs, order = found.costs(what, metric), found.order(what, metric)
     scored = sum(len(curve) for curve in costs.values())
@@ -203,8 +209,8 @@ def _show(
         "costs": {n: {f"{x:g}": y for x, y in costs[n].items()} for n in order},
         "pictures": [str(path) for path in pictures],
     }
-    if as_json:
-        print_json(facts)
+    save_json(facts, json_file)
+    if json_file == STANDARD_OUTPUT:
         return
     base = ", ".join(f"{name} {value:.1f}" for name, value in found.base.items())
     console.print(f"unchanged: {base}", markup=False)

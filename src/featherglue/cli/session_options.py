@@ -22,7 +22,7 @@ _PANELS = {
     "matching": "Matching",
     "refinement": "Matching",
 }
-_TYPES: dict[str, type] = {"integer": int, "number": float, "boolean": bool}
+_NUMBERS: dict[str, tuple[type, str]] = {"integer": (int, "INT"), "number": (float, "FLOAT")}
 
 
 def with_session_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -78,15 +78,14 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     if setting.kind == "choice":
         annotation = Literal[setting.choices]
     elif setting.kind == "size":
-        more["metavar"] = "W H | MAX | -1"
+        more["metavar"] = "W H|MAX|-1"
+    elif setting.kind == "boolean":
+        annotation, flag = bool, f"{flag}/--no-{name.replace('_', '-')}"
     elif setting.kind == "number" and setting.optional:
         more["metavar"] = f"FLOAT|{_OFF}"
         more["help"] = more["help"].replace("None", _OFF)
-    elif setting.kind == "boolean":
-        annotation, flag = bool, f"{flag}/--no-{name.replace('_', '-')}"
-    else:
-        annotation = _TYPES[setting.kind]
-        more |= {"min": setting.minimum, "max": setting.maximum}
+    else:  # the library checks the bounds
+        annotation, more["metavar"] = _NUMBERS[setting.kind]
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import Json, console, error_console, print_json
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    JsonFile,
+    console,
+    error_console,
+    save_json,
+)
 from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
 from featherglue.errors import MissingExtraError, UsageError
 
@@ -55,7 +61,7 @@ def train(
     resume: Resume = False,
     device: Device = "auto",
     threads: Threads = None,
-    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Train a network, from scratch or from a teacher, or label photographs to train on."""
     try:
@@ -80,8 +86,7 @@ def train(
         )
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
         return
-    if as_json:
-        print_json({name: str(path) for name, path in made.items()})
-    else:
+    save_json({name: str(path) for name, path in made.items()}, json_file)
+    if json_file != STANDARD_OUTPUT:
         for path in made.values():
             console.print(f"wrote {path}", markup=False)

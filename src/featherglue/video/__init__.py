@@ -1,4 +1,4 @@
-"""Matching the frames of a camera, a video, a stream or a folder, one after the other.
+"""Matching of consecutive frames: cameras, videos, streams and folders of images.
 
 ```python
 from featherglue.video import match_frames, open_source
@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Public name -> module; imported on first use.
+# Public name → module, which is imported on first use.
 _PUBLIC = {
     "Frame": "frames",
     "FrameMatcher": "frame_matching",

@@ -1,4 +1,4 @@
-"""OpenCV's VideoCapture, opened with a time-out and without its noise; video files."""
+"""Opening OpenCV's VideoCapture with a timeout and without its messages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from featherglue.errors import SourceError
 from featherglue.io.image import Grey, to_grey
-from featherglue.video.frames import Frame, FrameSource
 
 T = TypeVar("T")
-# Containers guess how many frames they hold; only a gap larger than this means that some are lost.
-_MISSING_SHARE, _MISSING_FRAMES = 0.05, 2
-_RATE_TOLERANCE = 0.05  # 29.97 is 30
+_RATE_TOLERANCE = 0.05  # relative; 29.97 counts as 30
 
 
 class Capture(Protocol):
-    """What we need of cv2.VideoCapture."""
+    """The part of cv2.VideoCapture that is used."""
 
     def read(self) -> tuple[bool, Any]: ...
     def grab(self) -> bool: ...
@@ -33,7 +30,7 @@ class Capture(Protocol):
 
 
 class _LogLevel:
-    """OpenCV's level, which belongs to the process: silent until the last thread has left."""
+    """The log level of OpenCV, which is global: silent as long as a thread is inside."""
 
     def __init__(self) -> None:
         self._lock, self._users, self._before = threading.Lock(), 0, 0
@@ -57,8 +54,8 @@ _LEVEL = _LogLevel()
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV's and FFmpeg's own lines off standard error; our messages say what is wrong."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read by FFmpeg's first use
+    """Silence OpenCV and FFmpeg on standard error; errors carry their own messages."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg reads it at its first use
     _LEVEL.enter()
     try:
         yield
@@ -67,26 +64,26 @@ def quiet_opencv() -> Iterator[None]:
 
 
 def open_file(path: str, name: str) -> Capture:
-    """A video file.
+    """Open a video file.
 
     Raises:
-        SourceError: it cannot be opened.
+        SourceError: the file cannot be opened.
     """
     with quiet_opencv():
         capture = cv2.VideoCapture(path)
     if not capture.isOpened():
         capture.release()
         raise SourceError(
-            f"{name}: not a video that OpenCV can read, or damaged; ffmpeg may convert or repair it"
+            f"{name}: damaged, or not a video that OpenCV can read; ffmpeg may convert or repair it"
         )
     return capture
 
 
 def open_url(url: str, name: str, timeout: float) -> Capture:
-    """A stream, or a video file behind an address.
+    """Open a stream, or a video file at an address.
 
     Raises:
-        SourceError: no answer within `timeout` seconds, or nothing to read there.
+        SourceError: no answer within `timeout` seconds, or no video at the address.
     """
     start, limit = time.monotonic(), round(timeout * 1000)
     times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
@@ -96,34 +93,42 @@ def open_url(url: str, name: str, timeout: float) -> Capture:
         capture.release()
         if time.monotonic() - start > 0.9 * timeout:
             raise SourceError(no_answer(name, timeout))
-        raise SourceError(f"{name}: cannot be opened; is the address right, does it serve video?")
+        raise SourceError(
+            f"{name}: cannot be opened; check that the address is right and serves video"
+        )
     return capture
 
 
 def open_camera(
     device: int | str, name: str, size: tuple[int, int] | None, rate: float | None
 ) -> Capture:
-    """A camera by its index or device file, with a (width, height) and frames a second if given.
+    """Open a camera.
+
+    Args:
+        device: index or device file.
+        name: name for messages.
+        size: (width, height) to request; None takes the default of the camera.
+        rate: frames per second to request; None takes the default of the camera.
 
     Raises:
-        SourceError: there is none, or it does not offer this size or rate.
+        SourceError: the camera cannot be opened, or does not offer this size or rate.
     """
     with quiet_opencv():
         capture = cv2.VideoCapture(device)
         if not capture.isOpened():
             capture.release()
             raise SourceError(
-                f"{name}: cannot be opened; is it plugged in, free, and may you use it?"
+                f"{name}: cannot be opened; check that it is connected, not in use, and permitted"
             )
-        refused = _adjust(capture, size, rate)
+        refused = _request(capture, size, rate)
     if refused:
         capture.release()
         raise SourceError(f"{name}: does not offer {refused}")
     return capture
 
 
-def _adjust(capture: cv2.VideoCapture, size: tuple[int, int] | None, rate: float | None) -> str:
-    """Ask an open camera for a size and a rate; what it refused, and gives instead, or ""."""
+def _request(capture: cv2.VideoCapture, size: tuple[int, int] | None, rate: float | None) -> str:
+    """Request a size and a rate from a camera. Returns what the camera refused, or ""."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     if size is not None:
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
@@ -131,20 +136,26 @@ def _adjust(capture: cv2.VideoCapture, size: tuple[int, int] | None, rate: float
             capture.set(side, length)
         width, height = (round(capture.get(side)) for side in sides)
         if (width, height) != size:
-            return f"`camera_size={size}`; it would give {width}×{height}"
+            return f"`camera_size={size}`; it offers {width}×{height}"
     if rate is not None:
         capture.set(cv2.CAP_PROP_FPS, rate)
         given = capture.get(cv2.CAP_PROP_FPS)
-        if given > 0 and abs(given - rate) > _RATE_TOLERANCE * rate:  # 0: it does not say
-            return f"`rate={rate:g}`; it would give {given:g}"
+        if given > 0 and abs(given - rate) > _RATE_TOLERANCE * rate:  # 0: unknown
+            return f"`rate={rate:g}`; it offers {given:g}"
     return ""
 
 
 def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[[T], None]) -> T:
-    """Call `open_` in a thread of its own; a call that comes back too late is discarded.
+    """Call a function in a thread and wait for its result for a limited time.
+
+    Args:
+        seconds: maximum time to wait.
+        name: name for messages.
+        open_: the function to call; its exceptions are raised here.
+        discard: called with a result that arrives too late.
 
     Raises:
-        SourceError: nothing came back in time.
+        SourceError: there was no result in time.
     """
     outcome: list[T | BaseException] = []
     lock, late = threading.Lock(), False
@@ -153,7 +164,7 @@ def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[
         result: T | BaseException
         try:
             result = open_()
-        except BaseException as error:  # raised again in the thread that waits
+        except BaseException as error:  # raised in the thread that waits
             result = error
         with lock:
             if not late:
@@ -175,88 +186,12 @@ def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[
 
 
 def no_answer(name: str, timeout: float) -> str:
-    """What to say of a source that is silent."""
+    """Error message for a source that does not answer."""
     return f"{name}: no answer within {timeout:g} s (`timeout`)"
 
 
 def grey_frame(image: NDArray[np.uint8], name: str) -> Grey:
-    """A frame (H, W, 3) BGR as OpenCV gives it, or (H, W), as grey (H, W) uint8."""
+    """Convert a frame (H, W, 3) BGR or (H, W) uint8 to grey (H, W) uint8."""
     if image.ndim == 3 and image.shape[2] == 3:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
     return to_grey(image, name)
-
-
-class VideoFile(FrameSource):
-    """Every frame of a video with an end, in order.
-
-    Args:
-        name: for messages.
-        capture: opened; released by `close`.
-        rate: frames a second, if the video's own is not to be believed.
-        skip: take every `skip`-th.
-        advice: what to do if it has no frame that can be read.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        capture: Capture,
-        *,
-        rate: float | None = None,
-        skip: int = 1,
-        advice: str = "ffmpeg may repair it",
-    ) -> None:
-        claimed, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        own = claimed if 0 < claimed <= 1000 else None
-        self._count = int(count) if 0 < count < 1e9 else None
-        frames = None if self._count is None else len(range(0, self._count, skip))
-        super().__init__(name, rate or own, frames)
-        self._capture, self._given, self._skip = capture, rate, skip
-        self._advice = advice
-        self._lock = threading.Lock()  # what is being read is not released
-
-    def _frames(self) -> Iterator[Frame]:
-        number, last = 0, -1.0
-        while not self._stopping:
-            start = time.perf_counter()
-            with self._lock:
-                if self.stopping:
-                    break
-                if number % self._skip:
-                    if not self._capture.grab():
-                        break
-                    number += 1
-                    continue
-                ok, image = self._capture.read()
-                if not ok:
-                    break
-                last = self._time(number, last)
-            yield Frame(
-                number=number,
-                time=last,
-                image=grey_frame(image, self.name),
-                read_ms=(time.perf_counter() - start) * 1e3,
-            )
-            number += 1
-        if number == 0 and not self._stopping:
-            self.problems.append(self._advice)
-        expected = (self._count or 0) * (1 - _MISSING_SHARE) - _MISSING_FRAMES
-        if 0 < number < expected and not self._stopping:
-            self.problems.append(
-                f"{self.name}: ends after {number} of {self._count} frames; cut short or damaged"
-            )
-
-    def _time(self, number: int, last: float) -> float:
-        """Seconds of this frame: by a given rate, by the file, or by its rate; always later."""
-        if self._given is None:
-            stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-            if stamp > last and (number == 0 or stamp > 0):
-                return stamp
-        rate = self.rate or 30.0
-        return max(number / rate, last + 1 / rate if last >= 0 else 0.0)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stopping = True
-        with self._lock:
-            self._capture.release()

@@ -1,4 +1,4 @@
-"""A frame, and what every source of frames has in common."""
+"""A frame, and the interface of every source of frames."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One picture of a source.
+    """One image of a source.
 
     Attributes:
-        number: from 0, counting the frames of the source; those that were left out leave gaps.
-        time: seconds since the first frame: a video's own time, a live source's clock, and for
-            pictures their number divided by the source's rate.
+        number: index of the frame in the source, from 0; skipped and dropped frames leave gaps.
+        time: seconds since the first frame: the timestamps of a video, the clock of a live source,
+            or `number` divided by the rate of an image sequence.
         image: (H, W) uint8, grey.
-        name: the file of a picture, otherwise "".
-        read_ms: milliseconds spent on reading and decoding; 0 where a thread does it beside.
+        name: file name of an image of a sequence, otherwise "".
+        read_ms: milliseconds of reading and decoding. Live sources read in a thread of their own;
+            for them it is the time of the conversion to grey.
     """
 
     number: int
@@ -39,53 +40,54 @@ class FrameSource(ABC):
     """Frames in order, once. Close it, or use it in a `with` statement.
 
     Attributes:
-        name: for messages; the password of an address is left out.
-        live: whether frames come by themselves, so that a slow reader misses some.
-        rate: frames a second, or None where it is not known.
-        count: how many frames there will be, or None.
-        delivered, dropped: frames that were handed out, and that a slow reader missed.
-        problems: what went wrong on the way without ending everything, one line each.
+        name: name for messages, without the password of an address.
+        live: whether frames arrive in real time, so that a slow reader misses some.
+        rate: frames per second; None if it is unknown.
+        num_frames: number of frames; None if it is unknown.
+        num_delivered: number of frames that were delivered so far.
+        num_dropped: number of frames that a slow reader missed so far.
+        problems: faults that did not end the source, one line each.
     """
 
     live = False
 
-    def __init__(self, name: str, rate: float | None = None, count: int | None = None) -> None:
-        self.name, self.rate, self.count = name, rate, count
-        self.delivered = self.dropped = 0
+    def __init__(self, name: str, rate: float | None = None, num_frames: int | None = None) -> None:
+        self.name, self.rate, self.num_frames = name, rate, num_frames
+        self.num_delivered = self.num_dropped = 0
         self.problems: list[str] = []
         self._stopping = False
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
-        """Every frame in order, until the end or until `_stopping`."""
+        """Yield every frame in order, until the end or until `stopping`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back the camera, file or connection. Can be called again."""
+        """Release the camera, file or connection. Can be called again."""
 
     @property
     def stopping(self) -> bool:
-        """Whether the iteration was asked to end."""
+        """Whether `stop` was called."""
         return self._stopping
 
     def stop(self) -> None:
-        """End the iteration after the present frame. May be called by a signal handler."""
+        """End the iteration after the present frame. A signal handler may call it."""
         self._stopping = True
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames.
 
         Raises:
-            SourceError: there was none at all.
+            SourceError: the source has no frame that can be read.
         """
         for frame in self._frames():
-            self.delivered += 1
+            self.num_delivered += 1
             yield frame
             if self._stopping:
                 return
-        if self.delivered == 0 and not self._stopping:
-            why = f": {self.problems[0]}" if self.problems else ""
-            raise SourceError(f"{self.name}: not a single frame could be read{why}")
+        if self.num_delivered == 0 and not self._stopping:
+            reason = f": {self.problems[0]}" if self.problems else ""
+            raise SourceError(f"{self.name}: no frame could be read{reason}")
 
     def __enter__(self) -> Self:
         return self

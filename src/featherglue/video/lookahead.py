@@ -1,4 +1,4 @@
-"""Work on what comes next while the present is used."""
+"""Work on the next item in a thread while the present one is used."""
 
 from __future__ import annotations
 
@@ -11,36 +11,46 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(items: Iterable[T], begin: Callable[[T], Callable[[], R]]) -> Generator[R, None, None]:
-    """What `begin` makes of each item, in order; a thread works on the next while one is used.
+def lookahead(
+    items: Iterable[T], begin: Callable[[T], Callable[[], R]]
+) -> Generator[R, None, None]:
+    """Process items in order; a thread processes the next one while the caller uses one.
 
-    Whoever waits for the other takes over what `begin` leaves to do: the thread finishes its item
-    while the last one is still in use; where that one is done with already, the thread begins the
-    next and this iteration finishes. So the slower side has the less to do.
+    The work on an item has two steps. `begin` does the first and returns a function for the
+    second. The side that waits for the other does the second step: the thread while the caller
+    still uses the previous result, the caller once it waits for the next. So the slower side has
+    less to do.
 
-    Whatever an item or its work raises is raised in its turn. Once the iteration is given up, at
-    most one item more is taken.
+    An exception of an item or its work is raised in its turn. After the generator is closed, at
+    most one more item is taken.
+
+    Args:
+        items: what to process.
+        begin: takes an item, does the first step, and returns the second.
+
+    Yields:
+        the result of the second step for each item.
     """
     iterator = iter(items)
-    awaited = threading.Event()
+    caller_waits = threading.Event()
 
     def take() -> Callable[[], R] | None:
         for item in iterator:
             finish = begin(item)
-            if awaited.is_set():
+            if caller_waits.is_set():
                 return finish
-            found = finish()
-            return lambda: found
+            result = finish()
+            return lambda: result
         return None
 
-    awaited.set()
-    with ThreadPoolExecutor(1, thread_name_prefix="featherglue-ahead") as thread:
-        coming = thread.submit(take)
+    caller_waits.set()
+    with ThreadPoolExecutor(1, thread_name_prefix="featherglue-lookahead") as thread:
+        future = thread.submit(take)
         while True:
-            awaited.set()
-            finish = coming.result()
-            awaited.clear()
+            caller_waits.set()
+            finish = future.result()
+            caller_waits.clear()
             if finish is None:
                 return
-            coming = thread.submit(take)
+            future = thread.submit(take)
             yield finish()

@@ -1,4 +1,4 @@
-"""What is shown of a frame: its matches or its tracks, with rates and times. RGB uint8."""
+"""Pictures of a frame: its matches or its tracks, with rates and times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featherglue.video.tracking import Tracks
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _KEYPOINT = (170, 170, 170)
-_OLD = 40  # frames; a track as old as this is shown in red, a new one in blue
+_RED_LENGTH = 40  # frames; a track of this length is red, a new one is blue
 _SHOWN = (*STAGES, "show")
 
 
@@ -23,27 +23,29 @@ def draw_frame(
     tracks: Tracks | None = None,
     *,
     keypoints: bool = False,
-    min_length: int = 3,
+    min_track_length: int = 3,
     max_side: int = 1600,
     above: Sequence[str] = (),
     below: Sequence[str] = (),
 ) -> RGB:
-    """The matches of a frame side by side with what it was matched with, or its tracks as trails.
+    """Draw the matches of a frame beside its counterpart, or its tracks as trails.
 
     Args:
-        tracks: draw these on the frame instead of matches.
-        keypoints: show those without a match or track too.
-        min_length: shortest track that is shown.
-        max_side: largest width of the picture.
-        above, below: lines of text in the upper and lower left corner.
+        item: the frame.
+        tracks: draw these tracks on the frame instead of matches.
+        keypoints: draw keypoints without a match or track too.
+        min_track_length: minimum length in frames of the tracks that are drawn.
+        max_side: maximum width of the picture in pixels.
+        above: lines of text in the upper left corner.
+        below: lines of text in the lower left corner.
 
     Returns:
-        (H, W, 3) RGB.
+        (H, W, 3) RGB uint8.
     """
     if tracks is None:
         picture = draw_matches(item.result, max_side=max_side, keypoints=keypoints)
     else:
-        picture = _draw_tracks(item, tracks, keypoints, min_length, max_side)
+        picture = _draw_tracks(item, tracks, keypoints, min_track_length, max_side)
     write_lines(picture, above, at_bottom=False)
     write_lines(picture, below, at_bottom=True)
     return picture
@@ -52,12 +54,14 @@ def draw_frame(
 def captions(
     item: FrameMatches, recent: Mapping[str, float], rate: float, tracks: Tracks | None = None
 ) -> list[str]:
-    """Rate and stage times (medians, ms), counts, and what is wrong if anything.
+    """Lines of text: rate and times, counts, and why there are no matches.
 
     Args:
-        recent: milliseconds by stage; "show" is what drawing, writing and the window take beside
-            the total.
-        rate: frames a second, all included; 0 where it is not known yet.
+        item: the frame.
+        recent: median milliseconds by stage; "show" is the time of drawing, writing and the window,
+            which is not part of the total.
+        rate: frames per second, everything included; 0 if it is unknown.
+        tracks: tracks through the frame; None without tracking.
     """
     stages = "  ".join(f"{name} {recent[name]:.1f}" for name in _SHOWN if name in recent)
     matches, before = item.matches, item.result.features0
@@ -69,9 +73,9 @@ def captions(
         counts = f"keypoints {len(item.features)}   {counts}"
     lines.append(counts + (f"   dropped {item.dropped}" if item.dropped else ""))
     if len(item.features) == 0:
-        lines.append("no keypoints: a blank or blurred frame")
+        lines.append("no keypoints: the frame is blank or blurred")
     elif not item.matched:
-        lines.append("nothing to match with yet")
+        lines.append("no matches: this is the first frame")
     elif len(before) == 0:
         lines.append("no matches: the other frame has no keypoints")
     elif len(matches) == 0:
@@ -80,17 +84,17 @@ def captions(
 
 
 def _draw_tracks(
-    item: FrameMatches, tracks: Tracks, keypoints: bool, min_length: int, max_side: int
+    item: FrameMatches, tracks: Tracks, keypoints: bool, min_track_length: int, max_side: int
 ) -> RGB:
     image = item.frame.image
     scale = min(1.0, max_side / image.shape[1])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     canvas = np.ascontiguousarray(np.repeat(resize_grey(image, size)[..., None], 3, 2))
-    long = tracks.lengths >= min_length
+    long = tracks.lengths >= min_track_length
     if keypoints:
         for x, y in tracks.positions[~long] * scale:
             cv2.circle(canvas, (round(x * 16), round(y * 16)), 24, _KEYPOINT, 1, cv2.LINE_AA, 4)
-    colors = confidence_colors((tracks.lengths / _OLD).astype(np.float32))
+    colors = confidence_colors((tracks.lengths / _RED_LENGTH).astype(np.float32))
     for i in np.flatnonzero(long):
         color = tuple(int(channel) for channel in colors[i])
         trail = tracks.trails[i][: tracks.lengths[i]]
@@ -102,9 +106,14 @@ def _draw_tracks(
 
 
 def write_lines(canvas: RGB, lines: Sequence[str], *, at_bottom: bool) -> None:
-    """Lines of ASCII in the upper or lower left corner, white on a darkened ground.
+    """Write text into a corner of a picture, white on a darkened background.
 
-    They shrink where the picture is too narrow for them.
+    The text shrinks if the picture is too narrow.
+
+    Args:
+        canvas: (H, W, 3) RGB uint8, changed in place.
+        lines: ASCII text.
+        at_bottom: write into the lower instead of the upper left corner.
     """
     if not lines:
         return
@@ -114,10 +123,10 @@ def write_lines(canvas: RGB, lines: Sequence[str], *, at_bottom: bool) -> None:
     size *= min(1.0, max(8, width - 16) / max(1, widest))
     widest = max(cv2.getTextSize(line, _FONT, size, 1)[0][0] for line in lines)
     step = round(34 * size) + 2
-    tall = len(lines) * step + round(10 * size)
-    top = max(0, height - tall) if at_bottom else 0
-    ground = canvas[top : top + tall, : widest + 16]
-    ground[:] = ground // 4
+    text_height = len(lines) * step + round(10 * size)
+    top = max(0, height - text_height) if at_bottom else 0
+    background = canvas[top : top + text_height, : widest + 16]
+    background[:] = background // 4
     for i, line in enumerate(lines):
         at = (8, top + (i + 1) * step - round(4 * size))
         cv2.putText(canvas, line, at, _FONT, size, (255, 255, 255), 1, cv2.LINE_AA)

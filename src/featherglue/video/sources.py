@@ -1,4 +1,4 @@
-"""What the user names → a source of frames."""
+"""Opening a source of frames by its name."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from pathlib import Path
 
 from featherglue.errors import SourceError, UsageError
 from featherglue.io.image import SUFFIXES, list_images
-from featherglue.video.capture import (
-    Capture,
-    VideoFile,
-    open_camera,
-    open_file,
-    open_url,
-    within,
-)
+from featherglue.video.capture import Capture, open_camera, open_file, open_url, within
 from featherglue.video.frames import FrameSource
-from featherglue.video.image_sequences import DEFAULT_RATE, PictureSource, find_pictures
+from featherglue.video.image_sequence import DEFAULT_RATE, ImageSequence, find_images
 from featherglue.video.live import LiveSource
+from featherglue.video.video_file import VideoFile
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -38,29 +32,29 @@ def open_source(
     """Open a source of frames.
 
     Args:
-        source: the index of a camera, as a number or text; a device file; an address
-            (rtsp://, http://, …); a video; a folder of images; a glob (`frames/*.png`) or numbered
-            pattern (`%06d.png`) of images; one image, or a list of images.
-        rate: frames a second: asked of a camera, otherwise what times are made from.
-        skip: take every `skip`-th frame of a video or of pictures.
-        camera_size: (width, height) to ask a camera for.
+        source: index of a camera, as a number or text; device file; address (rtsp://, http://, …);
+            video file; folder of images; glob (`frames/*.png`) or numbered pattern (`%06d.png`) of
+            images; one image, or a list of images.
+        rate: frames per second: requested from a camera, otherwise used for the times of frames.
+        skip: take every `skip`-th frame of a video or image sequence.
+        camera_size: (width, height) to request from a camera.
         timeout: seconds to wait for a camera or an address.
 
     Returns:
-        a live source (camera, stream: always the newest frame) or one with an end (files, and
-        addresses that name a video file: every frame).
+        a live source for cameras and streams, which delivers the newest frame; otherwise a source
+        that delivers every frame.
 
     Raises:
-        SourceError: it is not there, cannot be opened, or does not answer in time.
-        ImageError: a folder that is missing or without images.
-        UsageError: an option that this kind of source cannot honour.
+        SourceError: the source does not exist, cannot be opened, or does not answer in time.
+        ImageError: a folder is missing or has no images.
+        UsageError: an argument is out of range or does not apply to this kind of source.
     """
     _check(rate, skip, timeout, camera_size)
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
         return _open_camera(int(source), f"camera {source}", rate, skip, camera_size, timeout)
     if not isinstance(source, (str, os.PathLike)):
         _refuse_camera_size(camera_size)
-        return _open_pictures(f"{len(source)} images", list(source), rate, skip)
+        return _open_images(f"{len(source)} images", list(source), rate, skip)
     text = os.fspath(source)
     address = _ADDRESS.match(text)
     if address is None and Path(text).is_char_device():
@@ -75,11 +69,11 @@ def _check(
     rate: float | None, skip: int, timeout: float, camera_size: tuple[int, int] | None
 ) -> None:
     if rate is not None and not 0 < rate <= 1000:
-        raise UsageError(f"`rate` must lie in (0, 1000], not {rate:g}")
+        raise UsageError(f"`rate` must be in (0, 1000], not {rate:g}")
     if skip < 1:
         raise UsageError(f"`skip` must be at least 1 (1 takes every frame), not {skip}")
     if not 0 < timeout <= 3600:
-        raise UsageError(f"`timeout` must lie in (0, 3600] seconds, not {timeout:g}")
+        raise UsageError(f"`timeout` must be in (0, 3600] seconds, not {timeout:g}")
     if camera_size is not None and min(camera_size) < 8:
         raise UsageError(
             f"`camera_size` must be (width, height), at least 8 each, not {camera_size}"
@@ -117,13 +111,15 @@ def _open_address(
     name = hide_password(url)
     if scheme not in _SCHEMES:
         known = ", ".join(_SCHEMES)
-        raise UsageError(f"{name}: cannot read {scheme}://, only {known}; a file goes by its path")
-    url = scheme + url[len(scheme) :]  # FFmpeg knows them in small letters
+        raise UsageError(
+            f"{name}: {scheme}:// is not supported, only {known}; name a file by its path"
+        )
+    url = scheme + url[len(scheme) :]  # FFmpeg expects lower case
     opener = partial(open_url, url, name, timeout)
     suffix = Path(url.partition("?")[0]).suffix.lower()
     if scheme in ("http", "https") and suffix in VIDEO_SUFFIXES:
         capture: Capture = within(timeout + 1, name, opener, lambda late: late.release())
-        advice = "download it and name the file; its server may not serve parts of files"
+        advice = "download it and name the file; the server may not support range requests"
         return VideoFile(name, capture, rate=rate, skip=skip, advice=advice)
     _refuse_skip(skip, name)
     return LiveSource(name, opener, timeout=timeout, rate=rate)
@@ -132,37 +128,39 @@ def _open_address(
 def _open_path(text: str, rate: float | None, skip: int) -> FrameSource:
     path = Path(text)
     try:
-        there, folder, size = path.exists(), path.is_dir(), 0
-        if there and path.is_file():
+        exists, is_folder, size = path.exists(), path.is_dir(), 0
+        if exists and path.is_file():
             size = path.stat().st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise SourceError(f"{text}: cannot be read ({error})") from None
-    if folder:
-        return _open_pictures(text, list_images(path), rate, skip)
-    if not there:
-        found = find_pictures(text)
+    if is_folder:
+        return _open_images(text, list_images(path), rate, skip)
+    if not exists:
+        found = find_images(text)
         if found is None:
             raise SourceError(f"{text}: no such file or folder")
-        return _open_pictures(text, found, rate, skip)
+        return _open_images(text, found, rate, skip)
     if path.is_file() and size == 0:
         raise SourceError(f"{text}: the file is empty")
     if path.suffix.lower() in SUFFIXES:
-        return _open_pictures(text, [path], rate, skip)
+        return _open_images(text, [path], rate, skip)
     return VideoFile(text, open_file(str(path), text), rate=rate, skip=skip)
 
 
-def _open_pictures(
+def _open_images(
     name: str, paths: Sequence[str | os.PathLike[str]], rate: float | None, skip: int
 ) -> FrameSource:
     files = [Path(path) for path in paths]
     if not files:
-        raise SourceError("an empty list of images")
+        raise SourceError("the list of images is empty")
     for path in files:
         if path.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"{path}: several sources must all be images; a video comes alone")
-    return PictureSource(name, files, rate=rate or DEFAULT_RATE, skip=skip)
+            raise UsageError(
+                f"{path}: several sources must all be images; a video must be the only source"
+            )
+    return ImageSequence(name, files, rate=rate or DEFAULT_RATE, skip=skip)
 
 
 def hide_password(url: str) -> str:
-    """The address as it may be shown."""
+    """An address with its password replaced by ***."""
     return re.sub(r"//([^/@:]*):[^/]*@", r"//\1:***@", url)

@@ -1,4 +1,4 @@
-"""Writing tracks: rows go to a scratch file as they come, so that memory stays flat."""
+"""Writing tracks in constant memory, through a temporary file."""
 
 from __future__ import annotations
 
@@ -27,15 +27,20 @@ _CHUNK = 1 << 16  # rows
 
 
 class TrackWriter:
-    """Writes the tracks of at least `min_track_length` frames as rows frame, track, x, y.
+    """Writes tracks as rows (frame, track, x, y), sorted by frame.
 
-    Rows are sorted by frame. An npz holds the columns as arrays (R,): `frame` int32, `track` int64,
-    `x` and `y` float32 pixels; a csv has them under a header. The file appears when the writer
-    closes, and holds what came until then; if no frame came, there is none.
+    An npz file has the columns as arrays (R,): `frame` int32, `track` int64, `x` and `y` float32 in
+    pixels. A csv file has them under a header. The file appears when the writer is closed, even
+    after an error; without a frame no file is written.
 
     Args:
-        path: ends in .npz or .csv.
-        min_track_length: a row is held back until its track has this number of frames.
+        path: file that ends in .npz or .csv.
+        min_track_length: minimum number of frames of a track; shorter ones are not written.
+
+    Attributes:
+        path: the file.
+        num_rows: number of rows so far.
+        num_tracks: number of tracks so far.
 
     Raises:
         UsageError: another suffix, or a length below 1.
@@ -48,48 +53,48 @@ class TrackWriter:
             raise UsageError(f"{path}: tracks are written as {' or '.join(SUFFIXES)}")
         if min_track_length < 1:
             raise UsageError(f"`min_track_length` must be at least 1, not {min_track_length}")
-        self.rows = self.tracks = self._frames = 0
+        self.num_rows = self.num_tracks = self._num_frames = 0
         self._min_length = min_track_length
-        self._waiting: deque[NDArray[np.void]] = deque()
+        self._pending: deque[NDArray[np.void]] = deque()
         self._last: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._long: set[int] = set()  # tracks that reached the length, while rows of theirs wait
-        self._ended: deque[list[int]] = deque()  # of these, those that ended, by frame
+        self._long: set[int] = set()  # tracks of the minimum length with pending rows
+        self._ended: deque[list[int]] = deque()  # long tracks that ended, by frame
         if self.path.is_dir():
-            raise OutputError(f"{path}: cannot be written, it is a folder")
+            raise OutputError(f"{path}: cannot be written, this is a folder")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._scratch: IO[bytes] | None = tempfile.TemporaryFile(  # noqa: SIM115 (closed by `close`)
+            self._temporary: IO[bytes] | None = tempfile.TemporaryFile(  # noqa: SIM115 (closed by `close`)
                 dir=self.path.parent
             )
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def add(self, frame: int, tracks: Tracks) -> None:
-        """Take the tracks through the frame with this number."""
-        self._frames += 1
+        """Add the tracks through the frame with this number."""
+        self._num_frames += 1
         rows = np.empty(len(tracks), ROW)
         rows["frame"], rows["track"] = frame, tracks.ids
         rows["x"], rows["y"] = tracks.positions.T
         reached = tracks.ids[tracks.lengths == self._min_length].tolist()
-        self.tracks += len(reached)
+        self.num_tracks += len(reached)
         self._long.update(reached)
         ended = np.setdiff1d(self._last, tracks.ids, assume_unique=True)
         self._ended.append([track for track in ended.tolist() if track in self._long])
-        self._waiting.append(rows)
+        self._pending.append(rows)
         self._last = tracks.ids
-        if len(self._waiting) >= self._min_length:
+        if len(self._pending) >= self._min_length:
             self._write_oldest()
 
     def _write_oldest(self) -> None:
-        """Write the rows of the oldest frame that waits: which tracks are long is known by now."""
-        assert self._scratch is not None
-        # What had ended by this frame has no row left to write.
+        """Write the pending rows of the oldest frame; its long tracks are known by now."""
+        assert self._temporary is not None
+        # A track that ended before this frame has no pending rows.
         self._long.difference_update(self._ended.popleft())
-        rows = self._waiting.popleft()
+        rows = self._pending.popleft()
         rows = rows[[track in self._long for track in rows["track"].tolist()]]
-        self.rows += len(rows)
+        self.num_rows += len(rows)
         try:
-            self._scratch.write(rows.tobytes())
+            self._temporary.write(rows.tobytes())
         except OSError as error:
             raise self._failed(error) from None
 
@@ -97,21 +102,21 @@ class TrackWriter:
         """Write the file. Can be called again.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
-        if self._scratch is None:
+        if self._temporary is None:
             return
-        scratch = self._scratch
+        temporary = self._temporary
         try:
-            while self._waiting:
+            while self._pending:
                 self._write_oldest()
-            if self._frames:
+            if self._num_frames:
                 self._write()
         except OSError as error:
             raise self._failed(error) from None
         finally:
-            self._scratch = None
-            scratch.close()
+            self._temporary = None
+            temporary.close()
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: cannot be written ({error.strerror or error})")
@@ -124,11 +129,11 @@ class TrackWriter:
                 self._write_npz(file)
 
     def _chunks(self) -> Iterator[NDArray[np.void]]:
-        assert self._scratch is not None
-        self._scratch.seek(0)
-        for start in range(0, self.rows, _CHUNK):
-            count = min(_CHUNK, self.rows - start)
-            yield np.frombuffer(self._scratch.read(count * ROW.itemsize), ROW)
+        assert self._temporary is not None
+        self._temporary.seek(0)
+        for start in range(0, self.num_rows, _CHUNK):
+            count = min(_CHUNK, self.num_rows - start)
+            yield np.frombuffer(self._temporary.read(count * ROW.itemsize), ROW)
 
     def _write_csv(self, file: IO[bytes]) -> None:
         file.write(b"frame,track,x,y\n")
@@ -144,7 +149,7 @@ class TrackWriter:
                     header = {
                         "descr": ROW[name].str,
                         "fortran_order": False,
-                        "shape": (self.rows,),
+                        "shape": (self.num_rows,),
                     }
                     np.lib.format.write_array_header_1_0(column, header)
                     for rows in self._chunks():

@@ -1,4 +1,4 @@
-"""Identities over frames: a track is a chain of keypoints, each matched with the one before."""
+"""Tracks of points: chains of keypoints, each matched with the one in the previous frame."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Tracks:
 
     Attributes:
         ids: (N,) int64, unique over the whole run.
-        lengths: (N,) int64, frames that the track has so far, this one included.
-        positions: (N, 2) float32 xy pixels in this frame.
-        trails: (N, T, 2) float32 xy pixels, this frame first, then back in time; NaN before the
-            track began.
+        lengths: (N,) int64, number of frames of the track so far, including this one.
+        positions: (N, 2) float32, (x, y) in pixels of this frame.
+        trails: (N, T, 2) float32, positions in this frame and back in time; NaN before the start
+            of the track.
     """
 
     ids: NDArray[np.int64]
@@ -33,10 +33,10 @@ class Tracks:
 
 
 class Tracker:
-    """Gives the keypoints of each frame the identities of those that they were matched with.
+    """Chains matches of consecutive frames to tracks.
 
     Args:
-        trail: T, how many positions back are kept for drawing.
+        trail: number of past positions T that `Tracks.trails` keeps for drawing.
     """
 
     def __init__(self, trail: int = 20) -> None:
@@ -46,9 +46,10 @@ class Tracker:
         self._next = 0
 
     def update(self, item: FrameMatches) -> Tracks:
-        """The tracks through this frame.
+        """The tracks through a frame.
 
-        Matches with anything but the frame of the last call start every track anew.
+        Tracks continue if the frame was matched with the frame of the previous call; otherwise
+        every keypoint starts a new track.
         """
         features, indices = item.features, item.matches.indices
         count = len(features)
@@ -56,15 +57,15 @@ class Tracker:
         trails = np.full((count, self._trail, 2), np.nan, np.float32)
         trails[:, 0] = features.keypoints
         ids = np.full(count, -1, np.int64)
-        before = self._tracks
-        if before is not None and item.result.features0 is self._features:
+        previous = self._tracks
+        if previous is not None and item.result.features0 is self._features:
             old, new = indices.T
-            ids[new] = before.ids[old]
-            lengths[new] = before.lengths[old] + 1
-            trails[new, 1:] = before.trails[old, :-1]
-        fresh = ids < 0
-        ids[fresh] = np.arange(self._next, self._next + fresh.sum())
-        self._next += int(fresh.sum())
+            ids[new] = previous.ids[old]
+            lengths[new] = previous.lengths[old] + 1
+            trails[new, 1:] = previous.trails[old, :-1]
+        new_tracks = ids < 0
+        ids[new_tracks] = np.arange(self._next, self._next + new_tracks.sum())
+        self._next += int(new_tracks.sum())
         self._features = features
         self._tracks = Tracks(ids=ids, lengths=lengths, positions=features.keypoints, trails=trails)
         return self._tracks

@@ -1,4 +1,4 @@
-"""A window where there is a display, and the keys that it takes."""
+"""The window of `featherglue video` and its keys."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from featherglue.drawing import RGB
 from featherglue.errors import UsageError
 from featherglue.video.frame_matching import FrameMatcher
 
-_SHARE, _STEP = 0.1, 0.05
-_LOWEST_KEYPOINT, _MATCH_RANGE = 1e-4, (0.05, 0.95)
+_KEYPOINT_FACTOR, _MATCH_STEP = 0.1, 0.05  # by which a key changes the thresholds
+_MIN_KEYPOINT_THRESHOLD, _MATCH_RANGE = 1e-4, (0.05, 0.95)
 _ESCAPE = 27
 
 
 def why_no_window() -> str:
-    """Why there can be no window, or ""."""
+    """The reason why no window can be opened, or ""."""
     framework = getattr(cv2, "currentUIFramework", lambda: "unknown")()
     if not hasattr(cv2, "imshow") or not framework:
         return (
-            "this OpenCV has no windows: pip uninstall opencv-python-headless, "
+            "this OpenCV is built without windows: pip uninstall opencv-python-headless, "
             "then pip install opencv-python"
         )
     screens = ("DISPLAY", "WAYLAND_DISPLAY")
@@ -33,27 +33,34 @@ def why_no_window() -> str:
 
 
 class Window:
-    """Shows pictures and takes keys.
+    """A window that shows pictures and reads keys.
+
+    Args:
+        title: title of the window.
 
     Raises:
-        UsageError: there can be no window, from the constructor.
+        UsageError: no window can be opened.
     """
 
     def __init__(self, title: str) -> None:
-        why = why_no_window()
-        if why:
-            raise UsageError(f"no window: {why}")
+        reason = why_no_window()
+        if reason:
+            raise UsageError(f"no window: {reason}")
         self._title, self._open = title, False
 
     def show(self, picture: RGB) -> str:
-        """Show a picture (H, W, 3) RGB; the key that was pressed, or ""; "q" once it is closed."""
+        """Show a picture (H, W, 3) RGB uint8.
+
+        Returns:
+            the pressed key or ""; "q" for Escape and after the user closed the window.
+        """
         try:
             if self._open and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
                 return "q"
             cv2.imshow(self._title, np.ascontiguousarray(picture[:, :, ::-1]))
             self._open = True
             key = cv2.waitKey(1)
-        except cv2.error:  # the display is gone
+        except cv2.error:  # the display was lost
             return "q"
         if key < 0:
             return ""
@@ -65,17 +72,18 @@ class Window:
             self._open = False
             try:
                 cv2.destroyWindow(self._title)
-            except cv2.error:  # it was closed already
+            except cv2.error:  # the user closed it
                 return
 
 
 @dataclass
 class Controls:
-    """What keys change, as in SuperGlue's demo.
+    """The keys of SuperGlue's demo.
 
     Attributes:
-        matcher: its thresholds and anchor. keypoints: whether those without a match are shown.
-        quit: the user has had enough.
+        matcher: the keys change its thresholds and anchor.
+        keypoints: whether keypoints without a match are drawn.
+        quit: whether the user asked to quit.
     """
 
     matcher: FrameMatcher
@@ -83,7 +91,7 @@ class Controls:
     quit: bool = False
 
     def press(self, key: str) -> str:
-        """Do what a key means; what it did, in words, or "" for a key that means nothing."""
+        """Handle a key. Returns a message about what it did; "" for a key without a meaning."""
         if key == "q":
             self.quit = True
             return "quit"
@@ -104,8 +112,8 @@ class Controls:
 
     def _keypoint_threshold(self, sign: int) -> str:
         session = self.matcher.session
-        now, factor = session.processing, 1 + sign * _SHARE
-        threshold = float(np.clip(now.keypoint_threshold * factor, _LOWEST_KEYPOINT, 1))
+        now, factor = session.processing, 1 + sign * _KEYPOINT_FACTOR
+        threshold = float(np.clip(now.keypoint_threshold * factor, _MIN_KEYPOINT_THRESHOLD, 1))
         self.matcher.session = session.with_settings(
             keypoint_threshold=threshold,
             high_keypoint_threshold=min(now.high_keypoint_threshold * factor, 1),
@@ -114,7 +122,7 @@ class Controls:
 
     def _match_threshold(self, sign: int) -> str:
         session = self.matcher.session
-        threshold = session.processing.match_threshold + sign * _STEP
+        threshold = session.processing.match_threshold + sign * _MATCH_STEP
         threshold = float(np.clip(round(threshold, 4), *_MATCH_RANGE))
         self.matcher.session = session.with_settings(match_threshold=threshold)
         return f"match threshold {threshold:.2f}"

@@ -1,4 +1,4 @@
-"""Frames from image files: a folder, a glob, a numbered pattern, a list, one picture."""
+"""Frames from image files: a folder, a glob, a numbered pattern, a list or a single image."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from featherglue.io.image import SUFFIXES, by_number, read_grey
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame, FrameSource
 
-DEFAULT_RATE = 10.0
+DEFAULT_RATE = 10.0  # frames per second
 
 
-class PictureSource(FrameSource):
-    """Image files as frames, in the given order. A bad one is reported and passed over.
+class ImageSequence(FrameSource):
+    """Image files as frames, in the given order.
+
+    A file that cannot be read is skipped and reported in `problems`.
 
     Args:
-        name: for messages.
+        name: name for messages.
         paths: the files.
-        rate: frames a second that their times are made from.
-        skip: take every `skip`-th.
+        rate: frames per second, for the times of the frames.
+        skip: take every `skip`-th file.
     """
 
     def __init__(
@@ -53,17 +55,17 @@ class PictureSource(FrameSource):
             )
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing: no file stays open."""
 
 
-def find_pictures(pattern: str) -> list[Path] | None:
-    """The images that a glob (`*`, `?`, `[…]`) or a numbered pattern (`%06d`) names, in order.
+def find_images(pattern: str) -> list[Path] | None:
+    """The images that match a glob (`*`, `?`, `[…]`) or a numbered pattern (`%06d`), in order.
 
     Returns:
-        None where the text is neither.
+        the paths; None if the text is not a pattern.
 
     Raises:
-        SourceError: it is one, and no image fits.
+        SourceError: no image matches the pattern.
     """
     numbered = re.search(r"%0?\d*d", pattern)
     if numbered:
@@ -77,5 +79,5 @@ def find_pictures(pattern: str) -> list[Path] | None:
         return None
     paths = [Path(path) for path in found if Path(path).suffix.lower() in SUFFIXES]
     if not paths:
-        raise SourceError(f"{pattern}: no image fits this pattern")
+        raise SourceError(f"{pattern}: no image matches this pattern")
     return sorted(paths, key=by_number)
