@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from featherglue.cli import main
@@ -29,7 +31,27 @@ def call(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """As `call`, within `tmp_path` and with wide lines."""
+    """As `call`, in `tmp_path`, with wide lines."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     return call
+
+
+@pytest.fixture
+def run_in_empty_folder(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As `call`, in an empty folder."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("COLUMNS", "120")
+    return call
+
+
+@pytest.fixture
+def frames(tmp_path: Path, grey: np.ndarray) -> Path:
+    """A folder of three overlapping frames and a text file."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), grey[8 * i : 200 + 8 * i, 16 * i : 240 + 16 * i])
+    (folder / "notes.txt").write_text("no image")
+    return folder

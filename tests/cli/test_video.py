@@ -18,6 +18,7 @@ import pytest
 
 import featherglue
 from featherglue.cli import main, video
+from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.video_report import VideoReport
 from featherglue.errors import ImageError
 from featherglue.session import Session
@@ -86,17 +87,17 @@ def test_a_summary_and_why_there_is_no_window(run: Run, matching: Path, frames: 
     assert run(frames, "--model", matching, "--no-display")[2] == ""
 
 
-def test_a_status_line_a_second(
+def test_progress_lines_where_there_is_no_terminal(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featherglue.cli.video_report._EVERY", 0.0)
-    _, out, _ = run(frames, "--model", matching)
-    status = [line for line in out.splitlines() if line.startswith("frame ")]
-    assert len(status) == 6
-    assert status[1].startswith("frame 1 (2 of 6)  ")
-    _, out, _ = run(frames, "--model", matching, "--skip", 2, "--max-frames", 2)
-    assert "frame 2 (2 of 2)  " in out
-    assert all("frames/s" in line and "matches" in line for line in status)
+    monkeypatch.setattr(ProgressDisplay, "line_seconds", 0.0)
+    _, _, err = run(frames, "--model", matching, "--no-display")
+    progress = err.splitlines()
+    assert len(progress) == 6
+    assert progress[1].startswith("matching: 2 of 6 frames, ")
+    assert all(" frames/s" in line and " matches " in line for line in progress[1:])
+    _, _, err = run(frames, "--model", matching, "--skip", 2, "--max-frames", 2, "--no-display")
+    assert "matching: 2 of 2 frames, " in err
 
 
 def test_json_lines(run: Run, matching: Path, frames: Path) -> None:

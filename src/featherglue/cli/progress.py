@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-_LINE_SECONDS = 30.0  # between two lines where there is no terminal
 _RATE_UPDATES = 60  # number of updates that the rate is measured over
 _BAR_WIDTH = 24
 
@@ -35,9 +34,10 @@ class ProgressDisplay:
         unit: plural name of a unit, such as "pairs".
         enabled: False shows nothing.
         console: where to print; standard error by default.
-        line_seconds: seconds between two lines where there is no terminal.
         clock: returns seconds of any origin.
     """
+
+    line_seconds = 30.0  # between two lines where there is no terminal
 
     def __init__(
         self,
@@ -47,12 +47,11 @@ class ProgressDisplay:
         unit: str = "",
         enabled: bool = True,
         console: Console = error_console,
-        line_seconds: float = _LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.description, self.total, self.unit = description, total, unit
         self._enabled, self._console = enabled, console
-        self._line_seconds, self._clock = line_seconds, clock
+        self._clock = clock
         self._completed = 0
         self._last_line = clock()
         self._updates: deque[tuple[float, int]] = deque(
@@ -89,7 +88,7 @@ class ProgressDisplay:
             if self._bar is None:
                 self._bar = _Bar(self._console)
             self._bar.show(self.description, completed, self.total, _joined(self.pace(), text))
-        elif now - self._last_line >= self._line_seconds:
+        elif now - self._last_line >= self.line_seconds:
             self._last_line = now
             self._console.print(self._line(text), markup=False)
 

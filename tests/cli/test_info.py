@@ -1,0 +1,65 @@
+"""`featherglue info`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from featherglue.artifact.format import load_artifact
+from featherglue.artifact.layers import total_macs
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_facts_as_json(run: Run, matching: Path) -> None:
+    code, out, err = run("info", "--model", matching, "--json", "-", "--image-size", "320", "240")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    artifact = load_artifact(matching)
+    macs = total_macs(artifact.architecture, (320, 240), 512)
+    assert set(facts) == {
+        "parameters",
+        "nonzero",
+        "macs",
+        "macs_extractor",
+        "macs_matcher",
+        "macs_effective",
+        "image_size",
+        "max_keypoints",
+        "bytes_on_disk",
+        "files",
+        "study_bytes",
+        "disk_ratio",
+        "study_ratio",
+        "integer_layers",
+        "float_layers",
+        "saturates_without_vnni",
+        "hash",
+        "architecture",
+        "processing",
+        "provenance",
+    }
+    assert facts["parameters"] == artifact.num_parameters
+    assert facts["nonzero"] == artifact.num_nonzero < facts["parameters"]
+    assert facts["study_bytes"] == 4 * facts["nonzero"]
+    assert (facts["macs_extractor"], facts["macs_matcher"]) == (macs["extractor"], macs["matcher"])
+    assert facts["macs"] == sum(macs.values())
+    assert facts["files"]["model.safetensors"] == (matching / "model.safetensors").stat().st_size
+    assert facts["bytes_on_disk"] == sum(path.stat().st_size for path in matching.iterdir())
+    assert facts["hash"] == artifact.hash
+    assert facts["image_size"] == [320, 240]
+    assert facts["provenance"]["license"] == "Apache-2.0"
+
+
+def test_facts_as_a_table(run: Run, matching: Path) -> None:
+    code, out, _ = run("info", "--model", matching, "--max-keypoints", "1024")
+    assert code == 0
+    for fact in (
+        f"{load_artifact(matching).num_parameters:,}",
+        "640×480, 1024 keypoints",
+        "Apache-2.0",
+        "random numbers",
+        "seed 5",
+    ):
+        assert fact in out

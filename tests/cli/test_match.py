@@ -1,0 +1,204 @@
+"""`featherglue match`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import featherglue
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(run_in_empty_folder: Run) -> Run:
+    """As `call`, in an empty folder."""
+    return run_in_empty_folder
+
+
+# --- two images -----------------------------------------------------------------------------
+
+
+def test_two_images(run: Run, matching: Path, shifted: tuple[Path, Path]) -> None:
+    code, out, err = run("match", *shifted, "--model", matching)
+    assert (code, err) == (0, "")
+    for word in ("keypoints", "matches", "inliers", "time"):
+        assert word in out
+    picture = Path("first_second_matches.png")
+    assert [path.name for path in Path().iterdir()] == [picture.name]
+    image = cv2.imread(str(picture))
+    assert image is not None
+    assert image.shape == (224, 288 + 8 + 288, 3)
+
+
+def test_json_on_standard_output(run: Run, matching: Path, shifted: tuple[Path, Path]) -> None:
+    code, out, err = run("match", *shifted, "--model", matching, "--json", "-", "--no-viz")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    result = featherglue.load(matching)(*shifted)
+    assert facts["keypoints0"] == len(result.features0)
+    assert facts["matches"] == len(result.matches)
+    assert facts["refined"] == int(result.matches.refined.sum())
+    assert 100 < facts["inliers"] <= facts["matches"]
+    assert facts["picture"] is None
+    assert facts["image0"] == str(shifted[0])
+    assert set(facts["milliseconds"]) >= {"extractor", "matcher", "refine"}
+    assert list(Path().iterdir()) == []
+
+
+def test_output_names_the_picture(
+    run: Run, matching: Path, shifted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "new" / "picture.jpg"
+    code, out, _ = run("match", *shifted, "--model", matching, "-o", target, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["picture"] == str(target)
+    assert cv2.imread(str(target)) is not None
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--resize", "160", "120"], {"resize": (160, 120)}),
+        (["--resize=160,120"], {"resize": (160, 120)}),
+        (["--resize", "160x120"], {"resize": (160, 120)}),
+        (["--resize", "200"], {"resize": (200,)}),
+        (["--resize", "-1"], {}),
+        (["--max-keypoints", "50"], {"max_keypoints": 50}),
+        (["--max-keypoints", "-1"], {"max_keypoints": -1}),
+        (["--keypoint-threshold", "0.3"], {"keypoint_threshold": 0.3}),
+        (["--nms-radius", "9"], {"nms_radius": 9}),
+        (["--sinkhorn-iterations", "2"], {"sinkhorn_iterations": 2}),
+        (["--match-threshold", "0.6"], {"match_threshold": 0.6}),
+        (["--remove-borders", "30"], {"remove_borders": 30}),
+        (["--no-subpixel"], {"subpixel": False}),
+        (["--descriptor-sampling", "published"], {"descriptor_sampling": "published"}),
+        (["--consensus", "0.5"], {"consensus": 0.5}),
+        (["--consensus", "off"], {"consensus": None}),
+        (["--refine"], {"refine": True}),
+        (["--no-refine"], {"refine": False}),
+        (["--features", "sift", "--matcher", "nn"], {"features": "sift", "matcher": "nn"}),
+        (["--runtime", "torch"], {"runtime": "torch"}),
+        (["--threads", "1"], {"threads": 1}),
+    ],
+)
+def test_options_reach_the_session(
+    options: list[str],
+    expected: dict[str, Any],
+    run: Run,
+    matching: Path,
+    shifted: tuple[Path, Path],
+) -> None:
+    model = [] if "nn" in options else [matching]  # SIFT with nearest neighbours uses no model
+    chosen = ["--model", *model] if model else []
+    code, out, err = run("match", *options, *shifted, *chosen, "--json", "-", "--no-viz")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    result = featherglue.load(*model, **expected)(*shifted)
+    assert facts["keypoints0"] == len(result.features0)
+    assert facts["keypoints1"] == len(result.features1)
+    assert facts["matches"] == len(result.matches)
+    assert facts["refined"] == int(result.matches.refined.sum())
+
+
+def test_a_blank_pair_has_no_matches_and_is_no_failure(
+    run: Run, matching: Path, tmp_path: Path
+) -> None:
+    blank = tmp_path / "blank.png"
+    cv2.imwrite(str(blank), np.full((48, 64), 90, np.uint8))
+    code, out, _ = run(
+        *("match", blank, blank, "--model", matching),
+        *("--keypoint-threshold", "0.9", "--json", "-"),
+    )
+    assert code == 0
+    assert json.loads(out)["matches"] == json.loads(out)["inliers"] == 0
+
+
+# --- many pairs -----------------------------------------------------------------------------
+
+
+def test_a_folder_of_frames(run: Run, matching: Path, frames: Path, tmp_path: Path) -> None:
+    code, out, err = run("match", frames, "--model", matching, "-o", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "matched 2 pairs" in out
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [
+        "0_1_matches.npz",
+        "0_1_matches.png",
+        "1_2_matches.npz",
+        "1_2_matches.png",
+    ]
+    code, out, _ = run("match", frames, "--model", matching, "-o", tmp_path / "out")
+    assert code == 0
+    assert "matched 0 pairs" in out
+    assert "2 already done" in out
+    code, out, _ = run("match", frames, "--model", matching, "-o", tmp_path / "out", "--overwrite")
+    assert "matched 2 pairs" in out
+
+
+def test_a_list_of_pairs(run: Run, matching: Path, frames: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("# two pairs\n0.png 1.png\n\n0.png 2.png 0 1\n")
+    code, out, err = run(
+        "match",
+        *("--input-pairs", pairs, "--input-dir", frames, "--model", matching),
+        *("-o", tmp_path / "out", "--no-viz", "--json", "-"),
+    )
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["failed"] == 0
+    assert [(row["image0"], row["image1"]) for row in facts["pairs"]] == [
+        ("0.png", "1.png"),
+        ("0.png", "2.png"),
+    ]
+    for row in facts["pairs"]:
+        with np.load(row["output"]) as saved:
+            assert (saved["matches"] >= 0).sum() == row["matches"]
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_paths_of_a_list_are_relative_to_the_working_folder_by_default(
+    run: Run, matching: Path, frames: Path
+) -> None:
+    Path("pairs.txt").write_text(f"{frames / '0.png'} {frames / '1.png'}\n")
+    code, out, _ = run("match", "--input-pairs", "pairs.txt", "--model", matching)
+    assert code == 0
+    assert "featherglue_matches" in out
+    assert len(list(Path("featherglue_matches").glob("*.npz"))) == 1
+
+
+def test_an_unreadable_image_is_skipped_and_the_exit_code_is_1(
+    run: Run, matching: Path, frames: Path, tmp_path: Path
+) -> None:
+    (frames / "1.png").write_bytes(b"no longer an image")
+    (frames / "3.png").write_bytes((frames / "2.png").read_bytes())
+    command = ("match", frames, "--model", matching, "-o", tmp_path / "out", "--no-viz")
+    code, out, err = run(*command)
+    assert code == 1
+    assert err.count("skipped: ") == 2
+    assert "1.png" in err
+    assert "matched 1 pairs" in out
+    assert "2 failed" in out
+    code, out, _ = run(*command, "--json", "-")
+    assert code == 1
+    facts = json.loads(out)
+    assert facts["failed"] == 2
+    assert ["error" in row for row in facts["pairs"]] == [True, True, False]
+    assert facts["pairs"][2]["skipped"] is True
+
+
+def test_json_in_a_file_leaves_the_summary_on_standard_output(
+    run: Run, matching: Path, shifted: tuple[Path, Path]
+) -> None:
+    code, out, err = run("match", *shifted, "--model", matching, "--no-viz", "--json", "out.json")
+    assert (code, err) == (0, "")
+    assert out.startswith("keypoints   ")
+    facts = json.loads(Path("out.json").read_text())
+    assert f"matches     {facts['matches']}, {facts['refined']} of them refined" in out
