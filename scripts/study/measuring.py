@@ -21,7 +21,7 @@ def accuracy(
         limit: of pairs. jobs: processes, among which the threads are shared out.
     """
     options = SessionOpener(model=str(folder), threads=max(1, threads // jobs))
-    summary = evaluate(options, suite, limit=limit, jobs=jobs).summary
+    summary = evaluate(options, suite, num_pairs=limit, jobs=jobs).summary
     kept = ("auc", "precision", "recall", "matches", "pairs", "failures")
     return {name: summary[name] for name in kept}
 

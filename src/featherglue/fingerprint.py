@@ -55,6 +55,19 @@ def file_fingerprint(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
+def file_state(path: str | os.PathLike[str]) -> list[Any]:
+    """Resolved path, size in bytes and modification time in ns of a file; [path] if it is missing.
+
+    It identifies the content of a large file without reading it.
+    """
+    resolved = Path(path).resolve()
+    try:
+        status = resolved.stat()
+    except OSError:
+        return [str(resolved)]
+    return [str(resolved), status.st_size, status.st_mtime_ns]
+
+
 @functools.cache
 def code_fingerprint() -> str:
     """Fingerprint of the whole package and of the libraries that shape its results."""

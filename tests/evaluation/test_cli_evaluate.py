@@ -1,4 +1,4 @@
-"""The command: what it writes, prints and returns."""
+"""The command `evaluate`: its options, files, output and exit codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from scenes import Array, pair_line, texture, write_sequence
 
 from featherglue.cli.common import join_sizes
 from featherglue.cli.evaluate import evaluate_app
-from featherglue.errors import PairListError
+from featherglue.errors import PairListError, UsageError
 
 SIFT = ("--features", "sift", "--matcher", "nn", "--max-keypoints", "200")
 NAMES = {"auc", "precision", "recall", "matches", "pairs", "failures"}
@@ -48,9 +47,9 @@ def test_homography(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out" / "homography.json"
-    words = ("homography", photos, "--list", write_list(mild), *SIFT, "--seed", "3")
+    words = ("homography", "--images", photos, "--pairs", write_list(mild), *SIFT, "--seed", "3")
     files = ("--json", out, "--csv", tmp_path / "out.csv", "--cache", tmp_path / "cache")
-    pictures = ("--worst", "1", "--worst-dir", tmp_path / "worst")
+    pictures = ("--num-worst", "1", "--worst-dir", tmp_path / "worst")
     assert run(*words, *files, *pictures) == 0
     data = json.loads(out.read_text())
     assert set(data) >= NAMES | {"auc_lo", "auc_magsac", "auc_dlt", "suite", "settings", "model"}
@@ -62,7 +61,9 @@ def test_homography(
     assert shown[:3] == ["featherglue", "evaluate", "homography"]
     assert sorted(shown) == sorted(["featherglue", "evaluate", *map(str, words)])
     printed = capsys.readouterr().out
-    assert "| sift+nn |" in printed and f"{data['auc']['5']:.1f}" in printed
+    assert "sift+nn on homography: 0 of 3 pairs failed" in printed
+    assert f"{data['auc']['5']:.1f}" in printed
+    assert [example["kind"] for example in data["examples"]] == ["best", "best", "worst"]
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == ["a.png", "b.png", "c.png"]
     assert math.isclose(float(rows[0]["error"]), data["results"][0]["error"])
@@ -74,7 +75,7 @@ def test_homography(
 
 def test_options_reach_the_suite_and_the_session(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    words = ("homography", photos, *SIFT, "--limit", "1", "--resize", "320", "240")
+    words = ("homography", "--images", photos, *SIFT, "--num-pairs", "1", "--resize", "320", "240")
     assert run(*words, "--no-photometric", "--no-refine", "--json", out) == 0
     data = json.loads(out.read_text())
     assert data["pairs"] == 1 and data["settings"]["photometric"] is False
@@ -86,7 +87,7 @@ def test_options_reach_the_suite_and_the_session(photos: Path, tmp_path: Path) -
 def test_hpatches(tmp_path: Path, shift_and_turn: Array) -> None:
     write_sequence(tmp_path / "hp" / "v_one", shift_and_turn, 1)
     out = tmp_path / "out.json"
-    assert run("hpatches", tmp_path / "hp", *SIFT, "--json", out) == 0
+    assert run("hpatches", "--images", tmp_path / "hp", *SIFT, "--json", out) == 0
     data = json.loads(out.read_text())
     assert set(data) >= NAMES | {"accuracy", "mma", "repeatability", "viewpoint"}
     assert data["pairs"] == data["viewpoint"]["pairs"] == 5
@@ -109,17 +110,17 @@ def test_pose(tmp_path: Path) -> None:
     path, lines = pose_folder(tmp_path)
     path.write_text(lines[0])
     out = tmp_path / "out.json"
-    assert run("pose", tmp_path, "--pairs", path, *SIFT, "--json", out) == 0
+    assert run("pose", "--images", tmp_path, "--pairs", path, *SIFT, "--json", out) == 0
     data = json.loads(out.read_text())
     assert set(data) >= NAMES and set(data["auc"]) == {"5", "10", "20"}
     assert data["auc"]["20"] > 50 and data["precision"] > 90
 
 
-def test_an_image_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_image_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, lines = pose_folder(tmp_path)
     path.write_text("".join(lines))
     out = tmp_path / "out.json"
-    assert run("pose", tmp_path, "--pairs", path, *SIFT, "--json", out) == 1
+    assert run("pose", "--images", tmp_path, "--pairs", path, *SIFT, "--json", out) == 1
     data = json.loads(out.read_text())
     assert (data["pairs"], data["failures"], data["unreadable"]) == (2, 1, 1)
     assert data["results"][0]["error"] < 10
@@ -127,12 +128,12 @@ def test_an_image_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "none.png: no such file" in capsys.readouterr().err
 
 
-def test_a_failed_estimate_is_no_matter_of_the_exit_code(tmp_path: Path) -> None:
+def test_a_failed_estimate_does_not_change_the_exit_code(tmp_path: Path) -> None:
     folder = tmp_path / "blank"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), np.zeros((60, 80), np.uint8))
     out = tmp_path / "out.json"
-    assert run("homography", folder, *SIFT, "--no-photometric", "--json", out) == 0
+    assert run("homography", "--images", folder, *SIFT, "--no-photometric", "--json", out) == 0
     data = json.loads(out.read_text())
     assert (data["failures"], data["unreadable"]) == (1, 0)
     assert data["auc"] == {"5": 0, "10": 0, "25": 0}
@@ -142,6 +143,48 @@ def test_a_failed_estimate_is_no_matter_of_the_exit_code(tmp_path: Path) -> None
 def test_a_malformed_line_is_named(photos: Path, suite: str) -> None:
     path = photos / "list.txt"
     path.write_text("a.png 1 2\n")
-    option: dict[str, Any] = {"homography": "--list", "pose": "--pairs"}
     with pytest.raises(PairListError, match=r"list\.txt, line 1: 3 tokens"):
-        run(suite, photos, option[suite], path, *SIFT)
+        run(suite, "--images", photos, "--pairs", path, *SIFT)
+
+
+def test_the_table_fits_80_columns(
+    tmp_path: Path, shift_and_turn: Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sequence(tmp_path / "hp" / "v_one", shift_and_turn, 1)
+    write_sequence(tmp_path / "hp" / "i_one", np.eye(3), 1)
+    path, lines = pose_folder(tmp_path)
+    path.write_text(lines[0])
+    assert run("hpatches", "--images", tmp_path / "hp", *SIFT) == 0
+    assert run("pose", "--images", tmp_path, "--pairs", path, *SIFT) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    words = printed.split()
+    for word in ("AUC@1", "AUC@20", "illumination", "viewpoint", "recall", "score", "matches"):
+        assert word in words
+    assert "…" not in printed
+
+
+def test_json_and_csv_go_to_standard_output(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("homography", "--images", photos, *SIFT, "--num-pairs", "1")
+    assert run(*words, "--json", "-") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["pairs"] == 1 and "examples" not in data
+    assert run(*words, "--csv", "-") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["name"] for row in rows] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--worst-dir", "worst"), "--worst-dir has no effect without --num-worst"),
+        (("--json", "-", "--csv", "-"), "exclude each other"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    photos: Path, options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run("homography", "--images", photos, *SIFT, *options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import cv2
@@ -27,6 +28,14 @@ JsonFile = Annotated[
         "--json",
         metavar="FILE|-",
         help="Write the result as JSON to this file; - is standard output.",
+    ),
+]
+CsvFile = Annotated[
+    str | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE|-",
+        help="Write one line of CSV for each row of the result; - is standard output.",
     ),
 ]
 
@@ -76,3 +85,40 @@ def save_json(data: Any, json_file: str | None) -> None:
         from featherglue.io.files import write_json
 
         write_json(json_file, data)
+
+
+def save_csv(rows: Sequence[Mapping[str, Any]], csv_file: str | None) -> None:
+    """Write rows where `--csv` says; without it do nothing.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if csv_file is None:
+        return
+    from featherglue.io.files import atomic
+    from featherglue.io.tables import format_csv
+
+    text = format_csv(rows)
+    if csv_file == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        with atomic(csv_file) as file:
+            file.write(text.encode())
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print a table that fits the terminal: the first column is text and wraps."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if title:
+        console.print(title, markup=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column(head[0], overflow="fold")
+    for heading in head[1:]:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table, soft_wrap=False)

@@ -1,4 +1,4 @@
-"""`featherglue evaluate`: how good a session is on pairs of images with a known relation."""
+"""`featherglue evaluate`: accuracy of a model on image pairs with a known relation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from featherglue.cli.common import console, error_console
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    error_console,
+    print_table,
+    save_csv,
+    save_json,
+)
 from featherglue.cli.evaluate_options import SharedOptions, command_line, with_shared_options
+from featherglue.cli.progress import ProgressDisplay
 from featherglue.evaluation.examples import draw_worst
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.evaluation.hpatches_suite import HPatchesSuite
@@ -28,35 +28,38 @@ from featherglue.evaluation.suites import Suite
 
 evaluate_app = typer.Typer(
     no_args_is_help=True,
-    help="Measure accuracy on image pairs with a known relation. A pair that fails counts.",
+    help="Measure accuracy on image pairs with a known relation. Failed pairs count.",
 )
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the images.")]
+Images = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")]
 
 
 @evaluate_app.command("homography")
 @with_shared_options
 def homography(
     context: typer.Context,
-    folder: Folder,
+    images: Images,
     pair_file: Annotated[
         Path | None,
         typer.Option(
-            "--list",
+            "--pairs",
             metavar="FILE",
-            help="Lines `image h00 … h22`, for 640×480; without it homographies are drawn.",
+            help="Lines `image h00 … h22`, H for 640×480. Without it, homographies are drawn.",
         ),
     ] = None,
-    no_photometric: Annotated[
-        bool, typer.Option("--no-photometric", help="Leave the light of the second image alone.")
-    ] = False,
+    photometric: Annotated[
+        bool,
+        typer.Option(
+            "--photometric/--no-photometric", help="Change the light of the second image."
+        ),
+    ] = True,
     *,
     shared: SharedOptions,
 ) -> int:
-    """Images, resized to 640×480, and copies of them warped by homographies."""
+    """Images at 640×480 and their copies warped by homographies."""
     suite = HomographySuite(
-        folder=folder,
+        folder=images,
         pair_file=pair_file,
-        photometric=not no_photometric,
+        photometric=photometric,
         config=HomographyConfig(seed=shared.seed),
     )
     return _evaluate(context, suite, shared)
@@ -64,9 +67,9 @@ def homography(
 
 @evaluate_app.command("hpatches")
 @with_shared_options
-def hpatches(context: typer.Context, folder: Folder, *, shared: SharedOptions) -> int:
-    """The sequences of HPatches: folders i_* and v_* with 1.ppm … 6.ppm and H_1_2 … H_1_6."""
-    suite = HPatchesSuite(folder=folder, config=HomographyConfig(seed=shared.seed))
+def hpatches(context: typer.Context, images: Images, *, shared: SharedOptions) -> int:
+    """HPatches: folders i_* and v_* with 1.ppm … 6.ppm and H_1_2 … H_1_6."""
+    suite = HPatchesSuite(folder=images, config=HomographyConfig(seed=shared.seed))
     return _evaluate(context, suite, shared)
 
 
@@ -74,7 +77,7 @@ def hpatches(context: typer.Context, folder: Folder, *, shared: SharedOptions) -
 @with_shared_options
 def pose(
     context: typer.Context,
-    folder: Folder,
+    images: Images,
     pair_file: Annotated[
         Path,
         typer.Option("--pairs", metavar="FILE", help="Lines `A B rotA rotB K0×9 K1×9 T_0to1×16`."),
@@ -83,45 +86,51 @@ def pose(
     shared: SharedOptions,
 ) -> int:
     """Photographs from calibrated cameras at known poses (ScanNet, YFCC, your own)."""
-    suite = PoseSuite(folder=folder, pair_file=pair_file, config=PoseConfig(seed=shared.seed))
+    suite = PoseSuite(folder=images, pair_file=pair_file, config=PoseConfig(seed=shared.seed))
     return _evaluate(context, suite, shared)
 
 
 def _evaluate(context: typer.Context, suite: Suite[Any, Any], shared: SharedOptions) -> int:
+    shared.check()
     session = shared.session()
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=error_console, disable=not error_console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+    with ProgressDisplay("evaluating", unit="pairs") as display:
         evaluation = evaluate(
             session,
             suite,
             jobs=shared.jobs,
-            limit=shared.limit,
+            num_pairs=shared.num_pairs,
+            num_examples=shared.num_examples if shared.writes_report_data else 0,
             cache=shared.cache,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: display.update(done, total=total),
         )
     evaluation = dataclasses.replace(evaluation, command=command_line(context))
-    console.print(evaluation.to_markdown(), markup=False)
-    if shared.json_path is not None:
-        evaluation.save(shared.json_path)
-    if shared.csv_path is not None:
-        evaluation.save_csv(shared.csv_path)
-    if shared.worst:
-        _draw(session, suite, evaluation, shared)
-    return _report_failures(evaluation)
+    if STANDARD_OUTPUT not in (shared.json_file, shared.csv_file):
+        _print_summary(evaluation)
+    save_json(evaluation.to_dict(), shared.json_file)
+    save_csv(evaluation.rows(), shared.csv_file)
+    if shared.num_worst:
+        _draw_worst(session, suite, evaluation, shared)
+    return _report_unreadable(evaluation)
 
 
-def _draw(
+def _print_summary(evaluation: Evaluation) -> None:
+    summary = evaluation.summary
+    head, rows = evaluation.main_table()
+    title = f"{evaluation.model['name']} on {evaluation.suite}: {summary['failures']} of "
+    title += f"{summary['pairs']} pairs failed. AUC, precision and recall in %."
+    print_table(head, rows, title)
+
+
+def _draw_worst(
     session: SessionOpener, suite: Suite[Any, Any], evaluation: Evaluation, shared: SharedOptions
 ) -> None:
-    pictures = draw_worst(
-        session, suite, evaluation, shared.worst, shared.worst_dir, cache=shared.cache
-    )
-    console.print(f"{len(pictures)} pictures of the worst pairs: {shared.worst_dir}", markup=False)
+    folder = shared.worst_dir or Path("featherglue_worst")
+    pictures = draw_worst(session, suite, evaluation, shared.num_worst, folder, cache=shared.cache)
+    error_console.print(f"{len(pictures)} pictures of the worst pairs: {folder}", markup=False)
 
 
-def _report_failures(evaluation: Evaluation) -> int:
-    """Name the images that could not be read; 1 if there are any."""
+def _report_unreadable(evaluation: Evaluation) -> int:
+    """Print the images that cannot be read; the exit code is 1 if there are any."""
     unreadable = [result for result in evaluation.results if result.unreadable]
     for result in unreadable:
         error_console.print(f"failed: {result.failure}", markup=False)

@@ -1,4 +1,4 @@
-"""The options that all suites of `featherglue evaluate` have."""
+"""The options that all suites of `featherglue evaluate` share."""
 
 from __future__ import annotations
 
@@ -13,49 +13,82 @@ from typing import Annotated, Any
 
 import typer
 
-from featherglue.cli.common import Model
+from featherglue.cli.common import STANDARD_OUTPUT, CsvFile, JsonFile, Model
 from featherglue.cli.session_options import with_parameters, with_session_options
+from featherglue.errors import UsageError
 from featherglue.evaluation.openers import SessionOpener
 from featherglue.machine import cores
 from featherglue.options import SessionOptions
 
-# Options that do not change the numbers.
-_QUIET = {"jobs", "cache", "json_path", "csv_path", "worst", "worst_dir"}
+# Options that do not change the metrics.
+_WITHOUT_EFFECT = (
+    "jobs",
+    "cache",
+    "json_file",
+    "csv_file",
+    "num_examples",
+    "num_worst",
+    "worst_dir",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedOptions:
-    """What is evaluated, how it is run and where the results go, as the parser has it."""
+    """The parsed options: what is evaluated, how it is run, and where the results go."""
 
     model: Model = "fast"
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of MAGSAC++ and of everything that is drawn.")
+        int, typer.Option("--seed", min=0, help="Seed of MAGSAC++ and of all random draws.")
     ] = 0
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Evaluate the first pairs only.")
+    num_pairs: Annotated[
+        int | None,
+        typer.Option("--num-pairs", min=1, help="Number of pairs, from the start of the list."),
     ] = None
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = 1
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")] = 1
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", help="Folder for features and results; a stopped run goes on."),
+        typer.Option(
+            "--cache", metavar="DIR", help="Store features and results; resumes a stopped run."
+        ),
     ] = None
-    json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Write the results as JSON.")
-    ] = None
-    csv_path: Annotated[
-        Path | None, typer.Option("--csv", metavar="OUT", help="Write a line for each pair.")
-    ] = None
-    worst: Annotated[
-        int, typer.Option("--worst", min=0, help="Draw so many of the worst pairs.")
+    json_file: JsonFile = None
+    csv_file: CsvFile = None
+    num_examples: Annotated[
+        int,
+        typer.Option(
+            "--num-examples",
+            min=0,
+            help="Number of best and of worst pairs that a JSON file keeps pictures of.",
+        ),
+    ] = 2
+    num_worst: Annotated[
+        int, typer.Option("--num-worst", min=0, help="Number of worst pairs to draw.")
     ] = 0
-    worst_dir: Annotated[Path, typer.Option("--worst-dir", help="Folder for these pictures.")] = (
-        Path("featherglue_worst")
-    )
+    worst_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--worst-dir",
+            metavar="DIR",
+            help="Folder of these pictures. [default: featherglue_worst]",
+        ),
+    ] = None
 
     options: SessionOptions = dataclasses.field(default_factory=SessionOptions)
 
+    def check(self) -> None:
+        """Raise UsageError for options that exclude or need each other."""
+        if self.json_file == self.csv_file == STANDARD_OUTPUT:
+            raise UsageError("--json - and --csv - exclude each other: write one to a file")
+        if self.worst_dir is not None and not self.num_worst:
+            raise UsageError("--worst-dir has no effect without --num-worst: give a number")
+
+    @property
+    def writes_report_data(self) -> bool:
+        """Whether a JSON file for a report is written, which holds pictures."""
+        return self.json_file is not None and self.json_file != STANDARD_OUTPUT
+
     def session(self) -> SessionOpener:
-        """The session to evaluate. Several jobs share the processors, unless threads are given."""
+        """The session to evaluate. Processes share the cores unless --threads is given."""
         options = self.options
         if options.threads is None and self.jobs > 1:
             options = dataclasses.replace(options, threads=max(1, cores() // self.jobs))
@@ -85,15 +118,13 @@ def with_shared_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def command_line(context: typer.Context) -> str:
-    """The command that gives the same numbers again: every option that differs from its default."""
+    """The command that gives the same metrics: every option that differs from its default."""
     words = ["featherglue", "evaluate", str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
-        if value is None or value == parameter.default or parameter.name in _QUIET:
+        if value is None or value == parameter.default or parameter.name in _WITHOUT_EFFECT:
             continue
-        if parameter.param_type_name == "argument":
-            words.append(str(value))
-        elif isinstance(value, bool):
+        if isinstance(value, bool):
             words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
             parts = str(value).split(",") if parameter.name == "resize" else [str(value)]

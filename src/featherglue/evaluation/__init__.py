@@ -1,16 +1,16 @@
-"""Evaluation of matching: suites of image pairs with a known relation.
+"""Evaluation of matching on suites of image pairs with a known relation.
 
-    from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
+    import featherglue as fg
+    from featherglue.evaluation import HomographySuite
 
     suite = HomographySuite(folder="val", pair_file="val/homographies.txt")
-    result = evaluate(SessionOpener("fast", max_keypoints=1024), suite, jobs=2)
+    result = fg.evaluate("fast", suite)
     result.summary["auc"]["5"]
     print(result.to_markdown())
 
-`evaluate` takes a session, or any object with `extract(image)` and `match(features0, features1)`
-(see `Pipeline`); what it is called in tables says its attribute `description`, such as
-`{"name": "mine"}`. The suites are `HomographySuite`, `HPatchesSuite` and `PoseSuite`; an own one
-has the methods of `Suite`. The measures are plain functions in `featherglue.geometry.metrics`.
+`evaluate` also takes a `Session`, a `SessionOpener` and any object with `extract` and `match` (see
+`Pipeline`). A suite of your own has the methods of `Suite`. The metrics are plain functions in
+`featherglue.geometry.metrics`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from featherglue.evaluation.homography_suite import HomographyConfig, Homography
 from featherglue.evaluation.hpatches_suite import HPatchesSuite
 from featherglue.evaluation.openers import Opener, SessionOpener
 from featherglue.evaluation.pose_suite import PoseConfig, PoseSuite
-from featherglue.evaluation.result import Evaluation, markdown_table
+from featherglue.evaluation.result import Evaluation, Example, markdown_table
 from featherglue.evaluation.runner import evaluate
 from featherglue.evaluation.suites import PairResult, Pipeline, Suite
-from featherglue.types import MatchResult
 
 __all__ = [
     "Evaluation",
+    "Example",
     "HPatchesSuite",
     "HomographyConfig",
     "HomographySuite",
-    "MatchResult",
     "Opener",
     "PairResult",
     "Pipeline",

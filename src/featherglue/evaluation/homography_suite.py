@@ -1,4 +1,4 @@
-"""Homographies: images and their warped copies; and what every homography suite measures."""
+"""Suite of images and their warped copies; metrics of every homography suite."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import UsageError
+from featherglue.evaluation.aggregation import (
+    auc_by_estimator,
+    counts,
+    error_or_failure,
+    mean,
+    percent,
+)
 from featherglue.evaluation.pair_lists import (
     HomographyPair,
     draw_homography_pairs,
     read_homography_pairs,
 )
-from featherglue.evaluation.suites import (
-    Metrics,
-    PairResult,
-    areas,
-    attempt,
-    counts,
-    mean,
-    percent,
-)
+from featherglue.evaluation.suites import Metrics, PairResult
 from featherglue.evaluation.views import HomographyViews, warped_views
 from featherglue.geometry.direct_linear_transform import weighted_homography
 from featherglue.geometry.estimation import Method, estimate_homography
@@ -31,8 +30,8 @@ from featherglue.geometry.metrics import Array, homography_match_metrics
 from featherglue.geometry.projection import corner_error, reprojection_errors
 from featherglue.types import MatchResult
 
-# Figure in the summary → the error of each pair that it is made of.
-ESTIMATES = {
+# Name of an AUC in the summary -> name of the error of a pair that it is computed from.
+ESTIMATORS = {
     "auc": "error",
     "auc_lo": "error_lo",
     "auc_magsac": "error_magsac",
@@ -43,14 +42,17 @@ SHARES = ("precision", "recall", "matching_score")
 
 @dataclass(frozen=True, kw_only=True)
 class HomographyConfig:
-    """How homographies are estimated and matches judged.
+    """How homographies are estimated and how matches are judged.
 
     Attributes:
-        threshold: px, of a correct match, a true correspondence and RANSAC's inliers.
-        iterations: most that RANSAC and MAGSAC++ do; confidence: at which they stop
-            earlier (OpenCV's own default).
-        seed: of MAGSAC++; OpenCV's RANSAC always
-            draws the same samples.
+        threshold: px, maximum error of a correct match, of a true correspondence and of an inlier.
+        iterations: maximum number of iterations of RANSAC and MAGSAC++.
+        confidence: probability of the right model at which they stop early, in (0, 1).
+        seed: seed of MAGSAC++ and of everything that the suite draws. OpenCV's RANSAC ignores it:
+            it always draws the same samples.
+
+    Raises:
+        UsageError: a value out of range.
     """
 
     threshold: float = 3.0
@@ -67,18 +69,21 @@ class HomographyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HomographySuite:
-    """Images resized to `size` and warped by a homography to the same size.
+    """Images of a folder, resized to `size`, and their copies warped by homographies.
 
-    AUC of the mean distance of the four corners under the estimated and the true homography, by
-    RANSAC (`auc`), the same fitted anew (`auc_lo`), MAGSAC++ (`auc_magsac`) and a direct linear
-    transform over all matches, weighted by their scores (`auc_dlt`); precision, recall, matching
-    score.
+    The summary holds the AUC of the mean corner error by estimator: RANSAC (`auc`), RANSAC with
+    local optimization (`auc_lo`), MAGSAC++ (`auc_magsac`) and the direct linear transform over
+    all matches, weighted by their confidence (`auc_dlt`). It also holds `precision`, `recall` and
+    `matching_score`.
 
     Attributes:
-        folder: the images. pair_file: lines `image h00 … h22`; None draws a homography for
-            every image of the folder from the seed.
-        photometric: change the light of the second image, by the seed and the pair's index.
-        size: (width, height). thresholds: px, of the AUC.
+        folder: folder of the images.
+        pair_file: lines `image h00 … h22`, H for images of `size`; None draws a homography from
+            the seed for every image of the folder.
+        photometric: whether the light of the second image is changed at random.
+        size: (width, height) in pixels of both images.
+        thresholds: px, thresholds of the AUC.
+        config: how homographies are estimated and how matches are judged.
     """
 
     name: ClassVar[str] = "homography"
@@ -94,14 +99,14 @@ class HomographySuite:
             return draw_homography_pairs(self.folder, self.size, self.config.seed)
         return read_homography_pairs(self.folder, self.pair_file, self.size)
 
-    def views(self, task: HomographyPair) -> HomographyViews:
-        return warped_views(task, self.size, self.config.seed if self.photometric else None)
+    def views(self, pair: HomographyPair) -> HomographyViews:
+        return warped_views(pair, self.size, self.config.seed if self.photometric else None)
 
     def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Metrics, str]:
         return measure_homography(views, matched, self.config)
 
-    def unreadable(self) -> Metrics:
-        return failed_numbers()
+    def failed_metrics(self) -> Metrics:
+        return failed_homography()
 
     def normalized_errors(self, views: HomographyViews, matched: MatchResult) -> Array:
         return homography_deviations(views, matched, self.config)
@@ -125,9 +130,9 @@ class HomographySuite:
 def measure_homography(
     views: HomographyViews, matched: MatchResult, config: HomographyConfig
 ) -> tuple[Metrics, str]:
-    """Corner errors by four estimators and the quality of the matches.
+    """Corner errors by four estimators, and metrics of the matches.
 
-    The pair fails where RANSAC finds nothing: its error is infinite then and its shares are 0.
+    The pair fails if RANSAC finds no model: its error is infinite and its shares are 0.
     """
     features0, features1, matches = matched.features0, matched.features1, matched.matches
     size0, size1 = features0.image_size, features1.image_size
@@ -145,11 +150,11 @@ def measure_homography(
         )
         return corner_error(estimate.model, views.H, size0)
 
-    def direct() -> float:
+    def linear() -> float:
         H = weighted_homography(matches.points0, matches.points1, matches.scores)
         return corner_error(H, views.H, size0)
 
-    error, failure = attempt(lambda: robust("ransac"))
+    error, failure = error_or_failure(lambda: robust("ransac"))
     metrics = homography_match_metrics(
         features0.keypoints,
         features1.keypoints,
@@ -164,9 +169,9 @@ def measure_homography(
     shares = {name: 0.0 if failure else getattr(metrics, name) for name in SHARES}
     return {
         "error": error,
-        "error_lo": attempt(lambda: robust("ransac", local_optimization=True))[0],
-        "error_magsac": attempt(lambda: robust("magsac"))[0],
-        "error_dlt": attempt(direct)[0],
+        "error_lo": error_or_failure(lambda: robust("ransac", local_optimization=True))[0],
+        "error_magsac": error_or_failure(lambda: robust("magsac"))[0],
+        "error_dlt": error_or_failure(linear)[0],
         **shares,
         "matches": metrics.matches,
         "correspondences": metrics.correspondences,
@@ -175,16 +180,16 @@ def measure_homography(
     }, failure
 
 
-def failed_numbers() -> Metrics:
-    """Of a pair of which an image cannot be read."""
+def failed_homography() -> Metrics:
+    """The metrics of a pair that could not be matched."""
     zero = (*SHARES, "matches", "correspondences", "keypoints0", "keypoints1")
-    return dict.fromkeys(ESTIMATES.values(), float("inf")) | dict.fromkeys(zero, 0.0)
+    return dict.fromkeys(ESTIMATORS.values(), float("inf")) | dict.fromkeys(zero, 0.0)
 
 
 def homography_deviations(
     views: HomographyViews, matched: MatchResult, config: HomographyConfig
 ) -> Array:
-    """Distances of the matches from the truth, over the threshold."""
+    """Reprojection errors of the matches under the true homography, over the threshold; (M,)."""
     matches = matched.matches
     errors = reprojection_errors(matches.points0, matches.points1, views.H)
     return np.asarray(errors / config.threshold)
@@ -193,9 +198,12 @@ def homography_deviations(
 def summarize_homographies(
     results: Sequence[PairResult], thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """AUC by estimator and threshold, and means over pairs; percent, but for `matches`."""
+    """AUC by estimator and threshold, means over pairs, and counts. Shares are percent."""
     shares = {name: percent(results, name) for name in SHARES}
     keypoints = (mean(results, "keypoints0") + mean(results, "keypoints1")) / 2
     return (
-        areas(results, thresholds, ESTIMATES) | shares | {"keypoints": keypoints} | counts(results)
+        auc_by_estimator(results, thresholds, ESTIMATORS)
+        | shares
+        | {"keypoints": keypoints}
+        | counts(results)
     )

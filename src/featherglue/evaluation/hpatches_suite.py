@@ -1,4 +1,4 @@
-"""HPatches (Balntas et al. 2017): photographs of planes, under new light or from new viewpoints."""
+"""Suite of HPatches (Balntas et al. 2017): planar scenes under other light or viewpoints."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from featherglue.evaluation.aggregation import by_threshold, mean, percent
 from featherglue.evaluation.homography_suite import (
     HomographyConfig,
-    failed_numbers,
+    failed_homography,
     homography_deviations,
     measure_homography,
     summarize_homographies,
 )
 from featherglue.evaluation.pair_lists import HomographyPair, read_hpatches_pairs
-from featherglue.evaluation.suites import Metrics, PairResult, by_threshold, mean, percent
+from featherglue.evaluation.suites import Metrics, PairResult
 from featherglue.evaluation.views import HomographyViews, photographed_views
 from featherglue.geometry.metrics import Array, accuracy, detector_metrics, matching_accuracy
 from featherglue.types import MatchResult
@@ -26,15 +27,17 @@ MMA_THRESHOLDS = tuple(range(1, 11))
 
 @dataclass(frozen=True, kw_only=True)
 class HPatchesSuite:
-    """The first image of every sequence with each of the others, at their own sizes.
+    """The first image of every sequence, paired with each of the other five, at full size.
 
-    Beside what `HomographySuite` measures: `accuracy` (percent of pairs whose corner error by
-    RANSAC is at most a threshold), `mma` (mean matching accuracy at 1 … 10 px), `repeatability`
-    (percent) and `localisation_error` (px, mean over the pairs that have one) of the detector.
-    `illumination` and `viewpoint` hold the same for their sequences alone.
+    The summary holds that of `HomographySuite` and `accuracy` (percent of pairs whose corner
+    error by RANSAC is at most a threshold), `mma` (mean matching accuracy at 1 … 10 px, percent),
+    `repeatability` (percent) and `localisation_error` (px, mean over the pairs that have one) of
+    the detector. Its entries `illumination` and `viewpoint` hold the same for their sequences.
 
     Attributes:
-        folder: holds `i_*` and `v_*`. thresholds: px, of AUC and accuracy.
+        folder: folder of the sequences `i_*` and `v_*`.
+        thresholds: px, thresholds of AUC and accuracy.
+        config: how homographies are estimated and how matches are judged.
     """
 
     name: ClassVar[str] = "hpatches"
@@ -45,11 +48,11 @@ class HPatchesSuite:
     def pairs(self) -> list[HomographyPair]:
         return read_hpatches_pairs(self.folder)
 
-    def views(self, task: HomographyPair) -> HomographyViews:
-        return photographed_views(task)
+    def views(self, pair: HomographyPair) -> HomographyViews:
+        return photographed_views(pair)
 
     def measure(self, views: HomographyViews, matched: MatchResult) -> tuple[Metrics, str]:
-        numbers, failure = measure_homography(views, matched, self.config)
+        metrics, failure = measure_homography(views, matched, self.config)
         features0, features1, matches = matched.features0, matched.features1, matched.matches
         detector = detector_metrics(
             features0.keypoints,
@@ -60,18 +63,20 @@ class HPatchesSuite:
             self.config.threshold,
         )
         shares = matching_accuracy(matches.points0, matches.points1, views.H, MMA_THRESHOLDS)
-        numbers |= {
+        metrics |= {
             f"mma_{t}": 0.0 if failure else share
             for t, share in zip(MMA_THRESHOLDS, shares, strict=True)
         }
-        numbers["repeatability"] = detector.repeatability
-        numbers["localisation_error"] = detector.localisation_error
-        return numbers, failure
+        metrics["repeatability"] = detector.repeatability
+        metrics["localisation_error"] = detector.localisation_error
+        return metrics, failure
 
-    def unreadable(self) -> Metrics:
+    def failed_metrics(self) -> Metrics:
         shares = {f"mma_{t}": 0.0 for t in MMA_THRESHOLDS}
         return (
-            failed_numbers() | shares | {"repeatability": 0.0, "localisation_error": float("nan")}
+            failed_homography()
+            | shares
+            | {"repeatability": 0.0, "localisation_error": float("nan")}
         )
 
     def normalized_errors(self, views: HomographyViews, matched: MatchResult) -> Array:

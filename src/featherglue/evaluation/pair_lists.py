@@ -1,6 +1,6 @@
-"""What to evaluate on: lists and folders read as pairs of images with a known relation.
+"""Pairs of images with a known relation, read from lists and folders.
 
-Everything malformed is an error that names the file and the line, before any image is read.
+Errors name the file and the line; they are raised before any image is read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ class HomographyPair:
     """Two images related by a homography.
 
     Attributes:
-        index: place in the list, from 0. name: for tables, unique in the list.
-        path0, path1: the images; path1 is None where the second is the first one, warped.
-        H: (3, 3), maps pixels of image 0 to image 1.
+        index: position in the list, from 0.
+        name: name in tables, unique in the list.
+        path0: first image.
+        path1: second image; None if it is the first image, warped by H.
+        H: (3, 3) float64, maps (x, y, 1) pixels of image 0 to image 1.
         group: part of the suite that the pair belongs to, or "".
     """
 
@@ -48,10 +50,15 @@ class PosePair:
     """Two images from calibrated cameras at known poses.
 
     Attributes:
-        index, name, group: as in `HomographyPair`.
-        path0, path1: the images; rotation0, rotation1: how often np.rot90 turns each.
-        K0, K1: (3, 3) intrinsics, for pixel centres at whole numbers, before that turn.
-        T_0to1: (4, 4), likewise; the scale of its translation is arbitrary.
+        index: position in the list, from 0.
+        name: name in tables, unique in the list.
+        path0, path1: the images.
+        rotation0, rotation1: number of quarter turns by which np.rot90 rotates each image.
+        K0, K1: (3, 3) float64 intrinsics of the images before rotation; the centre of the
+            top-left pixel is (0, 0).
+        T_0to1: (4, 4) float64 pose from camera 0 to camera 1, before rotation. The scale of its
+            translation is arbitrary.
+        group: part of the suite that the pair belongs to, or "".
     """
 
     index: int
@@ -69,16 +76,21 @@ class PosePair:
 def read_homography_pairs(
     folder: PathLike, pair_file: PathLike, size: tuple[int, int]
 ) -> list[HomographyPair]:
-    """Lines `image h00 h01 … h22`, H for images of `size` (width, height).
+    """Read a list of lines `image h00 h01 … h22`. The second image is the first, warped by H.
 
-    Empty lines and those that start with # are passed over.
+    Empty lines and comments (#) are ignored.
+
+    Args:
+        folder: folder that the images' paths start from.
+        pair_file: the list.
+        size: (width, height) in pixels that every H is for.
 
     Raises:
         PairListError: the list is unreadable, empty, or has a malformed line.
-        ImageError: no such folder.
+        ImageError: the folder does not exist.
     """
     _check_folder(Path(folder))
-    tasks: list[HomographyPair] = []
+    pairs: list[HomographyPair] = []
     for number, line in enumerate(_lines(Path(pair_file)), 1):
         tokens = line.split()
         if not tokens or tokens[0].startswith("#"):
@@ -90,23 +102,28 @@ def read_homography_pairs(
                 "separated by spaces"
             )
         H = _homography(tokens[1:], where, size)
-        tasks.append(
+        pairs.append(
             HomographyPair(
-                index=len(tasks), name=tokens[0], path0=Path(folder) / tokens[0], path1=None, H=H
+                index=len(pairs), name=tokens[0], path0=Path(folder) / tokens[0], path1=None, H=H
             )
         )
-    if not tasks:
-        raise PairListError(f"{pair_file}: no homographies in it")
-    return tasks
+    if not pairs:
+        raise PairListError(f"{pair_file}: the list holds no homographies")
+    return pairs
 
 
 def draw_homography_pairs(
     folder: PathLike, size: tuple[int, int], seed: int
 ) -> list[HomographyPair]:
-    """Every image of a folder with a homography drawn from the seed and its place in the folder.
+    """Pair every image of a folder with its copy under a random homography.
+
+    Args:
+        folder: folder of the images.
+        size: (width, height) in pixels that the homographies are for.
+        seed: seed; the homography of an image also depends on its position in the folder.
 
     Raises:
-        ImageError: no such folder, or no image in it.
+        ImageError: the folder does not exist or holds no images.
     """
     limits = HomographyRange()
     return [
@@ -115,7 +132,7 @@ def draw_homography_pairs(
             name=path.name,
             path0=path,
             path1=None,
-            # The third number keeps this stream apart from that of the photometric change.
+            # The third number separates these draws from those of the photometric change.
             H=sample_homography(np.random.default_rng((seed, i, 1)), size, limits),
         )
         for i, path in enumerate(list_images(folder))
@@ -123,11 +140,11 @@ def draw_homography_pairs(
 
 
 def read_hpatches_pairs(folder: PathLike) -> list[HomographyPair]:
-    """The layout of HPatches' full sequences: `i_*` and `v_*`, `1.ppm` … `6.ppm`, `H_1_2` ….
+    """Read the HPatches layout: sequences `i_*` and `v_*` with `1.ppm` … `6.ppm`, `H_1_2` ….
 
     Raises:
-        ImageError: no such folder, or no sequence in it.
-        PairListError: an `H_1_k` is missing or malformed.
+        ImageError: the folder does not exist or holds no sequences.
+        PairListError: a file `H_1_k` is missing or malformed.
     """
     root = Path(folder)
     groups = {"i": "illumination", "v": "viewpoint"}
@@ -136,13 +153,13 @@ def read_hpatches_pairs(folder: PathLike) -> list[HomographyPair]:
         path for path in root.iterdir() if path.is_dir() and path.name[:2] in ("i_", "v_")
     )
     if not sequences:
-        raise ImageError(f"{root}: no sequences here; HPatches has folders i_… and v_…")
-    tasks: list[HomographyPair] = []
+        raise ImageError(f"{root}: no HPatches sequences here; they are folders i_… and v_…")
+    pairs: list[HomographyPair] = []
     for sequence in sequences:
         for k in HPATCHES_IMAGES:
-            tasks.append(
+            pairs.append(
                 HomographyPair(
-                    index=len(tasks),
+                    index=len(pairs),
                     name=f"{sequence.name}/{k}",
                     path0=sequence / "1.ppm",
                     path1=sequence / f"{k}.ppm",
@@ -150,19 +167,19 @@ def read_hpatches_pairs(folder: PathLike) -> list[HomographyPair]:
                     group=groups[sequence.name[0]],
                 )
             )
-    return tasks
+    return pairs
 
 
 def read_pose_pairs(folder: PathLike, pair_file: PathLike) -> list[PosePair]:
-    """SuperGlue's pair lists with all 38 tokens: `A B rotA rotB K0×9 K1×9 T_0to1×16`.
+    """Read a SuperGlue pair list of lines `A B rotA rotB K0×9 K1×9 T_0to1×16` (38 tokens).
 
     Raises:
-        PairListError: as `pairs.read_pairs`; a line without intrinsics and pose, or whose
-            rotation is none.
-        ImageError: no such folder.
+        PairListError: the list is malformed, a line has no intrinsics and pose, or the left 3×3
+            of its T_0to1 is not a rotation.
+        ImageError: the folder does not exist.
     """
     _check_folder(Path(folder))
-    tasks = []
+    pairs = []
     for index, pair in enumerate(read_pairs(pair_file)):
         where = f"{pair_file}, line {pair.line}"
         if pair.K0 is None or pair.K1 is None or pair.T_0to1 is None:
@@ -173,7 +190,7 @@ def read_pose_pairs(folder: PathLike, pair_file: PathLike) -> list[PosePair]:
         R = pair.T_0to1[:3, :3]
         if np.abs(R @ R.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(R) < 0:
             raise PairListError(f"{where}: the left 3×3 of T_0to1 is not a rotation")
-        tasks.append(
+        pairs.append(
             PosePair(
                 index=index,
                 name=f"{pair.name0} {pair.name1}",
@@ -186,7 +203,7 @@ def read_pose_pairs(folder: PathLike, pair_file: PathLike) -> list[PosePair]:
                 T_0to1=pair.T_0to1,
             )
         )
-    return tasks
+    return pairs
 
 
 def _check_folder(folder: Path) -> None:
@@ -204,7 +221,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_homography(path: Path) -> Matrix:
-    """A file of three lines with three numbers each."""
+    """Read a file of three lines with three numbers each."""
     rows = [(number, line.split()) for number, line in enumerate(_lines(path), 1) if line.strip()]
     for number, tokens in rows:
         if len(tokens) != 3:
@@ -217,7 +234,7 @@ def _read_homography(path: Path) -> Matrix:
 
 def _homography(tokens: list[str], where: str, size: tuple[int, int]) -> Matrix:
     H = np.array(_numbers(tokens, where)).reshape(3, 3)
-    # Singularity is judged where coordinates are of the order of 1.
+    # The determinant is only meaningful for coordinates of the order of 1.
     unit = np.diag([size[0], size[1], 1.0])
     scaled = np.linalg.inv(unit) @ H @ unit
     norm = float(np.linalg.norm(scaled))
@@ -232,5 +249,5 @@ def _numbers(tokens: list[str], where: str) -> list[float]:
     except ValueError as error:
         raise PairListError(f"{where}: {error}") from None
     if not np.isfinite(values).all():
-        raise PairListError(f"{where}: a number is not finite")
+        raise PairListError(f"{where}: every number must be finite")
     return values

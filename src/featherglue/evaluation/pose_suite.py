@@ -1,4 +1,4 @@
-"""Relative poses of calibrated cameras, as SuperGlue's evaluation on ScanNet and YFCC has it."""
+"""Suite of relative poses of calibrated cameras, as in SuperGlue's evaluation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherglue.errors import EstimationError, UsageError
+from featherglue.evaluation.aggregation import auc_by_estimator, counts, mean, percent
 from featherglue.evaluation.pair_lists import PosePair, read_pose_pairs
-from featherglue.evaluation.suites import (
-    Metrics,
-    PairResult,
-    areas,
-    counts,
-    mean,
-    percent,
-)
+from featherglue.evaluation.suites import Metrics, PairResult
 from featherglue.evaluation.views import PoseViews, pose_views
 from featherglue.geometry.epipolar import epipolar_errors, normalize_points, pose_errors
 from featherglue.geometry.estimates import RelativePose
@@ -26,20 +20,23 @@ from featherglue.geometry.estimation import estimate_relative_pose, optimize_rel
 from featherglue.geometry.metrics import Array
 from featherglue.types import MatchResult
 
-# Figure in the summary → the error of each pair that it is made of.
-ESTIMATES = {"auc": "error", "auc_lo": "error_lo"}
+# Name of an AUC in the summary -> name of the error of a pair that it is computed from.
+ESTIMATORS = {"auc": "error", "auc_lo": "error_lo"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoseConfig:
-    """How poses are estimated and matches judged.
+    """How poses are estimated and how matches are judged.
 
     Attributes:
-        threshold: px, distance of RANSAC's inliers from the epipolar line; it is divided by the
-            mean focal length. confidence: of RANSAC. seed: recorded, but
-            OpenCV's RANSAC always draws the same samples.
-        epipolar: symmetric squared epipolar distance, in normalised coordinates, below which a
+        threshold: px, maximum distance of an inlier from its epipolar line.
+        confidence: probability of the right model at which RANSAC stops, in (0, 1).
+        epipolar: symmetric squared epipolar distance in normalised coordinates below which a
             match is correct.
+        seed: recorded only; OpenCV's RANSAC always draws the same samples.
+
+    Raises:
+        UsageError: a value out of range.
     """
 
     threshold: float = 1.0
@@ -58,15 +55,18 @@ class PoseConfig:
 class PoseSuite:
     """Pairs of photographs with known intrinsics and relative pose.
 
-    AUC of the larger of the errors of rotation and of the direction of translation, by RANSAC
-    on the essential matrix (`auc`), and the same fitted anew (`auc_lo`); `precision` (matches
-    that agree with the true epipolar geometry / matches) and `matching_score` (such matches /
-    keypoints of image 0). True correspondences are not known without depth: `recall` repeats the
-    matching score, a lower bound of it.
+    The summary holds the AUC of the pose error, which is the larger of the angular errors of
+    rotation and of translation: by OpenCV's RANSAC on the essential matrix (`auc`) and by RANSAC
+    with local optimization (`auc_lo`). `precision` is the share of matches that agree with the
+    true epipolar geometry; `matching_score` is their number over that of the keypoints of image 0.
+    True correspondences are unknown without depth: `recall` repeats the matching score, which is
+    a lower bound.
 
     Attributes:
-        folder: that the list's paths start from. pair_file: 38 tokens in a line.
-        thresholds: degrees, of the AUC.
+        folder: folder that the paths in the list start from.
+        pair_file: SuperGlue pair list with 38 tokens a line.
+        thresholds: degrees, thresholds of the AUC.
+        config: how poses are estimated and how matches are judged.
     """
 
     name: ClassVar[str] = "pose"
@@ -78,8 +78,8 @@ class PoseSuite:
     def pairs(self) -> list[PosePair]:
         return read_pose_pairs(self.folder, self.pair_file)
 
-    def views(self, task: PosePair) -> PoseViews:
-        return pose_views(task)
+    def views(self, pair: PosePair) -> PoseViews:
+        return pose_views(pair)
 
     def measure(self, views: PoseViews, matched: MatchResult) -> tuple[Metrics, str]:
         features0, matches = matched.features0, matched.matches
@@ -126,12 +126,12 @@ class PoseSuite:
         )
 
     def _errors(self, views: PoseViews, pose: RelativePose) -> tuple[float, float]:
-        """Degrees. Without a true translation its direction cannot be judged: 0 then."""
+        """Angular errors of rotation and translation; that of translation is 0 if there is none."""
         rotation, translation = pose_errors(pose, views.T_0to1)
         return rotation, translation if views.T_0to1[:3, 3].any() else 0.0
 
-    def unreadable(self) -> Metrics:
-        errors = (*ESTIMATES.values(), "rotation_error", "translation_error")
+    def failed_metrics(self) -> Metrics:
+        errors = (*ESTIMATORS.values(), "rotation_error", "translation_error")
         zero = ("precision", "recall", "matching_score", "matches", "keypoints0", "keypoints1")
         return dict.fromkeys(errors, float("inf")) | dict.fromkeys(zero, 0.0)
 
@@ -143,7 +143,7 @@ class PoseSuite:
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
         shares = ("precision", "recall", "matching_score")
         return {
-            **areas(results, self.thresholds, ESTIMATES),
+            **auc_by_estimator(results, self.thresholds, ESTIMATORS),
             **{name: percent(results, name) for name in shares},
             "keypoints": (mean(results, "keypoints0") + mean(results, "keypoints1")) / 2,
             **counts(results),

@@ -1,12 +1,11 @@
-"""What is kept between runs: features of images, and results of pairs.
+"""Storage of a run for later ones: features of images and results of pairs.
 
-Both are found by fingerprints of all that shapes them, so that nothing stale is ever used; what
-is damaged counts as absent.
+Every entry is found by the fingerprint of all that it depends on. A damaged entry counts as
+missing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -19,49 +18,58 @@ import numpy as np
 from featherglue.errors import OutputError, UsageError
 from featherglue.evaluation.openers import describe, is_identifiable
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
-from featherglue.fingerprint import code_fingerprint, fingerprint
+from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_npz
 from featherglue.io.image import Grey
 from featherglue.types import Features
 
-_IN_MEMORY = 32
+_MAX_IN_MEMORY = 32  # images
 
 
-class FeatureStore:
-    """Features by the image's content: those used last in memory, all in a folder if one is given.
+class FeatureCache:
+    """Features by the content of the image: the latest in memory, all of them in a folder.
 
-    Only what shapes the extraction is part of the key: matchers share the features.
+    The folder depends on what shapes the extraction only, so that pipelines with different
+    matchers share features.
+
+    Args:
+        pipeline: extracts features that are not stored yet.
+        folder: cache folder of the evaluation; None keeps features in memory only.
     """
 
-    def __init__(self, matching: Pipeline, folder: Path | None) -> None:
-        self._matching = matching
+    def __init__(self, pipeline: Pipeline, folder: Path | None) -> None:
+        self._pipeline = pipeline
         self._recent: OrderedDict[str, Features] = OrderedDict()
         self._folder: Path | None = None
         if folder is not None:
-            description = describe(matching)
-            shaped_by = description.get("extractor", description)
-            self._folder = folder / "features" / fingerprint(shaped_by, code_fingerprint())
+            description = describe(pipeline)
+            extraction = description.get("extractor", description)
+            self._folder = folder / "features" / fingerprint(extraction, code_fingerprint())
 
     def extract(self, image: Grey) -> Features:
-        """Features of an image (H, W) uint8."""
-        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:32]
+        """Features of a grey image (H, W) uint8.
+
+        Raises:
+            OutputError: the features cannot be stored.
+        """
+        key = fingerprint(image)
         if key not in self._recent:
-            self._recent[key] = self._find(key, image)
-            if len(self._recent) > _IN_MEMORY:
+            self._recent[key] = self._load_or_extract(key, image)
+            if len(self._recent) > _MAX_IN_MEMORY:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(key)
         return self._recent[key]
 
-    def _find(self, key: str, image: Grey) -> Features:
+    def _load_or_extract(self, key: str, image: Grey) -> Features:
         if self._folder is None:
-            return self._matching.extract(image)
+            return self._pipeline.extract(image)
         path = self._folder / f"{key}.npz"
-        kept = _read_features(path, image)
-        if kept is not None:
-            return kept
-        features = self._matching.extract(image)
-        own_image = features.image is not None and not np.array_equal(features.image, image)
-        if type(features) is Features and not own_image:
+        stored = _read_features(path, image)
+        if stored is not None:
+            return stored
+        features = self._pipeline.extract(image)
+        other_image = features.image is not None and not np.array_equal(features.image, image)
+        if type(features) is Features and not other_image:
             write_npz(
                 path,
                 {
@@ -69,7 +77,7 @@ class FeatureStore:
                     "scores": features.scores,
                     "descriptors": features.descriptors,
                     "image_size": np.array(features.image_size),
-                    "keeps_image": np.array(features.image is not None),
+                    "has_image": np.array(features.image is not None),
                 },
             )
         return features
@@ -84,50 +92,58 @@ def _read_features(path: Path, image: Grey) -> Features | None:
                 scores=arrays["scores"],
                 descriptors=arrays["descriptors"],
                 image_size=(int(size[0]), int(size[1])),
-                image=image if arrays["keeps_image"] else None,
+                image=image if arrays["has_image"] else None,
             )
     except (OSError, KeyError, ValueError, EOFError, BadZipFile):
         return None
 
 
 class ResultLog:
-    """Results of pairs, a line of JSON each, added as they come.
+    """Results of pairs in a file, one line of JSON each.
 
-    Pairs of which an image could not be read are not kept, so that they are tried again.
+    Results of pairs with unreadable images are not stored: they are evaluated again.
+
+    Args:
+        folder: cache folder of the evaluation.
+        pipeline: what is evaluated.
+        suite: the suite.
+
+    Raises:
+        UsageError: the pipeline has no description.
     """
 
-    def __init__(self, folder: Path, matching: Pipeline, suite: Suite[Any, Any]) -> None:
-        if not is_identifiable(matching):
+    def __init__(self, folder: Path, pipeline: Pipeline, suite: Suite[Any, Any]) -> None:
+        if not is_identifiable(pipeline):
             raise UsageError(
-                f"a cache needs to know what {type(matching).__qualname__} is: give it an "
-                "attribute `description`, a mapping of plain values"
+                f"`cache` needs to identify {type(pipeline).__qualname__}: give it an attribute "
+                "`description`, a mapping of plain values"
             )
-        key = fingerprint(suite.name, suite.settings(), describe(matching), code_fingerprint())
+        key = fingerprint(suite.name, suite.settings(), describe(pipeline), code_fingerprint())
         self.path = folder / f"{suite.name}-{key}.jsonl"
-        self._known = self._read()
+        self._stored = self._read()
 
-    def get(self, task: ImagePair) -> PairResult | None:
-        """The result of a task, if it is kept and its images did not change."""
-        numbers = self._known.get(pair_key(task))
-        if numbers is None:
+    def get(self, pair: ImagePair) -> PairResult | None:
+        """The stored result of a pair, unless its images have changed since."""
+        stored = self._stored.get(pair_fingerprint(pair))
+        if stored is None:
             return None
-        return PairResult(index=task.index, name=task.name, group=task.group, **numbers)
+        return PairResult(index=pair.index, name=pair.name, group=pair.group, **stored)
 
-    def add(self, task: ImagePair, result: PairResult) -> None:
-        """Keep a result.
+    def add(self, pair: ImagePair, result: PairResult) -> None:
+        """Store a result.
 
         Raises:
             OutputError: the file cannot be written.
         """
         if result.unreadable:
             return
-        kept = {
-            "key": pair_key(task),
+        entry = {
+            "key": pair_fingerprint(pair),
             "metrics": dict(result.metrics),
             "failure": result.failure,
         }
-        # A line that was cut off by an interruption stays alone on its line.
-        line = f"\n{json.dumps(kept)}\n"
+        # The leading line break separates the entry from one that an interruption cut short.
+        line = f"\n{json.dumps(entry)}\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -136,33 +152,26 @@ class ResultLog:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        known: dict[str, dict[str, Any]] = {}
+        stored: dict[str, dict[str, Any]] = {}
         try:
             lines = self.path.read_bytes().splitlines()
         except OSError:
-            return known
+            return stored
         for line in lines:
             try:
-                kept = json.loads(line)
-                known[kept["key"]] = {"metrics": kept["metrics"], "failure": kept["failure"]}
+                entry = json.loads(line)
+                stored[entry["key"]] = {"metrics": entry["metrics"], "failure": entry["failure"]}
             except (ValueError, KeyError, TypeError):
                 continue
-        return known
+        return stored
 
 
-def pair_key(task: ImagePair) -> str:
-    """Fingerprint of a task and of the present state of its images."""
-    return fingerprint({name: _plain(value) for name, value in vars(task).items()})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        path = Path(value).resolve()
-        try:
-            state = path.stat()
-        except OSError:
-            return [str(path)]
-        return [str(path), state.st_size, state.st_mtime_ns]
-    return value
+def pair_fingerprint(pair: ImagePair) -> str:
+    """Fingerprint of a pair and of the present state of its image files."""
+    fields = vars(pair).items()
+    return fingerprint(
+        {
+            name: file_state(value) if isinstance(value, os.PathLike) else value
+            for name, value in fields
+        }
+    )

@@ -1,10 +1,13 @@
-"""Running a suite: pair by pair, in one process or several, resumable."""
+"""`evaluate`: runs a suite pair by pair, in one process or several, resumable."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,164 +15,151 @@ from pathlib import Path
 from typing import Any, cast
 
 import cv2
-import numpy as np
 
-from featherglue.errors import FeatherglueError, ImageError, UsageError
-from featherglue.evaluation.openers import Evaluable, Opener, describe, open_pipeline
+from featherglue.errors import FeatherglueError, UsageError
+from featherglue.evaluation.examples import draw_examples
+from featherglue.evaluation.openers import (
+    Evaluable,
+    Opener,
+    describe,
+    is_pipeline,
+    make_opener,
+    open_pipeline,
+)
+from featherglue.evaluation.pair_evaluation import PairEvaluator
 from featherglue.evaluation.result import Evaluation
-from featherglue.evaluation.result_cache import FeatureStore, ResultLog
+from featherglue.evaluation.result_cache import ResultLog
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.machine import cores
-from featherglue.types import MatchResult
 
 Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    session: Evaluable,
+    pipeline: Evaluable,
     suite: Suite[Any, Any],
     *,
     jobs: int = 1,
-    limit: int | None = None,
+    num_pairs: int | None = None,
+    num_examples: int = 0,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a session, or anything like it, on a suite.
+    """Evaluate a model, a session or another pipeline on a suite.
 
-    A pair of which an image cannot be read, or for which no model can be estimated, fails: it
-    counts with an infinite error and shares of 0. The same arguments give the same numbers,
-    whatever `jobs` is.
+    A pair fails if an image cannot be read or no model can be estimated. It counts with an
+    infinite error and with shares of 0. Equal arguments give equal metrics, whatever `jobs` is.
 
     Args:
-        session: has `extract` and `match` (see `Pipeline`), or `open`, which gives such a thing
-            (see `SessionOpener`) and which several jobs need.
-        jobs: processes. They are spawned: a script needs `if __name__ == "__main__"`.
-        limit: evaluate the first pairs only.
-        cache: folder where features and results are kept; the same call goes on where an earlier
-            one was stopped.
-        progress: called with the number of pairs done and of all.
+        pipeline: name of a shipped model, folder of an artifact, `Session`, `SessionOpener`, or
+            any object with `extract` and `match` (see `Pipeline`). Several processes need a name,
+            a folder or an opener.
+        suite: `HomographySuite`, `HPatchesSuite`, `PoseSuite`, or your own (see `Suite`).
+        jobs: number of processes. They are spawned: a script needs `if __name__ == "__main__"`.
+        num_pairs: evaluate this number of pairs from the start of the suite; None takes all.
+        num_examples: number of best and of worst pairs whose matches are drawn into the result.
+        cache: folder where features and results are stored. The same call resumes an interrupted
+            one; results of changed images, settings, weights or code are not reused.
+        progress: called with the number of finished pairs and of all pairs.
 
     Raises:
         PairListError: the suite's list is malformed.
-        ImageError: the suite's folder is missing or has nothing of the kind in it.
-        UsageError: a number out of range; several jobs, or a cache, with an object that cannot
-            have them.
+        ImageError: the suite's folder is missing or holds no images.
+        ArtifactError: no such model.
+        UsageError: a number out of range; a pipeline that cannot be evaluated, cannot be opened in
+            several processes, or cannot be identified by `cache`.
         OutputError: the cache cannot be written.
     """
-    if jobs < 1 or (limit is not None and limit < 1):
-        raise UsageError("jobs and limit must be at least 1")
-    tasks = suite.pairs()[:limit]
-    matching = open_pipeline(session)
+    if jobs < 1:
+        raise UsageError(f"`jobs` must be at least 1, not {jobs}")
+    if num_pairs is not None and num_pairs < 1:
+        raise UsageError(f"`num_pairs` must be at least 1, not {num_pairs}")
+    if num_examples < 0:
+        raise UsageError(f"`num_examples` must be at least 0, not {num_examples}")
+    pairs = suite.pairs()[:num_pairs]
+    opener = make_opener(pipeline, jobs)
+    opened = open_pipeline(opener)
     folder = None if cache is None else Path(cache)
-    log = None if folder is None else ResultLog(folder, matching, suite)
-    known = {} if log is None else {task.index: log.get(task) for task in tasks}
-    results = [result for result in known.values() if result is not None]
-    left = [task for task in tasks if known.get(task.index) is None]
+    log = None if folder is None else ResultLog(folder, opened, suite)
+    stored = {} if log is None else {pair.index: log.get(pair) for pair in pairs}
+    results = [result for result in stored.values() if result is not None]
+    missing = [pair for pair in pairs if stored.get(pair.index) is None]
     report = progress or (lambda done, total: None)
-    report(len(results), len(tasks))
-    for task, result in _run(session, matching, suite, left, jobs, folder):
+    report(len(results), len(pairs))
+    for pair, result in _run(opener, opened, suite, missing, jobs, folder):
         if log is not None:
-            log.add(task, result)
+            log.add(pair, result)
         results.append(result)
-        report(len(results), len(tasks))
+        report(len(results), len(pairs))
     results.sort(key=lambda result: result.index)
-    return Evaluation(
+    evaluation = Evaluation(
         suite=suite.name,
         settings=suite.settings(),
         source=suite.source(),
-        model=describe(matching),
+        model=describe(opened),
         summary=suite.summarize(results),
         results=tuple(results),
     )
-
-
-def match_views(
-    store: FeatureStore, matching: Pipeline, suite: Suite[Any, Any], task: ImagePair
-) -> tuple[Any, MatchResult]:
-    """The views of a task, and what is found in them.
-
-    Raises:
-        ImageError: an image cannot be read.
-    """
-    views = suite.views(task)
-    features0, features1 = store.extract(views.image0), store.extract(views.image1)
-    return views, matching.match(features0, features1)
-
-
-class _Worker:
-    """Turns tasks into results."""
-
-    def __init__(self, matching: Pipeline, suite: Suite[Any, Any], folder: Path | None) -> None:
-        self._matching, self._suite = matching, suite
-        self._store = FeatureStore(matching, folder)
-
-    def __call__(self, task: ImagePair) -> PairResult:
-        try:
-            views, matched = match_views(self._store, self._matching, self._suite, task)
-            numbers, failure = self._suite.measure(views, matched)
-            unreadable = False
-        except ImageError as error:
-            numbers, failure, unreadable = self._suite.unreadable(), str(error), True
-        except (FeatherglueError, cv2.error, np.linalg.LinAlgError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            numbers, failure, unreadable = self._suite.unreadable(), reason, False
-        return PairResult(
-            index=task.index,
-            name=task.name,
-            group=task.group,
-            metrics=numbers,
-            failure=failure,
-            unreadable=unreadable,
-        )
+    examples = draw_examples(opened, suite, evaluation, num_examples, cache=folder)
+    return dataclasses.replace(evaluation, examples=examples)
 
 
 def _run(
-    session: Evaluable,
-    matching: Pipeline,
+    opener: Pipeline | Opener,
+    opened: Pipeline,
     suite: Suite[Any, Any],
-    tasks: list[ImagePair],
+    pairs: list[ImagePair],
     jobs: int,
     folder: Path | None,
 ) -> Iterator[tuple[ImagePair, PairResult]]:
-    """Results in the order in which they are ready."""
-    jobs = min(jobs, len(tasks))
+    """Pairs and their results in the order in which they are finished."""
+    jobs = min(jobs, len(pairs))
     if jobs <= 1:
-        worker = _Worker(matching, suite, folder)
-        for task in tasks:
-            yield task, worker(task)
+        evaluator = PairEvaluator(opened, suite, folder)
+        for pair in pairs:
+            yield pair, evaluator(pair)
         return
-    if session is matching:
+    if is_pipeline(opener):
         raise UsageError(
-            "several jobs open a session each: pass SessionOpener(...), or something with open()"
+            "with several `jobs` each process opens its own session: pass the name of a model, a "
+            "SessionOpener, or an object with open()"
         )
     executor = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(cast("Opener", session), suite, folder, jobs),
+        initializer=_start_worker,
+        initargs=(cast("Opener", opener), suite, folder, jobs),
     )
     try:
-        futures = {executor.submit(_work, task): task for task in tasks}
+        futures = {executor.submit(_evaluate_in_worker, pair): pair for pair in pairs}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
         raise FeatherglueError(
-            "a worker process died, possibly out of memory; use a smaller `jobs` "
-            "(with `cache`, the next run continues where this one stopped)"
+            "a worker process died, possibly out of memory: use fewer `jobs` (with `cache`, the "
+            "next run resumes this one)"
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-_of_this_process: list[_Worker] = []
+_worker: list[PairEvaluator] = []  # of this process
 
 
-def _start(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
-    """Prepare a spawned process; an interruption is left to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interruption
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(max(1, cores() // jobs))
-    _of_this_process.append(_Worker(open_pipeline(opener), suite, folder))
+    _worker.append(PairEvaluator(open_pipeline(opener), suite, folder))
 
 
-def _work(task: ImagePair) -> PairResult:
-    return _of_this_process[0](task)
+def _exit_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that happened."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _evaluate_in_worker(pair: ImagePair) -> PairResult:
+    return _worker[0](pair)

@@ -1,15 +1,12 @@
-"""What a suite is, what can be evaluated with it, and what comes out for each pair."""
+"""The interfaces of an evaluation: pipelines, suites, and the result of a pair."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import numpy as np
-
-from featherglue.errors import EstimationError
-from featherglue.geometry.metrics import Array, auc
+from featherglue.geometry.metrics import Array
 from featherglue.io.image import Grey
 from featherglue.types import Features, MatchResult
 
@@ -19,32 +16,44 @@ Metrics = dict[str, float]
 class Pipeline(Protocol):
     """Anything that extracts features and matches them; `featherglue.Session` is one.
 
-    For a name in tables and for a cache it also needs an attribute `description`, a mapping of
-    plain values that says what it is: two with the same description must give the same matches.
+    An attribute `description`, a mapping of plain values, names the pipeline in tables (key
+    `name`) and identifies it in caches. Pipelines with equal descriptions must give equal matches.
     """
 
     def extract(self, image: Grey, /) -> Features:
-        """Features of a grey image (H, W) uint8, in its pixels."""
+        """Extract features.
+
+        Args:
+            image: (H, W) uint8, grey.
+        """
         ...
 
     def match(self, features0: Features, features1: Features, /) -> MatchResult:
-        """Match two sets of features."""
+        """Match the features of two images."""
         ...
 
 
 class ImagePair(Protocol):
-    """A pair of images as a suite lists it."""
+    """A pair of images of a suite, before the images are read."""
 
     @property
-    def index(self) -> int: ...
+    def index(self) -> int:
+        """Position in the suite, from 0."""
+        ...
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name in tables, unique in the suite."""
+        ...
+
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """Part of the suite that the pair belongs to, or ""."""
+        ...
 
 
 class Views(Protocol):
-    """The two images of a task."""
+    """The images (H, W) uint8 of a pair."""
 
     @property
     def image0(self) -> Grey: ...
@@ -54,13 +63,16 @@ class Views(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PairResult:
-    """What came out of one pair.
+    """The metrics of one pair.
 
     Attributes:
-        index, name, group: of the task.
-        numbers: by name; `error` is the one that pairs are ranked by, infinite for a failure.
-            Shares lie in [0, 1], errors are px or degrees.
-        failure: why the pair failed, or "". unreadable: because an image could not be read.
+        index: position of the pair in its suite, from 0.
+        name: name of the pair.
+        group: part of the suite that the pair belongs to, or "".
+        metrics: values by name. `error` ranks the pairs; it is infinite for a failed pair. Shares
+            lie in [0, 1]; errors are px or degrees.
+        failure: why the pair failed, or "".
+        unreadable: whether the pair failed because an image cannot be read.
     """
 
     index: int
@@ -76,83 +88,47 @@ ViewsT = TypeVar("ViewsT", bound=Views)
 
 
 class Suite(Protocol[PairT, ViewsT]):
-    """A way to evaluate. Suites are frozen and can be sent to other processes."""
+    """Image pairs with a known relation, and metrics. A suite is immutable and can be pickled."""
 
     name: ClassVar[str]
 
     def pairs(self) -> list[PairT]:
-        """The pairs. Raises PairListError or ImageError where the whole list is unusable."""
+        """All pairs of the suite.
+
+        Raises:
+            PairListError: the list is malformed.
+            ImageError: the folder is missing or holds no images.
+        """
         ...
 
-    def views(self, task: PairT) -> ViewsT:
-        """Its images. Raises ImageError where one cannot be read."""
+    def views(self, pair: PairT) -> ViewsT:
+        """Read the images of a pair.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
         ...
 
     def measure(self, views: ViewsT, matched: MatchResult) -> tuple[Metrics, str]:
-        """The numbers of a pair, and why it failed or ""."""
+        """Compute the metrics of a pair; returns them and the reason of a failure, or ""."""
         ...
 
-    def unreadable(self) -> Metrics:
-        """The numbers of a pair of which an image could not be read."""
+    def failed_metrics(self) -> Metrics:
+        """The metrics of a pair that could not be matched."""
         ...
 
     def normalized_errors(self, views: ViewsT, matched: MatchResult) -> Array:
-        """How far each match is from the truth, (M,), in thresholds: up to 1 is correct."""
+        """Error of each match over the threshold, (M,); a match is correct up to 1."""
         ...
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
-        """The numbers of many pairs, as plain values; shares in percent."""
+        """The metrics over all pairs, as plain values. Shares are percent."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What else shapes the numbers, as plain values."""
+        """Every setting that shapes the metrics, as plain values."""
         ...
 
     def source(self) -> dict[str, str]:
-        """The folder and list that the pairs come from."""
+        """The folder and the list that the pairs come from."""
         ...
-
-
-def attempt(estimate: Callable[[], float]) -> tuple[float, str]:
-    """An error, or infinity and why there is no estimate."""
-    try:
-        return estimate(), ""
-    except EstimationError as error:
-        return float("inf"), str(error)
-
-
-def percent(results: Sequence[PairResult], name: str) -> float:
-    """Mean of a share over pairs, in percent."""
-    return 100 * mean(results, name)
-
-
-def mean(results: Sequence[PairResult], name: str) -> float:
-    """Mean over the pairs that have the number: NaN is passed over; NaN if none has."""
-    values = np.array([result.metrics[name] for result in results])
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def counts(results: Sequence[PairResult]) -> dict[str, Any]:
-    """Mean number of matches, and how many pairs there are, failed, or could not be read."""
-    return {
-        "matches": mean(results, "matches"),
-        "pairs": len(results),
-        "failures": sum(bool(result.failure) for result in results),
-        "unreadable": sum(result.unreadable for result in results),
-    }
-
-
-def areas(
-    results: Sequence[PairResult], thresholds: Sequence[float], estimates: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """AUC by threshold, percent, of the errors that each of the figures is made of."""
-    return {
-        figure: by_threshold(thresholds, auc([r.metrics[error] for r in results], thresholds))
-        for figure, error in estimates.items()
-    }
-
-
-def by_threshold(thresholds: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """Values by threshold as JSON has them: the key of 5.0 is "5"."""
-    return {f"{t:g}": value for t, value in zip(thresholds, values, strict=True)}

@@ -1,4 +1,4 @@
-"""The two images of a task, and how they are related."""
+"""The images of a pair, read and prepared, and their relation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HomographyViews:
-    """Images (H, W) uint8 and the homography (3, 3) from pixels of the first to the second."""
+    """Images of a planar scene.
+
+    Attributes:
+        image0, image1: (H, W) uint8, grey.
+        H: (3, 3) float64, maps (x, y, 1) pixels of image 0 to image 1.
+    """
 
     image0: Grey
     image1: Grey
@@ -26,7 +31,13 @@ class HomographyViews:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PoseViews:
-    """Images (H, W) uint8, their intrinsics (3, 3), and the pose (4, 4) from camera 0 to 1."""
+    """Images of calibrated cameras.
+
+    Attributes:
+        image0, image1: (H, W) uint8, grey.
+        K0, K1: (3, 3) float64 intrinsics.
+        T_0to1: (4, 4) float64 pose from camera 0 to camera 1.
+    """
 
     image0: Grey
     image1: Grey
@@ -35,63 +46,68 @@ class PoseViews:
     T_0to1: Matrix
 
 
-def warped_views(task: HomographyPair, size: tuple[int, int], seed: int | None) -> HomographyViews:
-    """An image resized to `size` (width, height), and its copy warped by H to that size.
+def warped_views(pair: HomographyPair, size: tuple[int, int], seed: int | None) -> HomographyViews:
+    """Resize an image, and warp it by H.
 
     Args:
-        seed: with the task's index it determines the photometric change of the copy; None
-            leaves the copy as it is.
+        pair: the image and H.
+        size: (width, height) in pixels of both views.
+        seed: seed of the photometric change of the second view, together with the pair's index;
+            None disables the change.
 
     Raises:
         ImageError: the image cannot be read.
     """
-    image0 = resize_grey(read_grey(task.path0), size)
-    image1 = np.asarray(cv2.warpPerspective(image0, task.H, size), np.uint8)
+    image0 = resize_grey(read_grey(pair.path0), size)
+    image1 = np.asarray(cv2.warpPerspective(image0, pair.H, size), np.uint8)
     if seed is not None:
-        image1 = augment_photometric(np.random.default_rng((seed, task.index)), image1)
-    return HomographyViews(image0=image0, image1=image1, H=task.H)
+        image1 = augment_photometric(np.random.default_rng((seed, pair.index)), image1)
+    return HomographyViews(image0=image0, image1=image1, H=pair.H)
 
 
-def photographed_views(task: HomographyPair) -> HomographyViews:
-    """Two photographs at their own sizes.
-
-    Raises:
-        ImageError: one cannot be read.
-    """
-    assert task.path1 is not None
-    return HomographyViews(image0=read_grey(task.path0), image1=read_grey(task.path1), H=task.H)
-
-
-def pose_views(task: PosePair) -> PoseViews:
-    """Two photographs, turned as the list says, with intrinsics and pose turned likewise.
+def photographed_views(pair: HomographyPair) -> HomographyViews:
+    """Read two photographs at their full sizes.
 
     Raises:
-        ImageError: one cannot be read.
+        ImageError: an image cannot be read.
     """
-    image0, K0, turn0 = turn_camera(read_grey(task.path0), task.K0, task.rotation0)
-    image1, K1, turn1 = turn_camera(read_grey(task.path1), task.K1, task.rotation1)
+    assert pair.path1 is not None
+    return HomographyViews(image0=read_grey(pair.path0), image1=read_grey(pair.path1), H=pair.H)
+
+
+def pose_views(pair: PosePair) -> PoseViews:
+    """Read two photographs and rotate them, their intrinsics and their pose as the list asks.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    image0, K0, turn0 = rotate_camera(read_grey(pair.path0), pair.K0, pair.rotation0)
+    image1, K1, turn1 = rotate_camera(read_grey(pair.path1), pair.K1, pair.rotation1)
     return PoseViews(
-        image0=image0, image1=image1, K0=K0, K1=K1, T_0to1=turn1 @ task.T_0to1 @ turn0.T
+        image0=image0, image1=image1, K0=K0, K1=K1, T_0to1=turn1 @ pair.T_0to1 @ turn0.T
     )
 
 
-def turn_camera(image: Grey, K: Matrix, times: int) -> tuple[Grey, Matrix, Matrix]:
-    """Turn an image by np.rot90 and its camera with it.
+def rotate_camera(image: Grey, K: Matrix, times: int) -> tuple[Grey, Matrix, Matrix]:
+    """Rotate an image by np.rot90, and its camera with it.
 
-    The same as `rotate_intrinsics` and `rotate_pose_inplane` of SuperGlue's evaluation, except
-    that pixel centres lie at whole numbers, so that a width w gives w − 1.
+    Equals `rotate_intrinsics` and `rotate_pose_inplane` of SuperGlue's evaluation, except that
+    the centre of the top-left pixel is (0, 0): w − 1 takes the place of the width w.
 
     Args:
-        image: (H, W) uint8. K: (3, 3). times: quarter turns, counter-clockwise.
+        image: (H, W) uint8.
+        K: (3, 3) float64 intrinsics.
+        times: number of counter-clockwise quarter turns.
 
     Returns:
-        the turned image, its K (3, 3), and (4, 4) from the old camera to the new one.
+        The rotated image, its intrinsics (3, 3), and the transform (4, 4) from the original
+        camera to the rotated one.
     """
-    turn = np.eye(4)
+    transform = np.eye(4)
     for _ in range(times % 4):
         quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         pixels = quarter.copy()
         pixels[1, 2] = image.shape[1] - 1
         image, K = np.rot90(image), pixels @ K @ quarter.T
-        turn[:3, :3] = quarter @ turn[:3, :3]
-    return np.ascontiguousarray(image), K, turn
+        transform[:3, :3] = quarter @ transform[:3, :3]
+    return np.ascontiguousarray(image), K, transform

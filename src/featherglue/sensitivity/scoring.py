@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherglue.errors import UsageError
+from featherglue.evaluation.aggregation import error_or_failure
 from featherglue.evaluation.homography_suite import HomographySuite
 from featherglue.evaluation.pair_lists import HomographyPair
-from featherglue.evaluation.suites import attempt
 from featherglue.evaluation.views import HomographyViews
 from featherglue.geometry.estimation import estimate_homography
 from featherglue.geometry.metrics import auc, homography_match_metrics
@@ -162,7 +162,7 @@ class HomographyScorer:
             )
             return corner_error(homography.model, views.H, size0)
 
-        error, failure = attempt(estimate)
+        error, failure = error_or_failure(estimate)
         if failure:
             return error, 0.0, 0.0
         metrics = homography_match_metrics(

@@ -1,0 +1,68 @@
+"""Evaluation of one pair: read, extract, match, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from featherglue.errors import FeatherglueError, ImageError, OutputError
+from featherglue.evaluation.result_cache import FeatureCache
+from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
+from featherglue.types import MatchResult
+
+
+class PairEvaluator:
+    """Evaluates pairs of a suite.
+
+    Args:
+        pipeline: extracts and matches.
+        suite: the suite.
+        folder: cache folder of the evaluation; None stores nothing.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, suite: Suite[Any, Any], folder: Path | None = None
+    ) -> None:
+        self._pipeline, self._suite = pipeline, suite
+        self._features = FeatureCache(pipeline, folder)
+
+    def match(self, pair: ImagePair) -> tuple[Any, MatchResult]:
+        """The views of a pair, and their matches.
+
+        Raises:
+            ImageError: an image cannot be read.
+            OutputError: the features cannot be stored.
+        """
+        views = self._suite.views(pair)
+        features0 = self._features.extract(views.image0)
+        features1 = self._features.extract(views.image1)
+        return views, self._pipeline.match(features0, features1)
+
+    def __call__(self, pair: ImagePair) -> PairResult:
+        """The result of a pair. Whatever prevents it from being matched is its failure.
+
+        Raises:
+            OutputError: the features cannot be stored.
+        """
+        unreadable = False
+        try:
+            views, matched = self.match(pair)
+            metrics, failure = self._suite.measure(views, matched)
+        except OutputError:
+            raise
+        except ImageError as error:
+            metrics, failure, unreadable = self._suite.failed_metrics(), str(error), True
+        except (FeatherglueError, cv2.error, np.linalg.LinAlgError) as error:
+            metrics = self._suite.failed_metrics()
+            failure = f"{type(error).__name__}: {error}"
+        return PairResult(
+            index=pair.index,
+            name=pair.name,
+            group=pair.group,
+            metrics=metrics,
+            failure=failure,
+            unreadable=unreadable,
+        )
