@@ -14,8 +14,8 @@ from featherglue.artifact.layers import (
     total_macs,
 )
 from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointConfig
+from featherglue.models.attention import Attention
 from featherglue.models.model import Model
-from featherglue.models.superglue import Attention
 
 NAMES = ["one-head", "four-heads", "projected", "bare"]
 

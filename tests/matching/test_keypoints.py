@@ -13,7 +13,7 @@ import torch
 from featherglue.matching import keypoints as decode
 from featherglue.matching import nms
 from featherglue.matching.scratch import Scratch
-from featherglue.models import detection
+from featherglue.models import keypoints as torch_keypoints
 from featherglue.options import ProcessingConfig
 
 PUBLISHED = ProcessingConfig(
@@ -69,7 +69,9 @@ def test_suppress_equals_the_pytorch_version(radius: int, threshold: float, ties
         scores = random_scores(seed, ties=ties)
         if seed % 2:  # hills, among which pixels in neighbouring blocks are nearly the same
             scores = cv2.GaussianBlur(scores, (0, 0), 0.5 * seed)
-        expected = detection.suppress(torch.from_numpy(scores)[None], radius)[0].numpy()
+        expected = torch_keypoints.non_maximum_suppression(torch.from_numpy(scores)[None], radius)[
+            0
+        ].numpy()
         np.testing.assert_array_equal(maxima(scores, radius, threshold), expected > threshold)
 
 
@@ -91,7 +93,7 @@ def test_many_uncertain_pixels_are_compared_in_chunks(monkeypatch: pytest.Monkey
     monkeypatch.setattr(nms, "_CHUNK_PIXELS", 500)
     scores = np.full((64, 64), 0.5, np.float32)
     scores[np.random.default_rng(0).random(scores.shape) < 0.02] = 0.6
-    expected = detection.suppress(torch.from_numpy(scores)[None], 4)[0].numpy()
+    expected = torch_keypoints.non_maximum_suppression(torch.from_numpy(scores)[None], 4)[0].numpy()
     np.testing.assert_array_equal(maxima(scores, 4, 0.1), expected > 0.1)
 
 
@@ -99,7 +101,9 @@ def test_many_uncertain_pixels_are_compared_in_chunks(monkeypatch: pytest.Monkey
 def test_the_strongest_are_those_of_the_whole_procedure(most: int) -> None:
     for seed in range(10):
         scores = cv2.GaussianBlur(random_scores(seed), (0, 0), 1.5)
-        expected = detection.suppress(torch.from_numpy(scores)[None], 4)[0].numpy()
+        expected = torch_keypoints.non_maximum_suppression(torch.from_numpy(scores)[None], 4)[
+            0
+        ].numpy()
         floor = np.sort(expected[expected > 0])[-most:].min()
         np.testing.assert_array_equal(maxima(scores, 4, 1e-4, most), expected >= floor)
 
@@ -123,7 +127,9 @@ def test_subpixel_offsets_equal_the_pytorch_version(seed: int) -> None:
     scores = random_scores(seed)
     y, x = np.nonzero(maxima(scores, 2, 0.1))
     keypoints = torch.from_numpy(np.stack((x, y), 1)).float()[None]
-    expected = detection.subpixel_offsets(torch.from_numpy(scores)[None], keypoints)[0].numpy()
+    expected = torch_keypoints.subpixel_offsets(torch.from_numpy(scores)[None], keypoints)[
+        0
+    ].numpy()
     ours = decode.subpixel_offsets(scores, x, y)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     assert ours.std() > 0.1
@@ -238,7 +244,7 @@ def test_descriptors_equal_the_pytorch_version(sampling: str, cells: tuple[int, 
     keypoints = (rng.random((200, 2)) * (size - 1)).astype(np.float32)
     keypoints[:4] = [(0, 0), (size[0] - 1, 0), (0, size[1] - 1), size - 1]
     normalized = dense / np.linalg.norm(dense, axis=2, keepdims=True)
-    expected = detection.sample_descriptors(
+    expected = torch_keypoints.sample_descriptors(
         torch.from_numpy(normalized).permute(2, 0, 1)[None],
         torch.from_numpy(keypoints)[None],
         sampling,  # type: ignore[arg-type]

@@ -1,3 +1,5 @@
+"""SuperGlue with narrower heads."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,8 +7,9 @@ import torch
 
 from featherglue.config import AttentionConfig, SuperGlueConfig
 from featherglue.errors import ConfigError
+from featherglue.models.attention import Attention
 from featherglue.models.low_rank import narrow_heads
-from featherglue.models.superglue import Attention, SuperGlue
+from featherglue.models.superglue import SuperGlue
 
 
 def network(heads: int, head_dim: int) -> SuperGlue:
@@ -26,14 +29,14 @@ def inputs(count: int = 30) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_heads_of_low_rank_lose_nothing(heads: int) -> None:
+def test_heads_of_low_rank_are_exact(heads: int) -> None:
     model = network(heads, 12)
     with torch.no_grad():
         for attention in (m for m in model.modules() if isinstance(m, Attention)):
-            for layer in attention.proj:  # of the 12 channels of a head 5 are not zero
+            for layer in attention.proj:  # rank 5 of 12
                 layer.weight.unflatten(0, (12, heads))[5:] = 0
                 layer.bias.unflatten(0, (12, heads))[5:] = 0
-    narrow = narrow_heads(model, 6)  # one more for the query's bias
+    narrow = narrow_heads(model, 6)  # the bias of the query adds one
     assert {layer.head_dim for layer in narrow.config.layers} == {6}
     view0, view1 = inputs(30), inputs(20)
     with torch.no_grad():
@@ -42,7 +45,7 @@ def test_heads_of_low_rank_lose_nothing(heads: int) -> None:
         )
 
 
-def test_the_wider_the_closer() -> None:
+def test_the_error_falls_with_the_width() -> None:
     model = network(2, 16)
     view = inputs()
     with torch.no_grad():
@@ -55,10 +58,10 @@ def test_the_wider_the_closer() -> None:
     assert gaps[3] == 0
 
 
-def test_the_network_itself_stays() -> None:
+def test_the_original_is_unchanged() -> None:
     model = network(1, 16)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     narrow_heads(model, 4)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    with pytest.raises(ConfigError, match="at least 1 wide"):
+    with pytest.raises(ConfigError, match="head_dim must be at least 1"):
         narrow_heads(model, 0)

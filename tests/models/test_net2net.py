@@ -1,4 +1,4 @@
-"""Large networks that start as a small one."""
+"""Large networks initialised with the function of a small one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def point_config(factor: int, batch_norm: bool) -> SuperPointConfig:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_a_grown_superpoint_finds_the_same(batch_norm: bool) -> None:
+def test_a_grown_superpoint_keeps_its_function(batch_norm: bool) -> None:
     torch.manual_seed(0)
     small = SuperPoint(point_config(1, batch_norm)).eval()
     for name, buffer in small.named_buffers():
@@ -40,11 +40,11 @@ def test_a_grown_superpoint_finds_the_same(batch_norm: bool) -> None:
     assert dense_grown[:, 8:].abs().max() > 1e-3, "new dimensions are there"
     old = F.normalize(dense_grown[:, :8], dim=1)
     torch.testing.assert_close(old, dense)
-    # What is new is a small part of a descriptor.
+    # New dimensions have a small norm.
     assert dense_grown[:, 8:].norm(dim=1).max() < 0.7
 
 
-def test_a_coarser_stem_sees_the_same_where_the_picture_is_even() -> None:
+def test_a_coarser_stem_is_exact_for_constant_images() -> None:
     torch.manual_seed(0)
     fine = SuperPoint(point_config(1, False)).eval()
     config = replace(fine.config, stem=2)
@@ -58,7 +58,7 @@ def test_a_coarser_stem_sees_the_same_where_the_picture_is_even() -> None:
         grow_superpoint(coarse, fine.config)
 
 
-def test_every_new_weight_can_learn() -> None:
+def test_all_new_weights_receive_gradients() -> None:
     torch.manual_seed(0)
     grown = grow_superpoint(SuperPoint(point_config(1, True)), point_config(2, True)).train()
     optimizer = torch.optim.SGD(grown.parameters(), 0.01)
@@ -120,10 +120,10 @@ def views(dim: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("projected", [False, True])
-def test_a_grown_superglue_matches_the_same(
+def test_a_grown_superglue_keeps_its_function(
     projected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featherglue.models.net2net._NEW_PRODUCTS", 0.0)
+    monkeypatch.setattr("featherglue.models.net2net._NEW_ROW_NORM", 0.0)
     small = matcher(SMALL)
     config = LARGE
     if projected:
@@ -142,7 +142,7 @@ def test_a_grown_superglue_matches_the_same(
     torch.testing.assert_close(grown.bin_score, small.bin_score)
 
 
-def test_new_features_are_compared_a_little() -> None:
+def test_new_features_change_the_scores_slightly() -> None:
     small = matcher(SMALL)
     with torch.no_grad():
         expected, found = small(*views(8)), grow_superglue(small, LARGE)(*views(24))
@@ -154,7 +154,7 @@ def test_new_features_are_compared_a_little() -> None:
     ("config", "message"),
     [
         (SuperGlueConfig(descriptor_dim=8, width=8), "batch_norm"),
-        (SuperGlueConfig(descriptor_dim=4, width=4, batch_norm=False), "only grow"),
+        (SuperGlueConfig(descriptor_dim=4, width=4, batch_norm=False), "no width may be below"),
         (
             SuperGlueConfig(
                 descriptor_dim=16, width=16, layers=LARGE.layers[::-1], batch_norm=False
@@ -167,13 +167,13 @@ def test_new_features_are_compared_a_little() -> None:
         ),
     ],
 )
-def test_what_cannot_grow(config: SuperGlueConfig, message: str) -> None:
+def test_invalid_sizes_raise(config: SuperGlueConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         grow_superglue(matcher(SMALL), config)
 
 
 def test_a_superpoint_cannot_shrink() -> None:
-    with pytest.raises(ConfigError, match="only grow"):
+    with pytest.raises(ConfigError, match="no width may be below"):
         grow_superpoint(SuperPoint(point_config(2, False)), point_config(1, False))
     with pytest.raises(ConfigError, match="batch_norm"):
         grow_superpoint(SuperPoint(point_config(1, True)), point_config(2, False))

@@ -1,4 +1,4 @@
-"""Exactness against the networks of Hugging Face transformers, with random weights."""
+"""Parity with the networks of Hugging Face transformers, with random weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from featherglue.matching.assignment import mutual_matches as numpy_mutual_matches
 from featherglue.matching.assignment import optimal_transport
 from featherglue.matching.keypoints import decode_features, sample_descriptors
-from featherglue.models import detection
+from featherglue.models import keypoints as torch_keypoints
 from featherglue.models.model import Model
 from featherglue.models.published import load_published
 from featherglue.models.sinkhorn import log_optimal_transport
@@ -55,12 +55,12 @@ def glue_config(threshold: float = 0.0) -> Any:
 
 @pytest.fixture(scope="module")
 def hf_weights(randomize: Any) -> dict[str, torch.Tensor]:
-    """Of the whole pair, such that scores vary and matches are found."""
+    """Random weights of both networks that give varied scores and some matches."""
     pair = transformers.SuperGlueForKeypointMatching(glue_config())
     randomize(pair, 11)
     with torch.no_grad():
         pair.keypoint_detector.keypoint_decoder.conv_score_b.weight.mul_(4)
-        # Descriptors of random networks are much alike; these are told apart.
+        # Descriptors of random networks are similar; these are spread out.
         pair.final_projection.final_proj.weight.mul_(3)
         for layer in pair.gnn.layers:
             layer.mlp[-1].weight.mul_(0.3)
@@ -91,7 +91,7 @@ def ours(hf_weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathF
 
 
 def pixels(image: np.ndarray) -> torch.Tensor:
-    """(1, 3, H, W) as transformers wants it."""
+    """The image as (1, 3, H, W), as transformers expects."""
     return (torch.from_numpy(image).float() / 255).expand(1, 3, -1, -1).contiguous()
 
 
@@ -110,7 +110,7 @@ def hf_features(
     height, width = image.shape
     keypoints = output.keypoints[0].numpy() * (width, height)
     scores, descriptors = output.scores[0].numpy(), output.descriptors[0].numpy()
-    # transformers multiplies sizes that are pixels already by 8: right and bottom stay.
+    # transformers multiplies sizes in pixels by 8, so it keeps the right and bottom borders.
     kept = (keypoints < (width - border - 0.5, height - border - 0.5)).all(1)
     return in_reading_order(keypoints[kept], scores[kept], descriptors[kept])
 
@@ -121,9 +121,11 @@ def torch_features(
     assert model.extractor is not None
     with torch.no_grad():
         heat, dense = model.extractor(pixels(image)[:, :1])
-        keypoints, scores, valid = detection.strongest(heat, image.size, 4, border, THRESHOLD)
+        keypoints, scores, valid = torch_keypoints.find_keypoints(
+            heat, image.size, 4, border, THRESHOLD
+        )
         keypoints, scores = keypoints[:, valid[0]], scores[:, valid[0]]
-        descriptors = detection.sample_descriptors(dense, keypoints, "published")
+        descriptors = torch_keypoints.sample_descriptors(dense, keypoints, "published")
     return in_reading_order(keypoints[0].numpy(), scores[0].numpy(), descriptors[0].numpy())
 
 
@@ -163,14 +165,14 @@ def test_superpoint(
     np.testing.assert_allclose(descriptors, expected[2], atol=2e-5)
 
 
-def test_the_published_processing_is_that_of_the_paper(ours: Model) -> None:
+def test_the_processing_of_published_models(ours: Model) -> None:
     processing = ours.processing
     assert (processing.subpixel, processing.descriptor_sampling) == (False, "published")
     assert (processing.sinkhorn_iterations, processing.match_threshold) == (100, 0.2)
     assert (processing.max_keypoints, processing.keypoint_threshold) == (1024, 0.005)
 
 
-def test_sampling_between_cells(hf_weights: dict[str, torch.Tensor]) -> None:
+def test_descriptors_between_cells(hf_weights: dict[str, torch.Tensor]) -> None:
     rng = np.random.default_rng(0)
     dense = rng.standard_normal((12, 20, 8)).astype(np.float32)
     keypoints = (rng.random((300, 2)) * (159, 95)).astype(np.float32)
@@ -187,7 +189,7 @@ def test_sampling_between_cells(hf_weights: dict[str, torch.Tensor]) -> None:
 
 
 def pair_of_keypoints(seed: int, count: int = 60) -> tuple[torch.Tensor, ...]:
-    """Keypoints (1, 2, N, 2), scores (1, 2, N), descriptors (1, 2, N, 32); many pairs agree."""
+    """Keypoints (1, 2, N, 2), scores (1, 2, N), descriptors (1, 2, N, 32); many pairs correspond."""
     rng = np.random.default_rng(seed)
     points = rng.random((count, 2)) * (640, 480)
     descriptors = rng.standard_normal((count, 32))
@@ -235,7 +237,7 @@ def test_superglue(
     kept = torch.stack((scores0, scores1), 1)
     kept = torch.where(kept > threshold, kept, 0)
     torch.testing.assert_close(kept, confidence, atol=2e-5, rtol=1e-4)
-    # The NumPy way to the same matches.
+    # The NumPy implementation gives the same matches.
     assignment = optimal_transport(matrix[0].numpy(), float(ours.matcher.bin_score), ITERATIONS)
     indices, strength = numpy_mutual_matches(assignment, threshold)
     expected0 = matches[0, 0].numpy()
@@ -246,7 +248,7 @@ def test_superglue(
 
 @torch.no_grad()
 def test_the_order_of_the_heads_matters(ours: Model, hf_weights: dict[str, torch.Tensor]) -> None:
-    """Without interleaving the heads the scores are others: the parity above means something."""
+    """Other scores without interleaved heads: the parity tests notice the order."""
     keypoints, scores, descriptors = pair_of_keypoints(0)
     right = our_scores(ours, keypoints, scores, descriptors)
     wrong = Model.from_artifact(ours.to_artifact())

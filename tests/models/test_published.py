@@ -1,4 +1,4 @@
-"""Published checkpoints, written here with random numbers under the published names."""
+"""Import of published checkpoints, with random weights under the published names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADS = 4
 def superpoint_state(
     channels: tuple[int, ...] = (4, 4, 8, 8, 8, 8, 16, 16), head: int = 16, width: int = 16
 ) -> State:
-    """superpoint_v1.pth of any widths."""
+    """The tensors of superpoint_v1.pth, of any width."""
     generator = torch.Generator().manual_seed(1)
     names = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
     shapes = dict(zip(names, zip(channels, (1, *channels[:-1]), strict=True), strict=True))
@@ -43,7 +43,7 @@ def superpoint_state(
 
 
 def superglue_state(width: int = 16, encoder: tuple[int, ...] = (8, 16), depth: int = 2) -> State:
-    """superglue_outdoor.pth of any widths: 1×1 convolutions, the counters of the norms included."""
+    """The tensors of superglue_outdoor.pth, of any width, as 1×1 convolutions."""
     generator = torch.Generator().manual_seed(2)
     state: State = {"bin_score": torch.tensor(0.6)}
 
@@ -73,8 +73,7 @@ def superglue_state(width: int = 16, encoder: tuple[int, ...] = (8, 16), depth: 
 
 
 def in_hugging_face_layout(point: State, glue: State) -> State:
-    """The same two networks as transformers keeps them: linear layers, each head's channels
-    together."""
+    """The same two networks in the layout of transformers: linear layers, contiguous heads."""
     renamed: State = {}
     for name, tensor in point.items():
         layer, part = name.removeprefix("conv").split(".")
@@ -113,7 +112,7 @@ def in_hugging_face_layout(point: State, glue: State) -> State:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same weights in both layouts. The extractor's is written as old PyTorch wrote it."""
+    """The same weights in both layouts; the extractor in the old file format of PyTorch."""
     folder = tmp_path_factory.mktemp("published")
     point, glue = superpoint_state(), superglue_state()
     paths = {
@@ -139,7 +138,7 @@ def imported(arguments: list[str | Path], output: Path) -> Model:
     return Model.load(output)
 
 
-# --- the way in -----------------------------------------------------------------------------
+# --- import -----------------------------------------------------------------------------
 
 
 def test_both_layouts_give_the_same_model(
@@ -177,7 +176,7 @@ def test_both_layouts_give_the_same_model(
             assert torch.equal(ours, theirs)
 
 
-def test_published_weights_are_taken_as_they_are(files: dict[str, Path]) -> None:
+def test_published_weights_are_unchanged(files: dict[str, Path]) -> None:
     model = load_published(files["superpoint"], files["superglue"])
     assert model.extractor is not None
     assert model.matcher is not None
@@ -191,18 +190,18 @@ def test_published_weights_are_taken_as_they_are(files: dict[str, Path]) -> None
     assert not model.matcher.training
 
 
-def test_one_of_the_two_alone(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_single_network(files: dict[str, Path], tmp_path: Path) -> None:
     point = imported([files["superpoint"]], tmp_path / "point")
     assert point.extractor is not None
     assert point.matcher is None
     glue = imported([files["superglue"]], tmp_path / "glue")
     assert glue.extractor is None
     assert glue.matcher is not None
-    with pytest.raises(UsageError, match="give a SuperPoint"):
+    with pytest.raises(UsageError, match="give superpoint"):
         load_published(None, None)
 
 
-def test_the_published_sizes_are_read_off_the_tensors(tmp_path: Path) -> None:
+def test_published_sizes_are_inferred(tmp_path: Path) -> None:
     torch.save(
         superpoint_state((64, 64, 64, 64, 128, 128, 128, 128), 256, 256), tmp_path / "point.pth"
     )
@@ -212,7 +211,7 @@ def test_the_published_sizes_are_read_off_the_tensors(tmp_path: Path) -> None:
     assert model.architecture.matcher == SuperGlueConfig()
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_reports_the_model(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["import-weights", str(files["pair"]), "-o", str(tmp_path / "model")]
@@ -229,16 +228,16 @@ def test_the_command_says_what_it_wrote(
     assert f"{facts['parameters']:,} parameters" in capsys.readouterr().out
 
 
-# --- what is refused ------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------
 
 
-class Intruder:
+class Malicious:
     """Runs a function when unpickled."""
 
     touched: list[int] = []  # noqa: RUF012
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
-        return Intruder.touched.append, (1,)
+        return Malicious.touched.append, (1,)
 
 
 def refused(
@@ -254,25 +253,25 @@ def refused(
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_pickle_of_more_than_tensors_is_not_executed(
+def test_code_in_a_pickle_is_not_executed(
     how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "superpoint_v1.pth"
-    state = superpoint_state() | {"extra": Intruder()}
+    state = superpoint_state() | {"extra": Malicious()}
     if how == "torch":
         torch.save(state, path)
     else:
         path.write_bytes(pickle.dumps(state))
-    Intruder.touched.clear()
-    code, said = refused([path], tmp_path / "model", capsys)
+    Malicious.touched.clear()
+    code, message = refused([path], tmp_path / "model", capsys)
     assert code == 1
-    assert path.name in said
-    assert Intruder.touched == []
+    assert path.name in message
+    assert Malicious.touched == []
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
 @pytest.mark.parametrize("kind", ["superpoint", "superglue", "pair"])
-def test_a_damaged_file(
+def test_damaged_files_raise(
     kind: str,
     share: float,
     files: dict[str, Path],
@@ -282,24 +281,24 @@ def test_a_damaged_file(
     path = tmp_path / files[kind].name
     data = files[kind].read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    code, said = refused([path], tmp_path / "model", capsys)
+    code, message = refused([path], tmp_path / "model", capsys)
     assert code == 1
-    assert path.name in said
+    assert path.name in message
 
 
-def test_two_of_the_same_kind(
+def test_two_checkpoints_of_the_same_kind_raise(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for first, second in (("superpoint", "point"), ("superglue", "pair")):
-        code, said = refused([files[first], files[second]], tmp_path / "model", capsys)
+        code, message = refused([files[first], files[second]], tmp_path / "model", capsys)
         assert code == 2
-        assert "same kind" in said
-    code, said = refused([files["point"]] * 3, tmp_path / "model", capsys)
+        assert "same kind" in message
+    code, message = refused([files["point"]] * 3, tmp_path / "model", capsys)
     assert code == 2
-    assert "at most two" in said
+    assert "at most two" in message
 
 
-def test_files_that_are_something_else(
+def test_other_files_raise(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nested, other, numbers = (tmp_path / f"{name}.pth" for name in ("nested", "other", "numbers"))
@@ -308,17 +307,17 @@ def test_files_that_are_something_else(
     torch.save({"epoch": 3}, numbers)
     picture = tmp_path / "picture.safetensors"
     picture.write_bytes(b"\x89PNG" * 100)
-    for path, said in (
-        (nested, "no plain state of tensors"),
+    for path, message in (
+        (nested, "not a dictionary of tensors"),
         (other, "not a SuperPoint checkpoint"),
-        (numbers, "no plain state of tensors"),
+        (numbers, "not a dictionary of tensors"),
         (picture, "not a checkpoint, or damaged"),
         (tmp_path / "missing.pth", "no such file"),
         (tmp_path, "no such file"),
     ):
         code, error = refused([path], tmp_path / "model", capsys)
         assert code == 1
-        assert said in error
+        assert message in error
     with pytest.raises(ArtifactError, match="not a SuperGlue checkpoint"):
         load_published(None, files["superpoint"])
     with pytest.raises(ArtifactError, match="not a SuperPoint checkpoint"):
@@ -338,7 +337,7 @@ def test_files_that_are_something_else(
     ],
 )
 @pytest.mark.parametrize("how", ["missing", "another shape", "a number"])
-def test_a_checkpoint_with_a_wrong_tensor(
+def test_a_wrong_tensor_raises(
     kind: str, name: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = superpoint_state() if kind == "superpoint" else superglue_state()
@@ -349,27 +348,29 @@ def test_a_checkpoint_with_a_wrong_tensor(
         state[name] = torch.tensor(1.0)
     path = tmp_path / "file.pth"
     torch.save(state, path)
-    code, said = refused([path], tmp_path / "model", capsys)
+    code, message = refused([path], tmp_path / "model", capsys)
     assert code == 1
-    assert "not a published checkpoint" in said or "not a Super" in said
+    assert "not a published checkpoint" in message or "not a Super" in message
 
 
-def test_a_checkpoint_without_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_without_layers_raise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "file.pth"
     torch.save({k: v for k, v in superglue_state().items() if "gnn" not in k}, path)
     code, _ = refused([path], tmp_path / "model", capsys)
     assert code == 1
 
 
-def test_foreign_folders_stay(
+def test_other_folders_are_not_replaced(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The folder of the transformers model itself is the likeliest wrong place.
+    # The folder of the transformers model itself is a likely mistake.
     folder = Path(shutil.copytree(files["pair"].parent, tmp_path / "hf"))
     (folder / "config.json").write_text('{"model_type": "superglue"}')
     code = main(["import-weights", str(folder / "model.safetensors"), "-o", str(folder)])
     assert code == 1
-    assert "not a model" in capsys.readouterr().err
+    assert "not a featherglue model" in capsys.readouterr().err
     assert (folder / "superpoint_v1.pth").exists()
 
 

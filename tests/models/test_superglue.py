@@ -1,4 +1,4 @@
-"""SuperGlue of any sizes: padding, heads, the layout of the heads, optimal transport."""
+"""SuperGlue: padding, heads, layers, and mutual matches."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import pytest
 import torch
 
 from featherglue.config import AttentionConfig, SuperGlueConfig
+from featherglue.models.attention import Attention, with_dense_strides
+from featherglue.models.mlp import MaskedBatchNorm
 from featherglue.models.model import Model
 from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import (
-    Attention,
-    MaskedBatchNorm,
     SuperGlue,
-    _laid_out,
     mutual_matches,
     normalize_keypoints,
 )
 
 NAMES = ["one-head", "four-heads", "projected", "bare"]
 COUNTS = [(7, 12), (12, 5), (1, 9)]
-LONGEST = 12
+PADDED = 12
 
 Side = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -48,12 +47,12 @@ def padded(pairs: list[tuple[Side, Side]]) -> tuple[list[torch.Tensor], list[tor
     masks: list[torch.Tensor] = []
     for view in (0, 1):
         counts = [pair[view][0].shape[1] for pair in pairs]
-        masks.append(torch.arange(LONGEST) < torch.tensor(counts)[:, None])
+        masks.append(torch.arange(PADDED) < torch.tensor(counts)[:, None])
         for part in range(3):
             rows = []
             for pair in pairs:
                 tensor = pair[view][part]
-                shape = (1, LONGEST - tensor.shape[1], *tensor.shape[2:])
+                shape = (1, PADDED - tensor.shape[1], *tensor.shape[2:])
                 rows.append(torch.cat((tensor, torch.full(shape, 50.0)), 1))
             inputs.append(torch.cat(rows))
     return inputs, masks
@@ -64,7 +63,7 @@ def padded(pairs: list[tuple[Side, Side]]) -> tuple[list[torch.Tensor], list[tor
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
-def test_a_padded_batch_equals_the_pairs_one_by_one(name: str, models: dict[str, Model]) -> None:
+def test_padded_batches_equal_single_pairs(name: str, models: dict[str, Model]) -> None:
     matcher = models[name].matcher
     assert matcher is not None
     pairs = sides(COUNTS)
@@ -79,7 +78,7 @@ def test_a_padded_batch_equals_the_pairs_one_by_one(name: str, models: dict[str,
         assert n == 1 or alone.std() > 0.1
         torch.testing.assert_close(batch[i : i + 1, :n, :m], alone, atol=1e-4, rtol=1e-4)
         expected = log_optimal_transport(alone, matcher.bin_score, 20)[0]
-        rows, columns = [*range(n), LONGEST], [*range(m), LONGEST]
+        rows, columns = [*range(n), PADDED], [*range(m), PADDED]
         real = transport[i][rows][:, columns]
         torch.testing.assert_close(real, expected, atol=1e-4, rtol=1e-4)
         for padded_part, part in zip(matches, mutual_matches(expected[None], 0.1), strict=True):
@@ -93,7 +92,7 @@ def test_a_padded_batch_equals_the_pairs_one_by_one(name: str, models: dict[str,
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_nothing_that_is_padding_reaches_a_score_or_a_gradient(
+def test_padding_affects_no_score_and_no_gradient(
     training: bool, build: Callable[..., Model], models: dict[str, Model]
 ) -> None:
     matcher = build(models["four-heads"].architecture).matcher
@@ -123,7 +122,7 @@ def test_nothing_that_is_padding_reaches_a_score_or_a_gradient(
         torch.testing.assert_close(first, second)
 
 
-def test_batch_norm_of_a_mask_is_that_of_the_real_keypoints_alone() -> None:
+def test_masked_batch_norm_ignores_padding() -> None:
     torch.manual_seed(0)
     x, mask = torch.randn(3, 5, 4), torch.rand(3, 5) < 0.6
     masked, plain = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4)
@@ -136,7 +135,7 @@ def test_batch_norm_of_a_mask_is_that_of_the_real_keypoints_alone() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
-def test_keypoints_may_come_in_any_order(name: str, models: dict[str, Model]) -> None:
+def test_the_order_of_keypoints_does_not_matter(name: str, models: dict[str, Model]) -> None:
     matcher = models[name].matcher
     assert matcher is not None
     ((first, second),) = sides([(9, 11)])
@@ -149,7 +148,7 @@ def test_keypoints_may_come_in_any_order(name: str, models: dict[str, Model]) ->
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
-def test_exchanging_the_images_transposes_the_scores(name: str, models: dict[str, Model]) -> None:
+def test_swapping_the_images_transposes_the_scores(name: str, models: dict[str, Model]) -> None:
     matcher = models[name].matcher
     assert matcher is not None
     ((first, second),) = sides([(9, 11)])
@@ -161,13 +160,13 @@ def test_exchanging_the_images_transposes_the_scores(name: str, models: dict[str
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_heads_are_laid_out_with_strides_of_their_sizes(heads: int) -> None:
-    # Of one head PyTorch calls any stride contiguous, and a GPU's kernels refuse what is odd.
+def test_dense_strides_for_one_head(heads: int) -> None:
+    # PyTorch calls one head contiguous with any stride; CUDA kernels reject unaligned strides.
     interleaved = torch.randn(2, 5, 8 * heads).unflatten(-1, (8, heads)).permute(0, 3, 1, 2)
     assert interleaved.stride(1) == 1
-    laid_out = _laid_out(interleaved)
-    assert laid_out.stride() == (40 * heads, 40, 8, 1)
-    assert torch.equal(laid_out, interleaved)
+    dense = with_dense_strides(interleaved)
+    assert dense.stride() == (40 * heads, 40, 8, 1)
+    assert torch.equal(dense, interleaved)
 
 
 @torch.no_grad()
@@ -193,7 +192,7 @@ def test_attention_by_hand(heads: int, head_dim: int) -> None:
 
 
 @torch.no_grad()
-def test_self_and_cross_attend_to_what_they_should(randomize: Callable[..., None]) -> None:
+def test_self_and_cross_layers_attend_to_their_source(randomize: Callable[..., None]) -> None:
     ((first, second),) = sides([(6, 8)])
     ((_, other),) = sides([(6, 8)], seed=9)
     for kind in ("self", "cross"):
@@ -209,20 +208,20 @@ def test_self_and_cross_attend_to_what_they_should(randomize: Callable[..., None
 
 
 @torch.no_grad()
-def test_attending_in_two_parts_is_attending(models: dict[str, Model]) -> None:
+def test_attend_runs_a_range_of_layers(models: dict[str, Model]) -> None:
     matcher = models["four-heads"].matcher
     assert matcher is not None
     ((first, second),) = sides([(6, 8)])
     features = matcher.encode(*first), matcher.encode(*second)
-    for depth in (0, 1, 2, None):
+    for stop in (0, 1, 2, None):
         expected = list(features)
-        for layer in list(matcher.gnn.layers)[:depth]:
+        for layer in list(matcher.gnn.layers)[:stop]:
             sources = expected[::-1] if layer.kind == "cross" else expected
             expected = [
                 x + layer(x, source, None, None)
                 for x, source in zip(expected, sources, strict=True)
             ]
-        for ours, theirs in zip(matcher.attend(*features, depth=depth), expected, strict=True):
+        for ours, theirs in zip(matcher.attend(*features, stop=stop), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -230,7 +229,7 @@ def test_attending_in_two_parts_is_attending(models: dict[str, Model]) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
-def test_scores_of_both_sides_by_brute_force(threshold: float) -> None:
+def test_mutual_matches_equal_brute_force(threshold: float) -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.random((2, 8, 11))
     matches0, matches1, scores0, scores1 = (
@@ -273,9 +272,7 @@ def test_keypoints_are_normalised_by_the_longer_side() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("width", [16, 24])
-def test_a_start_from_descriptors_compares_them_as_they_are(
-    width: int, randomize: Callable[..., None]
-) -> None:
+def test_init_from_descriptors(width: int, randomize: Callable[..., None]) -> None:
     layers = (AttentionConfig(kind="self", heads=2, head_dim=4, hidden=8),) * 2
     config = SuperGlueConfig(descriptor_dim=16, width=width, keypoint_encoder=(8,), layers=layers)
     matcher = SuperGlue(config)
@@ -283,6 +280,6 @@ def test_a_start_from_descriptors_compares_them_as_they_are(
     ((first, second),) = sides([(6, 8)])
     cosine = first[2] @ second[2].transpose(1, 2)
     assert (matcher(*first, *second) - cosine / 0.05).abs().max() > 1
-    matcher.start_from_descriptors(temperature=0.05, unmatched=0.7)
+    matcher.init_from_descriptors(temperature=0.05, unmatched=0.7)
     torch.testing.assert_close(matcher(*first, *second), cosine / 0.05, atol=1e-3, rtol=1e-4)
     assert matcher.bin_score.item() == pytest.approx(14)

@@ -19,12 +19,12 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from featherglue.artifact.checks import check_activations, check_tensors
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.folder import CARD, CONFIG, FORMAT, WEIGHTS, replace_folder
 from featherglue.artifact.layers import is_parameter, tensor_shapes
 from featherglue.artifact.model_card import model_card
 from featherglue.artifact.tensors import read_tensors, write_tensors
-from featherglue.artifact.validation import check_activations, check_tensors
 from featherglue.config import (
     ArchitectureConfig,
     LayerStorage,

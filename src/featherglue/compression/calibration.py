@@ -15,8 +15,8 @@ from featherglue.data.homography import HomographyRange, sample_homography, warp
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import UsageError
 from featherglue.io.image import resize_grey
-from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
 from featherglue.models.hooks import with_hooks
+from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint, score_map
@@ -100,7 +100,7 @@ def _extract(
     for image in images:
         logits, dense = model.extractor.forward_raw(image)
         heat = score_map(logits)
-        points, scores, valid = strongest(
+        points, scores, valid = find_keypoints(
             heat, limit, settings.nms_radius, settings.remove_borders, settings.keypoint_threshold
         )
         if settings.subpixel:

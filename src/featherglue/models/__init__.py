@@ -1,1 +1,1 @@
-"""The networks, in PyTorch."""
+"""SuperPoint and SuperGlue in PyTorch."""

@@ -1,8 +1,4 @@
-"""Where activations can be watched or quantized, without a change to the networks themselves.
-
-A hook is called with the name of an activation (see `layers.activation_names`) and its value, and
-gives what takes its place.
-"""
+"""Hooks on the activations of the networks, to observe or to quantize them."""
 
 from __future__ import annotations
 
@@ -15,27 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from featherglue.config import ActivationStorage
-from featherglue.models.superglue import Attention, SuperGlue
+from featherglue.models.attention import Attention
+from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
 
 Network = TypeVar("Network", SuperPoint, SuperGlue)
-_PRODUCTS = ("scores.query", "scores.key", "message.weights", "message.value")
+_PRODUCT_INPUTS = ("scores.query", "scores.key", "message.weights", "message.value")
 
 
 class Hook(Protocol):
-    """What is called on the way."""
+    """Called with the name and the value of an activation; the network uses what it returns.
+
+    The names are those of `artifact.layers.activation_names`.
+    """
 
     def __call__(self, name: str, value: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class FakeQuantize:
-    """Rounds activations to the whole numbers that they will be held as.
+    """A hook that rounds activations to their quantized values.
 
-    The gradient is passed straight through, and is 0 outside of their range (Jacob et al. 2018).
+    Its gradient is that of the straight-through estimator: 1 within the range of the quantized
+    values, 0 outside of it (Jacob et al. 2018).
 
     Attributes:
-        activations: by name; others are left alone.
+        activations: quantization of the activations, by name; others stay floats.
     """
 
     activations: Mapping[str, ActivationStorage]
@@ -51,37 +52,37 @@ class FakeQuantize:
 
 
 def with_hooks(network: Network, hook: Hook, names: Collection[str]) -> Network:
-    """A copy of a network that calls `hook` where the activations of these names pass."""
-    tapped = copy.deepcopy(network)
-    prefix = "extractor" if isinstance(tapped, SuperPoint) else "matcher"
+    """A copy of a network that calls `hook` for the activations `names`."""
+    hooked = copy.deepcopy(network)
+    prefix = "extractor" if isinstance(hooked, SuperPoint) else "matcher"
     wanted = set(names)
-    for path, module in tapped.named_modules():
+    for path, module in hooked.named_modules():
         name = f"{prefix}.{path}"
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            _tap_layer(module, name, hook, wanted)
+            _hook_layer(module, name, hook, wanted)
         elif isinstance(module, Attention):
-            inner = {part for part in _PRODUCTS if f"{name}.{part}" in wanted}
-            if inner:
-                module.product = _TappedAttention(name, hook, inner)
-    if isinstance(tapped, SuperGlue):
+            inputs = {part for part in _PRODUCT_INPUTS if f"{name}.{part}" in wanted}
+            if inputs:
+                module.product = _HookedAttention(name, hook, inputs)
+    if isinstance(hooked, SuperGlue):
         if "matcher.similarity" in wanted:
-            tapped.product.register_forward_pre_hook(_OnInputs("matcher.similarity", hook))
+            hooked.product.register_forward_pre_hook(_InputHook("matcher.similarity", hook))
         if "matcher.sinkhorn" in wanted:
-            tapped.product.register_forward_hook(_OnOutput("matcher.sinkhorn", hook))
-    return tapped
+            hooked.product.register_forward_hook(_OutputHook("matcher.sinkhorn", hook))
+    return hooked
 
 
-def _tap_layer(layer: nn.Module, name: str, hook: Hook, wanted: set[str]) -> None:
+def _hook_layer(layer: nn.Module, name: str, hook: Hook, wanted: set[str]) -> None:
     if name in wanted:
-        halves = ".gnn." in name and name.endswith(".mlp.0")
-        on = _OnHalves(name, hook) if halves else _OnInputs(name, hook)
-        layer.register_forward_pre_hook(on)
+        concatenated = ".gnn." in name and name.endswith(".mlp.0")
+        on_input = _ConcatenatedInputHook if concatenated else _InputHook
+        layer.register_forward_pre_hook(on_input(name, hook))
     if f"{name}.output" in wanted:
-        layer.register_forward_hook(_OnOutput(f"{name}.output", hook))
+        layer.register_forward_hook(_OutputHook(f"{name}.output", hook))
 
 
 @dataclass(frozen=True)
-class _OnInputs:
+class _InputHook:
     name: str
     hook: Hook
 
@@ -90,20 +91,20 @@ class _OnInputs:
 
 
 @dataclass(frozen=True)
-class _OnHalves:
-    """The features and the message, which the MLP of a layer takes side by side."""
+class _ConcatenatedInputHook:
+    """Hooks features and message separately; a message MLP takes them concatenated."""
 
     name: str
     hook: Hook
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
         features, message = inputs[0].chunk(2, -1)
-        halves = self.hook(self.name, features), self.hook(f"{self.name}.message", message)
-        return torch.cat(halves, -1)
+        hooked = self.hook(self.name, features), self.hook(f"{self.name}.message", message)
+        return torch.cat(hooked, -1)
 
 
 @dataclass(frozen=True)
-class _OnOutput:
+class _OutputHook:
     name: str
     hook: Hook
 
@@ -111,20 +112,20 @@ class _OnOutput:
         return self.hook(self.name, output)
 
 
-class _TappedAttention(nn.Module):
-    """Attention step by step, so that its parts can be reached."""
+class _HookedAttention(nn.Module):
+    """`DotProductAttention` in single steps, with hooks on their inputs."""
 
     def __init__(self, name: str, hook: Hook, wanted: set[str]) -> None:
         super().__init__()
         self.name, self.hook, self.wanted = name, hook, wanted
 
-    def _at(self, part: str, value: Tensor) -> Tensor:
+    def _hooked(self, part: str, value: Tensor) -> Tensor:
         return self.hook(f"{self.name}.{part}", value) if part in self.wanted else value
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        query, key = self._at("scores.query", query), self._at("scores.key", key)
+        query, key = self._hooked("scores.query", query), self._hooked("scores.key", key)
         logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         if mask is not None:
             logits = logits.masked_fill(~mask, float("-inf"))
-        weights = self._at("message.weights", logits.softmax(-1))
-        return weights @ self._at("message.value", value)
+        weights = self._hooked("message.weights", logits.softmax(-1))
+        return weights @ self._hooked("message.value", value)

@@ -1,4 +1,4 @@
-"""A model: the pair of networks with processing and provenance, and its way to an artifact."""
+"""A model: extractor and matcher in PyTorch, with their settings and provenance."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import Artifact, load_artifact, save_artifact
+from featherglue.artifact.registry import find_model
 from featherglue.config import ArchitectureConfig, Provenance
 from featherglue.models.hooks import FakeQuantize, with_hooks
 from featherglue.models.superglue import SuperGlue
@@ -20,11 +21,15 @@ from featherglue.options import ProcessingConfig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """An extractor, a matcher, or both, in PyTorch.
+    """An extractor, a matcher, or both.
 
     Attributes:
-        quantization: the codes of quantized weights, which the networks hold as floats, and how
-            activations are quantized, which the networks do as they run.
+        extractor: the SuperPoint network, or None.
+        matcher: the SuperGlue network, or None.
+        processing: default settings of extraction and matching.
+        provenance: recipe, training data and licence.
+        quantization: codes of the quantized weights, which the networks hold dequantized, and the
+            quantized activations, which the networks round in their forward pass.
     """
 
     extractor: SuperPoint | None
@@ -35,7 +40,7 @@ class Model:
 
     @property
     def architecture(self) -> ArchitectureConfig:
-        """The sizes of both networks."""
+        """Sizes of the networks."""
         return ArchitectureConfig(
             extractor=self.extractor.config if self.extractor is not None else None,
             matcher=self.matcher.config if self.matcher is not None else None,
@@ -43,7 +48,7 @@ class Model:
 
     @staticmethod
     def build(architecture: ArchitectureConfig) -> Model:
-        """Networks with random weights, from PyTorch's global generator."""
+        """A model with random weights, drawn from PyTorch's global generator."""
         return Model(
             extractor=SuperPoint(architecture.extractor) if architecture.extractor else None,
             matcher=SuperGlue(architecture.matcher) if architecture.matcher else None,
@@ -51,7 +56,7 @@ class Model:
 
     @staticmethod
     def from_artifact(artifact: Artifact) -> Model:
-        """Networks in evaluation mode with the artifact's weights."""
+        """The model of an artifact, in evaluation mode."""
         built = Model.build(artifact.architecture)
         for prefix, network in built.networks().items():
             state = {
@@ -74,20 +79,24 @@ class Model:
         )
 
     @staticmethod
-    def load(folder: str | os.PathLike[str]) -> Model:
-        """The model in an artifact folder. See `artifact.load_artifact` for the errors.
+    def load(model: str | os.PathLike[str]) -> Model:
+        """Load a model, in evaluation mode.
 
-        A shipped one is at `featherglue.session.find_model("fast")`.
+        Args:
+            model: name of a shipped model ("fast", "balanced"), or the path of an artifact folder.
+
+        Raises:
+            ArtifactError: there is no such model, or it is damaged or of a newer version.
         """
-        return Model.from_artifact(load_artifact(folder))
+        return Model.from_artifact(load_artifact(find_model(model)))
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks that there are, by the name that prefixes their tensors."""
+        """The networks of the model by name, "extractor" and "matcher"."""
         both: dict[str, nn.Module | None] = {"extractor": self.extractor, "matcher": self.matcher}
         return {name: network for name, network in both.items() if network is not None}
 
     def to_artifact(self) -> Artifact:
-        """The weights as NumPy arrays, copied."""
+        """The model as NumPy arrays, copied."""
         arrays = {
             f"{prefix}.{name}": tensor.detach().cpu().float().numpy().copy()
             for prefix, network in self.networks().items()
@@ -105,5 +114,5 @@ class Model:
     def save(
         self, folder: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"
     ) -> Artifact:
-        """Write the model as an artifact. See `artifact.save_artifact`."""
+        """Write the model as an artifact. See `artifact.format.save_artifact`."""
         return save_artifact(folder, self.to_artifact(), dtype)

@@ -1,6 +1,6 @@
-"""Published checkpoints as models: Magic Leap's .pth layout and the Hugging Face layout.
+"""Import of published checkpoints: the original .pth files and those of Hugging Face transformers.
 
-Nobody's weights are shipped or downloaded here; this reads files that the user has.
+featherglue ships and downloads no such weights; it reads files that the user has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from featherglue.options import ProcessingConfig
 
 State = dict[str, Tensor]
 
-# Hugging Face's names -> ours, applied in order to the whole name.
+# Regular expressions from Hugging Face's tensor names to ours, applied in order.
 _HF_SUPERPOINT = (
     (r"^encoder\.conv_blocks\.(\d)\.conv_([ab])", lambda m: f"conv{int(m[1]) + 1}{m[2]}"),
     (r"^keypoint_decoder\.conv_score_([ab])", r"convP\1"),
@@ -46,7 +46,7 @@ _HF_SUPERGLUE = (
     ),
     (r"^keypoint_encoder\.", "kenc."),
 )
-_HEADS = 4  # not to be read off the tensors
+_HEADS = 4  # as published; the shapes of the tensors do not show it
 _PUBLISHED_PROCESSING = ProcessingConfig(
     max_keypoints=1024, subpixel=False, descriptor_sampling="published", sinkhorn_iterations=100
 )
@@ -55,19 +55,20 @@ _PUBLISHED_PROCESSING = ProcessingConfig(
 def load_published(
     superpoint: str | os.PathLike[str] | None, superglue: str | os.PathLike[str] | None
 ) -> Model:
-    """The model in published checkpoint files; widths and layers are read off the tensors.
+    """The model of published checkpoint files. Sizes are inferred from the tensors.
 
     Args:
         superpoint: superpoint_v1.pth, or model.safetensors of a SuperPoint in transformers.
-        superglue: superglue_outdoor.pth or _indoor.pth, or model.safetensors of a SuperGlue in
-            transformers (a SuperPoint inside it is used where `superpoint` is None).
+        superglue: superglue_outdoor.pth or superglue_indoor.pth, or model.safetensors of a
+            SuperGlue in transformers. If `superpoint` is None, the SuperPoint in the latter is
+            used.
 
     Raises:
         ArtifactError: a file is missing, damaged, or not such a checkpoint.
-        UsageError: neither file is given.
+        UsageError: both are None.
     """
     if superpoint is None and superglue is None:
-        raise UsageError("give a SuperPoint checkpoint, a SuperGlue checkpoint, or both")
+        raise UsageError("give superpoint, superglue, or both")
     try:
         point, glue = _states(superpoint, superglue)
         architecture = ArchitectureConfig(
@@ -79,7 +80,7 @@ def load_published(
             raise
         given = " and ".join(str(path) for path in (superpoint, superglue) if path)
         raise ArtifactError(
-            f"{given}: not a published checkpoint, or not whole ({error})"
+            f"{given}: not a published checkpoint, or incomplete ({error})"
         ) from None
     built = Model.build(architecture)
     for network, tensors, source in (
@@ -109,19 +110,23 @@ def load_published(
 def _states(
     superpoint: str | os.PathLike[str] | None, superglue: str | os.PathLike[str] | None
 ) -> tuple[State | None, State | None]:
-    """The tensors of both networks under our names; a SuperGlue file may hold both."""
+    """The tensors of both networks under our names; a file of a SuperGlue may hold both."""
     point = _superpoint_state(read_state(superpoint), superpoint) if superpoint else None
     if superglue is None:
         return point, None
     state = read_state(superglue)
-    inner = _inner(state, "keypoint_detector.")
-    if point is None and inner:
-        point = _superpoint_state(inner, superglue)
+    detector = _without_prefix(state, "keypoint_detector.")
+    if point is None and detector:
+        point = _superpoint_state(detector, superglue)
     return point, _superglue_state(state, superglue)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
-    """The tensors of a .pth file (weights only, nothing is executed) or a .safetensors file."""
+    """Read the tensors of a .pth file or a .safetensors file. No code in the file is executed.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or holds more than tensors.
+    """
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
@@ -139,15 +144,17 @@ def read_state(path: str | os.PathLike[str]) -> State:
         zipfile.BadZipFile,
     ) as error:
         raise ArtifactError(f"{path}: not a checkpoint, or damaged ({error})") from None
-    except Exception as error:  # the reader's own type, when it meets more than tensors
-        reason = "is not a checkpoint, or holds more than tensors, and is not read"
-        raise ArtifactError(f"{path}: {reason} ({type(error).__name__})") from None
+    except Exception as error:  # pickle.UnpicklingError and others, for objects other than tensors
+        raise ArtifactError(
+            f"{path}: not a checkpoint, or holds more than tensors ({type(error).__name__})"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ArtifactError(f"{path}: holds no plain state of tensors")
+        raise ArtifactError(f"{path}: not a dictionary of tensors")
     return state
 
 
-def _inner(state: State, prefix: str) -> State:
+def _without_prefix(state: State, prefix: str) -> State:
+    """The tensors whose names start with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
@@ -164,7 +171,7 @@ def _rename(state: State, rules: tuple[tuple[str, object], ...]) -> State:
 def _superpoint_state(state: State, source: object) -> State:
     renamed = _rename(state, _HF_SUPERPOINT)
     if "conv1a.weight" not in renamed or "convDb.weight" not in renamed:
-        raise ArtifactError(f"{source}: not a SuperPoint checkpoint (no conv1a in it)")
+        raise ArtifactError(f"{source}: not a SuperPoint checkpoint (it has no conv1a)")
     return renamed
 
 
@@ -173,7 +180,7 @@ def _superglue_state(state: State, source: object) -> State:
     hugging_face = any(name.startswith("keypoint_encoder.") for name in own)
     renamed = _rename(own, _HF_SUPERGLUE if hugging_face else ())
     if "bin_score" not in renamed or "final_proj.weight" not in renamed:
-        raise ArtifactError(f"{source}: not a SuperGlue checkpoint (no final_proj in it)")
+        raise ArtifactError(f"{source}: not a SuperGlue checkpoint (it has no final_proj)")
     kept = {k: v for k, v in renamed.items() if not k.endswith("num_batches_tracked")}
     if hugging_face:
         kept = {name: _interleave_heads(name, tensor) for name, tensor in kept.items()}
@@ -181,7 +188,7 @@ def _superglue_state(state: State, source: object) -> State:
 
 
 def _interleave_heads(name: str, tensor: Tensor) -> Tensor:
-    """Hugging Face keeps each head's channels together; the published order interleaves them."""
+    """Reorder channels from contiguous heads (Hugging Face) to interleaved ones (published)."""
     if ".attn.proj." in name:
         return tensor.view(_HEADS, -1, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
     if name.endswith(".attn.merge.weight"):
@@ -202,7 +209,7 @@ def _superpoint_config(state: State) -> SuperPointConfig:
 
 
 def _superglue_config(state: State) -> SuperGlueConfig:
-    """Sizes from the tensors; four heads and layers self, cross, self, … are the published ones."""
+    """Sizes inferred from the tensors; heads and kinds of layers are the published ones."""
     width = int(state["final_proj.weight"].shape[0])
     encoder = sorted(
         (int(match[1]), int(tensor.shape[0]))

@@ -1,137 +1,47 @@
-"""SuperGlue (Sarlin, DeTone, Malisiewicz, Rabinovich: SuperGlue: Learning Feature Matching with
-Graph Neural Networks, CVPR 2020), with any sizes.
+"""The SuperGlue matcher, of any size.
 
-The sub-modules carry the published names (kenc, gnn.layers.i.attn.proj.j, attn.merge, mlp,
-final_proj, bin_score); 1×1 convolutions are linear layers here, over (B, N, C).
+Sarlin, DeTone, Malisiewicz, Rabinovich: SuperGlue: Learning Feature Matching with Graph Neural
+Networks, CVPR 2020. Sub-modules have the published names; 1×1 convolutions are linear layers.
 
-Shape legend: B pairs, N keypoints (N0, N1 of the two images), C width, h heads, d width of a
-head, D descriptor width. A mask is (B, N) bool, True where a keypoint is real.
+Shape legend: B pairs, N keypoints (N0 and N1 of the two images), C feature width, D descriptor
+width. A mask is (B, N) bool, False for padding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from featherglue.config import AttentionConfig, SuperGlueConfig
-
-
-class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over (B, N, C) that ignores padded keypoints in its statistics."""
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None or not self.training:
-            return super().forward(x.flatten(0, 1)).view_as(x)
-        real = super().forward(x[mask])
-        return torch.zeros_like(x, dtype=real.dtype).masked_scatter(mask[..., None], real)
-
-
-class MLP(nn.Sequential):
-    """Linear layers with batch normalisation (if any) and ReLU between them."""
-
-    def __init__(self, widths: Sequence[int], batch_norm: bool) -> None:
-        layers: list[nn.Module] = []
-        for i in range(1, len(widths)):
-            layers.append(nn.Linear(widths[i - 1], widths[i]))
-            if i < len(widths) - 1:
-                if batch_norm:
-                    layers.append(MaskedBatchNorm(widths[i]))
-                layers.append(nn.ReLU())
-        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
-        super().__init__(*layers)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for layer in self:
-            x = layer(x, mask) if isinstance(layer, MaskedBatchNorm) else layer(x)
-        return x
+from featherglue.config import SuperGlueConfig
+from featherglue.models.attention import AttentionLayer
+from featherglue.models.mlp import MLP
 
 
 class KeypointEncoder(nn.Module):
-    """Encodes (x, y, score) and gives what is added to the descriptor."""
+    """Encodes position and score of a keypoint; the result is added to its descriptor."""
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
         self.encoder = MLP((3, *config.keypoint_encoder, config.width), config.batch_norm)
 
     def forward(self, keypoints: Tensor, scores: Tensor, mask: Tensor | None) -> Tensor:
-        """keypoints (B, N, 2) normalised, scores (B, N) -> (B, N, C)."""
+        """keypoints (B, N, 2) from `normalize_keypoints`, scores (B, N) -> (B, N, C)."""
         encoded: Tensor = self.encoder(torch.cat((keypoints, scores[..., None]), -1), mask)
         return encoded
 
 
-class DotProductAttention(nn.Module):
-    """softmax(Q Kᵀ / √d) V, without weights of its own."""
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """query (B, h, N, d), key and value (B, h, M, d) -> (B, h, N, d)."""
-        if query.is_cuda:
-            query, key, value = _laid_out(query), _laid_out(key), _laid_out(value)
-        return F.scaled_dot_product_attention(query, key, value, mask)
-
-
-def _laid_out(heads: Tensor) -> Tensor:
-    """As the fused kernels want it: heads one after the other, every stride that of its size.
-
-    What has a single head counts as contiguous whatever the stride of that axis, and the kernels
-    refuse one that is not aligned; `view` gives it its own.
-    """
-    return heads.contiguous().view(heads.shape)
-
-
 class Similarity(nn.Module):
-    """The products of all features of two images, without weights of its own."""
+    """Scaled dot products of all features of two images. It has no weights."""
 
     def forward(self, projected0: Tensor, projected1: Tensor) -> Tensor:
         """(B, N0, C), (B, N1, C) -> (B, N0, N1)."""
         return projected0 @ projected1.transpose(1, 2) / math.sqrt(projected0.shape[2])
 
 
-class Attention(nn.Module):
-    """Multi-head attention; the heads are interleaved: channel c belongs to head c mod h."""
-
-    def __init__(self, width: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.heads, self.head_dim = heads, head_dim
-        self.proj = nn.ModuleList(nn.Linear(width, heads * head_dim) for _ in range(3))
-        self.merge = nn.Linear(heads * head_dim, width)
-        self.product: nn.Module = DotProductAttention()
-
-    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor | None) -> Tensor:
-        """x (B, N, C) attends to source (B, M, C) -> (B, N, C)."""
-        query, key, value = (
-            layer(t).unflatten(-1, (self.head_dim, self.heads)).permute(0, 3, 1, 2)
-            for layer, t in zip(self.proj, (x, source, source), strict=True)
-        )  # each (B, h, N or M, d)
-        mask = None if source_mask is None else source_mask[:, None, None]
-        message = self.product(query, key, value, mask)
-        merged: Tensor = self.merge(message.permute(0, 2, 3, 1).flatten(2))
-        return merged
-
-
-class AttentionLayer(nn.Module):
-    """A message from the attended keypoints, and the update of the features by an MLP."""
-
-    def __init__(self, width: int, config: AttentionConfig, batch_norm: bool) -> None:
-        super().__init__()
-        self.kind = config.kind
-        self.attn = Attention(width, config.heads, config.head_dim)
-        self.mlp = MLP((width * 2, config.hidden, width), batch_norm)
-
-    def forward(
-        self, x: Tensor, source: Tensor, mask: Tensor | None, source_mask: Tensor | None
-    ) -> Tensor:
-        """The residual (B, N, C) to add to x."""
-        message = self.attn(x, source, source_mask)
-        residual: Tensor = self.mlp(torch.cat((x, message), -1), mask)
-        return residual
-
-
 class GraphNetwork(nn.Module):
-    """The attention layers."""
+    """The attention layers. `SuperGlue.attend` runs them."""
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
@@ -141,7 +51,11 @@ class GraphNetwork(nn.Module):
 
 
 class SuperGlue(nn.Module):
-    """The matcher: from two sets of features to a matrix of scores."""
+    """The matcher network: two sets of features to a score matrix.
+
+    Args:
+        config: sizes of the network.
+    """
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
@@ -156,15 +70,15 @@ class SuperGlue(nn.Module):
         self.bin_score = nn.Parameter(torch.tensor(1.0))
 
     @torch.no_grad()
-    def start_from_descriptors(self, temperature: float = 0.05, unmatched: float = 0.7) -> None:
-        """Set the weights so that the untrained network compares descriptors as they are.
+    def init_from_descriptors(self, temperature: float = 0.05, unmatched: float = 0.7) -> None:
+        """Initialise the weights so that the score matrix is that of the descriptors alone.
 
-        Nothing is added to the descriptors yet, the final projection is a multiple of the
-        identity, and the dustbin stands for a cosine similarity of `unmatched`. Training then
-        starts from nearest neighbours instead of from noise.
+        All layers add zero to the descriptors and the final projection is a multiple of the
+        identity. Training then starts from nearest-neighbour matching instead of noise.
 
         Args:
-            temperature: what cosine similarities are divided by.
+            temperature: divisor of the cosine similarities.
+            unmatched: cosine similarity that the dustbin stands for.
         """
         for mlp in (module for module in self.modules() if isinstance(module, MLP)):
             last = mlp[-1]
@@ -182,11 +96,13 @@ class SuperGlue(nn.Module):
     def encode(
         self, keypoints: Tensor, scores: Tensor, descriptors: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Features before any attention.
+        """Features of one image before attention.
 
         Args:
-            keypoints: (B, N, 2) from `normalize_keypoints`. scores: (B, N).
+            keypoints: (B, N, 2) from `normalize_keypoints`.
+            scores: (B, N) detection scores in [0, 1].
             descriptors: (B, N, D), L2-normalised.
+            mask: (B, N), or None for no padding.
 
         Returns:
             (B, N, C).
@@ -200,34 +116,42 @@ class SuperGlue(nn.Module):
         features1: Tensor,
         mask0: Tensor | None = None,
         mask1: Tensor | None = None,
-        first: int = 0,
-        depth: int | None = None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, N0, C) and (B, N1, C) after the layers from `first` to before `depth`.
+        """Features of both images after the attention layers.
 
-        With masks and as many keypoints both images go through each layer as one batch, as in
-        training: batch normalisation then takes its statistics over both.
+        With masks and the same number of keypoints, both images run through each layer as one
+        batch, so that batch normalisation takes its statistics over both.
+
+        Args:
+            features0: (B, N0, C). features1: (B, N1, C).
+            mask0: (B, N0), mask1: (B, N1), or None for no padding.
+            start, stop: range of the layers to run; None runs to the last.
+
+        Returns:
+            (B, N0, C) and (B, N1, C).
         """
-        layers = list(self.gnn.layers)[first:depth]
+        layers = list(self.gnn.layers)[start:stop]
         if features0.shape == features1.shape and mask0 is not None and mask1 is not None:
             both, masks = torch.cat((features0, features1)), torch.cat((mask0, mask1))
-            other = masks.roll(len(mask0), 0)
+            batch, swapped_masks = len(mask0), masks.roll(len(mask0), 0)
             for layer in layers:
                 cross = layer.kind == "cross"
-                source = both.roll(len(mask0), 0) if cross else both
-                both = both + layer(both, source, masks, other if cross else masks)
-            return both[: len(mask0)], both[len(mask0) :]
+                source = both.roll(batch, 0) if cross else both
+                both = both + layer(both, source, masks, swapped_masks if cross else masks)
+            return both[:batch], both[batch:]
         for layer in layers:
             cross = layer.kind == "cross"
             source0, source1 = (features1, features0) if cross else (features0, features1)
-            seen0, seen1 = (mask1, mask0) if cross else (mask0, mask1)
-            residual0 = layer(features0, source0, mask0, seen0)
-            residual1 = layer(features1, source1, mask1, seen1)
+            source_mask0, source_mask1 = (mask1, mask0) if cross else (mask0, mask1)
+            residual0 = layer(features0, source0, mask0, source_mask0)
+            residual1 = layer(features1, source1, mask1, source_mask1)
             features0, features1 = features0 + residual0, features1 + residual1
         return features0, features1
 
     def similarity(self, features0: Tensor, features1: Tensor) -> Tensor:
-        """Score matrix (B, N0, N1) of attended features."""
+        """Score matrix (B, N0, N1) of features after attention, (B, N0, C) and (B, N1, C)."""
         projected0, projected1 = self.final_proj(features0), self.final_proj(features1)
         scores: Tensor = self.product(projected0, projected1)
         return scores
@@ -243,17 +167,31 @@ class SuperGlue(nn.Module):
         mask0: Tensor | None = None,
         mask1: Tensor | None = None,
     ) -> Tensor:
-        """Score matrix (B, N0, N1), before the optimal matching layer."""
+        """Score matrix, the input of the Sinkhorn iterations.
+
+        Args:
+            keypoints0, keypoints1: (B, N0, 2) and (B, N1, 2) from `normalize_keypoints`.
+            scores0, scores1: (B, N0) and (B, N1) detection scores in [0, 1].
+            descriptors0, descriptors1: (B, N0, D) and (B, N1, D), L2-normalised.
+            mask0, mask1: (B, N0) and (B, N1), or None for no padding.
+
+        Returns:
+            (B, N0, N1).
+        """
         features0 = self.encode(keypoints0, scores0, descriptors0, mask0)
         features1 = self.encode(keypoints1, scores1, descriptors1, mask1)
         return self.similarity(*self.attend(features0, features1, mask0, mask1))
 
 
 def normalize_keypoints(keypoints: Tensor, size: Tensor) -> Tensor:
-    """(k − size/2) / (0.7·max(size)), as published.
+    """Keypoints relative to the image centre, divided by 0.7 times the longer side.
 
     Args:
-        keypoints: (B, N, 2) xy pixels. size: (B, 2) width and height.
+        keypoints: (B, N, 2) xy pixels.
+        size: (B, 2) width and height, pixels.
+
+    Returns:
+        (B, N, 2).
     """
     size = size[:, None].to(keypoints)
     return (keypoints - size / 2) / (0.7 * size.amax(-1, keepdim=True))

@@ -1,5 +1,7 @@
-"""SuperPoint (DeTone, Malisiewicz, Rabinovich: Self-Supervised Interest Point Detection and
-Description, CVPR Workshops 2018), with any widths.
+"""The SuperPoint extractor, of any size.
+
+DeTone, Malisiewicz, Rabinovich: SuperPoint: Self-Supervised Interest Point Detection and
+Description, CVPR Workshops 2018.
 
 Shape legend: B images, H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, D descriptor width.
 """
@@ -16,8 +18,12 @@ from featherglue.config import SuperPointConfig
 class SuperPoint(nn.Module):
     """Detector and descriptor network.
 
-    The layers carry the published names (conv1a … conv4b, convPa, convPb, convDa, convDb); with
-    `config.batch_norm` each of them but convPb and convDb is followed by bn1a … bnDa.
+    The convolutions have the published names: conv1a … conv4b, convPa, convPb, convDa, convDb.
+    With `config.batch_norm` each but convPb and convDb is followed by batch normalisation
+    (bn1a … bnDa).
+
+    Args:
+        config: sizes of the network.
     """
 
     def __init__(self, config: SuperPointConfig) -> None:
@@ -26,7 +32,7 @@ class SuperPoint(nn.Module):
         self.pooled = pooled_layers(config.stem)
         previous = 1
         for name, width in zip(ENCODER, config.channels, strict=True):
-            # A coarse stem's outputs lie between four pixels, as those of a pooling do.
+            # A 4×4 kernel with stride 2 centres its outputs between four pixels, as pooling does.
             kernel, stride = (4, 2) if name == ENCODER[0] and config.stem == 2 else (3, 1)
             self._add(name, previous, width, kernel, config.batch_norm, stride)
             previous = width
@@ -44,40 +50,48 @@ class SuperPoint(nn.Module):
             self.add_module(f"bn{name}", nn.BatchNorm2d(outputs))
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        """Convolution, batch normalisation where there is one, ReLU."""
+        """Convolution, batch normalisation if there is one, ReLU."""
         x = self.get_submodule(f"conv{name}")(x)
         if self.config.batch_norm:
             x = self.get_submodule(f"bn{name}")(x)
         return F.relu(x)
 
     def forward_raw(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Cell logits and unnormalised descriptors, for training.
+        """Detector logits and descriptors without normalisation.
 
         Args:
-            image: (B, 1, H, W) grey in [0, 1]; H and W multiples of 8.
+            image: (B, 1, H, W) grey in [0, 1].
 
         Returns:
-            logits (B, 65, Hc, Wc), the last channel "no keypoint"; descriptors (B, D, Hc, Wc).
+            Logits (B, 65, Hc, Wc), whose last channel is "no keypoint", and descriptors
+            (B, D, Hc, Wc).
         """
         x = self.encode(image)
         return self.detect(x), self.describe(x)
 
-    def encode(self, x: Tensor, first: int = 0, depth: int | None = None) -> Tensor:
-        """What the encoder's convolutions from `first` to before `depth` make of an image, or of
-        what the one before `first` gave: (B, C, H', W')."""
-        for name in ENCODER[first:depth]:
+    def encode(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run the convolutions `start` to `stop` of the encoder, with their pooling.
+
+        Args:
+            x: image (B, 1, H, W) in [0, 1], or the output of convolution `start` − 1.
+            start, stop: range of indices into `ENCODER`; None runs to the last.
+
+        Returns:
+            (B, C, H', W'); (B, C, Hc, Wc) after the last convolution.
+        """
+        for name in ENCODER[start:stop]:
             x = self._block(name, x)
             if name in self.pooled:
                 x = F.max_pool2d(x, 2)
         return x
 
     def detect(self, x: Tensor) -> Tensor:
-        """The encoder's output -> cell logits (B, 65, Hc, Wc)."""
+        """Encoder output (B, C, Hc, Wc) -> detector logits (B, 65, Hc, Wc)."""
         logits: Tensor = self.get_submodule("convPb")(self._block("Pa", x))
         return logits
 
     def describe(self, x: Tensor) -> Tensor:
-        """The encoder's output -> raw descriptors (B, D, Hc, Wc)."""
+        """Encoder output (B, C, Hc, Wc) -> descriptors (B, D, Hc, Wc) without normalisation."""
         descriptors: Tensor = self.get_submodule("convDb")(self._block("Da", x))
         return descriptors
 
@@ -85,10 +99,10 @@ class SuperPoint(nn.Module):
         """Score map and descriptors.
 
         Args:
-            image: (B, 1, H, W) grey in [0, 1]; H and W multiples of 8.
+            image: (B, 1, H, W) grey in [0, 1].
 
         Returns:
-            scores (B, H, W) in [0, 1], before non-maximum suppression; descriptors
+            Scores (B, H, W) in [0, 1], before non-maximum suppression, and descriptors
             (B, D, Hc, Wc), L2-normalised over D.
         """
         logits, descriptors = self.forward_raw(image)
@@ -96,13 +110,13 @@ class SuperPoint(nn.Module):
 
 
 def score_map(logits: Tensor) -> Tensor:
-    """Softmax over the 65 channels, dustbin dropped, cells unfolded.
+    """Score map of detector logits: a softmax over the channels without "no keypoint".
 
     Args:
         logits: (B, 65, Hc, Wc); channel 8·y + x is pixel (x, y) of the cell.
 
     Returns:
-        (B, H, W) probabilities.
+        (B, H, W) probabilities in [0, 1].
     """
     probabilities = logits.softmax(1)[:, :-1]
     return F.pixel_shuffle(probabilities, CELL).squeeze(1)

@@ -158,11 +158,11 @@ class ResumingRuntime:
         if self._records and found is None:
             states: list[State] = [(x0, x1)]
             for i in range(depth):
-                x0, x1 = network.attend(x0, x1, first=i, depth=i + 1)
+                x0, x1 = network.attend(x0, x1, start=i, stop=i + 1)
                 states.append((x0, x1))
             self._prefixes.matcher.keep(key, states)
         else:
-            x0, x1 = network.attend(x0, x1, first=stage - 1)
+            x0, x1 = network.attend(x0, x1, start=stage - 1)
         matrix: Float = network.similarity(x0, x1)[0].numpy()
         return matrix
 

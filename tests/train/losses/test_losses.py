@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from featherglue.errors import ConfigError
-from featherglue.models.detection import sample_descriptors
+from featherglue.models.keypoints import sample_descriptors
 from featherglue.train.losses.hinge import HingeConfig, corresponding_cells, hinge_loss
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
 from featherglue.train.losses.terms import (

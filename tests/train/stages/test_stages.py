@@ -142,7 +142,7 @@ def test_steps_of_superglue_lower_its_loss(images: Path, tmp_path: Path, matchin
     assert config is not None
     torch.manual_seed(0)
     network = SuperGlue(config)
-    network.start_from_descriptors()
+    network.init_from_descriptors()
     samples = Repeated(
         Scenes(PhotoFolder(images), SceneConfig(size=(128, 96), planar=1.0, light=0.0)), 2
     )

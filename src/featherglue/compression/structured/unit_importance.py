@@ -181,7 +181,7 @@ def layer_energies(model: Model, calibration: CalibrationData | None = None) -> 
     for i in range(len(views[0][0])):
         pair = [network.encode(*(part[i : i + 1] for part in view)) for view in views]
         for step in range(depth):
-            after = network.attend(pair[0], pair[1], first=step, depth=step + 1)
+            after = network.attend(pair[0], pair[1], start=step, stop=step + 1)
             added = sum(float((b - a).square().sum()) for a, b in zip(pair, after, strict=True))
             energies[step] += added / sum(float(a.square().sum()) for a in pair)
             pair = list(after)

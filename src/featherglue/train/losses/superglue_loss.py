@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featherglue.errors import ConfigError
-from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
+from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import (
     SuperGlue,
@@ -116,7 +116,7 @@ class SuperGlueLoss:
         start = 0
         for depth in (*self.depths, len(network.config.layers)):
             features0, features1 = network.attend(
-                features0, features1, mask0, mask1, first=start, depth=depth
+                features0, features1, mask0, mask1, start=start, stop=depth
             )
             with torch.autocast(mask0.device.type, enabled=False):  # scores are large numbers
                 matrix = network.similarity(features0.float(), features1.float())
@@ -166,7 +166,9 @@ def extract_keypoints(
     with autocast(images.device, bf16):
         logits, dense = extractor.forward_raw(prepared)
     heat = score_map(logits.float())
-    keypoints, scores, valid = strongest(heat, count, radius=4, border=4, threshold=LOWEST_SCORE)
+    keypoints, scores, valid = find_keypoints(
+        heat, count, radius=4, border=4, threshold=LOWEST_SCORE
+    )
     keypoints = keypoints + subpixel_offsets(heat, keypoints)
     dense = F.normalize(dense.float(), dim=1)
     return keypoints, scores, sample_descriptors(dense, keypoints, "exact"), valid

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from featherglue.errors import ConfigError
-from featherglue.models.detection import sample_descriptors
+from featherglue.models.keypoints import sample_descriptors
 from featherglue.train.engine.loader import Batch
 from featherglue.train.losses.hinge import HingeConfig, hinge_loss
 from featherglue.train.losses.terms import (

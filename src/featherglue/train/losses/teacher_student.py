@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featherglue.errors import ConfigError
-from featherglue.models.detection import sample_descriptors
+from featherglue.models.keypoints import sample_descriptors
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint, score_map
 from featherglue.train.engine.distributed import World

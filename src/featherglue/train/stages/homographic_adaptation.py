@@ -27,7 +27,7 @@ from featherglue.data.keypoint_labels import PhotoLabels
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import ConfigError
 from featherglue.io.image import map_points, resize_grey, target_size
-from featherglue.models.detection import sample_descriptors, strongest, subpixel_offsets
+from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.options import Sampling
 
 # (B, 1, H, W) float32 in [0, 1] -> scores (B, H, W) in [0, 1] and descriptors (B, D, H/8, W/8).
@@ -108,7 +108,7 @@ def label_photograph(
     covers = [_cover(H, size, config.border) for H in to_views]
     mean = aggregate(scores, covers, to_views)
     maps = torch.from_numpy(mean)[None]
-    kept, values, valid = strongest(
+    kept, values, valid = find_keypoints(
         maps, config.most, config.nms_radius, config.border, config.threshold
     )
     exact = (kept + subpixel_offsets(maps, kept))[valid].numpy()

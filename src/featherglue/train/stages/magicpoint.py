@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from featherglue.config import ArchitectureConfig, SuperPointConfig
 from featherglue.data.synthetic_shapes import ShapesConfig, SyntheticShapes
-from featherglue.models.detection import strongest
+from featherglue.models.keypoints import find_keypoints
 from featherglue.models.model import Model
 from featherglue.models.superpoint import score_map
 from featherglue.train.engine.distributed import join_world
@@ -64,7 +64,9 @@ class ShapesLoss:
         Args:
             scores: (B, H, W). points: (B, P, 2) xy, padded. count: (B,), how many are real.
         """
-        found, _, valid = strongest(scores, points.shape[1], self.nms_radius, 0, self.threshold)
+        found, _, valid = find_keypoints(
+            scores, points.shape[1], self.nms_radius, 0, self.threshold
+        )
         real = torch.arange(points.shape[1], device=count.device)[None] < count[:, None]
         near = torch.cdist(found, points.float()) <= self.near
         near &= valid[:, :, None] & real[:, None]

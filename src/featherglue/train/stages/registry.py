@@ -207,7 +207,7 @@ def train_superglue(
     if stage.start:
         start_from(matcher, Model.load(stage.start), stage.start)
     else:
-        matcher.start_from_descriptors()
+        matcher.init_from_descriptors()
     extractor = folded_extractor(base).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = SuperGlueLoss(
         extractor.requires_grad_(False),

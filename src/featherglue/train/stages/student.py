@@ -153,7 +153,7 @@ def _matcher(choice: StudentChoice, start: Model | None) -> SuperGlue:
     if network is None:
         raise TrainingError(f"{choice.start}: no matcher; add [student.matcher] with its sizes")
     if start is None or there is None:
-        network.start_from_descriptors()
+        network.init_from_descriptors()
     else:
         start_from(network, start, choice.start)
     return network

@@ -1,6 +1,9 @@
-"""SuperPoint's post-processing in PyTorch, batched: for training, labelling and parity tests.
+"""Post-processing of SuperPoint in PyTorch: the batched twin of `matching.keypoints`.
 
-`featherglue.matching.keypoints` does the same on one image in NumPy for every runtime.
+Training and labelling use it. Sessions use `matching.keypoints` and `matching.nms`, which are in
+NumPy and process one image.
+
+Shape legend: B images, H×W pixels, Hc×Wc cells, N keypoints, D descriptor width.
 """
 
 from __future__ import annotations
@@ -12,20 +15,24 @@ from torch.nn import functional as F
 from featherglue.options import Sampling
 
 
-def suppress(scores: Tensor, radius: int) -> Tensor:
-    """Non-maximum suppression: what lies within `radius` of a stronger pixel becomes 0.
+def non_maximum_suppression(scores: Tensor, radius: int) -> Tensor:
+    """Set all pixels that are not local maxima to 0.
 
-    Two more rounds bring back maxima that were hidden only by pixels that fell themselves
-    (SuperPoint's published procedure).
+    A local maximum has no higher score within the square window of `radius`. As published, two
+    more rounds add the maxima among the pixels that only suppressed pixels had suppressed.
 
     Args:
         scores: (B, H, W) in [0, 1].
+        radius: pixels; 0 returns the scores.
+
+    Returns:
+        (B, H, W).
     """
     if radius == 0:
         return scores
 
-    def pool(x: Tensor) -> Tensor:
-        # Rows, then columns, each as a maximum of shifted copies: fast on a CPU.
+    def max_pool(x: Tensor) -> Tensor:
+        # The maximum of shifted copies, by rows, then by columns, is fast on a CPU.
         for axis in (-2, -1):
             size = x.shape[axis]
             wide = F.pad(x, (radius, radius) if axis == -1 else (0, 0, radius, radius), value=-1.0)
@@ -35,52 +42,56 @@ def suppress(scores: Tensor, radius: int) -> Tensor:
         return x
 
     zeros = torch.zeros_like(scores)
-    maxima = scores == pool(scores)
+    maxima = scores == max_pool(scores)
     for _ in range(2):
-        near = pool(maxima.float()) > 0
-        rest = torch.where(near, zeros, scores)
-        maxima = maxima | ((rest == pool(rest)) & ~near)
+        suppressed = max_pool(maxima.float()) > 0
+        remaining = torch.where(suppressed, zeros, scores)
+        maxima = maxima | ((remaining == max_pool(remaining)) & ~suppressed)
     return torch.where(maxima, scores, zeros)
 
 
-def clear_borders(scores: Tensor, border: int) -> Tensor:
-    """Set `border` pixels along the edges of (B, H, W) to −1."""
+def mask_borders(scores: Tensor, border: int) -> Tensor:
+    """Set `border` pixels along the edges of score maps (B, H, W) to −1."""
     if border == 0:
         return scores
-    cleared = torch.full_like(scores, -1.0)
+    masked = torch.full_like(scores, -1.0)
     inner = (slice(None), slice(border, -border), slice(border, -border))
-    cleared[inner] = scores[inner]
-    return cleared
+    masked[inner] = scores[inner]
+    return masked
 
 
-def strongest(
+def find_keypoints(
     scores: Tensor, count: int, radius: int, border: int, threshold: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` strongest keypoints of each score map.
+    """The strongest keypoints of each score map.
 
     Args:
-        scores: (B, H, W) in [0, 1], before suppression.
+        scores: (B, H, W) in [0, 1], before non-maximum suppression.
+        count: number of keypoints N of each image.
+        radius: radius of the non-maximum suppression, pixels.
+        border: width of the border without keypoints, pixels.
+        threshold: minimum score of a valid keypoint.
 
     Returns:
-        keypoints (B, count, 2) float xy at whole pixels; scores (B, count), descending; valid
-        (B, count) bool, False where an image has fewer keypoints above the threshold.
+        Keypoints (B, N, 2) float xy at whole pixels; scores (B, N), descending; valid (B, N) bool,
+        False where an image has fewer than N keypoints above the threshold.
     """
     height, width = scores.shape[1:]
-    kept = clear_borders(suppress(scores, radius), border).flatten(1)
+    kept = mask_borders(non_maximum_suppression(scores, radius), border).flatten(1)
     values, index = kept.topk(min(count, height * width), dim=1)
     keypoints = torch.stack((index % width, index // width), -1).float()
     return keypoints, values, values > threshold
 
 
 def sample_descriptors(descriptors: Tensor, keypoints: Tensor, sampling: Sampling) -> Tensor:
-    """Bilinear descriptors at keypoints.
+    """Descriptors at keypoints, by bilinear interpolation.
 
     Args:
         descriptors: (B, D, Hc, Wc).
         keypoints: (B, N, 2) xy pixels.
-        sampling: "published" repeats DeTone's grid, whose outermost samples touch the outermost
-            cell centres (align_corners); "exact" interpolates between cell centres at
-            (8·i + 3.5) and repeats the border.
+        sampling: "published" is the grid of the published code, whose outermost samples lie on
+            the centres of the outermost cells; "exact" has cell centres at 8·i + 3.5 and repeats
+            the border.
 
     Returns:
         (B, N, D), L2-normalised.
@@ -99,13 +110,14 @@ def sample_descriptors(descriptors: Tensor, keypoints: Tensor, sampling: Samplin
 
 
 def subpixel_offsets(scores: Tensor, keypoints: Tensor) -> Tensor:
-    """Where each maximum lies within its pixel: parabolas through the log scores in x and in y.
+    """Offsets of the maxima within their pixels: parabolas through the log scores in x and in y.
 
     Args:
-        scores: (B, H, W), before suppression. keypoints: (B, N, 2) at whole pixels.
+        scores: (B, H, W), before non-maximum suppression.
+        keypoints: (B, N, 2) xy at whole pixels.
 
     Returns:
-        (B, N, 2) in [−0.5, 0.5].
+        (B, N, 2) in [−0.5, 0.5] pixels.
     """
     height, width = scores.shape[1:]
     logs = scores.clamp_min(1e-8).log().flatten(1)
