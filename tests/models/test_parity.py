@@ -189,7 +189,7 @@ def test_descriptors_between_cells(hf_weights: dict[str, torch.Tensor]) -> None:
 
 
 def pair_of_keypoints(seed: int, count: int = 60) -> tuple[torch.Tensor, ...]:
-    """Keypoints (1, 2, N, 2), scores (1, 2, N), descriptors (1, 2, N, 32); many pairs correspond."""
+    """Keypoints (1, 2, N, 2), scores (1, 2, N), descriptors (1, 2, N, 32), with matches."""
     rng = np.random.default_rng(seed)
     points = rng.random((count, 2)) * (640, 480)
     descriptors = rng.standard_normal((count, 32))

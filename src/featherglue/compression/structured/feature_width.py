@@ -89,7 +89,7 @@ def _measured_moments(
         first, second = (network.encode(*(part[i : i + 1] for part in view)) for view in views)
         features = [(first, second)]
         for step in range(depths - 1):
-            first, second = network.attend(first, second, first=step, depth=step + 1)
+            first, second = network.attend(first, second, start=step, stop=step + 1)
             features.append((first, second))
         loss = probe_assignment(network, network.similarity(first, second), generator)
         gradients = torch.autograd.grad(loss, [view for pair in features for view in pair])
