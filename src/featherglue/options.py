@@ -26,6 +26,7 @@ Sampling = Literal["published", "exact"]
 RuntimeName = Literal["auto", "onnxruntime", "openvino", "torch"]
 FeaturesKind = Literal["superpoint", "sift", "orb"]
 MatcherKind = Literal["superglue", "nn"]
+SearchMode = Literal["off", "auto", "always"]
 Owner = Literal["session", "extraction", "matching", "refinement"]
 Kind = Literal["integer", "number", "boolean", "choice", "size"]
 
@@ -212,6 +213,7 @@ class SessionOptions:
         threads: maximum number of threads of the networks; None lets the runtime choose.
         features: kind of local features.
         matcher: kind of matcher.
+        search: whether to search over rotation and scale; see `matching.search`.
 
     Raises:
         ConfigError: a value of the wrong type or out of bounds.
@@ -245,6 +247,13 @@ class SessionOptions:
         owner="session",
         choices=get_args(MatcherKind),
         help="Kind of matcher; nn is mutual nearest neighbours.",
+    )
+    search: SearchMode = _setting(
+        "off",
+        kind="choice",
+        owner="session",
+        choices=get_args(SearchMode),
+        help="Search over rotation and scale: for weak matches only (auto), always, or off.",
     )
     resize: int | Sequence[int] | Default = MODEL
     max_keypoints: int | Default = MODEL

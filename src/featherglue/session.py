@@ -19,12 +19,14 @@ from featherglue.matching.consensus import filter_by_consensus
 from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
 from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
 from featherglue.matching.scratch import Scratch
+from featherglue.matching.search import SMALL_KEYPOINTS, Search
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.matching.subpixel import refine_matches
 from featherglue.options import (
     FeaturesKind,
     ProcessingConfig,
     RuntimeName,
+    SearchMode,
     SessionOptions,
     checked,
     with_overrides,
@@ -65,6 +67,7 @@ class Session:
         processing: the settings that apply.
         artifact: the loaded model; None where only classical methods run.
         threads: maximum number of threads of the networks; None if the runtime chose.
+        search: whether a search over rotation and scale follows; see `SessionOptions`.
     """
 
     def __init__(
@@ -74,11 +77,13 @@ class Session:
         processing: ProcessingConfig,
         artifact: Artifact | None = None,
         threads: int | None = None,
+        search: SearchMode = "off",
     ) -> None:
         self.extractor, self.matcher = extractor, matcher
         self.processing, self.artifact = processing, artifact
-        self.threads = threads
+        self.threads, self.search = threads, search
         self._scratch = Scratch()
+        self._search = Search(_SearchPipeline(self)) if search != "off" else None
 
     def __repr__(self) -> str:
         model = self.artifact.name if self.artifact else None
@@ -102,6 +107,8 @@ class Session:
                 if self.artifact is not None:
                     described["weights"] = self.artifact.fingerprint
         matcher["refine"] = self.processing.refine
+        if self.search != "off":
+            matcher["search"] = self.search
         return {"name": self._name(), "extractor": extractor, "matcher": matcher}
 
     def _name(self) -> str:
@@ -138,6 +145,7 @@ class Session:
             processing,
             self.artifact,
             self.threads,
+            self.search,
         )
 
     def with_threads(self, threads: int | None) -> Session:
@@ -156,7 +164,7 @@ class Session:
                 raise UsageError("only a session made by load can change its threads")
             running = open_runtime(self.artifact, name, threads)
             extractor, matcher = extractor.with_runtime(running), matcher.with_runtime(running)
-        return Session(extractor, matcher, self.processing, self.artifact, threads)
+        return Session(extractor, matcher, self.processing, self.artifact, threads, self.search)
 
     def extract(self, image: Image, watch: Stopwatch | None = None) -> Features:
         """Extract the features of one image.
@@ -226,6 +234,16 @@ class Session:
             UsageError: descriptors of different widths.
         """
         watch = watch or Stopwatch()
+        result = self._match_plain(features0, features1, watch)
+        if self._search is None or not (self.search == "always" or self._search.is_needed(result)):
+            return result
+        with watch.stage("search"):
+            found = self._search.improve(result)
+        return dataclasses.replace(found, milliseconds=watch.milliseconds)
+
+    def _match_plain(
+        self, features0: Features, features1: Features, watch: Stopwatch
+    ) -> MatchResult:
         width0, width1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
         if width0 != width1:
             raise UsageError(f"descriptors differ in width: {width0} and {width1}")
@@ -268,6 +286,34 @@ class Session:
         return self.match(features0, features1, watch)
 
 
+class _SearchPipeline:
+    """What the search over rotation and scale needs of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._resize = session.processing.resize
+        plain = Session(session.extractor, session.matcher, session.processing)
+        self._full = plain.with_settings(resize=())
+        self._small = plain.with_settings(resize=(), max_keypoints=SMALL_KEYPOINTS)
+
+    def extract_small(self, image: NDArray[np.uint8]) -> Features:
+        """See `search.Pipeline`."""
+        return self._small.extract(image)
+
+    def extract(self, image: NDArray[np.uint8]) -> Features:
+        """See `search.Pipeline`."""
+        return self._full.extract(image)
+
+    def working_factor(self, image: NDArray[np.uint8]) -> float:
+        """See `search.Pipeline`."""
+        size = (image.shape[1], image.shape[0])
+        width, height = target_size(size, self._resize)
+        return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
+
+    def match_plain(self, features0: Features, features1: Features) -> MatchResult:
+        """See `search.Pipeline`."""
+        return self._full.match(features0, features1)
+
+
 def load(
     model: str | os.PathLike[str] = "fast",
     options: SessionOptions | None = None,
@@ -299,6 +345,7 @@ def load(
             NearestNeighbourMatcher(RATIOS[options.features], processing),
             processing,
             threads=options.threads,
+            search=options.search,
         )
     artifact = load_artifact(find_model(model))
     _check_fit(artifact, options)
@@ -310,6 +357,7 @@ def load(
         processing,
         artifact,
         options.threads,
+        options.search,
     )
 
 

@@ -114,6 +114,21 @@ class Matches:
         return f"Matches({len(self)} matches, {int(np.count_nonzero(self.refined))} refined)"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchInfo:
+    """What a search over rotation and scale found.
+
+    Attributes:
+        rotation: degrees, a multiple of 90, by which image 1 was rotated counter-clockwise.
+        scale: pixels of image 1 per pixel of image 0.
+        looks: number of times that an image was warped by the homography found before.
+    """
+
+    rotation: int
+    scale: float
+    looks: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MatchResult:
     """The features of two images and the matches between them.
@@ -123,12 +138,14 @@ class MatchResult:
         features1: of image 1.
         matches: between `features0` and `features1`.
         milliseconds: time by stage, in the order of the stages.
+        search: what a search over rotation and scale found; None without one.
     """
 
     features0: Features
     features1: Features
     matches: Matches
     milliseconds: dict[str, float] = field(default_factory=dict)
+    search: SearchInfo | None = None
 
     def __repr__(self) -> str:
         keypoints = f"{len(self.features0)} and {len(self.features1)} keypoints"

@@ -1,0 +1,327 @@
+"""Search over rotation and scale, for pairs that a plain match cannot bring together.
+
+The networks tolerate rotations up to about 45° and a ratio of scales up to about 1.5. For the rest
+this module looks for the rotation and the ratio on small versions of both images, matches once
+more at the best of them, and then warps the finer image onto the coarser by the homography that
+was found, and matches again (as in MODS: Mishkin, Matas, Perdoch 2015, and the two-stage schemes
+after it).
+
+A hypothesis says by how much each image is shrunk and by how many quarter turns the second one is
+rotated. All hypotheses are ranked by mutual nearest neighbours; the matcher tries the best few.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.io.image import Grey
+from featherglue.matching.warped_views import View, local_scale, shrink
+from featherglue.types import Features, Matches, MatchResult, SearchInfo
+
+Float = NDArray[np.float32]
+Matrix = NDArray[np.floating]
+_MIN_COSINE = 0.5  # nearest neighbours below it say nothing
+SMALL_KEYPOINTS = 200  # of each small version
+Known = Mapping[int, Features]  # by the id of their image
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How to search; the defaults were chosen on training photographs.
+
+    Attributes:
+        weak: a plain match is weak if the total confidence of its matches is below this share of
+            the smaller number of keypoints. Hypotheses are tried for weak matches alone.
+        good: share above which nothing is tried.
+        upright: degrees of rotation up to which no image is warped.
+        side: longest side in pixels of the small versions.
+        scales: by which the small versions are shrunk further.
+        finalists: number of hypotheses that the matcher tries.
+        min_strength: total confidence of matches below which a hypothesis is dropped.
+        looks: maximum number of matches on warped images.
+        tolerance: px, inlier threshold of the homography that an image is warped by.
+        min_inliers: of that homography.
+        same_scale: ratio of scales below which no image is shrunk.
+        margin: px, width of the border of a warped image without keypoints.
+        gain: factor in total confidence below which no further look follows.
+        cached: number of images whose small features are kept.
+    """
+
+    weak: float = 0.15
+    good: float = 0.75
+    upright: float = 15.0
+    side: int = 240
+    scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    finalists: int = 2
+    min_strength: float = 4.5
+    looks: int = 2
+    tolerance: float = 4.0
+    min_inliers: int = 8
+    same_scale: float = 1.15
+    margin: float = 6.0
+    gain: float = 1.05
+    cached: int = 8
+
+
+class Pipeline(Protocol):
+    """What the search needs of a session."""
+
+    def extract_small(self, image: Grey) -> Features:
+        """A few strong features of a small image."""
+        ...
+
+    def extract(self, image: Grey) -> Features:
+        """Features of an image at its own size."""
+        ...
+
+    def working_factor(self, image: Grey) -> float:
+        """Factor by which the session shrinks an image before extraction."""
+        ...
+
+    def match_plain(self, features0: Features, features1: Features) -> MatchResult:
+        """Match without a search."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """`scale0`, `scale1`: further shrinking of the small versions; `turns`: of image 1."""
+
+    scale0: float
+    scale1: float
+    turns: int
+
+
+def _similarities(features0: Features, turned: Sequence[Features]) -> list[float]:
+    """How alike image 0 and each rotation of image 1 are, by mutual nearest neighbours."""
+    found = []
+    stacked = np.concatenate([features1.descriptors for features1 in turned])
+    products = features0.descriptors @ stacked.T
+    ends = np.cumsum([len(features1) for features1 in turned])
+    for features1, end in zip(turned, ends, strict=True):
+        part = products[:, end - len(features1) : end]
+        if not part.size:
+            found.append(0.0)
+            continue
+        nearest = part.argmax(1)
+        rows = np.arange(len(part))
+        mutual = part.argmax(0)[nearest] == rows
+        cosines = part[rows, nearest][mutual]
+        found.append(float(np.square(np.maximum(cosines - _MIN_COSINE, 0)).sum()))
+    return found
+
+
+def strength(result: MatchResult) -> float:
+    """Total confidence of the matches, by which results are compared."""
+    return float(result.matches.scores.sum())
+
+
+class Search:
+    """Finds matches of pairs that differ in rotation or scale. Threads may share it."""
+
+    def __init__(self, pipeline: Pipeline, config: SearchConfig | None = None) -> None:
+        self.pipeline, self.config = pipeline, config or SearchConfig()
+        self._lock = threading.Lock()
+        self._small: OrderedDict[int, tuple[Grey, dict[tuple[float, int], Features]]]
+        self._small = OrderedDict()
+
+    def is_needed(self, result: MatchResult) -> bool:
+        """Whether a plain match is weak, or its images are rotated or scaled against each other."""
+        return self._is_weak(result) or self._is_turned(result)
+
+    def _share(self, result: MatchResult) -> float:
+        count = min(len(result.features0), len(result.features1))
+        return strength(result) / max(count, 1)
+
+    def _is_weak(self, result: MatchResult) -> bool:
+        return self._share(result) < self.config.weak
+
+    def _is_turned(self, result: MatchResult) -> bool:
+        if self._share(result) > self.config.good:
+            return False
+        degrees, scale = relative_view(result.matches)
+        return abs(degrees) > self.config.upright or abs(np.log(scale)) > np.log(
+            self.config.same_scale
+        )
+
+    def improve(self, plain: MatchResult) -> MatchResult:
+        """The best result of the search, or `plain` where nothing is better.
+
+        Both sets of features must keep their image.
+        """
+        image0, image1 = plain.features0.image, plain.features1.image
+        if image0 is None or image1 is None or min(*image0.shape, *image1.shape) < 32:
+            return plain
+        known = {id(image0): plain.features0, id(image1): plain.features1}
+        best = plain
+        weak = self._is_weak(plain)
+        for hypothesis, coarse in self._finalists(image0, image1) if weak else ():
+            if strength(coarse) < self.config.min_strength:
+                break
+            found = self._at(image0, image1, hypothesis, coarse, known)
+            if strength(found) > strength(best):
+                best = found
+                break
+        return self._look_again(image0, image1, best, known)
+
+    def _look_again(
+        self, image0: Grey, image1: Grey, best: MatchResult, known: Known
+    ) -> MatchResult:
+        for _ in range(self.config.looks):
+            found = self._look(image0, image1, best, known)
+            if found is None or strength(found) <= strength(best):
+                break
+            enough = strength(found) < self.config.gain * strength(best)
+            best = found
+            if enough:
+                break
+        return best
+
+    # --- hypotheses -------------------------------------------------------------------------
+
+    def _finalists(self, image0: Grey, image1: Grey) -> Sequence[tuple[Hypothesis, MatchResult]]:
+        """The hypotheses with the strongest matches on the small versions, best first."""
+        scales = self.config.scales
+        shrunk = [(1.0, s) for s in scales] + [(s, 1.0) for s in scales if s != 1.0]
+        scores = {}
+        for scale0, scale1 in shrunk:
+            features0 = self._small_features(image0, scale0, 0)
+            turned = [self._small_features(image1, scale1, turns) for turns in range(4)]
+            for turns, score in enumerate(_similarities(features0, turned)):
+                scores[Hypothesis(scale0, scale1, turns)] = score
+        tried = []
+        for hypothesis in sorted(scores, key=lambda h: -scores[h])[: self.config.finalists]:
+            features0 = self._small_features(image0, hypothesis.scale0, 0)
+            features1 = self._small_features(image1, hypothesis.scale1, hypothesis.turns)
+            tried.append((hypothesis, self.pipeline.match_plain(features0, features1)))
+        return sorted(tried, key=lambda pair: -strength(pair[1]))
+
+    def _small_features(self, image: Grey, scale: float, turns: int) -> Features:
+        key = (scale, turns)
+        with self._lock:
+            kept = self._small.setdefault(id(image), (image, {}))[1]
+            self._small.move_to_end(id(image))
+            while len(self._small) > self.config.cached:
+                self._small.popitem(last=False)
+        if key not in kept:
+            small = shrink(image, scale * min(1.0, self.config.side / max(image.shape)))
+            turned = np.ascontiguousarray(np.rot90(small, turns))
+            kept[key] = replace(self.pipeline.extract_small(turned), image=None)
+        return kept[key]
+
+    # --- matching under a hypothesis ---------------------------------------------------------
+
+    def _at(
+        self,
+        image0: Grey,
+        image1: Grey,
+        hypothesis: Hypothesis,
+        coarse: MatchResult,
+        known: Known,
+    ) -> MatchResult:
+        """Match at the rotation of a hypothesis and the ratio of scales of its matches."""
+        config = self.config
+        factor0 = hypothesis.scale0 * min(1.0, config.side / max(image0.shape))
+        factor1 = hypothesis.scale1 * min(1.0, config.side / max(image1.shape))
+        ratio = (
+            relative_view(coarse.matches)[1] * factor0 / factor1
+        )  # px of image 1 per px of image 0
+        ratio = float(np.clip(ratio, 1 / 16, 16))
+        work0, work1 = self.pipeline.working_factor(image0), self.pipeline.working_factor(image1)
+        ratio *= work1 / work0  # working pixels of image 1 per working pixel of image 0
+        if abs(np.log(ratio)) < np.log(config.same_scale):
+            ratio = 1.0
+        view0 = View.shrunk(image0, work0 * min(1.0, ratio), 0)
+        view1 = View.shrunk(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
+        return self._match_views(view0, view1, known, hypothesis.turns, 0)
+
+    def _match_views(
+        self, view0: View, view1: View, known: Known, turns: int, looks: int
+    ) -> MatchResult:
+        features0, features1 = (self._view_features(view, known) for view in (view0, view1))
+        result = self.pipeline.match_plain(features0, features1)
+        back0, back1 = view0.back, view1.back
+        mapped = replace(
+            result.matches,
+            points0=back0(result.matches.points0),
+            points1=back1(result.matches.points1),
+        )
+        return MatchResult(
+            features0=view0.in_original(features0),
+            features1=view1.in_original(features1),
+            matches=mapped,
+            milliseconds=result.milliseconds,
+            search=SearchInfo(rotation=90 * turns, scale=relative_view(mapped)[1], looks=looks),
+        )
+
+    def _view_features(self, view: View, known: Known) -> Features:
+        """Features of a view; those of an image as it is are known from the plain match."""
+        if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
+            return known[id(view.image)]
+        return view.keep_inside(self.pipeline.extract(view.image), self.config.margin)
+
+    def _look(
+        self, image0: Grey, image1: Grey, found: MatchResult, known: Known
+    ) -> MatchResult | None:
+        """Warp the finer image onto the coarser by the homography of a result; match again."""
+        matches = found.matches
+        if len(matches) < max(4, self.config.min_inliers):
+            return None
+        H, inliers = cv2.findHomography(
+            matches.points0, matches.points1, cv2.USAC_MAGSAC, self.config.tolerance
+        )
+        if H is None or inliers.sum() < self.config.min_inliers or not np.isfinite(H).all():
+            return None
+        info = found.search or SearchInfo(rotation=0, scale=relative_view(matches)[1], looks=0)
+        center = matches.points0[inliers[:, 0] > 0].mean(0, dtype=np.float64)
+        ratio = local_scale(np.asarray(H, np.float64), center)
+        if not 1 / 32 < ratio < 32:
+            return None
+        if ratio <= 1:  # image 0 is the finer one
+            view1 = View.shrunk(image1, self.pipeline.working_factor(image1), 0)
+            view0 = View.warped(image0, view1.from_original @ H, view1.image.shape)
+        else:
+            view0 = View.shrunk(image0, self.pipeline.working_factor(image0), 0)
+            onto = view0.from_original @ np.linalg.inv(H)
+            view1 = View.warped(image1, onto, view0.image.shape)
+        again = self._match_views(view0, view1, known, 0, info.looks + 1)
+        assert again.search is not None
+        return replace(again, search=replace(again.search, rotation=info.rotation))
+
+
+def relative_view(matches: Matches) -> tuple[float, float]:
+    """How image 1 is rotated and scaled against image 0, by the offsets between its matches.
+
+    Returns:
+        degrees in (−180, 180], clockwise; pixels of image 1 per pixel of image 0. 0 and 1 for
+        fewer than two matches.
+    """
+    count = len(matches)
+    if count < 2:
+        return 0.0, 1.0
+    first, second = (
+        points.astype(np.float64).view(np.complex128)[:, 0]
+        for points in (matches.points0, matches.points1)
+    )
+    third = max(1, count // 3)
+    shifts = (1, third, third + 1)
+    offsets0, offsets1 = (
+        np.concatenate([points - np.roll(points, shift) for shift in shifts])
+        for points in (first, second)
+    )
+    far = np.minimum(abs(offsets0), abs(offsets1)) > 1
+    if not far.any():
+        return 0.0, 1.0
+    ratio = offsets1[far] / offsets0[far]
+    mean = (ratio / abs(ratio)).sum()
+    turn = mean / max(abs(mean), 1e-12)
+    turn *= np.exp(1j * np.median(np.angle(ratio / turn)))  # wrong matches bias the mean
+    return float(np.degrees(np.angle(turn))), float(np.exp(np.median(np.log(abs(ratio)))))

@@ -1,0 +1,141 @@
+"""Shrunk, rotated and warped versions of an image, and the way back to its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.io.image import Grey
+from featherglue.types import Features
+
+Float = NDArray[np.float32]
+Matrix = NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A warped version of an image.
+
+    Attributes:
+        image: (h, w) uint8.
+        original: (H, W) uint8.
+        to_original: (3, 3), homography from pixels of `image` to those of `original`.
+    """
+
+    image: Grey
+    original: Grey
+    to_original: Matrix
+
+    @property
+    def from_original(self) -> Matrix:
+        """(3, 3), homography from pixels of `original` to those of `image`."""
+        return np.linalg.inv(self.to_original)
+
+    @staticmethod
+    def shrunk(image: Grey, factor: float, turns: int) -> View:
+        """An image shrunk by a factor ≤ 1, then rotated by quarter turns counter-clockwise."""
+        if factor >= 1 and turns == 0:
+            return View(image, image, np.eye(3))
+        small = shrink(image, factor)
+        height, width = small.shape
+        grow = _resize_matrix((width, height), (image.shape[1], image.shape[0]))
+        turned = np.ascontiguousarray(np.rot90(small, turns))
+        unturn = {
+            0: np.eye(3),
+            1: np.array([[0, -1, width - 1], [1, 0, 0], [0, 0, 1.0]]),
+            2: np.array([[-1, 0, width - 1], [0, -1, height - 1], [0, 0, 1.0]]),
+            3: np.array([[0, 1, 0], [-1, 0, height - 1], [0, 0, 1.0]]),
+        }[turns % 4]
+        return View(turned, image, grow @ unturn)
+
+    @staticmethod
+    def warped(image: Grey, H: Matrix, shape: tuple[int, ...]) -> View:
+        """An image under a homography.
+
+        Args:
+            image: (H, W) uint8.
+            H: (3, 3), from its pixels to those of the view.
+            shape: (height, width) of the view.
+
+        The image is first shrunk by about as much as H shrinks it, so that it does not alias.
+        """
+        inverse = np.linalg.inv(H)
+        middle = cv2.perspectiveTransform(
+            np.array([[[shape[1] / 2, shape[0] / 2]]], np.float64), inverse
+        )[0, 0]
+        ratio = local_scale(H, np.clip(middle, 0, image.shape[::-1]))
+        small = shrink(image, min(1.0, ratio * 1.2))
+        size = (image.shape[1], image.shape[0])
+        grow = _resize_matrix((small.shape[1], small.shape[0]), size)
+        warped = cv2.warpPerspective(
+            small,
+            H @ grow,
+            (shape[1], shape[0]),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return View(np.asarray(warped, np.uint8), image, inverse)
+
+    def back(self, points: Float) -> Float:
+        """Points (N, 2) of the view in pixels of the original."""
+        if not len(points):
+            return points
+        mapped = cv2.perspectiveTransform(points[None].astype(np.float64), self.to_original)
+        return np.asarray(mapped[0], np.float32)
+
+    def keep_inside(self, features: Features, margin: float) -> Features:
+        """The features that lie within the original, without a border of `margin` px."""
+        points = self.back(features.keypoints)
+        height, width = self.original.shape
+        # In homogeneous coordinates: a point beyond the horizon comes back on the other side.
+        depth = features.keypoints @ self.to_original[2, :2] + self.to_original[2, 2]
+        centre = self.to_original[2, :2] @ np.array(self.image.shape[::-1]) / 2
+        sign = np.sign(centre + self.to_original[2, 2])
+        kept = (depth * sign > 0) & np.isfinite(points).all(1)
+        if not np.array_equal(self.to_original, np.eye(3)):
+            kept &= (points >= margin).all(1)
+            kept &= (points[:, 0] < width - margin) & (points[:, 1] < height - margin)
+        if kept.all():
+            return features
+        return replace(
+            features,
+            keypoints=features.keypoints[kept],
+            scores=features.scores[kept],
+            descriptors=features.descriptors[kept],
+        )
+
+    def in_original(self, features: Features) -> Features:
+        """Features of the view as features of the original."""
+        height, width = self.original.shape
+        return replace(
+            features,
+            keypoints=self.back(features.keypoints),
+            image=self.original,
+            image_size=(width, height),
+        )
+
+
+def shrink(image: Grey, factor: float) -> Grey:
+    """An image resized by a factor ≤ 1, at least 16 px wide and high."""
+    if factor >= 1:
+        return image
+    height, width = image.shape
+    size = max(16, round(width * factor)), max(16, round(height * factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def _resize_matrix(size: tuple[int, int], onto: tuple[int, int]) -> Matrix:
+    """(3, 3), from pixels of an image of one size to those of its resized version."""
+    sx, sy = onto[0] / size[0], onto[1] / size[1]
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+
+
+def local_scale(H: Matrix, point: NDArray[Any]) -> float:
+    """Square root of the change of area of a homography (3, 3) at a point (2,)."""
+    x, y, w = H @ (float(point[0]), float(point[1]), 1.0)
+    jacobian = (H[:2, :2] - np.outer((x, y), H[2, :2]) / w) / w
+    return float(np.sqrt(abs(np.linalg.det(jacobian))))

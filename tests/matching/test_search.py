@@ -1,0 +1,184 @@
+"""The search over rotation and scale, with the shipped model on real photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.matching.search import relative_view
+from featherglue.matching.warped_views import View, local_scale, shrink
+from featherglue.session import Session, load
+from featherglue.types import Matches, MatchResult
+
+
+@pytest.fixture(scope="module")
+def plain() -> Session:
+    return load("fast", threads=1)
+
+
+@pytest.fixture(scope="module")
+def searching() -> Session:
+    return load("fast", threads=1, search="auto")
+
+
+@pytest.fixture(scope="module")
+def photograph(photographs: dict[str, np.ndarray]) -> np.ndarray:
+    return cv2.resize(photographs["coffee"], (480, 320), interpolation=cv2.INTER_AREA)
+
+
+def rotated(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """The whole image rotated, and the homography onto it."""
+    height, width = image.shape
+    turn = np.vstack([cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)])
+    c, s = abs(np.cos(np.radians(degrees))), abs(np.sin(np.radians(degrees)))
+    size = round(width * c + height * s), round(height * c + width * s)
+    turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    return cv2.warpAffine(image, turn, size), np.vstack([turn, [0, 0, 1]])
+
+
+def scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image shrunk, and the homography onto it."""
+    small = shrink(image, factor)
+    sx, sy = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
+    return small, np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+
+
+def num_true(result: MatchResult, H: np.ndarray) -> int:
+    """Number of matches within 3 px of the truth, in pixels of image 1."""
+    if not len(result.matches):
+        return 0
+    there = cv2.perspectiveTransform(result.matches.points0[None].astype(float), H)[0]
+    return int((np.linalg.norm(there - result.matches.points1, axis=1) < 3).sum())
+
+
+@pytest.mark.parametrize("degrees", [90, 135, 180, 270])
+def test_every_rotation_is_found(
+    degrees: int, plain: Session, searching: Session, photograph: np.ndarray
+) -> None:
+    upright = num_true(plain(photograph, photograph), np.eye(3))
+    turned, H = rotated(photograph, degrees)
+    result = searching(photograph, turned)
+    assert num_true(result, H) > 0.7 * upright
+    assert result.search is not None
+    assert list(result.milliseconds)[-1] == "search"
+    np.testing.assert_array_equal(
+        result.matches.points0.shape, result.features0.keypoints[result.matches.indices[:, 0]].shape
+    )
+
+
+@pytest.mark.parametrize("factor", [0.4, 0.25])
+def test_ratios_of_scale_are_found(
+    factor: float, plain: Session, searching: Session, photograph: np.ndarray
+) -> None:
+    small, H = scaled(photograph, factor)
+    for pair, truth in (((photograph, small), H), ((small, photograph), np.linalg.inv(H))):
+        before, after = plain(*pair), searching(*pair)
+        assert after.search is not None
+        assert num_true(after, truth) > max(15, 2 * num_true(before, truth))
+        ratio = after.search.scale
+        assert ratio == pytest.approx(np.sqrt(abs(np.linalg.det(truth[:2, :2]))), rel=0.1)
+
+
+def test_an_easy_pair_is_left_alone(
+    plain: Session, searching: Session, photograph: np.ndarray
+) -> None:
+    first, second = plain(photograph, photograph[10:]), searching(photograph, photograph[10:])
+    assert second.search is None
+    assert "search" not in second.milliseconds
+    np.testing.assert_array_equal(first.matches.points1, second.matches.points1)
+
+
+def test_unrelated_and_blank_images(searching: Session, photographs: dict[str, np.ndarray]) -> None:
+    result = searching(photographs["camera"], photographs["astronaut"])
+    assert len(result.matches) < 40
+    blank = np.full((240, 320), 90, np.uint8)
+    assert len(searching(blank, photographs["camera"]).matches) == 0
+    assert len(searching(blank, blank).matches) == 0
+    tiny = photographs["camera"][:20, :20]
+    assert len(searching(tiny, photographs["camera"]).matches) <= 20
+
+
+def test_without_images_there_is_no_search(searching: Session, photograph: np.ndarray) -> None:
+    turned, _ = rotated(photograph, 180)
+    features = [
+        dataclasses.replace(searching.extract(image), image=None) for image in (photograph, turned)
+    ]
+    assert searching.match(*features).search is None
+
+
+def test_the_same_pair_gives_the_same_result(searching: Session, photograph: np.ndarray) -> None:
+    turned, _ = rotated(photograph, 180)
+    first, second = searching(photograph, turned), searching(photograph, turned)
+    np.testing.assert_array_equal(first.matches.points1, second.matches.points1)
+    fresh = load("fast", threads=1, search="auto")(photograph, turned)
+    np.testing.assert_array_equal(first.matches.points1, fresh.matches.points1)
+
+
+def test_a_working_size_applies(photograph: np.ndarray) -> None:
+    large = cv2.resize(photograph, None, fx=2, fy=2)
+    turned, H = rotated(large, 180)
+    result = load("fast", threads=1, search="auto", resize=320)(large, turned)
+    assert result.search is not None
+    assert num_true(result, H) > 100
+    assert result.features1.image_size == (960, 640)
+
+
+def test_the_description_names_the_search(plain: Session, searching: Session) -> None:
+    assert searching.describe()["matcher"]["search"] == "auto"
+    assert plain.fingerprint() != searching.fingerprint()
+    again = searching.with_settings(max_keypoints=99).with_threads(1)
+    assert again.search == "auto"
+    assert again.describe()["matcher"]["search"] == "auto"
+
+
+# --- views ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_points_of_a_rotated_view_come_back_exactly(turns: int, photograph: np.ndarray) -> None:
+    view = View.shrunk(photograph, 1.0, turns)
+    height, width = view.image.shape
+    points = np.array([[3, 7], [width - 1, 0], [0, height - 1], [11, 40]], np.float32)
+    back = view.back(points)
+    for (x, y), (u, v) in zip(points.astype(int), back, strict=True):
+        assert view.image[y, x] == photograph[round(float(v)), round(float(u))]
+    np.testing.assert_array_equal(back, back.round())
+
+
+def test_keypoints_outside_of_the_original_are_dropped(
+    plain: Session, photograph: np.ndarray
+) -> None:
+    shift = np.array([[1.0, 0, 200], [0, 1, 0], [0, 0, 1]])
+    view = View.warped(photograph, shift, photograph.shape)
+    features = plain.extract(view.image)
+    kept = view.keep_inside(features, margin=6)
+    assert 0 < len(kept) <= len(features)
+    assert kept.keypoints[:, 0].min() >= 206
+    np.testing.assert_allclose(view.from_original, shift, atol=1e-9)
+
+
+@pytest.mark.parametrize(("degrees", "factor"), [(0, 1), (30, 0.5), (-90, 2), (170, 1.5)])
+def test_relative_view(degrees: float, factor: float) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 400, (60, 2)).astype(np.float32)
+    c, s = factor * np.cos(np.radians(degrees)), factor * np.sin(np.radians(degrees))
+    there = points @ np.array([[c, s], [-s, c]], np.float32) + 7
+    there[:12] = rng.uniform(0, 400, (12, 2))  # wrong matches
+    matches = Matches(
+        indices=np.stack((np.arange(60),) * 2, 1),
+        scores=np.ones(60, np.float32),
+        points0=points,
+        points1=there.astype(np.float32),
+        refined=np.zeros(60, np.bool_),
+    )
+    found = relative_view(matches)
+    assert found == (pytest.approx(degrees, abs=2), pytest.approx(factor, rel=0.02))
+
+
+def test_scales() -> None:
+    assert local_scale(np.diag([2.0, 2.0, 1.0]), np.zeros(2)) == pytest.approx(2)
+    result = load("fast", threads=1)(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8))
+    assert relative_view(result.matches) == (0.0, 1.0)
