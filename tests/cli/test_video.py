@@ -1,4 +1,4 @@
-"""`featherglue video`: what it prints, what it writes, and how it ends."""
+"""`featherglue video`: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from featherglue.errors import ImageError
 from featherglue.session import Session
 from featherglue.video import TrackWriter, sources
 
-SIFT = ("--features", "sift", "--matcher", "nn")  # finds nothing where there is nothing
+SIFT = ("--features", "sift", "--matcher", "nn")  # finds nothing in a blank image
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -59,7 +59,7 @@ def frames(tmp_path: Path, grey: np.ndarray) -> Path:
 
 
 def count(path: Path) -> int:
-    """Frames that can be read."""
+    """Number of readable frames of a video."""
     capture, frames = cv2.VideoCapture(str(path)), 0
     while capture.grab():
         frames += 1
@@ -68,15 +68,15 @@ def count(path: Path) -> int:
 
 
 def lines(out: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The frames and the summary; every line is JSON."""
+    """The JSON lines of the frames, and the summary."""
     *frames, last = [json.loads(line) for line in out.splitlines()]
     return frames, last["summary"]
 
 
-# --- what it prints -------------------------------------------------------------------------
+# --- printed output -------------------------------------------------------------------------
 
 
-def test_a_summary_and_why_there_is_no_window(run: Run, matching: Path, frames: Path) -> None:
+def test_the_summary_and_the_reason_for_no_window(run: Run, matching: Path, frames: Path) -> None:
     code, out, err = run(frames, "--model", matching)
     assert code == 0
     for word in ("frames      6 in", "frames/s", "matches", "extract", "total"):
@@ -113,7 +113,7 @@ def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
         assert row["keypoints"] >= row["matches"] >= row["refined"] > 30
         assert set(row["ms"]) == {"read", "extract", "match", "refine", "total", "show"}
         stages = sum(row["ms"][name] for name in ("read", "extract", "match", "refine"))
-        assert row["ms"]["total"] > stages - 0.03  # and the wait of what came ahead
+        assert row["ms"]["total"] > stages - 0.03  # and waiting with lookahead
         assert row["ms"]["show"] > 0
         assert row["dropped"] == 0
     assert summary["frames"] == 6
@@ -124,8 +124,10 @@ def test_json_lines(run: Run, matching: Path, frames: Path) -> None:
     assert len(list(Path("out").glob("frame_*.jpg"))) == 6
 
 
-def test_the_first_frame_is_no_part_of_the_medians(run: Run, matching: Path, frames: Path) -> None:
-    """It has nothing to match with: of two frames the lower median would be nothing at all."""
+def test_the_first_frame_does_not_count_in_the_medians(
+    run: Run, matching: Path, frames: Path
+) -> None:
+    """It has no counterpart: the lower median of two frames would be 0."""
     code, out, _ = run(frames, "--model", matching, "--max-frames", 2, "--json", "-")
     assert code == 0
     rows, summary = lines(out)
@@ -137,12 +139,12 @@ def test_the_first_frame_is_no_part_of_the_medians(run: Run, matching: Path, fra
     assert set(lines(out)[1]["ms"]) == {"read", "extract"}
 
 
-def test_any_file_name_can_be_printed(run: Run, matching: Path, frames: Path) -> None:
+def test_file_names_that_are_not_utf8(run: Run, matching: Path, frames: Path) -> None:
     name = os.fsdecode(b"\xff.png")
     try:
         (frames / "0.png").rename(frames / name)
     except OSError:
-        pytest.skip("this file system takes no such name")
+        pytest.skip("the file system does not allow this name")
     code, out, err = run(frames, "--model", matching, "--max-frames", 6, "--json", "-")
     assert (code, err) == (0, "")
     assert name in [row["name"] for row in lines(out)[0]]
@@ -157,7 +159,7 @@ def test_any_file_name_can_be_printed(run: Run, matching: Path, frames: Path) ->
         (["--reference", "{0}/0.png", "--max-frames", 2], [0, 1], [None, None]),
     ],
 )
-def test_which_frames(
+def test_selected_frames_and_counterparts(
     options: list[Any],
     numbers: list[int],
     against: list[int | None],
@@ -192,7 +194,7 @@ def test_options_reach_the_session(run: Run, matching: Path, frames: Path) -> No
     assert lines(out)[0][2]["matches"] > 30
 
 
-# --- what it writes -------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------
 
 
 def test_a_video_and_tracks(run: Run, matching: Path, frames: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_video_and_tracks(run: Run, matching: Path, frames: Path) -> None:
         (["--track", "-o", "out"], "out/tracks.npz"),
     ],
 )
-def test_where_tracks_go(
+def test_the_path_of_tracks(
     options: list[str], written: str, run: Run, matching: Path, frames: Path
 ) -> None:
     code, out, _ = run(frames, "--model", matching, "--json", "-", *options)
@@ -253,7 +255,7 @@ def test_a_damaged_frame_is_reported(run: Run, matching: Path, frames: Path) -> 
     assert count(Path("out.avi")) == 5
 
 
-def test_without_a_frame_nothing_is_written(run: Run, frames: Path) -> None:
+def test_without_a_frame_no_file_is_written(run: Run, frames: Path) -> None:
     for path in frames.iterdir():
         path.write_bytes(b"nothing")
     code, out, err = run(frames, *SIFT, "--track", "-o", "out.mp4")
@@ -268,8 +270,8 @@ SIGNALS = [
 
 
 @pytest.fixture
-def heard() -> Iterator[None]:
-    """Signals as a terminal gives them: what runs in a shell's background ignores some."""
+def default_signals() -> Iterator[None]:
+    """Signal handlers as in a terminal; a process in the background of a shell ignores some."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -277,9 +279,9 @@ def heard() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", SIGNALS)
-def test_an_interrupt_leaves_files_that_can_be_read(
+def test_an_interruption_leaves_readable_files(
     number: signal.Signals,
     run: Run,
     matching: Path,
@@ -309,7 +311,7 @@ def test_an_interrupt_leaves_files_that_can_be_read(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(number)) == handlers
 
 
-def test_a_signal_while_files_are_finished_does_not_harm_them(
+def test_a_signal_while_files_are_finished(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = TrackWriter.close
@@ -327,7 +329,7 @@ def test_a_signal_while_files_are_finished_does_not_harm_them(
         assert set(arrays["frame"]) == set(range(6))
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("default_signals")
 def test_a_signal_before_the_first_frame(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,10 +346,10 @@ def test_a_signal_before_the_first_frame(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
-def test_a_signal_that_is_ignored_stays_so(
+def test_an_ignored_signal_stays_ignored(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `nohup` has it."""
+    """As under `nohup`."""
     before, shown = signal.signal(signal.SIGHUP, signal.SIG_IGN), VideoReport.frame
 
     def hanging_up(self: VideoReport, *arguments: Any) -> None:
@@ -363,7 +365,7 @@ def test_a_signal_that_is_ignored_stays_so(
     assert lines(out)[1]["frames"] == 6
 
 
-def test_an_error_leaves_files_that_can_be_read(
+def test_an_error_leaves_readable_files(
     run: Run, matching: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, left = Session.run_extractor, iter(range(4))
@@ -384,26 +386,34 @@ def test_an_error_leaves_files_that_can_be_read(
 
 
 class Camera:
-    """Gives pictures all the time, or a few and then none."""
+    """A camera that delivers `left` pictures, one for each permit."""
 
-    def __init__(self, pictures: list[np.ndarray], frames: int) -> None:
-        self.pictures, self.left, self.released = pictures, frames, False
+    def __init__(self, pictures: list[np.ndarray]) -> None:
+        self.pictures, self.left = pictures, 10_000
+        self.permits, self.released = threading.Semaphore(1), threading.Event()
 
     def read(self) -> tuple[bool, Any]:
-        time.sleep(0.005)
         self.left -= 1
         if self.left < 0:
             return False, None
+        self.permits.acquire(timeout=0.05)  # the next one comes soon in any case
         return True, self.pictures[self.left % len(self.pictures)]
 
     def release(self) -> None:
-        self.released = True
+        self.released.set()
 
 
 @pytest.fixture
 def camera(frames: Path, monkeypatch: pytest.MonkeyPatch) -> Camera:
+    """A camera that delivers two pictures for each frame that was reported."""
     pictures = [cv2.imread(str(path)) for path in sorted(frames.iterdir())]
-    made = Camera(pictures, 10_000)
+    made, report = Camera(pictures), VideoReport.frame
+
+    def reporting(self: VideoReport, *arguments: Any) -> None:
+        report(self, *arguments)
+        made.permits.release(2)
+
+    monkeypatch.setattr(VideoReport, "frame", reporting)
     monkeypatch.setattr(sources, "open_camera", lambda *_: made)
     return made
 
@@ -418,11 +428,11 @@ def test_a_camera(run: Run, matching: Path, camera: Camera) -> None:
     assert rows[-1]["dropped"] >= numbers[-1] - numbers[0] - 7
     assert summary["dropped"] >= rows[-1]["dropped"]
     assert count(Path("out.avi")) > 0
-    assert camera.released
+    assert camera.released.wait(5)
 
 
-def test_a_camera_that_is_pulled_out(run: Run, matching: Path, camera: Camera) -> None:
-    camera.left = 100
+def test_a_camera_that_is_disconnected(run: Run, matching: Path, camera: Camera) -> None:
+    camera.left = 4
     options = ["--model", matching, "--json", "-", "--timeout", 0.3, "-o", "out.avi"]
     code, out, err = run("/dev/null", *options)  # a device file
     assert code == 1
@@ -482,7 +492,7 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
         (["0", "--skip", "2"], 2, "newest frame"),
     ],
 )
-def test_misuse_is_explained(
+def test_misuse(
     arguments: list[str],
     code: int,
     said: str,
@@ -498,13 +508,12 @@ def test_misuse_is_explained(
     assert not list(Path().glob("*"))
 
 
-def test_an_error_comes_alone(run: Run) -> None:
-    """Without words on windows before it."""
+def test_an_error_is_the_only_line(run: Run) -> None:
     assert run("none.mp4") == (1, "", "error: none.mp4: no such file or folder\n")
 
 
-def test_opencv_keeps_quiet(tmp_path: Path) -> None:
-    """In a process of its own: FFmpeg's level is set at its first use."""
+def test_opencv_prints_nothing(tmp_path: Path) -> None:
+    """In a new process, because FFmpeg reads its log level at the first use."""
     (tmp_path / "cut.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(500))
     for source, said in (
         ("cut.mp4", "damaged, or not a video"),
@@ -521,3 +530,11 @@ def test_opencv_keeps_quiet(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_json_lines_in_a_file(run: Run, matching: Path, frames: Path) -> None:
+    code, out, err = run(frames, "--model", matching, "--json", "lines.json")
+    assert (code, err) == (0, "")
+    assert out.startswith("frames      6 in ")
+    rows, summary = lines(Path("lines.json").read_text())
+    assert len(rows) == summary["frames"] == 6

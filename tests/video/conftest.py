@@ -1,4 +1,4 @@
-"""Small moving pictures."""
+"""Small sequences of moving pictures."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Pictures = Sequence[np.ndarray]
 
 @pytest.fixture
 def moving(grey: np.ndarray) -> list[np.ndarray]:
-    """Eight views (192, 256) of a photograph, which moves by 8 px to the left and up each time."""
+    """Eight views (192, 256) of a photograph that moves by 8 px to the left and up per frame."""
     return [np.ascontiguousarray(grey[8 * i :, 8 * i :][:192, :256]) for i in range(8)]
 
 
 @pytest.fixture(scope="session")
 def classical() -> Session:
-    """SIFT: unlike a random network it finds nothing where there is nothing."""
+    """SIFT with nearest neighbours; unlike a random network it finds nothing in a blank image."""
     return load(features="sift", matcher="nn", threads=1)
 
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[..., Path]:
-    """make_video(pictures, name, rate): a video of grey pictures of one size."""
+    """make_video(pictures, name, rate): path of a video of grey pictures of one size."""
 
     def make(pictures: Pictures, name: str = "walk.avi", rate: float = 25.0) -> Path:
         path = tmp_path / name
@@ -46,7 +46,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """make_folder(pictures, name): a folder of them, 0.png, 1.png, …"""
+    """make_folder(pictures, name): path of a folder of pictures 0.png, 1.png, …"""
 
     def make(pictures: Pictures, name: str = "frames") -> Path:
         folder = tmp_path / name

@@ -1,34 +1,53 @@
-"""Live sources: the newest frame, time-outs, drop-outs."""
+"""Live sources: the newest frame, timeouts, and failures of the camera."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from featherglue.video import LiveSource, SourceError
+from featherglue.video import LiveSource, SourceError, live
 
 
-class Fake:
-    """A camera that gives `frames` pictures, `pause` seconds apart, each filled with its number."""
+class Camera:
+    """A camera that delivers a picture for each permit, filled with its number.
 
-    def __init__(self, frames: int, pause: float = 0.0, first: int = 0, then: str = "fail") -> None:
-        self.frames, self.pause, self.first, self.then = frames, pause, first, then
-        self.given, self.released = 0, threading.Event()
-        self.go = threading.Event()
+    After `frames` pictures it fails, or hangs until `wake`.
+    """
+
+    def __init__(self, frames: int, *, first: int = 0, then: str = "fail") -> None:
+        self.frames, self.first, self.then = frames, first, then
+        self.delivered = 0
+        self.permits, self.reading = threading.Semaphore(1), threading.Semaphore(0)
+        self.awake, self.released = threading.Event(), threading.Event()
+
+    def give(self, count: int) -> None:
+        """Deliver pictures. Returns after the source has taken the last one."""
+        while self.reading.acquire(blocking=False):
+            pass
+        for _ in range(count):
+            self.permits.release()
+            assert self.reading.acquire(timeout=5)
+
+    def wake(self) -> None:
+        """Return from a call that hangs, without a picture."""
+        self.awake.set()
+        self.permits.release()
 
     def read(self) -> tuple[bool, Any]:
-        if self.given == self.frames:
+        self.reading.release()
+        if self.delivered == self.frames:
             if self.then == "hang":
-                self.go.wait(10)
+                self.awake.wait(10)
             return False, None
-        time.sleep(self.pause)
-        self.given += 1
-        return True, np.full((12, 16, 3), self.first + self.given - 1, np.uint8)
+        assert self.permits.acquire(timeout=10)
+        if self.awake.is_set():
+            return False, None
+        self.delivered += 1
+        return True, np.full((12, 16, 3), self.first + self.delivered - 1, np.uint8)
 
     def grab(self) -> bool:
         return self.read()[0]
@@ -40,11 +59,22 @@ class Fake:
         self.released.set()
 
 
-def opener(*captures: Fake) -> Callable[[], Fake]:
-    """Gives one after the other, then fails."""
+class Clock:
+    """A clock that moves by `step` seconds whenever it is read."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def opener(*captures: Camera) -> Callable[[], Camera]:
+    """Opens one camera after the other, then fails."""
     left = list(captures)
 
-    def open_next() -> Fake:
+    def open_next() -> Camera:
         if not left:
             raise SourceError("fake: gone")
         return left.pop(0)
@@ -52,100 +82,135 @@ def opener(*captures: Fake) -> Callable[[], Fake]:
     return open_next
 
 
-def test_a_slow_reader_gets_the_newest_frame_and_no_queue() -> None:
-    camera = Fake(60, pause=0.01, then="hang")
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(live, "_POLL_SECONDS", 0.001)
+
+
+def test_a_slow_reader_gets_the_newest_frame() -> None:
+    camera = Camera(100)
     seen: list[int] = []
-    newest: list[int] = []
-    with LiveSource("fake", opener(camera), timeout=2) as source:
+    with LiveSource("fake", opener(camera), clock=Clock()) as source:
+        camera.give(0)
         for frame in source:
-            newest.append(camera.given - 1)
             seen.append(frame.number)
             assert int(frame.image[0, 0]) == frame.number
             assert frame.image.shape == (12, 16)
-            time.sleep(0.1)
             if len(seen) == 5:
                 source.stop()
-    camera.go.set()
-    assert camera.released.wait(2)
-    # Each frame was the newest when it was taken; about nine were missed between two.
-    assert max(np.abs(np.subtract(newest, seen))) <= 2
-    assert np.diff(seen).min() >= 2
-    assert source.num_dropped == seen[-1] - seen[0] - 4 + max(0, camera.given - 1 - seen[-1] - 1)
+                camera.wake()
+            else:
+                camera.give(10)
+    assert camera.released.wait(5)
+    assert seen == [0, 10, 20, 30, 40]
+    assert source.num_dropped == 4 * 9
 
 
 def test_a_quick_reader_gets_every_frame() -> None:
-    with LiveSource("fake", opener(Fake(20, pause=0.01)), timeout=0.3) as source:
-        frames = list(source)
-    numbers = [frame.number for frame in frames]
-    assert len(numbers) >= 12  # on a busy machine a thread may come late
-    assert source.num_dropped == 20 - len(numbers) - numbers[0]
-    assert np.all(np.diff([frame.time for frame in frames]) > 0)
-
-
-def test_a_source_that_stops() -> None:
-    camera = Fake(3, pause=0.02)
-    with LiveSource("fake", opener(camera), timeout=0.3) as source:
-        frames = list(source)
-    assert frames[-1].number == 2
-    assert source.problems == ["fake: no frame for 0.3 s"]
-    assert camera.released.is_set()
-
-
-def test_a_source_that_drops_out_and_comes_back() -> None:
-    first, second = Fake(3, pause=0.02), Fake(3, pause=0.02, first=3)
-    with LiveSource("fake", opener(first, second), timeout=1) as source:
-        frames = []
+    camera, clock, times = Camera(20), Clock(), []
+    with LiveSource("fake", opener(camera), timeout=5, clock=clock) as source:
         for frame in source:
-            frames.append(frame)
-            if frame.number == 5:
+            times.append(frame.time)
+            clock.now += 1
+            if frame.number < 19:
+                camera.give(1)
+            else:
+                clock.now += 10
+    assert times == list(range(20))
+    assert source.num_dropped == 0
+
+
+def test_a_source_that_ends() -> None:
+    camera, clock, numbers = Camera(3), Clock(), []
+    with LiveSource("fake", opener(camera), timeout=5, clock=clock) as source:
+        for frame in source:
+            numbers.append(frame.number)
+            if frame.number < 2:
+                camera.give(1)
+            else:
+                clock.now += 6
+    assert numbers == [0, 1, 2]
+    assert source.problems == ["fake: no frame for 5 s"]
+    assert camera.released.wait(5)
+
+
+def test_a_source_that_fails_and_returns() -> None:
+    first, second = Camera(3), Camera(3, first=3)
+    numbers: list[int] = []
+    with LiveSource("fake", opener(first, second), clock=Clock()) as source:
+        for frame in source:
+            assert int(frame.image[0, 0]) == frame.number
+            numbers.append(frame.number)
+            if frame.number < 2:
+                first.give(1)
+            elif frame.number == 5:
                 source.stop()
-    assert [int(frame.image[0, 0]) for frame in frames] == [frame.number for frame in frames]
-    assert frames[-1].number == 5
-    assert first.released.is_set()
+            elif frame.number > 2:
+                second.give(1)
+    assert numbers == list(range(6))
+    assert first.released.wait(5)
 
 
-@pytest.mark.parametrize("frames", [0, 2])
-def test_a_source_that_blocks_for_ever(frames: int) -> None:
-    camera = Fake(frames, pause=0.01, then="hang")
-    start = time.monotonic()
-    if frames == 0:
-        with pytest.raises(SourceError, match=r"fake: no answer within 0\.2 s"):
-            LiveSource("fake", opener(camera), timeout=0.2)
-    else:
-        with LiveSource("fake", opener(camera), timeout=0.2) as source:
-            assert list(source)[-1].number == 1
-        assert source.problems == ["fake: no frame for 0.2 s"]
-    assert time.monotonic() - start < 2
-    camera.go.set()
-    assert camera.released.wait(2)  # as soon as the driver comes back
+def test_a_camera_that_never_delivers() -> None:
+    camera = Camera(0, then="hang")
+    with pytest.raises(SourceError, match=r"fake: no answer within 0\.2 s"):
+        LiveSource("fake", opener(camera), timeout=0.2, clock=Clock(step=0.05))
+    camera.wake()
+    assert camera.released.wait(5)  # once the driver returns
 
 
-def test_opening_that_fails_or_blocks() -> None:
+def test_a_camera_that_stops_delivering() -> None:
+    camera, clock, numbers = Camera(2, then="hang"), Clock(), []
+    with LiveSource("fake", opener(camera), timeout=2, clock=clock) as source:
+        for frame in source:
+            numbers.append(frame.number)
+            if frame.number == 0:
+                camera.give(1)
+            else:
+                clock.step = 0.5
+        camera.wake()
+    assert numbers == [0, 1]
+    assert source.problems == ["fake: no frame for 2 s"]
+    assert camera.released.wait(5)
+
+
+def test_a_source_that_cannot_be_opened() -> None:
     with pytest.raises(SourceError, match="fake: gone"):
-        LiveSource("fake", opener(), timeout=5)
+        LiveSource("fake", opener(), clock=Clock())
+
+    def crash() -> Camera:
+        raise RuntimeError("driver")
+
+    with pytest.raises(SourceError, match="fake: RuntimeError: driver"):
+        LiveSource("fake", crash, clock=Clock())
+
+
+def test_opening_that_does_not_return() -> None:
     blocked = threading.Event()
 
-    def block() -> Fake:
+    def block() -> Camera:
         blocked.wait(10)
         raise SourceError("never shown")
 
     with pytest.raises(SourceError, match=r"no answer within 0\.1 s"):
-        LiveSource("fake", block, timeout=0.1)
+        LiveSource("fake", block, timeout=0.1, clock=Clock(step=0.05))
     blocked.set()
-
-    def crash() -> Fake:
-        raise RuntimeError("driver")
-
-    with pytest.raises(SourceError, match="fake: RuntimeError: driver"):
-        LiveSource("fake", crash, timeout=5)
 
 
 def test_stopping_does_not_wait_for_a_frame() -> None:
-    camera = Fake(1, then="hang")
-    with LiveSource("fake", opener(camera), timeout=5) as source:
-        start = time.monotonic()
-        threading.Timer(0.1, source.stop).start()
-        assert len(list(source)) == 1
-        assert time.monotonic() - start < 1
-        camera.go.set()
+    camera, waiting = Camera(1, then="hang"), threading.Event()
+
+    def clock() -> float:
+        if waiting.is_set():  # the reader checks the time while it waits
+            source.stop()
+        return 0.0
+
+    with LiveSource("fake", opener(camera), clock=clock) as source:
+        numbers = []
+        for frame in source:
+            numbers.append(frame.number)
+            waiting.set()
+        camera.wake()
+    assert numbers == [0]
     assert source.problems == []
