@@ -292,7 +292,7 @@ def test_two_checkpoints_of_the_same_kind_raise(
     for first, second in (("superpoint", "point"), ("superglue", "pair")):
         code, message = refused([files[first], files[second]], tmp_path / "model", capsys)
         assert code == 2
-        assert "same kind" in message
+        assert "same network" in message
     code, message = refused([files["point"]] * 3, tmp_path / "model", capsys)
     assert code == 2
     assert "at most two" in message

@@ -1,1 +1,1 @@
-"""ONNX graphs of an artifact."""
+"""Export of artifacts as ONNX graphs for inference on a CPU."""

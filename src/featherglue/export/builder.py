@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs from named arrays. Needs the `onnx` package, not PyTorch."""
+"""A builder of ONNX graphs. It needs the `onnx` package, not PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
 
 
 class Graph:
-    """Nodes in the order in which they are added; every call returns the name of its output."""
+    """An ONNX graph under construction. Nodes run in the order in which they are added.
+
+    Values are identified by name.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,23 +28,23 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
-        """Declare an input; strings are dynamic sizes."""
+        """Add a graph input and return its name. A string in `shape` is a dynamic size."""
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
     def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
-        """Declare a float output."""
+        """Make `value` the float32 graph output `name`."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Add a node with one output."""
+        """Add a node with one output and return the name of the output."""
         return self.split(kind, *inputs, outputs=1, name=name, **attributes)[0]
 
     def split(
         self, kind: str, *inputs: str, outputs: int, name: str = "", **attributes: Any
     ) -> list[str]:
-        """Add a node with several outputs."""
+        """Add a node with several outputs and return their names."""
         name = name or f"{kind}_{len(self._nodes)}"
         results = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(kind, list(inputs), results, name=name, **attributes))
@@ -50,10 +53,12 @@ class Graph:
     def constant(
         self, name: str, array: NDArray[Any] | Sequence[int] | float, halve: bool = True
     ) -> str:
-        """A constant; Python integers become int64, floats float32.
+        """Add a constant, unless there is one of this name, and return its name.
 
-        Floats that are all exact in float16 are stored so, and cast when the model is loaded,
-        unless `halve` is off.
+        Args:
+            array: Python integers become int64, floats float32.
+            halve: store large float32 arrays as float16 with a cast if that is exact. Runtimes
+                fold the cast when they load the graph.
         """
         values = np.asarray(array)
         if values.dtype == np.float64:
@@ -71,7 +76,14 @@ class Graph:
         return name
 
     def build(self, metadata: Mapping[str, str]) -> bytes:
-        """The checked model, serialised."""
+        """The serialised ONNX model.
+
+        Args:
+            metadata: the model's metadata properties.
+
+        Raises:
+            onnx.checker.ValidationError: the graph is invalid.
+        """
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, list(self._constants.values())
         )

@@ -1,4 +1,7 @@
-"""SuperPoint as an ONNX graph, written for speed on a CPU."""
+"""The ONNX graph of SuperPoint, optimised for CPUs.
+
+Shape legend: H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, D descriptor width.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ Float = NDArray[np.float32]
 
 
 def extractor_graph(arrays: Arrays, quantization: Quantization = NOT_QUANTIZED) -> Graph:
-    """image (1, 1, H, W) uint8 → scores (1, 1, H, W), descriptors (1, Hc, Wc, D)."""
+    """The graph of an extractor without batch normalisation.
+
+    Input: `image` (1, 1, H, W) uint8. Outputs: `scores` (1, 1, H, W) in [0, 1] and `descriptors`
+    (1, Hc, Wc, D) without normalisation, both float32.
+    """
     g = Graph("extractor")
     builder = _ExtractorBuilder(arrays, g, Quantizer(g, quantization))
     x = builder.encode(g.input("image", UINT8, [1, 1, "height", "width"]))
@@ -34,25 +41,27 @@ class _ExtractorBuilder:
         self.arrays, self.g, self.quantizer = arrays, g, quantizer
 
     def encode(self, image: str) -> str:
-        """The image → the features (1, C, Hc, Wc) that both heads take."""
+        """Image (1, 1, H, W) → encoder output (1, C, Hc, Wc)."""
         first = f"extractor.conv{ENCODER[0]}"
-        followed = pooled_layers(_stride(self._weights(ENCODER[0])[0]))
-        if self.quantizer.holds(first):
+        pooled = pooled_layers(_stride(self._weights(ENCODER[0])[0]))
+        if self.quantizer.is_quantized(first):
             x, scale = self.quantizer.image(image, first), 1.0
         else:
             x, scale = self.g.op("Cast", image, to=FLOAT), 255.0
         for i, name in enumerate(ENCODER):
             x = self.conv(name, x, divide=scale if i == 0 else 1.0)
-            if name in followed:
+            if name in pooled:
                 if self.quantizer.is_integer(f"extractor.conv{name}"):
                     x = self.quantizer.activation(x, f"extractor.conv{ENCODER[i + 1]}")
                 x = self.g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
         return x
 
     def logits(self, x: str) -> str:
-        """What the detector takes → every logit less the one of "no keypoint": see _softmax."""
+        """Hidden layer of the detector → logits of the pixels minus the logit of "no keypoint"."""
         name = "extractor.convPb"
-        if not self.quantizer.is_integer(name) and not self.quantizer.holds(f"{name}.output"):
+        if not self.quantizer.is_integer(name) and not self.quantizer.is_quantized(
+            f"{name}.output"
+        ):
             weight, bias = self._weights("Pb")
             return self._conv("Pb", x, weight[:-1] - weight[-1:], bias[:-1] - bias[-1])
         logits = self.conv("Pb", x, relu=False)
@@ -61,10 +70,10 @@ class _ExtractorBuilder:
         return self.g.op("Sub", kept, none)
 
     def conv(self, name: str, x: str, relu: bool = True, divide: float = 1.0) -> str:
-        """A convolution, its output rounded where it is taken as an `.output`.
+        """A convolution with an optional ReLU, quantized as the artifact defines.
 
         Args:
-            divide: what the weights are divided by.
+            divide: divisor of the weights.
         """
         weight, bias = self._weights(name)
         x = self._conv(name, x, weight / np.float32(divide), bias)
@@ -97,15 +106,15 @@ class _ExtractorBuilder:
 
 
 def _stride(weight: Float) -> int:
-    """2 for the 4×4 kernel of a stem that looks at every second pixel."""
+    """Stride of a convolution: 2 for the 4×4 kernel of a stem of 2, else 1."""
     return 2 if weight.shape[2] == 4 else 1
 
 
 def _softmax(g: Graph, logits: str) -> str:
-    """Probabilities (1, 64, Hc, Wc) of the cells' pixels, from logits less that of "no keypoint".
+    """Probabilities (1, 64, Hc, Wc) from logits minus the logit of "no keypoint".
 
-    A softmax over 65 channels after a transposition takes three times as long as this: the sum is
-    a convolution with ones, and nothing leaves the layout of convolutions.
+    The sum over the channels is a 1×1 convolution with ones, so all operations keep the memory
+    layout of convolutions. That is three times as fast as Softmax, which transposes.
     """
     powers = g.op("Exp", g.op("Min", logits, g.constant("largest", 40.0)))
     ones = g.constant("sum.weight", np.ones((1, 64, 1, 1), np.float32))

@@ -1,4 +1,7 @@
-"""SuperGlue as an ONNX graph, written for speed on a CPU."""
+"""The ONNX graph of SuperGlue, optimised for CPUs.
+
+Shape legend: N keypoints of each image, C feature width, D descriptor width, h heads, d head width.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,17 @@ Float = NDArray[np.float32]
 def matcher_graph(
     arrays: Arrays, config: SuperGlueConfig, quantization: Quantization = NOT_QUANTIZED
 ) -> Graph:
-    """keypoints (2, N, 3), descriptors (2, N, D), bias (2, 1, N) → scores (N, N).
+    """The graph of a matcher without batch normalisation. The batch axis holds both images.
 
-    The two images are the two entries of the batch; `bias` is added to the attention logits of
-    whoever attends to that image: 0 for keypoints, a large negative number for padding.
+    Inputs, float32: `keypoints` (2, N, 3), normalised (x, y) and score; `descriptors` (2, N, D),
+    L2-normalised; `bias` (2, 1, N), added to the logits of attention to these keypoints: 0, or a
+    large negative number for padding. Output: `scores` (N, N) float32.
     """
     return _MatcherBuilder(arrays, config, quantization).build()
 
 
 class _MatcherBuilder:
-    """Features are kept flat, (2·N, C), so that every linear layer is one product with bias."""
+    """Builds the graph. Features are (2·N, C), so that each linear layer is one Gemm."""
 
     def __init__(self, arrays: Arrays, config: SuperGlueConfig, quantization: Quantization) -> None:
         self.arrays, self.config, self.g = arrays, config, Graph("matcher")
@@ -62,38 +66,38 @@ class _MatcherBuilder:
         return g
 
     def _projected(self, x: str) -> str:
-        """The final projection, its products with others divided by √width."""
-        scale = float(np.float32(self.config.width**-0.25))  # on both sides
-        if self.quantizer.holds("matcher.similarity"):
+        """The final projection, scaled so that its dot products are divided by √width."""
+        scale = float(np.float32(self.config.width**-0.25))  # applied to both images
+        if self.quantizer.is_quantized("matcher.similarity"):
             x = self._linear("final_proj", x)
             return self.quantizer.activation(x, "matcher.similarity", scale)
         return self._linear("final_proj", x, factor=scale)
 
     def _layer(self, name: str, x: str, layer: AttentionConfig) -> str:
         g = self.g
-        if self._is_plain(name) and not self._is_folded(name, layer) and self._pays(layer):
-            hidden = self._hidden_of_heads(name, x, self._attention(name, x, layer), layer)
+        if self._is_plain(name) and not self._is_folded(name, layer) and self._merge_folds(layer):
+            hidden = self._hidden_with_merge(name, x, self._attention(name, x, layer), layer)
         else:
             hidden = self._hidden(f"{name}.mlp.0", x, self._attention(name, x, layer))
         return g.op("Add", x, self._linear(f"{name}.mlp.2", g.op("Relu", hidden)))
 
     def _is_plain(self, name: str) -> bool:
-        """Whether nothing of a layer is quantized but what floats stand for."""
-        taken = self.quantizer.quantization.activations
-        return not any(activation.startswith(f"matcher.{name}.") for activation in taken)
+        """Whether no activation of an attention layer is quantized."""
+        names = self.quantizer.quantization.activations
+        return not any(activation.startswith(f"matcher.{name}.") for activation in names)
 
     def _is_folded(self, name: str, layer: AttentionConfig) -> bool:
-        """Whether merging comes before attention: see `_folded_projections`."""
-        whole = layer.heads == 1 and layer.head_dim == self.config.width
-        return whole and not self._attends_quantized(name)
+        """Whether the projections are merged in pairs; see `_folded_projections`."""
+        single = layer.heads == 1 and layer.head_dim == self.config.width
+        return single and not self._has_quantized_attention(name)
 
-    def _pays(self, layer: AttentionConfig) -> bool:
-        """Whether merging heads within the MLP takes fewer products than before it."""
+    def _merge_folds(self, layer: AttentionConfig) -> bool:
+        """Whether folding the merge projection into the MLP takes no more multiplications."""
         inner, width = layer.heads * layer.head_dim, self.config.width
         return layer.hidden * inner <= width * (inner + layer.hidden)
 
-    def _hidden_of_heads(self, name: str, x: str, message: str, layer: AttentionConfig) -> str:
-        """As `_hidden`, of what the heads say before it is merged: two linear maps are one."""
+    def _hidden_with_merge(self, name: str, x: str, message: str, layer: AttentionConfig) -> str:
+        """As `_hidden`, with messages before the merge projection, which is folded into the MLP."""
         merge, merge_bias = self._weights(f"{name}.attn.merge")
         weight, bias = self._weights(f"{name}.mlp.0")
         old, new = np.split(weight, [self.config.width], axis=1)
@@ -102,19 +106,19 @@ class _MatcherBuilder:
         return self.g.op("Gemm", message, joined, hidden, transB=1)
 
     def _hidden(self, name: str, x: str, message: str) -> str:
-        """What the MLP's first layer makes of features and message, which it takes side by side."""
+        """The first layer of the message MLP, without concatenating features and messages."""
         g, width = self.g, self.config.width
         weight, bias = self._weights(name)
         x = self.quantizer.activation(x, f"matcher.{name}")
         message = self.quantizer.activation(message, f"matcher.{name}.message")
         if self.quantizer.is_integer(f"matcher.{name}"):
             parts = []
-            for taken, part, columns, offset in (
+            for activation, part, columns, offset in (
                 ("", x, slice(0, width), bias),
                 (f"matcher.{name}.message", message, slice(width, None), np.zeros_like(bias)),
             ):
                 w, b = self.quantizer.weights(
-                    f"matcher.{name}", offset, columns=columns, taken=taken
+                    f"matcher.{name}", offset, columns=columns, activation=activation
                 )
                 parts.append(g.op("Gemm", part, w, b, transB=1))
             return g.op("Add", *parts)
@@ -123,25 +127,25 @@ class _MatcherBuilder:
         return g.op("Gemm", message, g.constant(f"{name}.message", new), hidden, transB=1)
 
     def _attention(self, name: str, x: str, layer: AttentionConfig) -> str:
-        """(2·N, C) → messages (2·N, C)."""
+        """Features (2·N, C) → messages (2·N, C), or (2·N, h·d) if the MLP includes the merge."""
         g, one = self.g, layer.heads == 1
         names = [f"{name}.attn.{part}" for part in ("proj.0", "proj.1", "proj.2", "merge")]
         folded, plain = self._is_folded(name, layer), self._is_plain(name)
         scale = float(np.float32(1 / math.sqrt(layer.head_dim)))
         scores = f"matcher.{name}.attn.scores"
-        later = self.quantizer.holds(f"{scores}.query")
+        scale_later = self.quantizer.is_quantized(f"{scores}.query")
         if folded:
             parts = self._folded_projections(f"{name}.attn", x, scale)
         elif plain:
             parts = self._projections(f"{name}.attn", x, scale, _heads_together(layer), one)
         else:
             order = _heads_together(layer)
-            factors = (1.0 if later else scale, 1.0, 1.0)
+            factors = (1.0 if scale_later else scale, 1.0, 1.0)
             parts = [
                 self._linear(layer_name, x, rows=order, factor=factor)
                 for layer_name, factor in zip(names[:3], factors, strict=True)
             ]
-        masked = one and plain and not folded  # queries end with a 1, which the mask is for
+        masked = one and plain and not folded  # the keys contain the mask; see `_projections`
         queries = (
             self._reshape(parts[0], [2, -1, layer.head_dim + 1])
             if masked
@@ -153,7 +157,9 @@ class _MatcherBuilder:
         if masked:
             keys = g.op("Concat", keys, self.mask[layer.kind], axis=2)
         keys = g.op("Transpose", keys, perm=[0, 2, 1] if one else [0, 1, 3, 2])
-        queries = self.quantizer.activation(queries, f"{scores}.query", scale if later else 1.0)
+        queries = self.quantizer.activation(
+            queries, f"{scores}.query", scale if scale_later else 1.0
+        )
         keys = self.quantizer.activation(keys, f"{scores}.key")
         logits = g.op("MatMul", queries, keys)
         if not masked:
@@ -168,21 +174,24 @@ class _MatcherBuilder:
         if not one:
             message = g.op("Transpose", message, perm=[0, 2, 1, 3])
         message = self._reshape(message, [-1, layer.heads * layer.head_dim])
-        if folded or (plain and self._pays(layer)):
+        if folded or (plain and self._merge_folds(layer)):
             return message
         order = _heads_together(layer)
         return self._linear(names[3], message, columns=order)
 
-    def _attends_quantized(self, name: str) -> bool:
-        """Whether anything within a layer's attention is quantized, so that it stays as it is."""
-        within = f"matcher.{name}.attn."
-        return any(taken.startswith(within) for taken in self.quantizer.quantization.activations)
+    def _has_quantized_attention(self, name: str) -> bool:
+        """Whether an activation within the attention of a layer is quantized."""
+        names = self.quantizer.quantization.activations
+        return any(activation.startswith(f"matcher.{name}.attn.") for activation in names)
 
     def _projections(
         self, name: str, x: str, scale: float, order: NDArray[np.int64], one: bool
     ) -> list[str]:
-        """Queries, keys and values, made by one product; a single head's queries with a 1 behind
-        them, for keys with their mask behind them: so it is added by the product itself."""
+        """Queries, keys and values by one Gemm.
+
+        The queries of a single head end with a 1. With the mask as the last channel of the keys,
+        the dot product adds the mask to the logits.
+        """
         query, key, value = (self._weights(f"{name}.proj.{j}") for j in range(3))
         query = query[0] * np.float32(scale), query[1] * np.float32(scale)
         parts = [(weight[order], bias[order]) for weight, bias in (query, key, value)]
@@ -195,10 +204,11 @@ class _MatcherBuilder:
         return self.g.split("Split", joined, sizes, outputs=3, axis=1)
 
     def _folded_projections(self, name: str, x: str, scale: float) -> list[str]:
-        """Queries, keys and values of a single head as wide as the features.
+        """Queries, keys and values of a single head that is as wide as the features.
 
-        (Q x + q)·(K y + k) is (Kᵀ Q x + Kᵀ q)·y, but for what all y have in common; and
-        attention's weights sum to 1, so that merging comes before them as well as after.
+        (Q x + q)·(K y + k) equals (Kᵀ Q x + Kᵀ q)·y up to a term that softmax over y cancels, so
+        the features are the keys. Attention weights sum to 1, so the merge projection applies to
+        the values.
         """
         query, key, value = (self._weights(f"{name}.proj.{j}") for j in range(3))
         merge, merge_bias = self._weights(f"{name}.merge")
@@ -216,7 +226,7 @@ class _MatcherBuilder:
         return self.g.op("Transpose", x, perm=[0, 2, 1, 3])
 
     def _swap(self, x: str) -> str:
-        """The other image's entry of the batch."""
+        """Swap both images in the batch."""
         return self.g.op("Gather", x, self.g.constant("other", [1, 0]), axis=0)
 
     def _reshape(self, x: str, shape: list[int]) -> str:
@@ -234,7 +244,12 @@ class _MatcherBuilder:
         columns: Order = slice(None),
         factor: float = 1.0,
     ) -> str:
-        """A linear layer with its outputs and inputs in this order, times a factor."""
+        """A linear layer, quantized as the artifact defines.
+
+        Args:
+            rows, columns: order of the outputs and inputs.
+            factor: factor of the output.
+        """
         layer = f"matcher.{name}"
         weight, bias = self._weights(name)
         x = self.quantizer.activation(x, layer)
@@ -250,6 +265,6 @@ class _MatcherBuilder:
 
 
 def _heads_together(layer: AttentionConfig) -> NDArray[np.int64]:
-    """Channel order in which the interleaved heads (c mod h) stand side by side."""
+    """Channel order that turns interleaved heads (c mod h) into contiguous ones."""
     channels = np.arange(layer.heads * layer.head_dim)
     return channels.reshape(layer.head_dim, layer.heads).T.reshape(-1)

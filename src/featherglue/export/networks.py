@@ -1,8 +1,8 @@
-"""Artifact → ONNX graphs, written for speed on a CPU.
+"""Export of an artifact as ONNX graphs.
 
-Batch normalisation is folded, both images go through the matcher as one batch, linear maps that
-follow each other are one, and no two halves are concatenated only to be multiplied. What is
-quantized linearly, weights and activations, is written so that runtimes compute with whole numbers.
+Batch normalisation is folded, consecutive linear layers are merged, and the matcher processes both
+images as one batch. Linear quantization becomes QuantizeLinear and DequantizeLinear nodes (QDQ), so
+that runtimes use integer kernels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from featherglue.io.files import atomic
 
 
 def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write extractor.onnx and matcher.onnx (those that the artifact has) into a folder.
+    """Write extractor.onnx and matcher.onnx, for the networks of the artifact, to a folder.
+
+    The metadata of a graph holds its fingerprint; see `export.cache`.
+
+    Returns:
+        Paths of the files.
 
     Raises:
-        UsageError: the artifact was never saved, so that the graphs could not be told from others.
+        UsageError: the artifact has not been saved, so it has no fingerprint.
         OutputError: the folder cannot be written.
     """
     if not artifact.hash:
-        raise UsageError("save the artifact before exporting it")
+        raise UsageError("artifact must be saved before its export")
     folded = fold_batch_norm(artifact)
     metadata = {FINGERPRINT_KEY: graph_fingerprint(artifact)}
     built: dict[str, bytes] = {}

@@ -1,5 +1,7 @@
-"""Quantized pieces of a graph: pairs of QuantizeLinear and DequantizeLinear (QDQ), which runtimes
-turn into integer kernels together with the layer between them."""
+"""Quantization in ONNX graphs by pairs of QuantizeLinear and DequantizeLinear nodes (QDQ).
+
+Runtimes fuse them with the layer between them into integer kernels.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +14,63 @@ from featherglue.config import ActivationStorage
 from featherglue.export.builder import FLOAT, Graph
 
 Float = NDArray[np.float32]
-Order = NDArray[np.int64] | slice  # of the rows or columns of a weight
+Order = NDArray[np.int64] | slice
+"""Order of the rows or columns of a weight."""
 NOT_QUANTIZED = Quantization()
 
 
 class Quantizer:
-    """Adds to a graph what a model's quantization asks for; without one it adds nothing."""
+    """Adds the quantization of a model to a graph.
+
+    Args:
+        g: the graph.
+        quantization: codes of the weights and quantization of the activations.
+    """
 
     def __init__(self, g: Graph, quantization: Quantization) -> None:
         self.g, self.quantization = g, quantization
-        self._held: dict[tuple[str, ActivationStorage, float], str] = {}
-        self._made: dict[str, ActivationStorage] = {}
+        # Rounded value by value, quantization and factor; quantization of rounded values.
+        self._rounded: dict[tuple[str, ActivationStorage, float], str] = {}
+        self._known: dict[str, ActivationStorage] = {}
 
-    def holds(self, *names: str) -> bool:
+    def is_quantized(self, *names: str) -> bool:
         """Whether any of these activations is quantized."""
         return any(name in self.quantization.activations for name in names)
 
     def is_integer(self, layer: str) -> bool:
-        """Whether a layer is computed with whole numbers."""
+        """Whether a layer runs in integer arithmetic."""
         return not why_float(layer, self.quantization)
 
     def activation(self, x: str, name: str, factor: float = 1.0) -> str:
-        """`x`, times a factor, rounded as the activation `name` is held; `x` if it is not."""
+        """`x` times `factor`, rounded as the activation `name`; `x` if that is not quantized.
+
+        The caller applies `factor` itself if the activation is not quantized.
+        """
         how = self.quantization.activations.get(name)
-        if how is None or (factor == 1 and self._made.get(x) == how):
+        if how is None or (factor == 1 and self._known.get(x) == how):
             return x
         key = x, how, factor
-        if key not in self._held:
-            self._held[key] = self._round(x, how, factor)
+        if key not in self._rounded:
+            self._rounded[key] = self._round(x, how, factor)
             if factor == 1:
-                self._made[self._held[key]] = how
-        return self._held[key]
+                self._known[self._rounded[key]] = how
+        return self._rounded[key]
 
     def _round(self, x: str, how: ActivationStorage, factor: float) -> str:
         g = self.g
         zero = self._zero(how)
-        if how.bits < 8:  # bytes saturate at 255, not where these numbers end
+        if how.bits < 8:  # QuantizeLinear saturates at 255, above the range of these bits
             highest = (2**how.bits - 1 - how.zero_point) * how.scale
             x = g.op("Min", x, g.constant(f"highest_{highest!r}", highest))
         codes = g.op("QuantizeLinear", x, self._scale(how.scale), zero)
         return g.op("DequantizeLinear", codes, self._scale(how.scale * factor), zero)
 
     def image(self, image: str, name: str) -> str:
-        """A grey image of bytes in [0, 1], rounded as the activation `name` is held."""
+        """A grey uint8 image as floats in [0, 1], rounded as the activation `name`."""
         how = self.quantization.activations[name]
         if np.float32(how.scale) == np.float32(1 / 255) and how.zero_point == 0 and how.bits == 8:
             scaled = self.g.op("DequantizeLinear", image, self._scale(how.scale), self._zero(how))
-            self._made[scaled] = how
+            self._known[scaled] = how
             return scaled
         x = self.g.op("Cast", image, to=FLOAT)
         return self.activation(self.g.op("Mul", x, self.g.constant("grey", 1 / 255)), name)
@@ -71,45 +83,50 @@ class Quantizer:
         rows: Order = slice(None),
         columns: Order = slice(None),
         factor: float = 1.0,
-        taken: str = "",
+        activation: str = "",
     ) -> tuple[str, str]:
-        """Weight and bias of a layer that is computed with whole numbers.
+        """Weight and bias of a layer in integer arithmetic.
 
         Args:
-            bias: (out,) float32. rows, columns: of the weight, which the graph takes, in order.
-            factor: that the output is multiplied by.
-            taken: the activation that these columns take, if it is not the layer's own.
+            layer: name of the layer.
+            bias: (out,) float32.
+            rows, columns: rows and columns of the weight, in order.
+            factor: factor of the output.
+            activation: name of the input of these columns; "" for that of the layer.
         """
         code = self.quantization.tensors[f"{layer}.weight"]
         assert isinstance(code, LinearTensor)
-        taken = taken or layer
+        activation = activation or layer
         scale = code.scale.astype(np.float64) * factor
         if len(scale) > 1:
             scale = scale[group_of(len(code.codes), len(scale))][rows]
         scale32 = scale.astype(np.float32)
-        steps = scale32 * np.float32(self.quantization.activations[taken].scale)
-        whole = np.rint(bias.astype(np.float64)[rows] * factor / steps)
+        steps = scale32 * np.float32(self.quantization.activations[activation].scale)
+        integer_bias = np.rint(bias.astype(np.float64)[rows] * factor / steps)
         limit = np.iinfo(np.int32)
         w = self._constant(
-            f"{taken}.weight", code.codes[rows][:, columns], scale32, int(code.zero[0])
+            f"{activation}.weight", code.codes[rows][:, columns], scale32, int(code.zero[0])
         )
         b = self._constant(
-            f"{taken}.bias", np.clip(whole, limit.min, limit.max).astype(np.int32), steps, 0
+            f"{activation}.bias",
+            np.clip(integer_bias, limit.min, limit.max).astype(np.int32),
+            steps,
+            0,
         )
         return w, b
 
     def _constant(self, name: str, codes: NDArray[np.integer], scale: Float, zero: int) -> str:
-        """Whole numbers with one scale, or with one for each entry of the first axis."""
+        """An integer constant with one scale, or with one for each entry of the first axis."""
         g = self.g
-        each = len(scale) > 1
+        per_channel = len(scale) > 1
         zeros = np.full(scale.shape, zero, codes.dtype)
         return g.op(
             "DequantizeLinear",
             g.constant(f"{name}.codes", np.ascontiguousarray(codes)),
-            g.constant(f"{name}.scale", scale if each else scale.reshape(()), halve=False),
-            g.constant(f"{name}.zero", zeros if each else zeros.reshape(())),
+            g.constant(f"{name}.scale", scale if per_channel else scale.reshape(()), halve=False),
+            g.constant(f"{name}.zero", zeros if per_channel else zeros.reshape(())),
             name=name,
-            **({"axis": 0} if each else {}),
+            **({"axis": 0} if per_channel else {}),
         )
 
     def _scale(self, scale: float) -> str:

@@ -198,15 +198,16 @@ def normalize_keypoints(keypoints: Tensor, size: Tensor) -> Tensor:
 
 
 def mutual_matches(assignment: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mutual best assignments above a probability.
+    """Pairs of keypoints that are each other's best assignment.
 
     Args:
-        assignment: (B, N0+1, N1+1) log probabilities.
+        assignment: (B, N0+1, N1+1) log probabilities from `log_optimal_transport`.
+        threshold: minimum probability of a match, in [0, 1].
 
     Returns:
-        matches0 (B, N0) and matches1 (B, N1) int64, −1 for none; their scores (B, N0) and
-        (B, N1) in [0, 1], 0 where the best assignment is not mutual (as published, a mutual one
-        below the threshold keeps its score).
+        matches0 (B, N0) and matches1 (B, N1) int64, index of the match in the other image or −1;
+        confidence0 (B, N0) and confidence1 (B, N1) in [0, 1], 0 where the best assignment is not
+        mutual. As published, a mutual assignment below the threshold keeps its confidence.
     """
     inner = assignment[:, :-1, :-1]
     best0, best1 = inner.max(2), inner.max(1)
@@ -214,13 +215,13 @@ def mutual_matches(assignment: Tensor, threshold: float) -> tuple[Tensor, Tensor
     mutual0 = torch.arange(index0.shape[1], device=index0.device) == index1.gather(1, index0)
     mutual1 = torch.arange(index1.shape[1], device=index1.device) == index0.gather(1, index1)
     zero = inner.new_tensor(0)
-    scores0 = torch.where(mutual0, best0.values.exp(), zero)
-    scores1 = torch.where(mutual1, scores0.gather(1, index1), zero)
-    valid0 = mutual0 & (scores0 > threshold)
+    confidence0 = torch.where(mutual0, best0.values.exp(), zero)
+    confidence1 = torch.where(mutual1, confidence0.gather(1, index1), zero)
+    valid0 = mutual0 & (confidence0 > threshold)
     valid1 = mutual1 & valid0.gather(1, index1)
     return (
         torch.where(valid0, index0, -1),
         torch.where(valid1, index1, -1),
-        scores0,
-        scores1,
+        confidence0,
+        confidence1,
     )
