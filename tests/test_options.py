@@ -13,10 +13,10 @@ from featherglue.options import (
     MODEL,
     ProcessingConfig,
     SessionOptions,
+    make_options,
     settings,
     with_overrides,
 )
-from featherglue.session import make_options
 
 STORED = [field.name for field in dataclasses.fields(ProcessingConfig)]
 

@@ -289,13 +289,25 @@ class SessionOptions:
 
     def overrides(self) -> dict[str, Any]:
         """The given settings of `ProcessingConfig`, by name."""
-        names = (field.name for field in dataclasses.fields(ProcessingConfig))
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not MODEL}
+        names = [field.name for field in dataclasses.fields(ProcessingConfig)]
+        return {n: getattr(self, n) for n in names if getattr(self, n) is not MODEL}
 
     def apply(self, processing: ProcessingConfig) -> ProcessingConfig:
         """The settings of a model with the overrides."""
         return with_overrides(processing, self.overrides())
+
+
+def make_options(options: SessionOptions | None = None, **overrides: Any) -> SessionOptions:
+    """Session options with some of their fields replaced.
+
+    Raises:
+        ConfigError: an unknown field, or a value out of bounds.
+    """
+    names = [field.name for field in dataclasses.fields(SessionOptions)]
+    unknown = sorted(set(overrides) - set(names))
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]!r}; known: {', '.join(names)}")
+    return dataclasses.replace(options or SessionOptions(), **overrides)
 
 
 def settings() -> dict[str, Setting]:
@@ -378,13 +390,11 @@ def _is_number(value: Any) -> bool:
 
 def _checked_size(name: str, value: Any) -> tuple[int, ...]:
     values = (value,) if _is_integer(value) else value
-    message = f"{name} is -1, a longest side, or width and height, each in [8, 8192], not {value!r}"
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise ConfigError(message)
-    sides = tuple(values)
-    if not all(map(_is_integer, sides)):
-        raise ConfigError(message)
-    size = tuple(operator.index(side) for side in sides)
-    if size in ((), (-1,)) or (len(size) in (1, 2) and all(8 <= side <= 8192 for side in size)):
-        return size
-    raise ConfigError(message)
+    sequence = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
+    if sequence and all(map(_is_integer, values)):
+        size = tuple(operator.index(side) for side in values)
+        if size in ((), (-1,)) or (len(size) <= 2 and all(8 <= side <= 8192 for side in size)):
+            return size
+    raise ConfigError(
+        f"{name} is -1, a longest side, or width and height, each in [8, 8192], not {value!r}"
+    )

@@ -29,6 +29,7 @@ from featherglue.options import (
     SearchMode,
     SessionOptions,
     checked,
+    make_options,
     with_overrides,
 )
 from featherglue.runtime.base import Runtime, open_runtime
@@ -359,19 +360,6 @@ def load(
         options.threads,
         options.search,
     )
-
-
-def make_options(options: SessionOptions | None = None, **overrides: Any) -> SessionOptions:
-    """Session options with some of their fields replaced.
-
-    Raises:
-        UsageError: an unknown field, or a value out of bounds.
-    """
-    names = [field.name for field in dataclasses.fields(SessionOptions)]
-    unknown = sorted(set(overrides) - set(names))
-    if unknown:
-        raise UsageError(f"unknown option {unknown[0]!r}; known: {', '.join(names)}")
-    return dataclasses.replace(options or SessionOptions(), **overrides)
 
 
 def _make_extractor(

@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeAlias, cast
 from featherglue.errors import UsageError
 from featherglue.evaluation.suites import Pipeline
 from featherglue.machine import cores
-from featherglue.options import SessionOptions
-from featherglue.session import Session, load, make_options
+from featherglue.options import SessionOptions, make_options
+from featherglue.session import Session, load
 
 
 class Opener(Protocol):
