@@ -1,4 +1,4 @@
-"""Models to compress, and what they are calibrated on."""
+"""Images and calibration data of the tests of compression."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def images(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 @pytest.fixture(scope="session")
 def calibration(models: dict[str, Model], images: list[np.ndarray]) -> dict[str, CalibrationData]:
-    """What each of `models` is calibrated on."""
+    """Calibration data of each of `models`."""
     return {name: prepare_calibration(model, images, SIZE) for name, model in models.items()}

@@ -1,4 +1,4 @@
-"""The allocation of ratios is the cheapest there is."""
+"""Allocation of pruning ratios at the least cost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def cost(curve: dict[float, float], ratio: float) -> float:
     return float(np.interp(ratio, sorted(points), [points[r] for r in sorted(points)]))
 
 
-def test_the_total_is_met_at_least_cost() -> None:
+def test_sparsity_is_met_at_the_least_cost() -> None:
     rng = np.random.default_rng(0)
     grid = np.linspace(0.1, 0.9, 9)
     for _ in range(5):
-        # Convex curves, so that a search over a grid finds nothing better.
+        # The curves are convex, so that no point of a grid is better.
         costs = {
             name: {float(r): float(a * r**2 + b * r**6) for r in grid}
             for name, (a, b) in zip("abc", rng.uniform(0, 5, (3, 2)), strict=True)
@@ -40,32 +40,31 @@ def test_the_total_is_met_at_least_cost() -> None:
                 assert found <= other + 1e-9
 
 
-def test_layers_that_cost_nothing_go_first() -> None:
+def test_layers_without_cost_are_pruned_first() -> None:
     costs = {"a": {0.5: 0.0, 0.9: 9.0}, "b": {0.5: 5.0}, "c": {0.5: -1.0, 0.9: 0.0}}
     assert allocate(costs, WEIGHTS, 0.07) == {"a": pytest.approx(0.45), "b": 0, "c": 0.5}
     assert allocate(costs, WEIGHTS, 0.0) == {"a": 0, "b": 0, "c": 0}
 
 
-def test_a_bump_in_a_scan_is_bridged() -> None:
-    """A noisy middle point above the line between its neighbours does not hold anything up."""
+def test_noisy_points_above_the_hull_are_ignored() -> None:
     costs = {"a": {0.3: 4.0, 0.6: 0.5, 0.9: 8.0}, "b": {0.6: 3.0}}
     assert allocate(costs, {"a": 100, "b": 100}, 0.3) == {"a": pytest.approx(0.6), "b": 0}
 
 
-def test_what_cannot_be_reached_or_read() -> None:
-    with pytest.raises(ConfigError, match=r"reach a sparsity of 0\.0900 at most, not 0\.5"):
+def test_invalid_costs_and_sparsities_raise() -> None:
+    with pytest.raises(ConfigError, match=r"reach a sparsity of at most 0\.0900, not 0\.5"):
         allocate({"a": {0.9: 1.0}}, WEIGHTS, 0.5)
-    with pytest.raises(ConfigError, match="sparsity must lie"):
+    with pytest.raises(ConfigError, match="sparsity must be"):
         allocate({}, WEIGHTS, 1.0)
     with pytest.raises(ConfigError, match="'e'"):
         allocate({"e": {0.5: 1.0}}, WEIGHTS, 0.1)
-    with pytest.raises(ConfigError, match="a ratio lies in"):
+    with pytest.raises(ConfigError, match="a ratio must be in"):
         allocate({"a": {1.0: 1.0}}, WEIGHTS, 0.1)
-    with pytest.raises(ConfigError, match="is nan"):
+    with pytest.raises(ConfigError, match="not nan"):
         allocate({"a": {0.5: float("nan")}}, WEIGHTS, 0.1)
 
 
-def test_counts_are_those_of_the_weights(models: dict[str, Model]) -> None:
+def test_weight_counts(models: dict[str, Model]) -> None:
     arrays = models["projected"].to_artifact().arrays
     counts = weight_counts(models["projected"].architecture)
     assert counts == {

@@ -1,4 +1,4 @@
-"""Sensitivity scans: order, resumption, budgets of time, foreign files, allocation."""
+"""Sensitivity scans: order, resumption, time limits, files and allocation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from featherglue.sensitivity.allocation import weight_counts
 from featherglue.sensitivity.results import UNCHANGED, Change, Row, Scan, read_scan
 from featherglue.sensitivity.scan import (
     ScanConfig,
-    changed,
+    apply_change,
     coarse_to_fine,
     plan,
-    prepared,
+    prepare_model,
     ratios_for,
     scan,
 )
@@ -28,8 +28,8 @@ FEW = ScanConfig(levels=(0.3, 0.6, 0.9), include=("extractor.conv1*", "matcher.f
 LAYERS = ["extractor.conv1a", "extractor.conv1b", "matcher.final_proj"]
 
 
-class Zeros:
-    """Scores a model by its share of zeros, which is cheap; it counts, and can break."""
+class ZeroScore:
+    """A cheap score, from the share of zeros. Counts its calls and can be interrupted."""
 
     def __init__(self, stop_after: int = 10**6) -> None:
         self.calls, self.stop_after = 0, stop_after
@@ -49,140 +49,142 @@ def model(models: dict[str, Model]) -> Model:
     return models["one-head"]
 
 
-def without_times(found: Scan) -> list[tuple[Change, Mapping[str, float]]]:
+def without_seconds(found: Scan) -> list[tuple[Change, Mapping[str, float]]]:
     return [(row.change, row.scores) for row in found.rows]
 
 
-def test_the_hardest_and_the_middle_come_first() -> None:
+def test_strongest_and_middle_levels_come_first() -> None:
     order = coarse_to_fine([0.1 * i for i in range(1, 10)])
     assert order[0] == pytest.approx(0.9)
     assert sorted(order) == pytest.approx([0.1 * i for i in range(1, 10)])
-    for count in range(1, 9):  # gaps never differ by more than a factor of about two
+    for count in range(1, 9):  # gaps differ by a factor of about two at most
         gaps = np.diff([0, *sorted(order[:count])])
         assert gaps.max() <= 2 * gaps.min() + 0.11
     assert coarse_to_fine([5]) == [5]
 
 
-def test_all_layers_get_a_level_before_the_next_one(model: Model) -> None:
+def test_plan_covers_all_layers_before_the_next_level(model: Model) -> None:
     changes = plan(model.architecture, FEW)
     assert [change.layer for change in changes] == LAYERS * 3
     assert [change.level for change in changes] == [0.9] * 3 + [0.6] * 3 + [0.3] * 3
-    bits = plan(model.architecture, ScanConfig(what="codebook", include=("extractor.conv1a",)))
+    bits = plan(model.architecture, ScanConfig(method="codebook", include=("extractor.conv1a",)))
     assert bits[0].level == 2
     everything = plan(model.architecture, ScanConfig())
     assert len(everything) == 10 * len(weight_counts(model.architecture))
 
 
-def test_a_scan_scores_every_change(model: Model, tmp_path: Path) -> None:
-    score, seen = Zeros(), []
+def test_scan_scores_every_change(model: Model, tmp_path: Path) -> None:
+    score, seen = ZeroScore(), []
     found = scan(model, score, tmp_path, FEW, progress=lambda *step: seen.append(step))
     assert found.rows[0].change == UNCHANGED and score.calls == 10
     assert found.base["auc5"] == pytest.approx(50, abs=1)
     for row in found.rows[1:]:
         pruned = prune(model, PruneConfig(ratio=row.change.level, include=(row.change.layer,)))
-        assert row.scores == Zeros()(pruned)
+        assert row.scores == ZeroScore()(pruned)
     assert [(done, total) for done, total, _ in seen] == [(0, 9), *((i, 9) for i in range(9))]
     assert found.order("prune", "auc5") == ["matcher.final_proj", *LAYERS[1::-1]]
-    # A file says the same, to four digits, and can be read by others.
+    # The file has the same scores, rounded to four digits.
     again = read_scan(tmp_path)
     for ours, theirs in zip(found.rows, again.rows, strict=True):
         assert ours.change == theirs.change
         assert dict(theirs.scores) == pytest.approx(dict(ours.scores), abs=1e-4)
     assert (tmp_path / "scan.csv").read_text().splitlines()[0] == (
-        "layer,what,level,auc5,recall,seconds"
+        "layer,method,level,auc5,recall,seconds"
     )
 
 
-def test_an_interrupted_scan_goes_on(model: Model, tmp_path: Path) -> None:
-    whole = scan(model, Zeros(), tmp_path / "whole", FEW)
+def test_interrupted_scan_continues(model: Model, tmp_path: Path) -> None:
+    whole = scan(model, ZeroScore(), tmp_path / "whole", FEW)
     with pytest.raises(KeyboardInterrupt):
-        scan(model, Zeros(stop_after=4), tmp_path / "parts", FEW)
+        scan(model, ZeroScore(stop_after=4), tmp_path / "parts", FEW)
     assert len(read_scan(tmp_path / "parts").rows) == 4
-    score = Zeros()
+    score = ZeroScore()
     scan(model, score, tmp_path / "parts", FEW)
     assert score.calls == 6
-    assert without_times(read_scan(tmp_path / "parts")) == without_times(
+    assert without_seconds(read_scan(tmp_path / "parts")) == without_seconds(
         read_scan(tmp_path / "whole")
     )
     assert [row.change for row in whole.rows] == [UNCHANGED, *plan(model.architecture, FEW)]
-    # Nothing is left, and more can be asked for.
-    assert scan(model, Zeros(stop_after=0), tmp_path / "parts", FEW).rows
-    more = ScanConfig(what="codebook", levels=(2,), include=("extractor.conv1a",))
-    found = scan(model, Zeros(), tmp_path / "parts", more)
+    # Nothing is left to score. Another method extends the scan.
+    assert scan(model, ZeroScore(stop_after=0), tmp_path / "parts", FEW).rows
+    more = ScanConfig(method="codebook", levels=(2,), include=("extractor.conv1a",))
+    found = scan(model, ZeroScore(), tmp_path / "parts", more)
     assert len(found.rows) == 11
     assert list(found.curves("codebook")) == ["extractor.conv1a"]
     assert list(found.curves("prune")) == LAYERS
 
 
-def test_time_is_kept(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scan_stops_after_the_time_limit(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr("time.monotonic", lambda: 20.0 * next(clock))
     config = ScanConfig(levels=FEW.levels, include=FEW.include, minutes=4)
-    found = scan(model, Zeros(), tmp_path, config)
-    # Three looks at the clock a score: 240 s are over after the fourth.
+    found = scan(model, ZeroScore(), tmp_path, config)
+    # The clock is read three times for each score: 240 s pass with the fourth score.
     assert [row.change.level for row in found.rows] == [0, 0.9, 0.9, 0.9]
-    assert scan(model, Zeros(), tmp_path, FEW).rows[4].change.level == 0.6
+    assert scan(model, ZeroScore(), tmp_path, FEW).rows[4].change.level == 0.6
 
 
-def test_what_is_another_scan_is_refused(model: Model, tmp_path: Path) -> None:
+def test_other_or_damaged_scans_raise(model: Model, tmp_path: Path) -> None:
     few = ScanConfig(levels=(0.9,), include=("matcher.final_proj",))
-    scan(model, Zeros(), tmp_path, few, about={"pairs": 8})
+    scan(model, ZeroScore(), tmp_path, few, about={"pairs": 8})
     other = prune(model, PruneConfig(ratio=0.1))
     with pytest.raises(UsageError, match="another model"):
-        scan(other, Zeros(), tmp_path, few, about={"pairs": 8})
-    with pytest.raises(UsageError, match=r"another way \(pairs was 8\)"):
-        scan(model, Zeros(), tmp_path, few, about={"pairs": 9})
-    (tmp_path / "scan.csv").write_text("layer,what\nx,y\n")
+        scan(other, ZeroScore(), tmp_path, few, about={"pairs": 8})
+    with pytest.raises(UsageError, match=r"other settings \(pairs was 8\)"):
+        scan(model, ZeroScore(), tmp_path, few, about={"pairs": 9})
+    (tmp_path / "scan.csv").write_text("layer,method\nx,y\n")
     with pytest.raises(UsageError, match=r"scan\.csv: damaged"):
-        scan(model, Zeros(), tmp_path, few, about={"pairs": 8})
+        scan(model, ZeroScore(), tmp_path, few, about={"pairs": 8})
     (tmp_path / "scan.json").unlink()
-    with pytest.raises(UsageError, match="nobody can say"):
+    with pytest.raises(UsageError, match="is unknown"):
         read_scan(tmp_path)
     with pytest.raises(UsageError, match="stopped before its first score"):
         _ = read_scan(tmp_path / "nothing").base
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"levels": (1.0,)}, r"a ratio must be in \[0, 1\)"),
-        ({"what": "codebook", "levels": (9,)}, "must be 2 to 8"),
-        ({"what": "codebook", "levels": (2.5,)}, "whole numbers"),
-        ({"what": "linear", "levels": (2,)}, "must be 4 to 8"),
-        ({"what": "luck"}, "one of prune, codebook, linear"),
+        ({"method": "codebook", "levels": (9,)}, "must be 2 to 8"),
+        ({"method": "codebook", "levels": (2.5,)}, "must be an integer"),
+        ({"method": "linear", "levels": (2,)}, "must be 4 to 8"),
+        ({"method": "luck"}, "must be one of prune, codebook, linear"),
         ({"minutes": 0}, "minutes must be positive"),
     ],
 )
-def test_impossible_scans(values: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_settings_raise(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         ScanConfig(**values)  # type: ignore[arg-type]
 
 
-def test_unknown_layers_and_quantized_models(model: Model, tmp_path: Path) -> None:
+def test_unknown_layers_and_quantized_models_raise(model: Model, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="closest names"):
-        scan(model, Zeros(), tmp_path, ScanConfig(include=("extractor.conv9",)))
-    coded = changed(model, Change("matcher.final_proj", "codebook", 4))
+        scan(model, ZeroScore(), tmp_path, ScanConfig(include=("extractor.conv9",)))
+    coded = apply_change(model, Change("matcher.final_proj", "codebook", 4))
     with pytest.raises(UsageError, match="a quantized model cannot be pruned"):
-        scan(coded, Zeros(), tmp_path, FEW)
+        scan(coded, ZeroScore(), tmp_path, FEW)
     assert not list(tmp_path.iterdir())
 
 
-def test_linear_scans_need_folded_models(models: dict[str, Model]) -> None:
-    model = prepared(models["four-heads"], "linear")
+def test_models_are_folded_for_linear_scans(models: dict[str, Model]) -> None:
+    model = prepare_model(models["four-heads"], "linear")
     assert model.extractor is not None and not model.extractor.config.batch_norm
-    assert prepared(model, "prune") is model
-    coded = changed(model, Change("extractor.conv2a", "linear", 4))
+    assert prepare_model(model, "prune") is model
+    coded = apply_change(model, Change("extractor.conv2a", "linear", 4))
     assert list(coded.quantization.tensors) == ["extractor.conv2a.weight"]
     assert not coded.quantization.activations
 
 
-def test_the_cheapest_ratios_reach_the_share(model: Model, tmp_path: Path) -> None:
-    found = scan(model, Zeros(), tmp_path, FEW)
+def test_allocated_ratios_reach_the_sparsity(model: Model, tmp_path: Path) -> None:
+    found = scan(model, ZeroScore(), tmp_path, FEW)
     ratios = ratios_for(found, model.architecture, 0.5, "auc5")
     counts = weight_counts(model.architecture)
     zeros = sum(ratios[name] * counts[name] for name in LAYERS)
     assert zeros == pytest.approx(0.5 * sum(counts[name] for name in LAYERS))
-    with pytest.raises(UsageError, match="no score 'luck'; there are auc5, recall"):
+    with pytest.raises(UsageError, match="no score 'luck'; the scores are auc5, recall"):
         ratios_for(found, model.architecture, 0.5, "luck")
     pruned = prune(model, PruneConfig(ratio=0, ratios=ratios, include=tuple(LAYERS)))
     assert math.isclose(
@@ -192,7 +194,7 @@ def test_the_cheapest_ratios_reach_the_share(model: Model, tmp_path: Path) -> No
     )
 
 
-def test_order_by_what_all_layers_have() -> None:
+def test_layers_are_ordered_by_their_shared_levels() -> None:
     def row(layer: str, level: float, score: float) -> Row:
         return Row(Change(layer, "prune", level), {"auc5": score})
 

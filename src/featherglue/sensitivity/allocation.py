@@ -1,4 +1,4 @@
-"""How much to prune of which layer: the ratios that cost least, from a sensitivity scan."""
+"""Allocation of pruning ratios to layers at the least total cost, from a sensitivity scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Point = tuple[float, float]  # ratio, cost
 
 @dataclass(frozen=True)
 class _Segment:
-    """A piece of a layer's cost curve along which each weight costs the same."""
+    """A part of a layer's cost curve with a constant cost for each weight."""
 
     slope: float
     layer: str
@@ -25,38 +25,37 @@ class _Segment:
 
 
 def weight_counts(architecture: ArchitectureConfig) -> dict[str, int]:
-    """Number of weights of every layer, biases left out."""
+    """Return the number of weights of every layer, without biases."""
     return {layer.name: math.prod(layer.shape) for layer in layers(architecture)}
 
 
 def allocate(
     costs: Mapping[str, Mapping[float, float]], weights: Mapping[str, int], sparsity: float
 ) -> dict[str, float]:
-    """The ratio of each layer, of least total cost for a given share of zeros.
+    """Return the pruning ratios with the least total cost for a given sparsity.
 
-    Costs of layers are taken to add up, and to run straight between measured ratios along the
-    lower hull of each layer's points. Taking, again and again, the piece of a hull with the least
-    cost a weight is then exact: it is the fractional knapsack, and the slope where it ends is the
-    Lagrange multiplier.
+    The costs of layers are assumed to be additive. Between measured ratios, the cost follows the
+    lower convex hull of a layer's points. Under these assumptions the greedy choice of the segment
+    with the least cost for each weight is optimal (the fractional knapsack problem).
 
     Args:
-        costs: layer → ratio in [0, 1) → cost, as points lost; at ratio 0 it is 0 unless given.
-        weights: layer → number of its weights; layers without costs stay dense, but count.
-        sparsity: share of zeros among all weights, in [0, 1).
+        costs: Layer name → ratio in [0, 1) → cost. The cost at ratio 0 is 0 unless given.
+        weights: Layer name → number of weights. Layers without costs stay dense, but count.
+        sparsity: Share of zeros among all weights, in [0, 1).
 
     Returns:
-        layer → ratio, for every layer of `costs`: the `ratios` of a `prune.PruneConfig` whose
-        `ratio` is 0, for the rest.
+        Layer name → ratio, for every layer of `costs`. Use it as `ratios` of a `PruneConfig` whose
+        `ratio` is 0.
 
     Raises:
-        ConfigError: a layer or ratio that cannot be, or a sparsity that the measured ratios do
-            not reach.
+        ConfigError: A layer is unknown, a ratio or cost is invalid, or the measured ratios do not
+            reach the sparsity.
     """
     if not 0 <= sparsity < 1:
-        raise ConfigError(f"sparsity must lie in [0, 1), not {sparsity}")
+        raise ConfigError(f"sparsity must be in [0, 1), not {sparsity}")
     for layer in costs:
         if layer not in weights:
-            raise ConfigError(f"the scan has a layer {layer!r} that the model does not have")
+            raise ConfigError(f"the scan contains the layer {layer!r}, which the model lacks")
     segments = [
         segment
         for layer, curve in costs.items()
@@ -64,7 +63,7 @@ def allocate(
     ]
     ratios = dict.fromkeys(costs, 0.0)
     left = sparsity * sum(weights.values())
-    # Pieces of one layer come in order, for along a lower hull slopes rise.
+    # The segments of a layer stay in order, because the slopes of a convex hull increase.
     for segment in sorted(segments, key=lambda s: (s.slope, s.start)):
         room = (segment.end - segment.start) * weights[segment.layer]
         taken = min(room, left)
@@ -75,7 +74,7 @@ def allocate(
     if left > 1e-6 * sum(weights.values()):
         reached = sparsity - left / sum(weights.values())
         raise ConfigError(
-            f"the scanned ratios reach a sparsity of {reached:.4f} at most, not {sparsity}: scan "
+            f"the scanned ratios reach a sparsity of at most {reached:.4f}, not {sparsity}: scan "
             "higher ratios or more layers"
         )
     return ratios
@@ -84,9 +83,9 @@ def allocate(
 def _segments(layer: str, curve: Mapping[float, float], count: int) -> list[_Segment]:
     for ratio, cost in curve.items():
         if not 0 <= ratio < 1:
-            raise ConfigError(f"{layer}: a ratio lies in [0, 1), not {ratio}")
+            raise ConfigError(f"{layer}: a ratio must be in [0, 1), not {ratio}")
         if not math.isfinite(cost):
-            raise ConfigError(f"{layer}: the cost at ratio {ratio} is {cost}")
+            raise ConfigError(f"{layer}: the cost at ratio {ratio} must be finite, not {cost}")
     hull = _lower_hull(sorted({0.0: 0.0, **curve}.items()))
     return [
         _Segment((cost1 - cost0) / ((ratio1 - ratio0) * count), layer, ratio0, ratio1)
@@ -95,7 +94,7 @@ def _segments(layer: str, curve: Mapping[float, float], count: int) -> list[_Seg
 
 
 def _lower_hull(points: Sequence[Point]) -> list[Point]:
-    """The points, rising in ratio, of which none lies above the line between its neighbours."""
+    """Return the lower convex hull of points in ascending order of ratio."""
     hull: list[Point] = []
     for x, y in points:
         while len(hull) >= 2:

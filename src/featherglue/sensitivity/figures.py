@@ -1,6 +1,6 @@
-"""Figures of compression: what each layer minds, and how its weights are spread.
+"""Figures of sensitivity scans and of weight distributions.
 
-They are the study's Figures 4 to 6, for all layers. With matplotlib (extra `plots`).
+They correspond to Figures 4 to 6 of the reference study. Requires matplotlib (extra `plots`).
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ except ModuleNotFoundError:
     raise MissingExtraError("a figure", "plots") from None
 
 Curves = Mapping[str, Mapping[float, float]]
-_NAMED = 8
+_NUM_NAMED = 8  # curves with a colour and a label, in each panel
 _NETWORKS = {"extractor": "SuperPoint", "matcher": "SuperGlue"}
 
 
 def curves_figure(
     curves: Curves, order: Sequence[str], base: float, level: str, score: str
 ) -> Figure:
-    """A score against how much a layer is pruned or quantized, a curve a layer, a panel a network.
+    """Draw the score against the level of change: a panel for each network, a curve for each layer.
 
     Args:
-        curves: layer → level → score; a level below 1 is a ratio, others are bits.
-        order: all layers, the dearest first; the first ones of a network are named, in that order.
-        base: the score of the unchanged model. level, score: what the axes say.
+        curves: Layer name → level → score. A level below 1 is a ratio; other levels are bits.
+        order: All layers, the most sensitive first. The first layers of each network are labelled.
+        base: Score of the unchanged model.
+        level: Label of the horizontal axis.
+        score: Label of the vertical axis.
 
     Raises:
-        UsageError: there are no curves.
+        UsageError: There are no curves.
     """
     if not curves:
-        raise UsageError("there is nothing to draw yet: the scan has no scores of this kind")
+        raise UsageError("the scan contains no scores of this method yet")
     networks = [n for n in _NETWORKS if any(layer.startswith(f"{n}.") for layer in curves)]
     figure = Figure(figsize=(5.4 * len(networks) + 0.4, 4.4), layout="constrained")
     panels = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
@@ -68,7 +70,7 @@ def _draw_curve(
     if not bits and 0.0 not in curve:
         points.insert(0, (0.0, base))
     x, y = zip(*points, strict=True)
-    if rank < _NAMED:
+    if rank < _NUM_NAMED:
         label = f"{rank + 1}. {layer.partition('.')[2]}"
         axes.plot(x, y, "o-", color=f"C{rank}", markersize=3, linewidth=1.4, label=label)
     else:
@@ -76,46 +78,49 @@ def _draw_curve(
 
 
 def costs_figure(costs: Curves, order: Sequence[str], level: str, score: str) -> Figure:
-    """All layers, the dearest on top, and the points that each level costs.
+    """Draw the loss of every layer at every level as a heat map, the most sensitive layer on top.
 
     Args:
-        costs: layer → level → points of the score that are lost. The rest as in `curves_figure`.
+        costs: Layer name → level → loss of the score.
+        order: As in `curves_figure`.
+        level: Label of the horizontal axis.
+        score: Name of the score.
 
     Raises:
-        UsageError: there are no costs.
+        UsageError: There are no costs.
     """
     if not costs:
-        raise UsageError("there is nothing to draw yet: the scan has no scores of this kind")
+        raise UsageError("the scan contains no scores of this method yet")
     levels = sorted({x for curve in costs.values() for x in curve}, reverse=_are_bits(costs))
     table = np.array([[costs[layer].get(x, np.nan) for x in levels] for layer in order])
     figure = Figure(figsize=(2.6 + 0.48 * len(levels), 1.4 + 0.17 * len(order)))
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
-    most = max(1.0, float(np.nanmax(np.abs(table))))
-    norm = TwoSlopeNorm(0.0, -most, most)
+    largest = max(1.0, float(np.nanmax(np.abs(table))))
+    norm = TwoSlopeNorm(0.0, -largest, largest)
     picture = axes.imshow(table, aspect="auto", cmap="RdBu_r", norm=norm, interpolation="nearest")
     axes.set_xticks(range(len(levels)), [f"{x:g}" for x in levels], fontsize=7)
     axes.set_yticks(range(len(order)), order, fontsize=6)
     axes.set_xlabel(level)
     for (i, j), value in np.ndenumerate(table):
         if not math.isnan(value):
-            shade = "white" if abs(value) > 0.6 * most else "black"
+            shade = "white" if abs(value) > 0.6 * largest else "black"
             axes.text(j, i, f"{round(value)}", ha="center", va="center", fontsize=5, color=shade)
-    figure.colorbar(picture, label=f"points of {score} lost", shrink=0.6)
+    figure.colorbar(picture, label=f"loss of {score}, points", shrink=0.6)
     return figure
 
 
 def histogram_figure(weights: Mapping[str, NDArray[Any]]) -> Figure:
-    """How the weights of layers are spread, a panel a layer; zeros are counted apart.
+    """Draw the weight distribution of each layer in a panel. Zeros are excluded and counted.
 
     Args:
-        weights: by layer, any shape.
+        weights: Layer name → weight of any shape.
 
     Raises:
-        UsageError: there are none.
+        UsageError: There are no layers.
     """
     if not weights:
-        raise UsageError("no layers to draw histograms of")
+        raise UsageError("there are no layers to draw histograms of")
     columns = min(4, len(weights))
     rows = math.ceil(len(weights) / columns)
     figure = Figure(figsize=(2.6 * columns, 1.9 * rows), layout="constrained")
@@ -125,10 +130,10 @@ def histogram_figure(weights: Mapping[str, NDArray[Any]]) -> Figure:
         kept = flat[flat != 0]
         axes.hist(kept if len(kept) else flat, bins=80, color="C0")
         axes.set_title(layer.replace("extractor.", "").replace("matcher.", ""), fontsize=7)
-        said = f"{flat.size:,} weights\nσ = {flat.std():.3g}"
+        text = f"{flat.size:,} weights\nσ = {flat.std():.3g}"
         if len(kept) < flat.size:
-            said += f"\n{100 * (1 - len(kept) / flat.size):.1f} % zeros"
-        axes.text(0.02, 0.96, said, transform=axes.transAxes, fontsize=6, va="top")
+            text += f"\n{100 * (1 - len(kept) / flat.size):.1f} % zeros"
+        axes.text(0.02, 0.96, text, transform=axes.transAxes, fontsize=6, va="top")
         axes.tick_params(labelsize=6)
         axes.set_yticks([])
     for axes in panels[len(weights) :]:

@@ -1,7 +1,7 @@
-"""Networks that go on from the first layer that differs from an original's.
+"""Cache of intermediate activations for models that differ from an original in few layers.
 
-What flows between the layers of the original is kept for every input. A model that differs from
-it in one layer sees the same before that layer, so that only the rest runs.
+The activations between the layers of the original are cached for every input. A changed model has
+the same activations before its first changed layer, so that only the remaining layers run.
 """
 
 from __future__ import annotations
@@ -25,113 +25,118 @@ State = tuple[Tensor, ...]
 _HEADS = len(ENCODER)
 
 
-class States:
-    """What enters the stages of a network, by input: the late stages first, as far as there is
-    room.
+class StageCache:
+    """Inputs of the stages of a network, for each input of the network.
+
+    Late stages are cached first, until the limit is reached.
 
     Args:
-        room: bytes for one input.
+        max_bytes: Maximum number of bytes for each input of the network.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self._kept: dict[tuple[str, int], State] = {}
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._states: dict[tuple[str, int], State] = {}
 
-    def keep(self, key: str, states: Sequence[State]) -> None:
-        """Keep what entered the stages 1, 2, … of one input."""
-        left = self.room
+    def store(self, key: str, states: Sequence[State]) -> None:
+        """Store the inputs of the stages 1, 2, … for one input of the network."""
+        left = self.max_bytes
         for stage, state in reversed(list(enumerate(states, 1))):
             left -= sum(tensor.nbytes for tensor in state)
             if left < 0:
                 return
-            self._kept[key, stage] = tuple(tensor.clone() for tensor in state)
+            self._states[key, stage] = tuple(tensor.clone() for tensor in state)
 
     def latest(self, key: str, stage: int) -> tuple[int, State] | None:
-        """The last stage up to this one whose state is kept, and the state; None without any."""
+        """Return the last cached stage up to `stage` and its input, or None."""
         for earlier in range(stage, 0, -1):
-            if (key, earlier) in self._kept:
-                return earlier, self._kept[key, earlier]
+            if (key, earlier) in self._states:
+                return earlier, self._states[key, earlier]
         return None
 
 
-class Prefixes:
-    """An original model, and what flows through it.
+class PrefixCache:
+    """The cached activations of an original model.
 
     Args:
-        original: an extractor and a matcher.
-        images, pairs: how many of each there will be; memory: bytes for all that is kept.
-
+        original: Model with an extractor and a matcher.
+        num_images: Expected number of images.
+        num_pairs: Expected number of pairs.
+        max_bytes: Maximum number of bytes of all cached activations.
     """
 
-    def __init__(self, original: Model, images: int, pairs: int, memory: int) -> None:
+    def __init__(self, original: Model, num_images: int, num_pairs: int, max_bytes: int) -> None:
         self.original = original
-        # A pair of keypoint sets needs far less than an image.
-        self.extractor = States(3 * memory // 4 // max(1, images))
-        self.matcher = States(memory // 4 // max(1, pairs))
+        # The features of a pair need far fewer bytes than the activations of an image.
+        self.extractor = StageCache(3 * max_bytes // 4 // max(1, num_images))
+        self.matcher = StageCache(max_bytes // 4 // max(1, num_pairs))
 
-    def runtime(self, model: Model) -> ResumingRuntime:
-        """Runs a model, from where it differs on. The original itself fills what is kept.
+    def runtime(self, model: Model) -> CachedRuntime:
+        """Return a runtime of a model that uses the cache. The original fills the cache.
 
         Raises:
-            UsageError: a network is missing.
+            UsageError: The model lacks a network.
         """
-        return ResumingRuntime(self, model)
+        return CachedRuntime(self, model)
 
 
-class ResumingRuntime:
-    """A runtime (see `runtime.base`) in PyTorch, with the threads that PyTorch has.
+class CachedRuntime:
+    """A PyTorch runtime (see `runtime.base`) that starts at the first changed stage.
+
+    The stages of an extractor are the convolutions of its encoder and then both heads together.
+    The stages of a matcher are the keypoint encoding, its layers and the final projection.
 
     Attributes:
-        first_extractor, first_matcher: the first stage that differs from the original's, or one
-            more than there are. Stages of an extractor are its encoder's convolutions and both
-            heads together; of a matcher the encoding, its layers and the comparison.
+        first_extractor: First stage of the extractor that differs from the original, or the number
+            of stages.
+        first_matcher: The same for the matcher.
     """
 
     name = "torch"
 
-    def __init__(self, prefixes: Prefixes, model: Model) -> None:
+    def __init__(self, cache: PrefixCache, model: Model) -> None:
         if model.extractor is None or model.matcher is None:
-            raise UsageError("pairs are matched by an extractor and a matcher; one is missing here")
-        self._prefixes, self._model = prefixes, model
-        original = prefixes.original
+            raise UsageError("scoring requires an extractor and a matcher; this model lacks one")
+        self._cache, self._model = cache, model
+        original = cache.original
         assert original.extractor is not None and original.matcher is not None
-        self._records = model is original
+        self._fills_cache = model is original
         depth = len(model.matcher.config.layers)
-        alike = original.quantization.activations == model.quantization.activations
+        same = original.quantization.activations == model.quantization.activations
         self.first_extractor = self.first_matcher = 0
-        if alike and original.extractor.config == model.extractor.config:
+        if same and original.extractor.config == model.extractor.config:
             self.first_extractor = _first_difference(
                 original.extractor, model.extractor, _extractor_stage, _HEADS + 1
             )
-        if alike and original.matcher.config == model.matcher.config:
+        if same and original.matcher.config == model.matcher.config:
             self.first_matcher = _first_difference(
                 original.matcher, model.matcher, _matcher_stage(depth), depth + 2
             )
 
     @property
-    def extracts_the_same(self) -> bool:
-        """Whether the extractor is the original's."""
+    def same_extractor(self) -> bool:
+        """Whether the extractor equals that of the original."""
         return self.first_extractor > _HEADS
 
     @torch.inference_mode()
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
-        """Scores (H, W) in [0, 1] and descriptors (Hc, Wc, D) of an image (H, W)."""
+        """Return scores (H, W) in [0, 1] and descriptors (Hc, Wc, D) of an image (H, W)."""
         network = self._model.extractor
         assert network is not None
         key = _digest(image)
-        found = self._prefixes.extractor.latest(key, min(self.first_extractor, _HEADS))
+        found = self._cache.extractor.latest(key, min(self.first_extractor, _HEADS))
         if found is not None:
             stage, (x,) = found
         else:
             stage = 0
             x = torch.from_numpy(np.ascontiguousarray(image))[None, None].float() / 255
-        if self._records:
+        if self._fills_cache:
             states: list[State] = []
             for i in range(stage, _HEADS):
                 x = network.encode(x, i, i + 1)
                 states.append((x,))
             if stage == 0:
-                self._prefixes.extractor.keep(key, states)
+                self._cache.extractor.store(key, states)
         else:
             x = network.encode(x, stage)
         scores = score_map(network.detect(x))[0].numpy()
@@ -141,13 +146,13 @@ class ResumingRuntime:
     def match(
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
-        """The matrix of scores (N0, N1); keypoints as (x, y, score), normalised."""
+        """Return the scores (N0, N1). Keypoints are (x, y, score) with normalised positions."""
         network = self._model.matcher
         assert network is not None
         depth = len(network.config.layers)
         arrays = (keypoints0, descriptors0, keypoints1, descriptors1)
         key = _digest(*arrays)
-        found = self._prefixes.matcher.latest(key, min(self.first_matcher, depth + 1))
+        found = self._cache.matcher.latest(key, min(self.first_matcher, depth + 1))
         if found is not None:
             stage, (x0, x1) = found
         else:
@@ -155,12 +160,12 @@ class ResumingRuntime:
             k0, d0, k1, d1 = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in arrays)
             x0 = network.encode(k0[..., :2], k0[..., 2], d0)
             x1 = network.encode(k1[..., :2], k1[..., 2], d1)
-        if self._records and found is None:
+        if self._fills_cache and found is None:
             states: list[State] = [(x0, x1)]
             for i in range(depth):
                 x0, x1 = network.attend(x0, x1, start=i, stop=i + 1)
                 states.append((x0, x1))
-            self._prefixes.matcher.keep(key, states)
+            self._cache.matcher.store(key, states)
         else:
             x0, x1 = network.attend(x0, x1, start=stage - 1)
         matrix: Float = network.similarity(x0, x1)[0].numpy()
@@ -168,16 +173,16 @@ class ResumingRuntime:
 
 
 def _first_difference(
-    original: nn.Module, model: nn.Module, stage_of: Callable[[str], int], count: int
+    original: nn.Module, model: nn.Module, stage_of: Callable[[str], int], num_stages: int
 ) -> int:
-    """The first stage in which any tensor differs; `count` where none does."""
+    """Return the first stage in which a tensor differs, or `num_stages` if none does."""
     ours: Mapping[str, Any] = original.state_dict()
     theirs: Mapping[str, Any] = model.state_dict()
     if ours.keys() != theirs.keys():
         return 0
     return min(
         (stage_of(name) for name in ours if not torch.equal(ours[name], theirs[name])),
-        default=count,
+        default=num_stages,
     )
 
 

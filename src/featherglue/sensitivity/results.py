@@ -1,15 +1,13 @@
-"""What a sensitivity scan found, and its files: `scan.csv` with a row a model, `scan.json` with
-what it is a scan of.
+"""Results of a sensitivity scan and their files.
 
-The columns of `scan.csv`: `layer`, `what` ("prune", "codebook" or "linear"), `level` (a ratio, or
-bits), what the model scored, and the `seconds` that took. The first row, without a layer, is the
-model as it was.
+`scan.csv` has a row for each scored model: `layer`, `method` ("prune", "codebook" or "linear"),
+`level` (a ratio, or bits), the scores, and the `seconds` that scoring took. The first row has no
+layer and holds the scores of the unchanged model. `scan.json` describes the model and the scores.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -20,26 +18,30 @@ from typing import Any, Literal
 
 import numpy as np
 
+from featherglue.config import to_dict
 from featherglue.errors import UsageError
+from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic, write_json
 from featherglue.models.model import Model
 
-What = Literal["prune", "codebook", "linear"]
+Method = Literal["prune", "codebook", "linear"]
 TABLE, SETTINGS = "scan.csv", "scan.json"
-VERSION = 1
-_BEFORE, _AFTER = ("layer", "what", "level"), ("seconds",)
+VERSION = 2
+_BEFORE, _AFTER = ("layer", "method", "level"), ("seconds",)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing done to one layer.
+    """A change of one layer.
 
     Attributes:
-        layer: its name, "" for nothing done. level: a ratio in [0, 1), or bits.
+        layer: Layer name, or "" for the unchanged model.
+        method: What is done to the layer; see `Method`.
+        level: Pruning ratio in [0, 1), or number of bits.
     """
 
     layer: str
-    what: str
+    method: str
     level: float
 
 
@@ -48,7 +50,13 @@ UNCHANGED = Change("", "", 0.0)
 
 @dataclass(frozen=True)
 class Row:
-    """A change, what the changed model scored (the higher the better), and the time it took."""
+    """The scores of a changed model.
+
+    Attributes:
+        change: The change.
+        scores: Name → score. Higher is better.
+        seconds: Duration of scoring.
+    """
 
     change: Change
     scores: Mapping[str, float]
@@ -57,10 +65,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Rows of a scan, the unchanged model's first, if it was reached.
+    """The rows of a scan. The first row is the unchanged model.
 
     Attributes:
-        settings: of `scan.json`: the model's hash, and what the caller said of the scores.
+        rows: The rows.
+        settings: The content of `scan.json`: the fingerprint of the model, and what affects scores.
     """
 
     rows: tuple[Row, ...] = ()
@@ -68,42 +77,43 @@ class Scan:
 
     @property
     def base(self) -> Mapping[str, float]:
-        """The scores of the unchanged model. Raises UsageError where it was not reached."""
+        """Scores of the unchanged model. Raises UsageError if there are none yet."""
         for row in self.rows:
             if row.change == UNCHANGED:
                 return row.scores
-        raise UsageError("this scan was stopped before its first score; run it again to go on")
+        raise UsageError("this scan was stopped before its first score; run it again to continue")
 
-    def curves(self, what: What, metric: str = "") -> dict[str, dict[float, float]]:
-        """Layer → level → score, levels rising, layers in the order in which they came.
+    def curves(self, method: Method, metric: str = "") -> dict[str, dict[float, float]]:
+        """Return layer name → level → score, with levels in ascending order.
 
         Args:
-            metric: one of the scores; "" for their mean.
+            method: Which rows to use.
+            metric: Name of a score, or "" for the mean of all scores.
 
         Raises:
-            UsageError: no such score.
+            UsageError: The score does not exist.
         """
         found: dict[str, dict[float, float]] = {}
         for row in self.rows:
-            if row.change.what == what:
-                value = value_of(row.scores, metric)
+            if row.change.method == method:
+                value = score_value(row.scores, metric)
                 found.setdefault(row.change.layer, {})[row.change.level] = value
         return {layer: dict(sorted(curve.items())) for layer, curve in found.items()}
 
-    def costs(self, what: What, metric: str = "") -> dict[str, dict[float, float]]:
-        """Layer → level → what it costs, in points of the score: what `allocation.allocate` takes.
+    def costs(self, method: Method, metric: str = "") -> dict[str, dict[float, float]]:
+        """Return layer name → level → loss of the score, the input of `allocation.allocate`.
 
-        Arguments and errors as in `curves`.
+        Arguments and errors are those of `curves`.
         """
-        base = value_of(self.base, metric)
+        base = score_value(self.base, metric)
         return {
             layer: {level: base - value for level, value in curve.items()}
-            for layer, curve in self.curves(what, metric).items()
+            for layer, curve in self.curves(method, metric).items()
         }
 
-    def order(self, what: What, metric: str = "") -> list[str]:
-        """The layers by what they cost at the levels that all of them have, the dearest first."""
-        costs = self.costs(what, metric)
+    def order(self, method: Method, metric: str = "") -> list[str]:
+        """Return the layers by their mean loss at their shared levels, the largest first."""
+        costs = self.costs(method, metric)
         shared = set.intersection(*(set(curve) for curve in costs.values())) if costs else set()
         means = {
             layer: float(np.mean([curve[level] for level in shared or curve]))
@@ -112,29 +122,27 @@ class Scan:
         return sorted(means, key=lambda layer: -means[layer])
 
 
-def value_of(scores: Mapping[str, float], metric: str) -> float:
-    """One of the scores, or their mean for "". Raises UsageError where there is no such one."""
+def score_value(scores: Mapping[str, float], metric: str) -> float:
+    """Return a score by name, or the mean for "". Raises UsageError for unknown names."""
     if not metric:
         return float(np.mean(list(scores.values())))
     if metric not in scores:
-        raise UsageError(f"no score {metric!r}; there are {', '.join(scores)}")
+        raise UsageError(f"no score {metric!r}; the scores are {', '.join(scores)}")
     return scores[metric]
 
 
-def model_hash(model: Model) -> str:
-    """SHA-256 of a model's tensors and of how its activations are quantized."""
+def model_fingerprint(model: Model) -> str:
+    """Return the fingerprint of the tensors and of the quantization of activations of a model."""
     artifact = model.to_artifact()
-    digest = hashlib.sha256(repr(sorted(artifact.quantization.activations.items())).encode())
-    for name, array in sorted(artifact.arrays.items()):
-        digest.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    activations = {n: to_dict(storage) for n, storage in artifact.quantization.activations.items()}
+    return fingerprint(artifact.arrays, activations)
 
 
 def read_scan(folder: str | os.PathLike[str]) -> Scan:
-    """The scan in a folder; an empty one where there is none.
+    """Return the scan in a folder, or an empty scan if there is none.
 
     Raises:
-        UsageError: a table without its settings, or one that is damaged.
+        UsageError: A file is missing or damaged.
     """
     table, path = Path(folder) / TABLE, Path(folder) / SETTINGS
     if not table.exists() and not path.exists():
@@ -142,10 +150,11 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(settings, dict) or settings.get("version") != VERSION:
-            raise ValueError(f"not of version {VERSION}")
+            raise ValueError(f"its version is not {VERSION}")
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path}: nobody can say what {TABLE} is a scan of ({error}); choose another folder"
+            f"{path}: cannot be read ({error}), so that the model of {TABLE} is unknown; choose "
+            "another folder"
         ) from None
     if not table.exists():
         return Scan(settings=settings)
@@ -153,25 +162,27 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
         text = table.read_text(encoding="utf-8")
         rows = tuple(_row(values) for values in csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{table}: damaged ({error}); remove it to scan anew") from None
+        raise UsageError(f"{table}: damaged ({error}); remove it to start again") from None
     return Scan(rows=rows, settings=settings)
 
 
 def _row(values: Mapping[str, str]) -> Row:
-    change = Change(values["layer"], values["what"], float(values["level"]))
+    change = Change(values["layer"], values["method"], float(values["level"]))
     names = [name for name in values if name not in (*_BEFORE, *_AFTER)]
     return Row(change, {name: float(values[name]) for name in names}, float(values["seconds"]))
 
 
 def open_scan(folder: str | os.PathLike[str], model: str, about: Mapping[str, Any]) -> Scan:
-    """The scan in a folder, or a new one, whose settings are written.
+    """Return the scan in a folder, or start a new one and write its settings.
 
     Args:
-        model: its hash. about: plain values, what shapes the scores.
+        folder: Folder of the scan.
+        model: Fingerprint of the model.
+        about: Plain values that affect the scores.
 
     Raises:
-        UsageError: it is a scan of another model or by another score.
-        OutputError: the folder cannot be written.
+        UsageError: The folder contains a scan of another model or with other scores.
+        OutputError: The folder cannot be written.
     """
     found = read_scan(folder)
     settings = json.loads(json.dumps({"version": VERSION, "model": model, "score": dict(about)}))
@@ -179,21 +190,21 @@ def open_scan(folder: str | os.PathLike[str], model: str, about: Mapping[str, An
         write_json(Path(folder) / SETTINGS, settings)
         return Scan(settings=settings)
     if found.settings.get("model") != model:
-        raise UsageError(f"{folder}: holds the scan of another model; choose another folder")
+        raise UsageError(f"{folder}: contains a scan of another model; choose another folder")
     before = found.settings.get("score", {})
     changed = [
         k for k in {**before, **settings["score"]} if before.get(k) != settings["score"].get(k)
     ]
     if changed:
         raise UsageError(
-            f"{folder}: its scores were made in another way ({changed[0]} was "
+            f"{folder}: its scores used other settings ({changed[0]} was "
             f"{before.get(changed[0])!r}); choose another folder"
         )
     return found
 
 
 def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Write the table, whole or not at all. Raises OutputError."""
+    """Write the table atomically. Raises OutputError."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = list(rows[0].scores) if rows else []
@@ -201,6 +212,6 @@ def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     for row in rows:
         values = [f"{row.scores[name]:.4f}" for name in names]
         level = f"{row.change.level:.15g}"
-        writer.writerow([row.change.layer, row.change.what, level, *values, f"{row.seconds:.2f}"])
+        writer.writerow([row.change.layer, row.change.method, level, *values, f"{row.seconds:.2f}"])
     with atomic(Path(folder) / TABLE) as file:
         file.write(text.getvalue().encode())

@@ -1,8 +1,8 @@
-"""How much each layer minds: all layers, one by one, pruned and quantized by degrees (Han et al.,
-Learning both Weights and Connections for Efficient Neural Networks, NIPS 2015, section 4.1).
+"""Sensitivity scan: score a model with each layer pruned or quantized at several levels.
 
-A scan runs from coarse to fine: first the hardest level of all layers, then the middle, then what
-lies between, so that one that is stopped has every layer's curve, with fewer points.
+Han et al., Learning both Weights and Connections for Efficient Neural Networks, NIPS 2015, section
+4.1. A scan runs from coarse to fine: the strongest level of all layers first, then the middle
+level, then the levels in between. A stopped scan thus has a coarse curve for every layer.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from featherglue.sensitivity.allocation import allocate, weight_counts
 from featherglue.sensitivity.results import (
     UNCHANGED,
     Change,
+    Method,
     Row,
     Scan,
-    What,
-    model_hash,
+    model_fingerprint,
     open_scan,
     write_rows,
 )
 
 Score = Callable[[Model], Mapping[str, float]]
-LEVELS: Mapping[What, tuple[float, ...]] = {
+LEVELS: Mapping[Method, tuple[float, ...]] = {
     "prune": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     "codebook": (2, 3, 4, 5, 6, 7, 8),
     "linear": (4, 5, 6, 7, 8),
@@ -46,35 +46,36 @@ LEVELS: Mapping[What, tuple[float, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScanConfig:
-    """What is tried.
+    """Settings of a scan.
 
     Attributes:
-        what: "prune" by magnitude, "codebook" for k-means, or "linear" for whole numbers; weights
-            alone, with the defaults of their configurations.
-        levels: ratios in [0, 1) to prune, or bits: 2 to 8 of a codebook, 4 to 8 linearly; none for
-            all of `LEVELS`.
-        include: names of layers, with * and ?; none for all. exclude: taken out again.
-        minutes: stop, resumable, after this time.
+        method: "prune" by magnitude, "codebook" (k-means quantization) or "linear" quantization.
+            Only weights are changed, with the default settings of the method.
+        levels: Pruning ratios in [0, 1), or bits: 2 to 8 for "codebook", 4 to 8 for "linear".
+            Empty uses all of `LEVELS`.
+        include: Globs of layer names to scan. Empty selects all layers.
+        exclude: Globs of layer names to leave out.
+        minutes: Stop after this time; None for no limit. The scan can be continued.
     """
 
-    what: What = "prune"
+    method: Method = "prune"
     levels: tuple[float, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    minutes: float = math.inf
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if self.what not in LEVELS:
-            raise ConfigError(f"what is one of {', '.join(LEVELS)}, not {self.what!r}")
-        if not self.minutes > 0:
+        if self.method not in LEVELS:
+            raise ConfigError(f"method must be one of {', '.join(LEVELS)}, not {self.method!r}")
+        if self.minutes is not None and not self.minutes > 0:
             raise ConfigError(f"minutes must be positive, not {self.minutes}")
         for level in self.levels:
-            step_of(Change("*", self.what, level))
+            step_of(Change("*", self.method, level))
 
     @property
     def all_levels(self) -> tuple[float, ...]:
-        """The levels, each once, rising."""
-        return tuple(sorted(set(self.levels or LEVELS[self.what])))
+        """The distinct levels in ascending order."""
+        return tuple(sorted(set(self.levels or LEVELS[self.method])))
 
 
 def scan(
@@ -86,33 +87,34 @@ def scan(
     about: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, Change], None] = lambda done, total, change: None,
 ) -> Scan:
-    """Score a model with each of its layers changed, and keep what was found in a folder.
+    """Score a model with each of its layers changed, and store the scores in a folder.
 
-    Every score is written as soon as it is there: a scan that is stopped, by the clock, an error
-    or Ctrl-C, loses nothing but the score that was being made, and the same call goes on. Scans of
-    one model by one score share a folder, whatever is tried.
+    Every score is written at once. A stopped scan loses only the score in progress, and the same
+    call continues it. Scans of one model with different methods share a folder.
 
     Args:
-        model: not quantized; for "linear" with batch normalisation folded, see `prepared`.
-        score: names → numbers, the higher the better; always the same names.
-        folder: for the files of `scans`.
-        about: plain values, what shapes the score: a scan by another one is refused.
-        progress: called with the number of changes that are scored and of all, and with the
-            change whose score comes next.
+        model: An unquantized model. For "linear", batch normalisation must be folded; see
+            `prepare_model`.
+        score: Returns name → score, always with the same names. Higher is better.
+        folder: Folder of the files; see `results`.
+        config: What to scan.
+        about: Plain values that affect the scores. They must equal those of an existing scan.
+        progress: Called with the number of scored changes, the number of all changes, and the
+            change that is scored next.
 
     Returns:
-        all that the folder holds, earlier scans included.
+        All rows in the folder, including those of earlier scans.
 
     Raises:
-        ConfigError: names that match no layer, levels that cannot be.
-        UsageError: a quantized model, or a folder with another model's scan.
-        OutputError: the folder cannot be written.
+        ConfigError: A glob matches no layer, or a level is invalid.
+        UsageError: The model is quantized, or the folder contains another scan.
+        OutputError: The folder cannot be written.
     """
     config = config or ScanConfig()
     require_unquantized(model)
-    end = time.monotonic() + 60 * config.minutes
+    end = math.inf if config.minutes is None else time.monotonic() + 60 * config.minutes
     changes = plan(model.architecture, config)
-    found = open_scan(folder, model_hash(model), about or {})
+    found = open_scan(folder, model_fingerprint(model), about or {})
     rows = list(found.rows)
     known = {row.change for row in rows}
     left = [change for change in (UNCHANGED, *changes) if change not in known]
@@ -122,7 +124,7 @@ def scan(
             break
         progress(done, len(changes), change)
         start = time.monotonic()
-        scores = dict(score(changed(model, change)))
+        scores = dict(score(apply_change(model, change)))
         rows.append(Row(change, scores, time.monotonic() - start))
         rows.sort(key=lambda row: row.change != UNCHANGED)
         write_rows(folder, rows)
@@ -131,20 +133,26 @@ def scan(
 
 
 def plan(architecture: ArchitectureConfig, config: ScanConfig) -> list[Change]:
-    """The changes in the order in which they are scored. Raises ConfigError for unknown names."""
+    """Return the changes in the order of scoring. Raises ConfigError for unknown names."""
     names = [layer.name for layer in layers(architecture)]
-    chosen = select_layers(names, names, config.include, config.exclude)
-    hardest_last = config.all_levels if config.what == "prune" else config.all_levels[::-1]
+    selected = select_layers(names, names, config.include, config.exclude)
+    mild_to_strong = config.all_levels if config.method == "prune" else config.all_levels[::-1]
     return [
-        Change(name, config.what, level)
-        for level in coarse_to_fine(hardest_last)
-        for name in chosen
+        Change(name, config.method, level)
+        for level in coarse_to_fine(mild_to_strong)
+        for name in selected
     ]
 
 
 def coarse_to_fine(levels: Sequence[float]) -> list[float]:
-    """Levels, from mild to hard, such that the first few of them tell most: the hardest, then the
-    middles of the widest gaps, of which the first one begins where nothing is changed."""
+    """Sort levels so that every prefix covers the range evenly.
+
+    The strongest level is first, followed by the middle of the widest gap between the levels so
+    far, where the unchanged model counts as a level.
+
+    Args:
+        levels: Levels from mild to strong.
+    """
     taken = [-1, len(levels) - 1]
     order = [len(levels) - 1]
     while len(order) < len(levels):
@@ -156,8 +164,8 @@ def coarse_to_fine(levels: Sequence[float]) -> list[float]:
     return [levels[i] for i in order]
 
 
-def changed(model: Model, change: Change) -> Model:
-    """A copy of the model with a change. Raises ConfigError where it cannot be."""
+def apply_change(model: Model, change: Change) -> Model:
+    """Return a copy of the model with one change. Raises ConfigError if it is impossible."""
     if change == UNCHANGED:
         return model
     step = step_of(change)
@@ -169,38 +177,42 @@ def changed(model: Model, change: Change) -> Model:
 
 
 def step_of(change: Change) -> PruneConfig | CodebookConfig | LinearConfig:
-    """The step of a recipe that makes a change. Raises ConfigError for a level out of range."""
+    """Return the recipe step of a change. Raises ConfigError for a level out of range."""
     include = (change.layer,)
-    if change.what == "prune":
+    if change.method == "prune":
         return PruneConfig(ratio=change.level, include=include)
     if change.level != int(change.level):
-        raise ConfigError(f"bits are whole numbers, which {change.level} is not")
+        raise ConfigError(f"a number of bits must be an integer, not {change.level}")
     bits = int(change.level)
-    if change.what == "codebook":
+    if change.method == "codebook":
         return CodebookConfig(bits=bits, include=include)
     return LinearConfig(bits=bits, activation_bits=0, correct_bias=False, include=include)
 
 
-def prepared(model: Model, what: What) -> Model:
-    """The model as it is scanned: for "linear" with batch normalisation folded, which that
-    needs, else as it is."""
-    return Model.from_artifact(fold_batch_norm(model.to_artifact())) if what == "linear" else model
+def prepare_model(model: Model, method: Method) -> Model:
+    """Return the model to scan: with batch normalisation folded for "linear", else unchanged."""
+    if method == "linear":
+        return Model.from_artifact(fold_batch_norm(model.to_artifact()))
+    return model
 
 
 def ratios_for(
     found: Scan, architecture: ArchitectureConfig, sparsity: float, metric: str = ""
 ) -> dict[str, float]:
-    """The ratio of each scanned layer that costs least for a given share of zeros.
+    """Return the pruning ratios of the scanned layers with the least loss for a given sparsity.
 
     Args:
-        sparsity: share of zeros among all weights of the scanned layers, in [0, 1).
-        metric: the score whose points count; "" for the mean of all.
+        found: Scan with the method "prune".
+        architecture: Architecture of the scanned model.
+        sparsity: Share of zeros among all weights of the scanned layers, in [0, 1).
+        metric: Name of the score that counts, or "" for the mean of all scores.
 
     Returns:
-        layer → ratio, the `ratios` of a `PruneConfig`.
+        Layer name → ratio, the `ratios` of a `PruneConfig`.
 
     Raises:
-        ConfigError: as `allocation.allocate`. UsageError: a scan without its first score.
+        ConfigError: As in `allocation.allocate`.
+        UsageError: The scan has no scores yet.
     """
     costs = found.costs("prune", metric)
     weights = {name: count for name, count in weight_counts(architecture).items() if name in costs}

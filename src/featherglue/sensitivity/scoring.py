@@ -1,12 +1,11 @@
-"""Scores of many models that differ little: a fixed sample of a suite, and what they share.
+"""Scores of models that differ from an original in few layers, on a sample of a suite.
 
-Images are read and the original's features found once. A model with another matcher is matched
-on them, from its first layer that differs on (see `resuming`); one with another extractor is
-extracted anew, from there on too.
+Images are read once, and the features of the original are extracted once. Networks run from their
+first changed layer (see `prefix_cache`), and features are extracted again only if the extractor has
+changed.
 
-A score of a `fast` of 64 layers on 24 pairs took 1.4 s for a layer of its matcher and 6 s for one
-of its extractor (means; one thread of a busy AVX2 machine with 2 cores, no refinement): all layers
-at 10 ratios are 25 minutes.
+With 24 pairs, without refinement, on one thread of an AVX2 machine, a score of a model with 64
+layers takes 1.4 s if a layer of the matcher has changed, and 6 s for the extractor.
 """
 
 from __future__ import annotations
@@ -28,47 +27,51 @@ from featherglue.geometry.metrics import auc, homography_match_metrics
 from featherglue.geometry.projection import corner_error
 from featherglue.matching.extractors import NetworkExtractor
 from featherglue.matching.matchers import NetworkMatcher
-from featherglue.sensitivity.prefix_cache import Prefixes, ResumingRuntime
+from featherglue.sensitivity.prefix_cache import CachedRuntime, PrefixCache
 from featherglue.session import Session
 from featherglue.types import Features, Matches
 
 if TYPE_CHECKING:
     from featherglue.models.model import Model
 
-Pair = tuple[Features, Features]
+FeaturePair = tuple[Features, Features]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig:
-    """What models are scored on.
+    """Settings of scoring.
 
     Attributes:
-        pairs: of the suite; more than there are takes all. seed: of which ones.
-        refine: align matches to a fraction of a pixel, as sessions do; costs most of the time and
-            hides what a change does to keypoints.
-        memory: bytes for what is kept of the original, at most.
+        num_pairs: Number of pairs of the suite, drawn at random. All pairs if there are fewer.
+        seed: Seed of the draw.
+        refine: Refine matches to subpixel accuracy. This takes most of the time and hides the
+            effect of a change on keypoints.
+        cache_bytes: Maximum number of bytes of cached activations.
     """
 
-    pairs: int = 32
+    num_pairs: int = 32
     seed: int = 0
     refine: bool = False
-    memory: int = 2**30
+    cache_bytes: int = 2**30
 
     def __post_init__(self) -> None:
-        if self.pairs < 1 or self.seed < 0 or self.memory < 0:
-            raise UsageError("pairs must be at least 1, seed and memory at least 0")
+        if self.num_pairs < 1 or self.seed < 0 or self.cache_bytes < 0:
+            raise UsageError("num_pairs must be at least 1, seed and cache_bytes at least 0")
 
 
 class HomographyScorer:
-    """Scores models as `evaluate` with a session in PyTorch would on the same pairs.
+    """Scores models. The result equals that of `evaluate` with PyTorch on the same pairs.
 
     Args:
-        original: what the models differ from; it is extracted and matched first.
-        progress: called with the number of pairs prepared and of all.
+        original: Model from which the scored models differ in few layers.
+        suite: Suite with the pairs.
+        config: Settings.
+        progress: Called with the number of prepared pairs and the number of all pairs.
 
     Raises:
-        UsageError: the original lacks a network.
-        PairListError, ImageError: the suite, or an image of the sample, is unusable.
+        UsageError: The original lacks a network.
+        PairListError: The list of pairs is malformed.
+        ImageError: An image cannot be read.
     """
 
     def __init__(
@@ -79,44 +82,47 @@ class HomographyScorer:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.suite, self.config = suite, config or ScoringConfig()
-        tasks = sample(suite.pairs(), self.config.pairs, self.config.seed)
+        pairs = sample_pairs(suite.pairs(), self.config.num_pairs, self.config.seed)
         self._original = original
-        self._prefixes = Prefixes(original, 2 * len(tasks), len(tasks), self.config.memory)
+        self._cache = PrefixCache(original, 2 * len(pairs), len(pairs), self.config.cache_bytes)
         self.views: list[HomographyViews] = []
-        self._features: list[Pair] = []
-        session = self._session(original, self._prefixes.runtime(original))
-        for done, task in enumerate(tasks):
-            progress(done, len(tasks))
-            views = suite.views(task)
+        self._features: list[FeaturePair] = []
+        session = self._session(original, self._cache.runtime(original))
+        for done, pair in enumerate(pairs):
+            progress(done, len(pairs))
+            views = suite.views(pair)
             self.views.append(views)
             features = session.extract(views.image0), session.extract(views.image1)
             self._features.append(features)
-            session.match(*features)  # so that what flows through the matcher is kept
-        progress(len(tasks), len(tasks))
+            session.match(*features)  # fills the cache of the matcher
+        progress(len(pairs), len(pairs))
 
     def __call__(self, model: Model) -> dict[str, float]:
-        """AUC of the corner error by RANSAC (`auc5` … of the suite's thresholds), `precision` and
-        `recall`, in percent. A pair that fails has an infinite error and shares of 0.
+        """Return the scores of a model, in percent.
+
+        `auc5`, `auc10`, … are the AUC of the corner error with RANSAC at the thresholds of the
+        suite in pixels. A failed pair has an infinite error, and a `precision` and `recall` of 0.
 
         Raises:
-            UsageError: the model lacks a network.
+            UsageError: The model lacks a network.
         """
         return self.score(model)
 
     def score(
         self, model: Model, adapt: Callable[[Session], Session] = lambda session: session
     ) -> dict[str, float]:
-        """As a call, by a session with another matcher or processing of matches.
+        """Return the scores of a model that is matched by another session.
 
         Args:
-            adapt: gives the session that matches, from the model's.
+            model: The model.
+            adapt: Returns the session to use, given the session of the model.
         """
-        runtime = self._prefixes.runtime(model)
+        runtime = self._cache.runtime(model)
         session = adapt(self._session(model, runtime))
-        same = runtime.extracts_the_same and model.processing == self._original.processing
+        same = runtime.same_extractor and model.processing == self._original.processing
         rows = []
-        for views, kept in zip(self.views, self._features, strict=True):
-            features = kept
+        for views, original in zip(self.views, self._features, strict=True):
+            features = original
             if not same:
                 features = session.extract(views.image0), session.extract(views.image1)
             rows.append(self._measure(views, features, session.match(*features).matches))
@@ -127,12 +133,12 @@ class HomographyScorer:
         return areas | {name: 100 * float(np.mean(values)) for name, values in shares.items()}
 
     def settings(self) -> dict[str, Any]:
-        """What shapes the scores, as plain values: the same ones belong together."""
+        """Return everything that affects the scores, as plain values."""
         config = dataclasses.asdict(self.config)
-        del config["memory"]
+        del config["cache_bytes"]
         return {"suite": self.suite.name, **self.suite.settings(), **self.suite.source(), **config}
 
-    def _session(self, model: Model, runtime: ResumingRuntime) -> Session:
+    def _session(self, model: Model, runtime: CachedRuntime) -> Session:
         assert model.matcher is not None
         processing = dataclasses.replace(model.processing, refine=self.config.refine)
         bin_score = float(model.matcher.bin_score.detach())
@@ -144,10 +150,9 @@ class HomographyScorer:
         )
 
     def _measure(
-        self, views: HomographyViews, features: Pair, matches: Matches
+        self, views: HomographyViews, features: FeaturePair, matches: Matches
     ) -> tuple[float, float, float]:
-        """Corner error (px), precision and recall in [0, 1]; see `homography.measure_homography`,
-        which estimates by other methods besides."""
+        """Return the corner error in pixels, and precision and recall in [0, 1]."""
         config, (size0, size1) = self.suite.config, (f.image_size for f in features)
 
         def estimate() -> float:
@@ -179,9 +184,9 @@ class HomographyScorer:
         return error, metrics.precision, metrics.recall
 
 
-def sample(tasks: list[HomographyPair], count: int, seed: int) -> list[HomographyPair]:
-    """`count` of the tasks, drawn by the seed, in their order; all where there are no more."""
-    if count >= len(tasks):
-        return tasks
-    drawn = np.random.default_rng(seed).choice(len(tasks), count, replace=False)
-    return [tasks[i] for i in sorted(drawn)]
+def sample_pairs(pairs: list[HomographyPair], count: int, seed: int) -> list[HomographyPair]:
+    """Return `count` random pairs in their original order, or all if there are fewer."""
+    if count >= len(pairs):
+        return pairs
+    drawn = np.random.default_rng(seed).choice(len(pairs), count, replace=False)
+    return [pairs[i] for i in sorted(drawn)]

@@ -1,4 +1,4 @@
-"""Making a model by a recipe, with fine-tuning by distillation from the dense one."""
+"""Compression of the dense model by a recipe, with fine-tuning by distillation."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from featherglue.compression.compress import compress
 from featherglue.compression.finetuning import finetune
 from featherglue.compression.match_threshold import ThresholdConfig
 from featherglue.compression.recipe import Recipe
-from featherglue.compression.step_types import Finetune, FinetuneConfig
+from featherglue.compression.step_types import Finetune, FinetuneConfig, StepResult
 from featherglue.config import from_dict
 from featherglue.models.model import Model
 from featherglue.train.stages.distill import DistillStage
 
 Grey = NDArray[np.uint8]
-_WARMUP = 20  # steps, where it is not known how many there will be
+_WARMUP = 20  # steps, if the number of training steps is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How models are fine-tuned.
+    """Settings of fine-tuning.
 
     Attributes:
-        teacher: folder of the dense model. images: folder of the photographs.
-        settings: plain values of a `DistillStage`; those of a recipe's step count more.
-        minutes: for one experiment in all. steps: of each fine-tuning; 0 takes what fits them,
-            otherwise it is stopped after twice as long.
+        teacher: Folder of the dense model.
+        images: Folder of photographs.
+        settings: Plain values of a `DistillStage`. Settings of a recipe step take precedence.
+        minutes: Total time of one experiment.
+        steps: Number of steps of each fine-tuning, which stops after twice `minutes` at the latest.
+            0 takes as many steps as fit into `minutes`.
         device: "cpu" or "cuda".
     """
 
@@ -44,38 +46,40 @@ class Tuning:
     device: str = "cpu"
 
     def finetuner(self, recipe: Recipe, folder: Path) -> Finetune:
-        """What does the steps "finetune" of a recipe; runs that `folder` holds go on."""
-        total = sum(_steps_of(step) for step in recipe.steps if isinstance(step, FinetuneConfig))
+        """Return the function of the steps "finetune" of a recipe. Runs in `folder` continue."""
+        total = sum(_num_steps(step) for step in recipe.steps if isinstance(step, FinetuneConfig))
         count = 0
 
-        def run(model: Model, config: FinetuneConfig, original: Model | None) -> Model:
+        def run(model: Model, config: FinetuneConfig, original: Model | None) -> StepResult:
             nonlocal count
             count += 1
             torch.manual_seed(0)
-            share = _steps_of(config) / total
-            place = folder / f"tuning-{count}"
+            share = _num_steps(config) / total
+            run_folder = folder / f"tuning-{count}"
             minutes = self.minutes * share
             if self.steps:
                 print(f"    {self.steps} steps of {config.network}", flush=True)
                 minutes = 2 * minutes if minutes else float("inf")
             else:
                 print(f"    {minutes:.1f} min of {config.network}", flush=True)
-            return finetune(
+            trained = finetune(
                 model,
                 self.stage(config, self.steps),
                 self.images,
-                place,
+                run_folder,
                 original=original,
                 prune=config.prune,
                 schedule=config.schedule,
                 minutes=minutes,
                 device=self.device,
             )
+            record = trained.provenance.recipe[len(model.provenance.recipe) :]
+            return StepResult(trained, record)
 
         return run
 
     def stage(self, config: FinetuneConfig, steps: int) -> DistillStage:
-        """The settings of a fine-tuning. Raises ConfigError for those that cannot be."""
+        """Return the settings of a fine-tuning. Raises ConfigError for invalid settings."""
         own = dict(config.settings)
         loop = {**self.settings.get("loop", {}), **own.pop("loop", {}), "steps": steps}
         if steps:
@@ -93,7 +97,7 @@ class Tuning:
         return from_dict(DistillStage, data, "settings")
 
 
-def make(
+def make_model(
     dense: Model,
     recipe: Recipe,
     calibration: Sequence[Grey],
@@ -102,28 +106,33 @@ def make(
     parent: str,
     size: tuple[int, int],
 ) -> Model:
-    """A model by a recipe; without `tuning` its fine-tuning, and the threshold chosen after it, are
-    left out.
+    """Return a compressed model.
 
     Args:
-        folder: for what fine-tuning keeps. parent: hash of the dense model.
-        size: (width, height) at which photographs are looked at.
+        dense: The dense model.
+        recipe: The recipe.
+        calibration: Photographs, (H, W) grey uint8.
+        tuning: Settings of fine-tuning. None leaves out fine-tuning and the choice of the match
+            threshold after it.
+        folder: Folder of the training runs.
+        parent: Hash of the dense model.
+        size: (width, height) in pixels to which the photographs are resized.
     """
     if tuning is None:
         left_out = FinetuneConfig, ThresholdConfig
         kept = tuple(step for step in recipe.steps if not isinstance(step, left_out))
         recipe = replace(recipe, steps=kept)
-    tuner = tuning and tuning.finetuner(recipe, folder)
+    finetuner = tuning and tuning.finetuner(recipe, folder)
     return compress(
         dense,
         recipe,
         calibration_images=calibration,
         image_size=size,
-        finetune=tuner,
+        finetune=finetuner,
         parent=parent,
     )
 
 
-def _steps_of(step: FinetuneConfig) -> int:
-    """The steps that a recipe says, of which its share of the minutes follows."""
+def _num_steps(step: FinetuneConfig) -> int:
+    """Return the number of steps in the recipe, which determines the share of the minutes."""
     return int(step.settings.get("loop", {}).get("steps", 1))

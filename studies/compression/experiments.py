@@ -1,4 +1,4 @@
-"""Which models are made, by which recipes, and what the study measured of its own."""
+"""The experiments of the study: recipes, titles, and the numbers that the study reported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from featherglue.sensitivity.scan import ratios_for
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRow:
-    """A row of the study's tables: AUC in percent by threshold in px, precision and recall in
-    percent, parameters in millions, size in MiB."""
+    """A row of the tables of the reference study.
+
+    Attributes:
+        auc: AUC of the corner error at 5, 10 and 25 px, in percent.
+        precision: Precision in percent.
+        recall: Recall in percent.
+        parameters: Number of parameters in millions.
+        mib: Size in MiB, counted in the way of the study.
+    """
 
     auc: tuple[float, float, float]
     precision: float
@@ -29,11 +36,12 @@ class StudyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A model to make.
+    """A compressed model.
 
     Attributes:
-        name: of its recipe's file, without the suffix. title: in tables.
-        study: the row of the study's model of that kind, or of none.
+        name: Name of the recipe file without its suffix.
+        title: Title in tables.
+        study: Row of the corresponding model of the study, if there is one.
     """
 
     name: str
@@ -78,43 +86,48 @@ EXPERIMENTS = (
 )
 
 
-def choose(names: Sequence[str]) -> list[Experiment]:
-    """The experiments of these names, in order; all for none. Raises UsageError for others."""
+def select_experiments(names: Sequence[str]) -> list[Experiment]:
+    """Return the named experiments in order, or all. Raises UsageError for unknown names."""
     known = [experiment.name for experiment in EXPERIMENTS]
     for name in names:
         if name not in known:
-            raise UsageError(f"no experiment {name!r}; there are {', '.join(known)}")
+            raise UsageError(f"no experiment {name!r}; the experiments are {', '.join(known)}")
     return [e for e in EXPERIMENTS if not names or e.name in names]
 
 
 def load_recipe(
     folder: Path, experiment: Experiment, architecture: ArchitectureConfig, found: Scan | None
 ) -> Recipe:
-    """The recipe of an experiment for a model; whether it can be followed is not checked.
+    """Return the recipe of an experiment, without checking it against the model.
 
     Args:
-        found: a sensitivity scan, by which the ratio of a pruning step is shared out among its
-            layers so that it costs least; None gives all layers the same.
+        folder: Folder of the recipes.
+        experiment: The experiment.
+        architecture: Architecture of the model.
+        found: A sensitivity scan, from which the ratio of each layer is allocated so that the total
+            loss is smallest. None prunes all layers of a step by the same ratio.
 
     Raises:
-        ConfigError: as `Recipe.load`, or a share that the scan does not reach. UsageError: the scan
-            lacks layers.
+        ConfigError: The recipe is invalid, or the scan does not reach a ratio.
+        UsageError: The scan lacks a layer.
     """
     recipe = Recipe.load(folder / f"{experiment.name}.toml")
     if found is not None:
-        steps = tuple(_shared_out(step, found, architecture) for step in recipe.steps)
+        steps = tuple(_allocated(step, found, architecture) for step in recipe.steps)
         recipe = Recipe(steps=steps, architecture=recipe.architecture)
     return recipe
 
 
-def _shared_out(step: Any, found: Scan, architecture: ArchitectureConfig) -> Any:
-    """A pruning step with a ratio for each layer, of the same share in all."""
+def _allocated(step: Any, found: Scan, architecture: ArchitectureConfig) -> Any:
+    """Return a pruning step with a ratio for each layer and the same total number of zeros."""
     if not isinstance(step, PruneConfig) or step.scope != "layer" or step.pattern:
         return step
-    chosen = list(layer_ratios(architecture, step))
-    rows = tuple(row for row in found.rows if row.change.layer in ("", *chosen))
+    selected = list(layer_ratios(architecture, step))
+    rows = tuple(row for row in found.rows if row.change.layer in ("", *selected))
     ratios = ratios_for(Scan(rows=rows, settings=found.settings), architecture, step.ratio)
-    if set(ratios) != set(chosen):
-        missing = sorted(set(chosen) - set(ratios))
-        raise UsageError(f"the scan has not reached {missing[0]}; let it go on, or leave it out")
+    if set(ratios) != set(selected):
+        missing = sorted(set(selected) - set(ratios))
+        raise UsageError(
+            f"the scan lacks the layer {missing[0]}; continue it, or do not allocate ratios"
+        )
     return replace(step, ratios=ratios)

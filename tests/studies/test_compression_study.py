@@ -1,4 +1,4 @@
-"""scripts/reproduce_study.py on a tiny model: made, tuned, measured, written down, gone on with."""
+"""The compression study on a tiny model: experiments, resumption, page and explanations."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from featherglue.sensitivity.allocation import weight_counts
 from featherglue.sensitivity.results import UNCHANGED, Change, Row, Scan
 
 ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "studies" / "compression" / "recipes"
 SETTINGS = """
 fewest = 10
 most = 20
@@ -50,9 +51,9 @@ def reproduce(
     photographs: dict[str, np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Main:
-    """reproduce(*arguments): the script's exit code."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import reproduce_study
+    """reproduce(*arguments): exit code of the study."""
+    monkeypatch.syspath_prepend(ROOT)
+    from studies.compression.__main__ import main as study_main
 
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -61,36 +62,36 @@ def reproduce(
     (photos / "list.txt").write_text("camera.png 0.98 -0.08 9 0.07 1.01 -5 1e-5 -5e-5 1\n")
     (tmp_path / "finetune.toml").write_text(SETTINGS)
     given = {
-        "dense": matching,
+        "model": matching,
         "images": photos,
         "val": photos,
         "list": photos / "list.txt",
-        "recipes": ROOT / "configs" / "study",
+        "recipes": RECIPES,
         "finetune": tmp_path / "finetune.toml",
         "work": tmp_path / "work",
         "output": tmp_path / "out.json",
         "page": tmp_path / "docs" / "page.md",
         "threads": 1,
-        "repetitions": 1,
-        "calibration": 1,
+        "num-repetitions": 1,
+        "num-calibration-images": 1,
         "scan-minutes": 0,
-        "explain-pairs": 0,
+        "num-explanation-pairs": 0,
     }
-    usual = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
-    usual += ["--size", "128", "96", "--histograms", "extractor.conv1a"]
+    defaults = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+    defaults += ["--size", "128", "96", "--histograms", "extractor.conv1a"]
 
     def main(*arguments: object) -> int:
-        return int(reproduce_study.main([*usual, *map(str, arguments)]))
+        return int(study_main([*defaults, *map(str, arguments)]))
 
     return main
 
 
-def test_models_are_made_measured_and_kept(
+def test_experiments_are_made_measured_and_stored(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reproduce("--only", "prune-kmeans-huffman", "--steps", 1) == 0
     results = json.loads((tmp_path / "out.json").read_text())
-    from study.page import render
+    from studies.compression.page import render
 
     page = (tmp_path / "docs" / "page.md").read_text()
     assert (
@@ -117,41 +118,41 @@ def test_models_are_made_measured_and_kept(
     name = "matcher.gnn.layers.0.mlp.0.weight"
     assert not np.array_equal(made.arrays[name], before.arrays[name])
     assert made.storage.tensors[name].scheme == "codebook"
-    assert np.mean(made.arrays[name] == 0) > 0.85  # masks were held
-    # Again: nothing is done twice; another experiment joins the first in the files.
+    assert np.mean(made.arrays[name] == 0) > 0.85  # pruning masks were applied
+    # No step is repeated, and another experiment is added to the results.
     capsys.readouterr()
     assert reproduce("--only", "linear-8", "--minutes", 0) == 0
-    said = capsys.readouterr().out
-    assert "dense, evaluated: done before" in said and "not fine-tuned" in said
+    output = capsys.readouterr().out
+    assert "dense, evaluated: done before" in output and "not fine-tuned" in output
     assert reproduce("--only", "prune-kmeans-huffman", "--steps", 1) == 0
     assert " …" not in capsys.readouterr().out
     names = [row["name"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]]
     assert names == ["dense", "linear-8", "prune-kmeans-huffman"]
     page = (tmp_path / "docs" / "page.md").read_text()
-    for text in ("## Table 1", "## Table 2", "the study's", "Not fine-tuned", "--images PHOTOS"):
+    for text in ("## Table 1", "## Table 2", "– study", "Not fine-tuned", "--images PHOTOS"):
         assert text in page
     assert str(tmp_path / "photos") not in page
     assert (tmp_path / "docs" / "figures" / "compression-figure-6.png").exists()
 
 
-def test_models_made_elsewhere_are_measured_here(
+def test_models_made_elsewhere_are_measured(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    what = ("--only", "kmeans-6", "--steps", 1)
-    assert reproduce(*what, "--make") == 0
+    experiment = ("--only", "kmeans-6", "--steps", 1)
+    assert reproduce(*experiment, "--make-only") == 0
     assert not (tmp_path / "out.json").exists() and not (tmp_path / "docs").exists()
     made = load_artifact(tmp_path / "work" / "kmeans-6" / "after").hash
     (tmp_path / "work").rename(tmp_path / "copy")
     capsys.readouterr()
-    assert reproduce(*what, "--work", tmp_path / "copy") == 0
+    assert reproduce(*experiment, "--work", tmp_path / "copy") == 0
     assert "kmeans-6, fine-tuned: done before" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["rows"][1]["after"]
     assert load_artifact(tmp_path / "copy" / "kmeans-6" / "after").hash == made
 
 
-@pytest.mark.filterwarnings("ignore:the time was over")  # as it is where others work too
-def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
-    from study.making import Tuning, make
+@pytest.mark.filterwarnings("ignore:the time was over")
+def test_number_of_steps_fits_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
+    from studies.compression.model_making import Tuning, make_model
 
     tuning = Tuning(
         teacher=matching,
@@ -162,7 +163,7 @@ def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: P
     whole = LinearConfig(activation_bits=0, correct_bias=False)
     step = FinetuneConfig(network="matcher", settings={"loop": {"learning_rate": 1e-3}})
     recipe = Recipe(steps=(PruneConfig(ratio=0.5), whole, step))
-    made = make(Model.load(matching), recipe, [], tuning, tmp_path, "", (64, 48))
+    made = make_model(Model.load(matching), recipe, [], tuning, tmp_path, "", (64, 48))
     last = made.provenance.recipe[-1]
     assert last["step"] == "distill" and last["loop"]["learning_rate"] == 1e-3
     assert last.get("stopped_after", last["loop"]["steps"]) > 0 and last["minutes"] < 1
@@ -171,40 +172,43 @@ def test_steps_follow_from_the_time(reproduce: Main, matching: Path, tmp_path: P
         tuning.stage(FinetuneConfig(settings={"rate": 1}), 1)
 
 
-def test_every_recipe_fits_the_published_pair(reproduce: Main) -> None:
-    from study.experiments import EXPERIMENTS, choose, load_recipe
+def test_recipes_fit_the_published_architecture(reproduce: Main) -> None:
+    from studies.compression.experiments import EXPERIMENTS, load_recipe, select_experiments
 
     published = ArchitectureConfig(extractor=SuperPointConfig(), matcher=SuperGlueConfig())
     for experiment in EXPERIMENTS:
-        recipe = load_recipe(ROOT / "configs" / "study", experiment, published, None)
+        recipe = load_recipe(RECIPES, experiment, published, None)
         recipe.check(published)
         assert any(isinstance(step, FinetuneConfig) for step in recipe.steps)
-    assert [e.name for e in choose(["macs-10", "linear-8"])] == ["linear-8", "macs-10"]
-    assert len(choose([])) == len(EXPERIMENTS) == 11
+    assert [e.name for e in select_experiments(["macs-10", "linear-8"])] == ["linear-8", "macs-10"]
+    assert len(select_experiments([])) == len(EXPERIMENTS) == 11
 
 
-def test_what_explains(reproduce: Main, matching: Path, tmp_path: Path, grey: np.ndarray) -> None:
-    from study import explaining
-
+def test_variants_are_measured(
+    reproduce: Main, matching: Path, tmp_path: Path, grey: np.ndarray
+) -> None:
     from featherglue.evaluation import HomographySuite
     from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
+    from studies.compression import explanations
 
     photos = tmp_path / "photos"
     suite = HomographySuite(folder=photos, pair_file=photos / "list.txt", size=(160, 120))
     model = Model.load(matching)
-    scorer = HomographyScorer(model, suite, ScoringConfig(pairs=1))
-    for variants in (explaining.linear_variants, explaining.channel_variants):
-        rows = explaining.measure(variants(model, [grey], (160, 120)), scorer)
+    scorer = HomographyScorer(model, suite, ScoringConfig(num_pairs=1))
+    for variants in (explanations.linear_variants, explanations.channel_variants):
+        rows = explanations.measure(variants(model, [grey], (160, 120)), scorer)
         assert rows[0]["recall"] == pytest.approx(scorer(model)["recall"], abs=0.01)
         assert len(rows) == len({row["title"] for row in rows}) >= 5
 
 
-def test_normalised_models_are_explained_too(reproduce: Main, models: dict[str, Model]) -> None:
-    from study import explaining
+def test_variants_of_models_with_batch_normalization(
+    reproduce: Main, models: dict[str, Model]
+) -> None:
+    from studies.compression import explanations
 
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (120, 160), np.uint8)
-    for variants, count in ((explaining.linear_variants, 11), (explaining.channel_variants, 6)):
+    for variants, count in ((explanations.linear_variants, 11), (explanations.channel_variants, 6)):
         found = variants(models["four-heads"], [image], (160, 120))
         assert len(found) == count
         for variant in found:
@@ -212,27 +216,27 @@ def test_normalised_models_are_explained_too(reproduce: Main, models: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--only", "luck"), "no experiment 'luck'; there are fine-grained-superglue"),
+        (("--only", "luck"), "no experiment 'luck'; the experiments are fine-grained-superglue"),
         (("--recipes", "none"), "cannot be read"),
-        (("--dense", "none"), "not a featherglue model"),
+        (("--model", "none"), "not a featherglue model"),
     ],
 )
-def test_misuse(
+def test_invalid_arguments(
     reproduce: Main,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     assert reproduce(*arguments) in (1, 2)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
 
 
-def test_ratios_are_shared_out_by_a_scan(reproduce: Main, matching: Path) -> None:
-    from study.experiments import choose, load_recipe
+def test_ratios_are_allocated_by_a_scan(reproduce: Main, matching: Path) -> None:
+    from studies.compression.experiments import load_recipe, select_experiments
 
     architecture = load_artifact(matching).architecture
     counts = weight_counts(architecture)
@@ -240,11 +244,11 @@ def test_ratios_are_shared_out_by_a_scan(reproduce: Main, matching: Path) -> Non
     for i, name in enumerate(counts):
         for level in (0.5, 0.95):
             rows.append(Row(Change(name, "prune", level), {"auc5": 50 - level * (1 + i % 3)}))
-    [both] = choose(["fine-grained-both"])
-    folder = ROOT / "configs" / "study"
+    [both] = select_experiments(["fine-grained-both"])
+    folder = RECIPES
     even = load_recipe(folder, both, architecture, None)
-    shared = load_recipe(folder, both, architecture, Scan(rows=tuple(rows)))
-    for before, after in zip(even.steps, shared.steps, strict=True):
+    allocated = load_recipe(folder, both, architecture, Scan(rows=tuple(rows)))
+    for before, after in zip(even.steps, allocated.steps, strict=True):
         if not isinstance(before, PruneConfig):
             assert before == after
             continue
@@ -252,5 +256,5 @@ def test_ratios_are_shared_out_by_a_scan(reproduce: Main, matching: Path) -> Non
         assert list(after.ratios) == names
         zeros = sum(after.ratios[name] * counts[name] for name in names)
         assert zeros == pytest.approx(before.ratio * sum(counts[name] for name in names))
-    with pytest.raises(UsageError, match="has not reached matcher"):
+    with pytest.raises(UsageError, match="lacks the layer matcher"):
         load_recipe(folder, both, architecture, Scan(rows=tuple(rows[:-2])))

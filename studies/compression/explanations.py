@@ -1,5 +1,7 @@
-"""Why the study's linear quantization gave nothing, and why its channel pruning collapsed: each
-cause put back, one after the other, and measured without fine-tuning."""
+"""Why linear quantization and channel pruning failed in the study.
+
+Each possible cause is reproduced in turn and measured without fine-tuning.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from featherglue.session import Session
 from featherglue.types import Features
 
 Grey = NDArray[np.uint8]
-RATIO = 0.2  # of SuperPoint's channels, the study's
+RATIO = 0.2  # share of the channels of SuperPoint that the study removed
 _NAIVE = LinearConfig(
     per="tensor",
     weight_range="minmax",
@@ -37,15 +39,18 @@ _NAIVE = LinearConfig(
     correct_bias=False,
     include=("*",),
 )
+_DEFAULT = LinearConfig()
 _PRODUCTS = ("*.attn.scores", "*.attn.message", "matcher.similarity", "matcher.sinkhorn")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to make a model, and how to say it in a table.
+    """A variant of a model.
 
     Attributes:
-        adapt: changes the session that the model is measured with.
+        title: Title in tables.
+        make: Returns the model.
+        adapt: Returns the session to measure with, given the session of the model.
     """
 
     title: str
@@ -54,7 +59,7 @@ class Variant:
 
 
 def measure(variants: Sequence[Variant], scorer: HomographyScorer) -> list[dict[str, Any]]:
-    """A row for each variant: its `title` and what `HomographyScorer` says of it."""
+    """Return a row for each variant: its `title` and the scores of `HomographyScorer`."""
     rows = []
     for variant in variants:
         scores = scorer.score(variant.make(), variant.adapt)
@@ -64,39 +69,41 @@ def measure(variants: Sequence[Variant], scorer: HomographyScorer) -> list[dict[
 
 
 def linear_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]) -> list[Variant]:
-    """8 bits for weights and activations: as carelessly as can be, then better and better.
+    """Return variants of linear quantization, from the least to the most careful one.
 
     Args:
-        dense: with batch normalisation, if it was trained with it.
+        dense: The dense model, with batch normalisation if it was trained with it.
+        images: Calibration photographs, (H, W) grey uint8.
+        size: (width, height) in pixels to which the photographs are resized.
     """
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
-    inputs = prepare_calibration(folded, images, size)
+    calibration = prepare_calibration(folded, images, size)
 
     def linear(config: LinearConfig) -> Callable[[], Model]:
-        return lambda: quantize_linear(folded, config, inputs)
+        return lambda: quantize_linear(folded, config, calibration)
 
     layers_only = replace(_NAIVE, exclude=_PRODUCTS)
     inner = replace(_NAIVE, include=(), exclude=())
-    few = replace(_NAIVE, bits=4, activation_bits=4)
+    four_bits = replace(_NAIVE, bits=4, activation_bits=4)
     found = [
         Variant("float32", lambda: folded),
-        Variant("everything in 4 bits, a scale a tensor, min–max", linear(few)),
-        Variant("weights in 8 bits, zero points forgotten", lambda: _without_zero_points(folded)),
+        Variant("all in 4 bits, one scale per tensor, min–max range", linear(four_bits)),
+        Variant("weights in 8 bits, zero points ignored", lambda: _without_zero_points(folded)),
         Variant(
-            "everything in 8 bits, the assignment after Sinkhorn included",
+            "all in 8 bits, including the assignment after Sinkhorn",
             linear(_NAIVE),
             _coarse_assignment,
         ),
-        Variant("everything but the assignment, per tensor, min–max", linear(_NAIVE)),
-        Variant("without the products of attention, similarity and Sinkhorn", linear(layers_only)),
-        Variant("and without the first and last layers", linear(inner)),
-        Variant("and a scale for each output channel", linear(replace(inner, per="channel"))),
-        Variant("and ranges by mean squared error, biases corrected", linear(LinearConfig())),
+        Variant("all but the assignment, one scale per tensor, min–max range", linear(_NAIVE)),
+        Variant("… without products of attention, similarity and Sinkhorn", linear(layers_only)),
+        Variant("… and without first and last layers", linear(inner)),
+        Variant("… and with one scale per output channel", linear(replace(inner, per="channel"))),
+        Variant("… and with ranges by mean squared error, biases corrected", linear(_DEFAULT)),
     ]
     if dense.architecture != folded.architecture:
         found[3:3] = [
             Variant(
-                "all tensors in 8 bits, variances of normalisation too",
+                "all tensors in 8 bits, including variances of normalisation",
                 lambda: _rounded(dense, lambda name: True),
             ),
             Variant(
@@ -113,7 +120,7 @@ def _weights_of(model: Model) -> Callable[[str], bool]:
 
 
 def _rounded(model: Model, chosen: Callable[[str], bool]) -> Model:
-    """Tensors in 8 bits with one scale each, by min–max, as they are before anything is folded."""
+    """Quantize tensors to 8 bits with one scale each, without folding batch normalisation."""
     artifact = model.to_artifact()
     for name, array in artifact.arrays.items():
         if array.ndim and chosen(name):
@@ -123,7 +130,7 @@ def _rounded(model: Model, chosen: Callable[[str], bool]) -> Model:
 
 
 def _without_zero_points(model: Model) -> Model:
-    """Affine codes times their scale, as if all zero points were 0."""
+    """Decode affine codes as if all zero points were 0."""
     artifact = model.to_artifact()
     for layer in layers(artifact.architecture):
         name = f"{layer.name}.weight"
@@ -140,7 +147,7 @@ def _coarse_assignment(session: Session) -> Session:
 
 @dataclass(frozen=True)
 class _CoarseMatcher(NetworkMatcher):
-    """A matcher whose log assignment is rounded to 256 steps between its ends."""
+    """A matcher whose log assignment is rounded to 256 levels."""
 
     def __call__(
         self, features0: Features, features1: Features, watch: Stopwatch
@@ -161,48 +168,50 @@ class _CoarseMatcher(NetworkMatcher):
 
 
 def channel_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]) -> list[Variant]:
-    """A fifth of SuperPoint's channels: with what is easily forgotten, and without."""
+    """Return variants of pruning a fifth of the channels of SuperPoint."""
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
-    inputs = prepare_calibration(folded, images, size)
+    calibration = prepare_calibration(folded, images, size)
     l2, taylor = ChannelConfig(ratio=RATIO), ChannelConfig(ratio=RATIO, importance="taylor")
     found = [
         Variant("all channels", lambda: folded),
         Variant(
-            "the weakest by L2, inputs of the next layers cut at the end",
+            "smallest L2 norm, wrong inputs of the next layers removed",
             lambda: _misaligned(folded, l2),
         ),
-        Variant("channels drawn at random, inputs aligned", lambda: _random(folded, l2, inputs)),
-        Variant("the weakest by L2, inputs aligned", lambda: prune_channels(folded, l2, inputs)),
+        Variant("random channels, inputs aligned", lambda: _random(folded, l2, calibration)),
         Variant(
-            "the weakest by what they do (Taylor), inputs aligned",
-            lambda: prune_channels(folded, taylor, inputs),
+            "smallest L2 norm, inputs aligned", lambda: prune_channels(folded, l2, calibration)
+        ),
+        Variant(
+            "smallest Taylor importance, inputs aligned",
+            lambda: prune_channels(folded, taylor, calibration),
         ),
     ]
     if dense.architecture != folded.architecture:
         found.insert(
             2,
             Variant(
-                "aligned, but statistics of batch normalisation cut at the end",
-                lambda: _foreign_statistics(dense, l2),
+                "smallest L2 norm, inputs aligned, wrong statistics of normalisation",
+                lambda: _wrong_statistics(dense, l2),
             ),
         )
     return found
 
 
-def _random(model: Model, config: ChannelConfig, inputs: CalibrationData) -> Model:
+def _random(model: Model, config: ChannelConfig, calibration: CalibrationData) -> Model:
     rng = np.random.default_rng(0)
     sizes = channel_sizes(model.architecture, config)
     flows = {layer.name: layer.shape[0] for layer in layers(model.architecture)}
-    return shrink(model, sizes, {name: rng.random(flows[name]) for name in sizes}, inputs)
+    return shrink(model, sizes, {name: rng.random(flows[name]) for name in sizes}, calibration)
 
 
 def _misaligned(model: Model, config: ChannelConfig) -> Model:
-    """Each layer keeps its strongest outputs, and of its inputs the first ones."""
+    """Keep the strongest outputs of each layer, but always its first inputs."""
     return _cut(model, config, aligned=False, own_statistics=True)
 
 
-def _foreign_statistics(model: Model, config: ChannelConfig) -> Model:
-    """Channels aligned, but normalised by the statistics of others."""
+def _wrong_statistics(model: Model, config: ChannelConfig) -> Model:
+    """Align channels, but normalize them by the statistics of other channels."""
     return _cut(model, config, aligned=True, own_statistics=False)
 
 
@@ -227,7 +236,7 @@ def _cut(model: Model, config: ChannelConfig, *, aligned: bool, own_statistics: 
 
 
 def _strongest_rows(artifact: Artifact, sizes: dict[str, int]) -> dict[str, NDArray[np.int64]]:
-    """The outputs of the largest norm, by group, which has its first layer's name."""
+    """Return the outputs of the largest norm of each group, which is named like its first layer."""
     norms = {name: artifact.arrays[f"{name}.weight"] for name in sizes}
     return {
         name: strongest(np.square(weight.reshape(len(weight), -1)).sum(1), sizes[name])

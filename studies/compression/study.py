@@ -1,9 +1,8 @@
-"""The whole reproduction: its steps in order, each done once."""
+"""The study as a sequence of resumable steps."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,72 +19,78 @@ from featherglue.compression.steps import fold
 from featherglue.config import to_dict
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
-from featherglue.fingerprint import fingerprint
+from featherglue.fingerprint import file_fingerprint, fingerprint
 from featherglue.io.files import atomic, write_json
 from featherglue.io.image import list_images, read_evenly
 from featherglue.io.toml import read_toml
 from featherglue.models.model import Model
-from featherglue.sensitivity.results import Scan, read_scan
+from featherglue.sensitivity.results import Method, Scan, read_scan
 from featherglue.sensitivity.scan import ScanConfig, scan
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
-from study import experiments, explaining, measuring, page
-from study.experiments import Experiment
-from study.journal import Journal
-from study.making import Tuning, make
+from studies.compression import experiments, explanations, measurements, page
+from studies.compression.experiments import Experiment
+from studies.compression.journal import Journal
+from studies.compression.model_making import Tuning, make_model
+from studies.compression.page_figures import draw
 
 
-class Reproduction:
-    """One run of the script: its settings, its journal, and the steps.
+class Study:
+    """One run of the study.
 
     Args:
-        options: of the script. command: that gives the same, for the page.
+        options: Options of the command line.
+        command: Command that reproduces the run, for the page.
     """
 
     def __init__(self, options: argparse.Namespace, command: str) -> None:
         self.options, self.command = options, command
         self.work = Path(options.work)
         self.journal = Journal(self.work / "journal.json")
-        source = load_artifact(options.dense)
+        source = load_artifact(options.model)
         self.original = Model.from_artifact(source)
         self.dense, self.hash = fold(self.original), source.hash
         self.suite = HomographySuite(folder=options.val, pair_file=options.list)
-        self.pairs = len(self.suite.pairs()[: options.limit])
+        self.pairs = len(self.suite.pairs()[: options.num_pairs])
         self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
         self.source = {**self.common, "processing": to_dict(source.processing)}
-        # What accuracies depend on, and what models and explanations do.
-        self.judged = {**self.common, "list": _digest(options.list), "folder": str(options.val)}
-        self.looked = {
+        # The inputs of accuracies, and those of models and explanations.
+        self.evaluated_on = {
+            **self.common,
+            "list": file_fingerprint(options.list),
+            "folder": str(options.val),
+        }
+        self.calibrated_on = {
             "images": str(options.images),
-            "calibration": options.calibration,
+            "calibration": options.num_calibration_images,
             "size": list(options.size),
         }
-        self.chosen = experiments.choose(options.only)
+        self.selected = experiments.select_experiments(options.only)
         self.recipes: dict[str, Recipe] = {}
         self._calibration: list[Any] = []
 
     def run(self) -> dict[str, Any]:
-        """All steps; gives what results/compression.json holds."""
+        """Run all steps and return the content of results.json."""
         options = self.options
-        self.chosen = self._possible()
-        self._see_that_all_is_there()
-        found = None if options.make and not options.share_out else self._scan()
-        shares = found if options.share_out else None
-        self.recipes = {e.name: self._recipe(e, shares) for e in self.chosen}
-        if options.make:
+        self.selected = self._applicable()
+        self._check_inputs()
+        found = None if options.make_only and not options.allocate else self._scan()
+        allocation = found if options.allocate else None
+        self.recipes = {e.name: self._recipe(e, allocation) for e in self.selected}
+        if options.make_only:
             self._save_dense()
-            for experiment in self.chosen:
+            for experiment in self.selected:
                 self._make(experiment)
             return {}
         dense = self._dense_row()
-        made = {experiment.name: self._row(experiment) for experiment in self.chosen}
+        made = {experiment.name: self._row(experiment) for experiment in self.selected}
         rows = [dense, *self._with_earlier(made)]
         for row in rows[1:]:
-            taken = measuring.steps_taken(self._folder(row), self.work / "dense")
+            taken = measurements.steps_taken(self._folder(row), self.work / "dense")
             row["finetuning"]["taken"] = taken
         timed = self._latencies(rows)
         for row in rows:
             row["latency_ms"] = timed["ms"][row["name"]]
-            row.update(measuring.threshold(self._folder(row)))
+            row.update(measurements.threshold(self._folder(row)))
         results = {
             "format_version": 1,
             "kind": "compression",
@@ -107,30 +112,29 @@ class Reproduction:
         self._write_page(results, found)
         return results
 
-    def _possible(self) -> list[Experiment]:
-        """The experiments whose recipes fit the model, before any work; those asked for by name
-        must."""
+    def _applicable(self) -> list[Experiment]:
+        """Return the experiments whose recipes fit the model. Raises if a named one does not."""
         found = []
-        for experiment in self.chosen:
+        for experiment in self.selected:
             recipe = self._recipe(experiment, None)
             try:
                 recipe.check(self.dense.architecture)
             except ConfigError as error:
                 if self.options.only:
                     raise
-                print(f"{experiment.title}: left out, for this model is too small ({error})")
+                print(f"{experiment.title}: skipped, because the recipe does not fit ({error})")
             else:
                 found.append(experiment)
         return found
 
-    def _see_that_all_is_there(self) -> None:
-        """Raise what would stop the work later."""
+    def _check_inputs(self) -> None:
+        """Raise the errors that would occur later."""
         list_images(self.options.images, recursive=True)
         if self._tunes:
             tuning = self._tuning()
-            if not all((self.work / e.name / "after").exists() for e in self.chosen):
+            if not all((self.work / e.name / "after").exists() for e in self.selected):
                 choose_device(tuning.device, None)
-            for experiment in self.chosen:
+            for experiment in self.selected:
                 for step in self._recipe(experiment, None).steps:
                     if isinstance(step, FinetuneConfig):
                         tuning.stage(step, 1)
@@ -151,9 +155,11 @@ class Reproduction:
         )
 
     def calibration(self) -> list[Any]:
-        """Photographs, spread over the folder."""
+        """Return calibration photographs, evenly spread over the folder."""
         if not self._calibration:
-            self._calibration = read_evenly(self.options.images, self.options.calibration)
+            self._calibration = read_evenly(
+                self.options.images, self.options.num_calibration_images
+            )
         return self._calibration
 
     def _recipe(self, experiment: Experiment, found: Scan | None) -> Recipe:
@@ -161,14 +167,15 @@ class Reproduction:
         return experiments.load_recipe(folder, experiment, architecture, found)
 
     def _scan(self) -> Scan | None:
-        """A scan of pruning, then of k-means, each for half of the time."""
+        """Scan pruning and then k-means quantization, each for half of the time."""
         minutes, folder = self.options.scan_minutes, self.work / f"scan-{self.hash[:12]}"
         if minutes > 0:
-            print("  sensitivity scan …", flush=True)  # which goes on by itself
-            scoring = ScoringConfig(pairs=self.options.scan_pairs)
+            print("  sensitivity scan …", flush=True)  # a scan has its own files to resume
+            scoring = ScoringConfig(num_pairs=self.options.num_scan_pairs)
             scorer = HomographyScorer(self.dense, self.suite, scoring)
-            for what in ("prune", "codebook"):
-                config = ScanConfig(what=what, minutes=minutes / 2)
+            methods: tuple[Method, ...] = ("prune", "codebook")
+            for method in methods:
+                config = ScanConfig(method=method, minutes=minutes / 2)
                 scan(self.dense, scorer, folder, config, about=scorer.settings())
         found = read_scan(folder)
         return found if found.rows else None
@@ -181,13 +188,13 @@ class Reproduction:
     def _dense_row(self) -> dict[str, Any]:
         folder = self._save_dense()
         measured = self._accuracy("dense, evaluated", folder)
-        facts = measuring.sizes(folder, folder)
+        facts = measurements.sizes(folder, folder)
         dense = experiments.DENSE
         both = {"before": measured, "after": measured}
         return {"name": dense.name, "title": dense.title, **both, **facts}
 
     def _make(self, experiment: Experiment) -> tuple[Path, Path | None]:
-        """Folders of the model before and, if that is wanted, after fine-tuning."""
+        """Make the models and return their folders before and after fine-tuning."""
         print(experiment.title, flush=True)
         before = self.work / experiment.name / "before"
         self._made(experiment, "made", before, None)
@@ -208,10 +215,10 @@ class Reproduction:
             folder = after
             row["after"] = self._accuracy(f"{name}, evaluated after", folder)
         how = {"minutes": options.minutes, "steps": options.steps, "device": options.device}
-        return row | {"finetuning": how} | measuring.sizes(folder, self.work / "dense")
+        return row | {"finetuning": how} | measurements.sizes(folder, self.work / "dense")
 
     def _with_earlier(self, made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """These rows, and those that an earlier run made of others from the same dense model."""
+        """Return these rows and the rows of other experiments from earlier runs."""
         try:
             before = json.loads(self.options.output.read_text(encoding="utf-8"))
             same = {name: before[name] for name in self.common} == self.common
@@ -223,7 +230,7 @@ class Reproduction:
         return [both[e.name] for e in experiments.EXPERIMENTS if e.name in both]
 
     def _folder(self, row: dict[str, Any]) -> Path:
-        """Where the model of a row is."""
+        """Return the folder of the model of a row."""
         name = str(row["name"])
         if name == experiments.DENSE.name:
             return self.work / "dense"
@@ -231,34 +238,34 @@ class Reproduction:
 
     def _made(self, experiment: Experiment, how: str, folder: Path, tuning: Tuning | None) -> None:
         recipe, options = self.recipes[experiment.name], self.options
-        inputs = {**self.source, **self.looked, "recipe": recipe.to_dict()}
-        place = folder.parent
+        inputs = {**self.source, **self.calibrated_on, "recipe": recipe.to_dict()}
+        run_folder = folder.parent
         if tuning is not None:
             tuned = {"minutes": tuning.minutes, "steps": tuning.steps, "device": tuning.device}
             inputs |= tuned | {"settings": tuning.settings}
-            # Other settings are another run: they do not go on with its checkpoints.
-            place = folder.parent / f"run-{fingerprint(inputs)}"
+            # Runs with other settings do not continue from these checkpoints.
+            run_folder = folder.parent / f"run-{fingerprint(inputs)}"
 
-        def work() -> str:
+        def compute() -> str:
             if tuning is not None:
                 choose_device(tuning.device, None)
             size = tuple(options.size)
             images = self.calibration()
-            made = make(self.dense, recipe, images, tuning, place, self.hash, size)
+            made = make_model(self.dense, recipe, images, tuning, run_folder, self.hash, size)
             return made.save(folder).hash
 
-        self.journal.step(f"{experiment.name}, {how}", inputs, work, folder)
+        self.journal.step(f"{experiment.name}, {how}", inputs, compute, folder)
 
     def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
         artifact = load_artifact(folder)
         settings = {"model": artifact.fingerprint, "processing": to_dict(artifact.processing)}
-        inputs = {**self.judged, **settings}
+        inputs = {**self.evaluated_on, **settings}
         options = self.options
         result: dict[str, Any] = self.journal.step(
             name,
             inputs,
-            lambda: measuring.accuracy(
-                folder, self.suite, options.limit, options.threads, options.jobs
+            lambda: measurements.accuracy(
+                folder, self.suite, options.num_pairs, options.threads, options.jobs
             ),
         )
         return result
@@ -267,7 +274,7 @@ class Reproduction:
         folders = {row["name"]: self._folder(row) for row in rows}
         models = {name: load_artifact(folder).fingerprint for name, folder in folders.items()}
         options = self.options
-        repetitions, size = options.repetitions, tuple(options.size)
+        repetitions, size = options.num_repetitions, tuple(options.size)
         inputs = {
             "models": models,
             "repetitions": repetitions,
@@ -277,28 +284,30 @@ class Reproduction:
         result: dict[str, Any] = self.journal.step(
             "latencies",
             inputs,
-            lambda: measuring.latencies(folders, options.threads, repetitions, size),
+            lambda: measurements.latencies(folders, options.threads, repetitions, size),
         )
         return result
 
     def _explanations(self) -> dict[str, Any]:
-        if not self.options.explain_pairs:
+        if not self.options.num_explanation_pairs:
             return {}
         size = tuple(self.options.size)
-        pairs = self.options.explain_pairs
-        inputs = {**self.judged, **self.looked, "explained": pairs, "refine": True}
+        pairs = self.options.num_explanation_pairs
+        inputs = {**self.evaluated_on, **self.calibrated_on, "explained": pairs, "refine": True}
 
         def explain(variants: Any) -> list[dict[str, Any]]:
-            config = ScoringConfig(pairs=pairs, refine=True)
+            config = ScoringConfig(num_pairs=pairs, refine=True)
             scorer = HomographyScorer(self.original, self.suite, config)
-            return explaining.measure(variants(self.original, self.calibration(), size), scorer)
+            return explanations.measure(variants(self.original, self.calibration(), size), scorer)
 
         return {
             "linear": self.journal.step(
-                "linear quantization explained", inputs, lambda: explain(explaining.linear_variants)
+                "linear quantization explained",
+                inputs,
+                lambda: explain(explanations.linear_variants),
             ),
             "channels": self.journal.step(
-                "channel pruning explained", inputs, lambda: explain(explaining.channel_variants)
+                "channel pruning explained", inputs, lambda: explain(explanations.channel_variants)
             ),
         }
 
@@ -306,13 +315,7 @@ class Reproduction:
         options = self.options
         names = [layer.name for layer in layers(self.dense.architecture)]
         shown = select_layers(names, [], [g for g in options.histograms if g], ())
-        pictures = page.draw(
-            results["rows"], found, self.dense, shown, options.page.parent / "figures"
-        )
+        pictures = draw(results["rows"], found, self.dense, shown, options.page.parent / "figures")
         with atomic(options.page) as file:
             file.write(page.render(results, pictures, self.command).encode())
         print(f"wrote {options.output} and {options.page}", flush=True)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What is measured of a model: accuracy on a suite, sizes, and time."""
+"""Measurements of a model: accuracy on a suite, size and latency."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 def accuracy(
     folder: Path, suite: HomographySuite, limit: int | None, threads: int, jobs: int
 ) -> dict[str, Any]:
-    """AUC by threshold, precision, recall (percent), and how many pairs there are and fail.
+    """Return AUC by threshold, precision and recall in percent, and the number of failures.
 
     Args:
-        limit: of pairs. jobs: processes, among which the threads are shared out.
+        folder: Folder of the model.
+        suite: The suite.
+        limit: Maximum number of pairs.
+        threads: Number of threads of all processes together.
+        jobs: Number of processes.
     """
     options = SessionOpener(model=str(folder), threads=max(1, threads // jobs))
     summary = evaluate(options, suite, num_pairs=limit, jobs=jobs).summary
@@ -27,9 +31,8 @@ def accuracy(
 
 
 def sizes(folder: Path, dense: Path) -> dict[str, Any]:
-    """Parameters, non-zeros, MACs of a frame and its matches, bytes in both ways of counting."""
+    """Return the number of parameters and MACs, and the size of a model in bytes."""
     cost = model_cost(load_artifact(folder), load_artifact(dense))
-    whole = sum(layer.integer for layer in cost.layers)
     return {
         "parameters": cost.parameters,
         "nonzero": cost.nonzero,
@@ -39,12 +42,12 @@ def sizes(folder: Path, dense: Path) -> dict[str, Any]:
         "study_bytes": cost.study_bytes,
         "disk_ratio": round(cost.disk_ratio, 3),
         "study_ratio": round(cost.study_ratio, 3),
-        "integer_layers": whole,
+        "integer_layers": sum(layer.integer for layer in cost.layers),
     }
 
 
 def threshold(folder: Path) -> dict[str, Any]:
-    """The match threshold of a model, and whether its recipe chose it."""
+    """Return the match threshold of a model, and whether its recipe has chosen it."""
     artifact = load_artifact(folder)
     chosen = any(step.get("step") == "threshold" for step in artifact.provenance.recipe)
     return {"match_threshold": artifact.processing.match_threshold, "threshold_chosen": chosen}
@@ -53,7 +56,10 @@ def threshold(folder: Path) -> dict[str, Any]:
 def latencies(
     folders: Mapping[str, Path], threads: int, repetitions: int, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """Median ms of a frame and its matches with the frame before, all models taking turns."""
+    """Return the median latency in ms of a frame and its match with the previous frame.
+
+    The models are measured in turn.
+    """
     contenders = [
         Contender(label=name, model=str(folder), threads=threads)
         for name, folder in folders.items()
@@ -69,7 +75,7 @@ def latencies(
 
 
 def steps_taken(folder: Path, dense: Path) -> list[int]:
-    """The steps of each fine-tuning of a model since it was the dense one."""
-    before, now = (load_artifact(place).provenance.recipe for place in (dense, folder))
+    """Return the number of steps of each fine-tuning since the dense model."""
+    before, now = (load_artifact(path).provenance.recipe for path in (dense, folder))
     tuned = [step for step in now[len(before) :] if step.get("step") == "distill"]
     return [int(step.get("stopped_after", step["loop"]["steps"])) for step in tuned]

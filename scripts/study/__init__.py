@@ -1,1 +1,0 @@
-"""The study's experiments, done again: parts of scripts/reproduce_study.py."""

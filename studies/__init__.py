@@ -1,0 +1,1 @@
+"""Reproducible studies. They are not part of the package."""

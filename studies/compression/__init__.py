@@ -1,0 +1,1 @@
+"""The reference study of compressing SuperPoint and SuperGlue, repeated with featherglue."""

@@ -1,0 +1,99 @@
+"""Repeat the experiments of the reference study with a dense model.
+
+python -m studies.compression --model checkpoints/dense --images PHOTOS --val VAL \\
+    --list VAL/homographies.txt [--minutes 60] [--only kmeans-4 --only macs-10]
+
+Makes every model, measures it before and after fine-tuning, and writes results.json,
+docs/compression.md and its figures. A stopped run continues. The models stay in --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from featherglue.errors import FeatherglueError
+from studies.compression.study import Study
+
+_HERE = Path("studies/compression")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.compression",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="folder of the dense model")
+    add("--images", type=Path, required=True, help="photographs for calibration and fine-tuning")
+    add("--val", type=Path, required=True, help="folder of the val images")
+    add("--list", type=Path, required=True, help="list of the val images and homographies")
+    add("--minutes", type=float, default=60, help="time to fine-tune each model; 0 skips it")
+    add("--steps", type=int, default=0, help="steps of each fine-tuning, instead of a time")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="device for fine-tuning")
+    add(
+        "--make-only",
+        action="store_true",
+        help="make the models and measure nothing. The same command without this option measures "
+        "them on another machine that has the same photographs and a copy of --work",
+    )
+    add("--only", action="append", default=[], metavar="NAME", help="run only this experiment")
+    add("--num-pairs", type=int, help="number of val pairs; all by default")
+    add("--threads", type=int, default=2, help="number of threads for measurements")
+    add("--jobs", type=int, default=1, help="number of processes that measure accuracy")
+    add("--num-repetitions", type=int, default=20, help="repetitions of a latency measurement")
+    add("--num-calibration-images", type=int, default=32, help="number of calibration images")
+    add("--size", type=int, nargs=2, default=[640, 480], help="width and height of images")
+    add("--scan-minutes", type=float, default=60, help="time of the sensitivity scan; 0 skips it")
+    add("--num-scan-pairs", type=int, default=24, help="number of pairs of the sensitivity scan")
+    add("--allocate", action="store_true", help="allocate pruning ratios by the sensitivity scan")
+    add("--num-explanation-pairs", type=int, default=64, help="pairs of explanations; 0 skips them")
+    add("--histograms", nargs="*", default=["*conv*", "matcher.gnn.layers.0.*"], metavar="GLOB")
+    add("--recipes", type=Path, default=_HERE / "recipes", help="folder of the recipes")
+    add("--finetune", type=Path, default=_HERE / "finetune.toml", help="settings of fine-tuning")
+    add("--work", type=Path, default=Path("runs/study"), help="folder of models and the journal")
+    add("--output", type=Path, default=_HERE / "results.json", help="file of the results")
+    add("--page", type=Path, default=Path("docs/compression.md"), help="file of the page")
+    return parser.parse_args(arguments)
+
+
+def reproducing_command(options: argparse.Namespace) -> str:
+    """Return a command with the same settings and placeholders for the data."""
+    data = {"model": options.model, "images": "PHOTOS", "val": "VAL", "list": "VAL/LIST"}
+    words = [word for name, value in data.items() for word in (f"--{name}", str(value))]
+    defaults = vars(parse(words))
+    for name, value in vars(options).items():
+        if name in (*data, "work", "output", "page", "jobs", "make_only"):
+            continue
+        if value == defaults[name]:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if name == "only":
+            words += [word for one in values for word in (option, one)]
+        else:
+            words += [option] if value is True else [option, *map(str, values)]
+    return shlex.join(["python", "-m", "studies.compression", *words])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study and return the exit code. Errors are printed in one line."""
+    try:
+        options = parse(arguments)
+        Study(options, reproducing_command(options)).run()
+    except FeatherglueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""A journal of the steps of a long computation, so that a stopped run can continue."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from featherglue.errors import UsageError
+from featherglue.fingerprint import fingerprint
+from featherglue.io.files import write_json
+
+
+class Journal:
+    """Results of finished steps, stored in a JSON file.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        UsageError: The file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            try:
+                self.steps = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise UsageError(f"{path}: damaged ({error}); remove it to start again") from None
+
+    def step(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        compute: Callable[[], Any],
+        product: Path | None = None,
+    ) -> Any:
+        """Return the stored result of a step if its inputs are the same, else compute it.
+
+        Args:
+            name: Name of the step.
+            inputs: Plain values that determine the result.
+            compute: Returns the result as plain values.
+            product: File or folder that the step writes. If it is missing, the step is repeated.
+        """
+        key = fingerprint(inputs)
+        stored = self.steps.get(name)
+        exists = product is None or product.exists()
+        if stored is not None and stored["key"] == key and exists:
+            print(f"  {name}: done before, in {format_duration(stored['seconds'])}", flush=True)
+            return stored["result"]
+        print(f"  {name} …", flush=True)
+        start = time.monotonic()
+        result = compute()
+        seconds = time.monotonic() - start
+        self.steps[name] = {"key": key, "seconds": round(seconds, 1), "result": result}
+        write_json(self.path, self.steps)
+        print(f"  {name}: {format_duration(seconds)}", flush=True)
+        return result
+
+    def seconds(self, name: str) -> float:
+        """Return the duration of a finished step, or 0 if it is not finished."""
+        return float(self.steps.get(name, {}).get("seconds", 0.0))
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in seconds or minutes, such as "7.5 min"."""
+    return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
