@@ -11,7 +11,7 @@ from typing import Any
 import featherglue
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.layers import layers
-from featherglue.cli.train import choose_device
+from featherglue.cli.training_options import choose_device
 from featherglue.compression.layer_selection import select_layers
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import FinetuneConfig

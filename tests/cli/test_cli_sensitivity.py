@@ -1,4 +1,4 @@
-"""`featherglue sensitivity`."""
+"""The command `sensitivity`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def run(run: Run) -> Run:
 
 @pytest.fixture
 def suite(tmp_path: Path, photographs: dict[str, np.ndarray]) -> tuple[object, ...]:
-    """The options of a suite of two photographs."""
+    """Options for a suite of two photographs."""
     folder = tmp_path / "suite"
     folder.mkdir()
     for name in ("camera", "astronaut"):
         cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(photographs[name], (160, 120)))
     H = "0.98 -0.08 19 0.07 1.01 -15 1e-5 -5e-5 1"
     (folder / "list.txt").write_text(f"camera.png {H}\nastronaut.png {H}\n")
-    return "--suite", folder, "--list", folder / "list.txt", "--pairs", 1
+    return "--images", folder, "--pairs", folder / "list.txt", "--num-pairs", 1
 
 
-def test_a_scan_writes_a_table_and_figures(
+def test_scan_writes_a_table_and_figures(
     run: Run, matching: Path, suite: tuple[object, ...], tmp_path: Path
 ) -> None:
     few = ("--include", "extractor.convDb", "--include", "matcher.final_proj")
-    given = (matching, *suite, *few, "--ratios", "0.9", "-o", "out")
-    code, out, err = run(*given, "--json", "--histograms", "extractor.conv1*")
+    given = ("--model", matching, *suite, *few, "--ratios", "0.9", "-o", "out")
+    code, out, err = run(*given, "--json", "-", "--histograms", "extractor.conv1*")
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert facts["planned"] == facts["scored"] == 2
@@ -50,46 +50,46 @@ def test_a_scan_writes_a_table_and_figures(
     with Path("out/scan.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["level"] for row in rows] == ["0", "0.9", "0.9"]
-    # Bits go to the same folder, and the table is printed.
-    given = (matching, *suite, *few, "--what", "codebook", "--bits", "2", "-o", "out")
+    # Another method extends the scan, and the table is printed.
+    given = ("--model", matching, *suite, *few, "--method", "codebook", "--bits", "2", "-o", "out")
     code, out, err = run(*given, "--metric", "recall")
     assert (code, err) == (0, "")
-    assert "recall, points lost" in out and "2 scores, of 2 asked for" in out
+    assert "loss of recall, points" in out and "2 of 2 scores" in out
     assert Path("out/codebook-layers.png").exists()
     assert len(Path("out/scan.csv").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--ratios", "0.5,1"), "a ratio must be in [0, 1), not 1.0"),
         (("--ratios", "half"), "separated by commas"),
-        (("--bits", "4"), "--bits to codebook and linear"),
-        (("--what", "codebook", "--ratios", "0.5"), "--ratios belong to --what prune"),
-        (("--what", "linear", "--bits", "3"), "must be 4 to 8, not 3"),
-        (("--what", "luck"), "one of prune, codebook, linear"),
+        (("--bits", "4"), "--bits requires --method codebook"),
+        (("--method", "codebook", "--ratios", "0.5"), "--ratios requires --method prune"),
+        (("--method", "linear", "--bits", "3"), "must be 4 to 8, not 3"),
+        (("--method", "luck"), "is not one of"),
         (("--include", "extractor.conv9"), "closest names"),
         (("--histograms", "extractor.conv9"), "closest names"),
         (("--minutes", "0"), "minutes must be positive"),
     ],
 )
-def test_misuse_is_one_line(
-    run: Run, matching: Path, suite: tuple[object, ...], arguments: tuple[str, ...], said: str
+def test_invalid_options_exit_with_2(
+    run: Run, matching: Path, suite: tuple[object, ...], arguments: tuple[str, ...], message: str
 ) -> None:
-    code, out, err = run(matching, *suite, "-o", "out", *arguments)
+    code, out, err = run("--model", matching, *suite, "-o", "out", *arguments)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert not Path("out").exists()
 
 
 def test_failures(run: Run, matching: Path, suite: tuple[object, ...], tmp_path: Path) -> None:
     few = ("--include", "matcher.final_proj", "--ratios", "0.5", "-o", "out")
-    assert run(matching, *suite, *few)[0] == 0
-    code, _, err = run(matching, *suite[:-1], 2, *few)
-    assert code == 2 and "made in another way (pairs was 1)" in err
-    code, _, err = run(matching, "--suite", tmp_path / "none", *few)
+    assert run("--model", matching, *suite, *few)[0] == 0
+    code, _, err = run("--model", matching, *suite[:-1], 2, *few)
+    assert code == 2 and "used other settings (--num-pairs was 1)" in err
+    code, _, err = run("--model", matching, "--images", tmp_path / "none", *few)
     assert code == 1 and "none" in err
-    code, _, err = run("nothing", *suite, *few)
+    code, _, err = run("--model", "nothing", *suite, *few)
     assert code == 1 and "no model 'nothing'" in err
-    code, _, err = run(matching, *suite, *few, "--metric", "luck")
-    assert code == 2 and "no score 'luck'" in err
+    code, _, err = run("--model", matching, *suite, *few, "--metric", "luck")
+    assert code == 2 and "is not one of" in err

@@ -115,10 +115,10 @@ def test_a_recipe_can_fine_tune(run: Run, folders: dict[str, Path], photos: Path
         "[steps.settings.validation]\nshare = 0\n"
         '[[steps]]\nstep = "codebook"\nbits = 4\n'
     )
-    arguments = ("compress", folders["one-head"], "--recipe", "r.toml", "-o", "made")
+    arguments = ("compress", "--model", folders["one-head"], "--recipe", "r.toml", "-o", "made")
     code, _, err = run(*arguments)
-    assert code == 2 and "--train-images" in err
-    code, _, err = run(*arguments, "--train-images", photos, "--runs", "runs")
+    assert code == 2 and "requires --images and --runs" in err
+    code, _, err = run(*arguments, "--images", photos, "--runs", "runs")
     assert code == 0, err
     made = load_artifact("made")
     weight = made.arrays["matcher.gnn.layers.0.mlp.0.weight"]
@@ -137,8 +137,8 @@ def test_misuse(run: Run, folders: dict[str, Path], photos: Path) -> None:
     assert code == 2 and "part is" in err
     code, _, err = run("finetune", "missing", *given)
     assert code == 1 and "missing" in err
-    code, _, err = run("compress", model, "--recipe", "r.toml", "-o", "m", "--runs", "r")
-    assert code == 2 and "go together" in err
+    code, _, err = run("compress", "--model", model, "--recipe", "r.toml", "-o", "m", "--runs", "r")
+    assert code == 2 and "require each other" in err
 
 
 def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photos: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photo
         "[steps.settings.validation]\nshare = 0\n"
     )
     Path("r.toml").write_text(recipe)
-    given = ("compress", folders["one-head"], "--recipe", "r.toml")
-    training = ("--train-images", photos, "--runs", "runs")
+    given = ("compress", "--model", folders["one-head"], "--recipe", "r.toml")
+    training = ("--images", photos, "--runs", "runs")
     code, _, err = run(*given, "-o", "made", *training)
     assert code == 0, err
     made = load_artifact("made")

@@ -18,8 +18,15 @@ from featherglue.cli.common import (
     error_console,
     save_json,
 )
-from featherglue.cli.train import Device, Minutes, Resume, Threads, choose_device
 from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
+from featherglue.cli.training_options import (
+    Device,
+    DeviceName,
+    Minutes,
+    Resume,
+    Threads,
+    choose_device,
+)
 from featherglue.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +59,7 @@ def finetune(
     ] = None,
     minutes: Minutes = float("inf"),
     resume: Resume = False,
-    device: Device = "auto",
+    device: Device = DeviceName.AUTO,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:

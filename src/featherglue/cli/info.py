@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from featherglue.artifact.format import Artifact, load_artifact
+from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
+from featherglue.cli.model_facts import describe
 from featherglue.cli.session_options import parse_resize
-from featherglue.config import to_dict
 from featherglue.errors import UsageError
 
 
@@ -54,48 +53,6 @@ def info(
     console.print(_table(model, facts, size, max_keypoints))
     if layers:
         console.print(_layer_table(facts["layers"]))
-
-
-def describe(
-    artifact: Artifact,
-    image_size: tuple[int, int],
-    keypoints: int,
-    baseline: Artifact | None = None,
-) -> dict[str, Any]:
-    """Everything that `info` says, as plain values.
-
-    `macs` are multiply–accumulates for one extraction and one match, `macs_effective` those with
-    weights that are not 0; `study_bytes` counts the bits of such weights, as the study's tables
-    do; see `compression.account`.
-    """
-    from featherglue.compression.cost import model_cost
-
-    counted = model_cost(artifact, baseline, image_size, keypoints)
-    whole = [layer.name for layer in counted.layers if layer.integer]
-    floating = {layer.name: layer.float_reason for layer in counted.layers if layer.float_reason}
-    return {
-        "parameters": counted.parameters,
-        "nonzero": counted.nonzero,
-        "macs": sum(counted.macs.values()),
-        "macs_extractor": counted.macs["extractor"],
-        "macs_matcher": counted.macs["matcher"],
-        "macs_effective": sum(counted.effective_macs.values()),
-        "image_size": list(image_size),
-        "max_keypoints": keypoints,
-        "bytes_on_disk": counted.bytes_on_disk,
-        "files": artifact.file_sizes(),
-        "study_bytes": counted.study_bytes,
-        "disk_ratio": counted.disk_ratio,
-        "study_ratio": counted.study_ratio,
-        "integer_layers": whole,
-        "float_layers": floating,
-        "saturates_without_vnni": counted.saturates,
-        "hash": artifact.hash,
-        "architecture": to_dict(artifact.architecture),
-        "processing": to_dict(artifact.processing),
-        "provenance": to_dict(artifact.provenance),
-        "layers": [dataclasses.asdict(layer) for layer in counted.layers],
-    }
 
 
 def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: int) -> Table:

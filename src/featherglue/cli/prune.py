@@ -1,79 +1,108 @@
-"""`featherglue prune`: a recipe of one step that takes weights or channels away."""
+"""`featherglue prune`: set weights to zero, or remove channels."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import JsonFile
-from featherglue.cli.compress import (
-    Calibration,
+from featherglue.cli.apply_recipe import apply_recipe
+from featherglue.cli.common import JsonFile, Model
+from featherglue.cli.compression_options import (
+    CalibrationImages,
+    CalibrationOptions,
     Exclude,
-    Images,
+    ImageSize,
     Include,
-    ModelArgument,
+    NumCalibrationImages,
     Output,
-    Size,
-    follow,
 )
 from featherglue.errors import MissingExtraError, UsageError
 
 
+class _Scope(str, Enum):
+    LAYER = "layer"
+    ROW = "row"
+    GLOBAL = "global"
+
+
+class _Importance(str, Enum):
+    MAGNITUDE = "magnitude"
+    ACTIVATION = "activation"
+    TAYLOR = "taylor"
+    L2 = "l2"
+
+
 def prune(
-    model: ModelArgument,
+    model: Model,
     output: Output,
     ratio: Annotated[
-        float | None, typer.Option("--ratio", help="Share that goes, in [0, 1).")
+        float | None, typer.Option("--ratio", help="Share to remove, in [0, 1).")
     ] = None,
     channels: Annotated[
-        bool, typer.Option("--channels", help="Take whole channels instead of weights.")
+        bool, typer.Option("--channels", help="Remove whole channels instead of single weights.")
     ] = False,
     macs: Annotated[
         float | None,
-        typer.Option("--macs", help="Share of the MACs that stays; takes channels away for it."),
+        typer.Option("--macs", help="Share of the MACs to keep; channels are removed to reach it."),
     ] = None,
     scope: Annotated[
-        str | None,
-        typer.Option("--scope", help="Compare weights within a layer or a row, or global."),
+        _Scope | None,
+        typer.Option(
+            "--scope",
+            help="Compare the weights of a layer, of an output channel, or of all layers.  "
+            "[default: layer]",
+        ),
     ] = None,
     importance: Annotated[
-        str | None,
-        typer.Option("--importance", help="magnitude, taylor, activation; l2, taylor of channels."),
+        _Importance | None,
+        typer.Option(
+            "--importance",
+            help="Importance of a weight: magnitude (default), activation or taylor. Importance "
+            "of a channel: l2 (default) or taylor.",
+        ),
     ] = None,
     pattern: Annotated[
-        str | None, typer.Option("--pattern", help='"2:4" and the like, "4x1" and the like.')
+        str | None,
+        typer.Option(
+            "--pattern", metavar="N:M|Bx1", help="Sparsity pattern of weights, such as 2:4 or 4x1."
+        ),
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
-    calibration: Calibration = None,
-    images: Images = 16,
-    image_size: Size = "640,480",
+    calibration_images: CalibrationImages = None,
+    num_calibration_images: NumCalibrationImages = None,
+    image_size: ImageSize = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Set weights to zero, or take channels away. Fine-tune afterwards."""
+    """Set weights to zero, or remove channels. Fine-tune the model afterwards."""
     try:
         from featherglue.compression.recipe import Recipe
     except ModuleNotFoundError:
         raise MissingExtraError("prune", "train") from None
+    determined = pattern is not None and ":" in pattern
     if macs is not None and (ratio is not None or channels):
-        raise UsageError("--macs decides itself what goes: leave --ratio and --channels out")
-    if macs is None and ratio is None and (pattern is None or ":" not in pattern):
-        raise UsageError("say how much goes: --ratio 0.5, --macs 0.25 or --pattern 2:4")
-    if pattern is not None and ":" in pattern and ratio is not None:
-        raise UsageError(f"--pattern {pattern} decides itself how much goes: leave --ratio out")
+        raise UsageError("`macs` determines what is removed; leave out `ratio` and `channels`")
+    if macs is None and ratio is None and not determined:
+        raise UsageError("set how much to remove: --ratio 0.5, --macs 0.25 or --pattern 2:4")
+    if determined and ratio is not None:
+        raise UsageError(f"pattern {pattern} determines the ratio; leave out `ratio`")
     if (channels or macs is not None) and (scope or pattern):
-        raise UsageError("--scope and --pattern are about single weights, not channels")
+        raise UsageError("`scope` and `pattern` apply to single weights, not to channels")
+    calibration = CalibrationOptions(
+        folder=calibration_images, num_images=num_calibration_images, image_size=image_size
+    )
     name = "macs" if macs is not None else "channels" if channels else "prune"
-    given = {
+    settings = {
         "share": macs,
         "ratio": ratio,
-        "scope": scope,
-        "importance": importance,
+        "scope": scope and scope.value,
+        "importance": importance and importance.value,
         "pattern": pattern,
         "include": include or None,
         "exclude": exclude or None,
     }
-    step = {"step": name} | {key: value for key, value in given.items() if value is not None}
+    step = {"step": name} | {key: value for key, value in settings.items() if value is not None}
     recipe = Recipe.from_dict({"steps": [step]})
-    follow(recipe, model, output, calibration, images, image_size, json_file)
+    apply_recipe(recipe, model, output, calibration, json_file)

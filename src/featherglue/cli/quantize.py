@@ -1,65 +1,90 @@
-"""`featherglue quantize`: a recipe of one step that stores weights in fewer bits."""
+"""`featherglue quantize`: store weights in fewer bits."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import JsonFile
-from featherglue.cli.compress import (
-    Calibration,
+from featherglue.cli.apply_recipe import apply_recipe
+from featherglue.cli.common import JsonFile, Model
+from featherglue.cli.compression_options import (
+    CalibrationImages,
+    CalibrationOptions,
     Exclude,
-    Images,
+    ImageSize,
     Include,
-    ModelArgument,
+    NumCalibrationImages,
     Output,
-    Size,
-    follow,
 )
 from featherglue.errors import MissingExtraError, UsageError
 
 
+class _Scheme(str, Enum):
+    LINEAR = "linear"
+    CODEBOOK = "codebook"
+
+
+class _Per(str, Enum):
+    CHANNEL = "channel"
+    TENSOR = "tensor"
+
+
 def quantize(
-    model: ModelArgument,
+    model: Model,
     output: Output,
     scheme: Annotated[
-        str, typer.Option("--scheme", help="linear: whole numbers. codebook: shared values.")
-    ] = "linear",
+        _Scheme,
+        typer.Option("--scheme", help="linear: integers with a scale. codebook: k-means."),
+    ] = _Scheme.LINEAR,
     bits: Annotated[
-        int | None, typer.Option("--bits", help="Of a weight: 4 to 8, in codebooks 2 to 8.")
+        int | None,
+        typer.Option("--bits", help="Bits of a weight: linear 4 to 8, codebook 2 to 8."),
     ] = None,
     activation_bits: Annotated[
-        int | None, typer.Option("--activation-bits", help="4 to 8; 0 leaves them as floats.")
+        int | None,
+        typer.Option(
+            "--activation-bits", help="Bits of an activation, 4 to 8; 0 keeps floats. Linear only."
+        ),
     ] = None,
     per: Annotated[
-        str | None, typer.Option("--per", help="A scale for each channel, or for the tensor.")
+        _Per | None,
+        typer.Option(
+            "--per", help="One scale for each output channel (default) or tensor. Linear only."
+        ),
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
-    calibration: Calibration = None,
-    images: Images = 16,
-    image_size: Size = "640,480",
+    calibration_images: CalibrationImages = None,
+    num_calibration_images: NumCalibrationImages = None,
+    image_size: ImageSize = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Store weights in fewer bits, and run layers as whole numbers."""
+    """Store weights in fewer bits. Layers with quantized activations run with integers."""
     try:
         from featherglue.compression.recipe import Recipe
     except ModuleNotFoundError:
         raise MissingExtraError("quantize", "train") from None
-    if scheme not in ("linear", "codebook"):
-        raise UsageError(f"no scheme {scheme!r}; there are linear and codebook")
-    if scheme == "codebook" and (activation_bits or per):
-        raise UsageError("--activation-bits and --per belong to --scheme linear")
-    given = {
+    if scheme is _Scheme.CODEBOOK:
+        for name, value in {"activation_bits": activation_bits, "per": per}.items():
+            if value is not None:
+                raise UsageError(f"`{name}` requires scheme=linear")
+    calibration = CalibrationOptions(
+        folder=calibration_images, num_images=num_calibration_images, image_size=image_size
+    )
+    settings = {
         "bits": bits,
-        "activation_bits": activation_bits if scheme == "linear" else None,
-        "per": per,
+        "activation_bits": activation_bits,
+        "per": per and per.value,
         "include": include or None,
         "exclude": exclude or None,
     }
-    step = {"step": scheme} | {key: value for key, value in given.items() if value is not None}
-    if scheme == "linear" and activation_bits == 0 and calibration is None:
-        step["correct_bias"] = False  # which needs images, as nothing else here does
-    recipe = Recipe.from_dict({"steps": [step]})
-    follow(recipe, model, output, calibration, images, image_size, json_file)
+    # Without activations, images are only needed for bias correction.
+    if activation_bits == 0 and calibration_images is None:
+        settings["correct_bias"] = False
+    step = {"step": scheme.value}
+    recipe = Recipe.from_dict(
+        {"steps": [step | {key: value for key, value in settings.items() if value is not None}]}
+    )
+    apply_recipe(recipe, model, output, calibration, json_file)

@@ -16,36 +16,15 @@ from featherglue.cli.common import (
     save_json,
 )
 from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
+from featherglue.cli.training_options import (
+    Device,
+    DeviceName,
+    Minutes,
+    Resume,
+    Threads,
+    choose_device,
+)
 from featherglue.errors import MissingExtraError, UsageError
-
-Minutes = Annotated[
-    float, typer.Option("--minutes", min=0, help="Stop, resumable, after this time.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Of the networks; 1 where the machine is shared."),
-]
-
-
-def choose_device(device: str, threads: int | None) -> str:
-    """The device to train on, once the threads are set.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device {device!r}; there are auto, cpu and cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("PyTorch finds no CUDA device here; use --device cpu")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
 
 
 def train(
@@ -59,7 +38,7 @@ def train(
     ] = None,
     minutes: Minutes = float("inf"),
     resume: Resume = False,
-    device: Device = "auto",
+    device: Device = DeviceName.AUTO,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -75,14 +54,14 @@ def train(
         raise UsageError(f"{stage} learns from photographs: say where with --images FOLDER")
     kept = chosen.kept_in(output)
     refuse_run(output, kept, resume)
-    device = choose_device(device, threads)
+    chosen_device = choose_device(device, threads)
     settings = read_stage(chosen.config, config)
     loop = getattr(settings, "loop", None)
     unit = "photographs" if chosen.labels else "steps"
     progress = TrainingProgress(error_console, (loop and loop.steps) or None, minutes, unit)
     with shown(progress, output, kept):
         made = chosen.run(
-            settings, images, output, minutes=minutes, device=device, report=progress.report
+            settings, images, output, minutes=minutes, device=chosen_device, report=progress.report
         )
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
         return

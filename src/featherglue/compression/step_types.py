@@ -111,6 +111,12 @@ def needs_no_images(config: Any, context: StepContext) -> bool:
     return False
 
 
+def uses_no_images(config: Any) -> bool:
+    """Return False: the step never uses calibration images."""
+    del config
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepKind:
     """A kind of recipe step.
@@ -122,6 +128,7 @@ class StepKind:
         check: Returns the state after the step. Raises ConfigError or UsageError if the step
             cannot be performed.
         needs_images: Whether a configuration requires calibration images.
+        uses_images: Whether a configuration uses calibration images if there are any.
         version: Version of the configuration and of the method.
         renamed: Keys of the previous version → their present names.
     """
@@ -131,5 +138,6 @@ class StepKind:
     run: Callable[[Model, Any, StepContext], StepResult]
     check: Callable[[ModelState, Any], ModelState]
     needs_images: Callable[[Any, StepContext], bool] = needs_no_images
+    uses_images: Callable[[Any], bool] = uses_no_images
     version: int = 1
     renamed: Mapping[str, str] = field(default_factory=dict)

@@ -65,7 +65,7 @@ def _pruning(function: Callable[..., Model]) -> Callable[[Model, Any, StepContex
     """Return the function of a step that prunes."""
 
     def run(model: Model, config: Any, context: StepContext) -> StepResult:
-        calibrated = _importance_needs_images(config, context) or _uses_features(config)
+        calibrated = _importance_needs_images(config, context) or _measures_features(config)
         calibration = context.calibrate(model) if calibrated else None
         return _result(function(model, config, calibration, context.losses), config)
 
@@ -77,8 +77,12 @@ def _importance_needs_images(config: _Pruning, context: StepContext) -> bool:
     return taylor or config.importance == "activation"
 
 
-def _uses_features(config: _Pruning) -> bool:
-    """Return whether a step uses features of calibration images if there are any."""
+def _pruning_uses_images(config: _Pruning) -> bool:
+    return config.importance in ("taylor", "activation") or _measures_features(config)
+
+
+def _measures_features(config: _Pruning) -> bool:
+    """Return whether a step measures features on calibration images if there are any."""
     if isinstance(config, PruneConfig):
         return False
     if isinstance(config, StructureConfig):
@@ -93,14 +97,17 @@ def _fold(model: Model, config: FoldConfig, context: StepContext) -> StepResult:
     return _result(fold(model), config)
 
 
-def _linear_needs_images(config: LinearConfig, context: StepContext) -> bool:
-    del context
+def _linear_uses_images(config: LinearConfig) -> bool:
     return bool(config.activation_bits or config.correct_bias)
 
 
+def _linear_needs_images(config: LinearConfig, context: StepContext) -> bool:
+    del context
+    return _linear_uses_images(config)
+
+
 def _linear(model: Model, config: LinearConfig, context: StepContext) -> StepResult:
-    calibrated = _linear_needs_images(config, context)
-    calibration = context.calibrate(model) if calibrated else None
+    calibration = context.calibrate(model) if _linear_uses_images(config) else None
     return _result(quantize_linear(model, config, calibration), config)
 
 
@@ -129,6 +136,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
             run=_pruning(prune),
             check=step_checks.check_prune,
             needs_images=_importance_needs_images,
+            uses_images=_pruning_uses_images,
         ),
         StepKind(
             name="channels",
@@ -136,6 +144,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
             run=_pruning(prune_channels),
             check=step_checks.check_channels,
             needs_images=_importance_needs_images,
+            uses_images=_pruning_uses_images,
         ),
         StepKind(
             name="structure",
@@ -143,6 +152,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
             run=_pruning(prune_structure),
             check=step_checks.check_structure,
             needs_images=_importance_needs_images,
+            uses_images=_pruning_uses_images,
         ),
         StepKind(
             name="macs",
@@ -150,6 +160,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
             run=_pruning(prune_to_macs),
             check=step_checks.check_mac_budget,
             needs_images=_importance_needs_images,
+            uses_images=_pruning_uses_images,
             version=2,
             renamed={"keypoints": "num_keypoints", "least": "min_share"},
         ),
@@ -160,6 +171,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
             run=_linear,
             check=step_checks.check_linear,
             needs_images=_linear_needs_images,
+            uses_images=_linear_uses_images,
         ),
         StepKind(
             name="codebook", config=CodebookConfig, run=_codebook, check=step_checks.check_codebook
@@ -173,6 +185,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
             run=_threshold,
             check=step_checks.check_threshold,
             needs_images=lambda config, context: True,
+            uses_images=lambda config: True,
             version=2,
             renamed={
                 "pairs": "num_pairs",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import MissingExtraError, UsageError
+from featherglue.sensitivity.results import Method, Scan, score_value
 
 try:
     from matplotlib.axes import Axes
@@ -22,8 +24,36 @@ except ModuleNotFoundError:
     raise MissingExtraError("a figure", "plots") from None
 
 Curves = Mapping[str, Mapping[float, float]]
+_SCORE_LABELS = {"precision": "precision", "recall": "recall", "": "mean of the scores"}
 _NUM_NAMED = 8  # curves with a colour and a label, in each panel
 _NETWORKS = {"extractor": "SuperPoint", "matcher": "SuperGlue"}
+
+
+def draw_scan(found: Scan, method: Method, metric: str, folder: Path) -> list[Path]:
+    """Draw the curves and the heat map of a scan, and return the paths of the pictures.
+
+    Args:
+        found: The scan. Without scores of the method, nothing is drawn.
+        method: Which scores to draw.
+        metric: Name of a score, or "" for the mean of all scores.
+        folder: Folder of the pictures.
+    """
+    from featherglue.evaluation.plots import save_figure
+
+    curves = found.curves(method, metric)
+    if not curves:
+        return []
+    level = "share of zero weights in the layer" if method == "prune" else "bits of a weight"
+    score = _SCORE_LABELS.get(metric, metric.replace("auc", "AUC@"))
+    order, base = found.order(method, metric), score_value(found.base, metric)
+    figures = {
+        "curves": curves_figure(curves, order, base, level, f"{score}, %"),
+        "layers": costs_figure(found.costs(method, metric), order, level, score),
+    }
+    paths = [folder / f"{method}-{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        save_figure(figure, path)
+    return paths
 
 
 def curves_figure(

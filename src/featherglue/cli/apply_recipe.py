@@ -1,0 +1,121 @@
+"""Application of a recipe to a model: what compress, prune and quantize have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherglue.artifact.folder import check_output
+from featherglue.artifact.format import load_artifact
+from featherglue.artifact.registry import find_model
+from featherglue.cli.common import STANDARD_OUTPUT, console, error_console, save_json
+from featherglue.cli.compression_options import CalibrationOptions
+from featherglue.cli.model_facts import describe
+from featherglue.cli.progress import ProgressDisplay
+from featherglue.errors import UsageError
+
+if TYPE_CHECKING:
+    from featherglue.compression.recipe import Recipe
+    from featherglue.compression.step_types import Finetune
+
+_FACTS = (
+    "parameters",
+    "nonzero",
+    "macs",
+    "macs_effective",
+    "bytes_on_disk",
+    "study_bytes",
+    "disk_ratio",
+    "study_ratio",
+    "integer_layers",
+    "float_layers",
+    "saturates_without_vnni",
+    "hash",
+    "provenance",
+)
+
+
+def apply_recipe(
+    recipe: Recipe,
+    model: str,
+    output: Path,
+    calibration: CalibrationOptions,
+    json_file: str | None,
+    finetune: Finetune | None = None,
+) -> None:
+    """Compress a model, save it and print its cost.
+
+    Raises:
+        FeatherglueError: The recipe does not fit, an option would have no effect, an image cannot
+            be read, or the model cannot be saved.
+    """
+    from featherglue.compression.compress import compress
+    from featherglue.models.model import Model
+
+    source = load_artifact(find_model(model))
+    check_output(output)
+    parent = Model.from_artifact(source)
+    recipe.check(parent.architecture, bool(parent.quantization))
+    _check_calibration(recipe, calibration)
+    images = calibration.read()
+    with ProgressDisplay("compressing", len(recipe.steps), unit="steps") as progress:
+        made = compress(
+            parent,
+            recipe,
+            calibration_images=images,
+            image_size=calibration.size,
+            parent=source.hash,
+            finetune=finetune,
+            report=lambda step, name: progress.update(step - 1, description=name),
+        )
+        progress.update(len(recipe.steps))
+    made.save(output)
+    facts = describe(load_artifact(output), (640, 480), 512, source)
+    save_json({"output": str(output), **{name: facts[name] for name in _FACTS}}, json_file)
+    if json_file != STANDARD_OUTPUT:
+        _print_facts(output, facts)
+    _warn_about_delicate_layers(recipe, made)
+
+
+def _check_calibration(recipe: Recipe, calibration: CalibrationOptions) -> None:
+    from featherglue.compression.steps import kind_of
+
+    used = any(kind_of(config).uses_images(config) for config in recipe.steps)
+    if calibration.folder is not None and not used:
+        raise UsageError("no step uses `calibration_images`; leave it out")
+
+
+def _warn_about_delicate_layers(recipe: Recipe, made: Any) -> None:
+    from featherglue.compression.quantization.linear import LinearConfig
+    from featherglue.compression.quantization.linear_targets import delicate_targets
+
+    linear = [config for config in recipe.steps if isinstance(config, LinearConfig)]
+    names = (name for config in linear for name in delicate_targets(made.architecture, config))
+    delicate = list(dict.fromkeys(names))
+    if delicate:
+        error_console.print(
+            f"warning: --include also quantizes {', '.join(delicate)}, which are sensitive to "
+            "quantization. They stay floats without --include, or with --exclude",
+            markup=False,
+        )
+
+
+def _print_facts(output: Path, facts: dict[str, Any]) -> None:
+    console.print(
+        f"wrote {output}: {facts['parameters']:,} parameters, {facts['nonzero']:,} non-zero, "
+        f"{facts['macs'] / 1e9:.3f} GMACs, {facts['bytes_on_disk']:,} bytes on disk "
+        f"({facts['disk_ratio']:.2f}× smaller than its parent in float32)",
+        markup=False,
+    )
+    if facts["integer_layers"]:
+        console.print(f"{len(facts['integer_layers'])} layers run with integers", markup=False)
+    for reason in dict.fromkeys(facts["float_layers"].values()):
+        names = [name for name, why in facts["float_layers"].items() if why == reason]
+        console.print(f"{_count(names)} with floats: {reason}", markup=False)
+
+
+def _count(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]} runs"
+    return f"{len(names)} layers ({names[0]}, …) run"
