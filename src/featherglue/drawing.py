@@ -1,21 +1,26 @@
-"""Pictures of matches, with OpenCV. Images are RGB uint8."""
+"""Pictures of matches. Pictures are RGB (H, W, 3) uint8."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.errors import UsageError
 from featherglue.io.image import Grey, resize_grey
-from featherglue.types import MatchResult
+from featherglue.types import Features, MatchResult
 
 RGB = NDArray[np.uint8]
-_GAP = 8
-_KEYPOINT = (170, 170, 170)
+_GAP = 8  # px between the images
+_KEYPOINT_COLOR = (170, 170, 170)
+_BLANK = 40  # grey value of an image that is not available
+_FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates
 
 
 def confidence_colors(scores: NDArray[np.float32]) -> RGB:
-    """Colours (M, 3) RGB from blue (0) over green to red (1)."""
+    """Colours (M, 3) of confidences (M,): blue (0), green, red (1). Others are clipped."""
     levels = np.clip(np.asarray(scores) * 255, 0, 255).astype(np.uint8)
     if len(levels) == 0:
         return np.zeros((0, 3), np.uint8)
@@ -27,70 +32,91 @@ def draw_matches(
     image0: Grey | None = None,
     image1: Grey | None = None,
     *,
-    max_side: int = 1600,
-    keypoints: bool = True,
-    lines: list[str] | None = None,
+    max_width: int = 1600,
+    show_keypoints: bool = True,
+    lines: Sequence[str] | None = None,
 ) -> RGB:
-    """Both images side by side with lines between the matches, coloured by confidence.
+    """Draw both images side by side, with lines between matches in colours of their confidence.
 
     Args:
-        image0, image1: (H, W) uint8; by default those that the features keep.
-        max_side: the picture's largest width.
-        keypoints: draw those without a match too, grey.
-        lines: text in the upper left corner.
+        result: features and matches.
+        image0, image1: (H, W) uint8 grey images of the size of the features; None uses the images
+            of the features, or a blank one.
+        max_width: px, maximum width of the picture; larger images are scaled down.
+        show_keypoints: draw the keypoints of both images in grey.
+        lines: text for the upper left corner.
 
     Returns:
-        (H, W, 3) RGB.
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        UsageError: an image has another size than the features.
     """
-    images = [
-        feature.image if image is None else image
-        for feature, image in ((result.features0, image0), (result.features1, image1))
-    ]
-    shown = [np.full((8, 8), 40, np.uint8) if image is None else image for image in images]
-    scale = min(1.0, (max_side - _GAP) / sum(image.shape[1] for image in shown))
-    canvas, left = _side_by_side(shown, scale)
+    images = [_image(result.features0, image0, "image0"), _image(result.features1, image1, "image1")]
+    scale = min(1.0, (max_width - _GAP) / sum(image.shape[1] for image in images))
+    canvas, left = _side_by_side(images, scale)
     offsets = np.array([[0, 0], [left, 0]], np.float32)
-    matches = result.matches
-    if keypoints:
+    if show_keypoints:
         for features, offset in zip((result.features0, result.features1), offsets, strict=True):
             for x, y in features.keypoints * scale + offset:
-                cv2.circle(canvas, _pixel(x, y), 24, _KEYPOINT, 1, cv2.LINE_AA, 4)
+                _draw_circle(canvas, x, y, 1.5, _KEYPOINT_COLOR, 1)
+    matches = result.matches
     colors = confidence_colors(matches.scores)
-    order = np.argsort(matches.scores, kind="stable")
-    for i in order:
+    for i in np.argsort(matches.scores, kind="stable"):  # the most confident ones on top
         first = matches.points0[i] * scale + offsets[0]
         second = matches.points1[i] * scale + offsets[1]
         color = tuple(int(channel) for channel in colors[i])
-        cv2.line(canvas, _pixel(*first), _pixel(*second), color, 1, cv2.LINE_AA, 4)
-        for point in (first, second):
-            cv2.circle(canvas, _pixel(*point), 32, color, -1, cv2.LINE_AA, 4)
+        ends = _fixed_point(*first), _fixed_point(*second)
+        cv2.line(canvas, *ends, color, 1, cv2.LINE_AA, _FRACTION_BITS)
+        for x, y in (first, second):
+            _draw_circle(canvas, x, y, 2, color, -1)
     _write_text(canvas, lines or [])
     return canvas
 
 
-def _pixel(x: float, y: float) -> tuple[int, int]:
-    """A point in OpenCV's fixed-point coordinates with 4 fractional bits."""
-    return round(float(x) * 16), round(float(y) * 16)
+def _image(features: Features, image: Grey | None, name: str) -> Grey:
+    """The given image, that of the features, or a blank one."""
+    width, height = features.image_size
+    if image is None:
+        image = features.image
+    if image is None:
+        return np.full((height, width), _BLANK, np.uint8)
+    if image.shape != (height, width):
+        raise UsageError(f"{name} must be ({height}, {width}), not {image.shape}")
+    return image
+
+
+def _draw_circle(
+    canvas: RGB, x: float, y: float, radius: float, color: tuple[int, ...], thickness: int
+) -> None:
+    scaled = round(radius * 2**_FRACTION_BITS)
+    cv2.circle(
+        canvas, _fixed_point(x, y), scaled, color, thickness, cv2.LINE_AA, _FRACTION_BITS
+    )
+
+
+def _fixed_point(x: float, y: float) -> tuple[int, int]:
+    return round(float(x) * 2**_FRACTION_BITS), round(float(y) * 2**_FRACTION_BITS)
 
 
 def _side_by_side(images: list[Grey], scale: float) -> tuple[RGB, int]:
-    """Both images on one white canvas, and where the second one starts."""
-    small = [
+    """Both scaled images on a white canvas, and the column at which the second one starts."""
+    scaled = [
         resize_grey(
             image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         )
         for image in images
     ]
-    left = small[0].shape[1] + _GAP
-    height = max(image.shape[0] for image in small)
-    canvas = np.full((height, left + small[1].shape[1], 3), 255, np.uint8)
-    canvas[: small[0].shape[0], : small[0].shape[1]] = small[0][..., None]
-    canvas[: small[1].shape[0], left:] = small[1][..., None]
+    left = scaled[0].shape[1] + _GAP
+    height = max(image.shape[0] for image in scaled)
+    canvas = np.full((height, left + scaled[1].shape[1], 3), 255, np.uint8)
+    canvas[: scaled[0].shape[0], : scaled[0].shape[1]] = scaled[0][..., None]
+    canvas[: scaled[1].shape[0], left:] = scaled[1][..., None]
     return canvas, left
 
 
-def _write_text(canvas: RGB, lines: list[str]) -> None:
-    """Lines of plain text, white on a dark ground, in a size that suits the picture."""
+def _write_text(canvas: RGB, lines: Sequence[str]) -> None:
+    """Write lines of white text on a dark rectangle, in a size that follows the picture's."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, canvas.shape[0] / 1000)
     if not lines:
         return
@@ -98,5 +124,5 @@ def _write_text(canvas: RGB, lines: list[str]) -> None:
     width = max(cv2.getTextSize(line, font, size, 1)[0][0] for line in lines)
     cv2.rectangle(canvas, (0, 0), (width + 16, len(lines) * height + 8), (30, 30, 30), -1)
     for i, line in enumerate(lines):
-        at = (8, (i + 1) * height)
-        cv2.putText(canvas, line, at, font, size, (255, 255, 255), 1, cv2.LINE_AA)
+        position = (8, (i + 1) * height)
+        cv2.putText(canvas, line, position, font, size, (255, 255, 255), 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""What a measurement was made on: recorded in every result."""
+"""The machine of a measurement: processor, cores, system and versions."""
 
 from __future__ import annotations
 
@@ -15,29 +15,34 @@ _FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "a
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, the instruction sets that matter here, cores, system and versions."""
+    """Describe the machine for the record of a measurement.
+
+    Returns:
+        Plain values: `processor` (name), `flags` (relevant instruction sets), `cores` (number that
+        this process may use), `system`, `python`, and `versions` of the installed libraries.
+    """
     name, flags = _processor()
     return {
         "processor": name,
         "flags": [flag for flag in _FLAGS if flag in flags],
-        "cores": cores(),
+        "cores": num_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {library: version for library in _LIBRARIES if (version := _version(library))},
     }
 
 
-def cores() -> int:
-    """Processors that this process may use."""
+def num_cores() -> int:
+    """Number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
+    """Peak resident memory of this process, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had when it made this process
+    if status.exists():  # getrusage would include the parent's memory at the time of the fork
         found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
@@ -48,6 +53,7 @@ def peak_memory() -> int:
 
 
 def _processor() -> tuple[str, set[str]]:
+    """Name and instruction sets of the processor."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -61,6 +67,7 @@ def _processor() -> tuple[str, set[str]]:
 
 
 def _version(library: str) -> str:
+    """Installed version of a library; empty if it is not installed."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""Reading and writing: images, files, pair lists and TOML."""
+"""Reading and writing of images, files, pair lists and TOML."""

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ from featherglue.errors import OutputError
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing bytes; it appears under its name only when all went well.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a binary file that replaces `path` when the `with` block ends without an error.
+
+    Missing folders are created. A symbolic link stays, and its target is replaced. Pipes and devices
+    are written directly.
 
     Raises:
-        OutputError: the folder cannot be made, or the file cannot be written.
+        OutputError: the folder cannot be created, or the file cannot be written.
     """
     path = Path(path)
     try:
-        target = path.resolve()  # through links, which stay
+        target = path.resolve()
         if target.is_dir():
-            raise OutputError(f"{path}: cannot be written, it is a folder")
-        if target.exists() and not target.is_file():  # a pipe or a device
+            raise OutputError(f"{path}: cannot be written; it is a folder")
+        if target.exists() and not target.is_file():
             with target.open("wb") as file:
                 yield file
             return
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    with _replacing(target, path) as file:
+    with _replaced(target, path) as file:
         yield file
 
 
 @contextmanager
-def _replacing(path: Path, shown: Path) -> Iterator[BinaryIO]:
+def _replaced(path: Path, shown: Path) -> Iterator[BinaryIO]:
+    """As `atomic_write`, for a regular file; `shown` is its name in messages."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,19 +58,35 @@ def _replacing(path: Path, shown: Path) -> Iterator[BinaryIO]:
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as an uncompressed npz file."""
-    with atomic(path) as file:
+    """Write arrays by name as an uncompressed npz file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write plain values as indented JSON."""
-    with atomic(path) as file:
+    """Write JSON values, indented.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as file:
         file.write((json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write an image (H, W) grey or (H, W, 3) RGB; the suffix chooses the format."""
+    """Write an image in the format of its suffix.
+
+    Args:
+        path: the file, such as "matches.png".
+        image: (H, W) grey or (H, W, 3) RGB, uint8.
+
+    Raises:
+        OutputError: the suffix names no image format, or the file cannot be written.
+    """
     path = Path(path)
     bgr = image if image.ndim == 2 else np.ascontiguousarray(image[:, :, ::-1])
     try:
@@ -74,8 +94,6 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     except cv2.error:
         ok = False
     if not ok:
-        raise OutputError(
-            f"{path}: no image format for the suffix {path.suffix!r}; use .png or .jpg"
-        )
-    with atomic(path) as file:
+        raise OutputError(f"{path}: {path.suffix!r} is not an image format; use .png or .jpg")
+    with atomic_write(path) as file:
         file.write(encoded.tobytes())

@@ -1,4 +1,4 @@
-"""Lists of image pairs in SuperGlue's format."""
+"""Lists of image pairs in SuperGlue's format: `pathA pathB [rotA rotB [K0×9 K1×9 T_0to1×16]]`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from featherglue.errors import PairListError
 
 Matrix = NDArray[np.float64]
-_TOKENS = (2, 4, 38)
+_NUM_TOKENS = (2, 4, 38)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
-    """A line `pathA pathB [rotA rotB [K0×9 K1×9 T_0to1×16]]`.
+    """A line of a pair list.
 
     Attributes:
-        name0, name1: paths as they stand in the list.
-        rotation0, rotation1: how many times np.rot90 turns each image first.
-        K0, K1: (3, 3) intrinsics; T_0to1: (4, 4) pose; None where the line has none.
-        line: number of the line, from 1.
+        name0, name1: paths as written in the list.
+        rotation0, rotation1: number of counter-clockwise quarter turns (np.rot90) that are applied
+            to the images first, 0 to 3.
+        K0, K1: (3, 3) float64 intrinsics in px; None if the line has none.
+        T_0to1: (4, 4) float64 pose; None if the line has none.
+        line: line number, from 1.
     """
 
     name0: str
@@ -37,10 +39,10 @@ class Pair:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
-    """Read a list of pairs. Empty lines and those that start with # are passed over.
+    """Read a pair list. Empty lines and lines that start with # are ignored.
 
     Raises:
-        PairListError: unreadable, empty, or a line that is not of the format, named by number.
+        PairListError: the file is unreadable or has no pairs, or a line is malformed.
     """
     path = Path(path)
     try:
@@ -55,15 +57,15 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not pairs:
-        raise PairListError(f"{path}: no pairs in it")
+        raise PairListError(f"{path}: the list has no pairs")
     return pairs
 
 
 def _parse(tokens: list[str], where: str, number: int) -> Pair:
-    if len(tokens) not in _TOKENS:
+    if len(tokens) not in _NUM_TOKENS:
         raise PairListError(
-            f"{where}: {len(tokens)} tokens; a pair has 2 (paths), 4 (and rotations) or 38 "
-            "(and K0, K1, T_0to1), separated by spaces"
+            f"{where}: a pair must have 2 tokens (paths), 4 (with rotations) or 38 (with K0, K1, "
+            f"T_0to1), not {len(tokens)}"
         )
     try:
         rotations = [int(token) for token in tokens[2:4]] or [0, 0]
@@ -71,9 +73,9 @@ def _parse(tokens: list[str], where: str, number: int) -> Pair:
     except ValueError as error:
         raise PairListError(f"{where}: {error}") from None
     if not all(rotation in (0, 1, 2, 3) for rotation in rotations):
-        raise PairListError(f"{where}: rotations are 0, 1, 2 or 3, not {rotations}")
+        raise PairListError(f"{where}: rotations must be 0, 1, 2 or 3, not {rotations}")
     if not np.isfinite(numbers).all():
-        raise PairListError(f"{where}: a number is not finite")
+        raise PairListError(f"{where}: all numbers must be finite")
     pair = Pair(
         name0=tokens[0],
         name1=tokens[1],
@@ -87,5 +89,5 @@ def _parse(tokens: list[str], where: str, number: int) -> Pair:
     for name in ("K0", "K1"):
         K = getattr(pair, name)
         if K is not None and abs(np.linalg.det(K)) < 1e-12:
-            raise PairListError(f"{where}: {name} is singular")
+            raise PairListError(f"{where}: {name} must not be singular")
     return pair

@@ -1,4 +1,4 @@
-"""TOML files: read, and written, which Python does not do."""
+"""Reading and writing of TOML files."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ else:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a file holds.
+    """Read a TOML file.
 
     Raises:
-        ConfigError: it cannot be read, or is no TOML.
+        ConfigError: the file cannot be read or is not valid TOML.
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from None
+        raise ConfigError(f"{path}: not valid TOML ({error})") from None
 
 
 def toml_lines(table: Mapping[str, Any]) -> list[str]:
-    """A table of plain values, a line for each key.
+    """Format a table, one line for each key.
+
+    Args:
+        table: strings, numbers, bools, and lists and dicts of them.
 
     Raises:
-        ConfigError: a value that TOML has no word for.
+        ConfigError: TOML cannot represent a value, such as None or NaN.
     """
     return [f"{_toml_key(key)} = {_toml(value)}" for key, value in table.items()]
 
@@ -46,12 +49,12 @@ def _toml_key(key: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A plain value on one line; strings, numbers and truth are written as in JSON."""
+    """Format a value on one line; strings, numbers and bools have the syntax of JSON."""
     if isinstance(value, dict):
         return "{" + ", ".join(toml_lines(value)) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if text in ("null", "NaN", "Infinity", "-Infinity"):
-        raise ConfigError(f"a recipe file cannot hold {value!r}: leave the key out")
+        raise ConfigError(f"TOML cannot represent {value!r}; leave the key out")
     return text
