@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from featherglue.drawing import confidence_colors, draw_matches
+from featherglue.errors import UsageError
 from featherglue.types import Features, Matches, MatchResult
 
 
@@ -54,7 +55,7 @@ def test_colours_go_from_blue_over_green_to_red() -> None:
 
 def test_both_images_stand_side_by_side(grey: np.ndarray) -> None:
     first, second = grey[:48, :64], grey[100:160, 100:180]
-    picture = draw_matches(result(first, second, 0), keypoints=False)
+    picture = draw_matches(result(first, second, 0), show_keypoints=False)
     assert picture.shape == (60, 64 + 8 + 80, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[:48, :64], np.dstack([first] * 3))
@@ -65,7 +66,7 @@ def test_both_images_stand_side_by_side(grey: np.ndarray) -> None:
 
 def test_lines_join_the_matched_points_in_their_colours() -> None:
     black = np.zeros((48, 64), np.uint8)
-    picture = draw_matches(result(black, black, 2), keypoints=False).astype(int)
+    picture = draw_matches(result(black, black, 2), show_keypoints=False).astype(int)
     right = 64 + 8
     (x0, y0), (x1, y1) = (10, 20), (15 + right, 25)
     red, blue = confidence_colors(np.array([1, 0], np.float32)).astype(int)
@@ -74,22 +75,22 @@ def test_lines_join_the_matched_points_in_their_colours() -> None:
     middle = picture[(y0 + y1) // 2 - 2 : (y0 + y1) // 2 + 3, 40]
     assert np.abs(middle - red).max(1).min() < 100
     assert np.abs(picture[30, 40] - blue).max() < 30
-    untouched = draw_matches(result(black, black, 0), keypoints=False)
+    untouched = draw_matches(result(black, black, 0), show_keypoints=False)
     assert (untouched[:, :64] == 0).all()
 
 
-def test_keypoints_without_a_match_are_shown_if_wanted() -> None:
+def test_unmatched_keypoints_are_optional() -> None:
     black = np.zeros((48, 64), np.uint8)
-    lonely = draw_matches(result(black, black, 1))[26:35, 36:45]
-    assert lonely.max() > 100
-    assert (lonely[..., 0] == lonely[..., 1]).all()  # grey
-    assert draw_matches(result(black, black, 0), keypoints=False)[26:35, 36:45].max() == 0
+    unmatched = draw_matches(result(black, black, 1))[26:35, 36:45]
+    assert unmatched.max() > 100
+    assert (unmatched[..., 0] == unmatched[..., 1]).all()  # grey
+    assert draw_matches(result(black, black, 0), show_keypoints=False)[26:35, 36:45].max() == 0
 
 
 def test_text_is_written_in_the_corner() -> None:
     black = np.zeros((200, 300), np.uint8)
     plain, text = (
-        draw_matches(result(black, black, 0), keypoints=False, lines=lines)
+        draw_matches(result(black, black, 0), show_keypoints=False, lines=lines)
         for lines in (None, ["matches 7"])
     )
     changed = np.flatnonzero((plain != text).any((0, 2)))
@@ -98,16 +99,22 @@ def test_text_is_written_in_the_corner() -> None:
 
 
 @pytest.mark.parametrize("shape", [(100, 3000), (2000, 1500), (1, 4000)])
-def test_large_images_are_shrunk_together(shape: tuple[int, int]) -> None:
+def test_large_images_are_scaled_down_together(shape: tuple[int, int]) -> None:
     image = np.full(shape, 90, np.uint8)
-    picture = draw_matches(result(image, image, 2), max_side=800)
+    picture = draw_matches(result(image, image, 2), max_width=800)
     assert 780 <= picture.shape[1] <= 801
     assert picture.shape[0] <= max(1, shape[0] // 2)
 
 
-def test_features_without_images_are_drawn_on_given_ones_or_on_none(grey: np.ndarray) -> None:
+def test_features_without_images_are_drawn_on_given_or_blank_ones(grey: np.ndarray) -> None:
     image = grey[:48, :64]
     kept = draw_matches(result(image, image, 2))
     given = draw_matches(result(None, None, 2), image, image)
     np.testing.assert_array_equal(given, kept)
-    assert draw_matches(result(None, None, 2)).ndim == 3
+    assert draw_matches(result(None, None, 2)).shape == kept.shape
+
+
+def test_an_image_of_another_size_is_misuse(grey: np.ndarray) -> None:
+    image = grey[:48, :64]
+    with pytest.raises(UsageError, match=r"image1 must be \(48, 64\), not \(20, 30\)"):
+        draw_matches(result(image, image), image1=grey[:20, :30])

@@ -52,7 +52,10 @@ def draw_matches(
     Raises:
         UsageError: an image has another size than the features.
     """
-    images = [_image(result.features0, image0, "image0"), _image(result.features1, image1, "image1")]
+    images = [
+        _image(result.features0, image0, "image0"),
+        _image(result.features1, image1, "image1"),
+    ]
     scale = min(1.0, (max_width - _GAP) / sum(image.shape[1] for image in images))
     canvas, left = _side_by_side(images, scale)
     offsets = np.array([[0, 0], [left, 0]], np.float32)
@@ -90,9 +93,7 @@ def _draw_circle(
     canvas: RGB, x: float, y: float, radius: float, color: tuple[int, ...], thickness: int
 ) -> None:
     scaled = round(radius * 2**_FRACTION_BITS)
-    cv2.circle(
-        canvas, _fixed_point(x, y), scaled, color, thickness, cv2.LINE_AA, _FRACTION_BITS
-    )
+    cv2.circle(canvas, _fixed_point(x, y), scaled, color, thickness, cv2.LINE_AA, _FRACTION_BITS)
 
 
 def _fixed_point(x: float, y: float) -> tuple[int, int]:

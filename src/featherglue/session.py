@@ -14,7 +14,7 @@ from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import fingerprint
-from featherglue.io.image import Image, load_grey, map_points, resize_grey, target_size
+from featherglue.io.image import Image, load_grey, map_points, resize_grey, resized_size
 from featherglue.matching.consensus import filter_by_consensus
 from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
 from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
@@ -197,7 +197,7 @@ class Session:
             grey = load_grey(image)
         size = (grey.shape[1], grey.shape[0])
         with watch.stage("resize"):
-            small = resize_grey(grey, target_size(size, self.processing.resize))
+            small = resize_grey(grey, resized_size(size, self.processing.resize))
         if small.size > _MAX_PIXELS:
             raise ImageError(
                 f"{small.shape[1]}×{small.shape[0]} pixels are too many, the maximum is "
@@ -307,7 +307,7 @@ class _SearchPipeline:
     def working_factor(self, image: NDArray[np.uint8]) -> float:
         """See `search.Pipeline`."""
         size = (image.shape[1], image.shape[0])
-        width, height = target_size(size, self._resize)
+        width, height = resized_size(size, self._resize)
         return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
 
     def match_plain(self, features0: Features, features1: Features) -> MatchResult:

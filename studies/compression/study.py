@@ -20,8 +20,8 @@ from featherglue.config import to_dict
 from featherglue.errors import ConfigError
 from featherglue.evaluation import HomographySuite
 from featherglue.fingerprint import file_fingerprint, fingerprint
-from featherglue.io.files import atomic, write_json
-from featherglue.io.image import list_images, read_evenly
+from featherglue.io.files import atomic_write, write_json
+from featherglue.io.image import list_images, read_evenly_spaced
 from featherglue.io.toml import read_toml
 from featherglue.models.model import Model
 from featherglue.sensitivity.results import Method, Scan, read_scan
@@ -157,7 +157,7 @@ class Study:
     def calibration(self) -> list[Any]:
         """Return calibration photographs, evenly spread over the folder."""
         if not self._calibration:
-            self._calibration = read_evenly(
+            self._calibration = read_evenly_spaced(
                 self.options.images, self.options.num_calibration_images
             )
         return self._calibration
@@ -316,6 +316,6 @@ class Study:
         names = [layer.name for layer in layers(self.dense.architecture)]
         shown = select_layers(names, [], [g for g in options.histograms if g], ())
         pictures = draw(results["rows"], found, self.dense, shown, options.page.parent / "figures")
-        with atomic(options.page) as file:
+        with atomic_write(options.page) as file:
             file.write(page.render(results, pictures, self.command).encode())
         print(f"wrote {options.output} and {options.page}", flush=True)

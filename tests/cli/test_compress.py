@@ -229,7 +229,7 @@ def test_failures(run: Run, folders: dict[str, Path], photos: Path, tmp_path: Pa
     code, _, err = run(
         "quantize", "--model", model, "-o", "out", "--calibration-images", tmp_path / "empty"
     )
-    assert code == 1 and "no images here" in err
+    assert code == 1 and "no images in this folder" in err
     (photos / "broken.png").write_bytes(b"no picture")
     code, _, err = run("quantize", "--model", model, "-o", "out", "--calibration-images", photos)
     assert code == 1 and "broken.png" in err

@@ -103,7 +103,7 @@ def test_keys_of_previous_versions_are_read() -> None:
         ('[[steps]]\nstep = "prune"\nimportance = "luck"', "expected one of 'magnitude'"),
         ('[[steps]]\nstep = "macs"', "'share' is missing"),
         ('name = "x"\n[[steps]]\nstep = "fold"', "unknown key 'name'"),
-        ("not toml", "not a TOML file"),
+        ("not toml", "not valid TOML"),
     ],
 )
 def test_invalid_files_raise(text: str, message: str, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_missing_file_and_invalid_values_raise(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="int is not a recipe step"):
         Recipe(steps=(3,))
     for odd in (None, float("inf")):
-        with pytest.raises(ConfigError, match="cannot hold"):
+        with pytest.raises(ConfigError, match="cannot represent"):
             Recipe(steps=(FinetuneConfig(settings={"a": [odd]}),)).save(tmp_path / "odd.toml")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,10 @@ from featherglue.io.image import (
     list_images,
     load_grey,
     map_points,
+    read_evenly_spaced,
     read_grey,
     resize_grey,
-    target_size,
+    resized_size,
     to_grey,
 )
 
@@ -45,7 +47,7 @@ def with_orientation(jpeg: bytes, orientation: int, endian: str) -> bytes:
 # --- arrays ---------------------------------------------------------------------------------
 
 
-def test_grey_uint8_is_taken_as_it_is(grey: np.ndarray) -> None:
+def test_grey_uint8_is_unchanged(grey: np.ndarray) -> None:
     np.testing.assert_array_equal(to_grey(grey), grey)
     np.testing.assert_array_equal(to_grey(grey[..., None]), grey)
     view = to_grey(grey[::2, ::-3])
@@ -90,8 +92,8 @@ def test_bools_are_black_and_white(grey: np.ndarray) -> None:
     ("image", "said"),
     [
         (np.zeros((4, 4), np.int32), "int32"),
-        (np.full((4, 4), 255.0), "divide by its maximum"),
-        (np.full((4, 4), -0.1), "0, 1"),
+        (np.full((4, 4), 255.0), "divide by the maximum"),
+        (np.full((4, 4), -0.1), r"\[0, 1\], not in \[-0.1, -0.1\]"),
         (np.full((4, 4), np.nan), "nan"),
         (np.full((4, 4), np.inf), "inf"),
         (np.zeros((4,), np.uint8), "shape"),
@@ -102,7 +104,7 @@ def test_bools_are_black_and_white(grey: np.ndarray) -> None:
         (np.zeros((4, 4), np.complex64), "complex64"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(image: np.ndarray, said: str) -> None:
+def test_invalid_arrays_are_refused(image: np.ndarray, said: str) -> None:
     with pytest.raises(ImageError, match=said):
         to_grey(image)
 
@@ -121,7 +123,7 @@ def test_a_huge_png_is_refused_before_it_is_decoded(
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(chunk[4:])))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match=r"bomb.png: 30000×30000 pixels, .* shrink"):
+    with pytest.raises(ImageError, match=r"bomb.png: 30000×30000 pixels are more .* reduce"):
         read_grey(bomb)
 
 
@@ -189,21 +191,21 @@ def test_exif_orientation_turns_the_image_upright(
 
 
 @pytest.mark.parametrize("name", ["grün ☂.png", "照片.png", "with space.PNG", "-dash.png"])
-def test_any_name_will_do(tmp_path: Path, name: str, grey: np.ndarray) -> None:
+def test_file_names_may_have_any_characters(tmp_path: Path, name: str, grey: np.ndarray) -> None:
     path = tmp_path / name
     path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
     np.testing.assert_array_equal(load_grey(str(path)), grey)
     np.testing.assert_array_equal(load_grey(path), grey)
 
 
-def test_files_that_are_no_images_are_refused(tmp_path: Path) -> None:
+def test_files_without_an_image_are_refused(tmp_path: Path) -> None:
     empty, text, folder = tmp_path / "empty.png", tmp_path / "text.jpg", tmp_path / "folder.png"
     empty.touch()
     text.write_text("not an image\n" * 100)
     folder.mkdir()
     for path, said in (
         (empty, "empty"),
-        (text, "not an image"),
+        (text, "not an image format"),
         (folder, "folder"),
         (tmp_path / "missing.png", "no such file"),
         (text / "below.png", "cannot be read|no such file"),
@@ -225,7 +227,7 @@ def test_truncated_files_are_refused(
         read_grey(path)
 
 
-def test_listing_takes_images_only_in_the_order_of_names(tmp_path: Path, grey: np.ndarray) -> None:
+def test_only_images_are_listed_sorted_by_name(tmp_path: Path, grey: np.ndarray) -> None:
     for name in ("b.png", "a.JPG", "c.tiff", "notes.txt", "under/d.png"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -238,6 +240,23 @@ def test_listing_takes_images_only_in_the_order_of_names(tmp_path: Path, grey: n
         list_images(tmp_path / "folder.png")
     with pytest.raises(ImageError, match="no such folder"):
         list_images(tmp_path / "nowhere")
+
+
+def test_numbers_in_names_are_sorted_by_value(tmp_path: Path) -> None:
+    for name in ("frame10.png", "frame2.png", "frame1.png"):
+        (tmp_path / name).touch()
+    names = [path.name for path in list_images(tmp_path)]
+    assert names == ["frame1.png", "frame2.png", "frame10.png"]
+
+
+@pytest.mark.parametrize(("num_images", "expected"), [(2, [0, 3]), (3, [0, 2, 4]), (9, range(6))])
+def test_images_are_read_evenly_spaced(
+    tmp_path: Path, num_images: int, expected: Sequence[int]
+) -> None:
+    for i in range(6):
+        write(tmp_path / f"{i}.png", np.full((4, 4), i, np.uint8))
+    images = read_evenly_spaced(tmp_path, num_images)
+    assert [int(image[0, 0]) for image in images] == list(expected)
 
 
 # --- sizes ----------------------------------------------------------------------------------
@@ -256,20 +275,20 @@ def test_listing_takes_images_only_in_the_order_of_names(tmp_path: Path, grey: n
         ((1001, 667), (640,), (640, 426)),
     ],
 )
-def test_target_sizes(
+def test_resized_sizes(
     size: tuple[int, int], resize: tuple[int, ...], expected: tuple[int, int]
 ) -> None:
-    assert target_size(size, resize) == expected
+    assert resized_size(size, resize) == expected
 
 
 @pytest.mark.parametrize(("first", "second"), SIZES)
-def test_points_come_back_where_they_were(first: tuple[int, int], second: tuple[int, int]) -> None:
+def test_points_return_to_their_positions(first: tuple[int, int], second: tuple[int, int]) -> None:
     points = (np.random.default_rng(0).random((100, 2)) * first).astype(np.float32)
     there = map_points(points, first, second)
     back = map_points(there, second, first)
     assert back.dtype == np.float32
     assert np.abs(back - points).max() < 1e-3
-    assert np.abs(there - points).max() > 0.02  # something did move
+    assert np.abs(there - points).max() > 0.02
 
 
 @pytest.mark.parametrize(("first", "second"), SIZES)
@@ -280,7 +299,7 @@ def test_edges_map_to_edges(first: tuple[int, int], second: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("to_size", [(160, 120), (130, 90), (600, 437), (320, 100)])
-def test_points_follow_what_a_resize_does_to_the_image(to_size: tuple[int, int]) -> None:
+def test_points_follow_the_pixels_of_a_resized_image(to_size: tuple[int, int]) -> None:
     size = 320, 240
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     for point in ((80.0, 60.0), (200.3, 31.6), (159.5, 200.0)):

@@ -66,7 +66,7 @@ def test_photographs_that_are_not_there(run: Run, tmp_path: Path) -> None:
     broken.mkdir()
     (broken / "a.jpg").write_bytes(b"broken")
     for folder, said in (
-        (empty, "no images here"),
+        (empty, "no images in this folder"),
         (tmp_path / "nowhere", "no such folder"),
         (broken, "no usable image"),
     ):

@@ -89,7 +89,7 @@ def test_stopping_before_damaged_images(make_folder: MakeFolder, moving: list[np
 
 
 def test_empty_folders_and_lists(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no images here"):
+    with pytest.raises(ImageError, match="no images in this folder"):
         open_source(tmp_path)
     with pytest.raises(SourceError, match="list of images is empty"):
         open_source([])

@@ -10,7 +10,7 @@ import typer
 from featherglue.artifact.registry import find_model
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.errors import MissingExtraError, UsageError
-from featherglue.io.image import read_evenly
+from featherglue.io.image import read_evenly_spaced
 
 NUM_IMAGES = 100
 
@@ -54,7 +54,7 @@ def combine(
         raise MissingExtraError("combine", "train") from None
     if num_images is not None and images is None:
         raise UsageError("--num-images needs --images")
-    photographs = read_evenly(images, num_images or NUM_IMAGES) if images is not None else ()
+    photographs = read_evenly_spaced(images, num_images or NUM_IMAGES) if images is not None else ()
     combined = combine(find_model(extractor), find_model(matcher), photographs)
     artifact = combined.model.save(output)
     facts: dict[str, Any] = {"output": str(output), "hash": artifact.hash}

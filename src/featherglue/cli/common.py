@@ -95,7 +95,7 @@ def save_csv(rows: Sequence[Mapping[str, Any]], csv_file: str | None) -> None:
     """
     if csv_file is None:
         return
-    from featherglue.io.files import atomic
+    from featherglue.io.files import atomic_write
     from featherglue.io.tables import format_csv
 
     text = format_csv(rows)
@@ -103,7 +103,7 @@ def save_csv(rows: Sequence[Mapping[str, Any]], csv_file: str | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        with atomic(csv_file) as file:
+        with atomic_write(csv_file) as file:
             file.write(text.encode())
 
 

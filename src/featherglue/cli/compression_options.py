@@ -10,7 +10,7 @@ import typer
 
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.io.image import read_evenly
+from featherglue.io.image import read_evenly_spaced
 
 if TYPE_CHECKING:
     from featherglue.compression.calibration import Grey
@@ -88,4 +88,4 @@ class CalibrationOptions:
         """Read the photographs, or return None without a folder. Raises ImageError."""
         if self.folder is None:
             return None
-        return read_evenly(self.folder, self.num_images or _NUM_IMAGES)
+        return read_evenly_spaced(self.folder, self.num_images or _NUM_IMAGES)

@@ -17,7 +17,7 @@ from featherglue.cli.common import STANDARD_OUTPUT, CsvFile, JsonFile, Model
 from featherglue.cli.session_options import with_parameters, with_session_options
 from featherglue.errors import UsageError
 from featherglue.evaluation.openers import SessionOpener
-from featherglue.machine import cores
+from featherglue.machine import num_cores
 from featherglue.options import SessionOptions
 
 # Options that do not change the metrics.
@@ -91,7 +91,7 @@ class SharedOptions:
         """The session to evaluate. Processes share the cores unless --threads is given."""
         options = self.options
         if options.threads is None and self.jobs > 1:
-            options = dataclasses.replace(options, threads=max(1, cores() // self.jobs))
+            options = dataclasses.replace(options, threads=max(1, num_cores() // self.jobs))
         return SessionOpener(model=self.model, options=options)
 
 

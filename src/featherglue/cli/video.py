@@ -11,7 +11,7 @@ from featherglue.cli.session_options import with_session_options
 from featherglue.cli.video_loop import VideoLoop, stop_on_signals
 from featherglue.cli.video_report import VideoReport
 from featherglue.errors import UsageError
-from featherglue.machine import cores
+from featherglue.machine import num_cores
 from featherglue.options import SessionOptions
 from featherglue.session import load
 from featherglue.video.frame_matching import FrameMatcher
@@ -54,7 +54,7 @@ def video(
     """
     track = track or tracks is not None
     given.check_options(anchor, reference, track, min_track_length)
-    given.check_lookahead(lookahead, options.threads or cores())
+    given.check_lookahead(lookahead, options.threads or num_cores())
     no_window = _why_no_window(display)
     given.check_outputs([output, tracks], source)
     names = source[0] if len(source) == 1 else [Path(name) for name in source]

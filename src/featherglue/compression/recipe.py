@@ -24,7 +24,7 @@ from featherglue.compression.step_types import ModelState
 from featherglue.compression.steps import STEP_KINDS, kind_of, step_record
 from featherglue.config import ArchitectureConfig, from_dict, to_dict
 from featherglue.errors import ConfigError, UsageError
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 from featherglue.io.toml import read_toml, toml_lines
 
 
@@ -91,7 +91,7 @@ class Recipe:
             lines += ["[architecture]", *toml_lines(data["architecture"]), ""]
         for step in data["steps"]:
             lines += ["[[steps]]", *toml_lines(step), ""]
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write("\n".join(lines).encode())
 
     def check(self, architecture: ArchitectureConfig, quantized: bool = False) -> None:

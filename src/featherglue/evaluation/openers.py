@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from featherglue.errors import UsageError
 from featherglue.evaluation.suites import Pipeline
-from featherglue.machine import cores
+from featherglue.machine import num_cores
 from featherglue.options import SessionOptions, make_options
 from featherglue.session import Session, load
 
@@ -60,7 +60,7 @@ def make_opener(evaluable: Evaluable, jobs: int) -> Pipeline | Opener:
         UsageError: an object that is neither a pipeline nor an opener.
     """
     if isinstance(evaluable, (str, os.PathLike)):
-        return SessionOpener(evaluable, threads=None if jobs == 1 else max(1, cores() // jobs))
+        return SessionOpener(evaluable, threads=None if jobs == 1 else max(1, num_cores() // jobs))
     if not (is_pipeline(evaluable) or hasattr(evaluable, "open")):
         raise UsageError(
             f"{type(evaluable).__name__} cannot be evaluated: pass the name of a model, a "

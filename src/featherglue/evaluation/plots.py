@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.errors import MissingExtraError, OutputError
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 
 try:
     import matplotlib
@@ -34,7 +34,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     check_format(path)
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix[1:], dpi=160)
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from featherglue.errors import ReportError, UsageError
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 from featherglue.io.image import read_grey
 
 FORMAT_VERSION = 1
@@ -156,7 +156,7 @@ def write_report(
         f"<title>{html.escape(title)}</title><style>{style}</style></head>"
         f"<body><h1>{html.escape(title)}</h1>{''.join(sections)}</body></html>\n"
     )
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(page.encode())
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import featherglue
 from featherglue.evaluation.suites import PairResult
-from featherglue.io.files import atomic, write_json
+from featherglue.io.files import atomic_write, write_json
 from featherglue.io.tables import format_csv, format_table
 
 KIND, FORMAT_VERSION = "evaluation", 1
@@ -124,7 +124,7 @@ class Evaluation:
         Raises:
             OutputError: the file cannot be written.
         """
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(format_csv(self.rows()).encode())
 
     def rows(self) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from featherglue.evaluation.pair_evaluation import PairEvaluator
 from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.result_cache import ResultLog
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
-from featherglue.machine import cores
+from featherglue.machine import num_cores
 
 Progress = Callable[[int, int], None]
 
@@ -149,7 +149,7 @@ _worker: list[PairEvaluator] = []  # of this process
 def _start_worker(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interruption
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    cv2.setNumThreads(max(1, cores() // jobs))
+    cv2.setNumThreads(max(1, num_cores() // jobs))
     _worker.append(PairEvaluator(open_pipeline(opener), suite, folder))
 
 

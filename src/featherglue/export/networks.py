@@ -16,7 +16,7 @@ from featherglue.errors import UsageError
 from featherglue.export.cache import FINGERPRINT_KEY, graph_fingerprint
 from featherglue.export.extractor import extractor_graph
 from featherglue.export.matcher import matcher_graph
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 
 
 def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path]:
@@ -45,7 +45,7 @@ def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path
     paths = []
     for name, data in built.items():
         path = Path(folder) / name
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(data)
         paths.append(path)
     return paths

@@ -20,8 +20,8 @@ from featherglue.errors import OutputError
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a binary file that replaces `path` when the `with` block ends without an error.
 
-    Missing folders are created. A symbolic link stays, and its target is replaced. Pipes and devices
-    are written directly.
+    Missing folders are created. A symbolic link stays, and its target is replaced. Pipes and
+    devices are written directly.
 
     Raises:
         OutputError: the folder cannot be created, or the file cannot be written.

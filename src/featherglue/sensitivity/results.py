@@ -21,7 +21,7 @@ import numpy as np
 from featherglue.config import to_dict
 from featherglue.errors import UsageError
 from featherglue.fingerprint import fingerprint
-from featherglue.io.files import atomic, write_json
+from featherglue.io.files import atomic_write, write_json
 from featherglue.models.model import Model
 
 Method = Literal["prune", "codebook", "linear"]
@@ -213,5 +213,5 @@ def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         values = [f"{row.scores[name]:.4f}" for name in names]
         level = f"{row.change.level:.15g}"
         writer.writerow([row.change.layer, row.change.method, level, *values, f"{row.seconds:.2f}"])
-    with atomic(Path(folder) / TABLE) as file:
+    with atomic_write(Path(folder) / TABLE) as file:
         file.write(text.getvalue().encode())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featherglue.errors import ImageError, SourceError
-from featherglue.io.image import SUFFIXES, by_number, read_grey
+from featherglue.io.image import SUFFIXES, natural_sort_key, read_grey
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame, FrameSource
 
@@ -80,4 +80,4 @@ def find_images(pattern: str) -> list[Path] | None:
     paths = [Path(path) for path in found if Path(path).suffix.lower() in SUFFIXES]
     if not paths:
         raise SourceError(f"{pattern}: no image matches this pattern")
-    return sorted(paths, key=by_number)
+    return sorted(paths, key=natural_sort_key)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from featherglue.machine import cores
+from featherglue.machine import num_cores
 from featherglue.video.frames import Frame, FrameSource
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def choose_lookahead(
         whether lookahead was clearly faster; False where it cannot be measured.
     """
     session = matcher.session
-    half = (session.threads or cores()) // 2
+    half = (session.threads or num_cores()) // 2
     # A session that `load` did not make cannot change its threads. The threads of PyTorch are
     # those of the whole process.
     fixed = session.runtime is not None and session.artifact is None

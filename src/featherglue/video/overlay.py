@@ -43,7 +43,7 @@ def draw_frame(
         (H, W, 3) RGB uint8.
     """
     if tracks is None:
-        picture = draw_matches(item.result, max_side=max_side, keypoints=keypoints)
+        picture = draw_matches(item.result, max_width=max_side, show_keypoints=keypoints)
     else:
         picture = _draw_tracks(item, tracks, keypoints, min_track_length, max_side)
     write_lines(picture, above, at_bottom=False)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import OutputError, UsageError
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 from featherglue.video.tracking import Tracks
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class TrackWriter:
         return OutputError(f"{self.path}: cannot be written ({error.strerror or error})")
 
     def _write(self) -> None:
-        with atomic(self.path) as file:
+        with atomic_write(self.path) as file:
             if self.path.suffix.lower() == ".csv":
                 self._write_csv(file)
             else:

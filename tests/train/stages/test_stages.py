@@ -265,7 +265,7 @@ def test_an_extractor_is_needed_and_must_fit(
         (POINT.replace("size = [64, 64]", "size = [64, 60]"), "size"),
         (POINT.replace("steps = 3", "steps = -1"), "steps"),
         (POINT.replace("batch_size = 2", "batch_size = 0"), "batch_size"),
-        ("seed = = 4", "not a TOML file"),
+        ("seed = = 4", "not valid TOML"),
         (POINT + "\n[labels]\nminimum = 0.5\n", "labels in a file"),
         (POINT + '\n[labels]\nfile = "a.npz"\nby = []\n', "what ranks them"),
         (POINT + '\n[labels]\nfile = "a.npz"\nminimum = 0.5\ncertain = 0.4\n', "above minimum"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featherglue.data.photographs import Grey, PhotoFolder, Points
-from featherglue.machine import cores
+from featherglue.machine import num_cores
 from featherglue.train.batched.draws import Draws
 
 _LEVELS = 3
@@ -65,7 +65,7 @@ class Atlas:
         sizes: list[tuple[int, int]] = []
         ranked: list[tuple[Points, NDArray[np.float32]]] = []
         at_once = max(1, _PIXELS_AT_ONCE // self._side**2)
-        with ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(num_cores()) as pool:
             for first in range(0, len(photos), at_once):
                 chosen = range(first, min(first + at_once, len(photos)))
                 images = list(pool.map(photos.__getitem__, chosen))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from featherglue.errors import OutputError, TrainingError
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 
 LAST, BEST = "last.pt", "best.pt"
 LOG, VALIDATION_LOG, CURVES = "log.csv", "validation.csv", "curves.png"
@@ -102,7 +102,7 @@ def _keep_until(path: Path, step: int) -> None:
         writer = csv.DictWriter(text, kept[0])
         writer.writeheader()
         writer.writerows({key: f"{row[key]:.6g}" for key in row} for row in kept)
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(text.getvalue().encode())
 
 
@@ -155,7 +155,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     try:
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(buffer.getbuffer())
     except OutputError as error:
         kept = "the previous checkpoint is intact" if path.exists() else "no checkpoint exists yet"

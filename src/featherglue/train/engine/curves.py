@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import MissingExtraError
-from featherglue.io.files import atomic
+from featherglue.io.files import atomic_write
 from featherglue.train.engine.checkpoint import CURVES, LOG, VALIDATION_LOG, read_log
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def draw_curves(folder: str | os.PathLike[str]) -> Path | None:
     figure = Figure(figsize=(6.0 * columns, 3.6 * rows), layout="constrained")
     for i, panel in enumerate(panels):
         _draw(figure.add_subplot(rows, columns, i + 1), *panel)
-    with atomic(folder / CURVES) as file:
+    with atomic_write(folder / CURVES) as file:
         figure.savefig(file, format="png", dpi=110)
     return folder / CURVES
 

@@ -26,7 +26,7 @@ from featherglue.data.homography import (
 from featherglue.data.keypoint_labels import PhotoLabels
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import ConfigError
-from featherglue.io.image import map_points, resize_grey, target_size
+from featherglue.io.image import map_points, resize_grey, resized_size
 from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.options import Sampling
 
@@ -129,7 +129,7 @@ def label_photograph(
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """(width, height) at which a photograph is labelled: multiples of 8, never much larger."""
-    small = target_size(size, (longest,)) if max(size) > longest else size
+    small = resized_size(size, (longest,)) if max(size) > longest else size
     return max(CELL, round(small[0] / CELL) * CELL), max(CELL, round(small[1] / CELL) * CELL)
 
 
