@@ -130,7 +130,7 @@ def _draw(
         lines = [name, _caption(result)]
         yield (
             result,
-            draw_matches(shaded, views.image0, views.image1, lines=lines, max_side=max_side),
+            draw_matches(shaded, views.image0, views.image1, lines=lines, max_width=max_side),
         )
         count -= 1
         if count == 0:
