@@ -1,8 +1,7 @@
-"""Frozen configuration: what a model is (architecture), how it is used (processing), how it is
-stored (storage) and where it comes from (provenance).
+"""Configurations stored in an artifact: architecture, storage and provenance.
 
-Every class turns into plain JSON values with `to_dict` and back with `from_dict`, which refuses
-unknown and missing keys: a configuration that we do not fully understand is never half-used.
+`to_dict` converts a configuration to plain JSON values. `from_dict` converts back, strictly:
+unknown keys, missing keys and wrong types raise.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SuperPointConfig:
-    """Widths of a SuperPoint network (DeTone et al. 2018); the defaults are the published ones.
+    """Sizes of a SuperPoint network (DeTone et al. 2018). The defaults are the published ones.
 
     Attributes:
         channels: output channels of conv1a, conv1b, conv2a, conv2b, conv3a, conv3b, conv4a, conv4b.
         detector_channels: output channels of convPa.
         descriptor_channels: output channels of convDa.
-        descriptor_dim: D, output channels of convDb.
-        batch_norm: a batch normalisation behind every convolution but the two last ones.
-        stem: 1 as published. 2 has a conv1a of 4×4 pixels at every second pixel and leaves out the
-            first pooling, so that nothing is computed for every pixel.
+        descriptor_dim: output channels of convDb, the descriptor width D.
+        batch_norm: whether batch normalisation follows each convolution but convPb and convDb.
+        stem: stride of conv1a. 1 is the published network. 2 has a kernel of 4×4 pixels and no
+            pooling after conv1b, so that no layer runs at full resolution.
     """
 
     channels: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 128)
@@ -47,24 +46,28 @@ class SuperPointConfig:
     stem: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.stem in (1, 2), f"stem is 1 or 2, not {self.stem}")
-        _require(len(self.channels) == 8, "channels: 8 widths are needed (conv1a … conv4b)")
+        _require(self.stem in (1, 2), f"stem must be 1 or 2, not {self.stem}")
+        _require(
+            len(self.channels) == 8,
+            f"channels must hold 8 widths, for conv1a to conv4b, not {len(self.channels)}",
+        )
         widths = (
             *self.channels,
             self.detector_channels,
             self.descriptor_channels,
             self.descriptor_dim,
         )
-        _require(all(width >= 1 for width in widths), "every SuperPoint width must be at least 1")
+        _require(all(width >= 1 for width in widths), "all widths of SuperPoint must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
-    """One layer of the attentional graph neural network.
+    """Sizes of one attention layer of SuperGlue's graph neural network.
 
     Attributes:
         kind: "self" attends within an image, "cross" to the other image.
-        heads: number of attention heads; head_dim: width of each.
+        heads: number of attention heads.
+        head_dim: width of a head.
         hidden: width of the hidden layer of the message MLP.
     """
 
@@ -74,7 +77,9 @@ class AttentionConfig:
     hidden: int = 512
 
     def __post_init__(self) -> None:
-        _require(self.kind in ("self", "cross"), "a layer's kind is 'self' or 'cross'")
+        _require(
+            self.kind in ("self", "cross"), f"kind must be 'self' or 'cross', not {self.kind!r}"
+        )
         _require(
             min(self.heads, self.head_dim, self.hidden) >= 1,
             "heads, head_dim and hidden must be at least 1",
@@ -87,15 +92,15 @@ def _published_layers() -> tuple[AttentionConfig, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SuperGlueConfig:
-    """Sizes of a SuperGlue network (Sarlin et al. 2020); the defaults are the published ones.
+    """Sizes of a SuperGlue network (Sarlin et al. 2020). The defaults are the published ones.
 
     Attributes:
-        descriptor_dim: D of the features that it matches; where it differs from `width` a
-            linear projection comes first.
+        descriptor_dim: descriptor width D. If it differs from `width`, a linear layer projects
+            the descriptors.
         width: feature width of the graph neural network.
         keypoint_encoder: hidden widths of the MLP that encodes (x, y, score).
-        layers: the attention layers in order.
-        batch_norm: batch normalisation in the MLPs, as published.
+        layers: the attention layers, in order.
+        batch_norm: whether the MLPs have batch normalisation.
     """
 
     descriptor_dim: int = 256
@@ -106,12 +111,12 @@ class SuperGlueConfig:
 
     def __post_init__(self) -> None:
         widths = (self.descriptor_dim, self.width, *self.keypoint_encoder)
-        _require(all(width >= 1 for width in widths), "every SuperGlue width must be at least 1")
+        _require(all(width >= 1 for width in widths), "all widths of SuperGlue must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureConfig:
-    """The pair: an extractor, a matcher, or both."""
+    """Sizes of a model: of an extractor, a matcher, or both."""
 
     extractor: SuperPointConfig | None = None
     matcher: SuperGlueConfig | None = None
@@ -124,25 +129,25 @@ class ArchitectureConfig:
         if self.extractor is not None and self.matcher is not None:
             _require(
                 self.extractor.descriptor_dim == self.matcher.descriptor_dim,
-                f"the extractor gives {self.extractor.descriptor_dim}-d descriptors, "
-                f"the matcher expects {self.matcher.descriptor_dim}-d ones",
+                "descriptor_dim of the extractor and of the matcher must be the same, not "
+                f"{self.extractor.descriptor_dim} and {self.matcher.descriptor_dim}",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStorage:
-    """How one tensor is stored.
+    """Storage of one tensor.
 
     Attributes:
-        scheme: "float" holds numbers; "linear" whole numbers, with scales and zero points (Jacob
-            et al. 2018); "codebook" indices into lists of numbers (Han et al. 2016).
-        dtype: number format of what is held as floats.
-        bits: of a whole number or index; 0 for floats.
-        groups: how many scales or codebooks there are; the first axis is shared out evenly.
-        sparsity: share of exact zeros.
-        positions: "all" holds every number; "mask" and "runs" only those that are not zero,
-            with where they are.
-        coding: "plain", or of the whole numbers: "packed" or "huffman".
+        scheme: "float"; "linear", integers with scales and zero points (Jacob et al. 2018); or
+            "codebook", indices into lists of values (Han et al. 2016).
+        dtype: number format of floats, or of the values of a codebook.
+        bits: number of bits of an integer or index; 0 for floats.
+        groups: number of scales or codebooks. The first axis is divided evenly among them.
+        sparsity: fraction of the elements that are 0.
+        positions: "all" stores all elements; "mask" and "runs" store the non-zero elements with a
+            bit mask or with run lengths.
+        coding: coding of integers and indices, "packed" or "huffman"; "plain" for floats.
     """
 
     scheme: Literal["float", "linear", "codebook"] = "float"
@@ -156,18 +161,25 @@ class LayerStorage:
     def __post_init__(self) -> None:
         coded = self.scheme != "float"
         low, high = (2, 8) if coded else (0, 0)
-        _require(low <= self.bits <= high, f"bits of {self.scheme} storage: {self.bits}")
+        _require(
+            low <= self.bits <= high,
+            f"bits of {self.scheme} storage must lie in [{low}, {high}], not {self.bits}",
+        )
         _require(self.groups >= 1, f"groups must be at least 1, not {self.groups}")
-        _require(coded == (self.coding != "plain"), f"{self.scheme} storage, {self.coding} coding")
+        _require(
+            coded == (self.coding != "plain"),
+            f"coding cannot be {self.coding!r} for {self.scheme} storage",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationStorage:
-    """How numbers between two layers are held as whole numbers: q = round(x / scale) + zero_point.
+    """Quantization of an activation x: q = round(x / scale) + zero_point, clipped to the bits.
 
     Attributes:
-        scale: of one step, above 0. zero_point: the whole number that stands for 0.
-        bits: 4 to 8; whole numbers lie in [0, 2^bits).
+        scale: step between two quantized values, above 0.
+        zero_point: the integer that stands for 0, in [0, 2^bits).
+        bits: number of bits of q, 4 to 8. q lies in [0, 2^bits).
     """
 
     scale: float
@@ -175,15 +187,24 @@ class ActivationStorage:
     bits: int = 8
 
     def __post_init__(self) -> None:
-        _require(0 < self.scale < float("inf"), f"a scale must be positive, not {self.scale}")
-        _require(4 <= self.bits <= 8, f"activations have 4 to 8 bits, not {self.bits}")
-        _require(0 <= self.zero_point < 2**self.bits, f"zero point {self.zero_point} out of range")
+        _require(
+            0 < self.scale < float("inf"), f"scale must be finite and above 0, not {self.scale}"
+        )
+        _require(4 <= self.bits <= 8, f"bits of an activation must lie in [4, 8], not {self.bits}")
+        _require(
+            0 <= self.zero_point < 2**self.bits,
+            f"zero_point must lie in [0, {2**self.bits}), not {self.zero_point}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """How the tensors of the artifact are stored, by tensor name, and how the numbers between
-    layers are held, by the layer or product that takes them."""
+    """Storage of all tensors and quantization of activations.
+
+    Attributes:
+        tensors: by tensor name.
+        activations: by activation name; see `artifact.layers.activation_names`.
+    """
 
     tensors: dict[str, LayerStorage] = field(default_factory=dict)
     activations: dict[str, ActivationStorage] = field(default_factory=dict)
@@ -191,11 +212,13 @@ class StorageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a model comes from. Not needed to load it.
+    """Origin of a model. Loading does not need it.
 
     Attributes:
-        recipe: the steps that made it, in order, each a plain mapping.
-        data: what it was trained on. parent: hash of the model it was made from, or "".
+        recipe: the steps of training and compression in order, with their settings.
+        data: description of the training data.
+        parent: hash of the weights of the model that it was derived from, or "".
+        license: licence of the weights, or "".
     """
 
     recipe: tuple[dict[str, Any], ...] = ()
@@ -205,7 +228,7 @@ class Provenance:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON values."""
+    """Convert a configuration to plain JSON values."""
     plain = _plain(config)
     assert isinstance(plain, dict)
     return plain
@@ -222,10 +245,13 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
-    """The configuration `cls` from plain JSON values.
+    """Convert plain JSON values to the configuration class `cls`.
+
+    Args:
+        where: path of the values, which error messages begin with.
 
     Raises:
-        ConfigError: an unknown key, a missing key or a wrong type, named with its path.
+        ConfigError: a key is unknown or missing, or a value has a wrong type or range.
     """
     where = where or cls.__name__
     if not isinstance(data, dict):
@@ -236,12 +262,12 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     if unknown:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
     values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in data.items()}
-    needed = [
+    required = [
         name
         for name, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
-    missing = [name for name in needed if name not in values]
+    missing = [name for name in required if name not in values]
     if missing:
         raise ConfigError(f"{where}: {missing[0]!r} is missing")
     try:
@@ -251,7 +277,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint`, strictly: no strings for numbers, no truncation."""
+    """Convert a value to the type `hint`, without conversions between numbers and strings."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:

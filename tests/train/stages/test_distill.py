@@ -309,7 +309,7 @@ def test_what_cannot_be_taught_is_refused(
         ({"depths": (1,)}, "depths are rising"),
         (
             {"student": StudentChoice(start=str(matching), extractor=THIN)},
-            "another architecture|8-d descriptors",
+            "another architecture|descriptor_dim",
         ),
     ):
         with pytest.raises((TrainingError, ConfigError), match=said):

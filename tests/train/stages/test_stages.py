@@ -249,7 +249,7 @@ def test_an_extractor_is_needed_and_must_fit(
     wide = dataclasses.replace(
         stage, extractor=str(tmp_path / "pair"), architecture=SuperGlueConfig(layers=())
     )
-    with pytest.raises(ConfigError, match="16-d descriptors"):
+    with pytest.raises(ConfigError, match="descriptor_dim"):
         train_superglue(wide, images, tmp_path / "run")
 
 
