@@ -26,11 +26,11 @@ _METHODS: Mapping[Method, tuple[str, str, str]] = {
 
 def scan_captions(number: str, change: str, pairs: Any, refined: bool) -> tuple[str, str]:
     """Return the captions of the curves and of the heat map of a scan."""
-    how = f"{pairs} pairs, {'refined' if refined else 'not refined'}; gains are noise"
+    settings = f"{pairs} pairs, {'refined' if refined else 'not refined'}; gains are noise"
     return (
         f"Figure {number}: sensitivity of each layer to {change}, the most sensitive labelled; "
-        f"{how}",
-        f"Figure {number}, all layers: loss of the mean score in points; {how}",
+        f"{settings}",
+        f"Figure {number}, all layers: loss of the mean score in points; {settings}",
     )
 
 

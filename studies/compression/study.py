@@ -197,12 +197,12 @@ class Study:
         """Make the models and return their folders before and after fine-tuning."""
         print(experiment.title, flush=True)
         before = self.work / experiment.name / "before"
-        self._made(experiment, "made", before, None)
+        self._make_model(experiment, "made", before, None)
         if not self._tunes:
             print("  not fine-tuned (--minutes 0)", flush=True)
             return before, None
         after = self.work / experiment.name / "after"
-        self._made(experiment, "fine-tuned", after, self._tuning())
+        self._make_model(experiment, "fine-tuned", after, self._tuning())
         return before, after
 
     def _row(self, experiment: Experiment) -> dict[str, Any]:
@@ -214,8 +214,8 @@ class Study:
         if after is not None:
             folder = after
             row["after"] = self._accuracy(f"{name}, evaluated after", folder)
-        how = {"minutes": options.minutes, "steps": options.steps, "device": options.device}
-        return row | {"finetuning": how} | measurements.sizes(folder, self.work / "dense")
+        tuning = {"minutes": options.minutes, "steps": options.steps, "device": options.device}
+        return row | {"finetuning": tuning} | measurements.sizes(folder, self.work / "dense")
 
     def _with_earlier(self, made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Return these rows and the rows of other experiments from earlier runs."""
@@ -225,8 +225,8 @@ class Study:
             kept = {row["name"]: row for row in before["rows"]} if same else {}
         except (OSError, ValueError, KeyError, TypeError):
             kept = {}
-        there = {name: row for name, row in kept.items() if self._folder(row).is_dir()}
-        both = there | made
+        existing = {name: row for name, row in kept.items() if self._folder(row).is_dir()}
+        both = existing | made
         return [both[e.name] for e in experiments.EXPERIMENTS if e.name in both]
 
     def _folder(self, row: dict[str, Any]) -> Path:
@@ -236,7 +236,9 @@ class Study:
             return self.work / "dense"
         return self.work / name / ("before" if row["after"] is None else "after")
 
-    def _made(self, experiment: Experiment, how: str, folder: Path, tuning: Tuning | None) -> None:
+    def _make_model(
+        self, experiment: Experiment, stage: str, folder: Path, tuning: Tuning | None
+    ) -> None:
         recipe, options = self.recipes[experiment.name], self.options
         inputs = {**self.source, **self.calibrated_on, "recipe": recipe.to_dict()}
         run_folder = folder.parent
@@ -254,7 +256,7 @@ class Study:
             made = make_model(self.dense, recipe, images, tuning, run_folder, self.hash, size)
             return made.save(folder).hash
 
-        self.journal.step(f"{experiment.name}, {how}", inputs, compute, folder)
+        self.journal.step(f"{experiment.name}, {stage}", inputs, compute, folder)
 
     def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
         artifact = load_artifact(folder)

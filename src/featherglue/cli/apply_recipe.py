@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from featherglue.cli.common import STANDARD_OUTPUT, console, error_console, save
 from featherglue.cli.compression_options import CalibrationOptions
 from featherglue.cli.model_facts import describe
 from featherglue.cli.progress import ProgressDisplay
-from featherglue.errors import UsageError
+from featherglue.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
@@ -76,6 +76,35 @@ def apply_recipe(
     if json_file != STANDARD_OUTPUT:
         _print_facts(output, facts)
     _warn_about_delicate_layers(recipe, made)
+
+
+def apply_step(
+    command: str,
+    step: str,
+    settings: Mapping[str, Any],
+    model: str,
+    output: Path,
+    calibration: CalibrationOptions,
+    json_file: str | None,
+) -> None:
+    """Compress a model by a recipe with one step; see `apply_recipe`.
+
+    Args:
+        command: Name of the command, for the error if PyTorch is missing.
+        step: Name of the step.
+        settings: Settings of the step. None uses the default.
+        model: Name or folder of the model.
+        output: Folder of the new model.
+        calibration: Calibration images.
+        json_file: See `save_json`.
+    """
+    try:
+        from featherglue.compression.recipe import Recipe
+    except ModuleNotFoundError:
+        raise MissingExtraError(command, "train") from None
+    given = {key: value for key, value in settings.items() if value is not None}
+    recipe = Recipe.from_dict({"steps": [{"step": step} | given]})
+    apply_recipe(recipe, model, output, calibration, json_file)
 
 
 def _check_calibration(recipe: Recipe, calibration: CalibrationOptions) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.apply_recipe import apply_recipe
+from featherglue.cli.apply_recipe import apply_step
 from featherglue.cli.common import JsonFile, Model
 from featherglue.cli.compression_options import (
     CalibrationImages,
@@ -18,7 +18,7 @@ from featherglue.cli.compression_options import (
     NumCalibrationImages,
     Output,
 )
-from featherglue.errors import MissingExtraError, UsageError
+from featherglue.errors import UsageError
 
 
 class _Scope(str, Enum):
@@ -77,10 +77,6 @@ def prune(
     json_file: JsonFile = None,
 ) -> None:
     """Set weights to zero, or remove channels. Fine-tune the model afterwards."""
-    try:
-        from featherglue.compression.recipe import Recipe
-    except ModuleNotFoundError:
-        raise MissingExtraError("prune", "train") from None
     determined = pattern is not None and ":" in pattern
     if macs is not None and (ratio is not None or channels):
         raise UsageError("`macs` determines what is removed; leave out `ratio` and `channels`")
@@ -103,6 +99,4 @@ def prune(
         "include": include or None,
         "exclude": exclude or None,
     }
-    step = {"step": name} | {key: value for key, value in settings.items() if value is not None}
-    recipe = Recipe.from_dict({"steps": [step]})
-    apply_recipe(recipe, model, output, calibration, json_file)
+    apply_step("prune", name, settings, model, output, calibration, json_file)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.apply_recipe import apply_recipe
+from featherglue.cli.apply_recipe import apply_step
 from featherglue.cli.common import JsonFile, Model
 from featherglue.cli.compression_options import (
     CalibrationImages,
@@ -18,7 +18,7 @@ from featherglue.cli.compression_options import (
     NumCalibrationImages,
     Output,
 )
-from featherglue.errors import MissingExtraError, UsageError
+from featherglue.errors import UsageError
 
 
 class _Scheme(str, Enum):
@@ -62,10 +62,6 @@ def quantize(
     json_file: JsonFile = None,
 ) -> None:
     """Store weights in fewer bits. Layers with quantized activations run with integers."""
-    try:
-        from featherglue.compression.recipe import Recipe
-    except ModuleNotFoundError:
-        raise MissingExtraError("quantize", "train") from None
     if scheme is _Scheme.CODEBOOK:
         for name, value in {"activation_bits": activation_bits, "per": per}.items():
             if value is not None:
@@ -83,8 +79,4 @@ def quantize(
     # Without activations, images are only needed for bias correction.
     if activation_bits == 0 and calibration_images is None:
         settings["correct_bias"] = False
-    step = {"step": scheme.value}
-    recipe = Recipe.from_dict(
-        {"steps": [step | {key: value for key, value in settings.items() if value is not None}]}
-    )
-    apply_recipe(recipe, model, output, calibration, json_file)
+    apply_step("quantize", scheme.value, settings, model, output, calibration, json_file)

@@ -94,7 +94,7 @@ class StepContext:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelState:
-    """What is known about a model before the preceding steps have run.
+    """The state of a model after some steps, as far as it is known before they run.
 
     Attributes:
         architecture: Architecture, which determines the names of layers.

@@ -80,9 +80,9 @@ def test_activation_range_covers_the_values(bits: int) -> None:
     def span(storage: Any) -> tuple[float, float]:
         return -storage.zero_point * storage.scale, (top - storage.zero_point) * storage.scale
 
-    how = activation_range(VALUES, 0.0, 40.0, bits, "affine", "minmax", 100)
-    assert how.zero_point == 0
-    assert span(how)[1] == pytest.approx(40)
+    storage = activation_range(VALUES, 0.0, 40.0, bits, "affine", "minmax", 100)
+    assert storage.zero_point == 0
+    assert span(storage)[1] == pytest.approx(40)
     both = activation_range(VALUES, -2.0, 10.0, bits, "affine", "minmax", 100)
     low, high = span(both)
     assert low <= -2 + both.scale / 2 and high >= 10 - both.scale / 2
@@ -95,8 +95,8 @@ def test_activation_range_covers_the_values(bits: int) -> None:
 
 def test_mse_activation_range_minimizes_the_squared_error() -> None:
     def error(method: str, percentile: float = 100) -> float:
-        how = activation_range(VALUES, 0.0, 40.0, 4, "affine", method, percentile)  # type: ignore[arg-type]
-        stored = np.clip(np.rint(VALUES / how.scale), 0, 15) * how.scale
+        storage = activation_range(VALUES, 0.0, 40.0, 4, "affine", method, percentile)  # type: ignore[arg-type]
+        stored = np.clip(np.rint(VALUES / storage.scale), 0, 15) * storage.scale
         return float(np.square(stored - VALUES).mean())
 
     assert error("mse") < 0.2 * error("minmax")
@@ -104,5 +104,5 @@ def test_mse_activation_range_minimizes_the_squared_error() -> None:
 
 
 def test_activation_that_is_always_zero() -> None:
-    how = activation_range(np.zeros(5, np.float32), 0.0, 0.0, 8, "affine", "mse", 100)
-    assert how.scale > 0 and how.zero_point == 0
+    storage = activation_range(np.zeros(5, np.float32), 0.0, 0.0, 8, "affine", "mse", 100)
+    assert storage.scale > 0 and storage.zero_point == 0

@@ -24,7 +24,7 @@ END_LAYERS = (
 
 
 def linear_targets(architecture: ArchitectureConfig) -> tuple[list[str], list[str]]:
-    """Return the names of everything that can be quantized, and of what is quantized by default.
+    """Return all names that can be quantized, and the names that are quantized by default.
 
     The first and last layers of both networks, the products of attention, the similarity matrix
     and the input of Sinkhorn are not quantized by default.

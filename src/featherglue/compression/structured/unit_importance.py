@@ -127,7 +127,8 @@ def _energies(left: Double, right: Double) -> Double:
     """Return the squared singular values of leftᵀ·right in descending order, (d,).
 
     Args:
-        left: (d, A). right: (d, B).
+        left: (d, A).
+        right: (d, B).
     """
     first, second = (np.linalg.qr(part.T).R for part in (left, right))
     values = np.square(np.linalg.svd(first @ second.T, compute_uv=False))
