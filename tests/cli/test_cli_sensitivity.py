@@ -32,6 +32,7 @@ def suite(tmp_path: Path, photographs: dict[str, np.ndarray]) -> tuple[object, .
     return "--images", folder, "--pairs", folder / "list.txt", "--num-pairs", 1
 
 
+@pytest.mark.slow
 def test_scan_writes_a_table_and_figures(
     run: Run, matching: Path, suite: tuple[object, ...], tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_prune(run: Run, folders: dict[str, Path]) -> None:
     assert 0.5 * before < json.loads(out)["macs"] <= 0.9 * before
 
 
+@pytest.mark.slow
 def test_quantize(run: Run, folders: dict[str, Path], photos: Path) -> None:
     model = folders["one-head"]
     codebook = ("--scheme", "codebook", "--bits", 3, "--exclude", "extractor.conv1a")
@@ -140,6 +141,7 @@ def test_quantize(run: Run, folders: dict[str, Path], photos: Path) -> None:
     assert code == 0 and len(facts["integer_layers"]) > 10 and not facts["saturates_without_vnni"]
 
 
+@pytest.mark.slow
 def test_wildcards_that_select_delicate_layers_warn(run: Run, folders: dict[str, Path]) -> None:
     weights = ("--activation-bits", 0, "--include", "extractor.*")
     _, _, err = run("quantize", "--model", folders["one-head"], "-o", "all", *weights)

@@ -43,6 +43,7 @@ def photos(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [cv2.resize(photographs[name], SIZE) for name in ("camera", "astronaut")]
 
 
+@pytest.mark.slow
 def test_lower_confidences_lead_to_a_lower_threshold(
     fast: Model, less_confident: Model, photos: list[np.ndarray]
 ) -> None:
@@ -65,6 +66,7 @@ def test_lower_confidences_lead_to_a_lower_threshold(
     )
 
 
+@pytest.mark.slow
 def test_step_compares_with_the_original_model(
     less_confident: Model, fast: Model, photos: list[np.ndarray]
 ) -> None:

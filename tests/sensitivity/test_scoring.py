@@ -60,6 +60,7 @@ LAYERS = (
 RATIOS = {"matcher.final_proj": 0.97}  # most of this weight is zero already
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cache_bytes", "step"), [(2**30, 1), (300_000, 3), (0, 5)])
 def test_scores_equal_those_of_an_evaluation(
     model: Model, suite: HomographySuite, tmp_path: Path, cache_bytes: int, step: int

@@ -86,6 +86,7 @@ def reproduce(
     return main
 
 
+@pytest.mark.slow
 def test_experiments_are_made_measured_and_stored(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +136,7 @@ def test_experiments_are_made_measured_and_stored(
     assert (tmp_path / "docs" / "figures" / "compression-figure-6.png").exists()
 
 
+@pytest.mark.slow
 def test_models_made_elsewhere_are_measured(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +152,7 @@ def test_models_made_elsewhere_are_measured(
     assert load_artifact(tmp_path / "copy" / "kmeans-6" / "after").hash == made
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the time was over")
 def test_number_of_steps_fits_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
     from studies.compression.model_making import Tuning, make_model
@@ -184,6 +187,7 @@ def test_recipes_fit_the_published_architecture(reproduce: Main) -> None:
     assert len(select_experiments([])) == len(EXPERIMENTS) == 11
 
 
+@pytest.mark.slow
 def test_variants_are_measured(
     reproduce: Main, matching: Path, tmp_path: Path, grey: np.ndarray
 ) -> None:
@@ -201,6 +205,7 @@ def test_variants_are_measured(
         assert len(rows) == len({row["title"] for row in rows}) >= 5
 
 
+@pytest.mark.slow
 def test_variants_of_models_with_batch_normalization(
     reproduce: Main, models: dict[str, Model]
 ) -> None:

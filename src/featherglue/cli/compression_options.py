@@ -33,8 +33,8 @@ NumCalibrationImages = Annotated[
     typer.Option(
         "--num-calibration-images",
         min=1,
-        help=f"Number of photographs to use, evenly spread over the folder.  [default: "
-        f"{_NUM_IMAGES}]",
+        help=f"Number of photographs to use, evenly spread over the folder (default: "
+        f"{_NUM_IMAGES}).",
         show_default=False,
     ),
 ]
@@ -43,7 +43,7 @@ ImageSize = Annotated[
     typer.Option(
         "--image-size",
         metavar="W H",
-        help="Size to which the photographs are resized.  [default: 640 480]",
+        help="Size to which the photographs are resized (default: 640 480).",
         show_default=False,
     ),
 ]

@@ -2,104 +2,56 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from featherglue.artifact.registry import find_model
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
 from featherglue.cli.compression_options import Exclude, Include
 from featherglue.cli.progress import ProgressDisplay
+from featherglue.cli.sensitivity_options import (
+    Bits,
+    Histograms,
+    Images,
+    Method,
+    MethodName,
+    Metric,
+    MetricName,
+    Minutes,
+    NumPairs,
+    Output,
+    PairFile,
+    Ratios,
+    Refine,
+    Seed,
+)
 from featherglue.errors import MissingExtraError, UsageError
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.io.tables import format_table
 
 if TYPE_CHECKING:
-    from featherglue.models import model as model_module
+    from featherglue.models.model import Model as Network
     from featherglue.sensitivity.results import Scan
     from featherglue.sensitivity.scan import ScanConfig
     from featherglue.sensitivity.scoring import ScoringConfig
 
 
-class _Method(str, Enum):
-    PRUNE = "prune"
-    CODEBOOK = "codebook"
-    LINEAR = "linear"
-
-
-class _Metric(str, Enum):
-    MEAN = "mean"
-    AUC5 = "auc5"
-    AUC10 = "auc10"
-    AUC25 = "auc25"
-    PRECISION = "precision"
-    RECALL = "recall"
-
-
 def sensitivity(
     model: Model,
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--output", metavar="DIR", help="Folder of the scan. A stopped scan continues."
-        ),
-    ],
-    pair_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--pairs",
-            metavar="FILE",
-            help="Lines `image h00 … h22` for 640×480; random homographies without it.",
-        ),
-    ] = None,
-    num_pairs: Annotated[
-        int, typer.Option("--num-pairs", min=1, help="Number of pairs, drawn at random.")
-    ] = 32,
-    method: Annotated[
-        _Method, typer.Option("--method", help="What is done to each layer; codebook is k-means.")
-    ] = _Method.PRUNE,
-    ratios: Annotated[
-        str,
-        typer.Option(
-            "--ratios",
-            metavar="R[,R…]",
-            help="Pruning ratios.  [default: 0.1 to 0.9 and 0.95]",
-            show_default=False,
-        ),
-    ] = "",
-    bits: Annotated[
-        str,
-        typer.Option(
-            "--bits",
-            metavar="N[,N…]",
-            help="Bits of a weight.  [default: codebook 2 to 8, linear 4 to 8]",
-            show_default=False,
-        ),
-    ] = "",
+    images: Images,
+    output: Output,
+    pair_file: PairFile = None,
+    num_pairs: NumPairs = 32,
+    method: Method = MethodName.PRUNE,
+    ratios: Ratios = "",
+    bits: Bits = "",
     include: Include = None,
     exclude: Exclude = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option("--minutes", help="Stop after this time; the same command continues."),
-    ] = None,
-    metric: Annotated[
-        _Metric, typer.Option("--metric", help="Score that is drawn and that orders the layers.")
-    ] = _Metric.MEAN,
-    histograms: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--histograms",
-            metavar="GLOB",
-            help="Also draw the weight distributions of these layers. Can be repeated.",
-        ),
-    ] = None,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Refine matches to subpixel accuracy; slower.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the drawn pairs.")] = 0,
+    minutes: Minutes = None,
+    metric: Metric = MetricName.MEAN,
+    histograms: Histograms = None,
+    refine: Refine = False,
+    seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Prune or quantize each layer at several levels, and measure the loss of accuracy.
@@ -114,9 +66,9 @@ def sensitivity(
         raise MissingExtraError("sensitivity", "train") from error
     from featherglue.sensitivity.figures import draw_scan  # raises before any work is done
 
-    if ratios and method is not _Method.PRUNE:
+    if ratios and method is not MethodName.PRUNE:
         raise UsageError("`ratios` requires method=prune")
-    if bits and method is _Method.PRUNE:
+    if bits and method is MethodName.PRUNE:
         raise UsageError("`bits` requires method=codebook or method=linear")
     config = ScanConfig(
         method=method.value,
@@ -131,7 +83,7 @@ def sensitivity(
     suite = HomographySuite(folder=images, pair_file=pair_file, config=HomographyConfig(seed=seed))
     scoring = ScoringConfig(num_pairs=num_pairs, seed=seed, refine=refine)
     found = _scan(scanned, suite, scoring, config, output)
-    score = "" if metric is _Metric.MEAN else metric.value
+    score = "" if metric is MetricName.MEAN else metric.value
     pictures = draw_scan(found, config.method, score, output)
     pictures += _draw_histograms(scanned, layers, output)
     facts = _facts(found, config, score) | {
@@ -152,7 +104,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _scan(
-    model: model_module.Model,
+    model: Network,
     suite: HomographySuite,
     scoring: ScoringConfig,
     config: ScanConfig,
@@ -178,7 +130,7 @@ def _scan(
         )
 
 
-def _histogram_layers(model: model_module.Model, globs: list[str]) -> list[str]:
+def _histogram_layers(model: Network, globs: list[str]) -> list[str]:
     from featherglue.artifact.layers import layers
     from featherglue.compression.layer_selection import select_layers
 
@@ -186,7 +138,7 @@ def _histogram_layers(model: model_module.Model, globs: list[str]) -> list[str]:
     return select_layers(names, [], globs, ()) if globs else []
 
 
-def _draw_histograms(model: model_module.Model, names: list[str], output: Path) -> list[Path]:
+def _draw_histograms(model: Network, names: list[str], output: Path) -> list[Path]:
     if not names:
         return []
     from featherglue.evaluation.plots import save_figure

@@ -190,6 +190,7 @@ def optimize(network: nn.Module, constraint: Any, count: int, decay: float = 0.9
     return average
 
 
+@pytest.mark.slow
 def test_zeros_stay_during_optimization_and_averaging(models: dict[str, Model]) -> None:
     pruned = prune(models["one-head"], PruneConfig(ratio=0.8))
     masks = Masks.from_zeros(pruned)

@@ -111,6 +111,7 @@ def test_quantized_model_is_close_to_its_parent(
         assert 0 < float((heat - held).abs().mean()) < 0.1 * float(heat.std())
 
 
+@pytest.mark.slow
 def test_error_increases_with_fewer_bits(
     models: dict[str, Model], calibration: dict[str, CalibrationData]
 ) -> None:

@@ -53,6 +53,7 @@ def target(models: dict[str, Model], calibration: dict[str, CalibrationData]) ->
     return found
 
 
+@pytest.mark.slow
 def test_model_is_unchanged_without_training(models: dict[str, Model]) -> None:
     for made in (
         quantize_codebook(models["four-heads"], CodebookConfig(bits=4, channels=4)),
@@ -144,6 +145,7 @@ def test_linear_weights_are_trained_with_straight_through_gradients(
     assert (code.codes != made.quantization.tensors["matcher.final_proj.weight"].codes).any()
 
 
+@pytest.mark.slow
 def test_models_with_quantized_activations_are_trained(
     models: dict[str, Model],
     calibration: dict[str, CalibrationData],
