@@ -64,8 +64,8 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
 def _parse(tokens: list[str], where: str, number: int) -> Pair:
     if len(tokens) not in _NUM_TOKENS:
         raise PairListError(
-            f"{where}: a pair must have 2 tokens (paths), 4 (with rotations) or 38 (with K0, K1, "
-            f"T_0to1), not {len(tokens)}"
+            f"{where}: {len(tokens)} tokens; a pair must have 2 (paths), 4 (with rotations) or 38 "
+            "(with K0, K1, T_0to1)"
         )
     try:
         rotations = [int(token) for token in tokens[2:4]] or [0, 0]
@@ -89,5 +89,5 @@ def _parse(tokens: list[str], where: str, number: int) -> Pair:
     for name in ("K0", "K1"):
         K = getattr(pair, name)
         if K is not None and abs(np.linalg.det(K)) < 1e-12:
-            raise PairListError(f"{where}: {name} must not be singular")
+            raise PairListError(f"{where}: {name} is singular")
     return pair
