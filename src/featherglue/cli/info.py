@@ -61,11 +61,11 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
     table.add_row("non-zero", f"{facts['nonzero']:,}")
     table.add_row(
         f"MACs, {size[0]}×{size[1]}, {keypoints} keypoints",
-        f"{facts['macs'] / 1e9:.3f} G ({facts['macs_extractor'] / 1e9:.3f} extract, "
-        f"{facts['macs_matcher'] / 1e9:.3f} match)",
+        f"{facts['macs'] / 1e9:.3f} G ({facts['macs_extractor'] / 1e9:.3f} per image, "
+        f"{facts['macs_matcher'] / 1e9:.3f} per match)",
     )
     if facts["macs_effective"] != facts["macs"]:
-        table.add_row("MACs without zeros", f"{facts['macs_effective'] / 1e9:.3f} G")
+        table.add_row("MACs with non-zero weights", f"{facts['macs_effective'] / 1e9:.3f} G")
     files = ", ".join(f"{file} {count:,}" for file, count in facts["files"].items())
     table.add_row(
         "bytes on disk",
@@ -73,7 +73,7 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
         f"float32 ({files})",
     )
     table.add_row(
-        "bytes as the study counts",
+        "bytes of non-zero weights",
         f"{facts['study_bytes']:,}, {facts['study_ratio']:.2f}× smaller than dense float32",
     )
     _add_integer_rows(table, facts)
@@ -87,26 +87,26 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
 
 
 def _add_integer_rows(table: Table, facts: dict[str, Any]) -> None:
-    """What is computed with whole numbers, what is not, and what that means on old CPUs."""
+    """Add which layers run as integers, and why others do not."""
     if facts["integer_layers"]:
-        exact = "weights of 7 bits, exact on every CPU"
+        exact = "7-bit weights, exact on every CPU"
         if facts["saturates_without_vnni"]:
-            exact = "weights of 8 bits, whose sums saturate on CPUs without VNNI"
-        table.add_row("layers of whole numbers", f"{len(facts['integer_layers'])}: {exact}")
+            exact = "8-bit weights, sums may saturate on CPUs without VNNI"
+        table.add_row("integer layers", f"{len(facts['integer_layers'])}: {exact}")
     reasons: dict[str, list[str]] = {}
     for name, reason in facts["float_layers"].items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
         shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-        table.add_row("quantized, but computed as floats", f"{len(names)}: {reason} ({shown})")
+        table.add_row("quantized layers run as floats", f"{len(names)}: {reason} ({shown})")
 
 
 def _layer_table(rows: list[dict[str, Any]]) -> Table:
-    """A row a layer; ∗ marks what runs as whole numbers."""
-    table = Table(box=None, pad_edge=False, caption="∗ runs as whole numbers")
+    """One row per layer."""
+    table = Table(box=None, pad_edge=False, caption="∗ runs as integers")
     for column in ("layer", "stored as"):
         table.add_column(column, no_wrap=True)
-    for column in ("numbers", "zero %", "MMACs", "no zeros", "bytes", "study"):
+    for column in ("parameters", "zero %", "MMACs", "non-zero", "bytes", "study"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
