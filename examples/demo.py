@@ -1,7 +1,7 @@
-"""Match a photograph with a copy of it, seen from elsewhere in another light, and say how well.
+"""Match a photograph with a warped and darkened copy of it, and measure the accuracy.
 
-The photograph comes with scikit-image; the homography between the two views is known, so the one
-estimated from the matches can be compared with it.
+The photograph is part of scikit-image. The true homography between both images is known, so the
+estimated one can be compared with it.
 """
 
 from __future__ import annotations
@@ -14,37 +14,45 @@ import numpy as np
 from skimage import data
 
 import featherglue as fg
-from featherglue.drawing import draw_matches
 from featherglue.geometry.projection import corner_error
 from featherglue.io.files import write_image
 
+FOLDER = Path("demo")
+MAX_ERROR = 5.0  # pixels
+
+
+def make_images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A photograph (H, W) uint8, its warped copy, and the homography between them."""
+    image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
+    height, width = image.shape
+    homography = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
+    warped = cv2.warpPerspective(image, homography, (width, height))
+    darker = np.clip(warped.astype(np.float32) * 0.7 + 12, 0, 255).astype(np.uint8)
+    return image, darker, homography
+
 
 def main() -> int:
-    """Write both photographs and the picture of the matches to demo/; 0 where all went well."""
-    folder = Path("demo")
-    photograph = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
-    height, width = photograph.shape
-    truth = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
-    view = cv2.warpPerspective(photograph, truth, (width, height))
-    view = np.clip(view.astype(np.float32) * 0.7 + 12, 0, 255).astype(np.uint8)
-    write_image(folder / "first.png", photograph)
-    write_image(folder / "second.png", view)
+    """Write both images and a picture of the matches to demo/. Returns 0 on success."""
+    image0, image1, truth = make_images()
+    write_image(FOLDER / "first.png", image0)
+    write_image(FOLDER / "second.png", image1)
 
     session = fg.load("fast")
-    session(folder / "first.png", folder / "second.png")  # warm-up, so that the times are typical
-    result = session(folder / "first.png", folder / "second.png")
-    homography = result.homography()
-    picture = folder / "matches.png"
-    write_image(picture, draw_matches(result))
+    session(FOLDER / "first.png", FOLDER / "second.png")  # warm-up
+    result = session(FOLDER / "first.png", FOLDER / "second.png")
+    estimate = result.homography()
+    picture = FOLDER / "matches.png"
+    write_image(picture, fg.draw_matches(result))
 
-    error = corner_error(homography.model, truth, (width, height))
+    height, width = image0.shape
+    error = corner_error(estimate.model, truth, (width, height))
     times = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result.milliseconds.items())
-    print(f"keypoints  {len(result.features0)} and {len(result.features1)}")
-    print(f"matches    {len(result.matches)}, of which {homography.num_inliers} fit one homography")
-    print(f"error      the estimated homography puts the corners {error:.2f} px off, on average")
-    print(f"time       {sum(result.milliseconds.values()):.0f} ms ({times})")
-    print(f"picture    {picture.resolve()}")
-    return 0 if error < 5 else 1
+    print(f"keypoints   {len(result.features0)} and {len(result.features1)}")
+    print(f"matches     {len(result.matches)}, {estimate.num_inliers} inliers of a homography")
+    print(f"error       {error:.2f} px, mean over the image corners")
+    print(f"time        {sum(result.milliseconds.values()):.0f} ms ({times})")
+    print(f"picture     {picture.resolve()}")
+    return 0 if error < MAX_ERROR else 1
 
 
 if __name__ == "__main__":

@@ -82,10 +82,10 @@ def test_compress_applies_a_recipe(
     )
     assert (code, err) == (0, "")
     for fact in (
-        "layers of whole numbers",
-        "weights of 7 bits",
+        "integer layers",
+        "7-bit weights",
         "its weight is a codebook",
-        "MACs without zeros",
+        "MACs with non-zero weights",
         "codebook 4",
         "linear 7 ∗",
         "step codebook",
