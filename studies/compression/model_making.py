@@ -16,9 +16,9 @@ from featherglue.compression.finetuning import finetune
 from featherglue.compression.match_threshold import ThresholdConfig
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import Finetune, FinetuneConfig, StepResult
-from featherglue.config import from_dict
 from featherglue.models.model import Model
-from featherglue.train.stages.distill import DistillStage
+from featherglue.train.engine.run_settings import stage_from_dict
+from featherglue.train.stages.distill_stage import DistillStage
 
 Grey = NDArray[np.uint8]
 _WARMUP = 20  # steps, if the number of training steps is unknown
@@ -94,7 +94,7 @@ class Tuning:
             "teacher": str(self.teacher),
             "part": config.network,
         }
-        return from_dict(DistillStage, data, "settings")
+        return stage_from_dict(DistillStage, data, "settings")
 
 
 def make_model(

@@ -23,8 +23,8 @@ from featherglue.session import load
 Run = Callable[..., tuple[int, str, str]]
 SETTINGS = """
 teacher = "nowhere"
-fewest = 20
-most = 30
+min_keypoints = 20
+max_keypoints = 30
 [views]
 size = [64, 64]
 max_points = 32
@@ -57,7 +57,7 @@ def test_zeros_stay(
 ) -> None:
     parent = Model.load(folders["one-head"])
     prune(parent, PruneConfig(ratio=0.7)).save("pruned")
-    arguments = ("finetune", "pruned", "--images", photos, "-o", "run", "--part", part)
+    arguments = ("finetune", "--model", "pruned", "--images", photos, "-o", "run", "--part", part)
     taught = ("--teacher", folders["one-head"], "--config", "settings.toml")
     code, out, err = run(*arguments, *taught, "--json", "-")
     assert code == 0, err
@@ -82,7 +82,16 @@ def test_what_is_quantized_stays_so(run: Run, folders: dict[str, Path], photos: 
     rounded = quantize_linear(parent, LinearConfig(activation_bits=0, correct_bias=False, bits=5))
     rounded.save("rounded")
     for name in ("shared", "rounded"):
-        arguments = (name, "--images", photos, "-o", f"run-{name}", "--config", "settings.toml")
+        arguments = (
+            "--model",
+            name,
+            "--images",
+            photos,
+            "-o",
+            f"run-{name}",
+            "--config",
+            "settings.toml",
+        )
         code, _, err = run("finetune", *arguments, "--teacher", folders["one-head"])
         assert code == 0, err
         before, made = load_artifact(name), load_artifact(f"run-{name}/model")
@@ -110,7 +119,8 @@ def test_a_recipe_can_fine_tune(run: Run, folders: dict[str, Path], photos: Path
     Path("r.toml").write_text(
         '[[steps]]\nstep = "prune"\nratio = 0.6\n'
         '[[steps]]\nstep = "finetune"\nnetwork = "matcher"\n'
-        "[steps.settings]\nfewest = 20\nmost = 30\n[steps.settings.scenes]\nsize = [96, 64]\n"
+        "[steps.settings]\nmin_keypoints = 20\nmax_keypoints = 30\n"
+        "[steps.settings.scenes]\nsize = [96, 64]\n"
         "[steps.settings.loop]\nsteps = 2\nbatch_size = 2\nworkers = 0\nwarmup = 0\n"
         "[steps.settings.validation]\nshare = 0\n"
         '[[steps]]\nstep = "codebook"\nbits = 4\n'
@@ -134,8 +144,8 @@ def test_misuse(run: Run, folders: dict[str, Path], photos: Path) -> None:
     assert code == 2 and "--teacher" in err
     given = ("--images", photos, "-o", "run", "--teacher", model)
     code, _, err = run("finetune", model, *given, "--part", "all")
-    assert code == 2 and "part is" in err
-    code, _, err = run("finetune", "missing", *given)
+    assert code == 2 and "--part" in err
+    code, _, err = run("finetune", "--model", "missing", *given)
     assert code == 1 and "missing" in err
     code, _, err = run("compress", "--model", model, "--recipe", "r.toml", "-o", "m", "--runs", "r")
     assert code == 2 and "require each other" in err
@@ -146,7 +156,8 @@ def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photo
         '[[steps]]\nstep = "finetune"\nnetwork = "matcher"\n'
         'prune = {ratio = 0.75, include = ["matcher.gnn.*"]}\n'
         "schedule = {end = 3, every = 1}\n"
-        "[steps.settings]\nfewest = 20\nmost = 30\n[steps.settings.scenes]\nsize = [96, 64]\n"
+        "[steps.settings]\nmin_keypoints = 20\nmax_keypoints = 30\n"
+        "[steps.settings.scenes]\nsize = [96, 64]\n"
         "[steps.settings.loop]\nsteps = 4\nbatch_size = 2\nworkers = 0\nwarmup = 0\n"
         "[steps.settings.validation]\nshare = 0\n"
     )

@@ -25,8 +25,8 @@ from featherglue.sensitivity.results import UNCHANGED, Change, Row, Scan
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "studies" / "compression" / "recipes"
 SETTINGS = """
-fewest = 10
-most = 20
+min_keypoints = 10
+max_keypoints = 20
 
 [views]
 size = [64, 64]

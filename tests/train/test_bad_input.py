@@ -1,4 +1,4 @@
-"""What goes wrong in a training: said in a line, and nothing is lost."""
+"""Errors of a training are one line, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(
         patch.setattr(SuperPointLoss, "judge", pressed)
         code, said = run()
     assert code == 130
-    assert "go on with --resume" in said
+    assert "resume it with --resume" in said
     assert said.rstrip().endswith("stopped")
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 1
     code, said = run()

@@ -28,7 +28,7 @@ from featherglue.train.batched.planes import Planes, project, readable, render
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews, cell_labels
 from featherglue.train.losses.true_assignment import true_assignment
 from featherglue.train.stages import training_data as photographs
-from featherglue.train.stages.training_data import on_device
+from featherglue.train.stages.training_data import photographs_on_device
 
 SIZE = (96, 64)
 
@@ -343,17 +343,17 @@ def test_an_image_without_contrast_survives() -> None:
 def test_photographs_go_where_there_is_room(
     photos: PhotoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert on_device(photos, "cpu") is None
+    assert photographs_on_device(photos, "cpu") is None
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(photographs, "Atlas", _Recorded)
     wanted = Atlas.bytes_of(photos)
     assert wanted > len(photos) * photos.longest**2
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * wanted + 1, 0))
-    made = on_device(photos, "cuda")
+    made = photographs_on_device(photos, "cuda")
     assert isinstance(made, _Recorded) and made.device == "cuda"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * wanted - 1, 0))
     with pytest.warns(UserWarning, match="worker processes make the training data"):
-        assert on_device(photos, "cuda") is None
+        assert photographs_on_device(photos, "cuda") is None
 
 
 class _Recorded(Atlas):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
     from featherglue.compression.step_types import Finetune
     from featherglue.train.engine.run_log import Report
-    from featherglue.train.stages.distill import DistillStage
+    from featherglue.train.stages.distill_stage import DistillStage
 
 
 def compress(
@@ -81,7 +81,7 @@ def _finetune(
     threads: int | None,
 ) -> Finetune | None:
     """Return the function of the steps "finetune", if the recipe has any."""
-    from featherglue.compression.finetuning import stage_of, step_finetuner
+    from featherglue.compression.finetuning import finetune_stage, step_finetuner
     from featherglue.compression.step_types import FinetuneConfig
 
     configs = [config for config in recipe.steps if isinstance(config, FinetuneConfig)]
@@ -93,7 +93,7 @@ def _finetune(
         raise UsageError(f'{path}: there is no step "finetune"; leave out `images` and `runs`')
     teacher = find_model(model)
     for config in configs:  # raises before any work is done
-        stage_of(config, teacher)
+        finetune_stage(config, teacher)
     return step_finetuner(
         teacher, images, runs, device=choose_device(device, threads), started=_progress_lines
     )

@@ -1,21 +1,14 @@
-"""`featherglue train`: the stages of training."""
+"""`featherglue train`: run a training stage."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from featherglue.cli.common import (
-    STANDARD_OUTPUT,
-    JsonFile,
-    console,
-    error_console,
-    save_json,
-)
-from featherglue.cli.train_progress import TrainingProgress, refuse_run, shown
+from featherglue.cli.common import JsonFile, error_console
+from featherglue.cli.train_progress import TrainingProgress, require_resume, show_training
 from featherglue.cli.training_options import (
     Device,
     DeviceName,
@@ -23,18 +16,30 @@ from featherglue.cli.training_options import (
     Resume,
     Threads,
     choose_device,
+    is_main_process,
+    print_outputs,
 )
 from featherglue.errors import MissingExtraError, UsageError
 
+StageName = Literal["shapes", "adapt", "superpoint", "superglue", "distill"]
+
 
 def train(
-    stage: Annotated[str, typer.Argument(help="shapes, adapt, superpoint, superglue or distill.")],
-    config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
+    stage: Annotated[StageName, typer.Argument(help="Stage of training.", show_default=False)],
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="TOML file with the settings.")
+    ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the run; for adapt also a .npz file.")
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Folder of the run; for adapt also a .npz file."
+        ),
     ],
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of photographs; shapes needs none.")
+        Path | None,
+        typer.Option(
+            "--images", metavar="DIR", help="Folder of photographs; not for the stage shapes."
+        ),
     ] = None,
     minutes: Minutes = float("inf"),
     resume: Resume = False,
@@ -42,30 +47,31 @@ def train(
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train a network, from scratch or from a teacher, or label photographs to train on."""
+    """Train a network, or label photographs to train on.
+
+    shapes: a detector on synthetic shapes. adapt: label photographs by homographic adaptation.
+    superpoint: an extractor. superglue: a matcher. distill: learn from a stronger model.
+    """
     try:
-        from featherglue.train.stages.registry import STAGES, read_stage
+        from featherglue.train.engine.run_settings import read_stage
+        from featherglue.train.stages.stage_registry import STAGES
     except ModuleNotFoundError:
         raise MissingExtraError("train", "train") from None
-    if stage not in STAGES:
-        raise UsageError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     chosen = STAGES[stage]
-    if images is None and chosen.needs_images:
-        raise UsageError(f"{stage} learns from photographs: say where with --images FOLDER")
-    kept = chosen.kept_in(output)
-    refuse_run(output, kept, resume)
-    chosen_device = choose_device(device, threads)
+    if images is None and chosen.uses_images:
+        raise UsageError(f"the stage {stage} learns from photographs: add --images DIR")
+    if images is not None and not chosen.uses_images:
+        raise UsageError(f"the stage {stage} uses no photographs: leave out --images")
+    resume_files = chosen.resume_files(output)
+    require_resume(output, resume_files, resume)
+    torch_device = choose_device(device, threads)
     settings = read_stage(chosen.config, config)
     loop = getattr(settings, "loop", None)
-    unit = "photographs" if chosen.labels else "steps"
+    unit = "photographs" if chosen.writes_labels else "steps"
     progress = TrainingProgress(error_console, (loop and loop.steps) or None, minutes, unit)
-    with shown(progress, output, kept):
-        made = chosen.run(
-            settings, images, output, minutes=minutes, device=chosen_device, report=progress.report
+    with show_training(progress, output, resume_files):
+        outputs = chosen.run(
+            settings, images, output, minutes=minutes, device=torch_device, report=progress.report
         )
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
-        return
-    save_json({name: str(path) for name, path in made.items()}, json_file)
-    if json_file != STANDARD_OUTPUT:
-        for path in made.values():
-            console.print(f"wrote {path}", markup=False)
+    if is_main_process():
+        print_outputs(outputs, json_file)

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress, warnings and interruption of a training run."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
+from featherglue.cli.progress import ProgressDisplay, clock_time
 from featherglue.errors import TrainingError
 
-_LINE_SECONDS = 30.0
-_RECENT = 60  # reports that the rate is measured over
+_MEAN_REPORTS = 30  # number of reports that the shown metrics are averaged over
 _VALIDATION = "validation "
-# What `adapt` reports of its own pace, which is shown in another way.
+# Reported by the stage "adapt" and shown in another way.
 _PACE = ("rate", "minutes_left")
 
 
 class TrainingProgress:
-    """Shows what a stage reports; give `report` to it, and `close` in the end.
+    """Shows the reports of a training stage: pass `report` to it, and call `close` at the end.
 
     Args:
-        console: where to. total: steps of the whole run, None where they are not known.
-        minutes: after which the run stops anyway. clock: seconds, of any origin.
-        unit: what is counted.
+        console: Where to print.
+        total: Number of steps of the run; None if it is unknown.
+        minutes: Time limit of the run.
+        unit: What is counted, in the plural.
+        clock: Returns seconds from any origin.
     """
 
     def __init__(
@@ -39,102 +40,53 @@ class TrainingProgress:
         unit: str = "steps",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console, self.total, self.unit, self.clock = console, total, unit, clock
-        self.end = clock() + 60 * minutes
-        self.seen: deque[tuple[float, int]] = deque(maxlen=_RECENT)
-        self.printed = -math.inf
-        self.rows: list[Mapping[str, float]] = []  # since the last line
-        self.step = 0
-        self.bar: _Bar | None = None
+        self.console = console
+        self._clock, self._end = clock, clock() + 60 * minutes
+        self._unit, self._total = unit.removesuffix("s"), total
+        self._display = ProgressDisplay("training", total, unit=unit, console=console, clock=clock)
+        self._rows: deque[Mapping[str, float]] = deque(maxlen=_MEAN_REPORTS)
+        self._step = 0
 
     def report(self, step: int, row: Mapping[str, float]) -> None:
-        """Show a stage's report; what validation measured always gets a line of its own."""
+        """Show a report of a stage. Results of validation get a line of their own."""
         if any(key.startswith(_VALIDATION) for key in row):
-            measured = {key.removeprefix(_VALIDATION): value for key, value in row.items()}
-            self._say(f"{self._count(step)}: validation {_values(measured)}")
+            results = {key.removeprefix(_VALIDATION): value for key, value in row.items()}
+            self._display.print(f"{self._count(step)}: validation {_values(results)}")
             return
-        self.step = step
-        now = self.clock()
-        self.seen.append((now, step))
-        self.rows.append(row)
-        if self.console.is_terminal:
-            self._show(step, row)
-        elif now - self.printed >= _LINE_SECONDS:
-            self._print(now)
+        self._step = step
+        self._rows.append(row)
+        self._display.update(step, self._text(row))
 
     def close(self) -> None:
-        """Say what was reported since the last line, and take the bar away."""
-        if self.bar is not None:
-            self.bar.stop()
-        if self.rows:
-            self._print(self.clock())
+        """Remove the bar, and print the last metrics. Can be called again."""
+        self._display.close()
+        if self._rows:
+            self._display.print(f"{self._count(self._step)}: {self._metrics()}")
+            self._rows.clear()
 
-    def _print(self, now: float) -> None:
-        means = {key: sum(r[key] for r in self.rows) / len(self.rows) for key in self.rows[-1]}
-        pace = self._pace(self.rows[-1])
-        values = _values({key: means[key] for key in means if key not in _PACE})
-        self._say(f"{self._count(self.step)}: {values}{pace and f' ({pace})'}")
-        self.rows, self.printed = [], now
+    def _text(self, row: Mapping[str, float]) -> str:
+        """The metrics, and the time to the end if it does not follow from the number of steps."""
+        left = min(60 * row.get("minutes_left", math.inf), self._end - self._clock())
+        time_left = f"at most {clock_time(max(0.0, left))} left, " if left < math.inf else ""
+        return time_left + self._metrics()
 
-    def _show(self, step: int, row: Mapping[str, float]) -> None:
-        if self.bar is None:
-            self.bar = _Bar(self.console, self.total)
-        first = next(key for key in row if key not in _PACE)
-        self.bar.show(step, self._pace(row), f"{first} {row[first]:.4g}")
-        self.rows = [row]
-
-    def _say(self, line: str) -> None:
-        """A line; it goes above the bar, if there is one."""
-        self.console.print(line, markup=False)
+    def _metrics(self) -> str:
+        names = [name for name in self._rows[-1] if name not in _PACE]
+        rows = [row for row in self._rows if all(name in row for name in names)]
+        return _values({name: sum(row[name] for row in rows) / len(rows) for name in names})
 
     def _count(self, step: int) -> str:
-        name = self.unit.removesuffix("s")
-        return f"{name} {step}" if self.total is None else f"{name} {step} of {self.total}"
-
-    def _pace(self, row: Mapping[str, float]) -> str:
-        """The rate, and the time to the last step or to the end of the minutes."""
-        (start, before), (now, step) = self.seen[0], self.seen[-1]
-        rate = row.get("rate", (step - before) / (now - start) if now > start else 0.0)
-        if not rate > 0:
-            return ""
-        left = math.inf if self.total is None else (self.total - step) / rate
-        left = min(60 * row.get("minutes_left", math.inf), left, max(0.0, self.end - now))
-        return f"{rate:.3g} {self.unit}/s" + (
-            f", {_time(left)} left" if 0.5 <= left < math.inf else ""
-        )
-
-
-class _Bar:
-    """Steps, rate, time left and loss on one line of a terminal."""
-
-    def __init__(self, console: Console, total: int | None) -> None:
-        count = "{task.completed:.0f}" + ("" if total is None else "/{task.total:.0f}")
-        columns = (BarColumn(), TextColumn(count), TextColumn("{task.fields[text]}", markup=False))
-        self.progress = Progress(*columns, console=console, transient=True)
-        self.task = self.progress.add_task("", total=total, text="")
-        self.progress.start()
-
-    def show(self, step: int, pace: str, value: str) -> None:
-        text = "  ".join(part for part in (pace, value) if part)
-        self.progress.update(self.task, completed=step, text=text)
-
-    def stop(self) -> None:
-        self.progress.stop()
+        of = "" if self._total is None else f" of {self._total}"
+        return f"{self._unit} {step}{of}"
 
 
 def _values(row: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
 
 
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 @contextmanager
-def plain_warnings(console: Console) -> Iterator[None]:
-    """Within, a warning is one line of text, as an error is."""
+def one_line_warnings(console: Console) -> Iterator[None]:
+    """Print each warning in the body as one line, like an error."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         console.print(f"warning: {message}", markup=False, highlight=False)
@@ -146,25 +98,30 @@ def plain_warnings(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def shown(progress: TrainingProgress, output: Path, kept: Sequence[Path]) -> Iterator[None]:
-    """Within, a run shows its progress and plain warnings; Ctrl-C says how to go on with it.
+def show_training(
+    progress: TrainingProgress, output: Path, resume_files: Sequence[Path]
+) -> Iterator[None]:
+    """Show progress and warnings of the run in the body, and explain resuming after Ctrl-C.
 
     Args:
-        output: folder of the run. kept: the files of which one exists where it can go on.
+        output: Folder of the run.
+        resume_files: The files of which one exists if the run can be resumed.
     """
     try:
-        with plain_warnings(progress.console):
+        with one_line_warnings(progress.console):
             yield
     except KeyboardInterrupt:
-        if any(path.exists() for path in kept):
+        if any(path.exists() for path in resume_files):
             progress.close()
-            progress.console.print(f"{output}: kept; go on with --resume", markup=False)
+            progress.console.print(f"{output}: saved; resume it with --resume", markup=False)
         raise
     finally:
         progress.close()
 
 
-def refuse_run(output: Path, kept: Sequence[Path], resume: bool) -> None:
-    """Raise TrainingError where a folder holds a run that was not asked for."""
-    if any(path.exists() for path in kept) and not resume:
-        raise TrainingError(f"{output}: holds a run; add --resume to go on, or choose another")
+def require_resume(output: Path, resume_files: Sequence[Path], resume: bool) -> None:
+    """Raise TrainingError if a folder holds a run, and `--resume` is not given."""
+    if any(path.exists() for path in resume_files) and not resume:
+        raise TrainingError(
+            f"{output}: holds a run; add --resume to resume it, or choose another folder"
+        )

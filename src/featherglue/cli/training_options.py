@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from featherglue.cli.common import STANDARD_OUTPUT, console, save_json
 from featherglue.errors import UsageError
 
 
@@ -49,3 +53,22 @@ def choose_device(device: str, threads: int | None) -> str:
     if device == DeviceName.AUTO:
         return "cuda" if cuda else "cpu"
     return DeviceName(device).value
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes, of those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_outputs(paths: Mapping[str, Path], json_file: str | None, **facts: str) -> None:
+    """Print the written files.
+
+    Args:
+        paths: Written files by kind.
+        json_file: Value of `--json`.
+        facts: Further entries of the JSON output.
+    """
+    save_json({name: str(path) for name, path in paths.items()} | facts, json_file)
+    if json_file != STANDARD_OUTPUT:
+        for path in paths.values():
+            console.print(f"wrote {path}", markup=False)

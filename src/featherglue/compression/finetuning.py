@@ -1,11 +1,7 @@
-"""Fine-tuning of compressed models: what was pruned stays 0, and what is trained is what is stored.
-
-The teacher is the model that it was made from, or a stronger one; see `train.distill`.
-"""
+"""Fine-tuning of compressed models by distillation; see `train.stages.distill_stage`."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,12 +24,14 @@ from featherglue.compression.pruning.masks import Masks
 from featherglue.compression.quantization.qat import finish_qat, prepare_qat
 from featherglue.compression.step_types import Finetune, FinetuneConfig, StepResult
 from featherglue.compression.steps import STEP_KINDS, step_record
-from featherglue.config import ArchitectureConfig, from_dict
+from featherglue.config import ArchitectureConfig, from_dict, to_dict
 from featherglue.errors import ConfigError
+from featherglue.fingerprint import fingerprint
 from featherglue.models.model import Model
 from featherglue.train.engine.checkpoint import last_step
 from featherglue.train.engine.run_log import Report
-from featherglue.train.stages.distill import DistillStage, train_distill
+from featherglue.train.engine.run_settings import stage_from_dict
+from featherglue.train.stages.distill_stage import DistillStage, train_distill
 
 
 def finetune(
@@ -49,38 +47,31 @@ def finetune(
     device: str = "cpu",
     report: Report = lambda step, row: None,
 ) -> Model:
-    """Train a compressed model, and save it, with its run, as the model `folder/model`.
+    """Train a compressed model and save it as the model `folder/model`.
 
-    What was pruned stays 0, see `pruned_weights`. Linearly quantized weights are rounded in every
-    forward pass; of codebooks the values are trained; activations are rounded as in use.
+    Pruned weights stay 0, see `pruned_weights`. Linearly quantized weights and activations are
+    rounded in every forward pass (QAT). Of codebooks the entries are trained, the indices fixed.
 
     Args:
-        model: stays as it is. stage: its `student` does not count.
-        images: folder of photographs. folder: of the run; one that holds a checkpoint goes on.
-        original: what the model was quantized from, see `unrounded`: linearly quantized weights
-            then start as they were before they were rounded.
-        prune, schedule: prune it on the way, more and more, see `gradual`; in the model's recipe
-            that is a step "prune" of its own.
-        minutes: stop, resumable, after this time.
+        model: The compressed model; it is not changed.
+        stage: Settings of the training. `stage.student` is not used.
+        images: Folder of photographs.
+        folder: Folder of the run; a run with a checkpoint resumes.
+        original: The model before quantization, see `before_rounding`. Linearly quantized weights
+            start from its weights.
+        prune, schedule: Prune gradually during training, see `compression.pruning.gradual`. The
+            recipe of the model gets a step "prune".
+        minutes: Time limit; the run can be resumed.
+        device: "cpu" or "cuda".
+        report: Called about every second with the step and the mean metrics.
 
     Raises:
-        TrainingError, ConfigError: as `train_distill`; a schedule that ends after the last step.
+        TrainingError: as `train_distill`.
+        ConfigError: as `train_distill`; or the schedule ends after the last step.
         UsageError: a quantized model is to be pruned.
     """
-    growing = FinetuneConfig(network=stage.part, prune=prune, schedule=schedule)
-    if growing.prune is not None and growing.schedule is not None:
-        require_unquantized(model)
-        layer_ratios(model.architecture, growing.prune)
-        if not stage.loop.steps:
-            raise ConfigError(
-                "pruning by a schedule needs to know the steps: give loop.steps of at least "
-                f"{growing.schedule.end}"
-            )
-        if growing.schedule.end > stage.loop.steps:
-            raise ConfigError(
-                f"the schedule of pruning ends at step {growing.schedule.end}, training at "
-                f"{stage.loop.steps}"
-            )
+    config = FinetuneConfig(network=stage.part, prune=prune, schedule=schedule)
+    _check_schedule(model, stage, config)
     masks = pruned_weights(model, original)
     quantized = bool(model.quantization)
     trained = train_distill(
@@ -90,27 +81,43 @@ def finetune(
         minutes=minutes,
         device=device,
         report=report,
-        constraint=_constraint(masks, growing.gradual_masks(last_step(folder))),
+        constraint=_constraint(masks, config.gradual_masks(last_step(folder))),
         student=prepare_qat(model, original) if quantized else model,
-        mark=student_mark(model, growing),
+        student_fingerprint=student_fingerprint(model, config),
         finish=finish_qat if quantized else lambda trained: _with_step(trained, prune),
     )
-    return Model.from_artifact(trained.to_artifact())  # free of the device and of averaging
+    # A model on the CPU whose tensors do not belong to the training.
+    return Model.from_artifact(trained.to_artifact())
+
+
+def _check_schedule(model: Model, stage: DistillStage, config: FinetuneConfig) -> None:
+    if config.prune is None or config.schedule is None:
+        return
+    require_unquantized(model)
+    layer_ratios(model.architecture, config.prune)
+    if not stage.loop.steps:
+        raise ConfigError(
+            f"gradual pruning requires loop.steps: set it to at least {config.schedule.end}"
+        )
+    if config.schedule.end > stage.loop.steps:
+        raise ConfigError(
+            f"schedule.end = {config.schedule.end} must not exceed loop.steps = {stage.loop.steps}"
+        )
 
 
 def _constraint(masks: Masks, gradual: GradualMasks | None) -> Callable[[nn.Module], None]:
-    """What holds the zeros that are there, and those that come."""
-    holds = [part.apply_to for part in (gradual, masks if masks.kept else None) if part is not None]
+    """A function that sets pruned weights to 0: those of `masks` and of gradual pruning."""
+    parts = [part for part in (gradual, masks if masks.kept else None) if part is not None]
 
-    def hold(network: nn.Module) -> None:
-        for one in holds:
-            one(network)
+    def apply(network: nn.Module) -> None:
+        for part in parts:
+            part.apply_to(network)
 
-    return hold
+    return apply
 
 
 def _with_step(model: Model, prune: PruneConfig | None) -> Model:
-    """The model with what it was pruned by on the way in its recipe, before the training."""
+    """The model with the gradual pruning in its recipe, before the training."""
     if prune is None:
         return model
     step = step_record(prune)
@@ -120,14 +127,13 @@ def _with_step(model: Model, prune: PruneConfig | None) -> Model:
 
 
 def pruned_weights(model: Model, original: Model | None = None) -> Masks:
-    """Where a model was pruned: the zeros of the layers that steps "prune" of its recipe name.
+    """The pruned weights of a model: the zeros of the layers that its recipe prunes.
 
-    Other zeros are numbers like any: rounding makes them, and what was made narrower may hold
-    some. A model whose recipe tells of no compression was pruned by other means: all zeros of its
-    plain weights count.
+    Other zeros, for example from rounding, are trained. If the recipe has no compression step, all
+    zeros of weights that are not quantized count as pruned.
 
     Args:
-        original: what it was before it was rounded, whose zeros then count.
+        original: The model before quantization; its zeros count instead.
     """
     steps = [step for step in model.provenance.recipe if step.get("step") in STEP_KINDS]
     zeros = Masks.from_zeros(original or model).kept
@@ -138,30 +144,34 @@ def pruned_weights(model: Model, original: Model | None = None) -> Masks:
     for step in steps:
         if step["step"] == "prune":
             settings = {k: v for k, v in step.items() if k not in ("step", "version")}
-            named |= _names(model.architecture, from_dict(PruneConfig, settings, "prune"))
+            named |= _pruned_layers(model.architecture, from_dict(PruneConfig, settings, "prune"))
     return Masks(kept={name: mask for name, mask in zeros.items() if name in named})
 
 
-def _names(architecture: ArchitectureConfig, config: PruneConfig) -> set[str]:
-    """The layers that a step was about, whatever they are called since normalisation was folded."""
-    normed = ArchitectureConfig(
+def _pruned_layers(architecture: ArchitectureConfig, config: PruneConfig) -> set[str]:
+    """Names of the layers that a step prunes. Folding batch normalisation may have renamed them."""
+    unfolded = ArchitectureConfig(
         extractor=architecture.extractor and replace(architecture.extractor, batch_norm=True),
         matcher=architecture.matcher and replace(architecture.matcher, batch_norm=True),
     )
     found = set()
-    for now, before in zip(layers(architecture), layers(normed), strict=True):
+    for now, before in zip(layers(architecture), layers(unfolded), strict=True):
         names = (now.name, before.name)
-        wanted, left = (
+        included, excluded = (
             any(fnmatchcase(name, glob) for name in names for glob in globs)
             for globs in (config.include or ("*",), config.exclude)
         )
-        if wanted and not left:
+        if included and not excluded:
             found.add(now.name)
     return found
 
 
-def unrounded(model: Model, candidate: Artifact) -> Model | None:
-    """The candidate, if the model is that with nothing done since but folding and rounding."""
+def before_rounding(model: Model, candidate: Artifact) -> Model | None:
+    """The candidate with folded batch normalisation, if `model` is its quantized version.
+
+    Returns:
+        None if other steps than folding and linear quantization were performed since.
+    """
     before, now = candidate.provenance.recipe, model.provenance.recipe
     since = [step.get("step") for step in now[len(before) :]]
     same = model.provenance.parent == candidate.hash and now[: len(before)] == before
@@ -172,34 +182,35 @@ def unrounded(model: Model, candidate: Artifact) -> Model | None:
     return Model.from_artifact(folded) if fits else None
 
 
-def student_mark(model: Model, config: FinetuneConfig) -> str:
-    """Sixteen hexadecimal digits of a model's weights and codes, and of how it is pruned on the
-    way, to tell students apart."""
-    digest = hashlib.sha256()
-    if config.prune is not None:
-        digest.update(repr((config.prune, config.schedule)).encode())
+def student_fingerprint(model: Model, config: FinetuneConfig) -> str:
+    """Fingerprint of a student: its weights and codes, and how it is pruned during training."""
     artifact = model.to_artifact()
-    for name, array in sorted(artifact.arrays.items()):
-        digest.update(name.encode() + array.tobytes())
-    for name, code in sorted(artifact.quantization.tensors.items()):
-        digest.update(f"{name} {type(code).__name__} {code.bits}".encode() + code.codes.tobytes())
-    return digest.hexdigest()[:16]
+    codes = {
+        name: [type(code).__name__, code.bits, code.codes]
+        for name, code in artifact.quantization.tensors.items()
+    }
+    pruning = [part and to_dict(part) for part in (config.prune, config.schedule)]
+    return fingerprint(dict(artifact.arrays), codes, pruning)
 
 
-def stage_of(config: FinetuneConfig, teacher: str | os.PathLike[str]) -> DistillStage:
-    """What a step "finetune" asks for.
+def finetune_stage(config: FinetuneConfig, teacher: str | os.PathLike[str]) -> DistillStage:
+    """The training stage of a recipe step "finetune".
+
+    Args:
+        config: The step; its settings are those of `DistillStage`.
+        teacher: Folder of the teacher.
 
     Raises:
-        ConfigError: its settings are none of a stage.
+        ConfigError: an invalid setting, or no number of steps.
     """
     settings: dict[str, Any] = {
         **config.settings,
         "teacher": str(teacher),
         "part": config.network,
     }
-    stage = from_dict(DistillStage, settings, "settings")
+    stage = stage_from_dict(DistillStage, settings, "settings")
     if not stage.loop.steps:
-        raise ConfigError("settings.loop.steps: a recipe says how many")
+        raise ConfigError("settings.loop.steps: a recipe requires a number of steps")
     return stage
 
 
@@ -211,23 +222,25 @@ def step_finetuner(
     device: str = "cpu",
     started: Callable[[DistillStage], Report] = lambda stage: lambda step, row: None,
 ) -> Finetune:
-    """What does the steps "finetune" of a recipe, for `compress(…, finetune=…)`.
+    """The function that performs the steps "finetune" of a recipe, for `compress`.
 
-    A step's settings are those of `DistillStage`; `teacher` and `part` are known.
+    The settings of a step are those of `DistillStage` except `teacher` and `part`.
 
     Args:
-        teacher: folder of a model. folder: of the runs, `1`, `2`, …; those that are there go on.
-        started: called with each step's stage, before it; gives its `report`.
+        teacher: Folder of the teacher.
+        images: Folder of photographs.
+        folder: Folder of the runs `1`, `2`, …; runs with a checkpoint resume.
+        device: "cpu" or "cuda".
+        started: Called with the stage of each step before it starts; returns its `report`.
 
-    Raises (when it is called):
-        ConfigError: a step's settings are none of a stage, or TrainingError as `finetune`.
+    The function raises ConfigError for invalid settings, and the errors of `finetune`.
     """
     count = 0
 
     def run(model: Model, config: FinetuneConfig, original: Model | None) -> StepResult:
         nonlocal count
         count += 1
-        stage = stage_of(config, teacher)
+        stage = finetune_stage(config, teacher)
         trained = finetune(
             model,
             stage,

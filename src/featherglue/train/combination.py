@@ -18,8 +18,8 @@ from featherglue.errors import UsageError
 from featherglue.matching.keypoints import pad_to_cells
 from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.losses.distillation import procrustes
-from featherglue.train.stages.run_setup import history
+from featherglue.train.losses.descriptor_map import procrustes
+from featherglue.train.stages.stage_provenance import training_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def combine(
         raise UsageError(f"{extractor}: this model has no extractor")
     if second.matcher is None:
         raise UsageError(f"{matcher}: this model has no matcher")
-    steps: list[dict[str, Any]] = list(history(str(extractor), "extractor"))
+    steps: list[dict[str, Any]] = list(training_steps(str(extractor), "extractor"))
     network, aligned = first.extractor, None
     if images:
         if second.extractor is None:
@@ -85,7 +85,7 @@ def combine(
         network = aligned.extractor
         onto = load_artifact(matcher).hash
         steps.append({"step": "turn-descriptors", "onto": onto, "photographs": len(images)})
-    steps += history(str(matcher), "matcher")
+    steps += training_steps(str(matcher), "matcher")
     provenance = replace(second.provenance, recipe=tuple(steps), parent="")
     model = replace(second, extractor=network, provenance=provenance)
     return CombinedModel(model=model, aligned=aligned)

@@ -12,8 +12,8 @@ from test_loop import Numbers, loss_of, network
 from torch import nn
 
 from featherglue.errors import MissingExtraError
-from featherglue.train.engine.checkpoint import log
 from featherglue.train.engine.curves import draw_curves, smooth
+from featherglue.train.engine.log_files import append_row
 from featherglue.train.engine.loop import LoopConfig, train
 
 CONFIG = LoopConfig(steps=2, batch_size=2, workers=0, bf16=False, validate_steps=1)
@@ -26,10 +26,10 @@ def write_logs(folder: Path, rows: int = 60, seed: int = 0) -> None:
         loss = 4 * np.exp(-i / 25) + 0.5 + 0.3 * rng.random()
         recall = 1 - np.exp(-i / 30) - 0.1 * rng.random()
         row = {"loss": loss, "detector": loss / 2, "matched": max(0.0, recall)}
-        log(folder / "log.csv", {"step": 10 * i, "seconds": i, **row})
+        append_row(folder / "log.csv", {"step": 10 * i, "seconds": i, **row})
     for i in range(5):
         row = {"score": 40.0 + i, "auc5": 20.0 + i, "auc10": 40.0 + i, "precision": 0.1 * i}
-        log(folder / "validation.csv", {"step": 100 * i, **row})
+        append_row(folder / "validation.csv", {"step": 100 * i, **row})
 
 
 def test_a_run_leaves_a_picture(tmp_path: Path) -> None:

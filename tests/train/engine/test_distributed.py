@@ -43,8 +43,8 @@ max_planes = 2
 """
 GLUE = f"""
 extractor = "{{matching}}"
-fewest = 30
-most = 30
+min_keypoints = 30
+max_keypoints = 30
 {SMALL}
 [architecture]
 descriptor_dim = 16
@@ -58,8 +58,8 @@ max_planes = 2
 PUPIL = f"""
 teacher = "{{matching}}"
 part = "both"
-fewest = 30
-most = 30
+min_keypoints = 30
+max_keypoints = 30
 {SMALL}
 [student.extractor]
 channels = [4, 4, 4, 4, 8, 8, 8, 8]
@@ -91,7 +91,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from featherglue.train.engine.loop import LoopConfig, train
-from featherglue.train.engine.distributed import join_world
+from featherglue.train.engine.distributed import join_process_group
 
 class Numbers:
     def __getitem__(self, index):
@@ -106,12 +106,12 @@ def write_threads(when):
     Path(sys.argv[1] + os.environ.get("RANK", "") + when).write_text(" ".join(names))
 
 atexit.register(write_threads, ".left")
-world, device = join_world("cpu")
+group, device = join_process_group("cpu")
 write_threads(".joined")
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
 config = LoopConfig(steps=6, batch_size=4, warmup=2, workers=0, bf16=False, learning_rate=0.05)
-train(model, loss, Numbers(), config, sys.argv[1], world=world)
+train(model, loss, Numbers(), config, sys.argv[1], group=group)
 """
 
 

@@ -14,8 +14,9 @@ from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.models.model import Model
 from featherglue.session import load
+from featherglue.train.losses.keypoint_pairs import KEYPOINT_THRESHOLD
 from featherglue.train.losses.superglue_loss import SuperGlueLoss
-from featherglue.train.stages.extracted_scenes import LOWEST_SCORE, ExtractedScenes
+from featherglue.train.stages.extracted_scenes import ExtractedScenes
 
 MOST = 60
 
@@ -38,7 +39,7 @@ def folder(models: dict[str, Model], tmp_path: Path) -> Path:
 def test_items_are_what_a_session_finds(folder: Path, images: Path) -> None:
     scenes = Scenes(PhotoFolder(images), SceneConfig(size=(160, 120)), seed=3)
     extracted = ExtractedScenes(scenes, load_artifact(folder), MOST)
-    session = load(folder, max_keypoints=MOST, keypoint_threshold=LOWEST_SCORE, threads=1)
+    session = load(folder, max_keypoints=MOST, keypoint_threshold=KEYPOINT_THRESHOLD, threads=1)
     for index in (0, 5):
         item, scene = extracted[index], scenes[index]
         again = ExtractedScenes(scenes, load_artifact(folder), MOST)[index]
@@ -62,8 +63,8 @@ def test_the_loss_takes_the_strongest_of_them(
     batch = default_collate([ExtractedScenes(scenes, load_artifact(folder), MOST)[0]])
     extractor, matcher = models["four-heads"].extractor, models["four-heads"].matcher
     assert extractor is not None and matcher is not None
-    loss = SuperGlueLoss(extractor, fewest=20, most=20)
-    pairs = loss.find(batch)
+    loss = SuperGlueLoss(extractor, min_keypoints=20, max_keypoints=20)
+    pairs = loss.find_keypoints(batch)
     assert pairs.keypoints.shape == (2, 20, 2)
     np.testing.assert_array_equal(pairs.keypoints[0], batch["keypoints0"][0, :20])
     value, row = loss(matcher, batch)

@@ -15,8 +15,8 @@ from featherglue.errors import ConfigError
 from featherglue.train.stages.homographic_adaptation import (
     Extract,
     LabelConfig,
-    _around_maxima,
     _matched,
+    _near_detections,
     draw_homographies,
     label_photograph,
     working_size,
@@ -152,9 +152,9 @@ def test_only_labels_in_view_compete() -> None:
 def test_a_detection_is_a_maximum() -> None:
     y, x = np.mgrid[:40, :60]
     hill = (0.9 - 0.02 * np.hypot(x - 20, y - 15)).astype(np.float32)
-    around = _around_maxima(hill, LabelConfig(near=3, detection=0.1)) > 0
+    around = _near_detections(hill, LabelConfig(near=3, detection=0.1)) > 0
     np.testing.assert_array_equal(around, np.hypot(x - 20, y - 15) <= 3)
-    assert not _around_maxima(hill, LabelConfig(detection=0.95)).any()
+    assert not _near_detections(hill, LabelConfig(detection=0.95)).any()
 
 
 def test_labels_are_in_pixels_of_the_photograph() -> None:
@@ -172,7 +172,7 @@ def test_labels_are_in_pixels_of_the_photograph() -> None:
 
 
 def test_the_strongest_are_kept_and_none_may_be_found() -> None:
-    few = run(photograph(), config=LabelConfig(homographies=4, threshold=0.2, most=2))
+    few = run(photograph(), config=LabelConfig(homographies=4, threshold=0.2, max_labels=2))
     assert len(few) == 2
     none = run(np.zeros((72, 64), np.uint8))
     assert none.points.shape == (0, 2)
@@ -198,11 +198,11 @@ def test_homographies_show_the_photograph() -> None:
     corners = np.array([(x, y, 1) for x in (0, 159) for y in (0, 127)])
     assert all((corners @ H[2] > 0.2).all() for H in drawn)
     wild = LabelConfig(homographies=30, views=HomographyRange(perspective=1000))
-    with pytest.raises(ConfigError, match="narrow it"):
+    with pytest.raises(ConfigError, match="reduce it"):
         draw_homographies(rng, (160, 128), wild)
 
 
-@pytest.mark.parametrize("name", ["homographies", "most", "batch_size", "longest", "near"])
-def test_configurations_that_make_no_sense(name: str) -> None:
+@pytest.mark.parametrize("name", ["homographies", "max_labels", "batch_size", "longest", "near"])
+def test_invalid_settings_are_rejected(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         LabelConfig(**{name: -1})  # type: ignore[arg-type]

@@ -1,12 +1,14 @@
-"""What a run keeps in its folder: its state, written whole or not at all, and its log."""
+"""Checkpoints: the state from which a run resumes, and its best weights.
+
+`engine/loop.py` restores a run with `load_state`; `engine/run_settings.py` checks that the settings
+are unchanged.
+"""
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,18 @@ from torch import nn
 
 from featherglue.errors import OutputError, TrainingError
 from featherglue.io.files import atomic_write
-
-LAST, BEST = "last.pt", "best.pt"
-LOG, VALIDATION_LOG, CURVES = "log.csv", "validation.csv", "curves.png"
+from featherglue.train.engine.log_files import BEST, LAST
 
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        step: the next one. seconds: spent so far, over all resumptions.
-        best: the highest validation score so far.
-        steps: of the whole run, where they were chosen to fill a time; else 0.
+        step: Number of finished steps.
+        seconds: Training time so far, over all resumptions.
+        best: Highest validation score so far.
+        steps: Number of steps of the whole run if it was derived from the time limit, else 0.
     """
 
     step: int = 0
@@ -44,10 +45,10 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write everything that a run needs to go on.
+    """Write everything that a run needs to resume.
 
     Raises:
-        OutputError: it cannot be written, as on a full disk; what the file held stays.
+        OutputError: the file cannot be written. The previous checkpoint stays intact.
     """
     state = {
         "step": progress.step,
@@ -62,64 +63,16 @@ def save_state(
     _write(path, state)
 
 
-def save_best(path: Path, average: nn.Module, progress: Progress) -> None:
-    """Write the averaged weights that did best."""
-    _write(path, {"step": progress.step, "best": progress.best, "average": average.state_dict()})
-
-
-def load_best(path: Path, average: nn.Module) -> int | None:
-    """Read them back, and say after how many steps it was; None where there are none."""
-    if not path.exists():
-        return None
-    state = _read(path)
-    average.load_state_dict(state["average"])
-    return int(state["step"])
-
-
-def rewind(folder: Path, step: int) -> None:
-    """Take back what a run wrote after the step that it goes on from: the rows of its logs, and
-    where it begins anew also its best weights.
-
-    Raises:
-        OutputError: a log cannot be written.
-    """
-    if step == 0:
-        (folder / BEST).unlink(missing_ok=True)
-    for path in (folder / LOG, folder / VALIDATION_LOG):
-        try:
-            _keep_until(path, step)
-        except OSError as error:
-            raise _unwritable(path, error) from None
-
-
-def _keep_until(path: Path, step: int) -> None:
-    rows = read_log(path)
-    kept = [row for row in rows if row.get("step", 0) <= step]
-    if not kept:
-        path.unlink(missing_ok=True)
-    elif len(kept) < len(rows):
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, kept[0])
-        writer.writeheader()
-        writer.writerows({key: f"{row[key]:.6g}" for key in row} for row in kept)
-        with atomic_write(path) as file:
-            file.write(text.getvalue().encode())
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}); free some space, "
-        "then resume the run"
-    )
-
-
 def load_state(
     path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Progress:
-    """Go on from a state, or from nothing where there is none.
+    """Restore the state of a run in place. Without a checkpoint nothing changes.
+
+    Returns:
+        The progress of the run; step 0 without a checkpoint.
 
     Raises:
-        TrainingError: the file is damaged or of another network.
+        TrainingError: the checkpoint is damaged or belongs to another network.
     """
     if not path.exists():
         return Progress()
@@ -142,16 +95,45 @@ def load_state(
     return progress
 
 
+def save_best(path: Path, average: nn.Module, progress: Progress) -> None:
+    """Write the averaged weights with the best validation score."""
+    _write(path, {"step": progress.step, "best": progress.best, "average": average.state_dict()})
+
+
+def load_best(path: Path, average: nn.Module) -> int | None:
+    """Load the best weights into `average`.
+
+    Returns:
+        The step that they belong to; None without a file.
+    """
+    if not path.exists():
+        return None
+    state = _read(path)
+    average.load_state_dict(state["average"])
+    return int(state["step"])
+
+
+def remove_best(folder: Path) -> None:
+    """Remove the best weights of an earlier run."""
+    (folder / BEST).unlink(missing_ok=True)
+
+
+def last_step(folder: str | os.PathLike[str]) -> int:
+    """The step at which the run in `folder` resumes; 0 without a checkpoint."""
+    path = Path(folder) / LAST
+    return int(_read(path)["step"]) if path.exists() else 0
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the reader has its own types, without a common base
-        raise TrainingError(f"{path}: damaged, remove it to start anew ({error})") from None
+    except Exception as error:  # torch.load raises types without a common base
+        raise TrainingError(f"{path}: damaged; remove it to start over ({error})") from None
     return state
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    """Whole or not at all; through memory, for PyTorch hides why a file cannot be written."""
+    """Write a file atomically, through memory because torch.save hides the reason of a failure."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     try:
@@ -160,44 +142,3 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     except OutputError as error:
         kept = "the previous checkpoint is intact" if path.exists() else "no checkpoint exists yet"
         raise OutputError(f"{error}; {kept}; free some space, then resume the run") from None
-
-
-def log(path: Path, row: Mapping[str, float]) -> None:
-    """Append a row to a CSV file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    new = not path.exists()
-    try:
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a log, none where there is no file; one that was cut off is left out."""
-    if not path.exists():
-        return []
-    rows: list[dict[str, float]] = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            with suppress(TypeError, ValueError):
-                rows.append({key: float(value) for key, value in row.items()})
-    return rows
-
-
-def last_step(folder: str | os.PathLike[str]) -> int:
-    """The step after which a run in a folder goes on; 0 where there is none."""
-    path = Path(folder) / LAST
-    return int(_read(path)["step"]) if path.exists() else 0
-
-
-def spent_seconds(folder: str | os.PathLike[str]) -> float:
-    """Seconds of training that a run's folder holds, over all its resumptions."""
-    rows = read_log(Path(folder) / LOG)
-    return rows[-1]["seconds"] if rows else 0.0

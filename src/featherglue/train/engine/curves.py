@@ -1,4 +1,4 @@
-"""The curves of a run as one picture, from its logs; with matplotlib (extra `plots`)."""
+"""The curves of a run as one picture, drawn from its logs with matplotlib (extra `plots`)."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from numpy.typing import NDArray
 
 from featherglue.errors import MissingExtraError
 from featherglue.io.files import atomic_write
-from featherglue.train.engine.checkpoint import CURVES, LOG, VALIDATION_LOG, read_log
+from featherglue.train.engine.log_files import CURVES, LOG, VALIDATION_LOG, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = Sequence[dict[str, float]]
-Panel = tuple[str, str, Rows, list[str]]  # title, what is on the y axis, rows, columns
-# Of what the losses report, the columns that are shares in [0, 1]; the others are losses.
+Panel = tuple[str, str, Rows, list[str]]  # title, unit of the y axis, rows, columns
+# Logged metrics in [0, 1]; the other columns are losses.
 _SHARES = ("precision", "recall", "matched", "true")
-_SMOOTHED_FROM = 20
+_MIN_ROWS_TO_SMOOTH = 20
 
 
 def draw_curves(folder: str | os.PathLike[str]) -> Path | None:
-    """Draw what a run has logged so far to `folder/curves.png`.
+    """Draw the logs of a run to `folder/curves.png`.
 
     Args:
-        folder: of the run, with log.csv and, if there was validation, validation.csv.
+        folder: Folder of the run with log.csv and, after a validation, validation.csv.
 
     Returns:
-        the picture's path; None where there are fewer than two rows to draw.
+        The path of the picture; None with fewer than two rows to draw.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         OutputError: the picture cannot be written.
     """
     folder = Path(folder)
-    log, validation = read_log(folder / LOG), read_log(folder / VALIDATION_LOG)
+    log, validation = read_rows(folder / LOG), read_rows(folder / VALIDATION_LOG)
     if max(len(log), len(validation)) < 2:
         return None
     try:
@@ -58,10 +58,10 @@ def draw_curves(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """The mean of the values around each one, (N,) -> (N,); near the ends of those there are.
+    """Moving average, (N,) -> (N,). The window is shorter at both ends.
 
     Args:
-        width: how many, an odd number.
+        width: Size of the window, an odd number.
     """
     sums = np.cumsum(np.r_[0.0, values])
     index = np.arange(len(values))
@@ -71,27 +71,27 @@ def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 
 
 def _panels(log: Rows, validation: Rows) -> list[Panel]:
-    """The losses, the shares, and what validation measured, as far as there are any."""
+    """The panels that have columns: losses, shares, and the results of validation."""
     columns = [key for key in log[-1] if key not in ("step", "seconds")] if log else []
-    # `score` is one of the areas again.
+    # `score` repeats one of the AUC columns.
     measured = [key for key in validation[-1] if key not in ("step", "score")] if validation else []
-    areas = [key for key in measured if key.startswith("auc")]
+    auc_columns = [key for key in measured if key.startswith("auc")]
     panels: list[Panel] = [
         ("training", "loss", log, [key for key in columns if key not in _SHARES]),
         ("training", "share", log, [key for key in columns if key in _SHARES]),
-        ("validation", "AUC, %", validation, areas),
-        ("validation", "share", validation, [key for key in measured if key not in areas]),
+        ("validation", "AUC, %", validation, auc_columns),
+        ("validation", "share", validation, [key for key in measured if key not in auc_columns]),
     ]
     return [panel for panel in panels if panel[3]]
 
 
 def _draw(axes: Axes, title: str, unit: str, rows: Rows, columns: list[str]) -> None:
     for index, column in enumerate(columns):
-        known = [row for row in rows if column in row]
-        steps = np.array([row["step"] for row in known])
-        values = np.array([row[column] for row in known])
+        present = [row for row in rows if column in row]
+        steps = np.array([row["step"] for row in present])
+        values = np.array([row[column] for row in present])
         color = f"C{index}"
-        if len(values) < _SMOOTHED_FROM:
+        if len(values) < _MIN_ROWS_TO_SMOOTH:
             axes.plot(steps, values, "o-", markersize=3, color=color, label=column)
             continue
         axes.plot(steps, values, linewidth=0.6, alpha=0.3, color=color)

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them."""
+"""Data-parallel training in several processes, started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -16,40 +16,49 @@ from featherglue.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of a run; one, number 0, unless `torchrun` started more."""
+class ProcessGroup:
+    """The processes that train one network; a single one unless `torchrun` started more.
+
+    Attributes:
+        rank: Index of this process.
+        size: Number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes and reports."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def share(self, batch_size: int, accumulate: int) -> int:
-        """Samples of a step that a process takes at once.
+    def micro_batch_size(self, batch_size: int, accumulate: int) -> int:
+        """Number of samples in one forward pass of one process.
+
+        Args:
+            batch_size: Number of samples of an optimizer step, over all processes.
+            accumulate: Number of forward passes per step in each process.
 
         Raises:
-            ConfigError: they cannot be shared out evenly.
+            ConfigError: the batch cannot be divided evenly.
         """
         parts = self.size * accumulate
         if batch_size % parts:
             raise ConfigError(
-                f"batch_size {batch_size} cannot be shared out evenly among {self.size} "
-                f"processes that take it in {accumulate} parts"
+                f"batch_size {batch_size} must be divisible by the number of processes times "
+                f"accumulate, {self.size} × {accumulate}"
             )
         return batch_size // parts
 
-    def order(self, first: int, last: int, batch_size: int) -> Iterator[int]:
-        """The samples of this process in the steps from `first` to before `last`."""
+    def sample_indices(self, first: int, last: int, batch_size: int) -> Iterator[int]:
+        """Indices of the samples of this process in the steps `first`, …, `last − 1`."""
         own = batch_size // self.size
         for step in range(first, last):
             start = step * batch_size + self.rank * own
             yield from range(start, start + own)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Set every gradient to its mean over the processes."""
+        """Replace every gradient by its mean over the processes."""
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -63,7 +72,7 @@ class World:
             start = end
 
     def mean(self, value: float, device: torch.device) -> float:
-        """The mean of a number over the processes; not finite if it is so in one of them."""
+        """The mean of a number over the processes; not finite if it is not finite in one."""
         if self.size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=device)
@@ -79,33 +88,36 @@ class World:
         return total
 
     def any(self, value: bool, device: torch.device) -> bool:
-        """Whether it holds in one of the processes."""
+        """Whether `value` is true in at least one process."""
         return self.mean(float(value), device) > 0
 
 
-def join_world(device: str) -> tuple[World, str]:
-    """Join the other processes, if `torchrun` started several.
+def join_process_group(device: str) -> tuple[ProcessGroup, str]:
+    """Join the process group if `torchrun` started several processes.
+
+    Args:
+        device: "cpu" or "cuda"; "cuda" becomes the GPU of this process.
 
     Returns:
-        the world, and the device of this process.
+        The process group, and the device of this process.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World(), device
+        return ProcessGroup(), device
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        # A thread of gloo that lets go of a tensor when the interpreter goes down aborts the
-        # process, and torchrun then calls a finished training failed. The threads end with the
-        # last reference to the group, and torch.distributed.nn keeps one as a default argument
-        # where it is imported later, as optimizers do.
+        # A gloo thread that releases a tensor during interpreter shutdown aborts the process, and
+        # torchrun then reports a failure. The threads end with the last reference to the group.
+        # torch.distributed.nn holds one as a default argument if it is imported after
+        # initialization, as optimizers do; therefore it is imported first.
         importlib.import_module("torch.distributed.nn")
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        atexit.register(_leave_world)
-    return World(dist.get_rank(), dist.get_world_size()), device
+        atexit.register(_leave_process_group)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size()), device
 
 
-def _leave_world() -> None:
+def _leave_process_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a training loop learns from: samples of worker processes, or batches made on the device."""
+"""Training data of the loop: samples from worker processes, or batches made on the device."""
 
 from __future__ import annotations
 
@@ -12,56 +12,97 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from featherglue.train.engine.distributed import World
+from featherglue.train.engine.distributed import ProcessGroup
 
 Batch = dict[str, Tensor]
 
 
 class Samples(Protocol):
-    """Endless training data: item `i` depends on a seed and `i` alone."""
+    """Endless training data. Item `i` depends on a seed and on `i` only."""
 
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """Endless training data, made a batch at a time where the network is."""
+    """Endless training data that is made in whole batches on the device of the network."""
 
     def batch(self, first: int, count: int) -> Batch:
         """The samples `first`, …, `first + count − 1`, stacked, on the device of the network.
 
-        What they are depends on a seed, `first` and `count` alone.
+        They depend on a seed, `first` and `count` only.
         """
         ...
 
 
-def feed(
+class CombinedSamples:
+    """Samples of several sources at once; a key `k` of source `s` becomes `s.k`."""
+
+    def __init__(self, sources: Mapping[str, Samples]) -> None:
+        self.sources = dict(sources)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            f"{name}.{key}": value
+            for name, source in self.sources.items()
+            for key, value in source[index].items()
+        }
+
+
+class CombinedBatches:
+    """Batches of several sources at once, with the keys of `CombinedSamples`."""
+
+    def __init__(self, sources: Mapping[str, Batches]) -> None:
+        self.sources = dict(sources)
+
+    def batch(self, first: int, count: int) -> Batch:
+        """The samples `first`, …, `first + count − 1` of every source."""
+        return {
+            f"{name}.{key}": value
+            for name, source in self.sources.items()
+            for key, value in source.batch(first, count).items()
+        }
+
+
+def batch_of(source: str, batch: Batch) -> Batch:
+    """The part of a combined batch that belongs to `source`, with its own keys."""
+    prefix = f"{source}."
+    return {key.removeprefix(prefix): batch[key] for key in batch if key.startswith(prefix)}
+
+
+def make_loader(
     samples: Samples | Batches,
-    first: int,
+    *,
+    first_step: int,
     steps: int,
     batch_size: int,
+    micro_batch_size: int,
     workers: int,
-    world: World,
-    at_once: int,
+    group: ProcessGroup,
 ) -> Iterable[Batch]:
-    """What a process learns from, in its order.
+    """The micro batches of one process, in order.
 
     Args:
-        first, steps: the step to begin with, and how many the run has. batch_size: of a step.
-        workers: processes that make samples. at_once: samples that are taken together.
+        first_step: Step at which the run starts or resumes.
+        steps: Number of steps of the whole run.
+        batch_size: Number of samples of a step, over all processes.
+        micro_batch_size: Number of samples in one forward pass of a process.
+        workers: Number of processes that make samples; unused for `Batches`.
     """
     if isinstance(samples, Batches):
-        order = list(world.order(first, first + 1, batch_size))
-        further = range(0, (steps - first) * batch_size, batch_size)
+        starts = list(group.sample_indices(first_step, first_step + 1, batch_size))
+        offsets = range(0, (steps - first_step) * batch_size, batch_size)
         return (
-            samples.batch(start + more, at_once) for more in further for start in order[::at_once]
+            samples.batch(start + offset, micro_batch_size)
+            for offset in offsets
+            for start in starts[::micro_batch_size]
         )
     return DataLoader(
         samples,  # type: ignore[arg-type]
-        batch_size=at_once,
-        sampler=_Order(world, first, steps, batch_size),
+        batch_size=micro_batch_size,
+        sampler=_StepSampler(group, first_step, steps, batch_size),
         num_workers=workers,
-        generator=torch.Generator(),  # the global one would move with every resumption
+        generator=torch.Generator(),  # keeps the global generator independent of resumptions
         worker_init_fn=_prepare_worker,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -69,19 +110,19 @@ def feed(
 
 
 @dataclass(frozen=True)
-class _Order(Sampler[int]):
-    """The samples of a process, from a step on."""
+class _StepSampler(Sampler[int]):
+    """Sample indices of one process from a step on."""
 
-    world: World
-    first: int
+    group: ProcessGroup
+    first_step: int
     steps: int
     batch_size: int
 
     def __iter__(self) -> Iterator[int]:
-        return self.world.order(self.first, self.steps, self.batch_size)
+        return self.group.sample_indices(self.first_step, self.steps, self.batch_size)
 
 
 def _prepare_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import os
-import signal
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,37 +17,43 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from featherglue.errors import ConfigError, OutputError, TrainingError
-from featherglue.train.engine.checkpoint import (
-    LAST,
-    Progress,
-    load_state,
-    rewind,
-)
-from featherglue.train.engine.distributed import World
-from featherglue.train.engine.loader import Batch, Batches, Samples, feed
+from featherglue.train.engine.checkpoint import load_state, remove_best
+from featherglue.train.engine.distributed import ProcessGroup
+from featherglue.train.engine.interrupt import deferred_interrupt
+from featherglue.train.engine.loader import Batch, Batches, Samples, make_loader
+from featherglue.train.engine.log_files import LAST, truncate_logs
 from featherglue.train.engine.precision import autocast
-from featherglue.train.engine.run_log import Keeper, Report, Validate, means
+from featherglue.train.engine.run_log import Report, RunLog, Validate, mean_metrics
+from featherglue.train.engine.schedule import (
+    UNKNOWN_STEPS,
+    PaceMeter,
+    learning_rate,
+    warn_time_too_short,
+    with_planned_steps,
+)
 
 Network = TypeVar("Network", bound=nn.Module)
-_NO_TIME = "loop.steps = 0 trains for a time: set `minutes`, or set loop.steps"
-_UNKNOWN = 2**40  # steps, more than there will be
-_SHARE = 0.95  # of the time left that the steps may take; validation takes some
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long and how to train.
+    """Settings of the training loop.
 
     Attributes:
-        steps: optimizer steps; the cosine ends there. 0 takes as many as fit into the time of the
-            run, by that of the steps of the warm-up.
-        batch_size: samples a step. warmup: steps of linear warm-up.
-        ema: decay of the averaged weights that are kept in the end.
-        clip: largest norm of the gradient. workers: processes that make data.
-        accumulate: parts in which a process takes its share of a step, where memory is short.
-        bf16: run the forward pass in bfloat16 where the device has it.
-        validate_steps: between two validations. save_seconds: time between checkpoints.
+        steps: Number of optimizer steps; the cosine ends there. 0 trains until the time limit of
+            the run; the number of steps is then estimated from the warm-up.
+        batch_size: Number of samples per step, over all processes.
+        learning_rate: Peak learning rate.
+        weight_decay: Weight decay of AdamW.
+        warmup: Number of steps of linear warm-up.
+        ema: Decay of the exponential moving average of the weights, in [0, 1).
+        clip: Maximum norm of the gradient.
+        workers: Number of processes that make training data.
+        accumulate: Number of forward passes per step; more need less memory.
+        bf16: Run the forward pass in bfloat16 if the device supports it.
+        validate_steps: Number of steps between validations.
+        save_seconds: Time between checkpoints in seconds.
     """
 
     steps: int
@@ -73,18 +76,10 @@ class LoopConfig:
         if not self.clip > 0:
             raise ConfigError(f"clip must be positive, not {self.clip}")
         if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema must lie in [0, 1), not {self.ema}")
+            raise ConfigError(f"ema must be in [0, 1), not {self.ema}")
         for name in ("steps", "learning_rate", "weight_decay", "warmup", "workers"):
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} cannot be negative, as {getattr(self, name)} is")
-
-
-def learning_rate(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
 
 
 def train(
@@ -98,93 +93,203 @@ def train(
     report: Report = lambda step, row: None,
     validate: Validate | None = None,
     constraint: Callable[[nn.Module], None] = lambda network: None,
-    world: World | None = None,
+    group: ProcessGroup | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Network:
     """Train `network` in place and return its averaged (EMA) copy.
 
-    State is kept in `folder/last.pt`, written whole or not at all; a run that finds one goes on
-    from there, on the very data and learning rate that would have come next. The averaged
-    weights that did best in validation are kept in `folder/best.pt`. What was reported is logged in
-    `folder/log.csv` about every 5 seconds, validations in `folder/validation.csv`, and both are
-    drawn as `folder/curves.png` at each validation and at the end, where matplotlib is installed.
+    The state is saved atomically to `folder/last.pt`. A run that finds this file resumes exactly:
+    with the same data and learning rates as an uninterrupted run. The averaged weights with the
+    best validation score are saved to `folder/best.pt`. Metrics are logged to `folder/log.csv`
+    about every 5 seconds and validations to `folder/validation.csv`. Both are drawn to
+    `folder/curves.png` at each validation and at the end if matplotlib is installed.
 
     Args:
-        samples: item `step · batch_size + k` is sample k of a step. Those that are no `Batches` are
-            made by worker processes.
-        minutes: stop (resumable) after this time.
-        report: called about every second with the step and means since the last time.
-        validate: measures the averaged network every `validate_steps`; its "score" is what
-            counts as better when it is higher.
-        constraint: called with the network after each step, and with the average, to hold what
-            must hold, such as masks.
-        world: the processes that share the work.
+        loss_function: Returns the loss of a batch and the metrics to report.
+        samples: Item `step · batch_size + k` is sample k of a step. Worker processes make the
+            items unless `samples` implements `Batches`.
+        minutes: Time limit; the run can be resumed.
+        report: Called about every second with the step and the mean metrics since the last call.
+        validate: Measures the averaged network every `validate_steps`. A higher "score" is better.
+        constraint: Called with the network and with the average after each step, for example to
+            apply pruning masks.
+        group: The processes of the run.
+        clock: Returns seconds from any origin.
 
     Raises:
-        TrainingError: the loss is not finite (the last checkpoint stays), or the checkpoint in
-            `folder` is of another network.
-        OutputError: nothing can be written any more, as on a full disk; the last checkpoint stays.
-        ConfigError: the batch cannot be shared out.
+        TrainingError: the loss is not finite (the last checkpoint is kept), or the checkpoint in
+            `folder` belongs to another network.
+        OutputError: a file cannot be written; the last checkpoint is kept.
+        ConfigError: the batch cannot be divided among the processes.
     """
-    folder, world = Path(folder), world or World()
-    _make(folder)
-    at_once = world.share(config.batch_size, config.accumulate)
+    folder, group = Path(folder), group or ProcessGroup()
+    _make_folder(folder)
+    group.micro_batch_size(config.batch_size, config.accumulate)  # raises before anything is read
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     progress = load_state(folder / LAST, network, average, optimizer)
-    config = _with_steps(config, progress, minutes)
-    if world.leads:
-        rewind(folder, progress.step)
+    config = with_planned_steps(config, progress, minutes)
+    if group.is_main:
+        if progress.step == 0:
+            remove_best(folder)
+        truncate_logs(folder, progress.step)
     network.train()
-    keeper = Keeper(folder, progress, report, config.save_seconds, world)
-    device = next(network.parameters()).device
-    pace = _Pace(progress.step, config)
-    _make_up_for_validation(keeper, config, validate, average)
-    with _deferred_interrupt() as interrupted:
-        batches = iter(
-            feed(
-                samples,
-                progress.step,
-                config.steps,
-                config.batch_size,
-                config.workers,
-                world,
-                at_once,
-            )
-        )
-        while progress.step < config.steps:
-            rate = learning_rate(progress.step, config)
-            loss, row = _step(network, loss_function, batches, optimizer, rate, config, world)
-            _refuse_not_finite(loss, progress.step, folder)
-            constraint(network)
-            _average(average, network, min(config.ema, (1 + progress.step) / (10 + progress.step)))
-            constraint(average)
-            progress.step += 1
-            left = minutes * 60 - keeper.spent()
-            stop = world.any(progress.step == config.steps or left < 0 or interrupted(), device)
-            if config.steps == _UNKNOWN and pace.is_known(progress.step) and not stop:
-                progress.steps = progress.step + pace.steps_in(left, world, device)
-                config = replace(config, steps=progress.steps)
-            measured = validate is not None and (
-                progress.step % config.validate_steps == 0 or progress.step == config.steps
-            )
-            if validate is not None and measured:
-                with _saving_if_it_fails(keeper, network, average, optimizer):
-                    keeper.validate(validate, average)
-            keeper.note({"loss": loss, **row}, stop)
-            if stop or keeper.is_time_to_save():
-                keeper.save(network, average, optimizer)
-            if stop or measured:
-                keeper.draw()
-            if stop:
-                if config.steps == _UNKNOWN and not interrupted():
-                    _warn_of_time(progress.step)
-                break
-        if interrupted():
-            raise KeyboardInterrupt
+    run_log = RunLog(folder, progress, report, config.save_seconds, group, clock)
+    loop = _Loop(
+        network=network,
+        average=average,
+        optimizer=optimizer,
+        loss_function=loss_function,
+        validate=validate,
+        constraint=constraint,
+        config=config,
+        group=group,
+        run_log=run_log,
+        pace=PaceMeter(progress.step, config, clock),
+        seconds=minutes * 60,
+    )
+    loop.run(samples)
     return average
 
 
-def _refuse_not_finite(loss: float, step: int, folder: Path) -> None:
+@dataclass(kw_only=True)
+class _Loop:
+    """A run of `train`."""
+
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss_function: LossFunction
+    validate: Validate | None
+    constraint: Callable[[nn.Module], None]
+    config: LoopConfig
+    group: ProcessGroup
+    run_log: RunLog
+    pace: PaceMeter
+    seconds: float
+    device: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.device = next(self.network.parameters()).device
+
+    def run(self, samples: Samples | Batches) -> None:
+        """Train until the last step, the time limit or Ctrl-C."""
+        config, progress = self.config, self.run_log.progress
+        if progress.step == config.steps and not self.run_log.has_validated():
+            self._validate()  # an earlier attempt failed
+        with deferred_interrupt() as interrupted:
+            batches = iter(
+                make_loader(
+                    samples,
+                    first_step=progress.step,
+                    steps=config.steps,
+                    batch_size=config.batch_size,
+                    micro_batch_size=self.group.micro_batch_size(
+                        config.batch_size, config.accumulate
+                    ),
+                    workers=config.workers,
+                    group=self.group,
+                )
+            )
+            while progress.step < self.config.steps:
+                loss, metrics = self._update(batches)
+                if self._record({"loss": loss, **metrics}, interrupted):
+                    break
+            if interrupted():
+                raise KeyboardInterrupt
+
+    def _update(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float]]:
+        """Take one step: update the weights and their average."""
+        config, progress = self.config, self.run_log.progress
+        rate = learning_rate(progress.step, config)
+        loss, metrics = self._optimize(batches, rate)
+        _require_finite(loss, progress.step, self.run_log.folder)
+        self.constraint(self.network)
+        decay = min(config.ema, (1 + progress.step) / (10 + progress.step))
+        _update_average(self.average, self.network, decay)
+        self.constraint(self.average)
+        progress.step += 1
+        return loss, metrics
+
+    def _record(self, metrics: dict[str, float], interrupted: Callable[[], bool]) -> bool:
+        """Validate, log and save as due after a step; return whether the run stops here."""
+        config, progress, run_log = self.config, self.run_log.progress, self.run_log
+        left = self.seconds - run_log.elapsed()
+        last = progress.step == config.steps
+        stop = self.group.any(last or left < 0 or interrupted(), self.device)
+        if config.steps == UNKNOWN_STEPS and self.pace.is_known(progress.step) and not stop:
+            progress.steps = progress.step + self.pace.steps_in(left, self.group, self.device)
+            config = self.config = replace(config, steps=progress.steps)
+        validated = self.validate is not None and (
+            progress.step % config.validate_steps == 0 or progress.step == config.steps
+        )
+        if validated:
+            with self._saving_on_error():
+                self._validate()
+        run_log.add_step(metrics, last=stop)
+        if stop or run_log.checkpoint_is_due():
+            self._save()
+        if stop or validated:
+            run_log.draw_curves()
+        if stop and config.steps == UNKNOWN_STEPS and not interrupted():
+            warn_time_too_short(progress.step)
+        return stop
+
+    def _optimize(self, batches: Iterator[Batch], rate: float) -> tuple[float, dict[str, float]]:
+        """One optimizer step; returns the loss (or gradient norm if not finite) and the metrics."""
+        config, network = self.config, self.network
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        rows: list[dict[str, float]] = []
+        for _ in range(config.accumulate):
+            batch = {
+                key: value.to(self.device, non_blocking=True)
+                for key, value in next(batches).items()
+            }
+            with autocast(self.device, config.bf16):
+                loss, row = self.loss_function(network, batch)
+            total += float(loss.detach()) / config.accumulate
+            rows.append(row)
+            if math.isfinite(total):
+                (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+        total = self.group.mean(total, self.device)
+        metrics = mean_metrics(rows)
+        if not math.isfinite(total):
+            return total, metrics
+        self.group.average_gradients(network.parameters())
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        if not torch.isfinite(norm):
+            return float(norm), metrics
+        self.optimizer.step()
+        return total, metrics
+
+    def _validate(self) -> None:
+        if self.validate is not None:
+            self.run_log.validate(self.validate, self.average)
+
+    def _save(self) -> None:
+        self.run_log.save_checkpoint(self.network, self.average, self.optimizer)
+
+    @contextmanager
+    def _saving_on_error(self) -> Iterator[None]:
+        """Save a checkpoint if the body raises, so that no training is lost."""
+        try:
+            yield
+        except Exception:
+            self._save()
+            raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be created ({error.strerror or error})") from None
+
+
+def _require_finite(loss: float, step: int, folder: Path) -> None:
     if math.isfinite(loss):
         return
     kept = (
@@ -195,145 +300,11 @@ def _refuse_not_finite(loss: float, step: int, folder: Path) -> None:
     raise TrainingError(f"the loss or its gradient became {loss} at step {step}; {kept}")
 
 
-def _warn_of_time(step: int) -> None:
-    warnings.warn(
-        f"the time was over after {step} steps, within the warm-up: lower warmup or give more "
-        "minutes",
-        stacklevel=3,
-    )
-
-
-def check_time(config: LoopConfig, minutes: float, folder: str | os.PathLike[str]) -> None:
-    """Raise ConfigError where it is neither said how many steps to train nor how long.
-
-    Args:
-        folder: of the run; one that goes on may know.
-    """
-    if not config.steps and math.isinf(minutes) and not (Path(folder) / LAST).exists():
-        raise ConfigError(_NO_TIME)
-
-
-def _with_steps(config: LoopConfig, progress: Progress, minutes: float) -> LoopConfig:
-    if config.steps:
-        return config
-    if not progress.steps and math.isinf(minutes):
-        raise ConfigError(_NO_TIME)
-    return replace(config, steps=progress.steps or _UNKNOWN)
-
-
-class _Pace:
-    """How long a step takes, by the later half of those of the warm-up, at least ten."""
-
-    def __init__(self, step: int, config: LoopConfig) -> None:
-        self.until = max(config.warmup, step + 20)
-        self.since = (self.until + step) // 2
-        self.start = 0.0
-
-    def is_known(self, step: int) -> bool:
-        """Whether enough steps have been seen; called after each."""
-        if step == self.since:
-            self.start = time.monotonic()
-        return step == self.until
-
-    def steps_in(self, seconds: float, world: World, device: torch.device) -> int:
-        """Steps that fit into a time, the same in all processes."""
-        each = (time.monotonic() - self.start) / (self.until - self.since)
-        return max(1, int(world.mean(_SHARE * seconds / each, device)))
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror or error})") from None
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C is only noted, so that a step is never left half done; a second one counts.
-
-    Elsewhere than in the main thread, where signals cannot be handled, nothing changes.
-    """
-    noted = False
-
-    def note(number: int, frame: object) -> None:
-        nonlocal noted
-        if noted:
-            raise KeyboardInterrupt
-        noted = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    usual = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: noted
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-def _make_up_for_validation(
-    keeper: Keeper, config: LoopConfig, validate: Validate | None, average: nn.Module
-) -> None:
-    """Validate a run that is at its end, if it could not be when it came there."""
-    ended = keeper.progress.step == config.steps
-    if validate is not None and ended and not keeper.has_validated():
-        keeper.validate(validate, average)
-
-
-@contextmanager
-def _saving_if_it_fails(
-    keeper: Keeper, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> Iterator[None]:
-    """Within, what raises does not lose the training since the last checkpoint."""
-    try:
-        yield
-    except Exception:
-        keeper.save(network, average, optimizer)
-        raise
-
-
-def _step(
-    network: nn.Module,
-    loss_function: LossFunction,
-    batches: Iterator[Batch],
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    config: LoopConfig,
-    world: World,
-) -> tuple[float, dict[str, float]]:
-    """One step of the optimizer; its loss, or what is not finite, and the means of its rows."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    device = next(network.parameters()).device
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    rows: list[dict[str, float]] = []
-    for _ in range(config.accumulate):
-        batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
-        with autocast(device, config.bf16):
-            loss, row = loss_function(network, batch)
-        total += float(loss.detach()) / config.accumulate
-        rows.append(row)
-        if math.isfinite(total):
-            (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-    total = world.mean(total, device)
-    row = means(rows)
-    if not math.isfinite(total):
-        return total, row
-    world.average_gradients(network.parameters())
-    norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-    if not torch.isfinite(norm):
-        return float(norm), row
-    optimizer.step()
-    return total, row
-
-
 @torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    # All at once: on a GPU as many launches as parameters would take longer than the work.
+def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    # One call for all parameters: on a GPU a launch per parameter would take longer than the work.
     get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
         list(average.parameters()), list(network.parameters()), 0
     )
-    for old, now in zip(average.buffers(), network.buffers(), strict=True):
-        old.copy_(now)
+    for old, new in zip(average.buffers(), network.buffers(), strict=True):
+        old.copy_(new)

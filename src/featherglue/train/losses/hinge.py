@@ -1,5 +1,7 @@
-"""The published loss on descriptors: a hinge over all pairs of cells of two views (DeTone 2018,
-equations 3 to 6)."""
+"""The published loss on descriptors: a hinge over all pairs of cells of two views.
+
+DeTone, Malisiewicz, Rabinovich: SuperPoint (2018), equations 3 to 6.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,15 @@ from featherglue.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class HingeConfig:
-    """Weights and margins; the defaults are the published ones.
+    """Weights and margins of the hinge loss; the defaults are the published ones.
 
     Attributes:
-        weight: λ, of this loss beside the detector's.
-        positive: λ_d, of corresponding cells beside the others.
-        positive_margin: cosine below which corresponding cells are pulled together.
-        negative_margin: cosine above which others are pushed apart.
-        near: px from the centre of a cell, mapped, to that of a corresponding one, at most.
+        weight: Weight λ of this loss relative to the detector loss.
+        positive: Weight λ_d of corresponding cells relative to the other pairs.
+        positive_margin: Corresponding cells are pulled together below this cosine.
+        negative_margin: Other pairs are pushed apart above this cosine.
+        near: Maximum distance in pixels between the mapped centre of a cell and the centre of a
+            corresponding cell.
     """
 
     weight: float = 0.0001
@@ -45,36 +48,37 @@ def hinge_loss(
     inside1: Tensor,
     config: HingeConfig,
 ) -> Tensor:
-    """The mean over all pairs of a cell of view 0 and one of view 1 that lie in the photograph.
+    """The mean over all pairs of a cell of view 0 and a cell of view 1 inside the photograph.
 
     Args:
         dense0, dense1: (B, D, Hc, Wc) descriptors of the cells, of any length.
         homographies: (B, 3, 3) H_0to1, pixels to pixels.
-        inside0, inside1: (B, Hc, Wc) bool.
+        inside0, inside1: (B, Hc, Wc) bool, cells that show the photograph.
 
     Returns:
-        a scalar, before the weight λ; 0 where no cell counts.
+        Scalar, before multiplication by `config.weight`; 0 if no cell counts.
     """
     first, second = (F.normalize(d.float(), dim=1).flatten(2) for d in (dense0, dense1))
     with torch.autocast(dense0.device.type, enabled=False):
         cosine = first.transpose(1, 2) @ second  # (B, Hc·Wc, Hc·Wc)
-    alike = corresponding_cells(homographies, dense0.shape[2], dense0.shape[3], config.near)
+    corresponding = corresponding_cells(homographies, dense0.shape[2], dense0.shape[3], config.near)
     pull = config.positive * (config.positive_margin - cosine).clamp_min(0)
     push = (cosine - config.negative_margin).clamp_min(0)
     counts = inside0.flatten(1)[:, :, None] & inside1.flatten(1)[:, None]
-    terms = torch.where(alike, pull, push) * counts
+    terms = torch.where(corresponding, pull, push) * counts
     return terms.sum() / counts.sum().clamp_min(1)
 
 
 @torch.no_grad()
 def corresponding_cells(homographies: Tensor, height: int, width: int, near: float) -> Tensor:
-    """Which cells of view 1 have their centre within `near` px of a mapped centre of view 0.
+    """Pairs of cells whose centres are within `near` px after mapping view 0 to view 1.
 
     Args:
-        homographies: (B, 3, 3) H_0to1. height, width: in cells.
+        homographies: (B, 3, 3) H_0to1 in pixels.
+        height, width: Number of rows and columns of cells.
 
     Returns:
-        (B, height·width, height·width) bool, rows of view 0.
+        (B, height·width, height·width) bool; rows are the cells of view 0.
     """
     device = homographies.device
     y, x = torch.meshgrid(
@@ -84,7 +88,7 @@ def corresponding_cells(homographies: Tensor, height: int, width: int, near: flo
     with torch.autocast(device.type, enabled=False):
         mapped = F.pad(centres, (0, 1), value=1.0) @ homographies.float().transpose(1, 2)
     w = mapped[..., 2:]
-    projected = mapped[..., :2] / w.clamp_min(1e-6)  # what is behind the view comes to lie far off
-    gaps = (projected[:, :, None] - centres).norm(dim=-1)
-    alike: Tensor = (gaps <= near) & (w > 0)
-    return alike
+    projected = mapped[..., :2] / w.clamp_min(1e-6)  # points behind the camera land far away
+    distances = (projected[:, :, None] - centres).norm(dim=-1)
+    corresponding: Tensor = (distances <= near) & (w > 0)
+    return corresponding

@@ -1,4 +1,4 @@
-"""True assignments between keypoints of two views of a scene, and the loss on them.
+"""Ground truth of the assignment of keypoints between two views of a scene, and the loss on it.
 
 Shape legend: B scenes, N0/N1 keypoints, P planes, H×W pixels.
 """
@@ -15,11 +15,11 @@ from featherglue.data.scenes import NO_PLANE
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is known of the keypoints of both views.
+    """Ground truth of the keypoints of both views. Ambiguous keypoints are in no set.
 
     Attributes:
-        matches: (B, N0, N1) bool, true pairs.
-        unmatched0, unmatched1: (B, N0), (B, N1) bool, keypoints without a partner for certain.
+        matches: (B, N0, N1) bool, true matches.
+        unmatched0, unmatched1: (B, N0) and (B, N1) bool, keypoints that have no match.
     """
 
     matches: Tensor
@@ -38,14 +38,18 @@ def true_assignment(
     near: float = 3.0,
     far: float = 5.0,
 ) -> Assignment:
-    """Mutually nearest projections within `near` px match; without any within `far` px, alone.
+    """Ground truth from the projections of the keypoints into the other view.
 
-    What lies between is ambiguous and in neither set. A keypoint whose projection is outside or
-    hidden in the other view has no partner; one that shows no plane is left out.
+    Mutually nearest keypoints within `near` px match. A keypoint without any other within `far` px
+    of its projection is unmatched; so is a keypoint that is outside or occluded in the other view.
+    Distances in between are ambiguous. A keypoint on no plane is ignored.
 
     Args:
-        keypoints0: (B, N0, 2) xy. planes0: (B, H, W) plane of each pixel. maps: (B, P, 3, 3)
-            H_0to1 of each plane. valid0: (B, N0) bool. The same of view 1.
+        keypoints0, keypoints1: (B, N0, 2) and (B, N1, 2) xy in pixels.
+        planes0, planes1: (B, H, W) uint8, plane of each pixel; `NO_PLANE` for none.
+        maps: (B, P, 3, 3) H_0to1 of each plane, in pixels.
+        valid0, valid1: (B, N0) and (B, N1) bool, False for padding.
+        near, far: Distances in pixels.
     """
     back = torch.linalg.inv(maps.double()).float()
     to1, seen1, known0 = _project(keypoints0, planes0, planes1, maps)
@@ -60,25 +64,25 @@ def true_assignment(
     mutual = torch.zeros_like(usable).scatter_(2, best1, True)
     mutual &= torch.zeros_like(usable).scatter_(1, best0, True)
     matches = mutual & (distance < near)
-    # Alone: the projection is not visible, or no keypoint (matched or not) lies around it.
-    around1 = torch.where(valid1[:, None], in1, infinite).amin(2)
-    around0 = torch.where(valid0[:, :, None], in0, infinite).amin(1)
-    unmatched0 = valid0 & known0 & (~seen1 | (around1 > far))
-    unmatched1 = valid1 & known1 & (~seen0 | (around0 > far))
+    # Unmatched: the projection is not visible, or no keypoint is near it.
+    nearest1 = torch.where(valid1[:, None], in1, infinite).amin(2)
+    nearest0 = torch.where(valid0[:, :, None], in0, infinite).amin(1)
+    unmatched0 = valid0 & known0 & (~seen1 | (nearest1 > far))
+    unmatched1 = valid1 & known1 & (~seen0 | (nearest0 > far))
     return Assignment(matches, unmatched0, unmatched1)
 
 
 def _project(
     keypoints: Tensor, planes: Tensor, other: Tensor, maps: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Keypoints in the other view (B, N, 2); whether they are visible there, and known at all."""
+    """Keypoints in the other view (B, N, 2); whether they are visible there; whether on a plane."""
     height, width = planes.shape[1:]
     plane = _look_up(planes, keypoints)
     known = plane != NO_PLANE
     chosen = maps.gather(
         1, plane.where(known, 0)[..., None, None].expand(-1, -1, 3, 3)
     )  # (B, N, 3, 3)
-    # No matrix product: under autocast that would round pixels to bfloat16.
+    # Not a matrix product, which autocast would round to bfloat16.
     mapped = (chosen[..., :2] * keypoints[..., None, :]).sum(-1) + chosen[..., 2]
     w = mapped[..., 2:]
     projected = mapped[..., :2] / torch.where(w.abs() < 1e-6, 1e-6, w)
@@ -96,12 +100,16 @@ def _look_up(planes: Tensor, points: Tensor) -> Tensor:
 
 
 def assignment_loss(log_assignment: Tensor, truth: Assignment) -> Tensor:
-    """Negative log-likelihood of the true assignment, matches and lonely keypoints balanced.
+    """Negative log-likelihood of the true assignment (Sarlin 2020, equation 10).
 
-    Equation 2 of the study, that of SuperGlue, with each of its two sums as a mean.
+    The terms of matches and of unmatched keypoints are averaged separately, so that both count
+    equally.
 
     Args:
         log_assignment: (B, N0+1, N1+1).
+
+    Returns:
+        Scalar; 0 with a gradient of 0 if the ground truth is empty.
     """
     inner = -log_assignment[:, :-1, :-1][truth.matches]
     outer = torch.cat(
@@ -118,17 +126,18 @@ def assignment_loss(log_assignment: Tensor, truth: Assignment) -> Tensor:
 
 @torch.no_grad()
 def precision_recall(matches0: Tensor, truth: Assignment) -> tuple[float, float]:
-    """Share of the matches (B, N0; −1 for none) that are true, and of the true that are found.
+    """Precision and recall of matches, in [0, 1]. Matches of ambiguous keypoints do not count.
 
-    Matches between keypoints of which nothing is known are not judged.
+    Args:
+        matches0: (B, N0) int64, index of the match of each keypoint of view 0; −1 for none.
     """
     predicted = torch.zeros_like(truth.matches)
     predicted.scatter_(2, matches0.clamp_min(0)[..., None], (matches0 >= 0)[..., None])
-    judged = predicted & (
+    known = predicted & (
         truth.matches.any(2, keepdim=True)
         | truth.matches.any(1, keepdim=True)
         | truth.unmatched0[:, :, None]
         | truth.unmatched1[:, None]
     )
     hits = (predicted & truth.matches).sum()
-    return float(hits / judged.sum().clamp_min(1)), float(hits / truth.matches.sum().clamp_min(1))
+    return float(hits / known.sum().clamp_min(1)), float(hits / truth.matches.sum().clamp_min(1))

@@ -1,7 +1,7 @@
-"""Scenes with the keypoints of a trained extractor, as a running session finds them.
+"""Scenes with the keypoints of a trained extractor, found as in a session.
 
-On a CPU the matcher's training spends more on finding keypoints in PyTorch than on learning; here
-the processes that make the data find them in ONNX Runtime, in a quarter of the time.
+On a CPU the training of a matcher spends more time on keypoints than on learning. Worker processes
+find them with ONNX Runtime in a quarter of the time of PyTorch.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from featherglue.data.scenes import Scenes
 from featherglue.matching.keypoints import decode_features
 from featherglue.options import with_overrides
 from featherglue.runtime.base import Runtime, open_runtime
-
-# Lower than in use: the matcher also learns on what is hardly a keypoint.
-LOWEST_SCORE = 0.001
+from featherglue.train.losses.keypoint_pairs import KEYPOINT_THRESHOLD
 
 
 class ExtractedScenes:
-    """Items of `Scenes` without their images, but with keypoints; item `i` depends on the seed
-    and `i` alone.
+    """Items of `Scenes` with keypoints instead of images.
 
-    An item holds planes0, planes1 and maps of the scene; keypoints0, keypoints1 (N, 2) float32 xy;
-    scores0, scores1 (N,); descriptors0, descriptors1 (N, D); valid0, valid1 (N,) bool. The
-    strongest come first, and padding last.
+    Item `i` depends on the seed and on `i` only.
+
+    An item holds planes0, planes1 and maps of the scene; keypoints0, keypoints1 (N, 2) float32 xy
+    in pixels; scores0, scores1 (N,) float32; descriptors0, descriptors1 (N, D) float32; valid0,
+    valid1 (N,) bool. The strongest keypoints come first, padding comes last.
 
     Args:
-        artifact: with an extractor; from a folder. most: N.
+        scenes: The scenes.
+        artifact: Artifact with an extractor, loaded from a folder.
+        max_keypoints: N.
     """
 
-    def __init__(self, scenes: Scenes, artifact: Artifact, most: int) -> None:
+    def __init__(self, scenes: Scenes, artifact: Artifact, max_keypoints: int) -> None:
         self.scenes, self.artifact = scenes, artifact
         self.processing = with_overrides(
-            artifact.processing, {"max_keypoints": most, "keypoint_threshold": LOWEST_SCORE}
+            artifact.processing,
+            {"max_keypoints": max_keypoints, "keypoint_threshold": KEYPOINT_THRESHOLD},
         )
 
     @cached_property
-    def _runtime(self) -> Runtime:  # of the process that uses it
+    def _runtime(self) -> Runtime:  # opened in the worker process
         return open_runtime(self.artifact, "onnxruntime", 1)
 
     def __getitem__(self, index: int) -> Sample:
@@ -51,10 +53,10 @@ class ExtractedScenes:
             size = (image.shape[1], image.shape[0])
             maps = self._runtime.extract(image)
             found = decode_features(*maps, size, self.processing)
-            count, most = len(found[0]), self.processing.max_keypoints
+            count, length = len(found[0]), self.processing.max_keypoints
             for kind, values in zip(("keypoints", "scores", "descriptors"), found, strict=True):
-                padded = np.zeros((most, *values.shape[1:]), np.float32)
+                padded = np.zeros((length, *values.shape[1:]), np.float32)
                 padded[:count] = values
                 sample[f"{kind}{name}"] = padded
-            sample[f"valid{name}"] = np.arange(most) < count
+            sample[f"valid{name}"] = np.arange(length) < count
         return sample

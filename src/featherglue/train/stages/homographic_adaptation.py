@@ -1,7 +1,8 @@
-"""Homographic adaptation (DeTone 2018, section 5): keypoints that a detector finds again and again
-in warped views of a photograph, and how well each is found again and told apart.
+"""Homographic adaptation (DeTone 2018, section 5): the keypoints of warped views of a photograph.
 
-Shape legend: V views, N labels, H×W pixels, D descriptor width.
+Each label also gets the number of views that show it, detect it and match its descriptor.
+
+Shape legend: V views, N labels, H×W pixels, D descriptor dimensions.
 """
 
 from __future__ import annotations
@@ -39,20 +40,22 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """How photographs are labelled.
+    """Settings of homographic adaptation.
 
     Attributes:
-        homographies: views of a photograph, the first one the photograph itself.
-        views: range of the other ones. light: strength of their photometric change.
-        longest: longest side to which a photograph is shrunk, pixels.
-        border: pixels along the edges of what a view shows that are not believed.
-        nms_radius: pixels in which a label suppresses weaker ones.
-        threshold: lowest mean score of a label, where a peak one pixel wide counts as it is and a
-            wider one more, up to four times. detection: lowest score of a maximum in a view.
-        most: labels of a photograph.
-        near: pixels in a view within which a detection is that of a label (both at whole pixels).
-        sampling: how descriptors are read, see `ProcessingConfig.descriptor_sampling`.
-        batch_size: views in one pass of the network.
+        homographies: Number of views of a photograph; the first one is the photograph itself.
+        views: Range of the homographies of the other views.
+        light: Strength of their photometric augmentation.
+        longest: Photographs are shrunk to this longest side in pixels.
+        border: Width in pixels of the border of a view whose scores are ignored.
+        nms_radius: Radius of non-maximum suppression of labels in pixels.
+        threshold: Minimum mean score of a label. The maps are spread to neighbouring pixels first,
+            which leaves a peak one pixel wide unchanged and raises wider peaks up to four times.
+        detection: Minimum score of a detection in a view.
+        max_labels: Maximum number of labels of a photograph.
+        near: Maximum distance in pixels between a detection in a view and the label.
+        sampling: Sampling of descriptors, see `ProcessingConfig.descriptor_sampling`.
+        batch_size: Number of views in one forward pass.
     """
 
     homographies: int = 40
@@ -67,13 +70,13 @@ class LabelConfig:
     nms_radius: int = 4
     threshold: float = 0.03
     detection: float = 0.015
-    most: int = 300
+    max_labels: int = 300
     near: float = 3.0
     sampling: Sampling = "exact"
     batch_size: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("homographies", "most", "batch_size"):
+        for name in ("homographies", "max_labels", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.homographies > np.iinfo(np.uint16).max:
@@ -82,7 +85,7 @@ class LabelConfig:
             raise ConfigError(f"longest must be at least {CELL} px, not {self.longest}")
         for name in ("light", "border", "nms_radius", "threshold", "detection", "near"):
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} cannot be negative, as {getattr(self, name)} is")
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
 
 
 def label_photograph(
@@ -92,10 +95,14 @@ def label_photograph(
     rng: np.random.Generator,
     device: str = "cpu",
 ) -> PhotoLabels:
-    """Label a photograph.
+    """Label the keypoints of a photograph.
 
     Args:
-        extract: the network, on `device`. photo: (H, W) uint8. rng: of views and light.
+        extract: The network, on `device`.
+        photo: (H, W) uint8.
+        config: Settings.
+        rng: Random generator of views and light.
+        device: Device of the network.
     """
     height, width = photo.shape
     size = working_size((width, height), config.longest)
@@ -108,14 +115,14 @@ def label_photograph(
     covers = [_cover(H, size, config.border) for H in to_views]
     mean = aggregate(scores, covers, to_views)
     maps = torch.from_numpy(mean)[None]
-    kept, values, valid = find_keypoints(
-        maps, config.most, config.nms_radius, config.border, config.threshold
+    peaks, values, valid = find_keypoints(
+        maps, config.max_labels, config.nms_radius, config.border, config.threshold
     )
-    exact = (kept + subpixel_offsets(maps, kept))[valid].numpy()
+    exact = (peaks + subpixel_offsets(maps, peaks))[valid].numpy()
     projected = np.stack([warp_points(exact, H) for H in to_views])  # (V, N, 2)
     seen = np.stack([_look_up(c, p) for c, p in zip(covers, projected, strict=True)])
-    around = [_around_maxima(view, config) for view in scores]
-    found = np.stack([_look_up(a, p) for a, p in zip(around, projected, strict=True)])
+    detected = [_near_detections(view, config) for view in scores]
+    found = np.stack([_look_up(d, p) for d, p in zip(detected, projected, strict=True)])
     matched = _matched(descriptors, projected, seen, config.sampling)
     return PhotoLabels(
         size=(width, height),
@@ -128,7 +135,7 @@ def label_photograph(
 
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(width, height) at which a photograph is labelled: multiples of 8, never much larger."""
+    """(width, height) at which a photograph is labelled, rounded to multiples of 8."""
     small = resized_size(size, (longest,)) if max(size) > longest else size
     return max(CELL, round(small[0] / CELL) * CELL), max(CELL, round(small[1] / CELL) * CELL)
 
@@ -136,10 +143,10 @@ def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
 def draw_homographies(
     rng: np.random.Generator, size: tuple[int, int], config: LabelConfig
 ) -> list[Matrix]:
-    """The identity and random homographies, photograph to view, without a horizon in either.
+    """The identity and random homographies from photograph to view, without a horizon.
 
     Raises:
-        ConfigError: the range is so wide that hardly any homography shows the whole photograph.
+        ConfigError: the range is so wide that hardly any homography is usable.
     """
     drawn = [np.eye(3)]
     corners = np.array([(x, y, 1) for x in (0, size[0] - 1) for y in (0, size[1] - 1)])
@@ -150,21 +157,23 @@ def draw_homographies(
         if (corners @ H[2]).min() > 0.2:
             drawn.append(H)
     if len(drawn) < config.homographies:
-        raise ConfigError("views: this range of homographies turns photographs away; narrow it")
+        raise ConfigError("labels.views: the range of homographies is too wide; reduce it")
     return drawn
 
 
 def aggregate(scores: Float, covers: list[Grey], to_views: list[Matrix]) -> Float:
     """The mean of the score maps of the views, warped back to the photograph.
 
-    Each map is first spread to the neighbouring pixels (a maximum keeps its height), for a score
-    that is one pixel wide would fall between the pixels of the photograph.
+    Each map is first spread to the neighbouring pixels, which keeps the height of a maximum. A
+    score that is one pixel wide could otherwise fall between the pixels of the photograph.
 
     Args:
-        scores: (V, H, W). covers: V masks (H, W), 1 where a view is to be believed.
+        scores: (V, H, W) float32 in [0, 1].
+        covers: V masks (H, W) uint8, 1 for the usable pixels of a view.
+        to_views: V homographies, photograph to view.
 
     Returns:
-        (H, W) float32; each pixel counts the views that cover it, and is 0 where there are none.
+        (H, W) float32, the mean over the views that cover a pixel; 0 without such a view.
     """
     height, width = scores.shape[1:]
     total, count = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
@@ -180,7 +189,7 @@ def aggregate(scores: Float, covers: list[Grey], to_views: list[Matrix]) -> Floa
 
 
 def _run(extract: Extract, images: Grey, batch_size: int, device: str) -> tuple[Float, Tensor]:
-    """Score maps (V, H, W) and descriptors (V, D, H/8, W/8), those on the device."""
+    """Score maps (V, H, W) on the CPU, and descriptors (V, D, H/8, W/8) on the device."""
     scores, descriptors = [], []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(images[start : start + batch_size])[:, None].to(device)
@@ -191,7 +200,7 @@ def _run(extract: Extract, images: Grey, batch_size: int, device: str) -> tuple[
 
 
 def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Grey:
-    """(H, W), 1 where a view shows the photograph, `border` px from the edges of both."""
+    """(H, W), 1 if a view shows the photograph, at least `border` px from the edges of both."""
     whole = np.ones((size[1], size[0]), np.uint8)
     cover = cv2.warpPerspective(whole, homography, size, flags=cv2.INTER_NEAREST)
     square = np.ones((2 * border + 1, 2 * border + 1), np.uint8)
@@ -200,14 +209,14 @@ def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Grey:
 
 
 def _look_up(mask: Grey, points: Matrix) -> Mask:
-    """(N,), which points (N, 2) lie inside a mask (H, W), at the nearest pixel, and on it."""
+    """(N,), whether a mask (H, W) is set at the nearest pixel of each point (N, 2)."""
     within = points_inside(points, (mask.shape[1], mask.shape[0]))
     x, y = np.rint(np.where(within[:, None], points, 0)).astype(np.int64).T
     return np.asarray(within & (mask[y, x] > 0))
 
 
-def _around_maxima(scores: Float, config: LabelConfig) -> Grey:
-    """(H, W), not 0 within `near` px of a detection in a score map (H, W)."""
+def _near_detections(scores: Float, config: LabelConfig) -> Grey:
+    """(H, W), nonzero within `near` px of a detection in a score map (H, W)."""
     side = 2 * config.nms_radius + 1
     highest = np.asarray(cv2.dilate(scores, np.ones((side, side), np.uint8)))
     peaks = ((scores == highest) & (scores > config.detection)).astype(np.uint8)
@@ -217,9 +226,9 @@ def _around_maxima(scores: Float, config: LabelConfig) -> Grey:
 
 
 def _matched(descriptors: Tensor, projected: Matrix, seen: Mask, sampling: Sampling) -> Mask:
-    """(V, N), where a label's descriptor in a view is most like its own in the photograph.
+    """(V, N), whether the descriptor of a label in a view is nearest to its own in the photograph.
 
-    It is compared with those of all labels that the view shows.
+    Only labels that the view shows are compared.
     """
     if seen.shape[1] == 0:
         return np.zeros(seen.shape, np.bool_)

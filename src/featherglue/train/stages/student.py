@@ -1,5 +1,4 @@
-"""Which networks a distillation trains, from which weights they start, and by whom they are
-taught."""
+"""The student of a distillation, its start weights, and its teacher."""
 
 from __future__ import annotations
 
@@ -17,21 +16,20 @@ from featherglue.errors import TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.losses.teacher_student import Student, Teacher
-from featherglue.train.stages.run_setup import folded_extractor, start_from
+from featherglue.train.losses.student_teacher import Student, Teacher
+from featherglue.train.stages.start_weights import folded_extractor, start_from
 
 Part = Literal["extractor", "matcher", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentChoice:
-    """What is to be taught.
+class StudentConfig:
+    """The student of a distillation.
 
     Attributes:
-        start: folder of a model to start from; "" starts from scratch.
-        extractor, matcher: architectures; without one the network is as in `start`. Weights that
-            `start` has are taken over as by `runs.start_from`; what it lacks starts from scratch,
-            a matcher from comparing descriptors as they are.
+        start: Folder of a model to start from; "" starts from scratch.
+        extractor, matcher: Architectures; None takes that of `start`. The weights of `start` are
+            copied by `start_from`. A matcher without start weights compares descriptors.
     """
 
     start: str = ""
@@ -40,84 +38,87 @@ class StudentChoice:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pupil:
+class StudentModel:
     """A model of which a part is trained.
 
     Attributes:
-        model: that, with the networks that are trained and the one that stays, if there is one.
-        keypoints: what finds the keypoints for the matcher; where an extractor is trained along
-            with it, that extractor. None where no matcher is trained.
-        parent: hash of the model that it starts from, or "".
+        model: The model, with trained and frozen networks.
+        part: The part that is trained.
+        keypoint_extractor: Finds the keypoints of the matcher. It is the trained extractor if both
+            networks are trained; None if no matcher is trained.
+        parent: Fingerprint of the model that it starts from, or "".
     """
 
     model: Model
     part: Part
-    keypoints: SuperPoint | None
+    keypoint_extractor: SuperPoint | None
     parent: str = ""
 
     @property
     def extractor(self) -> SuperPoint | None:
-        """The extractor, if it is trained."""
+        """The extractor if it is trained."""
         return None if self.part == "matcher" else self.model.extractor
 
     @property
     def matcher(self) -> SuperGlue | None:
-        """The matcher, if it is trained."""
+        """The matcher if it is trained."""
         return None if self.part == "extractor" else self.model.matcher
 
     def with_trained(self, student: Student) -> Model:
-        """The model with what was trained in its place."""
+        """The model with the trained networks."""
         model = self.model
         if student.extractor is not None:
             model = replace(model, extractor=student.extractor)
         return model if student.matcher is None else replace(model, matcher=student.matcher)
 
 
-def build_pupil(choice: StudentChoice, part: Part, keypoints: str = "") -> Pupil:
+def build_student(config: StudentConfig, part: Part, extractor_folder: str = "") -> StudentModel:
     """The student of a configuration, on the CPU.
 
     Args:
-        keypoints: folder of the model whose extractor a matcher alone is trained on; "" is that of
-            `choice.start`.
+        extractor_folder: Folder of the model whose extractor finds the keypoints if only the
+            matcher is trained; "" takes that of `config.start`.
 
     Raises:
-        TrainingError: weights that do not fit, or no architecture and no model that has one.
-        ConfigError: an extractor and a matcher that do not fit each other.
+        TrainingError: the start weights do not fit, or neither an architecture nor a model to
+            start from is given.
+        ConfigError: the extractor and the matcher do not fit each other.
     """
-    start = load_artifact(choice.start) if choice.start else None
+    start = load_artifact(config.start) if config.start else None
     model = None if start is None else Model.from_artifact(start)
     extractor, matcher = (None, None) if model is None else (model.extractor, model.matcher)
     frozen = None
     if part == "matcher":
-        base = Model.load(keypoints) if keypoints else model
+        base = Model.load(extractor_folder) if extractor_folder else model
         if base is None or base.extractor is None:
             raise TrainingError(
-                f"{keypoints or choice.start}: a model without an extractor finds no keypoints"
+                f"{extractor_folder or config.start}: "
+                "a model without an extractor finds no keypoints"
             )
         extractor, frozen = base.extractor, folded_extractor(base)
     else:
-        extractor = _extractor(choice, model)
+        extractor = _extractor(config, model)
     if part != "extractor":
-        matcher = _matcher(choice, model)
+        matcher = _matcher(config, model)
     elif matcher is not None and matcher.config.descriptor_dim != extractor.config.descriptor_dim:
         matcher = None
     built = Model(extractor=extractor, matcher=matcher)
-    _ = built.architecture  # refuses two that do not fit
+    _ = built.architecture  # raises if the networks do not fit each other
     if model is not None:
         built = replace(built, processing=model.processing, provenance=model.provenance)
-    return Pupil(
+    return StudentModel(
         model=built,
         part=part,
-        keypoints=extractor if part == "both" else frozen,
+        keypoint_extractor=extractor if part == "both" else frozen,
         parent="" if start is None else start.hash,
     )
 
 
-def given_pupil(model: Model, part: Part) -> Pupil:
-    """A copy of a student that the caller made, whose layers may hold parametrizations.
+def copy_student(model: Model, part: Part) -> StudentModel:
+    """A student that is a copy of a model. Its layers may have parametrizations.
 
     Raises:
-        TrainingError: it lacks a network.
+        TrainingError: the model lacks a network.
     """
     copied = replace(
         model, extractor=copy.deepcopy(model.extractor), matcher=copy.deepcopy(model.matcher)
@@ -132,54 +133,61 @@ def given_pupil(model: Model, part: Part) -> Pupil:
         if not any(parametrize.is_parametrized(layer) for layer in keypoints.modules()):
             floats = replace(copied.quantization, tensors={})
             keypoints = folded_extractor(replace(copied, matcher=None, quantization=floats))
-    return Pupil(model=copied, part=part, keypoints=keypoints, parent=model.provenance.parent)
+    return StudentModel(
+        model=copied,
+        part=part,
+        keypoint_extractor=keypoints,
+        parent=model.provenance.parent,
+    )
 
 
-def _extractor(choice: StudentChoice, start: Model | None) -> SuperPoint:
-    there = None if start is None else start.extractor
-    config = choice.extractor or (there and there.config)
-    network = Model.build(ArchitectureConfig(extractor=config)).extractor if config else None
+def _extractor(config: StudentConfig, start: Model | None) -> SuperPoint:
+    trained = None if start is None else start.extractor
+    sizes = config.extractor or (trained and trained.config)
+    network = Model.build(ArchitectureConfig(extractor=sizes)).extractor if sizes else None
     if network is None:
-        raise TrainingError(f"{choice.start}: no extractor; add [student.extractor] with its sizes")
-    if start is not None and there is not None:
-        start_from(network, start, choice.start)
+        raise TrainingError(f"{config.start}: no extractor; add [student.extractor] with its sizes")
+    if start is not None and trained is not None:
+        start_from(network, start, config.start)
     return network
 
 
-def _matcher(choice: StudentChoice, start: Model | None) -> SuperGlue:
-    there = None if start is None else start.matcher
-    config = choice.matcher or (there and there.config)
-    network = Model.build(ArchitectureConfig(matcher=config)).matcher if config else None
+def _matcher(config: StudentConfig, start: Model | None) -> SuperGlue:
+    trained = None if start is None else start.matcher
+    sizes = config.matcher or (trained and trained.config)
+    network = Model.build(ArchitectureConfig(matcher=sizes)).matcher if sizes else None
     if network is None:
-        raise TrainingError(f"{choice.start}: no matcher; add [student.matcher] with its sizes")
-    if start is None or there is None:
+        raise TrainingError(f"{config.start}: no matcher; add [student.matcher] with its sizes")
+    if start is None or trained is None:
         network.init_from_descriptors()
     else:
-        start_from(network, start, choice.start)
+        start_from(network, start, config.start)
     return network
 
 
-def build_teacher(artifact: Artifact, pupil: Pupil) -> Teacher:
-    """The teacher's networks that the pupil needs, frozen, batch normalisation folded.
+def build_teacher(artifact: Artifact, student: StudentModel) -> Teacher:
+    """The teacher's networks that the student needs, frozen, with folded batch normalisation.
 
     Raises:
-        TrainingError: it lacks one, or cannot read the student's descriptors.
+        TrainingError: the teacher lacks a network, or its matcher cannot read the student's
+            descriptors.
     """
     model = Model.from_artifact(fold_batch_norm(artifact))
     extractor, matcher = model.extractor, model.matcher
-    if pupil.extractor is not None and extractor is None:
-        raise TrainingError(f"{artifact.folder}: a teacher without an extractor cannot teach one")
-    if pupil.matcher is not None and matcher is None:
-        raise TrainingError(f"{artifact.folder}: a teacher without a matcher cannot teach one")
-    own = pupil.keypoints
-    if pupil.part == "matcher" and matcher is not None and own is not None:
-        if extractor is not None and _alike(extractor, own):
-            extractor = None  # it would find again what the student's has found
-        reads, gets = matcher.config.descriptor_dim, own.config.descriptor_dim
-        if extractor is None and reads != gets:
+    if student.extractor is not None and extractor is None:
+        raise TrainingError(f"{artifact.folder}: a teacher without an extractor cannot train one")
+    if student.matcher is not None and matcher is None:
+        raise TrainingError(f"{artifact.folder}: a teacher without a matcher cannot train one")
+    own = student.keypoint_extractor
+    if student.part == "matcher" and matcher is not None and own is not None:
+        if extractor is not None and _same_weights(extractor, own):
+            extractor = None  # its output would be that of the student's
+        expected, given = matcher.config.descriptor_dim, own.config.descriptor_dim
+        if extractor is None and expected != given:
             raise TrainingError(
-                f"{artifact.folder}: the teacher has no extractor, and its matcher reads {reads}-d "
-                f"descriptors, not the {gets}-d ones of the student; add its extractor"
+                f"{artifact.folder}: the teacher has no extractor, and its matcher reads "
+                f"{expected}-d descriptors, not the {given}-d descriptors of the student; "
+                "use a teacher with an extractor"
             )
     for network in (extractor, matcher):
         if network is not None:
@@ -187,7 +195,7 @@ def build_teacher(artifact: Artifact, pupil: Pupil) -> Teacher:
     return Teacher(extractor, matcher)
 
 
-def _alike(first: SuperPoint, second: SuperPoint) -> bool:
+def _same_weights(first: SuperPoint, second: SuperPoint) -> bool:
     ours, theirs = first.state_dict(), second.state_dict()
     return ours.keys() == theirs.keys() and all(
         np.array_equal(ours[k].cpu().numpy(), theirs[k].cpu().numpy()) for k in ours

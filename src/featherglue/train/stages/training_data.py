@@ -1,12 +1,10 @@
-"""The photographs that a stage learns from, those that it is judged by, and their keypoints."""
+"""Photographs, keypoint labels and samples of the training stages."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,24 +17,24 @@ from featherglue.data.scene_view_pairs import MixedViewPairs, SceneViewPairs
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError
+from featherglue.fingerprint import file_fingerprint
 from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews
 from featherglue.train.engine.loader import Batches, Samples
-from featherglue.train.losses.superpoint_loss import SuperPointLoss
+from featherglue.train.losses.superpoint_loss import HINGE_NEEDS_HOMOGRAPHIES, SuperPointLoss
 from featherglue.train.stages.extracted_scenes import ExtractedScenes
-from featherglue.train.stages.validation import ValidationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelChoice:
-    """Which labels of homographic adaptation are learned as keypoints.
+class LabelsConfig:
+    """Keypoint labels to learn.
 
     Attributes:
-        file: of the stage `adapt`; "" learns the corners of the photographs.
-        minimum: lowest rank of a label. by: what its rank is the product of: score,
-            repeatability, matchability.
-        certain: rank from which a label is learned in every sample, those between `minimum` and it
-            the more often the higher they rank; 0 learns all alike.
+        file: Labels from the stage "adapt"; "" learns the corners of the photographs.
+        minimum: Minimum rank of a label.
+        by: Factors of the rank, from "score", "repeatability" and "matchability".
+        certain: Rank from which a label is learned in every sample. Labels between `minimum` and
+            `certain` are learned more often the higher their rank. 0 learns all labels equally.
     """
 
     file: str = ""
@@ -47,76 +45,97 @@ class LabelChoice:
     def __post_init__(self) -> None:
         if not self.by:
             raise ConfigError(
-                "labels: by names what ranks them, at least one of score, "
-                "repeatability, matchability"
+                "labels.by must name at least one of score, repeatability, matchability"
             )
         if not self.file and (self.minimum or self.certain):
-            raise ConfigError("labels: minimum and certain are of the labels in a file; name it")
+            raise ConfigError("labels.minimum and labels.certain require labels.file")
         if self.certain and not self.certain > self.minimum:
             raise ConfigError(
-                f"certain must be 0 or above minimum = {self.minimum}, not {self.certain}"
+                f"labels.certain must be 0 or above labels.minimum = {self.minimum}, "
+                f"not {self.certain}"
             )
 
 
-def label_fact(labels: LabelChoice) -> dict[str, dict[str, Any]]:
-    """The labels by what their file holds, for `runs.keep_settings`."""
-    if not labels.file:
+@dataclass(frozen=True, kw_only=True)
+class TrainingPhotographs:
+    """The photographs of a run.
+
+    Attributes:
+        training: Photographs to train on.
+        held_out: Photographs for validation; None if there is no validation.
+    """
+
+    training: PhotoFolder
+    held_out: PhotoFolder | None
+
+
+def default_spatial_views() -> SceneConfig:
+    """The default 3D scenes of an extractor's training."""
+    return SceneConfig(size=(176, 176), max_planes=4, detail=(0.5, 1.3))
+
+
+def label_fingerprint(labels: LabelsConfig | None) -> dict[str, dict[str, Any]]:
+    """The labels as an input of a run, with the hash of their file instead of its name."""
+    if labels is None or not labels.file:
         return {}
-    digest = hashlib.sha256(Path(labels.file).read_bytes()).hexdigest()
-    return {"labels": {**to_dict(labels), "file": digest}}
+    return {"labels": {**to_dict(labels), "file": file_fingerprint(labels.file)}}
 
 
 def read_photographs(
-    images: str | os.PathLike[str], config: ValidationConfig, labels: LabelChoice | None = None
-) -> tuple[PhotoFolder, PhotoFolder | None]:
-    """Those to train on, and those for validation, if there is to be any.
+    images: str | os.PathLike[str], share: float, labels: LabelsConfig | None = None
+) -> TrainingPhotographs:
+    """Read a folder of photographs, and hold out a share of them for validation.
+
+    Args:
+        share: Share of the photographs for validation, in [0, 1); 0 holds out none.
 
     Raises:
-        ImageError: no such folder, or no image in it.
-        TrainingError: no usable photographs, too few for validation, labels of others.
+        ImageError: the folder is missing or has no images.
+        TrainingError: no usable photographs, too few for validation, or labels of other
+            photographs.
     """
     if labels is not None and labels.file:
-        read = KeypointLabels.load(labels.file)
+        loaded = KeypointLabels.load(labels.file)
         photos: PhotoFolder = LabelledPhotoFolder(
-            images, read, labels.minimum, labels.by, labels.certain
+            images, loaded, labels.minimum, labels.by, labels.certain
         )
     else:
         photos = PhotoFolder(images)
-    return photos.split(config.share) if config.share else (photos, None)
+    training, held_out = photos.split(share) if share else (photos, None)
+    return TrainingPhotographs(training=training, held_out=held_out)
 
 
 def check_views(
     spatial: float, scenes: SceneConfig, views: ViewPairConfig, loss: SuperPointLoss
 ) -> None:
-    """Raise ConfigError unless an extractor can learn from such views by such a loss."""
+    """Raise ConfigError unless the settings of an extractor's training data fit together."""
     if not 0 <= spatial <= 1:
-        raise ConfigError(f"spatial must lie in [0, 1], not {spatial}")
+        raise ConfigError(f"spatial must be in [0, 1], not {spatial}")
     if spatial and scenes.size != views.size:
-        raise ConfigError("scenes and views must have the same size")
+        raise ConfigError("the 3D scenes and the views must have the same size")
     if spatial and loss.descriptor == "hinge":
-        raise ConfigError(
-            "the hinge loss pairs cells by a homography, which views of 3D scenes do not have: "
-            "set spatial = 0, or descriptor = 'dual_softmax'"
-        )
+        raise ConfigError(HINGE_NEEDS_HOMOGRAPHIES)
 
 
-def on_device(photos: PhotoFolder, device: str) -> Atlas | None:
-    """The photographs on a GPU, which then makes the training data.
+def photographs_on_device(photos: PhotoFolder, device: str) -> Atlas | None:
+    """Load the photographs into GPU memory, so that the GPU makes the training data.
 
-    None elsewhere, and with a warning where they would fill more than a quarter of its free memory:
-    worker processes make the data then, other data of the same kind.
+    Returns:
+        None on a CPU; also None, with a warning, if the photographs need more than a quarter of
+        the free GPU memory. Worker processes then make training data of the same distribution.
     """
     if torch.device(device).type != "cuda":
         return None
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    wanted = Atlas.bytes_of(photos)
-    if 4 * wanted < free:
+    required = Atlas.bytes_of(photos)
+    if 4 * required < free:
         return Atlas(photos, device)
     warnings.warn(
-        f"{photos.folder}: the photographs may take {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
-        "of the GPU are free: worker processes make the training data, more slowly; smaller "
-        f"photographs help, the longest side is {photos.longest} px",
+        f"{photos.folder}: the photographs need up to {required / 1e9:.1f} GB, and "
+        f"{free / 1e9:.1f} GB of GPU memory are free: worker processes make the training data, "
+        "which is slower; use smaller photographs, the longest side is now "
+        f"{photos.longest} px",
         stacklevel=2,
     )
     return None
@@ -130,12 +149,13 @@ def extractor_views(
     seed: int,
     atlas: Atlas | None = None,
 ) -> Samples | Batches:
-    """Endless pairs of views for an extractor, a share `spatial` of them of 3D scenes.
-
-    Those of photographs alone keep their homographies.
+    """Endless pairs of views for an extractor.
 
     Args:
-        atlas: the photographs on the device that is to make the views.
+        views: Pairs of views of photographs. They have homographies only if `spatial` is 0.
+        scenes: 3D scenes.
+        spatial: Share of the pairs that show 3D scenes, in [0, 1].
+        atlas: Photographs on the device that makes the views; None makes them on the CPU.
     """
     if atlas is not None:
         return BatchedViews(atlas, views, scenes, spatial, seed)
@@ -151,16 +171,17 @@ def matcher_scenes(
     seed: int,
     atlas: Atlas | None,
     finder: Artifact | None,
-    most: int,
+    max_keypoints: int,
 ) -> Samples | Batches:
     """Endless scenes for a matcher.
 
     Args:
-        atlas: as in `extractor_views`.
-        finder: whose extractor finds the `most` strongest keypoints where the scenes are made one
-            by one; None leaves that to the loss.
+        atlas: Photographs on the device that makes the scenes; None makes them on the CPU.
+        finder: Artifact whose extractor finds the keypoints of scenes made on the CPU; None leaves
+            this to the loss.
+        max_keypoints: Number of keypoints per image that `finder` returns, including padding.
     """
     if atlas is not None:
         return BatchedScenes(atlas, scenes, seed)
     made = Scenes(photos, scenes, seed)
-    return made if finder is None else ExtractedScenes(made, finder, most)
+    return made if finder is None else ExtractedScenes(made, finder, max_keypoints)

@@ -1,4 +1,4 @@
-"""What training is judged by while it runs: matching on a fixed set of held-out views."""
+"""Validation during training: matching on a fixed set of held-out views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from featherglue.matching.assignment import nearest_neighbours
 from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import SuperGlue, mutual_matches, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.losses.superglue_loss import Extracted, extract_keypoints
+from featherglue.train.losses.keypoint_pairs import Extracted, extract_keypoints
 
 _SEED = 20_240_613
 _THRESHOLDS = (5.0, 10.0, 25.0)
@@ -29,11 +29,14 @@ _NEAR = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """The held-out views.
+    """Settings of validation.
 
     Attributes:
-        share: of the photographs that are kept from training; 0 does without validation.
-        views: pairs of views. keypoints: an image. threshold: of the matches.
+        share: Share of the photographs that is held out from training, in [0, 0.2]; 0 disables
+            validation.
+        views: Number of pairs of views.
+        keypoints: Maximum number of keypoints per image.
+        threshold: Minimum confidence of a match.
     """
 
     share: float = 0.01
@@ -43,22 +46,34 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 0.2:
-            raise ConfigError(f"validation share must lie in [0, 0.2], not {self.share}")
+            raise ConfigError(f"validation.share must be in [0, 0.2], not {self.share}")
         if self.views < 1 or self.keypoints < 1:
-            raise ConfigError("validation needs at least one pair of views and one keypoint")
+            raise ConfigError("validation.views and validation.keypoints must be at least 1")
 
 
 def make_validation(
-    kept: PhotoFolder | None, light: float, config: ValidationConfig, device: str
+    held_out: PhotoFolder | None, light: float, config: ValidationConfig, device: str
 ) -> Validation | None:
-    """The validation on these photographs; None where none were kept for it."""
-    return None if kept is None else Validation(kept, SceneConfig(light=light), config, device)
+    """The validation on held-out photographs; None if there are none.
+
+    Args:
+        light: Strength of the photometric augmentation.
+    """
+    if held_out is None:
+        return None
+    return Validation(held_out, SceneConfig(light=light), config, device)
 
 
 class Validation:
-    """Scores a pair of networks on homographies of held-out photographs.
+    """Measures networks on homographies of held-out photographs.
 
-    The same photographs, homographies and light every time, whatever the run's seed.
+    Photographs, homographies and light do not depend on the seed of the run.
+
+    Args:
+        photos: The held-out photographs.
+        scenes: Size and photometric augmentation of the views.
+        config: Settings of validation.
+        device: Device of the networks.
     """
 
     def __init__(
@@ -70,7 +85,7 @@ class Validation:
         self._samples = [samples[i] for i in range(config.views)]
 
     def of_extractor(self) -> Callable[[nn.Module], dict[str, float]]:
-        """A function that measures an extractor, matching by nearest neighbours."""
+        """A function that measures an extractor with nearest-neighbour matching."""
 
         def measure(network: nn.Module) -> dict[str, float]:
             assert isinstance(network, SuperPoint)

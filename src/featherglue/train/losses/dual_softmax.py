@@ -1,0 +1,46 @@
+"""The dual-softmax loss on descriptors at known correspondences.
+
+Shape legend: B pairs of views, P correspondences (padded), D descriptor dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def valid_points(count: Tensor, length: int) -> Tensor:
+    """The mask (B, length) of points that are not padding, from their numbers (B,)."""
+    return torch.arange(length, device=count.device)[None] < count[:, None]
+
+
+def cosine_similarity(descriptors0: Tensor, descriptors1: Tensor, valid: Tensor) -> Tensor:
+    """Cosine similarities (B, P, P) of unit descriptors (B, P, D); −1e4 for padding (B, P)."""
+    with torch.autocast(descriptors0.device.type, enabled=False):
+        cosine = descriptors0.float() @ descriptors1.float().transpose(1, 2)
+    return cosine.masked_fill(~(valid[:, :, None] & valid[:, None]), -1e4)
+
+
+def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of the diagonal under a softmax in both directions.
+
+    Args:
+        cosine: (B, P, P) similarities of corresponding points in the same order, −1e4 for padding.
+        valid: (B, P) bool, False for padding.
+        temperature: Divides the similarities; positive.
+
+    Returns:
+        The loss, a scalar; and the match probability of each point, (B, P) in [0, 1] without
+        gradient: the geometric mean over both directions.
+    """
+    scaled = cosine / temperature
+    both = scaled.log_softmax(1) + scaled.log_softmax(2)
+    losses = -both.diagonal(dim1=1, dim2=2) / 2
+    loss = losses.masked_fill(~valid, 0).sum() / valid.sum().clamp_min(1)
+    return loss, (-losses.detach()).exp()
+
+
+def nearest_neighbour_accuracy(cosine: Tensor, valid: Tensor) -> Tensor:
+    """Share of the valid points whose nearest descriptor in view 1 is the corresponding one."""
+    hit = cosine.argmax(2) == torch.arange(cosine.shape[1], device=cosine.device)
+    return (hit & valid).sum() / valid.sum().clamp_min(1)

@@ -1,0 +1,103 @@
+"""The stage "shapes": a detector learns synthetic shapes (MagicPoint, DeTone 2018, section 4)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from featherglue.config import ArchitectureConfig, Provenance, SuperPointConfig
+from featherglue.data.synthetic_shapes import ShapesConfig, SyntheticShapes
+from featherglue.errors import UsageError
+from featherglue.models.model import Model
+from featherglue.models.superpoint import SuperPoint
+from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.run_log import Report
+from featherglue.train.losses.magicpoint_loss import ShapesLoss
+from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.stage_provenance import training_steps
+from featherglue.train.stages.start_weights import load_start_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesStage:
+    """Settings of the stage "shapes".
+
+    Attributes:
+        loop: Settings of the training loop.
+        architecture: Sizes of the extractor.
+        shapes: The synthetic images.
+        loss: The loss and its metrics.
+        start: Folder of a model whose extractor to start from; "" starts from scratch.
+        seed: Seed of weights and data.
+        data: Description of the training data for the model card.
+    """
+
+    loop: LoopConfig
+    architecture: SuperPointConfig = field(default_factory=SuperPointConfig)
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    loss: ShapesLoss = field(default_factory=ShapesLoss)
+    start: str = ""
+    seed: int = 0
+    data: str = "synthetic shapes"
+
+
+def train_shapes(
+    stage: ShapesStage,
+    images: str | os.PathLike[str] | None,
+    folder: str | os.PathLike[str],
+    *,
+    minutes: float = float("inf"),
+    device: str = "cpu",
+    report: Report = lambda step, row: None,
+) -> Model:
+    """Train the detector of an extractor and save it as the model `folder/model`.
+
+    Args:
+        images: None; this stage uses no photographs.
+
+    See `run_stage` for the other arguments and the errors.
+
+    Raises:
+        UsageError: `images` is given.
+    """
+    if images is not None:
+        raise UsageError("the stage shapes uses no photographs: leave out `images`")
+
+    def prepare(run: RunContext) -> TrainingTask:
+        network = build_extractor(stage.architecture, stage.start)
+        return TrainingTask(
+            network=network.to(device=run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            loss=stage.loss,
+            samples=SyntheticShapes(stage.shapes, stage.seed),
+            build=extractor_model,
+            earlier_steps=training_steps(stage.start, "extractor"),
+            sources=(stage.start,),
+        )
+
+    return run_stage(
+        "shapes",
+        stage,
+        prepare,
+        None,
+        folder,
+        minutes=minutes,
+        device=device,
+        report=report,
+    )
+
+
+def build_extractor(architecture: SuperPointConfig, start: str) -> SuperPoint:
+    """A new extractor, with the weights of the model in the folder `start` unless it is ""."""
+    network = Model.build(ArchitectureConfig(extractor=architecture)).extractor
+    assert network is not None
+    load_start_weights(network, start)
+    return network
+
+
+def extractor_model(network: nn.Module, provenance: Provenance) -> Model:
+    """The model of a trained extractor."""
+    assert isinstance(network, SuperPoint)
+    return replace(Model(extractor=network, matcher=None), provenance=provenance)

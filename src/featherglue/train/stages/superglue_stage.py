@@ -1,0 +1,158 @@
+"""The stage "superglue": a matcher learns from scenes seen by a trained extractor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from featherglue.artifact.format import load_artifact
+from featherglue.config import ArchitectureConfig, Provenance, SuperGlueConfig
+from featherglue.data.scenes import SceneConfig
+from featherglue.errors import TrainingError
+from featherglue.models.model import Model
+from featherglue.models.superglue import SuperGlue
+from featherglue.options import ProcessingConfig
+from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.run_log import Report
+from featherglue.train.losses.keypoint_pairs import check_keypoint_range
+from featherglue.train.losses.superglue_loss import SuperGlueLoss, check_depths
+from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
+from featherglue.train.stages.start_weights import folded_extractor, load_start_weights
+from featherglue.train.stages.training_data import matcher_scenes, photographs_on_device
+from featherglue.train.stages.validation import ValidationConfig, make_validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperGlueStage:
+    """Settings of the stage "superglue".
+
+    Attributes:
+        loop: Settings of the training loop.
+        extractor: Folder of the model whose extractor finds the keypoints.
+        architecture: Sizes of the matcher.
+        scenes: Scenes of textured planes.
+        min_keypoints, max_keypoints: Range of the number of keypoints per image. A number is drawn
+            for each batch.
+        sinkhorn_iterations: Number of Sinkhorn iterations in training.
+        depths: Numbers of layers after which the loss is also computed.
+        bf16_keypoints: Run the extractor in bfloat16 if the device supports it.
+        processing: Settings of the finished model.
+        validation: Held-out views.
+        start: Folder of a model whose matcher to start from: of this architecture, a smaller one,
+            or one with wider heads. "" starts from a matcher that compares descriptors.
+        seed: Seed of weights and data.
+        data: Description of the photographs for the model card.
+    """
+
+    loop: LoopConfig
+    extractor: str
+    architecture: SuperGlueConfig = field(default_factory=SuperGlueConfig)
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    min_keypoints: int = 128
+    max_keypoints: int = 256
+    sinkhorn_iterations: int = 20
+    depths: tuple[int, ...] = ()
+    bf16_keypoints: bool = False
+    processing: ProcessingConfig = field(default_factory=ProcessingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    start: str = ""
+    seed: int = 0
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        check_depths(self.depths, len(self.architecture.layers))
+        check_keypoint_range(self.min_keypoints, self.max_keypoints)
+
+
+def train_superglue(
+    stage: SuperGlueStage,
+    images: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    minutes: float = float("inf"),
+    device: str = "cpu",
+    report: Report = lambda step, row: None,
+) -> Model:
+    """Train a matcher and save it with its extractor as the model `folder/model`.
+
+    Args:
+        images: Folder of photographs.
+        folder: Folder of the run; a run with a checkpoint resumes.
+
+    See `run_stage` for the other arguments and the errors.
+    """
+    base = Model.load(stage.extractor)
+    if base.extractor is None:
+        raise TrainingError(f"{stage.extractor}: a model without an extractor finds no keypoints")
+
+    def build(network: nn.Module, provenance: Provenance) -> Model:
+        assert isinstance(network, SuperGlue)
+        return Model(
+            extractor=base.extractor,
+            matcher=network,
+            processing=stage.processing,
+            provenance=provenance,
+        )
+
+    def prepare(run: RunContext) -> TrainingTask:
+        photographs = run.require_photographs()
+        matcher = _build_matcher(stage, base)
+        extractor = folded_extractor(base).to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loss = SuperGlueLoss(
+            extractor.requires_grad_(False),
+            min_keypoints=stage.min_keypoints,
+            max_keypoints=stage.max_keypoints,
+            iterations=stage.sinkhorn_iterations,
+            depths=stage.depths,
+            bf16=stage.bf16_keypoints,
+        )
+        validation = make_validation(
+            photographs.held_out, stage.scenes.light, stage.validation, run.device
+        )
+        # A GPU finds keypoints faster than the worker processes.
+        finder = load_artifact(stage.extractor) if run.device == "cpu" else None
+        atlas = photographs_on_device(photographs.training, run.device)
+        return TrainingTask(
+            network=matcher.to(run.device),
+            loss=loss,
+            samples=matcher_scenes(
+                photographs.training, stage.scenes, stage.seed, atlas, finder, stage.max_keypoints
+            ),
+            build=build,
+            earlier_steps=(
+                *training_steps(stage.extractor, "extractor"),
+                *training_steps(stage.start, "matcher"),
+            ),
+            sources=(stage.extractor, stage.start),
+            validate=None if validation is None else validation.of_matcher(extractor),
+        )
+
+    return run_stage(
+        "superglue",
+        stage,
+        prepare,
+        images,
+        folder,
+        validation=stage.validation,
+        inputs=model_fingerprint("extractor", stage.extractor),
+        minutes=minutes,
+        device=device,
+        report=report,
+    )
+
+
+def _build_matcher(stage: SuperGlueStage, base: Model) -> SuperGlue:
+    """A new matcher for the extractor of `base`, with its start weights."""
+    # Raises if the two networks do not fit.
+    replace(base.architecture, matcher=stage.architecture)
+    matcher = Model.build(ArchitectureConfig(matcher=stage.architecture)).matcher
+    assert matcher is not None
+    if stage.start:
+        load_start_weights(matcher, stage.start)
+    else:
+        matcher.init_from_descriptors()
+    return matcher

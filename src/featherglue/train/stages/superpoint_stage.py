@@ -1,0 +1,112 @@
+"""The stage "superpoint": detector and descriptors learn from pairs of views of photographs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+from featherglue.config import SuperPointConfig
+from featherglue.data.scenes import SceneConfig
+from featherglue.data.view_pairs import ViewPairConfig
+from featherglue.models.model import Model
+from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.run_log import Report
+from featherglue.train.losses.superpoint_loss import SuperPointLoss
+from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.shapes_stage import build_extractor, extractor_model
+from featherglue.train.stages.stage_provenance import training_steps
+from featherglue.train.stages.training_data import (
+    LabelsConfig,
+    check_views,
+    default_spatial_views,
+    extractor_views,
+    photographs_on_device,
+)
+from featherglue.train.stages.validation import ValidationConfig, make_validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperPointStage:
+    """Settings of the stage "superpoint".
+
+    Attributes:
+        loop: Settings of the training loop.
+        architecture: Sizes of the extractor.
+        views: Pairs of views of photographs.
+        scenes: 3D scenes that replace a share of the pairs.
+        spatial: Share of the samples that are 3D scenes, in [0, 1].
+        labels: Keypoints to learn.
+        loss: Losses and their weights.
+        validation: Held-out views.
+        start: Folder of a model whose extractor to start from, with this architecture or a smaller
+            one; "" starts from scratch.
+        seed: Seed of weights and data.
+        data: Description of the photographs for the model card.
+    """
+
+    loop: LoopConfig
+    architecture: SuperPointConfig = field(default_factory=SuperPointConfig)
+    views: ViewPairConfig = field(default_factory=ViewPairConfig)
+    scenes: SceneConfig = field(default_factory=default_spatial_views)
+    spatial: float = 0.0
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    loss: SuperPointLoss = field(default_factory=SuperPointLoss)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    start: str = ""
+    seed: int = 0
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        check_views(self.spatial, self.scenes, self.views, self.loss)
+
+
+def train_superpoint(
+    stage: SuperPointStage,
+    images: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    minutes: float = float("inf"),
+    device: str = "cpu",
+    report: Report = lambda step, row: None,
+) -> Model:
+    """Train an extractor and save it as the model `folder/model`; see `run_stage`.
+
+    Args:
+        images: Folder of photographs.
+        folder: Folder of the run; a run with a checkpoint resumes.
+    """
+
+    def prepare(run: RunContext) -> TrainingTask:
+        photographs = run.require_photographs()
+        network = build_extractor(stage.architecture, stage.start)
+        network = network.to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        atlas = photographs_on_device(photographs.training, run.device)
+        validation = make_validation(
+            photographs.held_out, stage.views.light, stage.validation, run.device
+        )
+        return TrainingTask(
+            network=network,
+            loss=stage.loss,
+            samples=extractor_views(
+                photographs.training, stage.views, stage.scenes, stage.spatial, stage.seed, atlas
+            ),
+            build=extractor_model,
+            earlier_steps=training_steps(stage.start, "extractor"),
+            sources=(stage.start,),
+            validate=None if validation is None else validation.of_extractor(),
+        )
+
+    return run_stage(
+        "superpoint",
+        stage,
+        prepare,
+        images,
+        folder,
+        validation=stage.validation,
+        labels=stage.labels,
+        minutes=minutes,
+        device=device,
+        report=report,
+    )
