@@ -140,10 +140,10 @@ def test_a_recipe_can_fine_tune(run: Run, folders: dict[str, Path], photos: Path
 
 def test_misuse(run: Run, folders: dict[str, Path], photos: Path) -> None:
     model = folders["one-head"]
-    code, _, err = run("finetune", model, "--images", photos, "-o", "run")
+    code, _, err = run("finetune", "--model", model, "--images", photos, "-o", "run")
     assert code == 2 and "--teacher" in err
     given = ("--images", photos, "-o", "run", "--teacher", model)
-    code, _, err = run("finetune", model, *given, "--part", "all")
+    code, _, err = run("finetune", "--model", model, *given, "--part", "all")
     assert code == 2 and "--part" in err
     code, _, err = run("finetune", "--model", "missing", *given)
     assert code == 1 and "missing" in err
