@@ -175,7 +175,7 @@ def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photo
         zeros = np.mean(made.arrays[f"{name}.weight"] == 0)
         assert 0.7 < zeros < 0.8, name
     for changed, said in (
-        (recipe.replace("end = 3", "end = 5"), "ends at step 5, training at 4"),
+        (recipe.replace("end = 3", "end = 5"), "schedule.end = 5 must not exceed loop.steps = 4"),
         (recipe.replace('include = ["matcher.gnn.*"]', "ratios = {}"), "prune selects"),
         (recipe.replace("schedule = {end = 3, every = 1}\n", ""), "require each other"),
     ):

@@ -149,14 +149,14 @@ def test_a_full_disk_loses_no_more_than_what_came_after_the_last_checkpoint(
 def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = SuperPointLoss.judge
+    original = SuperPointLoss.from_outputs
 
     def pressed(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return judge(*arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SuperPointLoss, "judge", pressed)
+        patch.setattr(SuperPointLoss, "from_outputs", pressed)
         code, said = run()
     assert code == 130
     assert "resume it with --resume" in said
