@@ -34,6 +34,7 @@ from featherglue.evaluation.suites import Pipeline
 from featherglue.io.files import write_image, write_json
 from featherglue.io.image import Grey
 from featherglue.machine import describe_machine
+from featherglue.options import SessionOptions
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,11 @@ def main() -> None:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]
         for path, image in zip(paths, (views.image0, views.image1), strict=True):
             write_image(path, image)
-        rows[0].update(cold_start(Contender(label="fast", threads=options.threads), paths))
+        rows[0].update(
+            cold_start(
+                Contender(label="fast", options=SessionOptions(threads=options.threads)), paths
+            )
+        )
     speed = {
         "format_version": 1,
         "kind": "benchmark",

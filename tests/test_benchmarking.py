@@ -18,13 +18,14 @@ from featherglue.benchmarking import (
 )
 from featherglue.cli import main
 from featherglue.errors import FeatherglueError, UsageError
+from featherglue.options import SessionOptions
 
 QUICK = BenchmarkConfig(image_sizes=((160, 120),), repetitions=3, warmup=1, cold=False)
 
 
 def test_rows_hold_stages_and_totals() -> None:
     contenders = [
-        Contender(label=kind, features=kind, matcher="nn", max_keypoints=64)
+        Contender(label=kind, options=SessionOptions(features=kind, matcher="nn", max_keypoints=64))
         for kind in ("sift", "orb")
     ]
     ticks = []
@@ -57,7 +58,11 @@ def test_summary_is_median_and_95th_percentile() -> None:
 
 
 def test_every_size_is_measured() -> None:
-    contenders = [Contender(label="orb", features="orb", matcher="nn", max_keypoints=32)]
+    contenders = [
+        Contender(
+            label="orb", options=SessionOptions(features="orb", matcher="nn", max_keypoints=32)
+        )
+    ]
     config = BenchmarkConfig(
         image_sizes=((160, 120), (200, 160)), repetitions=1, warmup=0, cold=False
     )
@@ -75,14 +80,14 @@ def test_settings_out_of_range_are_refused() -> None:
 
 def test_cold_start_of_a_broken_contender_says_why(tmp_path: Path) -> None:
     with pytest.raises(FeatherglueError, match="no such file"):
-        contender = Contender(label="x", features="sift", matcher="nn")
+        contender = Contender(label="x", options=SessionOptions(features="sift", matcher="nn"))
         cold_start(contender, [tmp_path / "a.jpg", tmp_path / "b.jpg"], repetitions=1)
 
 
 def test_command_writes_json(tmp_path: Path, matching: Path) -> None:
     output = tmp_path / "result.json"
     arguments = ["benchmark", "--model", str(matching), "--image-size", "160", "120"]
-    arguments += ["--max-keypoints", "32,64", "--repetitions", "2", "--warmup", "0"]
+    arguments += ["--max-keypoints", "32,64", "--num-repetitions", "2", "--num-warmup", "0"]
     arguments += ["--no-cold", "--json", str(output), "--plot", str(tmp_path / "latency.png")]
     assert main(arguments) == 0
     measured = json.loads(output.read_text())
@@ -99,3 +104,24 @@ def test_command_writes_json(tmp_path: Path, matching: Path) -> None:
 )
 def test_misuse_leaves_with_2(extra: list[str]) -> None:
     assert main(["benchmark", *extra]) == 2
+
+
+def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", "--image-size", "160", "120", "--max-keypoints", "32"]
+    assert main([*arguments, "--num-repetitions", "1", "--num-warmup", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 80  # the first line names the processor
+    assert {"ms", "p95", "frames/s", "MiB", "fast", "sift+nn"} <= set(" ".join(lines).split())
+
+
+def test_json_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", "--image-size", "160", "120", "--max-keypoints", "32", "--no-cold"]
+    arguments += ["--num-repetitions", "1", "--num-warmup", "0", "--json", "-"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "benchmark"
+
+
+def test_a_contender_survives_json() -> None:
+    options = SessionOptions(max_keypoints=64, resize=(320, 240), consensus=None)
+    contender = Contender(label="x", model="balanced", options=options)
+    assert Contender.from_json(contender.to_json()) == contender

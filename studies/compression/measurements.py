@@ -10,6 +10,7 @@ from featherglue.artifact.format import load_artifact
 from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
 from featherglue.compression.cost import model_cost
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
+from featherglue.options import SessionOptions
 
 
 def accuracy(
@@ -61,7 +62,11 @@ def latencies(
     The models are measured in turn.
     """
     contenders = [
-        Contender(label=name, model=str(folder), threads=threads)
+        Contender(
+            label=name,
+            model=str(folder),
+            options=SessionOptions(max_keypoints=512, threads=threads),
+        )
         for name, folder in folders.items()
     ]
     config = BenchmarkConfig(image_sizes=(size,), repetitions=repetitions, warmup=2, cold=False)

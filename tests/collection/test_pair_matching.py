@@ -1,4 +1,4 @@
-"""Many pairs: resumable, and one bad image harms nobody."""
+"""Matching of many pairs: resumed runs, unreadable images, file names."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_folder_is_a_sequence(images: Path, tmp_path: Path) -> None:
         ("a.png", "b.png", 1),
         ("b.png", "c.png", 2),
     ]
-    with pytest.raises(ImageError, match="one image only"):
+    with pytest.raises(ImageError, match="holds one image"):
         sequence_pairs(images / "sub")
     with pytest.raises(ImageError, match="no such folder"):
         sequence_pairs(tmp_path / "nowhere")
@@ -105,7 +105,7 @@ def test_output_names(first: str, second: str, expected: str) -> None:
     assert "/" not in name
 
 
-def test_an_interrupted_run_goes_on(session: Session, images: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(session: Session, images: Path, tmp_path: Path) -> None:
     pairs = [pair("a.png", "b.png"), pair("b.png", "c.png"), pair("a.png", "c.png")]
     output = tmp_path / "out"
     started = match_pairs(session, pairs, images, output)
@@ -146,10 +146,10 @@ def test_a_picture_that_is_missing_is_drawn(session: Session, images: Path, tmp_
     assert there.result is None
 
 
-def test_of_large_images_few_are_kept(
+def test_few_large_images_are_stored(
     session: Session, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection, "_KEPT_BYTES", 50_000)  # one image
+    monkeypatch.setattr(collection, "_MAX_STORED_BYTES", 50_000)  # one image
     counting = Counting(session)
     store = collection._FeatureStore(counting, images)
     for name in ("a.png", "b.png", "b.png", "a.png", "c.png", "b.png"):
@@ -185,7 +185,7 @@ def test_a_bad_image_is_reported_and_the_others_go_on(
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".npz", ".png"]
 
 
-def test_images_are_turned_as_the_list_says(
+def test_images_are_rotated_as_the_list_says(
     session: Session, images: Path, tmp_path: Path, grey: np.ndarray
 ) -> None:
     upright = grey[:200, :240]
@@ -222,7 +222,7 @@ def test_one_image_in_two_rotations(session: Session, images: Path, tmp_path: Pa
     ],
     ids=["suffix", "rotation", "folder"],
 )
-def test_no_pair_is_taken_for_another_of_the_list(
+def test_similar_pairs_of_a_list_have_files_of_their_own(
     pairs: list[Pair], session: Session, images: Path, tmp_path: Path
 ) -> None:
     cv2.imwrite(str(images / "a.jpg"), np.full((64, 64), 50, np.uint8))
@@ -248,3 +248,18 @@ def test_pictures_can_be_left_out(session: Session, images: Path, tmp_path: Path
     (outcome,) = run(session, [pair("a.png", "b.png")], images, tmp_path / "o", pictures=False)
     assert outcome.picture is None
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["a_b_matches.npz"]
+
+
+def test_equal_names_in_another_folder_are_matched_again(
+    session: Session, images: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for first, second in (("a", "b"), ("b", "c")):
+        cv2.imwrite(str(other / f"{first}.png"), cv2.imread(str(images / f"{second}.png")))
+    pairs = [pair("a.png", "b.png")]
+    run(session, pairs, images, tmp_path / "out")
+    (again,) = run(session, pairs, other, tmp_path / "out")
+    assert again.result is not None
+    (unchanged,) = run(session, pairs, other, tmp_path / "out")
+    assert unchanged.result is None and not unchanged.error

@@ -5,67 +5,87 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
-from rich.progress import Progress
 
 from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
 from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    CsvFile,
+    JsonFile,
     Threads,
-    console,
-    error_console,
     limit_threads,
+    print_table,
+    save_csv,
+    save_json,
 )
+from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.io.files import write_json
-from featherglue.io.image import read_grey
-from featherglue.io.tables import format_table
-from featherglue.options import checked
+from featherglue.io.image import Grey, list_images, read_grey
+from featherglue.options import FeaturesKind, RuntimeName, SessionOptions
 
-_BASELINES = ("sift", "orb")
+_BASELINES: tuple[FeaturesKind, ...] = ("sift", "orb")
 
 
 def run(
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="A model; may be given several times.")
+        list[str] | None,
+        typer.Option("--model", metavar="NAME|DIR", help="Model; can be given several times."),
     ] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help="A runtime; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            "--runtime",
+            metavar="|".join(get_args(RuntimeName)),
+            help="Runtime; can be given several times.",
+        ),
     ] = None,
     image_size: Annotated[
         list[str] | None,
-        typer.Option(
-            "--image-size", metavar="W H", help="Size of the frames; may be given several times."
-        ),
+        typer.Option("--image-size", metavar="W H", help="Frame size; can be given several times."),
     ] = None,
     max_keypoints: Annotated[
-        str, typer.Option("--max-keypoints", metavar="N[,N…]", help="Keypoints, one or several.")
+        str,
+        typer.Option(
+            "--max-keypoints", metavar="N[,N…]", help="Maximum number of keypoints, one or several."
+        ),
     ] = "512",
     images: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option("--images", help="Two frames; drawn ones by default."),
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="DIR",
+            help="Folder whose first two images are the frames; without it, frames are drawn.",
+        ),
     ] = None,
-    repetitions: Annotated[int, typer.Option("--repetitions", min=1)] = 30,
-    warmup: Annotated[int, typer.Option("--warmup", min=0)] = 5,
+    repetitions: Annotated[
+        int, typer.Option("--num-repetitions", min=1, help="Number of timed repetitions.")
+    ] = 30,
+    warmup: Annotated[
+        int, typer.Option("--num-warmup", min=0, help="Number of repetitions before them.")
+    ] = 5,
     threads: Threads = None,
-    no_baselines: Annotated[
-        bool, typer.Option("--no-baselines", help="Leave SIFT and ORB out.")
-    ] = False,
-    no_cold: Annotated[
-        bool, typer.Option("--no-cold", help="Measure no cold start and memory.")
-    ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything to this file.")
-    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Measure SIFT and ORB too.")
+    ] = True,
+    cold: Annotated[
+        bool, typer.Option("--cold/--no-cold", help="Measure cold start and peak memory.")
+    ] = True,
+    json_file: JsonFile = None,
+    csv_file: CsvFile = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Latency over keypoints, as a picture (needs matplotlib)."),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw latency over keypoints (needs matplotlib)."
+        ),
     ] = None,
 ) -> None:
-    """Measure models, runtimes, SIFT and ORB side by side: features of a new frame and its matches
-    with the frame before."""
+    """Measure models, runtimes, SIFT and ORB side by side, each extracting a new frame and
+    matching it with the previous one."""
+    if json_file == csv_file == STANDARD_OUTPUT:
+        raise UsageError("--json - and --csv - exclude each other: write one to a file")
     sizes = tuple(_size(text) for text in image_size or ["640,480"])
     if plot is not None:
         from featherglue.evaluation.plots import check_format, plot_latency
@@ -73,32 +93,32 @@ def run(
         check_format(plot)
     limit_threads(threads)
     contenders = make_contenders(
-        model or ["fast"], runtime or ["auto"], _counts(max_keypoints), threads, not no_baselines
+        model or ["fast"], runtime or ["auto"], _counts(max_keypoints), threads, baselines
     )
-    config = BenchmarkConfig(
-        image_sizes=sizes, repetitions=repetitions, warmup=warmup, cold=not no_cold
-    )
-    frames = (read_grey(images[0]), read_grey(images[1])) if images else None
-    with Progress(console=error_console, disable=not error_console.is_terminal) as bar:
-        task = bar.add_task("measuring", total=(repetitions + warmup) * len(sizes))
-        measured = benchmark(contenders, config, frames, lambda: bar.advance(task))
-    # One contender's figures at the top, for scripts that ask for one.
+    config = BenchmarkConfig(image_sizes=sizes, repetitions=repetitions, warmup=warmup, cold=cold)
+    frames = None if images is None else _frames(images)
+    total = (repetitions + warmup) * len(sizes)
+    with ProgressDisplay("measuring", total, unit="repetitions") as display:
+        measured = benchmark(contenders, config, frames, display.advance)
+    # The figures of the first contender at the top, for scripts that measure only one.
     measured |= {key: measured["rows"][0][key] for key in ("stages", "end_to_end")}
     measured["command"] = shlex.join(["featherglue", *sys.argv[1:]])
-    for table in _tables(measured):
-        console.print(table, markup=False)
-    if json_file is not None:
-        write_json(json_file, measured)
+    if STANDARD_OUTPUT not in (json_file, csv_file):
+        _print_summary(measured)
+    save_json(measured, json_file)
+    save_csv([_flat(row) for row in measured["rows"]], csv_file)
     if plot is not None:
         plot_latency(measured, plot)
 
 
 def make_contenders(
-    models: list[str], runtimes: list[str], counts: list[int], threads: int | None, baselines: bool
+    models: list[str],
+    runtimes: list[str],
+    counts: list[int],
+    threads: int | None,
+    baselines: bool,
 ) -> list[Contender]:
-    """Every model in every runtime at every number of keypoints, then the classical baselines."""
-    for name in runtimes:
-        checked("runtime", name)
+    """Every model in every runtime, and the baselines, at every maximum number of keypoints."""
     found = []
     for count in counts:
         for model in models:
@@ -108,14 +128,19 @@ def make_contenders(
                     Contender(
                         label=name,
                         model=model,
-                        runtime=runtime,
-                        max_keypoints=count,
-                        threads=threads,
+                        options=SessionOptions(
+                            runtime=cast("RuntimeName", runtime),
+                            max_keypoints=count,
+                            threads=threads,
+                        ),
                     )
                 )
         if baselines:
             found.extend(
-                Contender(label=f"{kind}+nn", features=kind, matcher="nn", max_keypoints=count)
+                Contender(
+                    label=f"{kind}+nn",
+                    options=SessionOptions(features=kind, matcher="nn", max_keypoints=count),
+                )
                 for kind in _BASELINES
             )
     return found
@@ -127,7 +152,7 @@ def _counts(text: str) -> list[int]:
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise UsageError(f"--max-keypoints takes whole numbers from 1, as in 128,512: {text!r}")
+        raise UsageError(f"--max-keypoints takes integers of at least 1, as in 128,512: {text!r}")
     return counts
 
 
@@ -138,34 +163,37 @@ def _size(text: str) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _tables(measured: dict[str, Any]) -> list[str]:
-    """What was measured, as text: the whole, then its stages."""
+def _frames(folder: Path) -> tuple[Grey, Grey]:
+    paths = list_images(folder)
+    if len(paths) < 2:
+        raise UsageError(f"--images {folder}: two images are needed, found {len(paths)}")
+    return read_grey(paths[0]), read_grey(paths[1])
+
+
+def _print_summary(measured: dict[str, Any]) -> None:
+    """Print the main figures; a column that is equal in all rows is in the title."""
     machine, rows = measured["machine"], measured["rows"]
-    stages = list(dict.fromkeys(stage for row in rows for stage in row["stages"]))
-    whole, parts = [], []
+    sizes = list(dict.fromkeys("×".join(map(str, row["image_size"])) for row in rows))
+    head = ["", *(["size"] if len(sizes) > 1 else []), "keypoints", "ms", "p95", "frames/s"]
+    cold = "cold_start_ms" in rows[0]
+    head += ["cold start", "MiB"] if cold else []
+    lines = []
     for row in rows:
-        width, height = row["image_size"]
-        total = row["end_to_end"]
-        name = [row["label"], f"{width}×{height}", str(row["max_keypoints"])]
-        cold = ["", ""]
-        if "cold_start_ms" in row:
-            cold = [f"{row['cold_start_ms']:.0f}", f"{row['peak_bytes'] / 2**20:.0f}"]
-        whole.append(
-            [
-                *name,
-                f"{total['median_ms']:.1f}",
-                f"{total['p95_ms']:.1f}",
-                f"{row['frames_per_second']:.1f}",
-                *cold,
-            ]
-        )
-        times = [row["stages"].get(stage) for stage in stages]
-        parts.append([*name, *(f"{t['median_ms']:.2f}" if t else "" for t in times)])
-    first = ["", "size", "keypoints"]
-    return [
-        f"{machine['processor']}, {machine['cores']} cores: medians in ms over "
-        f"{measured['repetitions']} repetitions",
-        format_table([*first, "ms", "p95", "frames/s", "cold start", "MiB"], whole),
-        "",
-        format_table([*first, *stages], parts),
-    ]
+        time = row["end_to_end"]
+        line = [row["label"]]
+        line += ["×".join(map(str, row["image_size"]))] if len(sizes) > 1 else []
+        line += [str(row["max_keypoints"]), f"{time['median_ms']:.1f}", f"{time['p95_ms']:.1f}"]
+        line += [f"{row['frames_per_second']:.1f}"]
+        if cold:
+            line += [f"{row['cold_start_ms']:.0f}", f"{row['peak_bytes'] / 2**20:.0f}"]
+        lines.append(line)
+    title = f"{machine['processor']}, {machine['cores']} cores\n{' and '.join(sizes)}, medians in "
+    print_table(head, lines, f"{title}ms over {measured['repetitions']} repetitions")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with one value a column: times of stages as `<stage>_median_ms`, and so on."""
+    flat = {name: value for name, value in row.items() if name not in ("stages", "end_to_end")}
+    for name, times in {"end_to_end": row["end_to_end"], **row["stages"]}.items():
+        flat |= {f"{name}_{statistic}": value for statistic, value in times.items()}
+    return flat

@@ -1,4 +1,4 @@
-"""Many pairs of images: matched one after the other, resumable, one bad image harming nobody."""
+"""Matching of many image pairs: resumable; an unreadable image only fails its own pairs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featherglue.drawing import draw_matches
 from featherglue.errors import FeatherglueError, ImageError, OutputError
+from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_image
 from featherglue.io.image import list_images, read_grey
 from featherglue.io.pairs import Pair
 from featherglue.session import Session
 from featherglue.types import Features, MatchResult
 
-# What is kept of images for later pairs: the latest two, and more while their pixels fit.
-_KEPT_BYTES, _KEPT_FEATURES = 256_000_000, 64
+# Maximum size of the feature store; the latest two images are always in it.
+_MAX_STORED_BYTES, _MAX_STORED_IMAGES = 256_000_000, 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairOutcome:
-    """What became of one pair.
+    """The outcome of one pair.
 
     Attributes:
-        pair: as it was asked for. output: the npz file.
-        result: the matches; None where they were there already or the pair failed.
-        error: why it failed, or "".
-        picture: where the matches were drawn, or None.
+        pair: the pair.
+        output: path of the npz file.
+        result: the matches; None if the file was up to date or the pair failed.
+        error: why the pair failed, or "".
+        picture: path of the picture of the matches, if it was drawn.
     """
 
     pair: Pair
@@ -44,14 +45,14 @@ class PairOutcome:
 
 
 def sequence_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
-    """Each image of a folder, in the order of names, with the next one.
+    """Pair each image of a folder with the next one, in the order of their names.
 
     Raises:
-        ImageError: no such folder, or fewer than two images in it.
+        ImageError: the folder does not exist or holds fewer than two images.
     """
     names = [path.name for path in list_images(folder)]
     if len(names) < 2:
-        raise ImageError(f"{folder}: one image only; two are needed for a pair")
+        raise ImageError(f"{folder}: holds one image; a pair needs two")
     return [
         Pair(name0=first, name1=second, line=i + 1)
         for i, (first, second) in enumerate(pairwise(names))
@@ -59,10 +60,10 @@ def sequence_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
 
 
 def output_names(pairs: Sequence[Pair]) -> list[str]:
-    """`{stem0}_{stem1}_matches.npz` for each pair; folders become part of the stem, as `a-b`.
+    """File name `{stem0}_{stem1}_matches.npz` for each pair.
 
-    Different pairs of a list get different names: where two would be alike (other suffixes or
-    rotations), a number follows the stems. A pair that is listed twice keeps its name.
+    The stem of `a/b.jpg` is `a-b`. Different pairs whose names would be equal (other suffixes or
+    rotations) are numbered. A pair that is listed twice has one name.
     """
     taken: dict[str, tuple[str, str, int, int]] = {}
     names = []
@@ -89,11 +90,22 @@ def match_pairs(
     pictures: bool = True,
     overwrite: bool = False,
 ) -> Iterator[PairOutcome]:
-    """Match pairs and write an npz (see `MatchResult.save`) and a picture for each.
+    """Match pairs and write an npz file (see `MatchResult.save`) and a picture for each.
 
-    A pair whose npz is there already, of the same session, and its picture if pictures are wanted,
-    is passed over, so an interrupted run goes on where it stopped. A pair with an image that cannot
-    be read is reported in its outcome; the others go on.
+    An interrupted run resumes: a pair is skipped if its npz file is up to date, and its picture
+    exists if `pictures`. A file is up to date if it was made from the same image files with the
+    same settings, weights and code. A pair with an unreadable image fails; the others continue.
+
+    Args:
+        session: extracts and matches.
+        pairs: the pairs.
+        input_folder: folder that the names of the images start from.
+        output_folder: folder of the npz files and pictures.
+        pictures: whether to draw the matches of each pair.
+        overwrite: match again even if the file is up to date.
+
+    Yields:
+        The outcome of each pair, in order.
 
     Raises:
         OutputError: the output folder cannot be written.
@@ -107,10 +119,10 @@ def match_pairs(
     listed = list(pairs)
     for pair, name in zip(listed, output_names(listed), strict=True):
         output = target / name
-        mark = _mark(session, pair)
+        made_from = _pair_fingerprint(session, source, pair)
         picture = output.with_suffix(".png") if pictures else None
         drawn = picture is None or picture.is_file()
-        if drawn and not overwrite and _is_done(output, mark):
+        if drawn and not overwrite and _is_up_to_date(output, made_from):
             yield PairOutcome(pair=pair, output=output)
             continue
         try:
@@ -124,50 +136,55 @@ def match_pairs(
             continue
         if picture is not None:
             write_image(picture, draw_matches(result))
-        result.save(output, {"made_from": mark})
+        result.save(output, {"made_from": np.array(made_from)})
         yield PairOutcome(pair=pair, output=output, result=result, picture=picture)
 
 
-def _mark(session: Session, pair: Pair) -> NDArray[np.str_]:
-    """What an npz keeps to tell which pair and which session it is of."""
-    names = [pair.name0, pair.name1, str(pair.rotation0), str(pair.rotation1)]
-    return np.array([*names, session.fingerprint()])
+def _pair_fingerprint(session: Session, folder: Path, pair: Pair) -> str:
+    """Fingerprint of all that the matches of a pair depend on, image files included."""
+    return fingerprint(
+        file_state(folder / pair.name0),
+        file_state(folder / pair.name1),
+        [pair.rotation0, pair.rotation1],
+        session.fingerprint(),
+        code_fingerprint(),
+    )
 
 
-def _is_done(output: Path, mark: NDArray[np.str_]) -> bool:
-    """Whether the file holds the matches of this very pair by this very session."""
+def _is_up_to_date(output: Path, made_from: str) -> bool:
+    """Whether the file holds the matches with this fingerprint."""
     if not output.is_file():
         return False
     try:
         with np.load(output) as arrays:
-            return "made_from" in arrays and np.array_equal(arrays["made_from"], mark)
+            return "made_from" in arrays and str(arrays["made_from"]) == made_from
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return False
 
 
 class _FeatureStore:
-    """The features of the images used last, so that one in many pairs is extracted once."""
+    """The features of the latest images, so that an image of many pairs is extracted once."""
 
     def __init__(self, session: Session, folder: Path) -> None:
         self._session, self._folder = session, folder
-        self._kept: OrderedDict[tuple[str, int], Features | ImageError] = OrderedDict()
+        self._stored: OrderedDict[tuple[str, int], Features | ImageError] = OrderedDict()
 
     def get(self, name: str, rotation: int) -> Features:
         key = (name, rotation)
-        if key not in self._kept:
-            self._kept[key] = self._extract(name, rotation)
-            while len(self._kept) > 2 and (
-                len(self._kept) > _KEPT_FEATURES or self._bytes() > _KEPT_BYTES
+        if key not in self._stored:
+            self._stored[key] = self._extract(name, rotation)
+            while len(self._stored) > 2 and (
+                len(self._stored) > _MAX_STORED_IMAGES or self._bytes() > _MAX_STORED_BYTES
             ):
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        kept = self._kept[key]
-        if isinstance(kept, ImageError):
-            raise kept
-        return kept
+                self._stored.popitem(last=False)
+        self._stored.move_to_end(key)
+        stored = self._stored[key]
+        if isinstance(stored, ImageError):
+            raise stored
+        return stored
 
     def _bytes(self) -> int:
-        images = [f.image for f in self._kept.values() if isinstance(f, Features)]
+        images = [f.image for f in self._stored.values() if isinstance(f, Features)]
         return sum(image.nbytes for image in images if image is not None)
 
     def _extract(self, name: str, rotation: int) -> Features | ImageError:
