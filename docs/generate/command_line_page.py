@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import typer
 from page_text import code, table
@@ -10,7 +11,7 @@ from page_text import code, table
 from featherglue import cli
 from featherglue.options import settings
 
-_NO_VALUE = ("flag", "bool")
+_VALUES = {int: "INT", float: "FLOAT", Path: "PATH"}
 
 
 def command_line() -> Any:
@@ -101,10 +102,11 @@ def _value(option: Any) -> str:
         return ""
     if option.metavar:
         return str(option.metavar)
-    choices = getattr(option.type, "choices", None)
+    annotation = option.type_descriptor.annotation
+    choices = get_args(annotation)
     if choices:
         return "|".join(map(str, choices))
-    return str(option.type.name.upper().replace(" RANGE", ""))
+    return _VALUES.get(annotation, "TEXT")
 
 
 def _is_list(value: object) -> bool:

@@ -67,13 +67,21 @@ def packages_page() -> str:
             if path.name == "__init__.py":
                 continue
             module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
-            parts.append(
-                f"::: {module}\n"
-                "    options:\n"
-                "      show_root_full_path: true\n"
-                "      heading_level: 3\n"
-            )
+            parts.append(_module(module))
     return "\n".join(parts)
+
+
+def _module(module: str) -> str:
+    """The directive of a module, without the names that are on the page of the Python API."""
+    public = [name for name, home in _PUBLIC.items() if f"featherglue.{home}" == module]
+    filters = ", ".join(f'"!^{name}$"' for name in ("_.*", *public))
+    return (
+        f"::: {module}\n"
+        "    options:\n"
+        f"      filters: [{filters}]\n"
+        "      show_root_full_path: true\n"
+        "      heading_level: 3\n"
+    )
 
 
 def _directive(name: str) -> str:
