@@ -1,6 +1,8 @@
 # make demo   match two photographs with the shipped weights
-# make test   the whole test suite
+# make test   run all tests
+# make quick  run the tests that take less than two seconds each
 # make check  format, lint, types and tests
+# make docs   build the documentation into site/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,13 +10,16 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test quick check lint format docs clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -q
+
+quick: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -q -m "not slow"
 
 check: lint test
 
@@ -26,6 +31,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(VENV)/bin/python -m mkdocs build --strict --quiet
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,5 +47,9 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
 	touch $@
 
+$(VENV)/.docs: pyproject.toml | $(VENV)/.dev
+	$(PIP) -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache

@@ -16,16 +16,16 @@ SUITES = {
     "val": (
         "Homographies, with photometric change",
         "128 photographs of COCO val2017 at 640×480 and their copies under random homographies, "
-        "the light of the second changed at random. AUC of the mean corner error in px; RANSAC, "
-        "the same with local optimization (*LO*), MAGSAC++ and a weighted direct linear "
-        "transform.",
+        "with photometric change of the second image. AUC of the mean corner error in px by RANSAC, "
+        "by RANSAC with local optimization (*LO*), by MAGSAC++ and by a weighted direct linear "
+        "transform (*DLT*).",
     ),
     "val-no-light": ("The same without photometric change", ""),
     "real": (
         "Real photographs, relative pose",
         "160 pairs of four scenes, from easy to hard overlap, poses from COLMAP. AUC of the "
-        "larger angle of rotation and translation in degrees, by RANSAC, and fitted anew "
-        "(*optimized*).",
+        "larger angle of rotation and translation in degrees, by RANSAC, without and with local "
+        "optimization (*LO*).",
     ),
 }
 ESTIMATES = ("auc", "auc_lo", "auc_magsac", "auc_dlt")
@@ -40,14 +40,14 @@ def render(folder: Path, command: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         "# Benchmarks\n",
-        "Everything on this page comes from one run of one command, which rewrites it:\n",
-        f"```\n{command}\n```\n",
-        f"{speed['rows'][0]['max_keypoints']} keypoints where no other number stands. A pair that "
-        "fails counts with an infinite error, and precision and recall 0; nothing is dropped. "
-        "SIFT is OpenCV's with RootSIFT and ratio 0.85; it, ORB and XFeat are matched by mutual "
-        "nearest neighbours. *Refined* matches and our own go through `refine.py`; the others stay "
-        "where the detector put them. Ours drop what those around contradict (`consensus.py`), as "
-        "the models are shipped.\n",
+        "One command measures and writes everything on this page:\n",
+        f"```bash\n{command}\n```\n",
+        f"{speed['rows'][0]['max_keypoints']} keypoints unless stated otherwise. A pair that fails "
+        "has an infinite error, and precision and recall 0; no pair is left out. SIFT is OpenCV's, "
+        "with RootSIFT and a ratio test at 0.85. SIFT, ORB and XFeat are matched by mutual nearest "
+        "neighbours. The matches of our models, and those called *refined*, have subpixel "
+        "refinement. Our models use consensus, as they are shipped. "
+        "[Metrics](reference/metrics.md) defines the figures.\n",
     ]
     for key, (title, text) in SUITES.items():
         lines = []
@@ -63,10 +63,10 @@ def render(folder: Path, command: str) -> str:
         parts.append(f"{markdown_table(lines)}\n")
     parts.append("## Speed\n")
     parts.append(
-        "Features of a 640×480 frame and its matches with the frame before, whose features are "
-        f"kept. Medians over {speed['repetitions']} repetitions, all taking turns frame by frame: "
-        "each finds the caches full of others' data and is slower than in a video of its own "
-        "([performance.md](performance.md)); compare the rows. "
+        "Features of a 640×480 frame and its matches with the previous frame, whose features are "
+        f"kept. Medians of {speed['repetitions']} repetitions. All contenders take turns frame by "
+        "frame, so that each finds the caches filled by the others and is slower than in a "
+        "[video of its own](experiments/speed.md). "
         f"{speed['threads']} threads, one for NumPy's products. {machine['processor']}, "
         f"{machine['cores']} cores, {', '.join(machine['flags'])}; {versions}.\n"
     )

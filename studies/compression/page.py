@@ -11,7 +11,7 @@ from studies.compression.journal import format_duration
 
 Row = Mapping[str, Any]
 _GROWN = (
-    "The dense model was grown from smaller models (docs/training.md), so it may not use all of "
+    "The dense model was grown from smaller models ([training log](experiments/training-balanced-dense.md)), so it may not use all of "
     "its capacity. A model trained from scratch may be harder to compress.\n"
 )
 _EARLIER_SCAN = (
