@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q --durations=10
 
 quick: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -q -m "not slow"

@@ -16,9 +16,9 @@ SUITES = {
     "val": (
         "Homographies, with photometric change",
         "128 photographs of COCO val2017 at 640×480 and their copies under random homographies, "
-        "with photometric change of the second image. AUC of the mean corner error in px by RANSAC, "
-        "by RANSAC with local optimization (*LO*), by MAGSAC++ and by a weighted direct linear "
-        "transform (*DLT*).",
+        "with photometric change of the second image. AUC of the mean corner error in px by "
+        "RANSAC, by RANSAC with local optimization (*LO*), by MAGSAC++ and by a weighted direct "
+        "linear transform (*DLT*).",
     ),
     "val-no-light": ("The same without photometric change", ""),
     "real": (

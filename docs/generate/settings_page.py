@@ -27,7 +27,7 @@ def settings_page() -> str:
     parts = [
         "# Settings",
         "",
-        "A setting has the same name in Python (`fg.load(\"fast\", max_keypoints=1024)`), in "
+        'A setting has the same name in Python (`fg.load("fast", max_keypoints=1024)`), in '
         "`SessionOptions`, in the `config.json` of a model, and on the command line "
         "(`--max-keypoints 1024`). A setting that is not given has the value of the model. A "
         "setting that would have no effect is an error.",
@@ -36,7 +36,9 @@ def settings_page() -> str:
     for owner, (title, summary) in _OWNERS.items():
         names = [name for name, setting in settings().items() if setting.owner == owner]
         stored = owner != "session"
-        header = ["setting", "values", "meaning"] + ([*map(code, models)] if stored else ["default"])
+        header = ["setting", "values", "meaning"] + (
+            [*map(code, models)] if stored else ["default"]
+        )
         rows = []
         for name in names:
             setting = settings()[name]

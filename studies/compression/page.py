@@ -11,8 +11,9 @@ from studies.compression.journal import format_duration
 
 Row = Mapping[str, Any]
 _GROWN = (
-    "The dense model was grown from smaller models ([training log](experiments/training-balanced-dense.md)), so it may not use all of "
-    "its capacity. A model trained from scratch may be harder to compress.\n"
+    "The dense model was grown from smaller models "
+    "([training log](experiments/training-balanced-dense.md)), so it may not use all of its "
+    "capacity. A model trained from scratch may be harder to compress.\n"
 )
 _EARLIER_SCAN = (
     "The {scores} scores of the sensitivity scan come from an earlier run of this command, with "
@@ -47,7 +48,7 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
     parts = [
         "# Compression\n",
         "One command produces everything on this page. It continues where it was stopped.\n",
-        f"```\n{command}\n```\n",
+        f"```bash\n{command}\n```\n",
         f"Accuracy is measured on {results['pairs']} pairs of the val suite. A failed pair has an "
         f"infinite error, and a precision and recall of 0. {_finetuning(rows)} The numbers of the "
         "study are from its own models, data and evaluation, which excluded pairs with fewer than "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from skimage import data
 
 from featherglue import cli
 from featherglue.compression.recipe import Recipe
+from featherglue.io.toml import read_toml
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -41,7 +41,7 @@ SLOW = (
 )
 # Commands that run if their files exist.
 CHEAP = ("match", "video", "info", "export", "report", "quantize", "prune", "evaluate", "benchmark")
-# Files that a page says the reader has, by page: they stand for results of earlier commands.
+# Width and height of the images.
 SIZE = (256, 192)
 
 
@@ -147,12 +147,12 @@ def commands(page: str) -> Iterator[list[str]]:
 
 def runs(words: list[str]) -> bool:
     """Whether a command of featherglue is cheap and all its inputs exist."""
-    if words[1] not in CHEAP:
+    if words[1] not in CHEAP or (words[1] == "benchmark" and "--no-cold" not in words):
         return False
     if words[1] == "video" and not Path(words[2]).exists():
         return False
     outputs = {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--json")}
-    named = [word for word in words[2:] if re.search(r"\.\w{3,4}$|/$|^[A-Z]+(/|$)", word)]
+    named = [word for word in words[2:] if re.search(r"\.\w{3,4}$|\w/|^[A-Z]+(/|$)", word)]
     return all(Path(word).exists() for word in named if word not in outputs)
 
 
@@ -176,16 +176,19 @@ def check(words: list[str]) -> None:
     program, *rest = words
     if program == "featherglue":
         parse(rest)
+        for path in (word for word in rest if word.startswith(("configs/", "checkpoints/"))):
+            assert (ROOT / path).exists(), words
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(rest) <= set(targets), words
     elif program == "pip":
         assert rest[0] == "install"
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        project = read_toml(ROOT / "pyproject.toml")["project"]
         for extras in re.findall(r"\[(.*?)\]", rest[-1]):
             assert set(extras.split(",")) <= set(project["optional-dependencies"]), words
     elif program == "python":
-        script = (ROOT / rest[0]).read_text(encoding="utf-8")
+        path = Path(*rest[1].split("."), "__main__.py") if rest[0] == "-m" else Path(rest[0])
+        script = (ROOT / path).read_text(encoding="utf-8")
         for option in (word for word in rest if word.startswith("--")):
             assert option in script, f"{rest[0]} has no option {option}"
     else:
