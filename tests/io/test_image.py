@@ -170,7 +170,7 @@ def test_jpeg_and_webp_are_close(tmp_path: Path, grey: np.ndarray) -> None:
 def test_exif_orientation_turns_the_image_upright(
     tmp_path: Path, orientation: int, endian: str
 ) -> None:
-    # 64×32 blocks of four greys: what is upright is known, whatever JPEG does to the pixels.
+    # 64×32 blocks of four greys: JPEG compression does not change which side is up.
     upright = np.kron(np.array([[20, 90], [160, 230]], np.uint8), np.ones((16, 32), np.uint8))
     stored = {
         1: upright,

@@ -1,4 +1,4 @@
-"""SIFT and ORB as features like any others."""
+"""SIFT and ORB features."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def warp(H: np.ndarray, points: np.ndarray) -> np.ndarray:
 def jittered(
     image0: np.ndarray, H: np.ndarray, *, most: int = 400, jitter: float = 1.0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The warped image, points of both images (the second ones off), and the truth."""
+    """The warped image, points of both images (the second ones jittered), and the truth."""
     height, width = image0.shape
     image1 = cv2.warpPerspective(image0, H, (width, height), flags=cv2.INTER_CUBIC)
     points0 = detect_corners(image0, most)
@@ -45,7 +45,7 @@ def errors(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["camera", "astronaut", "coffee"])
 @pytest.mark.parametrize("kind", WARPS)
-def test_jittered_points_come_back(
+def test_jittered_points_are_recovered(
     kind: str, name: str, photographs: dict[str, np.ndarray]
 ) -> None:
     image0 = photographs[name]
@@ -82,7 +82,9 @@ def noisy(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("change", [exposed, shaded, blurred, noisy])
-def test_light_blur_and_noise_do_little_harm(change, photographs: dict[str, np.ndarray]) -> None:
+def test_light_blur_and_noise_increase_the_error_little(
+    change, photographs: dict[str, np.ndarray]
+) -> None:
     image0 = photographs["astronaut"]
     image1, points0, points1, truth = jittered(image0, WARPS["slant"])
     refined, mask = refine_matches(image0, change(image1), points0, points1)
@@ -90,7 +92,7 @@ def test_light_blur_and_noise_do_little_harm(change, photographs: dict[str, np.n
     assert mask.mean() > 0.6
 
 
-def test_outliers_neither_move_far_nor_spoil_the_others(
+def test_outliers_stay_close_and_leave_the_others_accurate(
     photographs: dict[str, np.ndarray],
 ) -> None:
     image0 = photographs["camera"]
@@ -104,7 +106,7 @@ def test_outliers_neither_move_far_nor_spoil_the_others(
     assert errors(refined, points1).max() < RefineConfig().max_move
 
 
-def test_repeated_texture_does_not_lead_astray() -> None:
+def test_repeated_texture_is_not_confused() -> None:
     y, x = np.mgrid[:320, :320]
     board = np.where((x // 12 + y // 12) % 2, 220, 40).astype(np.uint8)
     image0 = np.asarray(cv2.GaussianBlur(board, (0, 0), 0.8))
@@ -118,7 +120,7 @@ def test_repeated_texture_does_not_lead_astray() -> None:
     assert np.concatenate(worse).mean() < 0.05
 
 
-def test_along_a_straight_edge_the_neighbours_hold_a_match() -> None:
+def test_neighbours_fix_a_match_on_a_straight_edge() -> None:
     stripes = np.arange(240) // 40 % 2 * 150 + 50
     image0 = np.asarray(cv2.GaussianBlur(np.tile(stripes, (240, 1)).astype(np.uint8), (0, 0), 1.0))
     x, y = np.meshgrid(np.arange(40, 240, 40) - 0.5, np.linspace(20, 220, 15))
@@ -165,7 +167,7 @@ def test_one_neighbour_more_is_enough(photographs: dict[str, np.ndarray]) -> Non
     assert np.median(errors(refined, truth[near])) < 0.4
 
 
-def test_points_that_are_there_several_times(photographs: dict[str, np.ndarray]) -> None:
+def test_repeated_points(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
     image1, points0, points1, truth = jittered(image0, WARPS["slant"])
     for repeats in (2, 20):  # also more often than there are neighbours
@@ -227,7 +229,7 @@ def test_nothing_is_changed_in_place(photographs: dict[str, np.ndarray]) -> None
     np.testing.assert_array_equal(first[0], second[0])
 
 
-def test_the_reach_is_kept(photographs: dict[str, np.ndarray]) -> None:
+def test_the_maximum_move_is_respected(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["astronaut"]
     image1, points0, points1, _ = jittered(image0, WARPS["shift"], jitter=2.0)
     short = dataclasses.replace(RefineConfig(), max_move=0.7)
@@ -250,7 +252,7 @@ def test_images_longer_than_opencv_remaps(photographs: dict[str, np.ndarray]) ->
     assert np.median(errors(refined, points0)[mask]) < 0.3
 
 
-def test_what_is_right_already_is_left_alone(photographs: dict[str, np.ndarray]) -> None:
+def test_exact_matches_are_unchanged(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
     points = detect_corners(image0, 300).round()
     refined, mask = refine_matches(image0, image0, points, points)

@@ -25,7 +25,7 @@ class Flag:
 
     Attributes:
         on: long form, such as "--max-keypoints" or "--refine".
-        off: form that switches the option off, such as "--no-refine"; None where there is none.
+        off: form that switches the option off, such as "--no-refine"; None without one.
     """
 
     on: str
