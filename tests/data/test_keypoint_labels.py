@@ -1,4 +1,4 @@
-"""The file of labels: what is written is read, ranks, and files that are something else."""
+"""Label files: round trips, ranks, and errors for other and damaged files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.data.keypoint_labels import KeypointLabels, LabelledPhotoFolder, PhotoLabels
+from featherglue.data.keypoint_labels import KeypointLabels, PhotoLabels
+from featherglue.data.labelled_photographs import LabelledPhotoFolder
 from featherglue.errors import OutputError, TrainingError, UsageError
 from featherglue.io.files import write_npz
 

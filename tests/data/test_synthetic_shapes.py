@@ -1,4 +1,4 @@
-"""Synthetic shapes: corners that are where they are said to be, and none that cannot be seen."""
+"""Synthetic shapes: exact, visible corners and documented samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pictures(kind: str, count: int, contrast: float = 12) -> list[tuple[np.ndarr
     return [draw_shapes(np.random.default_rng(i), kind, SIZE, contrast) for i in range(count)]
 
 
-# --- where corners are ----------------------------------------------------------------------
+# --- positions of corners --------------------------------------------------------------------
 
 
 def test_a_square_is_drawn_at_its_corners() -> None:
@@ -88,7 +88,7 @@ def test_corners_have_a_high_response(kind: str) -> None:
     for image, points in pictures(kind, 15):
         assert points_inside(points, SIZE).all()
         own.append(corner_response(image, points))
-        assert (np.diff(own[-1]) <= 0).all()  # the clearest first
+        assert (np.diff(own[-1]) <= 0).all()  # highest response first
         elsewhere.append(corner_response(image, rng.random((100, 2)) * (159, 119)))
     assert len(np.concatenate(own)) > 15
     assert np.concatenate(own).min() >= 0.25 * 12**2
@@ -96,7 +96,7 @@ def test_corners_have_a_high_response(kind: str) -> None:
 
 
 def test_all_strong_corners_of_polygons_are_labelled() -> None:
-    """What a detector would fire on is no background: outlines do not cross."""
+    """Outlines do not cross, so there are no strong corners without labels."""
     for image, points in pictures("polygons", 12):
         found = cv2.goodFeaturesToTrack(image, 200, 0.2, 5)
         for corner in found.reshape(-1, 2):
@@ -117,23 +117,23 @@ def test_a_cube_shows_seven_corners() -> None:
     assert counts.count(7) > 8
 
 
-# --- what is left out -----------------------------------------------------------------------
+# --- hidden and faint corners ----------------------------------------------------------------
 
 
 def test_hidden_corners_are_dropped() -> None:
     canvas = blank()
-    below, upon, beside = square(30, 30, 10), square(20, 20, 40), square(70, 10, 12)
-    add(canvas, below)
-    add(canvas, beside)
+    hidden, top, other = square(30, 30, 10), square(20, 20, 40), square(70, 10, 12)
+    add(canvas, hidden)
+    add(canvas, other)
     assert len(canvas.finish()[1]) == 8
-    add(canvas, upon, 90)
-    np.testing.assert_allclose(canvas.finish()[1], np.concatenate((beside, upon)))
-    add(canvas, below)
-    np.testing.assert_allclose(canvas.finish()[1], np.concatenate((beside, upon, below)))
+    add(canvas, top, 90)
+    np.testing.assert_allclose(canvas.finish()[1], np.concatenate((other, top)))
+    add(canvas, hidden)
+    np.testing.assert_allclose(canvas.finish()[1], np.concatenate((other, top, hidden)))
     canvas = blank()
-    add(canvas, beside)
+    add(canvas, other)
     add(canvas, square(64, 20, 30), 90)  # over the lower half
-    np.testing.assert_allclose(canvas.finish()[1][:2], beside[:2])
+    np.testing.assert_allclose(canvas.finish()[1][:2], other[:2])
     assert len(canvas.finish()[1]) == 6
 
 

@@ -15,7 +15,8 @@ from featherglue.data import photometric
 from featherglue.data.detector_labels import NO_KEYPOINT
 from featherglue.data.detector_labels import cell_labels as one_by_one
 from featherglue.data.homography import HomographyRange
-from featherglue.data.keypoint_labels import KeypointLabels, LabelledPhotoFolder, PhotoLabels
+from featherglue.data.keypoint_labels import KeypointLabels, PhotoLabels
+from featherglue.data.labelled_photographs import LabelledPhotoFolder
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scene_view_pairs import is_resolved
 from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes

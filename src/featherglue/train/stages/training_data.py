@@ -11,7 +11,8 @@ import torch
 
 from featherglue.artifact.format import Artifact
 from featherglue.config import to_dict
-from featherglue.data.keypoint_labels import KeypointLabels, LabelledPhotoFolder, RankBy
+from featherglue.data.keypoint_labels import KeypointLabels, RankBy
+from featherglue.data.labelled_photographs import LabelledPhotoFolder
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scene_view_pairs import MixedViewPairs, SceneViewPairs
 from featherglue.data.scenes import SceneConfig, Scenes
