@@ -12,6 +12,8 @@ from featherglue.artifact.registry import find_model, shipped_models
 from featherglue.cli.session_options import _NOT_OFFERED
 from featherglue.options import MODEL, ProcessingConfig, SessionOptions, Setting, settings
 
+# Words of help texts that are names; the others, such as "threads", are also plain words.
+_CODE = [*(name for name in settings() if "_" in name), "None", "nn", "auto", "always", "off"]
 _OWNERS = {
     "session": ("Session", "How the networks run, and which methods run."),
     "extraction": ("Extraction", "From an image to its keypoints and descriptors."),
@@ -81,7 +83,7 @@ def _values(setting: Setting) -> str:
 def _help(setting: Setting) -> str:
     methods = {"superpoint": "SuperPoint", "superglue": "SuperGlue"}
     only = f" Only with {methods[setting.only]}." if setting.only in methods else ""
-    return with_code(setting.help, [*settings(), "None", "nn"]) + only
+    return with_code(setting.help, _CODE) + only
 
 
 def _shown(value: Any) -> str:
