@@ -1,0 +1,132 @@
+"""Reading and checking the JSON files of `evaluate` and `benchmark`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featherglue.errors import ReportError
+
+FORMAT_VERSION = 1
+_NUMBER = (int, float)
+# Required keys and their types; a tuple of a type and keys describes the items of a list.
+_TIMES = {"median_ms": _NUMBER, "p95_ms": _NUMBER}
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "evaluation": {
+        "suite": str,
+        "model": {"name": str},
+        "settings": {},
+        "auc": {},
+        "pairs": int,
+        "results": [{}],
+    },
+    "benchmark": {
+        "image_size": [int],
+        "repetitions": int,
+        "machine": {"processor": str, "cores": int, "flags": [str]},
+        "rows": [{"label": str, "max_keypoints": int, "stages": {}, "end_to_end": _TIMES}],
+    },
+}
+
+
+def read_results(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """Read results and check that one report can hold them.
+
+    Results of one suite must have equal settings and pairs.
+
+    Raises:
+        ReportError: a file cannot be read, is not a result, lacks a key or has a value of the
+            wrong type, or was written by a newer version; or two results of one suite cannot be
+            compared. The message names the file and the key.
+    """
+    results = [_read(Path(path)) for path in paths]
+    seen: dict[str, dict[str, Any]] = {}
+    for result in results:
+        if result["kind"] != "evaluation":
+            continue
+        first = seen.setdefault(result["suite"], result)
+        for key in ("settings", "pairs"):
+            if first[key] != result[key]:
+                raise ReportError(
+                    f"{first['path']} and {result['path']} differ in {key}: their metrics cannot "
+                    "be compared; evaluate both with equal settings, or write two reports"
+                )
+        if [row.get("name") for row in first["results"]] != [
+            row.get("name") for row in result["results"]
+        ]:
+            raise ReportError(
+                f"{first['path']} and {result['path']} have different pairs: their metrics "
+                "cannot be compared"
+            )
+    _make_names_unique(results)
+    return results
+
+
+def _make_names_unique(results: Sequence[dict[str, Any]]) -> None:
+    """Add the name of the file to models of one suite that have equal names."""
+    evaluations = [result for result in results if result["kind"] == "evaluation"]
+    names = [(result["suite"], result["model"]["name"]) for result in evaluations]
+    for result, name in zip(evaluations, names, strict=True):
+        if names.count(name) > 1:
+            result["model"]["name"] = f"{name[1]} ({Path(result['path']).stem})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReportError(f"{path}: not JSON ({error})") from None
+    kind = result.get("kind") if isinstance(result, dict) else None
+    if kind not in _SCHEMAS or not isinstance(result.get("format_version"), int):
+        raise ReportError(f"{path}: not a result of featherglue evaluate or benchmark")
+    if result["format_version"] > FORMAT_VERSION:
+        raise ReportError(
+            f"{path}: written by a newer featherglue ({result.get('featherglue')}): upgrade"
+        )
+    _check(result, _SCHEMAS[kind], str(path), "")
+    if kind == "evaluation":
+        _check_evaluation(result, path)
+    elif len(result["image_size"]) != 2 or not result["rows"]:
+        raise ReportError(f"{path}: `image_size` needs two values and `rows` at least one")
+    return {**result, "path": str(path)}
+
+
+def _check_evaluation(result: dict[str, Any], path: Path) -> None:
+    for threshold, value in result["auc"].items():
+        if not _is_number(threshold) or not (value is None or _is_number(value)):
+            raise ReportError(f"{path}: `auc` must map thresholds to numbers")
+    if not result["auc"] or not result["results"]:
+        raise ReportError(f"{path}: `auc` and `results` must not be empty")
+    for i, row in enumerate(result["results"]):
+        if not (row.get("error", "") is None or isinstance(row.get("error"), _NUMBER)):
+            raise ReportError(f"{path}: `results[{i}].error` must be a number or null")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _check(value: Any, schema: Any, path: str, key: str) -> None:
+    """Raise ReportError unless a value has the types and the keys of a schema."""
+    expected = type(schema) if isinstance(schema, (dict, list)) else schema
+    if not isinstance(value, expected) or isinstance(value, bool):
+        names = {dict: "a mapping", list: "a list", str: "a string", int: "an integer"}
+        raise ReportError(f"{path}: `{key}` must be {names.get(expected, 'a number')}")
+    if isinstance(schema, dict):
+        for name, part in schema.items():
+            inner = f"{key}.{name}" if key else name
+            if name not in value:
+                raise ReportError(f"{path}: `{inner}` is missing")
+            _check(value[name], part, path, inner)
+    elif isinstance(schema, list):
+        for i, item in enumerate(value):
+            _check(item, schema[0], path, f"{key}[{i}]")
