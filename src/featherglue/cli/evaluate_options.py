@@ -69,7 +69,7 @@ class SharedOptions:
         typer.Option(
             "--worst-dir",
             metavar="DIR",
-            help="Folder of these pictures. [default: featherglue_worst]",
+            help="Folder of these pictures; featherglue_worst by default.",
         ),
     ] = None
 

@@ -51,8 +51,8 @@ def prune(
         _Scope | None,
         typer.Option(
             "--scope",
-            help="Compare the weights of a layer, of an output channel, or of all layers "
-            "(default: layer)",
+            help="Compare the weights of a layer, of an output channel, or of all layers; "
+            "layer by default.",
         ),
     ] = None,
     importance: Annotated[

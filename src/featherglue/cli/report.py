@@ -13,14 +13,14 @@ from featherglue.evaluation.report import read_results, write_report
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="JSON files of evaluate and benchmark.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("report.html"),
-    title: Annotated[str, typer.Option("--title")] = "featherglue",
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "featherglue",
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Show differences to this model.")
+        str | None, typer.Option("--baseline", help="Model to show differences to.")
     ] = None,
     picture: Annotated[
         list[Path] | None,
-        typer.Option("--picture", help="A picture to show; may be given several times."),
+        typer.Option("--picture", help="Picture to show; can be given several times."),
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
