@@ -13,7 +13,9 @@ from featherglue.evaluation.report import read_results, write_report
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="JSON files of evaluate and benchmark.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "featherglue",
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Model to show differences to.")
