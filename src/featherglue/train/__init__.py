@@ -1,1 +1,1 @@
-"""Training, in PyTorch."""
+"""Training of SuperPoint and SuperGlue in PyTorch: engine, losses, stages, batched data."""

@@ -55,7 +55,7 @@ layers = [{{{{ kind = "cross", heads = 1, head_dim = 8, hidden = 16 }}}}]
 size = [96, 64]
 max_planes = 2
 """
-PUPIL = f"""
+STUDENT = f"""
 teacher = "{{matching}}"
 part = "both"
 min_keypoints = 30
@@ -115,7 +115,8 @@ train(model, loss, Numbers(), config, sys.argv[1], group=group)
 """
 
 
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(LOOP)
     one, two = tmp_path / "one", tmp_path / "two"
@@ -134,13 +135,14 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
     assert not any("gloo" in names for names in left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "text"), [("superpoint", POINT), ("superglue", GLUE), ("distill", PUPIL)]
+    ("stage", "text"), [("superpoint", POINT), ("superglue", GLUE), ("distill", STUDENT)]
 )
 def test_two_processes_train_as_one_with_the_doubled_batch(
     stage: str, text: str, matching: Path, tmp_path: Path, photographs: dict[str, np.ndarray]
 ) -> None:
-    """Not to the last digit: each process takes the mean over the keypoints of its own samples."""
+    """Losses differ slightly: each process averages over the keypoints of its own samples."""
     images = tmp_path / "images"
     images.mkdir()
     for name, image in photographs.items():

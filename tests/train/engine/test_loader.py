@@ -48,6 +48,7 @@ def test_processes_divide_batches_like_samples(rank: int) -> None:
     assert requested == list(group.sample_indices(2, 5, 8))
 
 
+@pytest.mark.slow
 def test_worker_processes_do_not_change_the_result(tmp_path: Path) -> None:
     # In a separate process: pytest's fault handler gives signal handlers a small stack, which the
     # handler for exited workers can overflow.

@@ -335,6 +335,7 @@ def test_what_cannot_be_taught_is_refused(
             DistillationConfig(**change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_validation_measures_the_part_that_is_trained(
     tmp_path: Path, stage: DistillStage, photographs: dict[str, np.ndarray], matching: Path
 ) -> None:

@@ -21,6 +21,7 @@ from featherglue.train.stages.superglue_stage import SuperGlueStage, train_super
 from featherglue.train.stages.superpoint_stage import SuperPointStage, train_superpoint
 
 
+@pytest.mark.slow
 def test_both_stages_from_the_command_line_to_a_session(
     images: Path, tmp_path: Path, grey: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_run_resumes_only_with_its_settings(images: Path, tmp_path: Path) -> N
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_other_workers_and_save_times(images: Path, tmp_path: Path) -> None:
     stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
     whole = with_loop(stage, steps=5)

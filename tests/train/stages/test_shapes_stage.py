@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from featherglue.artifact.format import load_artifact
+from featherglue.cli import main
 from featherglue.config import ArchitectureConfig
 from featherglue.data.synthetic_shapes import ShapesConfig
-from featherglue.errors import TrainingError
+from featherglue.errors import TrainingError, UsageError
 from featherglue.models.model import Model
 from featherglue.train.engine.loop import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
@@ -106,3 +107,14 @@ def test_the_configuration_of_the_repository() -> None:
     stage = read_stage(ShapesStage, path)
     assert stage.loop.steps > 0
     assert stage.architecture.batch_norm
+
+
+def test_photographs_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.toml").write_text("[loop]\nsteps = 1\n")
+    command = ["train", "shapes", "--config", str(tmp_path / "a.toml"), "-o", str(tmp_path / "run")]
+    assert main([*command, "--images", str(tmp_path)]) == 2
+    assert "uses no photographs: leave out --images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    stage = read_stage(ShapesStage, tmp_path / "a.toml")
+    with pytest.raises(UsageError, match="leave out `images`"):
+        train_shapes(stage, tmp_path, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""All photographs of a folder with their keypoints, in tensors on a device."""
+"""All photographs of a folder and their keypoints as tensors on a device."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from featherglue.machine import num_cores
 from featherglue.train.batched.draws import Draws
 
 _LEVELS = 3
-_PIXELS_AT_ONCE = 2**25  # that are decoded and made smaller
-_KEYPOINT_BYTES = 12 * 1000  # of a photograph
+_PIXELS_AT_ONCE = 2**25  # number of pixels that are decoded and shrunk in one piece
+_KEYPOINT_BYTES = 12 * 1000  # upper bound for the keypoints of a photograph
 
 
 @dataclass(frozen=True, eq=False)
 class Textures:
-    """Parts of photographs, of any shape of tensors.
+    """Regions of photographs. All tensors have the same shape.
 
     Attributes:
-        photo: int64 index. mirrored: bool, whether the photograph was mirrored first.
-        left, top: px, the part's corner. width, height: px, its size.
-        minimum: lowest rank of a keypoint of it.
+        photo: int64, index of the photograph.
+        mirrored: bool, whether the photograph is mirrored first.
+        left, top: Corner of the region in pixels.
+        width, height: Size of the region in pixels.
+        minimum: Minimum rank of a keypoint.
     """
 
     photo: Tensor
@@ -40,17 +42,19 @@ class Textures:
 
 
 class Atlas:
-    """Photographs in memory, each also at a half and at a quarter of its size.
+    """Photographs in memory, each at its full size, a half and a quarter of it.
 
-    Where the keypoints are corners, they are those of the whole photographs: a part that is cut out
-    of one has the corners that are strong there, where `PhotoFolder.keypoints` finds its own.
+    Corners are detected once in each whole photograph. A region has those of its photograph, while
+    `PhotoFolder.keypoints` detects corners in the region itself.
 
     Args:
-        photos: decoded once, with their keypoints.
+        photos: The photographs; each is decoded once.
+        device: Device of the tensors.
 
     Attributes:
-        sizes: (N, 2) float32 width and height.
-        points: (N, P, 2) float32 xy, the strongest first, padded. ranks: (N, P) float32, −1 padded.
+        sizes: (N, 2) float32, width and height in pixels.
+        points: (N, P, 2) float32, xy in pixels, the strongest first, padded.
+        ranks: (N, P) float32, −1 for padding.
     """
 
     def __init__(self, photos: PhotoFolder, device: torch.device | str) -> None:
@@ -83,13 +87,12 @@ class Atlas:
 
     @staticmethod
     def bytes_of(photos: PhotoFolder) -> int:
-        """Upper bound of the device memory that it takes: every photograph has the room of the
-        largest."""
+        """Upper bound of the memory in bytes. Every photograph gets the space of the largest."""
         pixels = photos.longest**2 * sum(0.25**level for level in range(_LEVELS))
         return int(len(photos) * (pixels + _KEYPOINT_BYTES)) + 8 * _PIXELS_AT_ONCE
 
     def _keep(self, first: int, images: list[Grey]) -> None:
-        """Put photographs, from number `first` on, into all levels."""
+        """Store photographs in all levels, starting at index `first`."""
         full = np.zeros((len(images), self._side, self._side), np.uint8)
         for i, image in enumerate(images):
             full[i, : image.shape[0], : image.shape[1]] = image
@@ -101,7 +104,7 @@ class Atlas:
             self._pixels[begin : begin + level.numel()] = level.reshape(-1)
 
     def draw(self, draws: Draws, *shape: int) -> Textures:
-        """Random photographs, whole, every second one mirrored."""
+        """Random whole photographs; each is mirrored with probability 0.5."""
         photo = draws.integers(0, len(self.sizes), *shape)
         width, height = self.sizes[photo].unbind(-1)
         low, high = self._limits
@@ -111,7 +114,7 @@ class Atlas:
         return Textures(photo, mirrored, zero, zero, width, height, minimum)
 
     def keypoints(self, textures: Textures) -> tuple[Tensor, Tensor]:
-        """Keypoints (…, P, 2) float32 in pixels of the parts, strongest first, and which count."""
+        """Keypoints (…, P, 2) float32 in pixels of the regions, strongest first; a mask (…, P)."""
         points, ranks = self.points[textures.photo], self.ranks[textures.photo]
         whole = self.sizes[textures.photo][..., None, 0]
         x, y = points.unbind(-1)
@@ -122,11 +125,11 @@ class Atlas:
         return torch.stack((x, y), -1), counts
 
     def look(self, textures: Textures, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
-        """Grey values in [0, 255] at pixels (u, v) of parts, bilinear.
+        """Grey values in [0, 255] at pixels (u, v) of regions, with bilinear interpolation.
 
         Args:
-            textures, u, v: of one shape. level: int64, 0 for the photographs, 1 for those at a
-                half of their size, and so on.
+            textures, u, v: Tensors of the same shape.
+            level: int64; level k has the photographs at 1/2^k of their size.
         """
         size = self.sizes[textures.photo]
         x, y = u + textures.left, v + textures.top

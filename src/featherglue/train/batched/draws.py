@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 class Draws:
-    """Random numbers on a device; the same for the same seed and index, device and release.
+    """Random numbers on a device, determined by seed, index, device and PyTorch release.
 
-    What decides which kernels run is drawn on the host, so that nothing waits for the device.
+    Numbers that decide which kernels run are drawn on the CPU, so that it never waits for the
+    device.
     """
 
     def __init__(self, seed: int, index: int, device: torch.device) -> None:
@@ -27,7 +28,7 @@ class Draws:
         return low + (high - low) * values
 
     def factor(self, most: float, *shape: int) -> Tensor:
-        """Numbers in [1/most, most], whose logarithms are spread evenly."""
+        """Log-uniform numbers in [1/most, most]."""
         return (self.uniform(-1, 1, *shape) * math.log(most)).exp()
 
     def chance(self, probability: float, *shape: int) -> Tensor:
@@ -48,5 +49,5 @@ class Draws:
         return taken.nonzero()[:, 0].to(self.device, non_blocking=True)
 
     def here(self, low: float, high: float, count: int) -> list[float]:
-        """Numbers in [low, high), on the host."""
+        """Numbers in [low, high), on the CPU."""
         return (low + (high - low) * torch.rand(count, generator=self._here)).tolist()

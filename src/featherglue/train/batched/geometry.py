@@ -1,4 +1,4 @@
-"""Random homographies and cameras, many at a time; as `data.homography` and `data.scenes`.
+"""Batches of random homographies and cameras, as in `data.homography` and `data.scenes`.
 
 Matrices are (…, 3, 3) float32.
 """
@@ -15,7 +15,7 @@ from featherglue.train.batched.draws import Draws
 
 
 def matrix(rows: list[list[Tensor | float]]) -> Tensor:
-    """Matrices of entries that are tensors of one shape, or numbers."""
+    """Matrices whose entries are tensors of the same shape, or numbers."""
     some = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
     flat = [
         entry if isinstance(entry, Tensor) else torch.full_like(some, entry)
@@ -42,7 +42,7 @@ def turn(angle: Tensor) -> Tensor:
 
 
 def inverse(H: Tensor) -> Tensor:
-    """The inverses; those of singular matrices are not finite."""
+    """The inverse matrices; not finite for singular matrices."""
     a, b, c = H.double().unbind(-2)
     columns = (torch.cross(b, c, -1), torch.cross(c, a, -1), torch.cross(a, b, -1))
     determinant = (a * columns[0]).sum(-1)[..., None, None]
@@ -93,8 +93,10 @@ def homographies(
 
 
 def second_cameras(draws: Draws, count: int) -> tuple[Tensor, Tensor]:
-    """World to camera: rotations (count, 3, 3), translations (count, 3). They move around a point
-    and look at its surroundings; some are held sideways, or roll."""
+    """World to camera: rotations (count, 3, 3) and translations (count, 3).
+
+    The cameras orbit a point of the scene; 30 % of them also roll by up to 90°.
+    """
     orbit = tumble(draws, 45, count)
     pivot = torch.zeros(count, 3, device=draws.device)
     pivot[:, 2] = draws.uniform(0.8, 1.8, count)

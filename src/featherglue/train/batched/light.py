@@ -1,4 +1,4 @@
-"""Changes of light and quality of many images at once; as `data.photometric`, in tensors."""
+"""Photometric augmentation of batches of images, as in `data.photometric`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from featherglue.data import photometric
 from featherglue.train.batched.draws import Draws
 
-# Of some images (n, H, W) float32 in [0, 255].
+# Changes images (n, H, W) float32 in [0, 255] with a strength.
 Change = Callable[[Draws, Tensor, float], Tensor]
 _BLOCK = 8
-# Of JPEG's luminance at quality 50 (ITU-T T.81, annex K).
+# JPEG luminance quantization at quality 50 (ITU-T T.81, annex K).
 _QUANTA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -29,7 +29,7 @@ _QUANTA = (
 
 
 def shadow(draws: Draws, images: Tensor, strength: float) -> Tensor:
-    """Soft-edged polygons that are darker or lighter."""
+    """Darker or lighter polygons with soft edges."""
     count, height, width = images.shape
     rows, columns = height // 4 + 1, width // 4 + 1
     x = draws.uniform(-0.3, 1.3, count, 5) * columns
@@ -45,7 +45,7 @@ def shadow(draws: Draws, images: Tensor, strength: float) -> Tensor:
 
 
 def _polygons(x: Tensor, y: Tensor, rows: int, columns: int) -> Tensor:
-    """1 inside of polygons of corners (n, C), else 0; (n, rows, columns)."""
+    """Masks (n, rows, columns) of polygons with corners (n, C): 1 inside, else 0."""
     across = torch.arange(columns, device=x.device, dtype=torch.float32)
     down = torch.arange(rows, device=x.device, dtype=torch.float32)[:, None]
     inside = torch.zeros(len(x), rows, columns, dtype=torch.bool, device=x.device)
@@ -73,7 +73,7 @@ def defocus(draws: Draws, images: Tensor, strength: float) -> Tensor:
 
 
 def _gaussian(images: Tensor, sigma: Tensor, most: float) -> Tensor:
-    """Blur each image (n, H, W) by its own sigma (n,), which is at most `most`."""
+    """Blur each image (n, H, W) with its own sigma (n,) of at most `most`."""
     reach = max(1, math.ceil(3 * most))
     offsets = torch.arange(-reach, reach + 1, device=images.device)
     kernel = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
@@ -137,9 +137,9 @@ def noise(draws: Draws, images: Tensor, strength: float) -> Tensor:
 
 
 def jpeg(draws: Draws, images: Tensor, strength: float) -> Tensor:
-    """JPEG artefacts: the coefficients of blocks are rounded as a file of some quality does it.
+    """JPEG artefacts: quantize the cosine coefficients of 8×8 blocks with a random quality.
 
-    Sides must be multiples of 8.
+    The sides of the images must be multiples of 8.
     """
     count, height, width = images.shape
     quality = (95 - draws.uniform(0, 55, count, 1, 1) * strength).clamp(10, 95)
@@ -156,7 +156,7 @@ def jpeg(draws: Draws, images: Tensor, strength: float) -> Tensor:
 
 
 def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal transform (8, 8) of JPEG: row k holds the cosine of frequency k."""
+    """The orthonormal cosine transform (8, 8) of JPEG; row k has frequency k."""
     k = torch.arange(_BLOCK, device=device, dtype=torch.float32)
     basis = torch.cos(math.pi * (2 * k + 1) * k[:, None] / (2 * _BLOCK)) / 2
     basis[0] /= math.sqrt(2)
@@ -166,7 +166,7 @@ def _cosines(device: torch.device) -> Tensor:
 _CHANGES: tuple[Change, ...] = (
     shadow, vignette, defocus, motion, resolution, exposure, contrast, gamma, noise, jpeg
 )  # fmt: skip
-# Each with its probability, in the order of those of single images.
+# Each change with its probability, in the order of `data.photometric`.
 CHANGES: tuple[tuple[Change, float], ...] = tuple(
     ({change.__name__: change for change in _CHANGES}[one.__name__], probability)
     for one, probability in photometric.AUGMENTATIONS
@@ -178,7 +178,7 @@ def change_light(draws: Draws, images: Tensor, strength: float = 1.0) -> Tensor:
 
     Args:
         images: (n, H, W) float32 in [0, 255], sides multiples of 8.
-        strength: 0 leaves them as they are; 1 is what hand-held cameras do; 2 is hard.
+        strength: 0 changes nothing; 1 is typical of hand-held cameras; 2 is strong.
 
     Returns:
         (n, H, W) uint8.

@@ -1,4 +1,4 @@
-"""Textured planes seen by two cameras, a batch of scenes at a time.
+"""Batches of scenes: textured planes seen by two cameras.
 
 Shape legend: B scenes, K planes, P keypoints of a texture, V = 2 views of W×H pixels.
 """
@@ -20,7 +20,8 @@ class Planes:
     """Scenes of several planes.
 
     Attributes:
-        textures: (B, K). there: (B, K) bool, planes that exist.
+        textures: (B, K), the textures of the planes.
+        there: (B, K) bool, whether a plane exists.
         to_views: (V, B, K, 3, 3), texture to view; the third coordinate is the depth.
     """
 
@@ -31,11 +32,11 @@ class Planes:
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """What is seen of scenes.
+    """Rendered views of scenes.
 
     Attributes:
-        images: (V, B, H, W) float32 in [0, 255], 0 where nothing is.
-        planes: (V, B, H, W) uint8, the plane that each pixel shows, 255 for none.
+        images: (V, B, H, W) float32 in [0, 255], 0 without a plane.
+        planes: (V, B, H, W) uint8, the plane of each pixel, 255 for none.
     """
 
     images: Tensor
@@ -104,8 +105,7 @@ def project(points: Tensor, homographies: Tensor) -> Tensor:
 
 
 def readable(points: Tensor, homographies: Tensor) -> Tensor:
-    """Which points (…, P, 2) of textures are seen at a scale and a slant at which they can be
-    read, as (…, P)."""
+    """Whether points (…, P, 2) of textures keep a recognizable scale and slant, (…, P)."""
     mapped = points @ homographies[..., :2].mT + homographies[..., 2][..., None, :]
     w = mapped[..., 2:].clamp_min(1e-9)
     across, down = (

@@ -1,5 +1,5 @@
-"""Batches of views and scenes, made on a device; as `data.views`, `data.spatial` and `data.scenes`
-make one sample at a time."""
+"""Batches of views and scenes made on a device; the counterpart of `data.view_pairs`,
+`data.scene_view_pairs` and `data.scenes`, which make single samples."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from featherglue.train.batched.light import change_light
 from featherglue.train.batched.planes import Planes, Rendered, project, readable, render
 
 Batch = dict[str, Tensor]
-_BORDER = 2  # px from the edge, within which no correspondence lies
+_BORDER = 2  # pixels at the edge of a view without correspondences
 
 
 class BatchedScenes:
-    """Batches as of `data.scenes.Scenes`."""
+    """Batches of scenes as in `data.scenes.Scenes`."""
 
     def __init__(self, atlas: Atlas, config: SceneConfig, seed: int = 0) -> None:
         self.atlas, self.config, self.seed = atlas, config, seed
@@ -149,15 +149,15 @@ class BatchedViews:
     def _keypoints(
         self, scene: Planes, seen: Rendered, spatial: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All textures' keypoints in both views.
+        """The keypoints of all textures in both views.
 
         Args:
-            spatial: (B,) bool, 3D scenes, in which a texture may be too small or too slanted to
-                be read, and what is at the edge is no keypoint.
+            spatial: (B,) bool, 3D scenes. There, keypoints at the edge of a view or on textures
+                that are too small or too slanted do not count.
 
         Returns:
-            (V, B, K·P, 2) float32 xy; (V, B, K·P) bool, which are keypoints there, and which may
-            correspond, being away from the edge; (B, K·P) int64, as of `_order`.
+            (V, B, K·P, 2) float32 xy in pixels; (V, B, K·P) bool, keypoints of a view;
+            (V, B, K·P) bool, keypoints that may correspond; (B, K·P) int64 from `_order`.
         """
         found, counts = self.atlas.keypoints(scene.textures)
         points = project(found, scene.to_views)
@@ -212,7 +212,7 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
 
 
 def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -> Textures:
-    """Parts that fill `shown` pixels of the view at the scale drawn."""
+    """Regions that fill `shown` pixels of the view at a random scale."""
     if not config.detail:
         return textures
     low, high = (math.log(limit) for limit in config.detail)
@@ -225,7 +225,7 @@ def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -
 
 
 def _one_plane(textures: Textures, both: Tensor) -> Planes:
-    """Scenes of the first of textures (B, K), seen by homographies (V, B, 3, 3)."""
+    """Scenes that show only the first texture of (B, K) by homographies (V, B, 3, 3)."""
     there = torch.zeros_like(textures.mirrored)
     there[:, 0] = True
     to_views = both[:, :, None].expand(-1, -1, there.shape[1], -1, -1)
@@ -233,13 +233,13 @@ def _one_plane(textures: Textures, both: Tensor) -> Planes:
 
 
 def _swapped(draws: Draws, first: Tensor, second: Tensor) -> Tensor:
-    """Both (B, …) in a random order, (V, B, …)."""
+    """Both tensors (B, …) in random order, (V, B, …)."""
     swap = draws.chance(0.5, len(first)).view(-1, *[1] * (first.ndim - 1))
     return torch.stack((torch.where(swap, second, first), torch.where(swap, first, second)))
 
 
 def _either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
-    """Scenes of one kind where they are chosen (B,), else of the other."""
+    """The scenes `one` where `chosen` (B,) is true, else the scenes `other`."""
     pick = chosen[:, None]
     textures = Textures(
         **{
@@ -252,26 +252,30 @@ def _either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
 
 
 def _images(draws: Draws, seen: Rendered, light: float) -> Batch:
-    """Both views under light of their own."""
+    """Both views with independent photometric augmentation."""
     changed = change_light(draws, seen.images.flatten(0, 1), light)
     image0, image1 = changed[:, None].chunk(2)
     return {"image0": image0, "image1": image1}
 
 
 def _order(counts: Tensor) -> Tensor:
-    """Distinct numbers (B, K·P) that rise as strength falls within each plane, of keypoints that
-    are the strongest first, (B, K, P), True where they count."""
+    """Distinct priorities (B, K·P) of keypoints (B, K, P), the strongest of each plane first.
+
+    Args:
+        counts: (B, K, P) bool, keypoints that count, sorted by strength.
+    """
     place = (counts.cumsum(-1) - 1).clamp_min(0) / counts.sum(-1, keepdim=True).clamp_min(1)
     flat = (place.flatten(1) * 2**20).long()
     return flat * flat.shape[1] + torch.arange(flat.shape[1], device=flat.device)
 
 
 def cell_labels(points: Tensor, chosen: Tensor, order: Tensor, rows: int, columns: int) -> Tensor:
-    """Detector targets (B, rows, columns): as `data.detector_labels.cell_labels`.
+    """Detector targets (B, rows, columns) int64, as from `data.detector_labels.cell_labels`.
 
     Args:
-        points: (B, N, 2) xy. chosen: (B, N) bool, those that are keypoints. order: (B, N) int64,
-            distinct; of the points in a cell the one with the lowest number counts.
+        points: (B, N, 2) xy in pixels.
+        chosen: (B, N) bool, points that are keypoints.
+        order: (B, N) int64, distinct; the point with the lowest number wins in a cell.
     """
     at = torch.where(chosen[..., None], points, 0.0).round().long()
     x, y = at.unbind(-1)
