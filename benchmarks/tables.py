@@ -5,8 +5,8 @@ python benchmarks/tables.py results/ docs/benchmarks.md
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,15 @@ def _speed_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results", type=Path, help="output folder of peers.py")
+    parser.add_argument("page", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    command = f"python benchmarks/tables.py {options.results} {options.page}"
+    options.page.write_text(render(options.results, command))
+
+
 if __name__ == "__main__":
-    results, page = map(Path, sys.argv[1:3])
-    page.write_text(render(results, f"python benchmarks/tables.py {results} {page}"))
+    main()

@@ -82,8 +82,9 @@ def table(
             f"<p class=note>Differences to {html.escape(names[baseline])}; best in bold.</p>"
         )
     body = "".join(lines)
+    wide = " wide" if len(columns) > 7 else ""
     return (
-        f"<div class=scroll><table><thead><tr><th></th>{head}</tr></thead>"
+        f"<div class='scroll{wide}'><table><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>{text_below}"
     )
 
