@@ -71,7 +71,7 @@ descriptor_dim = 8
 width = 8
 keypoint_encoder = [8]
 layers = [{{{{ kind = "cross", heads = 1, head_dim = 8, hidden = 8 }}}}]
-[imitation]
+[distillation]
 map = "procrustes"
 [views]
 size = [64, 64]

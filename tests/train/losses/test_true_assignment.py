@@ -62,7 +62,7 @@ def by_definition(
         best = distance[i, j] == distance[i].min() == distance[:, j].min()
         matches[i, j] = best and distance[i, j] < NEAR
 
-    def lonely(projected: list, own_valid: np.ndarray, others: np.ndarray) -> np.ndarray:
+    def unmatched(projected: list, own_valid: np.ndarray, others: np.ndarray) -> np.ndarray:
         result = np.zeros(len(projected), bool)
         for i, (at, known) in enumerate(projected):
             if own_valid[i] and known:
@@ -72,8 +72,8 @@ def by_definition(
 
     return (
         matches,
-        lonely(to1, valid0, points1[valid1]),
-        lonely(to0, valid1, points0[valid0]),
+        unmatched(to1, valid0, points1[valid1]),
+        unmatched(to0, valid1, points0[valid0]),
     )
 
 
