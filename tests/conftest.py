@@ -71,6 +71,10 @@ ARCHITECTURES = {
     "half-stem": ArchitectureConfig(
         extractor=replace(_normed(POINT), stem=2), matcher=_glue(1, 8, batch_norm=False)
     ),
+    "context": ArchitectureConfig(
+        extractor=replace(_normed(POINT), context_channels=(12, 10, 20, 18)),
+        matcher=_glue(2, 8, batch_norm=False),
+    ),
     "bare": ArchitectureConfig(
         extractor=POINT,
         matcher=SuperGlueConfig(descriptor_dim=16, width=16, keypoint_encoder=(), layers=()),

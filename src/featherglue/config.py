@@ -36,6 +36,9 @@ class SuperPointConfig:
         batch_norm: whether batch normalisation follows each convolution but convPb and convDb.
         stem: stride of conv1a. 1 is the published network. 2 has a kernel of 4×4 pixels and no
             pooling after conv1b, so that no layer runs at full resolution.
+        context_channels: output channels of convC1a, convC1b, convC2a, convC2b, …: the context
+            branch, which widens the receptive field of the descriptors. Two convolutions work at
+            1/16 of the image size, the next two at 1/32, and so on. Empty, as published, for none.
     """
 
     channels: tuple[int, ...] = (64, 64, 64, 64, 128, 128, 128, 128)
@@ -44,6 +47,7 @@ class SuperPointConfig:
     descriptor_dim: int = 256
     batch_norm: bool = False
     stem: int = 1
+    context_channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.stem in (1, 2), f"stem must be 1 or 2, not {self.stem}")
@@ -56,6 +60,12 @@ class SuperPointConfig:
             self.detector_channels,
             self.descriptor_channels,
             self.descriptor_dim,
+            *self.context_channels,
+        )
+        _require(
+            len(self.context_channels) in (0, 2, 4, 6),
+            "context_channels must hold 2 widths for each of at most 3 levels, not "
+            f"{len(self.context_channels)} widths",
         )
         _require(all(width >= 1 for width in widths), "all widths of SuperPoint must be at least 1")
 

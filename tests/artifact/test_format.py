@@ -23,7 +23,7 @@ from featherglue.models.model import Model
 from featherglue.options import ProcessingConfig
 from featherglue.runtime.base import open_runtime
 
-NAMES = ["one-head", "four-heads", "projected", "bare"]
+NAMES = ["one-head", "four-heads", "projected", "context", "bare"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from featherglue.config import ArchitectureConfig, SuperGlueConfig, SuperPointCo
 from featherglue.models.attention import Attention
 from featherglue.models.model import Model
 
-NAMES = ["one-head", "four-heads", "projected", "bare"]
+NAMES = ["one-head", "four-heads", "projected", "context", "bare"]
 
 
 def learned(architecture: ArchitectureConfig) -> int:

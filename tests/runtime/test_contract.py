@@ -27,7 +27,7 @@ from featherglue.models.model import Model
 from featherglue.options import settings
 from featherglue.runtime.base import Runtime, open_runtime
 
-ARTIFACTS = ["one-head", "four-heads", "projected", "bare"]
+ARTIFACTS = ["one-head", "four-heads", "projected", "context", "bare"]
 INSTALLED = [
     name
     for name in settings()["runtime"].choices

@@ -26,7 +26,7 @@ class Layer:
         name: name of the module, for example "extractor.conv1a".
         shape: shape of the weight: (out, in, k, k) or (out, in).
         per: "keypoint" if the layer runs once for each keypoint; "pixel/n" if it runs once for
-            every n pixels of the image.
+            every n pixels of the image, rounded up along each side.
         norm: name of the batch normalisation that follows, or "".
     """
 
@@ -45,8 +45,9 @@ class Layer:
         weights = math.prod(self.shape)
         if self.per == "keypoint":
             return weights * 2 * keypoints
-        pixels = math.ceil(image_size[0] / CELL) * math.ceil(image_size[1] / CELL) * CELL**2
-        return weights * pixels // int(self.per.split("/")[1])
+        stride = math.isqrt(int(self.per.split("/")[1]))
+        sides = (math.ceil(side / CELL) * CELL for side in image_size)
+        return weights * math.prod(math.ceil(side / stride) for side in sides)
 
 
 def pooled_layers(stem: int) -> tuple[str, ...]:
@@ -55,6 +56,42 @@ def pooled_layers(stem: int) -> tuple[str, ...]:
     A stem of 2 has a stride of 2 instead of the first pooling.
     """
     return _POOLED[stem - 1 :]
+
+
+@dataclass(frozen=True)
+class ContextLevel:
+    """The layers of one level of the context branch, without their prefix "conv".
+
+    Attributes:
+        first: 3×3 convolution from `inputs` to `hidden` channels.
+        second: 3×3 convolution from `hidden` to `outputs` channels.
+        projection: 1×1 convolution from `outputs` back to `inputs` channels.
+        per: number of image pixels for each position where the layers run.
+    """
+
+    first: str
+    second: str
+    projection: str
+    inputs: int
+    hidden: int
+    outputs: int
+    per: int
+
+
+def context_levels(config: SuperPointConfig) -> list[ContextLevel]:
+    """All levels of the context branch, the finest first."""
+    found: list[ContextLevel] = []
+    inputs, widths = config.channels[-1], config.context_channels
+    for i, (hidden, outputs) in enumerate(zip(widths[::2], widths[1::2], strict=True), 1):
+        names = context_names(i)
+        found.append(ContextLevel(*names, inputs, hidden, outputs, CELL**2 * 4**i))
+        inputs = outputs
+    return found
+
+
+def context_names(level: int) -> tuple[str, str, str]:
+    """Names of the layers of a level, from 1: two convolutions and the projection."""
+    return f"C{level}a", f"C{level}b", f"C{level}p"
 
 
 def layers(architecture: ArchitectureConfig) -> list[Layer]:
@@ -148,7 +185,8 @@ def total_macs(
 
 def _superpoint(config: SuperPointConfig) -> Iterator[Layer]:
     def layer(name: str, outputs: int, inputs: int, kernel: int, per: int) -> Layer:
-        norm = f"extractor.bn{name}" if config.batch_norm and name not in ("Pb", "Db") else ""
+        plain = kernel == 1  # the last layer of a head, or a projection
+        norm = f"extractor.bn{name}" if config.batch_norm and not plain else ""
         shape = (outputs, inputs, kernel, kernel)
         return Layer(f"extractor.conv{name}", shape, f"pixel/{per}", norm)
 
@@ -159,6 +197,12 @@ def _superpoint(config: SuperPointConfig) -> Iterator[Layer]:
         inputs = outputs
     yield layer("Pa", config.detector_channels, inputs, 3, CELL**2)
     yield layer("Pb", CELL**2 + 1, config.detector_channels, 1, CELL**2)
+    levels = context_levels(config)
+    for level in levels:
+        yield layer(level.first, level.hidden, level.inputs, 3, level.per)
+        yield layer(level.second, level.outputs, level.hidden, 3, level.per)
+    for level in reversed(levels):
+        yield layer(level.projection, level.inputs, level.outputs, 1, level.per)
     yield layer("Da", config.descriptor_channels, inputs, 3, CELL**2)
     yield layer("Db", config.descriptor_dim, config.descriptor_channels, 1, CELL**2)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import Arrays
-from featherglue.artifact.layers import CELL, ENCODER, pooled_layers
+from featherglue.artifact.layers import CELL, ENCODER, context_names, pooled_layers
 from featherglue.export.builder import FLOAT, UINT8, Graph
 from featherglue.export.quantization import NOT_QUANTIZED, Quantizer
 
@@ -28,7 +28,7 @@ def extractor_graph(arrays: Arrays, quantization: Quantization = NOT_QUANTIZED) 
     x = builder.encode(g.input("image", UINT8, [1, 1, "height", "width"]))
     logits = builder.logits(builder.conv("Pa", x))
     scores = g.op("DepthToSpace", _softmax(g, logits), blocksize=8, mode="CRD")
-    descriptors = builder.conv("Db", builder.conv("Da", x), relu=False)
+    descriptors = builder.conv("Db", builder.conv("Da", builder.add_context(x)), relu=False)
     descriptors = g.op("Transpose", descriptors, perm=[0, 2, 3, 1])
     width = arrays["extractor.convDb.weight"].shape[0]
     g.output(scores, "scores", [1, 1, "height", "width"])
@@ -68,6 +68,22 @@ class _ExtractorBuilder:
         cells = self.g.constant("cells", [CELL**2, 1])
         kept, none = self.g.split("Split", logits, cells, outputs=2, axis=1)
         return self.g.op("Sub", kept, none)
+
+    def add_context(self, x: str, level: int = 1) -> str:
+        """Add the projected and upsampled output of the levels below, as `SuperPoint` does."""
+        first, second, projection = context_names(level)
+        if f"extractor.conv{first}.weight" not in self.arrays:
+            return x
+        g = self.g
+        # Padding at the end keeps the last row or column of a map with an odd side.
+        y = g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1])
+        y = self.add_context(self.conv(second, self.conv(first, y)), level + 1)
+        y = self.conv(projection, y, relu=False)
+        scales = g.constant("scales", np.array([1, 1, 2, 2], np.float32), halve=False)
+        y = g.op("Resize", y, "", scales, mode="linear")
+        sides = g.op("Slice", g.op("Shape", x), g.constant("two", [2]), g.constant("four", [4]))
+        origin, axes = g.constant("origin", [0, 0]), g.constant("axes", [2, 3])
+        return g.op("Add", x, g.op("Slice", y, origin, sides, axes))
 
     def conv(self, name: str, x: str, relu: bool = True, divide: float = 1.0) -> str:
         """A convolution with an optional ReLU, quantized as the artifact defines.

@@ -11,7 +11,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherglue.artifact.layers import CELL, ENCODER, pooled_layers
+from featherglue.artifact.layers import (
+    CELL,
+    ENCODER,
+    ContextLevel,
+    context_levels,
+    pooled_layers,
+)
 from featherglue.config import SuperPointConfig
 
 
@@ -21,6 +27,10 @@ class SuperPoint(nn.Module):
     The convolutions have the published names: conv1a … conv4b, convPa, convPb, convDa, convDb.
     With `config.batch_norm` each but convPb and convDb is followed by batch normalisation
     (bn1a … bnDa).
+
+    With `config.context_channels` the descriptors use a context branch too. Level i has convC{i}a
+    and convC{i}b at half the resolution of the level above, and convC{i}p, a 1×1 convolution. Its
+    output is upsampled and added to the level above.
 
     Args:
         config: sizes of the network.
@@ -38,6 +48,10 @@ class SuperPoint(nn.Module):
             previous = width
         self._add("Pa", previous, config.detector_channels, 3, config.batch_norm)
         self._add("Pb", config.detector_channels, CELL * CELL + 1, 1, False)
+        for level in context_levels(config):
+            self._add(level.first, level.inputs, level.hidden, 3, config.batch_norm)
+            self._add(level.second, level.hidden, level.outputs, 3, config.batch_norm)
+            self._add(level.projection, level.outputs, level.inputs, 1, False)
         self._add("Da", previous, config.descriptor_channels, 3, config.batch_norm)
         self._add("Db", config.descriptor_channels, config.descriptor_dim, 1, False)
 
@@ -92,8 +106,20 @@ class SuperPoint(nn.Module):
 
     def describe(self, x: Tensor) -> Tensor:
         """Encoder output (B, C, Hc, Wc) -> descriptors (B, D, Hc, Wc) without normalisation."""
+        x = self._add_context(x, context_levels(self.config))
         descriptors: Tensor = self.get_submodule("convDb")(self._block("Da", x))
         return descriptors
+
+    def _add_context(self, x: Tensor, levels: list[ContextLevel]) -> Tensor:
+        """Add the projected and upsampled output of the levels below to x (B, C, H', W')."""
+        if not levels:
+            return x
+        # A map with an odd side keeps its last row or column.
+        y = F.max_pool2d(x, 2, ceil_mode=True)
+        y = self._block(levels[0].second, self._block(levels[0].first, y))
+        y = self.get_submodule(f"conv{levels[0].projection}")(self._add_context(y, levels[1:]))
+        y = F.interpolate(y, scale_factor=2, mode="bilinear")
+        return x + y[..., : x.shape[-2], : x.shape[-1]]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Score map and descriptors.
