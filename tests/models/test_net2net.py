@@ -44,6 +44,19 @@ def test_a_grown_superpoint_keeps_its_function(batch_norm: bool) -> None:
     assert dense_grown[:, 8:].norm(dim=1).max() < 0.7
 
 
+def test_a_new_context_branch_changes_nothing_at_first() -> None:
+    torch.manual_seed(0)
+    small = SuperPoint(point_config(1, False)).eval()
+    config = replace(small.config, context_channels=(6, 6))
+    grown = grow_superpoint(small, config)
+    image = torch.rand(1, 1, 64, 72)
+    torch.testing.assert_close(grown(image), small(image))
+    deeper = grow_superpoint(grown, replace(config, context_channels=(7, 8, 9, 9)))
+    torch.testing.assert_close(deeper(image), small(image))
+    with pytest.raises(ConfigError, match="fewer levels"):
+        grow_superpoint(grown, small.config)
+
+
 def test_a_coarser_stem_is_exact_for_constant_images() -> None:
     torch.manual_seed(0)
     fine = SuperPoint(point_config(1, False)).eval()

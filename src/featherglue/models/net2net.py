@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherglue.artifact.layers import ENCODER
+from featherglue.artifact.layers import ENCODER, context_levels
 from featherglue.config import SuperGlueConfig, SuperPointConfig
 from featherglue.errors import ConfigError
 from featherglue.models.attention import Attention, AttentionLayer
@@ -51,7 +52,13 @@ def grow_superpoint(small: SuperPoint, config: SuperPointConfig) -> SuperPoint:
             f"batch_norm must be the same as that of the small network, {small.config.batch_norm}"
         )
     grown = SuperPoint(config)
-    for name in (*ENCODER, "Pa", "Pb", "Da", "Db"):
+    context = [
+        (level.first, level.second, level.projection) for level in context_levels(grown.config)
+    ]
+    known = len(context_levels(small.config))
+    if known > len(context):
+        raise ConfigError("context_channels: fewer levels than in the small network")
+    for name in (*ENCODER, "Pa", "Pb", *chain(*context[:known]), "Da", "Db"):
         old, new = (_conv(network, f"conv{name}") for network in (small, grown))
         nn.init.kaiming_normal_(new.weight, nonlinearity="relu")
         nn.init.zeros_(new.bias)  # type: ignore[arg-type]
@@ -64,6 +71,11 @@ def grow_superpoint(small: SuperPoint, config: SuperPointConfig) -> SuperPoint:
             before, after = (n.get_submodule(f"bn{name}").state_dict() for n in (small, grown))
             for key in ("weight", "bias", "running_mean", "running_var"):
                 _copy(after[key], before[key], rows)
+    for first, second, projection in context[known:]:
+        for name in (first, second):
+            nn.init.kaiming_normal_(_conv(grown, f"conv{name}").weight, nonlinearity="relu")
+        nn.init.zeros_(_conv(grown, f"conv{projection}").weight)  # adds nothing at first
+        nn.init.zeros_(_conv(grown, f"conv{projection}").bias)  # type: ignore[arg-type]
     return grown.train(small.training)
 
 

@@ -26,7 +26,7 @@ from featherglue.errors import ConfigError, UsageError
 from featherglue.models.model import Model
 from featherglue.runtime.base import open_runtime
 
-NAMES = ("one-head", "four-heads", "projected")
+NAMES = ("one-head", "four-heads", "projected", "context")
 
 
 def scores(model: Model, calibration: CalibrationData) -> torch.Tensor:

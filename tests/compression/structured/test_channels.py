@@ -35,7 +35,7 @@ from featherglue.models.model import Model
 from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.runtime.base import open_runtime
 
-NAMES = ("one-head", "four-heads", "projected", "half-stem")
+NAMES = ("one-head", "four-heads", "projected", "half-stem", "context")
 
 
 def outputs(model: Model, calibration: CalibrationData) -> list[np.ndarray]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from featherglue.artifact.layers import ENCODER, layers, product_names
+from featherglue.artifact.layers import (
+    ENCODER,
+    context_levels,
+    context_names,
+    layers,
+    product_names,
+)
 from featherglue.compression.layer_selection import match_globs
 from featherglue.config import ArchitectureConfig
 
@@ -55,6 +61,7 @@ def activations_of(architecture: ArchitectureConfig, selected: Collection[str]) 
     An integer convolution needs an integer output too. So the inputs of the layers that follow it
     are quantized as well.
     """
+    levels = len(context_levels(architecture.extractor)) if architecture.extractor else 0
     names: list[str] = []
     for name in selected:
         if name.endswith(".attn.scores"):
@@ -66,14 +73,24 @@ def activations_of(architecture: ArchitectureConfig, selected: Collection[str]) 
         if ".gnn." in name and name.endswith(".mlp.0"):
             names.append(f"{name}.message")
         if name.startswith("extractor."):
-            names += _consumers(name)
+            names += _consumers(name, levels)
     return list(dict.fromkeys(names))
 
 
-def _consumers(name: str) -> list[str]:
-    """Return the activations that the output of a convolution becomes."""
+def _consumers(name: str, levels: int) -> list[str]:
+    """Return the activations that the output of a convolution becomes.
+
+    Args:
+        levels: number of levels of the context branch. The output of a projection is only added
+            to another output, so it becomes none.
+    """
     own = name.removeprefix("extractor.conv")
     if own in ENCODER[:-1]:
         return [f"extractor.conv{ENCODER[ENCODER.index(own) + 1]}"]
-    after = {"4b": ("convPa", "convDa"), "Pa": ("convPb",), "Da": ("convDb",)}
+    after: dict[str, tuple[str, ...]] = {"Pa": ("convPb",), "Da": ("convDb",)}
+    after["4b"] = ("convPa", "convC1a" if levels else "convDa")
+    for level in range(1, levels + 1):
+        first, second, projection = context_names(level)
+        next_layer = context_names(level + 1)[0] if level < levels else projection
+        after |= {first: (f"conv{second}",), second: (f"conv{next_layer}",), projection: ()}
     return [f"extractor.{consumer}" for consumer in after.get(own, (f"conv{own}.output",))]

@@ -3,6 +3,7 @@
 | group | units |
 |---|---|
 | `extractor.conv1a` … `extractor.convDa` | output channels, with the inputs of the next layers |
+| `extractor.convC1a`, `extractor.convC2a`, …; the last `extractor.convC…b` | the same |
 | `extractor.convDb` | elements of a descriptor, with the inputs of the matcher |
 | `matcher.kenc.encoder.N` | hidden channels of the keypoint encoder |
 | `matcher.gnn.layers.I.mlp.0` | hidden channels of the message MLP |
@@ -11,15 +12,16 @@
 | `matcher.width` | feature width of all layers of the matcher |
 
 The units of the last two groups are directions instead of channels: see `feature_width` and
-`models.low_rank`.
+`models.low_rank`. With a context branch, conv4b and all but the last `extractor.convC…b` keep their
+channels, because the output of a projection is added to theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from featherglue.artifact.layers import ENCODER
+from featherglue.artifact.layers import ENCODER, context_levels
 from featherglue.config import (
     ArchitectureConfig,
     AttentionConfig,
@@ -37,9 +39,7 @@ def group_sizes(architecture: ArchitectureConfig) -> dict[str, int]:
     """Return the number of units of every group, in network order."""
     sizes: dict[str, int] = {}
     if (point := architecture.extractor) is not None:
-        names = [f"extractor.conv{name}" for name in (*ENCODER, "Pa", "Da")]
-        widths = (*point.channels, point.detector_channels, point.descriptor_channels)
-        sizes |= dict(zip(names, widths, strict=True))
+        sizes |= _extractor_sizes(point)
         sizes[DESCRIPTOR] = point.descriptor_dim
     if (glue := architecture.matcher) is not None:
         sizes |= dict(zip(encoder_names(glue), glue.keypoint_encoder, strict=True))
@@ -50,6 +50,25 @@ def group_sizes(architecture: ArchitectureConfig) -> dict[str, int]:
             sizes[f"{name}.mlp.0"] = layer.hidden
         sizes[WIDTH] = glue.width
     return sizes
+
+
+def _extractor_sizes(point: SuperPointConfig) -> dict[str, int]:
+    """Return the number of channels of every group of the extractor but the last."""
+    sizes = dict(zip(ENCODER, point.channels, strict=True))
+    sizes |= {"Pa": point.detector_channels}
+    if point.context_channels:
+        del sizes[ENCODER[-1]]
+        sizes |= dict(_context_sizes(point))
+    sizes |= {"Da": point.descriptor_channels}
+    return {f"extractor.conv{name}": size for name, size in sizes.items()}
+
+
+def _context_sizes(point: SuperPointConfig) -> Iterator[tuple[str, int]]:
+    """Yield the layers of the context branch that can be narrowed, with their channels."""
+    levels = context_levels(point)
+    for level in levels:
+        yield level.first, level.hidden
+    yield levels[-1].second, levels[-1].outputs
 
 
 def encoder_names(glue: SuperGlueConfig) -> list[str]:
@@ -69,6 +88,11 @@ def layer_flows(architecture: ArchitectureConfig) -> dict[str, tuple[str, str]]:
         for name in ENCODER:
             flows[f"extractor.conv{name}"] = f"extractor.conv{name}", before
             before = f"extractor.conv{name}"
+        for level in context_levels(architecture.extractor):
+            first, second, last = (
+                f"extractor.conv{name}" for name in (level.first, level.second, level.projection)
+            )
+            flows |= {first: (first, ""), second: (second, first), last: ("", second)}
         for head in ("P", "D"):
             first, last = f"extractor.conv{head}a", f"extractor.conv{head}b"
             flows[first] = first, before
@@ -122,9 +146,18 @@ def _check_projection(glue: SuperGlueConfig, descriptor: int, width: int) -> Non
 
 
 def _resized_point(point: SuperPointConfig, new: Mapping[str, int]) -> SuperPointConfig:
+    def width(name: str, unchanged: int) -> int:
+        return new.get(f"extractor.conv{name}", unchanged)
+
+    context = [
+        width(name, old)
+        for level in context_levels(point)
+        for name, old in ((level.first, level.hidden), (level.second, level.outputs))
+    ]
     return replace(
         point,
-        channels=tuple(new[f"extractor.conv{name}"] for name in ENCODER),
+        channels=tuple(width(*layer) for layer in zip(ENCODER, point.channels, strict=True)),
+        context_channels=tuple(context),
         detector_channels=new["extractor.convPa"],
         descriptor_channels=new["extractor.convDa"],
         descriptor_dim=new[DESCRIPTOR],
