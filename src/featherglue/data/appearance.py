@@ -1,0 +1,136 @@
+"""Strong changes of appearance: other light, season, time of day and weather, seeded.
+
+`photometric` does what one camera does within minutes. This module does what changes between two
+visits to a place.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from featherglue.data.photometric import Augmentation, Float, Grey, augment_photometric
+
+_LEVELS = np.arange(256)
+
+
+def random_field(rng: np.random.Generator, size: tuple[int, int], low: int, high: int) -> Float:
+    """Smooth noise of about unit variance.
+
+    Args:
+        size: (width, height), pixels.
+        low, high: range of the number of grid points along each side; more make finer noise.
+
+    Returns:
+        (H, W) float32.
+    """
+    rows, columns = rng.integers(low, high + 1, 2)
+    grid = rng.standard_normal((rows, columns), np.float32)
+    return np.asarray(cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def tone_curve(rng: np.random.Generator, unusual: float) -> Float:
+    """A random tone curve.
+
+    Args:
+        unusual: probability of a curve that is inverted, as between visible light and infrared, or
+            not monotone.
+
+    Returns:
+        (256,) float32 in [0, 255], the new value of each grey level.
+    """
+    knots = int(rng.integers(4, 9))
+    values = np.cumsum(rng.gamma(0.8, 1.0, knots))
+    values = (values - values[0]) / (values[-1] - values[0] + 1e-6)
+    black, white = rng.uniform(0, 0.35), rng.uniform(0.6, 1.0)
+    values = black + (white - black) * values
+    kind = rng.random()
+    if kind < unusual / 2:
+        values = values[::-1]
+    elif kind < unusual:
+        values = np.clip(values + rng.normal(0, 0.25, knots), 0, 1)
+    curve = np.interp(_LEVELS, np.linspace(0, 255, knots), values)
+    return (255 * curve).astype(np.float32)
+
+
+def shading(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Light from one side: the derivative of the blurred image in a random direction."""
+    smooth = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.8, 3)))
+    angle, gain = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6) * strength
+    x = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 1, 0))
+    y = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+    return image + np.float32(gain * np.cos(angle)) * x + np.float32(gain * np.sin(angle)) * y
+
+
+def illumination(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """A smooth field of gains."""
+    field = random_field(rng, (image.shape[1], image.shape[0]), 3, 6)
+    return image * np.exp(np.float32(rng.uniform(0.2, 0.6) * strength) * field)
+
+
+def tones(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """A random tone curve, in 40 % of the images for a smooth region only."""
+    levels = np.clip(image, 0, 255).astype(np.uint8)
+    changed = tone_curve(rng, min(1.0, 0.15 * strength))[levels]
+    if rng.random() < 0.4:
+        field = random_field(rng, (image.shape[1], image.shape[0]), 3, 8)
+        share = 1 / (1 + np.exp(-np.float32(rng.uniform(2, 8)) * field))
+        changed = share * changed + (1 - share) * image
+    return np.asarray(changed, np.float32)
+
+
+def night(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Darkness with blooming lamps and the noise of a long exposure."""
+    lamps = np.clip(image - np.float32(rng.uniform(150, 240)), 0, 255)
+    bloom = cv2.GaussianBlur(lamps, (0, 0), float(rng.uniform(2, 10)))
+    dark = image * np.float32(rng.uniform(0.15, 0.5)) + np.float32(rng.uniform(1, 5)) * bloom
+    dark = dark + lamps
+    dark = dark + np.float32(rng.uniform(1, 6) * strength) * rng.standard_normal(
+        image.shape, np.float32
+    )
+    return np.asarray(np.clip(dark, 0, 255) * np.float32(rng.uniform(1, 3)), np.float32)
+
+
+def fog(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """A bright veil of uneven density (Koschmieder's model)."""
+    field = random_field(rng, (image.shape[1], image.shape[0]), 2, 5)
+    clear = np.clip(1 - strength * rng.uniform(0.3, 0.8) + 0.2 * field, 0.08, 1).astype(np.float32)
+    return image * clear + np.float32(rng.uniform(120, 240)) * (1 - clear)
+
+
+def local_contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Contrast-limited adaptive histogram equalization."""
+    tiles = int(rng.integers(2, 9))
+    equalizer = cv2.createCLAHE(float(1 + rng.uniform(0, 4) * strength), (tiles, tiles))
+    return np.asarray(equalizer.apply(np.clip(image, 0, 255).astype(np.uint8)), np.float32)
+
+
+# In the order of image formation, each with its probability at strength 1.
+AUGMENTATIONS: tuple[tuple[Augmentation, float], ...] = (
+    (shading, 0.15),
+    (illumination, 0.35),
+    (tones, 0.5),
+    (night, 0.12),
+    (fog, 0.1),
+    (local_contrast, 0.1),
+)
+
+
+def augment_appearance(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:
+    """Apply a random subset of `AUGMENTATIONS`, then `augment_photometric`.
+
+    Args:
+        rng: source of all random numbers.
+        image: (H, W) uint8.
+        strength: scales the probabilities and the size of each change; 0 returns the image itself.
+
+    Returns:
+        (H, W) uint8.
+    """
+    if strength <= 0:
+        return image
+    changed = image.astype(np.float32)
+    for augmentation, probability in AUGMENTATIONS:
+        if rng.random() < probability * strength:
+            changed = np.clip(augmentation(rng, changed, strength), 0, 255)
+    return augment_photometric(rng, changed.astype(np.uint8), strength * rng.uniform(0.5, 1.4))
