@@ -50,6 +50,7 @@ OPTIONAL = {
         "sensitivity",
     ),
     "onnx": ("export", "compression"),
+    "h5py": ("data.feature_files",),
     "openvino": ("runtime.openvino_",),
     "matplotlib": ("evaluation.plots", "sensitivity.figures", "train.engine.curves"),
 }

@@ -50,7 +50,7 @@ def tone_curve(rng: np.random.Generator, unusual: float) -> Float:
     elif kind < unusual:
         values = np.clip(values + rng.normal(0, 0.25, knots), 0, 1)
     curve = np.interp(_LEVELS, np.linspace(0, 255, knots), values)
-    return (255 * curve).astype(np.float32)
+    return np.asarray(255 * curve, np.float32)
 
 
 def shading(rng: np.random.Generator, image: Float, strength: float) -> Float:
@@ -59,13 +59,15 @@ def shading(rng: np.random.Generator, image: Float, strength: float) -> Float:
     angle, gain = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6) * strength
     x = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 1, 0))
     y = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-    return image + np.float32(gain * np.cos(angle)) * x + np.float32(gain * np.sin(angle)) * y
+    lit = image + np.float32(gain * np.cos(angle)) * x + np.float32(gain * np.sin(angle)) * y
+    return np.asarray(lit, np.float32)
 
 
 def illumination(rng: np.random.Generator, image: Float, strength: float) -> Float:
     """A smooth field of gains."""
     field = random_field(rng, (image.shape[1], image.shape[0]), 3, 6)
-    return image * np.exp(np.float32(rng.uniform(0.2, 0.6) * strength) * field)
+    gains = np.exp(np.float32(rng.uniform(0.2, 0.6) * strength) * field)
+    return np.asarray(image * gains, np.float32)
 
 
 def tones(rng: np.random.Generator, image: Float, strength: float) -> Float:
@@ -95,7 +97,8 @@ def fog(rng: np.random.Generator, image: Float, strength: float) -> Float:
     """A bright veil of uneven density (Koschmieder's model)."""
     field = random_field(rng, (image.shape[1], image.shape[0]), 2, 5)
     clear = np.clip(1 - strength * rng.uniform(0.3, 0.8) + 0.2 * field, 0.08, 1).astype(np.float32)
-    return image * clear + np.float32(rng.uniform(120, 240)) * (1 - clear)
+    veil = np.float32(rng.uniform(120, 240))
+    return np.asarray(image * clear + veil * (1 - clear), np.float32)
 
 
 def local_contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:

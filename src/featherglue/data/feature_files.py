@@ -1,0 +1,100 @@
+"""Keypoints and descriptors of any extractor, from HDF5 files in the layout of hloc."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.errors import MissingExtraError, TrainingError
+
+if TYPE_CHECKING:
+    import h5py
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredFeatures:
+    """Features of one image.
+
+    Attributes:
+        keypoints: (N, 2) float32 xy, pixels of the image; the centre of the top-left pixel is
+            (0, 0).
+        descriptors: (N, D) float32, L2-normalised.
+    """
+
+    keypoints: Float
+    descriptors: Float
+
+
+class FeatureFile:
+    """A feature file of hloc: a group for each image name, with `keypoints` and `descriptors`.
+
+    Each process opens the file for itself, so that workers can share one object.
+
+    Args:
+        path: the HDF5 file. `keypoints` are (N, 2) and `descriptors` (D, N), of any float type.
+
+    Attributes:
+        names: names of the images.
+        descriptor_dim: D.
+
+    Raises:
+        MissingExtraError: h5py is not installed.
+        TrainingError: the file cannot be read or holds no features.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._opened: tuple[int, h5py.File] | None = None
+        found: list[str] = []
+
+        def note(name: str, item: Any) -> None:
+            if hasattr(item, "keys") and {"keypoints", "descriptors"} <= set(item.keys()):
+                found.append(name)
+
+        self._file().visititems(note)
+        if not found:
+            raise TrainingError(f"{path}: no group with keypoints and descriptors")
+        self.names = frozenset(found)
+        self.descriptor_dim = int(self._file()[found[0]]["descriptors"].shape[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def __getitem__(self, name: str) -> StoredFeatures:
+        """The features of an image.
+
+        Raises:
+            KeyError: the file has none of this image.
+            TrainingError: their shapes do not fit each other.
+        """
+        group = self._file()[name]
+        keypoints = np.asarray(group["keypoints"], np.float32)
+        descriptors = np.asarray(group["descriptors"], np.float32).T
+        if keypoints.shape != (len(descriptors), 2) or descriptors.shape[1] != self.descriptor_dim:
+            raise TrainingError(
+                f"{self.path}: {name} has keypoints {keypoints.shape} and descriptors "
+                f"{descriptors.shape[::-1]}, not (N, 2) and ({self.descriptor_dim}, N)"
+            )
+        length = np.linalg.norm(descriptors, axis=1, keepdims=True)
+        return StoredFeatures(
+            keypoints=keypoints, descriptors=descriptors / np.maximum(length, 1e-12)
+        )
+
+    def _file(self) -> h5py.File:
+        """The open file of this process."""
+        try:
+            import h5py
+        except ModuleNotFoundError:
+            raise MissingExtraError("a feature file", "hloc") from None
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                self._opened = os.getpid(), h5py.File(self.path, "r")
+            except OSError as error:
+                raise TrainingError(f"{self.path}: cannot be read as HDF5 ({error})") from None
+        return self._opened[1]

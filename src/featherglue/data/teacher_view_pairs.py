@@ -1,0 +1,69 @@
+"""Pairs of views of one photograph with a teacher's descriptors at the corresponding points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featherglue.data.appearance import augment_appearance
+from featherglue.data.detector_labels import Sample, points_inside
+from featherglue.data.feature_files import FeatureFile
+from featherglue.data.homography import warp_image, warp_points
+from featherglue.data.photographs import PhotoFolder
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
+from featherglue.errors import TrainingError
+
+
+class TeacherViewPairs(ViewPairs):
+    """An endless dataset of view pairs. Sample `i` depends only on the seed and `i`.
+
+    The teacher has seen the photograph itself. The student sees two warped views with strong
+    changes of appearance, so it learns descriptors that depend on neither.
+
+    A sample holds `image{v}` (1, H, W) uint8 and `points{v}` (P, 2) float32 xy for the views 0 and
+    1; `teacher` (P, D) float32, the descriptors of the points; `count`, the number of points before
+    the padding with zeros.
+
+    Args:
+        photos: the photographs.
+        features: the teacher's features of every photograph, by its name.
+        config: settings of view pairs; `light` is the strength of `augment_appearance`.
+        seed: seed of all random numbers.
+
+    Raises:
+        TrainingError: a photograph has no features.
+    """
+
+    def __init__(
+        self, photos: PhotoFolder, features: FeatureFile, config: ViewPairConfig, seed: int = 0
+    ) -> None:
+        super().__init__(photos, config, seed)
+        self.features = features
+        missing = [name for name in photos.names if name not in features.names]
+        if missing:
+            raise TrainingError(
+                f"{features.path}: no features of {len(missing)} photographs, such as {missing[0]}"
+            )
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.seed, index))
+        config = self.config
+        chosen = int(rng.integers(len(self.photos)))
+        photo, known = self.photos[chosen], self.features[self.photos.names[chosen]]
+        to_views = self._draw_homographies(rng, photo.shape[1], photo.shape[0])
+        points = [warp_points(known.keypoints, to_view) for to_view in to_views]
+        visible = points_inside(points[0], config.size, 2) & points_inside(
+            points[1], config.size, 2
+        )
+        kept = np.flatnonzero(visible)
+        if len(kept) > config.max_points:
+            kept = np.sort(rng.choice(kept, config.max_points, replace=False))
+        taught = np.zeros((config.max_points, self.features.descriptor_dim), np.float32)
+        taught[: len(kept)] = known.descriptors[kept]
+        sample: Sample = {"count": np.asarray(len(kept), np.int64), "teacher": taught}
+        for view, to_view in enumerate(to_views):
+            padded = np.zeros((config.max_points, 2), np.float32)
+            padded[: len(kept)] = points[view][kept]
+            warped = warp_image(photo, to_view, config.size)
+            sample[f"image{view}"] = augment_appearance(rng, warped, config.light)[None]
+            sample[f"points{view}"] = padded
+        return sample
