@@ -21,7 +21,7 @@ from featherglue.cli.training_options import (
 )
 from featherglue.errors import MissingExtraError, UsageError
 
-StageName = Literal["shapes", "adapt", "superpoint", "superglue", "distill"]
+StageName = Literal["shapes", "adapt", "superpoint", "superglue", "distill", "distill-features"]
 
 
 def train(
@@ -51,6 +51,7 @@ def train(
 
     shapes: a detector on synthetic shapes. adapt: label photographs by homographic adaptation.
     superpoint: an extractor. superglue: a matcher. distill: learn from a stronger model.
+    distill-features: descriptors from the feature file of any extractor.
     """
     try:
         from featherglue.train.engine.run_settings import read_stage

@@ -60,7 +60,7 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
     paths = list(folder.glob("*/*.toml"))
     assert len(paths) >= 10
     for path in paths:
-        name = path.stem.split("-")[0]
+        name = max((stage for stage in STAGES if path.stem.startswith(stage)), key=len)
         assert isinstance(read_stage(STAGES[name].config, path), STAGES[name].config)
 
 

@@ -18,7 +18,7 @@ from featherglue.train.engine.log_files import logged_seconds
 LICENSE = "Apache-2.0"
 # Recipe steps that change the weights of a network.
 _TRAINING_STEPS: dict[str, tuple[str, ...]] = {
-    "extractor": ("shapes", "superpoint", "channels", "turn-descriptors"),
+    "extractor": ("shapes", "superpoint", "channels", "turn-descriptors", "distill-features"),
     "matcher": ("superglue",),
 }
 

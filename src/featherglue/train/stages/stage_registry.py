@@ -12,6 +12,10 @@ from featherglue.models.model import Model
 from featherglue.train.engine.log_files import BEST, CURVES, LAST, LOG
 from featherglue.train.stages.adapt_stage import AdaptStage, adapt, label_file
 from featherglue.train.stages.distill_stage import DistillStage, train_distill
+from featherglue.train.stages.feature_distillation_stage import (
+    FeatureDistillationStage,
+    train_feature_distillation,
+)
 from featherglue.train.stages.shapes_stage import ShapesStage, train_shapes
 from featherglue.train.stages.superglue_stage import SuperGlueStage, train_superglue
 from featherglue.train.stages.superpoint_stage import SuperPointStage, train_superpoint
@@ -72,4 +76,5 @@ STAGES: dict[str, Stage] = {
     "superpoint": Stage(SuperPointStage, _run_training(train_superpoint)),
     "superglue": Stage(SuperGlueStage, _run_training(train_superglue)),
     "distill": Stage(DistillStage, _run_training(train_distill)),
+    "distill-features": Stage(FeatureDistillationStage, _run_training(train_feature_distillation)),
 }

@@ -1,0 +1,120 @@
+"""The loss of descriptors that are trained by true correspondences and by a teacher's features.
+
+Shape legend: B pairs, P points (padded), D and E widths of the student's and of the teacher's
+descriptors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from featherglue.errors import ConfigError
+from featherglue.models.keypoints import sample_descriptors
+from featherglue.models.superpoint import SuperPoint
+from featherglue.train.engine.distributed import ProcessGroup
+from featherglue.train.engine.loader import Batch
+from featherglue.train.losses.divergences import descriptor_distance, score_map_divergence
+from featherglue.train.losses.dual_softmax import (
+    cosine_similarity,
+    dual_softmax_loss,
+    nearest_neighbour_accuracy,
+    valid_points,
+)
+from featherglue.train.losses.student_teacher import Student
+from featherglue.train.losses.superpoint_loss import both_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureDistillationConfig:
+    """Weights of the parts of the loss, and their temperatures.
+
+    Attributes:
+        truth: weight of the dual softmax between the student's descriptors of both views.
+        imitation: weight of the cosine distance of the student's descriptors from the teacher's.
+        contrast: weight of the dual softmax between the student's and the teacher's descriptors.
+        detector: weight of the divergence from the score map of the network that training starts
+            from, which keeps the detector as it was.
+        temperature: temperature of the softmax of `truth`.
+        contrast_temperature: temperature of the softmax of `contrast`.
+    """
+
+    truth: float = 1.0
+    imitation: float = 1.0
+    contrast: float = 0.5
+    detector: float = 3.0
+    temperature: float = 0.05
+    contrast_temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("truth", "imitation", "contrast", "detector"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
+        for name in ("temperature", "contrast_temperature"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.truth + self.imitation + self.contrast == 0:
+            raise ConfigError("truth, imitation and contrast cannot all be 0")
+
+
+@dataclass(frozen=True)
+class FeatureDistillationLoss:
+    """The loss of a `Student` with an extractor on a batch of `data.teacher_view_pairs`.
+
+    All points of the batch are negatives of each other.
+
+    Attributes:
+        original: Frozen copy of the extractor that training starts from.
+        config: Weights and temperatures.
+        group: The processes of the run.
+    """
+
+    original: SuperPoint
+    config: FeatureDistillationConfig
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+
+    def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and its parts for the run log."""
+        assert isinstance(network, Student)
+        assert network.extractor is not None and network.descriptor_map is not None
+        config, images = self.config, both_views(batch)
+        logits, dense = network.extractor.forward_raw(images)
+        with torch.no_grad():
+            wanted = self.original.detect(self.original.encode(images))
+        everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
+        scores = score_map_divergence(logits, wanted, everywhere, 1.0)
+
+        points = torch.cat((batch["points0"], batch["points1"]))
+        valid = valid_points(batch["count"], points.shape[1])
+        own0, own1 = sample_descriptors(dense.float(), points, "exact").chunk(2)
+        truth = self._contrast(own0, own1, valid, config.temperature)
+        taught = batch["teacher"].float()
+        imitation, contrast = [], []
+        for descriptors in (own0, own1):
+            if network.training:
+                network.descriptor_map.update(descriptors[valid], taught[valid], self.group)
+            mapped = network.descriptor_map(descriptors)
+            imitation.append(descriptor_distance(mapped[valid], taught[valid], "cosine"))
+            contrast.append(self._contrast(mapped, taught, valid, config.contrast_temperature))
+        parts = {
+            "truth": truth,
+            "imitation": torch.stack(imitation).mean(),
+            "contrast": torch.stack(contrast).mean(),
+            "detector": scores,
+        }
+        weighted = [getattr(config, name) * value for name, value in parts.items()]
+        row = {name: float(value.detach()) for name, value in parts.items()}
+        row["matched"] = float(
+            nearest_neighbour_accuracy(cosine_similarity(own0, own1, valid), valid)
+        )
+        return torch.stack(weighted).sum(), row
+
+    @staticmethod
+    def _contrast(first: Tensor, second: Tensor, valid: Tensor, temperature: float) -> Tensor:
+        """Dual softmax over the points of all pairs: (B, P, E) twice, valid (B, P)."""
+        # Dropping the padding keeps the matrix small; the loss does not depend on it.
+        every = valid.new_ones(1, int(valid.sum()))
+        first, second = first[valid][None], second[valid][None]
+        return dual_softmax_loss(cosine_similarity(first, second, every), every, temperature)[0]

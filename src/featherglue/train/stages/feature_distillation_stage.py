@@ -1,0 +1,140 @@
+"""The stage "distill-features": descriptors learn from a teacher's features and from the truth."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from featherglue.config import Provenance, SuperPointConfig
+from featherglue.data.feature_files import FeatureFile
+from featherglue.data.teacher_view_pairs import TeacherViewPairs
+from featherglue.data.view_pairs import ViewPairConfig
+from featherglue.errors import TrainingError
+from featherglue.fingerprint import file_fingerprint
+from featherglue.models.model import Model
+from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.run_log import Report, Validate
+from featherglue.train.losses.descriptor_map import DescriptorMap, MapKind
+from featherglue.train.losses.feature_distillation_loss import (
+    FeatureDistillationConfig,
+    FeatureDistillationLoss,
+)
+from featherglue.train.losses.student_teacher import Student
+from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.shapes_stage import build_extractor
+from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
+from featherglue.train.stages.validation import ValidationConfig, make_validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureDistillationStage:
+    """Settings of the stage "distill-features".
+
+    The result has no matcher, because the matcher of `start` was trained on other descriptors.
+
+    Attributes:
+        start: folder of the model whose extractor training starts from. The loss holds its
+            detector.
+        features: HDF5 file in hloc's layout, with keypoints and descriptors of every photograph,
+            by its path below the folder of photographs.
+        teacher: name and licence of the extractor that made `features`, for the model card.
+        architecture: the extractor to train, of at least the sizes of `start`; None takes those
+            of `start`.
+        views: pairs of views; `light` is the strength of the change of appearance.
+        loss: weights of the parts of the loss.
+        map: how descriptors are compared with those of a teacher of another width; see
+            `DescriptorMap`.
+        data: a sentence on the photographs, for the model card.
+    """
+
+    loop: LoopConfig
+    start: str
+    features: str
+    teacher: str = ""
+    architecture: SuperPointConfig | None = None
+    views: ViewPairConfig = field(default_factory=lambda: ViewPairConfig(size=(256, 256)))
+    loss: FeatureDistillationConfig = field(default_factory=FeatureDistillationConfig)
+    map: MapKind = "learned"
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    seed: int = 0
+    data: str = ""
+
+
+def train_feature_distillation(
+    stage: FeatureDistillationStage,
+    images: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    minutes: float = float("inf"),
+    device: str = "cpu",
+    report: Report = lambda step, row: None,
+) -> Model:
+    """Train the extractor and save it as the model `folder/model`; see `run_stage`.
+
+    Args:
+        images: Folder of photographs.
+        folder: Folder of the run; a run with a checkpoint resumes.
+
+    Raises:
+        TrainingError: as `run_stage`; or a photograph has no features, or the architecture cannot
+            grow from `start`.
+        MissingExtraError: h5py is not installed.
+    """
+    base = Model.load(stage.start)
+    if base.extractor is None:
+        raise TrainingError(f"{stage.start}: the model lacks the network to start from")
+    architecture = stage.architecture or base.extractor.config
+    features = FeatureFile(stage.features)
+    inputs = {"features": file_fingerprint(stage.features)}
+
+    def build(trained: nn.Module, provenance: Provenance) -> Model:
+        assert isinstance(trained, Student)
+        return replace(base, extractor=trained.extractor, matcher=None, provenance=provenance)
+
+    def prepare(run: RunContext) -> TrainingTask:
+        photographs = run.require_photographs()
+        extractor = build_extractor(architecture, stage.start)
+        original = copy.deepcopy(extractor).eval().requires_grad_(False).to(run.device)
+        width = extractor.config.descriptor_dim
+        descriptor_map = DescriptorMap(width, features.descriptor_dim, stage.map)
+        network = Student(extractor, None, descriptor_map)
+        validation = make_validation(
+            photographs.held_out, stage.views.light, stage.validation, run.device
+        )
+        return TrainingTask(
+            network=network.to(device=run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            loss=FeatureDistillationLoss(original, stage.loss, run.group),
+            samples=TeacherViewPairs(photographs.training, features, stage.views, stage.seed),
+            build=build,
+            earlier_steps=training_steps(stage.start, "extractor"),
+            sources=(stage.start,),
+            validate=None if validation is None else _of_student(validation.of_extractor()),
+            facts=inputs,
+        )
+
+    return run_stage(
+        "distill-features",
+        stage,
+        prepare,
+        images,
+        folder,
+        validation=stage.validation,
+        inputs=inputs | model_fingerprint("start", stage.start),
+        minutes=minutes,
+        device=device,
+        report=report,
+    )
+
+
+def _of_student(measure: Validate) -> Validate:
+    """Measure the extractor of a `Student`."""
+
+    def validate(student: nn.Module) -> dict[str, float]:
+        assert isinstance(student, Student) and student.extractor is not None
+        return dict(measure(student.extractor))
+
+    return validate

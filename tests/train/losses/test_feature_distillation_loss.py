@@ -1,0 +1,98 @@
+"""The loss of descriptors that are trained by truth and by a teacher's features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from featherglue.errors import ConfigError
+from featherglue.models.keypoints import sample_descriptors
+from featherglue.models.model import Model
+from featherglue.train.engine.loader import Batch
+from featherglue.train.losses.descriptor_map import DescriptorMap
+from featherglue.train.losses.feature_distillation_loss import (
+    FeatureDistillationConfig,
+    FeatureDistillationLoss,
+)
+from featherglue.train.losses.student_teacher import Student
+
+POINTS = 20
+
+
+@pytest.fixture
+def student(models: dict[str, Model]) -> Student:
+    return Student(models["context"].extractor, None, DescriptorMap(16, 16))
+
+
+@pytest.fixture
+def batch(student: Student) -> Batch:
+    """Two pairs of equal views; the teacher's descriptors are the student's own."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 1, 64, 64), generator=generator, dtype=torch.uint8)
+    points = torch.rand(2, POINTS, 2, generator=generator) * 60
+    assert student.extractor is not None
+    with torch.no_grad():
+        dense = student.extractor.forward_raw(images.float() / 255)[1]
+    return {
+        "image0": images,
+        "image1": images,
+        "points0": points,
+        "points1": points,
+        "teacher": sample_descriptors(dense, points, "exact"),
+        "count": torch.tensor([POINTS, POINTS // 2]),
+    }
+
+
+def measure(student: Student, batch: Batch, **config: Any) -> tuple[float, dict[str, float]]:
+    assert student.extractor is not None
+    loss = FeatureDistillationLoss(student.extractor, FeatureDistillationConfig(**config))
+    value, row = loss(student, batch)
+    return float(value.detach()), row
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_imitate(
+    student: Student, batch: Batch
+) -> None:
+    _, row = measure(student, batch)
+    assert row["imitation"] == pytest.approx(0, abs=1e-5)
+    assert row["detector"] == pytest.approx(0, abs=1e-6)
+    assert row["matched"] == 1
+    batch["teacher"] = -batch["teacher"]
+    assert measure(student, batch)[1]["imitation"] == pytest.approx(2, abs=1e-4)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(student: Student, batch: Batch) -> None:
+    weights = {"truth": 0.5, "imitation": 2.0, "contrast": 0.25, "detector": 1.0}
+    value, row = measure(student, batch, **weights)
+    assert value == pytest.approx(sum(weights[name] * row[name] for name in weights), rel=1e-5)
+
+
+def test_padding_does_not_count(student: Student, batch: Batch) -> None:
+    expected = measure(student, batch)
+    batch["points0"][1, POINTS // 2 :] = 3
+    batch["teacher"][1, POINTS // 2 :] = 0
+    assert measure(student, batch) == expected
+
+
+def test_every_descriptor_of_the_batch_is_a_negative(student: Student, batch: Batch) -> None:
+    alone = {name: value[:1] for name, value in batch.items()}
+    assert measure(student, batch)[1]["truth"] > measure(student, alone)[1]["truth"]
+
+
+def test_a_batch_without_points_gives_a_gradient(student: Student, batch: Batch) -> None:
+    assert student.extractor is not None
+    batch["count"] = torch.tensor([0, 0])
+    loss = FeatureDistillationLoss(student.extractor, FeatureDistillationConfig())
+    value, _ = loss(student, batch)
+    value.backward()
+    assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    "config", [{"truth": -1.0}, {"temperature": 0.0}, {"truth": 0, "imitation": 0, "contrast": 0}]
+)
+def test_settings_out_of_range_are_refused(config: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"truth|temperature"):
+        FeatureDistillationConfig(**config)
