@@ -38,7 +38,7 @@ def seconds(command: list[str], repetitions: int) -> float:
 
 
 def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> dict[str, float]:
-    """Median milliseconds of each stage, of the whole, and of refining 300 matches."""
+    """Median milliseconds of each stage, of all stages, and of refining up to 300 matches."""
     session = fg.load("fast", threads=threads)
     images = [
         cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (640, 480))
@@ -53,7 +53,7 @@ def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> di
     matches = results[0].matches
     count = min(300, len(matches))
     points0, points1 = matches.points0[:count], matches.points1[:count]
-    # As in a session: consensus has found the neighbours, and memory is kept.
+    # As in a session: consensus provides the local maps, and buffers are reused.
     maps, scratch, times = fit_local_maps(points0, points1), Scratch(), []
     for _ in range(repetitions * 5 + 5):
         start = time.perf_counter()
@@ -65,12 +65,12 @@ def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> di
 
 
 def environment_bytes() -> int:
-    """Of all files of the Python environment that runs this: what installing has cost."""
+    """Size of all files of the running Python environment, in bytes."""
     return sum(path.lstat().st_size for path in Path(sys.prefix).rglob("*") if path.is_file())
 
 
 def main() -> None:
-    """Measure and print JSON."""
+    """Measure, and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)

@@ -1,11 +1,13 @@
-"""Matches on scenes of photographs that training kept for validation, to choose settings by.
+"""Accuracy of matches on scenes of the validation photographs, for the choice of settings.
 
     python benchmarks/heldout.py PHOTOS [--model fast] [--matcher superglue] [--scenes 100] …
 
-PHOTOS is the folder that the models were trained on; of it only the share is used that the stages
-keep for validation. Scenes are those that the matcher learns from (30 % homographies, 70 % several
-planes at different depths), at 640×480, with exact truth. True within 1 and 3 px: share of the
-matches, and how many a scene; `solvable`: share of scenes with at least 15 matches within 1 px.
+PHOTOS is the folder of the training photographs. Only the photographs that the training stages
+set aside for validation are used. The scenes are those of the matcher's training at 640×480, with
+exact ground truth: 30 % have a single plane, 70 % several planes at different depths.
+
+The table has the precision and the number of correct matches per scene, within 1 and 3 px, and
+their median error. `solvable` is the percentage of scenes with at least 15 matches within 1 px.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ SEED = 777
 
 
 def errors(sample: dict[str, Any], points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
-    """px from each match to where its point is in the second view; infinite where it is hidden.
+    """Errors (M,) of matches in view 1, px; infinite for points that are hidden in view 1.
 
-    Matches whose point shows no plane in the first view are left out.
+    Matches whose point shows no plane in view 0 are left out.
     """
     planes0, planes1, maps = sample["planes0"], sample["planes1"], sample["maps"]
     x, y = np.rint(points0).astype(int).T
@@ -47,19 +49,19 @@ def errors(sample: dict[str, Any], points0: np.ndarray, points1: np.ndarray) -> 
 
 
 def summary(found: list[np.ndarray]) -> dict[str, float]:
-    """Means over the scenes."""
-    shares = {
-        f"true within {t} px, %": 100 * np.mean([np.mean(e < t) if len(e) else 0 for e in found])
+    """Means over the scenes, and the median error of the matches within 3 px."""
+    precisions = {
+        f"precision at {t} px, %": 100 * np.mean([np.mean(e < t) if len(e) else 0 for e in found])
         for t in (1, 3)
     }
     counts = {f"matches within {t} px": np.mean([np.sum(e < t) for e in found]) for t in (1, 3)}
     near = np.concatenate([e[e < 3] for e in found])
     solvable = 100 * np.mean([np.sum(e < 1) >= 15 for e in found])
-    return {**shares, **counts, "median error, px": np.median(near), "solvable, %": solvable}
+    return {**precisions, **counts, "median error, px": np.median(near), "solvable, %": solvable}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("--model", default="fast")

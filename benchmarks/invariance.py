@@ -89,9 +89,9 @@ def measure(
     for change, image0, image1, H in pairs(photos):
         for name, session in sessions.items():
             result = session(image0, image1)
-            spent = sum(result.milliseconds.values())
+            milliseconds = sum(result.milliseconds.values())
             rows = found.setdefault(change, {}).setdefault(name, [])
-            rows.append((num_true(result, H), len(result.matches), spent))
+            rows.append((num_true(result, H), len(result.matches), milliseconds))
     return {
         change: {
             name: {
@@ -106,7 +106,7 @@ def measure(
 
 
 def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The numbers of true matches as a Markdown table."""
+    """Format the mean numbers of true matches as a Markdown table."""
     names = list(next(iter(measured.values())))
     lines = [f"| true matches | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
     for change, methods in measured.items():
@@ -121,7 +121,7 @@ def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--model", default="fast")

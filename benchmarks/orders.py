@@ -1,12 +1,12 @@
-"""What of an AUC is luck: RANSAC draws its samples by the order of the matches.
+"""Variance of the AUC under random orders of the matches, from which RANSAC draws its samples.
 
     python benchmarks/orders.py VAL [--models fast balanced checkpoints/dense] [--orders 20]
 
-VAL holds images and `homographies.txt`; light is changed. Each pair's matches, found once, go to
-OpenCV's RANSAC in their own order and in so many random ones (fixed seed), and what it finds is
-also with local optimization. Of the random orders the mean and the standard deviation of the AUC
-over all pairs are shown: what two models differ by less than that may be luck. Precision and recall
-do not depend on it.
+VAL holds images and `homographies.txt`; the second images have photometric change. The matches of
+each pair are computed once. OpenCV's RANSAC then runs on them in their original order and in random
+orders with a fixed seed, without and with local optimization. The table has the AUC of the original
+order, and the mean and standard deviation over the random orders. A difference between two models
+below this standard deviation is not significant. Precision and recall do not depend on the order.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ SIZE, THRESHOLDS = (640, 480), (5.0, 10.0, 25.0)
 
 
 def errors(session: Session, suite: HomographySuite, orders: int) -> NDArray[np.float64]:
-    """(2, 1 + orders, pairs) mean corner errors, px, by RANSAC and fitted anew: in the matches' own
-    order and in random ones."""
-    random = np.random.default_rng(0)
+    """Mean corner errors (2, 1 + orders, pairs) of RANSAC, px.
+
+    The first axis is without and with local optimization. The second axis is the original order
+    of the matches, then the random orders.
+    """
+    rng = np.random.default_rng(0)
     found = []
     for task in suite.pairs():
         views = suite.views(task)
         matches = session(views.image0, views.image1).matches
-        every = np.arange(len(matches))
-        shuffled = [every, *(random.permutation(every) for _ in range(orders))]
-        ordered = [(matches.points0[order], matches.points1[order]) for order in shuffled]
+        original = np.arange(len(matches))
+        permutations = [original, *(rng.permutation(original) for _ in range(orders))]
+        ordered = [(matches.points0[order], matches.points1[order]) for order in permutations]
         found.append(
             [
                 [error(*p, views.H, local_optimization) for p in ordered]
@@ -55,7 +58,7 @@ def error(
     H: NDArray[np.float64],
     local_optimization: bool,
 ) -> float:
-    """The mean corner error, px, of RANSAC's homography or its fit; infinite where it fails."""
+    """Mean corner error of RANSAC's homography, px; infinite if the estimation fails."""
     try:
         estimate = estimate_homography(
             points0,
@@ -72,23 +75,23 @@ def error(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print a table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("val", type=Path)
     parser.add_argument("--models", nargs="+", default=["fast", "balanced"])
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("--orders", type=int, default=20, help="number of random orders")
     options = parser.parse_args(arguments)
     suite = HomographySuite(
         folder=options.val, pair_file=options.val / "homographies.txt", size=SIZE
     )
-    print("| AUC@5/10/25 | in their own order | mean of random orders | standard deviation |")
+    print("| AUC@5/10/25 | original order | mean of random orders | standard deviation |")
     print("|---|---|---|---|")
     for model in options.models:
         both = errors(fg.load(model, threads=2), suite, options.orders)
-        for how, all_errors in zip(("", ", fitted anew"), both, strict=True):
+        for suffix, all_errors in zip(("", ", LO"), both, strict=True):
             areas = np.array([auc(list(one), THRESHOLDS) for one in all_errors])
             cells = (areas[0], areas[1:].mean(0), areas[1:].std(0))
-            print(f"| `{model}`{how} | {' | '.join(map(_slashed, cells))} |", flush=True)
+            print(f"| `{model}`{suffix} | {' | '.join(map(_slashed, cells))} |", flush=True)
 
 
 def _slashed(values: NDArray[np.float64]) -> str:

@@ -1,12 +1,14 @@
-"""Peers on our suites, in one run: SIFT, ORB and, given its file, XFeat.
+"""Accuracy and latency of featherglue, SIFT, ORB and optionally XFeat, measured in one run.
 
     python benchmarks/peers.py --val VAL --real REAL [--xfeat xfeat_640x640.onnx] [--dense FOLDER]
                                -o results/ [--docs docs/benchmarks.md]
 
-VAL holds images and `homographies.txt`, REAL images and `pairs.txt`. A JSON result for each
-contender and suite, and the latency of all, are written to the output folder; docs/benchmarks.md
-is made of them. `balanced` and a dense model have 1024 keypoints, and the peers too, once more.
-NumPy's products run on one thread for all: see realtime.py.
+VAL holds images and `homographies.txt`, REAL holds images and `pairs.txt`. The output folder
+receives one JSON result for each contender and suite, and the latencies of all contenders.
+--docs renders the results as a page.
+
+The contenders have 512 keypoints. `balanced` and a dense model have 1024, and SIFT and XFeat are
+measured with 1024 as well. NumPy uses one thread; see realtime.py for the reason.
 """
 
 from __future__ import annotations
@@ -39,61 +41,62 @@ from featherglue.options import SessionOptions
 
 @dataclass(frozen=True)
 class Named:
-    """A contender, by the name that tables show."""
+    """A contender with its name in tables, and its number of keypoints."""
 
     name: str
     max_keypoints: int
     matching: Any
 
 
-MORE = 1024  # keypoints of the larger models and of those that they are compared with
+NUM_KEYPOINTS_LARGE = 1024  # of the larger models and of their comparisons
 
 
 def contenders(options: argparse.Namespace) -> list[Named]:
-    """Ours, without and with parts; the classical baselines; XFeat where its file is given."""
-    most, threads, xfeat = options.max_keypoints, options.threads, options.xfeat
-    ours = {"max_keypoints": most, "threads": threads}
-    classical = {"matcher": "nn", "max_keypoints": most, "refine": False}
+    """featherglue and ablations of it, the classical baselines, and XFeat if its file is given."""
+    count, threads, xfeat = options.max_keypoints, options.threads, options.xfeat
+    large = NUM_KEYPOINTS_LARGE
+    ours = {"max_keypoints": count, "threads": threads}
+    classical = {"matcher": "nn", "max_keypoints": count, "refine": False}
     found = [
-        Named("fast", most, SessionOpener(**ours)),
-        Named("fast, not refined", most, SessionOpener(**ours, refine=False)),
-        Named("fast extractor + nn", most, SessionOpener(**ours, matcher="nn")),
-        Named("SIFT", most, SessionOpener(**classical, features="sift")),
+        Named("fast", count, SessionOpener(**ours)),
+        Named("fast, not refined", count, SessionOpener(**ours, refine=False)),
+        Named("fast extractor + nn", count, SessionOpener(**ours, matcher="nn")),
+        Named("SIFT", count, SessionOpener(**classical, features="sift")),
         Named(
-            "SIFT, refined", most, SessionOpener(**classical | {"refine": True}, features="sift")
+            "SIFT, refined", count, SessionOpener(**classical | {"refine": True}, features="sift")
         ),
-        Named("ORB", most, SessionOpener(**classical, features="orb")),
+        Named("ORB", count, SessionOpener(**classical, features="orb")),
     ]
     if xfeat is not None:
-        found.append(Named("XFeat", most, XFeat(xfeat, most, threads)))
-        found.append(Named("XFeat, refined", most, XFeat(xfeat, most, threads, refine=True)))
-    larger = {name: name for name in ("balanced",) if name in shipped_models()}
+        found.append(Named("XFeat", count, XFeat(xfeat, count, threads)))
+        found.append(Named("XFeat, refined", count, XFeat(xfeat, count, threads, refine=True)))
+    models = {name: name for name in ("balanced",) if name in shipped_models()}
     if options.dense is not None:
-        larger["dense"] = str(options.dense)
-    for name, model in larger.items():
-        chosen = SessionOpener(model=model, max_keypoints=MORE, threads=threads)
-        found.append(Named(f"{name}, {MORE}", MORE, chosen))
-    if larger:
-        classical["max_keypoints"] = MORE
-        found.append(Named(f"SIFT, {MORE}", MORE, SessionOpener(**classical, features="sift")))
+        models["dense"] = str(options.dense)
+    for name, model in models.items():
+        opener = SessionOpener(model=model, max_keypoints=large, threads=threads)
+        found.append(Named(f"{name}, {large}", large, opener))
+    if models:
+        classical["max_keypoints"] = large
+        found.append(Named(f"SIFT, {large}", large, SessionOpener(**classical, features="sift")))
         if xfeat is not None:
-            found.append(Named(f"XFeat, {MORE}", MORE, XFeat(xfeat, MORE, threads)))
+            found.append(Named(f"XFeat, {large}", large, XFeat(xfeat, large, threads)))
     return found
 
 
 def latencies(
     named: Sequence[Named], images: tuple[Grey, Grey], repetitions: int
 ) -> list[dict[str, Any]]:
-    """Median ms of the features of the second image and its matches; all take turns."""
+    """Latency of extraction from the second image and matching, interleaved by repetition."""
     opened: list[Pipeline] = [open_pipeline(contender.matching) for contender in named]
     kept = [matching.extract(images[0]) for matching in opened]
-    spent: list[list[float]] = [[] for _ in opened]
+    all_times: list[list[float]] = [[] for _ in opened]
     for repetition in range(repetitions + 3):
         for i, matching in enumerate(opened):
             start = time.perf_counter()
             matching.match(kept[i], matching.extract(images[1]))
             if repetition >= 3:
-                spent[i].append((time.perf_counter() - start) * 1e3)
+                all_times[i].append((time.perf_counter() - start) * 1e3)
     return [
         {
             "label": contender.name,
@@ -102,42 +105,44 @@ def latencies(
             "end_to_end": summarize(times),
             "frames_per_second": round(1e3 / statistics.median(times), 2),
         }
-        for contender, times in zip(named, spent, strict=True)
+        for contender, times in zip(named, all_times, strict=True)
     ]
 
 
 def main() -> None:
-    """Evaluate and measure everything."""
+    """Evaluate all contenders, measure their latency, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--xfeat", type=Path)
-    parser.add_argument("--dense", type=Path, help="folder of a larger model to compare too")
+    parser.add_argument("--dense", type=Path, help="folder of a larger model")
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("-o", "--output", type=Path, default=Path("results"))
-    parser.add_argument("--docs", type=Path, help="page to rewrite, docs/benchmarks.md")
+    parser.add_argument("--docs", type=Path, help="page to write, such as docs/benchmarks.md")
     options = parser.parse_args()
     named = contenders(options)
     suites: dict[str, HomographySuite | PoseSuite] = {
-        f"val{'' if light else '-no-light'}": HomographySuite(
-            folder=options.val, pair_file=options.val / "homographies.txt", photometric=light
+        f"val{'' if photometric else '-no-light'}": HomographySuite(
+            folder=options.val,
+            pair_file=options.val / "homographies.txt",
+            photometric=photometric,
         )
-        for light in (True, False)
+        for photometric in (True, False)
     }
     suites["real"] = PoseSuite(folder=options.real, pair_file=options.real / "pairs.txt")
     for key, suite in suites.items():
         for contender in named:
             result = evaluate(contender.matching, suite).to_dict()
-            most = contender.max_keypoints
-            result["model"] |= {"name": contender.name, "max_keypoints": most}
+            count = contender.max_keypoints
+            result["model"] |= {"name": contender.name, "max_keypoints": count}
             result["source"] = {}
             write_json(options.output / f"{key}-{contender.name.replace(' ', '-')}.json", result)
             figures = " / ".join(f"{value:.1f}" for value in result["auc"].values())
             print(f"{key:14} {contender.name:22} {figures}", flush=True)
-    still = suites["val-no-light"]
-    views = still.views(still.pairs()[0])
+    suite = suites["val-no-light"]
+    views = suite.views(suite.pairs()[0])
     rows = latencies(named, (views.image0, views.image1), options.repetitions)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]

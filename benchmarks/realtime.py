@@ -1,17 +1,24 @@
-"""The steady state of a video: frame in, matches with the frame before out. All take turns.
+"""Speed of matching consecutive video frames, for featherglue and its peers.
 
     python benchmarks/realtime.py FRAMES [--model fast] [--xfeat xfeat_640x640.onnx]
                                   [--dense FOLDER] [--threads 2] [--rounds 3] [--json OUT]
 
-FRAMES is a folder of frames in order. Every contender gets every frame, read before and resized to
-its size, extracts it and matches it with the one before, whose features it has kept. In each round
-all contenders take turns at the whole sequence, so that each is in its steady state and a drift of
-the machine hits all alike. (In turns frame by frame they would find each other's data in the
-caches: that costs half as much again, and no user does it.) Figures are medians over the frames of
-all rounds but each first few; `vs fast` is the median over rounds of the ratio of their medians.
-`ms` is from one frame's matches to the next one's, `latency` from a frame to its matches: the same,
-but where the next frame is extracted ahead. NumPy's products run on one thread, for all alike: the
-threads of OpenBLAS wait actively and keep the cores from the networks (XFeat 45 instead of 35 ms).
+FRAMES is a folder of video frames, ordered by name. They are read and resized before the
+measurement. A contender extracts features from each frame and matches them with the features of
+the previous frame.
+
+In each round every contender processes the whole sequence, so that each is measured in its steady
+state and a drift of the machine affects all. Switching contenders after each frame would evict
+their data from the caches and take about 1.5 times as long.
+
+Figures are medians over the frames of all rounds, without the warm-up frames of each round:
+
+- `ms`: time between the matches of two consecutive frames.
+- `latency`: time from a frame to its matches. It exceeds `ms` only with lookahead.
+- `vs fast`: median over rounds of the ratio between the medians of the contender and of `fast`.
+
+NumPy uses one thread for all contenders. Idle threads of OpenBLAS spin and take the cores from
+the networks (XFeat: 45 ms instead of 35 ms).
 """
 
 from __future__ import annotations
@@ -45,7 +52,17 @@ WARMUP = 3
 
 @dataclass
 class Runner:
-    """A contender and what it took, frame by frame."""
+    """A contender and its measurements.
+
+    Attributes:
+        label: name in tables.
+        matching: session or `XFeat`.
+        size: (width, height) of the frames, px.
+        rounds: ms of each frame, for each round.
+        latencies: ms of each frame.
+        stages: ms of each stage, for each frame.
+        matches: number of matches of each frame.
+    """
 
     label: str
     matching: Any
@@ -57,45 +74,49 @@ class Runner:
 
     @property
     def milliseconds(self) -> list[float]:
-        return [value for one in self.rounds for value in one]
+        return [value for times in self.rounds for value in times]
 
     def run(self, frames: Sequence[np.ndarray]) -> None:
-        """One round: the whole sequence."""
+        """Process the whole sequence once."""
         small = [resize_grey(frame, self.size) for frame in frames]
-        kept = self.matching.extract(small[0])
+        previous = self.matching.extract(small[0])
         times = []
         for k, frame in enumerate(small[1:]):
-            kept, spent, stages, count = self.step(kept, frame)
+            previous, milliseconds, stages, count = self.step(previous, frame)
             if k >= WARMUP:
-                times.append(spent)
-                self.latencies.append(spent)
+                times.append(milliseconds)
+                self.latencies.append(milliseconds)
                 self.stages += stages
                 self.matches.append(count)
         self.rounds.append(times)
 
-    def step(self, kept: Any, frame: np.ndarray) -> tuple[Any, float, list[dict[str, float]], int]:
-        begin = time.perf_counter()
+    def step(
+        self, previous: Any, frame: np.ndarray
+    ) -> tuple[Any, float, list[dict[str, float]], int]:
+        """Features of the frame, ms, ms of each stage, and number of matches."""
+        start = time.perf_counter()
         watch = Stopwatch()
         if isinstance(self.matching, fg.Session):
             features = self.matching.extract(frame, watch)
-            result = self.matching.match(kept, features, watch)
+            result = self.matching.match(previous, features, watch)
         else:
             features = self.matching.extract(frame)
-            result = self.matching.match(kept, features)
-        spent = (time.perf_counter() - begin) * 1e3
+            result = self.matching.match(previous, features)
+        milliseconds = (time.perf_counter() - start) * 1e3
         stages = [watch.milliseconds] if watch.milliseconds else []
-        return features, spent, stages, len(result.matches)
+        return features, milliseconds, stages, len(result.matches)
 
     def row(self, reference: Runner) -> dict[str, Any]:
+        """The figures of the contender; ratios are relative to `reference`."""
         ratios = [
-            statistics.median(ours) / statistics.median(theirs)
-            for ours, theirs in zip(self.rounds, reference.rounds, strict=True)
+            statistics.median(times) / statistics.median(reference_times)
+            for times, reference_times in zip(self.rounds, reference.rounds, strict=True)
         ]
-        low, middle, high = np.percentile(self.milliseconds, (5, 50, 95))
+        low, median, high = np.percentile(self.milliseconds, (5, 50, 95))
         names = dict.fromkeys(name for stage in self.stages for name in stage)
         return {
-            "frames_per_second": 1e3 / middle,
-            "ms": middle,
+            "frames_per_second": 1e3 / median,
+            "ms": median,
             "ms_p5": low,
             "ms_p95": high,
             "latency": statistics.median(self.latencies),
@@ -109,25 +130,25 @@ class Runner:
 
 
 class Lookahead(Runner):
-    """As `featherglue video` takes the frames of a file: the next one is extracted meanwhile."""
+    """Extracts the next frame while the current one is matched, like `featherglue video`."""
 
     def run(self, frames: Sequence[np.ndarray]) -> None:
         small = (resize_grey(frame, self.size) for frame in frames)
         pictures = [Frame(number=i, time=i, image=image) for i, image in enumerate(small)]
         times = []
-        before = time.perf_counter()
+        last = time.perf_counter()
         for k, item in enumerate(match_frames(self.matching, pictures, lookahead=True)):
             now = time.perf_counter()
             if k > WARMUP:
-                times.append((now - before) * 1e3)
+                times.append((now - last) * 1e3)
                 self.latencies.append(item.milliseconds["total"])
                 self.matches.append(len(item.matches))
-            before = now
+            last = now
         self.rounds.append(times)
 
 
 def contenders(options: argparse.Namespace) -> list[Runner]:
-    """Ours at the sizes of the bars, and the peers."""
+    """featherglue at its documented sizes, and its peers."""
     common = {"threads": options.threads}
     found = [
         Runner("fast", fg.load(options.model, **common)),
@@ -144,7 +165,7 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
         found.insert(2, Runner("fast, OpenVINO", openvino))
     if "balanced" in shipped_models():
         found.append(Runner("balanced, 1024", fg.load("balanced", max_keypoints=1024, **common)))
-        # A threshold of one's own: however many keypoints there are, no more is asked of the weak.
+        # An explicit threshold disables `high_keypoint_threshold`.
         all_kept = fg.load("balanced", max_keypoints=1024, keypoint_threshold=0.0, **common)
         found.append(Runner("balanced, all 1024", all_kept))
     sift = {"features": "sift", "matcher": "nn", "max_keypoints": 512, "threads": options.threads}
@@ -159,7 +180,7 @@ def contenders(options: argparse.Namespace) -> list[Runner]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown, a line for each row."""
+    """Format rows as a Markdown table."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     lines = [["", *columns], [":--", *["--:"] * len(columns)]]
     for label, row in rows.items():
@@ -168,14 +189,14 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("frames", type=Path)
-    parser.add_argument("--model", default="fast", help="what is called `fast` here")
+    parser.add_argument("--model", default="fast", help="model of the contender `fast`")
     parser.add_argument("--xfeat", type=Path)
-    parser.add_argument("--dense", type=Path, help="a model folder, run in PyTorch")
+    parser.add_argument("--dense", type=Path, help="folder of a model to run in PyTorch")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="times through the frames")
+    parser.add_argument("--rounds", type=int, default=3, help="number of passes over the frames")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(options.threads)

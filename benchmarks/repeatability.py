@@ -1,14 +1,16 @@
-"""How well detectors find the same points again, under homographies, at the same count.
+"""Repeatability of detectors under homographies, at equal numbers of keypoints.
 
     python benchmarks/repeatability.py VAL [--model fast] [--xfeat xfeat_640x640.onnx]
                                        [--max-keypoints 512] [--spacing 4] [--limit 0]
 
-VAL holds images and `homographies.txt`; each pair is taken without and with changed light.
-Repeatability is the share of the keypoints that both images could show and that have one of the
-other image within 3 px. Detectors that put many keypoints beside each other gain by it, so that the
-others are also measured `spaced`: strongest first, none nearer than --spacing px (in x and y) to a
-kept one, as ours are by themselves. `by chance` is what is left when the second image's keypoints
-are turned by 180°.
+VAL holds images and `homographies.txt`. Each pair is measured without and with photometric change.
+Repeatability is the ratio of keypoints that have a keypoint of the other image within 3 px, of all
+keypoints that are visible in both images.
+
+Dense clusters of keypoints raise the repeatability. Each detector is therefore also measured
+`spaced`: in order of score, a keypoint is dropped if a stronger one is nearer than --spacing px in
+x and y. featherglue's own non-maximum suppression does the same. `by chance` is the repeatability
+after the keypoints of the second image have been rotated by 180°.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from featherglue.geometry.metrics import detector_metrics
 
 Points = NDArray[np.float32]
 SIZE = (640, 480)
-MORE = 8  # times as many keypoints are asked for, to be left with enough
+OVERSAMPLING = 8  # detected keypoints per kept keypoint, for the spaced variants
 
 
 def spaced(points: Points, spacing: float, count: int) -> Points:
-    """The first `count` of which none is nearer than `spacing`, in x and in y, to one before it."""
+    """The first `count` points that are at least `spacing` px from all kept ones in x or y."""
     kept = np.empty((count, 2), np.float32)
     found = 0
     for point in points:
@@ -45,46 +47,47 @@ def spaced(points: Points, spacing: float, count: int) -> Points:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("val", type=Path)
     parser.add_argument("--model", default="fast")
     parser.add_argument("--xfeat", type=Path)
     parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--spacing", type=float, default=4, help="px")
-    parser.add_argument("--limit", type=int, default=0, help="pairs; 0 for all")
+    parser.add_argument("--spacing", type=float, default=4, help="minimum distance, px")
+    parser.add_argument("--limit", type=int, default=0, help="maximum number of pairs; 0 for all")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    most = options.max_keypoints
-    common: dict[str, Any] = {"max_keypoints": MORE * most, "threads": options.threads}
+    count = options.max_keypoints
+    detected = OVERSAMPLING * count
+    common: dict[str, Any] = {"max_keypoints": detected, "threads": options.threads}
     detectors: dict[str, Any] = {
         options.model: fg.load(options.model, **common),
         "SIFT": fg.load(features="sift", matcher="nn", **common),
         "ORB": fg.load(features="orb", matcher="nn", **common),
     }
     if options.xfeat is not None:
-        detectors["XFeat"] = XFeat(options.xfeat, MORE * most, options.threads)
-    for light in (False, True):
-        listed = options.val / "homographies.txt"
-        suite = HomographySuite(folder=options.val, pair_file=listed, photometric=light)
+        detectors["XFeat"] = XFeat(options.xfeat, detected, options.threads)
+    pair_file = options.val / "homographies.txt"
+    for photometric in (False, True):
+        suite = HomographySuite(folder=options.val, pair_file=pair_file, photometric=photometric)
         found: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for task in list(suite.pairs())[: options.limit or None]:
             views = suite.views(task)
             for name, detector in detectors.items():
                 both = [detector.extract(i).keypoints for i in (views.image0, views.image1)]
-                ways = {
-                    name: [points[:most] for points in both],
-                    f"{name}, spaced": [spaced(points, options.spacing, most) for points in both],
+                variants = {
+                    name: [points[:count] for points in both],
+                    f"{name}, spaced": [spaced(points, options.spacing, count) for points in both],
                 }
-                for label, (points0, points1) in ways.items():
-                    turned = np.asarray(SIZE, np.float32) - 1 - points1
+                for label, (points0, points1) in variants.items():
+                    rotated = np.asarray(SIZE, np.float32) - 1 - points1
                     found[label].append(
                         (
                             detector_metrics(points0, points1, views.H, SIZE, SIZE).repeatability,
-                            detector_metrics(points0, turned, views.H, SIZE, SIZE).repeatability,
+                            detector_metrics(points0, rotated, views.H, SIZE, SIZE).repeatability,
                         )
                     )
-        print(f"\n{'changed light' if light else 'as they are'}")
+        print(f"\n{'with' if photometric else 'without'} photometric change")
         print("\n| | repeatability at 3 px, % | by chance |\n|---|---:|---:|")
         for label, values in found.items():
             mean = 100 * np.mean(values, 0)

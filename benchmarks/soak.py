@@ -1,12 +1,12 @@
-"""Whether memory stays flat and speed steady over a long video: a folder of frames, looped.
+"""Memory and speed over a long video: a folder of frames, repeated.
 
     python benchmarks/soak.py frames/ [--frames 10000] [--threads 2] [--json soak.json]
 
-Frames go through the path of `featherglue video --track --lookahead`: read, extract (the next frame
-ahead, on half of the threads), match with the previous frame, follow and write tracks. Resident
-memory is read once the model is loaded, after a warm-up of 100 frames, after every 1,000 and at the
-end. The exit code is 1 where it grew by more than --max-growth MB from the warm-up on, or its peak
-passed --max-memory MB (1 MB is 10⁶ bytes).
+Frames are processed as by `featherglue video --track --lookahead`: they are read, extracted one
+frame ahead on half of the threads, matched with the previous frame, and tracked. The tracks are
+written to a file. Resident memory is sampled after loading, after a warm-up of 100 frames, after
+every 1,000 frames and at the end. The exit code is 1 if it grows by more than --max-growth MB after
+the warm-up, or if its peak exceeds --max-memory MB (1 MB is 10⁶ bytes).
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ WARM_UP = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was measured after so many frames.
+    """One sample of speed and memory.
 
     Attributes:
-        frames: done so far. seconds: since the first frame was asked for.
-        frames_per_second: since the sample before. memory: resident, bytes.
+        frames: number of processed frames.
+        seconds: time since the start.
+        frames_per_second: rate since the previous sample.
+        memory: resident memory, bytes.
     """
 
     frames: int
@@ -48,7 +50,7 @@ class Sample:
 
 
 def resident_memory() -> int:
-    """Bytes of this process in memory now; where the system does not say, at most so far."""
+    """Resident memory of this process in bytes; its peak where the system has no /proc."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return peak_memory()
@@ -64,11 +66,11 @@ class Sampler:
         print(f"{'frames':>8}{'seconds':>10}{'frames/s':>10}{'memory, MB':>12}", flush=True)
 
     def take(self, frames: int) -> None:
-        """After so many frames."""
+        """Take and print a sample after `frames` frames."""
         seconds, rate = time.perf_counter() - self._start, 0.0
         if self.samples:
-            before = self.samples[-1]
-            rate = (frames - before.frames) / (seconds - before.seconds)
+            last = self.samples[-1]
+            rate = (frames - last.frames) / (seconds - last.seconds)
         sample = Sample(
             frames=frames, seconds=seconds, frames_per_second=rate, memory=resident_memory()
         )
@@ -77,7 +79,7 @@ class Sampler:
 
 
 def soak(session: fg.Session, folder: Path, frames: int, every: int) -> dict[str, Any]:
-    """Run so many frames; the samples, and medians over all frames."""
+    """Process `frames` frames. Returns the samples, and medians over all frames."""
     paths = list_images(folder)
     looped = (paths * (frames // len(paths) + 1))[:frames]
     matcher, tracker = FrameMatcher(session, tracking=True), Tracker()
@@ -88,37 +90,39 @@ def soak(session: fg.Session, folder: Path, frames: int, every: int) -> dict[str
         TrackWriter(Path(scratch) / "tracks.npz") as writer,
     ):
         sampler.take(0)
-        for done, item in enumerate(matcher.run(source, lookahead=True), 1):
+        for processed, item in enumerate(matcher.run(source, lookahead=True), 1):
             writer.add(item.frame.number, tracker.update(item))
             times.add(item.milliseconds, time.perf_counter())
             matches.add(len(item.matches))
-            if done in (WARM_UP, frames) or done % every == 0:
-                sampler.take(done)
+            if processed in (WARM_UP, frames) or processed % every == 0:
+                sampler.take(processed)
         if source.problems:
-            raise SystemExit(f"pictures that cannot be read: {source.problems[0]}")
+            raise SystemExit(f"unreadable frame: {source.problems[0]}")
     return {
         "frames": times.num_frames,
         "frames_per_second": round(times.overall_rate(), 2),
         "matches": matches.value(),
         "tracks": writer.num_tracks,
-        "ms": {name: round(spent, 2) for name, spent in times.overall().items()},
+        "ms": {name: round(value, 2) for name, value in times.overall().items()},
         "samples": [asdict(sample) for sample in sampler.samples],
     }
 
 
-def judge(samples: list[dict[str, Any]], max_growth: float, max_memory: float) -> dict[str, Any]:
-    """Growth and peak in bytes, and what is wrong with them."""
+def check_memory(
+    samples: list[dict[str, Any]], max_growth: float, max_memory: float
+) -> dict[str, Any]:
+    """Growth and peak in bytes, and a message for each limit that is exceeded."""
     warm = [sample["memory"] for sample in samples if sample["frames"] >= WARM_UP]
-    growth, peak, wrong = max(warm) - warm[0], peak_memory(), []
+    growth, peak, failures = max(warm) - warm[0], peak_memory(), []
     if growth > max_growth * 1e6:
-        wrong.append(f"memory grew by {growth / 1e6:.1f} MB, more than {max_growth:g} MB")
+        failures.append(f"memory grew by {growth / 1e6:.1f} MB, more than {max_growth:g} MB")
     if peak > max_memory * 1e6:
-        wrong.append(f"memory reached {peak / 1e6:.1f} MB, more than {max_memory:g} MB")
-    return {"growth": growth, "peak": peak, "wrong": wrong}
+        failures.append(f"memory reached {peak / 1e6:.1f} MB, more than {max_memory:g} MB")
+    return {"growth": growth, "peak": peak, "failures": failures}
 
 
 def main() -> int:
-    """Run, print the table, write JSON; the exit code."""
+    """Run, print the table and write JSON. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -143,8 +147,8 @@ def main() -> int:
         max_keypoints=options.max_keypoints,
     )
     result = soak(session, options.folder, options.frames, options.every)
-    result |= judge(result["samples"], options.max_growth, options.max_memory)
-    stages = "  ".join(f"{name} {spent:.1f}" for name, spent in result["ms"].items())
+    result |= check_memory(result["samples"], options.max_growth, options.max_memory)
+    stages = "  ".join(f"{name} {value:.1f}" for name, value in result["ms"].items())
     print(
         f"rate {result['frames_per_second']:.1f} frames/s   {stages} ms (medians)\n"
         f"memory grew by {result['growth'] / 1e6:.1f} MB since frame {WARM_UP}, "
@@ -154,9 +158,9 @@ def main() -> int:
         settings = {"model": options.model, "runtime": options.runtime}
         settings |= {"threads": options.threads, "max_keypoints": options.max_keypoints}
         write_json(options.json, {**settings, "machine": describe_machine(), **result})
-    for line in result["wrong"]:
+    for line in result["failures"]:
         print(f"error: {line}", file=sys.stderr)
-    return 1 if result["wrong"] else 0
+    return 1 if result["failures"] else 0
 
 
 if __name__ == "__main__":

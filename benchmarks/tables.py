@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from the results of peers.py.
+"""Write docs/benchmarks.md from the results of peers.py.
 
 python benchmarks/tables.py results/ docs/benchmarks.md
 """
@@ -33,7 +33,12 @@ SHOWN = (*ESTIMATES, "precision", "recall", "matches", "pairs", "failures")
 
 
 def render(folder: Path, command: str) -> str:
-    """The page."""
+    """The page as Markdown.
+
+    Args:
+        folder: output folder of peers.py.
+        command: command that the page shows.
+    """
     speed = json.loads((folder / "speed.json").read_text())
     machine = speed["machine"]
     names = [row["label"] for row in speed["rows"]]

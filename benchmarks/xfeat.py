@@ -1,7 +1,7 @@
-"""XFeat (Potje et al. 2024) from the ONNX file that its users export, as a peer to measure against.
+"""XFeat (Potje et al. 2024) from an exported ONNX file, for comparison.
 
-The file takes grey 1×1×640×640, normalised over the image, and gives descriptors (80, 80, 64),
-keypoint logits (80, 80, 65) and reliability (1, 1, 80, 80).
+Input: grey image (1, 1, 640, 640), normalised to mean 0 and variance 1. Outputs: descriptors
+(80, 80, 64), keypoint logits (80, 80, 65) and reliability (1, 1, 80, 80).
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class XFeat:
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as ours has it
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # as in featherglue
         self._session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]
         )
@@ -43,7 +45,7 @@ class XFeat:
         self._max_keypoints, self._refine = max_keypoints, refine
 
     def extract(self, image: Image) -> Features:
-        """The image is shrunk or grown to fit 640×640 and padded at the bottom or right."""
+        """Extract features. The image is scaled to fit 640×640 and padded on the right or below."""
         grey = load_grey(image)
         size = (grey.shape[1], grey.shape[0])
         scale = SIDE / max(size)
@@ -83,7 +85,7 @@ class XFeat:
         return keypoints[order], np.clip(scores[order], 0, 1).astype(np.float32)
 
     def match(self, features0: Features, features1: Features) -> MatchResult:
-        """Mutual nearest neighbours."""
+        """Match by mutual nearest neighbours."""
         indices, scores = nearest_neighbours(features0.descriptors, features1.descriptors)
         points0 = features0.keypoints[indices[:, 0]]
         points1 = features1.keypoints[indices[:, 1]]
@@ -101,7 +103,7 @@ def _unit(x: Float) -> Float:
 
 
 def _sample(grid: Float, keypoints: Float, cubic: bool, unit: bool = True) -> Float:
-    """Bicubic (a = −0.75) or bilinear samples of (80, 80, C), zero outside, as XFeat takes them."""
+    """Sample (80, 80, C) as XFeat does: bicubic (a = −0.75) or bilinear, zero outside."""
     at = keypoints / (SIDE - 1) * CELLS - 0.5
     base = np.floor(at).astype(int)
     fraction = at - base
