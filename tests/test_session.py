@@ -421,7 +421,7 @@ def test_parts_that_a_model_lacks(models: dict[str, Model], tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no extractor; use `features="):
         load(tmp_path / "matcher")
     load(tmp_path / "extractor", matcher="nn")
-    with pytest.raises(UsageError, match="takes 16-d descriptors, sift gives 128-d"):
+    with pytest.raises(UsageError, match="takes 16-d descriptors, sift has 128-d"):
         load(tmp_path / "matcher", features="sift")
 
 

@@ -1,8 +1,8 @@
-"""The one way to identify weights, settings, code and inputs: fingerprints.
+"""Fingerprints of weights, settings, code and inputs.
 
 A fingerprint is a hexadecimal string of 16 digits: the start of a SHA-256. Equal values have equal
-fingerprints in every process and on every machine. Whatever is stored to be reused later carries
-the fingerprint of all that it depends on.
+fingerprints in every process and on every machine. Cached results are
+stored with the fingerprint of everything that determines them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fingerprint(*values: Any) -> str:
 
 
 def array_fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
-    """Fingerprint of named arrays, whatever their order."""
+    """Fingerprint of named arrays; independent of their order."""
     return fingerprint({name: _plain(array) for name, array in arrays.items()})
 
 
@@ -70,7 +70,7 @@ def file_state(path: str | os.PathLike[str]) -> list[Any]:
 
 @functools.cache
 def code_fingerprint() -> str:
-    """Fingerprint of the whole package and of the libraries that shape its results."""
+    """Fingerprint of the package and of the libraries that affect its results."""
     import cv2
 
     import featherglue

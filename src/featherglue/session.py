@@ -37,11 +37,11 @@ from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
 
-# Ratio of Lowe's test. Learned features and ORB do better with mutual nearest neighbours alone.
+# Ratio of Lowe's test. Learned features and ORB work better without it.
 RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
 # Descriptor widths of the classical features.
 _WIDTHS: dict[FeaturesKind, int] = {"sift": 128, "orb": 256}
-_MAX_PIXELS = 8192 * 8192  # larger images take gigabytes in the network
+_MAX_PIXELS = 8192 * 8192  # larger images need gigabytes in the network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +60,7 @@ class RawFeatures:
 
 
 class Session:
-    """Extracts features and matches them. Made by `load`; threads may share it.
+    """Extracts features and matches them. Created by `load`; thread-safe.
 
     Attributes:
         extractor: finds keypoints and descriptors.
@@ -288,7 +288,7 @@ class Session:
 
 
 class _SearchPipeline:
-    """What the search over rotation and scale needs of a session."""
+    """The interface of a session to the search over rotation and scale."""
 
     def __init__(self, session: Session) -> None:
         self._resize = session.processing.resize
@@ -393,5 +393,5 @@ def _check_fit(artifact: Artifact, options: SessionOptions) -> None:
         if width is not None and width != matcher.descriptor_dim:
             raise UsageError(
                 f"this model's SuperGlue takes {matcher.descriptor_dim}-d descriptors, "
-                f"{options.features} gives {width}-d ones; use `matcher='nn'`"
+                f"{options.features} has {width}-d ones; use `matcher='nn'`"
             )

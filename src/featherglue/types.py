@@ -116,12 +116,12 @@ class Matches:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchInfo:
-    """What a search over rotation and scale found.
+    """Outcome of a search over rotation and scale.
 
     Attributes:
         rotation: degrees, a multiple of 90, by which image 1 was rotated counter-clockwise.
         scale: pixels of image 1 per pixel of image 0.
-        looks: number of times that an image was warped by the homography found before.
+        looks: number of times that an image was warped by an estimated homography.
     """
 
     rotation: int
@@ -138,7 +138,7 @@ class MatchResult:
         features1: of image 1.
         matches: between `features0` and `features1`.
         milliseconds: time by stage, in the order of the stages.
-        search: what a search over rotation and scale found; None without one.
+        search: outcome of the search over rotation and scale; None without one.
     """
 
     features0: Features
@@ -192,7 +192,7 @@ class MatchResult:
         """Estimate the pose of camera 1 relative to camera 0 by RANSAC and local optimization.
 
         Args:
-            K0, K1: (3, 3) intrinsics in px, with pixel centres at whole numbers.
+            K0, K1: (3, 3) intrinsics in px, with pixel centres at integer coordinates.
             threshold: px, maximum Sampson distance of an inlier.
             seed: has no effect on RANSAC, which always draws the same samples.
 

@@ -19,7 +19,7 @@ SIZE_CAPTION = "AUC@5 against size on disk; hollow markers: before fine-tuning"
 WEIGHTS_CAPTION = "Figure 6: weight distributions of the dense model"
 # Number of the figure, what is done to a layer, and the label of the horizontal axis.
 _METHODS: Mapping[Method, tuple[str, str, str]] = {
-    "prune": ("4", "pruning", "share of zero weights in the layer"),
+    "prune": ("4", "pruning", "ratio of zero weights in the layer"),
     "codebook": ("5", "k-means quantization", "bits of a weight"),
 }
 

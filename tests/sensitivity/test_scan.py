@@ -29,7 +29,7 @@ LAYERS = ["extractor.conv1a", "extractor.conv1b", "matcher.final_proj"]
 
 
 class ZeroScore:
-    """A cheap score, from the share of zeros. Counts its calls and can be interrupted."""
+    """A cheap score, from the ratio of zeros. Counts its calls and can be interrupted."""
 
     def __init__(self, stop_after: int = 10**6) -> None:
         self.calls, self.stop_after = 0, stop_after

@@ -99,7 +99,7 @@ def match_pairs(
     Args:
         session: extracts and matches.
         pairs: the pairs.
-        input_folder: folder that the names of the images start from.
+        input_folder: folder of the images; their names are relative to it.
         output_folder: folder of the npz files and pictures.
         pictures: whether to draw the matches of each pair.
         overwrite: match again even if the file is up to date.
@@ -114,15 +114,15 @@ def match_pairs(
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{target}: cannot be made ({error.strerror})") from None
+        raise OutputError(f"{target}: cannot be created ({error.strerror})") from None
     store = _FeatureStore(session, source)
     listed = list(pairs)
     for pair, name in zip(listed, output_names(listed), strict=True):
         output = target / name
-        made_from = _pair_fingerprint(session, source, pair)
+        expected = _pair_fingerprint(session, source, pair)
         picture = output.with_suffix(".png") if pictures else None
         drawn = picture is None or picture.is_file()
-        if drawn and not overwrite and _is_up_to_date(output, made_from):
+        if drawn and not overwrite and _is_up_to_date(output, expected):
             yield PairOutcome(pair=pair, output=output)
             continue
         try:
@@ -136,12 +136,12 @@ def match_pairs(
             continue
         if picture is not None:
             write_image(picture, draw_matches(result))
-        result.save(output, {"made_from": np.array(made_from)})
+        result.save(output, {"fingerprint": np.array(expected)})
         yield PairOutcome(pair=pair, output=output, result=result, picture=picture)
 
 
 def _pair_fingerprint(session: Session, folder: Path, pair: Pair) -> str:
-    """Fingerprint of all that the matches of a pair depend on, image files included."""
+    """Fingerprint of everything that determines the matches of a pair, with the image files."""
     return fingerprint(
         file_state(folder / pair.name0),
         file_state(folder / pair.name1),
@@ -151,19 +151,19 @@ def _pair_fingerprint(session: Session, folder: Path, pair: Pair) -> str:
     )
 
 
-def _is_up_to_date(output: Path, made_from: str) -> bool:
+def _is_up_to_date(output: Path, expected: str) -> bool:
     """Whether the file holds the matches with this fingerprint."""
     if not output.is_file():
         return False
     try:
         with np.load(output) as arrays:
-            return "made_from" in arrays and str(arrays["made_from"]) == made_from
+            return "fingerprint" in arrays and str(arrays["fingerprint"]) == expected
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return False
 
 
 class _FeatureStore:
-    """The features of the latest images, so that an image of many pairs is extracted once."""
+    """A cache of the features of the latest images; an image of many pairs is extracted once."""
 
     def __init__(self, session: Session, folder: Path) -> None:
         self._session, self._folder = session, folder

@@ -58,7 +58,7 @@ def prepare_calibration(
         model: Its extractor provides the features for its matcher.
         images: Photographs, (H, W) uint8.
         size: (width, height) of the views in pixels, multiples of 8.
-        seed: Seed of the homographies and of the changes of light.
+        seed: Seed of the homographies and of the photometric augmentation.
 
     Raises:
         UsageError: There are no images, or no keypoints are found in them.
@@ -81,7 +81,7 @@ def prepare_calibration(
 
 
 def random_view(rng: np.random.Generator, photo: Grey) -> tuple[NDArray[np.float64], Grey]:
-    """Return a random homography (3, 3) and the photograph (H, W) warped by it, in other light."""
+    """Return a random homography (3, 3), and the warped and augmented photograph (H, W)."""
     size = (photo.shape[1], photo.shape[0])
     homography = sample_homography(rng, size, HomographyRange())
     return homography, augment_photometric(rng, warp_image(photo, homography, size), 0.5)
@@ -112,11 +112,11 @@ def _extract(
         counts.append(settings.num_kept(scores[valid].numpy()))
         found.append((normalized, scores, sampled))
     half = len(found) // 2
-    shared = [min(pair) for pair in zip(counts[:half], counts[half:], strict=True)]
-    kept = [i for i, count in enumerate(shared) if count >= _MIN_KEYPOINTS]
+    smaller = [min(pair) for pair in zip(counts[:half], counts[half:], strict=True)]
+    kept = [i for i, count in enumerate(smaller) if count >= _MIN_KEYPOINTS]
     if not kept:
         raise UsageError("no keypoints are found in the calibration images; use other images")
-    count = min(shared[i] for i in kept)
+    count = min(smaller[i] for i in kept)
 
     def batch(first: int) -> FeatureBatch:
         views = [found[i + first] for i in kept]

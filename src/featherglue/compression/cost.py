@@ -34,7 +34,7 @@ class LayerCost:
         effective_macs: Number of MACs with non-zero weights.
         scheme: Encoding of the weight: "float", "linear" or "codebook".
         bits: Bits of one weight.
-        sparsity: Share of zeros in the weight, in [0, 1].
+        sparsity: Fraction of zeros in the weight, in [0, 1].
         coding: Storage of the codes: "plain", "packed" or "huffman".
         study_bytes: Bytes in the way of the study.
         bytes: Bytes in model.safetensors.
@@ -152,7 +152,7 @@ def _layer(
         if name.rpartition(".")[0] in owners and is_parameter(name)
     }
     weight = artifact.arrays[f"{layer.name}.weight"]
-    share = np.count_nonzero(weight) / weight.size
+    density = np.count_nonzero(weight) / weight.size
     storage = artifact.storage.tensors[f"{layer.name}.weight"]
     integers, floats = kinds
     return LayerCost(
@@ -160,10 +160,10 @@ def _layer(
         parameters=sum(array.size for array in learned.values()),
         nonzero=sum(int(np.count_nonzero(array)) for array in learned.values()),
         macs=macs,
-        effective_macs=round(macs * share),
+        effective_macs=round(macs * density),
         scheme=storage.scheme,
         bits=_bits(artifact, f"{layer.name}.weight"),
-        sparsity=1 - share,
+        sparsity=1 - density,
         coding=storage.coding,
         study_bytes=sum(
             np.count_nonzero(array) * _bits(artifact, name) / 8 for name, array in learned.items()

@@ -151,7 +151,7 @@ def estimate_relative_pose(
 
     Args:
         points0, points1: (M, 2) matched (x, y) pixels.
-        K0, K1: (3, 3) intrinsics in px, with pixel centres at whole numbers.
+        K0, K1: (3, 3) intrinsics in px, with pixel centres at integer coordinates.
         threshold: px, maximum Sampson distance of an inlier; it is divided by the mean focal
             length.
         method, confidence, seed, local_optimization: as for `estimate_homography`.
@@ -229,7 +229,7 @@ def optimize_relative_pose(
 def _pose_from_essential(
     E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask
 ) -> RelativePose:
-    """The pose with most inliers in front of both cameras, of all candidates E (3·N, 3)."""
+    """The pose with the most inliers in front of both cameras, of all candidates E (3·N, 3)."""
     candidates = [
         _recover_pose(candidate, rays0, rays1, inliers) for candidate in np.split(E, len(E) // 3)
     ]
@@ -240,8 +240,7 @@ def _pose_from_essential(
 def _recover_pose(
     E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask
 ) -> tuple[int, RelativePose]:
-    """Of the four poses of E the one with most inliers in front of both cameras, and their
-    number."""
+    """The pose of E with the most inliers in front of both cameras, and their number."""
     mask = inliers.astype(np.uint8)[:, None]
     count, R, t, in_front = cv2.recoverPose(
         E, rays0, rays1, np.eye(3), distanceThresh=1e9, mask=mask
@@ -251,7 +250,7 @@ def _recover_pose(
 
 
 def _pure_rotation(E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask) -> RelativePose:
-    """Of the two rotations of E the one that maps rays onto each other; t is arbitrary."""
+    """The rotation of E that maps rays onto each other; t is arbitrary."""
     first, second, t = cv2.decomposeEssentialMat(E)
 
     def distance(R: NDArray[Any]) -> float:

@@ -4,7 +4,7 @@ RANSAC stops at a model that enough matches fit to a few pixels. Matches that ar
 tenth of a pixel determine a better model. It is found by iteratively re-weighted Gauss–Newton steps
 with Geman–McClure weights (1985), whose scale follows the median residual.
 
-Shape legend: M matches, K residuals a match, U unknowns.
+Shape legend: M matches, K residuals per match, U unknowns.
 """
 
 from __future__ import annotations

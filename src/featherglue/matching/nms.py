@@ -66,13 +66,15 @@ def recover_maxima(
     """
     shape, flat = scores.shape, scores.reshape(-1)
     candidates = np.greater_equal(scores, floor, out=scratch.array("candidates", shape, np.bool_))
-    mark, suppressed = (scratch.array(name, shape, np.uint8) for name in ("mark", "suppressed"))
+    is_maximum, suppressed = (
+        scratch.array(name, shape, np.uint8) for name in ("is_maximum", "suppressed")
+    )
     blocks = _Blocks(shape, radius, scratch)
-    mark.fill(0)
+    is_maximum.fill(0)
     new, rest = maxima, None
     for _ in range(2):
-        mark.reshape(-1)[new] = 1
-        cv2.dilate(mark, _window(radius), dst=suppressed)
+        is_maximum.reshape(-1)[new] = 1
+        cv2.dilate(is_maximum, _window(radius), dst=suppressed)
         if rest is None:
             # As integers, 1 > 0: a candidate that is not suppressed.
             rest = np.flatnonzero(np.greater(candidates.view(np.uint8), suppressed, out=candidates))

@@ -1,13 +1,12 @@
-"""Search over rotation and scale, for pairs that a plain match cannot bring together.
+"""Search over rotation and scale, for pairs on which a plain match fails.
 
-The networks tolerate rotations up to about 45° and a ratio of scales up to about 1.5. For the rest
-this module looks for the rotation and the ratio on small versions of both images, matches once
-more at the best of them, and then warps the finer image onto the coarser by the homography that
-was found, and matches again (as in MODS: Mishkin, Matas, Perdoch 2015, and the two-stage schemes
-after it).
+The networks tolerate rotations up to about 45° and ratios of scale up to about 1.5. For larger
+differences this module estimates the rotation and the ratio on small versions of both images, and
+matches the images at that rotation and ratio. It then warps the finer image onto the coarser one by
+the homography of these matches, and matches again (as in MODS: Mishkin, Matas, Perdoch 2015).
 
-A hypothesis says by how much each image is shrunk and by how many quarter turns the second one is
-rotated. All hypotheses are ranked by mutual nearest neighbours; the matcher tries the best few.
+A hypothesis is a scale for each image and a number of quarter turns of image 1. All hypotheses are
+ranked by mutual nearest neighbours. The matcher runs on the best few.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ from featherglue.types import Features, Matches, MatchResult, SearchInfo
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
-_MIN_COSINE = 0.5  # nearest neighbours below it say nothing
+_MIN_COSINE = 0.5  # nearest neighbours below it are not evidence of a match
 SMALL_KEYPOINTS = 200  # of each small version
 Known = Mapping[int, Features]  # by the id of their image
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How to search; the defaults were chosen on training photographs.
+    """Settings of the search. The defaults were chosen on training photographs.
 
     Attributes:
-        weak: a plain match is weak if the total confidence of its matches is below this share of
-            the smaller number of keypoints. Hypotheses are tried for weak matches alone.
-        good: share above which nothing is tried.
-        upright: degrees of rotation up to which no image is warped.
+        weak: a plain match is weak if the ratio between the total confidence of its matches and
+            the smaller number of keypoints is below this. Hypotheses are tried only then.
+        good: ratio above which a plain match needs no search.
+        upright: maximum rotation in degrees for which no image is warped.
         side: longest side in pixels of the small versions.
-        scales: by which the small versions are shrunk further.
+        scales: additional scales of the small versions.
         finalists: number of hypotheses that the matcher tries.
         min_strength: total confidence of matches below which a hypothesis is dropped.
-        looks: maximum number of matches on warped images.
-        tolerance: px, inlier threshold of the homography that an image is warped by.
-        min_inliers: of that homography.
+        looks: maximum number of warps, each followed by a match.
+        tolerance: px, inlier threshold of the homography by which an image is warped.
+        min_inliers: minimum number of inliers of that homography.
         same_scale: ratio of scales below which no image is shrunk.
         margin: px, width of the border of a warped image without keypoints.
-        gain: factor in total confidence below which no further look follows.
+        gain: minimum ratio by which a warp must increase the total confidence for another one.
         cached: number of images whose small features are kept.
     """
 
@@ -72,7 +71,7 @@ class SearchConfig:
 
 
 class Pipeline(Protocol):
-    """What the search needs of a session."""
+    """The part of a session that the search uses."""
 
     def extract_small(self, image: Grey) -> Features:
         """A few strong features of a small image."""
@@ -93,7 +92,7 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """`scale0`, `scale1`: further shrinking of the small versions; `turns`: of image 1."""
+    """Scales of both small versions, and number of quarter turns of image 1."""
 
     scale0: float
     scale1: float
@@ -101,7 +100,7 @@ class Hypothesis:
 
 
 def _similarities(features0: Features, turned: Sequence[Features]) -> list[float]:
-    """How alike image 0 and each rotation of image 1 are, by mutual nearest neighbours."""
+    """Similarity of image 0 and each rotation of image 1, from mutual nearest neighbours."""
     found = []
     stacked = np.concatenate([features1.descriptors for features1 in turned])
     products = features0.descriptors @ stacked.T
@@ -120,12 +119,12 @@ def _similarities(features0: Features, turned: Sequence[Features]) -> list[float
 
 
 def strength(result: MatchResult) -> float:
-    """Total confidence of the matches, by which results are compared."""
+    """Total confidence of the matches. Results are compared by it."""
     return float(result.matches.scores.sum())
 
 
 class Search:
-    """Finds matches of pairs that differ in rotation or scale. Threads may share it."""
+    """Finds matches of pairs that differ in rotation or scale. It is thread-safe."""
 
     def __init__(self, pipeline: Pipeline, config: SearchConfig | None = None) -> None:
         self.pipeline, self.config = pipeline, config or SearchConfig()
@@ -134,18 +133,19 @@ class Search:
         self._small = OrderedDict()
 
     def is_needed(self, result: MatchResult) -> bool:
-        """Whether a plain match is weak, or its images are rotated or scaled against each other."""
+        """Whether a plain match is weak, or its images differ in rotation or scale."""
         return self._is_weak(result) or self._is_turned(result)
 
-    def _share(self, result: MatchResult) -> float:
+    def _relative_strength(self, result: MatchResult) -> float:
+        """Ratio between the total confidence and the smaller number of keypoints."""
         count = min(len(result.features0), len(result.features1))
         return strength(result) / max(count, 1)
 
     def _is_weak(self, result: MatchResult) -> bool:
-        return self._share(result) < self.config.weak
+        return self._relative_strength(result) < self.config.weak
 
     def _is_turned(self, result: MatchResult) -> bool:
-        if self._share(result) > self.config.good:
+        if self._relative_strength(result) > self.config.good:
             return False
         degrees, scale = relative_view(result.matches)
         return abs(degrees) > self.config.upright or abs(np.log(scale)) > np.log(
@@ -153,9 +153,9 @@ class Search:
         )
 
     def improve(self, plain: MatchResult) -> MatchResult:
-        """The best result of the search, or `plain` where nothing is better.
+        """The best result of the search, or `plain` if no result is better.
 
-        Both sets of features must keep their image.
+        Both sets of features must contain their image.
         """
         image0, image1 = plain.features0.image, plain.features1.image
         if image0 is None or image1 is None or min(*image0.shape, *image1.shape) < 32:
@@ -179,9 +179,9 @@ class Search:
             found = self._look(image0, image1, best, known)
             if found is None or strength(found) <= strength(best):
                 break
-            enough = strength(found) < self.config.gain * strength(best)
+            converged = strength(found) < self.config.gain * strength(best)
             best = found
-            if enough:
+            if converged:
                 break
         return best
 
@@ -231,9 +231,8 @@ class Search:
         config = self.config
         factor0 = hypothesis.scale0 * min(1.0, config.side / max(image0.shape))
         factor1 = hypothesis.scale1 * min(1.0, config.side / max(image1.shape))
-        ratio = (
-            relative_view(coarse.matches)[1] * factor0 / factor1
-        )  # px of image 1 per px of image 0
+        # Pixels of image 1 per pixel of image 0.
+        ratio = relative_view(coarse.matches)[1] * factor0 / factor1
         ratio = float(np.clip(ratio, 1 / 16, 16))
         work0, work1 = self.pipeline.working_factor(image0), self.pipeline.working_factor(image1)
         ratio *= work1 / work0  # working pixels of image 1 per working pixel of image 0
@@ -263,7 +262,7 @@ class Search:
         )
 
     def _view_features(self, view: View, known: Known) -> Features:
-        """Features of a view; those of an image as it is are known from the plain match."""
+        """Features of a view. An image that is not warped has those of the plain match."""
         if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
             return known[id(view.image)]
         return view.keep_inside(self.pipeline.extract(view.image), self.config.margin)
@@ -298,11 +297,11 @@ class Search:
 
 
 def relative_view(matches: Matches) -> tuple[float, float]:
-    """How image 1 is rotated and scaled against image 0, by the offsets between its matches.
+    """Rotation and scale of image 1 relative to image 0, from the offsets between matches.
 
     Returns:
-        degrees in (−180, 180], clockwise; pixels of image 1 per pixel of image 0. 0 and 1 for
-        fewer than two matches.
+        Clockwise rotation in degrees, in (−180, 180]; pixels of image 1 per pixel of image 0. They
+        are 0 and 1 with fewer than two matches.
     """
     count = len(matches)
     if count < 2:

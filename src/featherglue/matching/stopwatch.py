@@ -1,4 +1,4 @@
-"""Time by stage of a match."""
+"""Measurement of the time of each stage of a match."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Stopwatch:
         """Add the time of the `with` block to a stage."""
         start = time.perf_counter()
         yield
-        spent = (time.perf_counter() - start) * 1e3
-        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent
+        elapsed = (time.perf_counter() - start) * 1e3
+        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + elapsed

@@ -1,4 +1,4 @@
-"""Shrunk, rotated and warped versions of an image, and the way back to its pixels."""
+"""Resized, rotated and warped versions of an image, with the mapping back to its pixels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class View:
             H: (3, 3), from its pixels to those of the view.
             shape: (height, width) of the view.
 
-        The image is first shrunk by about as much as H shrinks it, so that it does not alias.
+        The image is first resized by about the scale of H, to avoid aliasing.
         """
         inverse = np.linalg.inv(H)
         middle = cv2.perspectiveTransform(
@@ -91,7 +91,7 @@ class View:
         """The features that lie within the original, without a border of `margin` px."""
         points = self.back(features.keypoints)
         height, width = self.original.shape
-        # In homogeneous coordinates: a point beyond the horizon comes back on the other side.
+        # Homogeneous coordinates, because a point beyond the horizon maps to the wrong side.
         depth = features.keypoints @ self.to_original[2, :2] + self.to_original[2, 2]
         centre = self.to_original[2, :2] @ np.array(self.image.shape[::-1]) / 2
         sign = np.sign(centre + self.to_original[2, 2])

@@ -1,1 +1,1 @@
-"""What runs the networks of an artifact: ONNX Runtime, OpenVINO or PyTorch, behind one protocol."""
+"""Runtimes for the networks of an artifact: ONNX Runtime, OpenVINO and PyTorch."""

@@ -41,7 +41,7 @@ def allocate(
     Args:
         costs: Layer name → ratio in [0, 1) → cost. The cost at ratio 0 is 0 unless given.
         weights: Layer name → number of weights. Layers without costs stay dense, but count.
-        sparsity: Share of zeros among all weights, in [0, 1).
+        sparsity: Fraction of zeros among all weights, in [0, 1).
 
     Returns:
         Layer name → ratio, for every layer of `costs`. Use it as `ratios` of a `PruneConfig` whose

@@ -43,7 +43,7 @@ def draw_scan(found: Scan, method: Method, metric: str, folder: Path) -> list[Pa
     curves = found.curves(method, metric)
     if not curves:
         return []
-    level = "share of zero weights in the layer" if method == "prune" else "bits of a weight"
+    level = "ratio of zero weights in the layer" if method == "prune" else "bits of a weight"
     score = _SCORE_LABELS.get(metric, metric.replace("auc", "AUC@"))
     order, base = found.order(method, metric), score_value(found.base, metric)
     figures = {

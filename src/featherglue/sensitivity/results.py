@@ -112,11 +112,11 @@ class Scan:
         }
 
     def order(self, method: Method, metric: str = "") -> list[str]:
-        """Return the layers by their mean loss at their shared levels, the largest first."""
+        """Return the layers by their mean loss at their common levels, the largest first."""
         costs = self.costs(method, metric)
-        shared = set.intersection(*(set(curve) for curve in costs.values())) if costs else set()
+        common = set.intersection(*(set(curve) for curve in costs.values())) if costs else set()
         means = {
-            layer: float(np.mean([curve[level] for level in shared or curve]))
+            layer: float(np.mean([curve[level] for level in common or curve]))
             for layer, curve in costs.items()
         }
         return sorted(means, key=lambda layer: -means[layer])

@@ -204,7 +204,7 @@ def ratios_for(
     Args:
         found: Scan with the method "prune".
         architecture: Architecture of the scanned model.
-        sparsity: Share of zeros among all weights of the scanned layers, in [0, 1).
+        sparsity: Fraction of zeros among all weights of the scanned layers, in [0, 1).
         metric: Name of the score that counts, or "" for the mean of all scores.
 
     Returns:

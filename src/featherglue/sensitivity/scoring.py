@@ -129,8 +129,8 @@ class HomographyScorer:
         errors, precision, recall = (list(column) for column in zip(*rows, strict=True))
         thresholds = self.suite.thresholds
         areas = {f"auc{t:g}": a for t, a in zip(thresholds, auc(errors, thresholds), strict=True)}
-        shares = {"precision": precision, "recall": recall}
-        return areas | {name: 100 * float(np.mean(values)) for name, values in shares.items()}
+        ratios = {"precision": precision, "recall": recall}
+        return areas | {name: 100 * float(np.mean(values)) for name, values in ratios.items()}
 
     def settings(self) -> dict[str, Any]:
         """Return everything that affects the scores, as plain values."""

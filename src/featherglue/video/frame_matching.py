@@ -30,8 +30,8 @@ class FrameMatches:
 
     Attributes:
         frame: the frame.
-        result: its matches; image 1 is the frame, image 0 its counterpart. A frame without a
-            counterpart stands on both sides, without matches.
+        result: its matches; image 1 is the frame, image 0 its counterpart. Without a
+            counterpart both images are the frame, and there are no matches.
         against: number of the frame that it was matched with; None for a reference image and
             without a counterpart.
         dropped: number of frames of a live source that were missed so far.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from featherglue.video.frame_matching import FrameMatcher, FrameMatches
 
 _NUM_WARM_UP, _NUM_TIMED = 3, 9  # frames with matches
-# Lookahead must take at most this share of the time, because it delays each frame.
-_MAX_SHARE = 0.97
+# Maximum ratio of the times with and without lookahead, because lookahead delays each frame.
+_MAX_TIME_RATIO = 0.97
 
 
 def choose_lookahead(
@@ -44,7 +44,7 @@ def choose_lookahead(
     session = matcher.session  # a key may have changed its thresholds
     matcher.session = session.with_threads(half)
     with_lookahead = yield from _timed(matcher, frames, source, use_lookahead=True)
-    if with_lookahead is None or with_lookahead < _MAX_SHARE * without:
+    if with_lookahead is None or with_lookahead < _MAX_TIME_RATIO * without:
         return True
     current = matcher.session.processing
     matcher.session = session.with_settings(

@@ -14,7 +14,7 @@ from torch import nn
 from featherglue.artifact.layers import layers
 from featherglue.compression.calibration import CalibrationData
 from featherglue.compression.pruning.fine_grained import PruneConfig, compute_masks, prune
-from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig, cubic_share
+from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig, pruned_fraction
 from featherglue.compression.pruning.masks import Masks
 from featherglue.compression.pruning.sparsity_patterns import unit_ids
 from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
@@ -253,12 +253,12 @@ def test_zeros_stay_in_quantization_aware_training(models: dict[str, Model], kin
 
 def test_cubic_schedule() -> None:
     schedule = ScheduleConfig(start=10, end=110, initial=0.2)
-    ends = [cubic_share(step, schedule) for step in (0, 10, 110, 500)]
+    ends = [pruned_fraction(step, schedule) for step in (0, 10, 110, 500)]
     assert ends == pytest.approx([0.2, 0.2, 1, 1])
-    assert cubic_share(60, schedule) == pytest.approx(1 - 0.8 / 8)
-    shares = [cubic_share(step, schedule) for step in range(10, 111)]
-    assert (np.diff(shares) > 0).all()
-    assert (np.diff(shares, 2) < 1e-12).all()
+    assert pruned_fraction(60, schedule) == pytest.approx(1 - 0.8 / 8)
+    fractions = [pruned_fraction(step, schedule) for step in range(10, 111)]
+    assert (np.diff(fractions) > 0).all()
+    assert (np.diff(fractions, 2) < 1e-12).all()
 
 
 def test_gradual_masks_follow_the_schedule(models: dict[str, Model]) -> None:
@@ -276,7 +276,7 @@ def test_gradual_masks_follow_the_schedule(models: dict[str, Model]) -> None:
     trained, averaged = seen[::2], seen[1::2]
     assert trained == averaged
     assert trained[0] == 0
-    due = [cubic_share(step, gradual.schedule) * 0.8 for step in (2, 5, 8, 11, 12)]
+    due = [pruned_fraction(step, gradual.schedule) * 0.8 for step in (2, 5, 8, 11, 12)]
     np.testing.assert_allclose([trained[s - 1] for s in (2, 5, 8, 11, 12)], due, atol=1e-3)
     assert trained[5:7] == [trained[4]] * 2
     assert trained[11:] == [trained[11]] * 4
@@ -285,7 +285,7 @@ def test_gradual_masks_follow_the_schedule(models: dict[str, Model]) -> None:
 
 def test_gradual_masks_continue_in_a_resumed_run(models: dict[str, Model]) -> None:
     config, schedule = PruneConfig(ratio=0.8), ScheduleConfig(end=10, every=4)
-    for step, expected in ((5, cubic_share(4, schedule)), (20, 1.0)):
+    for step, expected in ((5, pruned_fraction(4, schedule)), (20, 1.0)):
         network = copy.deepcopy(models["bare"].extractor)
         assert network is not None
         GradualMasks(config, schedule, step=step).apply_to(network.train())

@@ -1,4 +1,4 @@
-"""What the encodings share: the arrays of an encoded tensor, its groups, and its sparse codes."""
+"""Common parts of the encodings: arrays of an encoded tensor, groups and sparse codes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class PruneConfig:
     """Settings of fine-grained pruning.
 
     Attributes:
-        ratio: Share of zero weights after pruning, in [0, 1). Existing zeros count.
+        ratio: Fraction of zero weights after pruning, in [0, 1). Existing zeros count.
         ratios: Ratios of single layers, by glob. The last glob that matches a layer applies. These
             layers are left out of a "global" comparison. See `sensitivity.allocation.allocate`.
         scope: The set in which weights are compared and to which the ratio applies: one "layer",

@@ -23,7 +23,7 @@ class ScheduleConfig:
         start: Training step at which pruning begins.
         end: Training step at which the final ratio is reached.
         every: Number of steps between two updates of the masks.
-        initial: Share of the final ratio that is pruned at `start`, in [0, 1].
+        initial: Fraction of the final ratio that is pruned at `start`, in [0, 1].
     """
 
     end: int
@@ -40,8 +40,8 @@ class ScheduleConfig:
             raise ConfigError(f"initial must be in [0, 1], not {self.initial}")
 
 
-def cubic_share(step: int, config: ScheduleConfig) -> float:
-    """Return the share of the final ratio that is pruned at a step, in [0, 1]."""
+def pruned_fraction(step: int, config: ScheduleConfig) -> float:
+    """Return the fraction of the final ratio that is pruned at a step, in [0, 1]."""
     done = min(1.0, max(0.0, (step - config.start) / (config.end - config.start)))
     return 1 - (1 - config.initial) * (1 - done) ** 3
 
@@ -94,11 +94,11 @@ class GradualMasks:
         # A resumed run repeats the masks of the last update before it was stopped.
         at = max(self.step, self.schedule.start)
         late = (at - self.schedule.start) % self.schedule.every if at < self.schedule.end else 0
-        share = cubic_share(at - late, self.schedule)
+        fraction = pruned_fraction(at - late, self.schedule)
         config = replace(
             self.config,
-            ratio=self.config.ratio * share,
-            ratios={glob: ratio * share for glob, ratio in self.config.ratios.items()},
+            ratio=self.config.ratio * fraction,
+            ratios={glob: ratio * fraction for glob, ratio in self.config.ratios.items()},
         )
         ratios = layer_ratios(architecture_of(network), config)
         scores = {

@@ -45,7 +45,7 @@ class Masks:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros among the weights of the masked layers, in [0, 1]."""
+        """Fraction of zeros among the weights of the masked layers, in [0, 1]."""
         total = sum(mask.size for mask in self.kept.values())
         return 1 - sum(int(mask.sum()) for mask in self.kept.values()) / max(1, total)
 

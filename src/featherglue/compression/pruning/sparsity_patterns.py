@@ -107,7 +107,7 @@ def _unit_scores(scores: Double, ids: NDArray[np.int64]) -> Double:
 
 
 def _largest(values: Double, ratio: float) -> Mask:
-    """Return a mask that removes the given share of the smallest values, but never all."""
+    """Return a mask that removes the given fraction of the smallest values, but never all."""
     removed = min(round(ratio * len(values)), len(values) - 1)
     stays = np.ones(len(values), np.bool_)
     stays[np.argsort(values, kind="stable")[:removed]] = False

@@ -32,7 +32,7 @@ def quantize_weight(
         bits: Number of bits, 4 to 8.
         groups: 1, or the number of output channels.
         scheme: "symmetric" has no zero point; "affine" covers any range that contains 0.
-        method: "minmax" covers every value, "percentile" the given share of them, and "mse"
+        method: "minmax" covers every value, "percentile" the given fraction of them, and "mse"
             minimizes the mean squared error.
         percentile: Percentage of the values that "percentile" covers.
     """

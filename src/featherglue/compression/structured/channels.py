@@ -1,7 +1,7 @@
 """Structured pruning by ratios: the result is a smaller network of the same kind.
 
 SuperPoint loses channels; SuperGlue loses attention heads, hidden channels, feature width and whole
-layers. See `mac_budget` for pruning to a share of the MACs.
+layers. See `mac_budget` for pruning to a fraction of the MACs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ChannelConfig:
     """Settings of channel pruning. The names of groups are those of `groups`.
 
     Attributes:
-        ratio: Share of the units to remove from every selected group, in [0, 1).
+        ratio: Fraction of the units to remove from every selected group, in [0, 1).
         ratios: Ratios of single groups, by glob. The last glob that matches a group applies.
         importance: Importance of a channel; see `unit_importance`.
         multiple: Sizes are rounded to multiples of this number, if the group has that many units.
@@ -60,7 +60,7 @@ class ChannelConfig:
 class StructureConfig:
     """Settings of structured pruning of a matcher, the same in all its layers.
 
-    Ratios are shares to remove, in [0, 1).
+    Ratios are fractions to remove, in [0, 1).
 
     Attributes:
         heads: Ratio of the attention heads.

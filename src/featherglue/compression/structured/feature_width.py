@@ -31,13 +31,13 @@ class Directions:
     """A basis of the features of a matcher, the most important directions first.
 
     Attributes:
-        shares: Share of each direction in the total energy, (C,), in descending order.
+        fractions: Fraction of each direction in the total energy, (C,), in descending order.
         analysis: (C, C) float64; maps features to coordinates in the basis.
         synthesis: (C, C) float64; its columns are the unit directions. It is the inverse of
             `analysis`.
     """
 
-    shares: Double
+    fractions: Double
     analysis: Tensor
     synthesis: Tensor
 
@@ -66,8 +66,8 @@ def principal_directions(network: SuperGlue, calibration: CalibrationData | None
     synthesis, analysis = feature @ left, right @ gradient
     lengths = synthesis.norm(dim=0)
     synthesis, analysis = synthesis / lengths, analysis * (lengths / values)[:, None]
-    shares = values.square()
-    return Directions((shares / shares.sum()).numpy(), analysis, synthesis)
+    fractions = values.square()
+    return Directions((fractions / fractions.sum()).numpy(), analysis, synthesis)
 
 
 def _square_root(moment: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Structured pruning to a share of the MACs, or of measured latencies.
+"""Structured pruning to a fraction of the MACs, or of measured latencies.
 
-A group that keeps a share e of its energy (see `unit_importance`) adds noise (1 − e) / e to the
+A group that keeps a fraction e of its energy (see `unit_importance`) adds noise (1 − e) / e to the
 signal, and the noise of all groups adds up. A greedy search removes units from the group that adds
 the least noise for the cost that it saves, until the budget is met. With equal energies the groups
 whose units cost most shrink most: conv1a to conv2b take 66 % of the MACs of SuperPoint.
@@ -39,14 +39,14 @@ class MacsConfig:
     """Settings of structured pruning to a budget.
 
     Attributes:
-        share: Share of the cost of one extraction and one match that remains, in (0, 1].
+        share: Fraction of the cost of one extraction and one match that remains, in (0, 1].
         latencies: Layer name → measured latency in ms, or any other cost. The key
             "matcher.attention" holds the products of attention and the similarity matrix. The cost
             of a layer is taken to be proportional to its MACs. None uses MACs as the cost.
         image_size: (width, height) in pixels for which MACs are counted.
         num_keypoints: Number of keypoints of each image for which MACs are counted.
         layers: Number of whole matcher layers to remove first.
-        min_share: Smallest share of its units that a group keeps, in (0, 1].
+        min_share: Minimum fraction of its units that a group keeps, in (0, 1].
         importance: Importance of a unit; see `unit_importance`.
         multiple: Sizes are multiples of this number where possible.
         include: Globs of groups to prune. Empty selects all groups except the numbers of heads and
@@ -225,7 +225,7 @@ def find_sizes(
 
 
 def _kept_by_size(energies: Double) -> list[float]:
-    """Return the share of the energy in the strongest 0, 1, … units; never 0."""
+    """Return the fraction of the energy in the strongest 0, 1, … units; never 0."""
     kept = [1e-12]
     for energy in sorted(energies.tolist(), reverse=True):
         kept.append(kept[-1] + energy)

@@ -63,7 +63,7 @@ def unit_energies(
     for name, layer in _first_layers(model, artifact, names).items():
         if name == WIDTH:
             assert model.matcher is not None
-            energies = principal_directions(model.matcher, calibration).shares
+            energies = principal_directions(model.matcher, calibration).fractions
         elif name.endswith(HEAD_DIM):
             energies = _head_dim_energies(artifact, name.removesuffix(".head_dim"))
         elif name in gates:
