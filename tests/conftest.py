@@ -64,7 +64,7 @@ def _glue(
 ARCHITECTURES = {
     "one-head": ArchitectureConfig(extractor=POINT, matcher=_glue(1, 16, batch_norm=False)),
     "four-heads": ArchitectureConfig(extractor=_normed(POINT), matcher=_glue(4, 4)),
-    # Nothing here has the width of anything else.
+    # All widths differ.
     "projected": ArchitectureConfig(
         extractor=_normed(POINT), matcher=_glue(2, 5, width=12, hidden=20)
     ),
@@ -83,7 +83,7 @@ ARCHITECTURES = {
 
 
 def _randomize(network: torch.nn.Module, seed: int) -> None:
-    """Weights under which every layer matters and outputs vary, normalisations included."""
+    """Set random weights and statistics for which every layer affects the outputs."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
@@ -132,7 +132,7 @@ def _build(architecture: ArchitectureConfig, seed: int = 0) -> Model:
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread (the machine may be busy), and a cache of our own."""
+    """Use one thread, and a temporary cache."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -143,13 +143,13 @@ def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., Model]:
-    """build(architecture, seed): a model with varied random weights."""
+    """build(architecture, seed): a model with random weights."""
     return _build
 
 
 @pytest.fixture(scope="session")
 def randomize() -> Callable[[torch.nn.Module, int], None]:
-    """randomize(network, seed): varied weights and statistics, in evaluation mode."""
+    """randomize(network, seed): set random weights and statistics, in evaluation mode."""
     return _randomize
 
 
@@ -166,7 +166,7 @@ def models() -> dict[str, Model]:
 
 @pytest.fixture(scope="session")
 def folders(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The artifacts of `models`. Not to be changed by a test."""
+    """The artifacts of `models`. Tests must not change them."""
     root = tmp_path_factory.mktemp("models")
     for name, model in models.items():
         model.save(root / name)
@@ -175,7 +175,7 @@ def folders(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def matching(grey: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that truly matches: whitened random descriptors, compared nearly as they are."""
+    """A model that matches correctly: its random descriptors are whitened for this photograph."""
     torch.manual_seed(0)
     architecture = ArchitectureConfig(extractor=POINT, matcher=_glue(2, 8, batch_norm=False))
     model = _build(architecture, seed=5)
@@ -207,7 +207,7 @@ def matching(grey: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def session(matching: Path) -> Session:
-    """`matching`, loaded with its defaults."""
+    """A session of `matching` with its default settings."""
     return load(matching, threads=1)
 
 
@@ -235,7 +235,7 @@ def photographs() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def shifted(grey: np.ndarray, tmp_path: Path) -> tuple[Path, Path]:
-    """Two files that show one photograph, the second one moved by 24 px left and 16 px up."""
+    """Two crops of one photograph as files; the second one starts 24 px right, 16 px below."""
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     cv2.imwrite(str(first), grey[:224, :288])
     cv2.imwrite(str(second), grey[16:240, 24:312])

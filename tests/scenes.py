@@ -1,4 +1,4 @@
-"""Small textured images, and a matcher that knows the truth."""
+"""Small textured images, and a matcher that uses the true homography."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ def texture(seed: int, size: tuple[int, int] = (160, 120)) -> NDArray[np.uint8]:
 
 
 def project(points: Array, H: Array) -> Array:
-    """One point at a time, so that it is not the code under test."""
+    """Project points one at a time, independently of the code under test."""
     mapped = [H @ (x, y, 1.0) for x, y in points]
     return np.array([(m[0] / m[2], m[1] / m[2]) for m in mapped]).reshape(-1, 2)
 
 
 class Oracle:
-    """Detects the same points in every image and matches those within 3 px under H, exactly."""
+    """Detects the same points in every image and matches those within 3 px under H.
+
+    The matched points of image 1 are exact.
+    """
 
     def __init__(self, H: Array, count: int = 150, name: str = "oracle") -> None:
         self.H, self.count, self.extractions = H, count, 0
@@ -51,8 +54,8 @@ class Oracle:
         )
 
     def match(self, features0: Features, features1: Features) -> MatchResult:
-        there = project(features0.keypoints, self.H)
-        gaps = np.linalg.norm(there[:, None] - features1.keypoints[None], axis=2)
+        projected = project(features0.keypoints, self.H)
+        gaps = np.linalg.norm(projected[:, None] - features1.keypoints[None], axis=2)
         pairs = [
             (i, j)
             for i in range(len(features0))
@@ -64,14 +67,14 @@ class Oracle:
             indices=indices,
             scores=np.ones(len(indices), np.float32),
             points0=features0.keypoints[indices[:, 0]],
-            points1=there[indices[:, 0]].astype(np.float32),
+            points1=projected[indices[:, 0]].astype(np.float32),
             refined=np.ones(len(indices), np.bool_),
         )
         return MatchResult(features0=features0, features1=features1, matches=matches)
 
 
 def write_sequence(folder: Path, H: Array, seed: int, size: tuple[int, int] = (160, 120)) -> None:
-    """A sequence of HPatches whose images 2 … 6 are all the first one under H."""
+    """Write a sequence of HPatches. Images 2 to 6 are image 1, warped by H."""
     folder.mkdir(parents=True)
     image = texture(seed, size)
     cv2.imwrite(str(folder / "1.ppm"), cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
@@ -84,6 +87,6 @@ def write_sequence(folder: Path, H: Array, seed: int, size: tuple[int, int] = (1
 def pair_line(
     name0: str, name1: str, K: Array, T: Array, rotations: tuple[int, int] = (0, 0)
 ) -> str:
-    """A line with 38 tokens."""
+    """A line of a pair list with 38 tokens."""
     numbers = " ".join(f"{value:.12g}" for matrix in (K, K, T) for value in matrix.ravel())
     return f"{name0} {name1} {rotations[0]} {rotations[1]} {numbers}\n"

@@ -1,4 +1,4 @@
-"""Imports run one way, and nobody pays for what is not used."""
+"""Direction of imports, optional dependencies, and modules that importing featherglue loads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEVELS = {
     )
     for name in re.findall(r"`(\w+)`", names)
 }
-# Whoever is not here runs on what `pip install featherglue` brings.
+# Dependencies that `pip install featherglue` installs.
 DEPENDENCIES = {
     "cv2",
     "numpy",
@@ -58,7 +58,7 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Import:
-    """`source` imports `target`; `top`: as soon as it is imported itself."""
+    """`source` imports `target`; `top` is False for imports inside of functions."""
 
     source: str
     target: str
@@ -66,19 +66,19 @@ class Import:
 
 
 def imports() -> Iterator[Import]:
-    """Every import in the package, TYPE_CHECKING blocks left out."""
+    """All imports of the package except those in TYPE_CHECKING blocks."""
     for path in sorted(ROOT.rglob("*.py")):
         source = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        unseen: set[ast.AST] = set()
-        late: set[ast.AST] = set()
+        type_checking: set[ast.AST] = set()
+        in_functions: set[ast.AST] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-                unseen.update(ast.walk(node))
+                type_checking.update(ast.walk(node))
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                late.update(ast.walk(node))
+                in_functions.update(ast.walk(node))
         for node in ast.walk(tree):
-            if node in unseen:
+            if node in type_checking:
                 continue
             names: list[str] = []
             if isinstance(node, ast.Import):
@@ -89,13 +89,13 @@ def imports() -> Iterator[Import]:
                 if (ROOT.parent / (node.module or "").replace(".", "/")).is_dir():
                     names = [f"{node.module}.{alias.name}" for alias in node.names]
             for name in names:
-                yield Import(source, name, node not in late)
+                yield Import(source, name, node not in in_functions)
 
 
-EVERY = list(imports())
-OURS = [
+ALL_IMPORTS = list(imports())
+INTERNAL = [
     Import(i.source, i.target.removeprefix("featherglue").removeprefix("."), i.top)
-    for i in EVERY
+    for i in ALL_IMPORTS
     if i.target.split(".")[0] == "featherglue"
 ]
 
@@ -108,7 +108,7 @@ def within(module: str, places: tuple[str, ...]) -> bool:
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
-def test_the_table_of_levels_is_complete() -> None:
+def test_table_of_levels_is_complete() -> None:
     found = {path.stem if path.suffix else path.name for path in ROOT.iterdir()}
     modules = {
         name
@@ -118,13 +118,13 @@ def test_the_table_of_levels_is_complete() -> None:
     assert modules <= set(LEVELS), (
         "add the new module to the table of levels in the architecture page"
     )
-    assert len(OURS) > 100
+    assert len(INTERNAL) > 100
 
 
-def test_imports_run_one_way() -> None:
+def test_packages_import_lower_levels_only() -> None:
     wrong = [
         f"{i.source} imports {i.target}"
-        for i in OURS
+        for i in INTERNAL
         if i.source not in ("", "__init__")
         and area(i.target) in LEVELS
         and area(i.target) != area(i.source)
@@ -133,10 +133,10 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
-def test_no_circles_within_a_package() -> None:
+def test_no_circular_imports_within_a_package() -> None:
     edges: dict[str, set[str]] = {}
-    modules = {i.source for i in EVERY}
-    for i in OURS:
+    modules = {i.source for i in ALL_IMPORTS}
+    for i in INTERNAL:
         if i.top:
             name = i.target if i.target in modules else i.target.rpartition(".")[0]
             edges.setdefault(i.source, set()).add(name)
@@ -153,11 +153,11 @@ def test_no_circles_within_a_package() -> None:
                 stack += edges.get(module, ())
         return False
 
-    circles = [m for m in edges if m not in ("", "__init__") and reaches(m, m)]
-    assert circles == []
+    cycles = [m for m in edges if m not in ("", "__init__") and reaches(m, m)]
+    assert cycles == []
 
 
-def test_the_networks_are_known_to_few() -> None:
+def test_only_some_packages_import_the_networks() -> None:
     allowed = (
         "models",
         "train",
@@ -165,24 +165,24 @@ def test_the_networks_are_known_to_few() -> None:
         "runtime.torch_",
         "sensitivity",
     )
-    for i in OURS:
+    for i in INTERNAL:
         if within(i.target, ("models", "train", "compression")) and not within(i.source, allowed):
-            # The public names and the commands reach for them when they are called for.
+            # The public names and the commands import them on first use.
             assert area(i.source) in ("__init__", "cli"), i
             assert not i.top, i
 
 
-def test_compress_is_given_its_score_and_does_not_evaluate() -> None:
+def test_compression_and_training_do_not_import_evaluation() -> None:
     assert not [
         i
-        for i in OURS
+        for i in INTERNAL
         if within(i.source, ("compression", "train")) and area(i.target) == "evaluation"
     ]
 
 
-def test_optional_parts_are_imported_where_they_are_used() -> None:
+def test_optional_dependencies_are_imported_only_where_used() -> None:
     wrong = []
-    for i in EVERY:
+    for i in ALL_IMPORTS:
         name = area(i.target)
         if name in (*sys.stdlib_module_names, *DEPENDENCIES, "featherglue", "tomli"):
             continue
@@ -193,8 +193,8 @@ def test_optional_parts_are_imported_where_they_are_used() -> None:
     assert wrong == []
 
 
-def test_torch_is_where_the_making_is() -> None:
-    places = {area(i.source) for i in EVERY if area(i.target) == "torch"}
+def test_data_and_session_do_not_import_torch() -> None:
+    places = {area(i.source) for i in ALL_IMPORTS if area(i.target) == "torch"}
     assert {"models", "train"} <= places
     assert "data" not in places
     assert "session" not in places
@@ -203,7 +203,7 @@ def test_torch_is_where_the_making_is() -> None:
 # --- in a fresh interpreter -----------------------------------------------------------------
 
 
-def fresh(code: str, **environment: str) -> str:
+def run_python(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
@@ -215,33 +215,33 @@ def fresh(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_importing_featherglue_is_light() -> None:
+def test_importing_featherglue_loads_no_large_module() -> None:
     heavy = ("torch", "cv2", "numpy", "onnx", "onnxruntime", "typer", "rich")
     code = f"import sys, featherglue; print(*(m for m in {heavy} if m in sys.modules))"
-    assert fresh(code).split() == []
+    assert run_python(code).split() == []
 
 
-def test_loading_and_the_command_line_do_without_torch() -> None:
+def test_session_and_command_line_do_not_import_torch() -> None:
     heavy = ("torch", "onnx", "openvino", "matplotlib", "transformers", "skimage")
     code = f"""
 import sys, featherglue
 featherglue.load, featherglue.Session, featherglue.Features
 import featherglue.cli, featherglue.collection.pair_matching
-assert featherglue.cli.main(["--help"]) == 0  # which needs every command
+assert featherglue.cli.main(["--help"]) == 0  # imports every command
 assert "featherglue.cli.train" in sys.modules
 print("loaded:", *(m for m in {heavy} if m in sys.modules))
 """
-    assert fresh(code).split()[-1] == "loaded:"
+    assert run_python(code).split()[-1] == "loaded:"
 
 
-def test_a_command_is_not_kept_waiting_for_the_others() -> None:
+def test_a_command_does_not_import_the_others() -> None:
     code = """
 import sys, featherglue.cli
 assert featherglue.cli.main(["match", "--help"]) == 0
 print("loaded:", *(m for m in sorted(sys.modules) if m.startswith("featherglue.cli.")))
 print("others:", *(m for m in sys.modules if m.startswith("featherglue.evaluation")))
 """
-    *_, loaded, others = fresh(code).splitlines()
+    *_, loaded, others = run_python(code).splitlines()
     assert loaded.split()[1:] == [
         "featherglue.cli.common",
         "featherglue.cli.match",
@@ -251,7 +251,7 @@ print("others:", *(m for m in sys.modules if m.startswith("featherglue.evaluatio
     assert others.split() == ["others:"]
 
 
-def test_matching_works_where_nothing_optional_is_installed(
+def test_matching_without_optional_dependencies(
     matching: Path, grey: np.ndarray, tmp_path: Path
 ) -> None:
     artifact = load_artifact(matching)
@@ -274,13 +274,13 @@ try:
 except featherglue.FeatherglueError as error:
     print(error)
 """
-    said = fresh(code, FEATHERGLUE_CACHE=str(tmp_path / "cache"))
-    assert "pip install 'featherglue[train]'" in said
+    output = run_python(code, FEATHERGLUE_CACHE=str(tmp_path / "cache"))
+    assert "pip install 'featherglue[train]'" in output
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["match", "--help"]])
-def test_the_module_runs(arguments: list[str]) -> None:
+def test_python_m_featherglue(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "featherglue", *arguments],
         capture_output=True,

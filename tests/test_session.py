@@ -1,4 +1,4 @@
-"""Sessions: any image in, features and matches in its own coordinates out."""
+"""Sessions: extraction, matching, options and errors."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def views(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return grey[:224, :288], grey[16:240, 24:312]
 
 
-def check(features: Features, image: np.ndarray, width: int = 16) -> None:
-    """Whatever the image was, these hold."""
+def check_features(features: Features, image: np.ndarray, width: int = 16) -> None:
+    """Check the invariants of features: shapes, ranges, order and norms."""
     height, columns = image.shape[:2]
     count = len(features)
     assert features.image_size == (columns, height)
@@ -50,7 +50,7 @@ def check(features: Features, image: np.ndarray, width: int = 16) -> None:
 
 
 def some(features: Features, count: int) -> Features:
-    """The `count` strongest."""
+    """The `count` strongest features."""
     return dataclasses.replace(
         features,
         keypoints=features.keypoints[:count],
@@ -59,7 +59,7 @@ def some(features: Features, count: int) -> Features:
     )
 
 
-def share_right(matches: Matches, H: np.ndarray, within: float = 1.5) -> float:
+def precision(matches: Matches, H: np.ndarray, within: float = 1.5) -> float:
     mapped = np.c_[matches.points0, np.ones(len(matches))] @ H.T
     error = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - matches.points1, axis=1)
     return float((error < within).mean())
@@ -73,7 +73,7 @@ def test_two_views_of_one_scene(runtime: Any, matching: Path, grey: np.ndarray) 
     result = load(matching, runtime=runtime, threads=1)(*views(grey))
     matches = result.matches
     assert len(matches) > 150
-    assert share_right(matches, SHIFT) > 0.9
+    assert precision(matches, SHIFT) > 0.9
     assert list(result.milliseconds) == STAGES
     assert all(spent >= 0 for spent in result.milliseconds.values())
     homography = result.homography()
@@ -100,7 +100,7 @@ def test_the_runtimes_agree(matching: Path, grey: np.ndarray) -> None:
     assert len(pairs[0] & pairs[1]) > 0.97 * max(map(len, pairs))
 
 
-def test_every_way_to_the_same_matches(session: Session, grey: np.ndarray) -> None:
+def test_single_steps_equal_the_whole_session(session: Session, grey: np.ndarray) -> None:
     image0, image1 = views(grey)
     whole = session(image0, image1)
     features0, features1 = session.extract(image0), session.extract(image1)
@@ -111,7 +111,7 @@ def test_every_way_to_the_same_matches(session: Session, grey: np.ndarray) -> No
             np.testing.assert_array_equal(getattr(matches, name), getattr(whole.matches, name))
 
 
-def test_paths_and_arrays_alike(
+def test_paths_and_arrays_have_equal_matches(
     session: Session, grey: np.ndarray, shifted: tuple[Path, Path]
 ) -> None:
     arrays = session(*views(grey)).matches
@@ -121,7 +121,7 @@ def test_paths_and_arrays_alike(
         np.testing.assert_array_equal(matches.points1, arrays.points1)
 
 
-def test_colour_is_its_grey(session: Session, colour: np.ndarray) -> None:
+def test_colour_and_other_dtypes_equal_grey(session: Session, colour: np.ndarray) -> None:
     luminance = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
     expected = session.extract(luminance)
     for image in (
@@ -154,7 +154,7 @@ def test_refinement_needs_the_images(session: Session, grey: np.ndarray) -> None
         np.testing.assert_array_equal(matches.points1, features1.keypoints[matches.indices[:, 1]])
 
 
-def test_refinement_can_be_left_out(matching: Path, grey: np.ndarray) -> None:
+def test_refinement_can_be_disabled(matching: Path, grey: np.ndarray) -> None:
     result = load(matching, refine=False)(*views(grey))
     assert not result.matches.refined.any()
     assert "refine" not in result.milliseconds
@@ -181,7 +181,7 @@ def test_refinement_can_be_left_out(matching: Path, grey: np.ndarray) -> None:
 def test_any_size(shape: tuple[int, int], session: Session, grey: np.ndarray) -> None:
     image = grey[: shape[0], : shape[1]]
     features = session.extract(image)
-    check(features, image)
+    check_features(features, image)
     if min(shape) > 30:
         assert len(features) > 10
         assert len(session(image, image).matches) > 10
@@ -196,7 +196,7 @@ def test_a_blank_image_has_no_features(value: int, matching: Path, grey: np.ndar
     blank = np.full((60, 80), value, np.uint8)
     features = session.extract(blank)
     assert len(features) == 0
-    check(features, blank)
+    check_features(features, blank)
     other = load(matching).extract(grey)
     for pair in ((features, other), (other, features), (features, features)):
         matches = session.match(*pair).matches
@@ -229,7 +229,7 @@ def test_few_keypoints(
         assert matches.indices.tolist() == [[0, 0]]  # the very same keypoint
 
 
-def test_images_that_cannot_be_read(session: Session, tmp_path: Path, grey: np.ndarray) -> None:
+def test_unreadable_images(session: Session, tmp_path: Path, grey: np.ndarray) -> None:
     for image in (tmp_path / "missing.png", tmp_path, np.zeros((0, 5), np.uint8), grey[0]):
         with pytest.raises(ImageError):
             session.extract(image)
@@ -237,7 +237,7 @@ def test_images_that_cannot_be_read(session: Session, tmp_path: Path, grey: np.n
             session(grey, image)
 
 
-def test_the_given_image_is_left_alone(session: Session, grey: np.ndarray) -> None:
+def test_input_images_are_not_modified(session: Session, grey: np.ndarray) -> None:
     image = grey.copy()
     session(image, image)
     np.testing.assert_array_equal(image, grey)
@@ -246,7 +246,7 @@ def test_the_given_image_is_left_alone(session: Session, grey: np.ndarray) -> No
 # --- sizes ----------------------------------------------------------------------------------
 
 
-def test_more_than_the_network_can_bear_is_refused(session: Session) -> None:
+def test_too_large_images_are_rejected(session: Session) -> None:
     huge = np.broadcast_to(np.zeros(1, np.uint8), (8193, 8192))
     with pytest.raises(ImageError, match=r"8192×8193 pixels .*resize"):
         session.extract(huge)
@@ -254,7 +254,7 @@ def test_more_than_the_network_can_bear_is_refused(session: Session) -> None:
         load("fast", resize=(8193, 8))
 
 
-def test_memory_that_is_not_there_is_an_error_of_ours(
+def test_out_of_memory_is_a_featherglue_error(
     session: Session, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
@@ -268,12 +268,12 @@ def test_memory_that_is_not_there_is_an_error_of_ours(
 
 
 @pytest.mark.parametrize("resize", [(160, 128), (200,), (97, 151), (640,)])
-def test_a_resize_gives_points_in_the_original_image(
+def test_keypoints_of_resized_images_are_in_original_pixels(
     resize: tuple[int, ...], matching: Path, grey: np.ndarray
 ) -> None:
     session = load(matching, resize=resize)
     features = session.extract(grey)
-    check(features, grey)
+    check_features(features, grey)
     assert features.image is not None
     assert features.image.shape == grey.shape
     width, height = {1: (resize[0], resize[0] * 256 // 320)}.get(len(resize), resize)
@@ -289,7 +289,7 @@ def test_a_resize_gives_points_in_the_original_image(
     np.testing.assert_array_equal(features.descriptors, direct.descriptors)
 
 
-def test_no_resize_is_minus_one(matching: Path, grey: np.ndarray) -> None:
+def test_resize_minus_one_keeps_the_size(matching: Path, grey: np.ndarray) -> None:
     expected = load(matching).extract(grey).keypoints
     for resize in ((), (-1,), [-1], (320, 256)):
         np.testing.assert_array_equal(
@@ -297,7 +297,7 @@ def test_no_resize_is_minus_one(matching: Path, grey: np.ndarray) -> None:
         )
 
 
-def test_matches_of_resized_images_fit_the_originals(matching: Path, grey: np.ndarray) -> None:
+def test_matches_of_resized_images_are_in_original_pixels(matching: Path, grey: np.ndarray) -> None:
     session = load(matching, resize=(144, 112))  # half of each crop, moved by whole cells
     result = session(grey[:224, :288], grey[16:240, 32:320])
     H = result.homography().model
@@ -330,7 +330,7 @@ def test_overrides(matching: Path, session: Session, grey: np.ndarray) -> None:
     assert not np.array_equal(once.scores, session(*views(grey)).matches.scores)
 
 
-def test_overrides_are_seen_and_the_artifact_keeps_its_own(matching: Path) -> None:
+def test_overrides_do_not_change_the_artifact(matching: Path) -> None:
     session = load(matching, max_keypoints=7, resize=[64, 48], refine=False)
     processing = session.processing
     assert (processing.max_keypoints, processing.resize, processing.refine) == (7, (64, 48), False)
@@ -338,7 +338,7 @@ def test_overrides_are_seen_and_the_artifact_keeps_its_own(matching: Path) -> No
     assert session.artifact.processing.max_keypoints == 512
 
 
-def test_other_threads_change_no_match(matching: Path, grey: np.ndarray) -> None:
+def test_number_of_threads_does_not_change_matches(matching: Path, grey: np.ndarray) -> None:
     session = load(matching, threads=2, match_threshold=0.05)
     other = session.with_threads(1)
     assert (session.threads, other.threads, other.processing) == (2, 1, session.processing)
@@ -352,7 +352,7 @@ def test_other_threads_change_no_match(matching: Path, grey: np.ndarray) -> None
 
 
 @pytest.mark.parametrize("kind", [{"features": "sift", "matcher": "nn"}, {"matcher": "nn"}])
-def test_other_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarray) -> None:
+def test_number_of_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarray) -> None:
     session = load(**kind)
     other = session.with_threads(1)
     np.testing.assert_array_equal(other.extract(grey).keypoints, session.extract(grey).keypoints)
@@ -362,7 +362,7 @@ def test_other_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarray) 
         session.with_threads(0)
 
 
-def test_a_chosen_keypoint_threshold_is_for_all_keypoints(
+def test_keypoint_threshold_applies_to_all_keypoints(
     matching: Path, tmp_path: Path, grey: np.ndarray
 ) -> None:
     model = Model.load(matching)
@@ -394,17 +394,17 @@ def test_a_chosen_keypoint_threshold_is_for_all_keypoints(
         {"sinkhorn_iterations": 0},
     ],
 )
-def test_unknown_names_and_values_are_misuse(options: dict[str, Any], matching: Path) -> None:
+def test_unknown_options_and_values_are_rejected(options: dict[str, Any], matching: Path) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         load(matching, **options)
 
 
-def test_a_wrong_runtime_is_misuse_whatever_runs() -> None:
+def test_unknown_runtime_is_rejected_without_networks() -> None:
     with pytest.raises(UsageError, match="cuda"):
         load(features="sift", matcher="nn", runtime="cuda")  # type: ignore[arg-type]
 
 
-def test_models_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_models(tmp_path: Path) -> None:
     for model in ("no-such-model", tmp_path / "nowhere", str(tmp_path / "nowhere")):
         with pytest.raises(ArtifactError, match="expected a folder"):
             load(model)
@@ -412,7 +412,7 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_parts_that_a_model_lacks(models: dict[str, Model], tmp_path: Path) -> None:
+def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path: Path) -> None:
     whole = models["one-head"]
     dataclasses.replace(whole, matcher=None).save(tmp_path / "extractor")
     dataclasses.replace(whole, extractor=None).save(tmp_path / "matcher")
@@ -425,7 +425,7 @@ def test_parts_that_a_model_lacks(models: dict[str, Model], tmp_path: Path) -> N
         load(tmp_path / "matcher", features="sift")
 
 
-def test_a_matcher_for_sift(tmp_path: Path, grey: np.ndarray) -> None:
+def test_superglue_on_sift_features(tmp_path: Path, grey: np.ndarray) -> None:
     config = SuperGlueConfig(descriptor_dim=128, width=8, keypoint_encoder=(8,), layers=())
     Model.build(ArchitectureConfig(matcher=config)).save(tmp_path / "model")
     session = load(tmp_path / "model", features="sift", match_threshold=0.0)
@@ -444,25 +444,25 @@ def test_classical_features_with_nearest_neighbours(
     session = load(features=kind, matcher="nn", max_keypoints=300)
     assert session.artifact is None
     result = session(*views(grey))
-    check(result.features0, views(grey)[0], width)
+    check_features(result.features0, views(grey)[0], width)
     assert 50 < len(result.features0) <= 300
     assert len(result.matches) > 50
-    assert share_right(result.matches, SHIFT) > 0.8
+    assert precision(result.matches, SHIFT) > 0.8
     assert corner_error(result.homography().model, SHIFT, (288, 224)) < 0.5
 
 
 def test_superpoint_with_nearest_neighbours(matching: Path, grey: np.ndarray) -> None:
     result = load(matching, matcher="nn")(*views(grey))
-    assert share_right(result.matches, SHIFT) > 0.7
+    assert precision(result.matches, SHIFT) > 0.7
     assert len(result.matches) > 150
 
 
-def test_features_of_other_widths(session: Session, grey: np.ndarray) -> None:
+def test_descriptors_of_different_widths_are_rejected(session: Session, grey: np.ndarray) -> None:
     sift = load(features="sift", matcher="nn").extract(grey)
-    ours = session.extract(grey)
+    superpoint = session.extract(grey)
     with pytest.raises(UsageError, match="128 and 16"):
-        session.match(sift, ours)
-    with pytest.raises(FeatherglueError):  # alike, but not what this matcher was made for
+        session.match(sift, superpoint)
+    with pytest.raises(FeatherglueError):  # equal widths, but not that of this matcher
         session.match(sift, sift)
 
 
@@ -479,13 +479,15 @@ def test_features_of_other_widths(session: Session, grey: np.ndarray) -> None:
         ({"features": "sift"}, {"sinkhorn_iterations": 5}),
     ],
 )
-def test_settings_that_would_change_nothing(kind: dict[str, Any], setting: dict[str, Any]) -> None:
+def test_settings_without_effect_are_rejected(
+    kind: dict[str, Any], setting: dict[str, Any]
+) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(setting))} belongs to .*: remove it"):
         load(**kind, matcher="nn", **setting)
 
 
 @pytest.mark.parametrize("idle", [{"model": "dense"}, {"runtime": "torch"}])
-def test_classical_features_have_no_model(idle: dict[str, Any]) -> None:
+def test_model_and_runtime_of_classical_features_are_rejected(idle: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="no model and no runtime"):
         load(**idle, features="sift", matcher="nn")
 

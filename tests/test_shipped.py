@@ -1,4 +1,4 @@
-"""The models that come with featherglue: whole, small, and useful on a real photograph."""
+"""The shipped models: files, agreement of runtimes, and accuracy on photographs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from featherglue.geometry.projection import corner_error
 TRUTH = np.array([[0.86, -0.31, 120.0], [0.22, 0.93, -40.0], [-1.5e-4, 2.5e-4, 1.0]])
 
 
-def test_what_is_shipped() -> None:
+def test_names_of_shipped_models() -> None:
     assert fg.shipped_models() == ["balanced", "fast"]
 
 
 @pytest.mark.parametrize("name", fg.shipped_models())
-def test_whole_small_and_licensed(name: str) -> None:
+def test_provenance_size_and_graphs(name: str) -> None:
     artifact = load_artifact(find_model(name))
     assert artifact.provenance.license == "Apache-2.0"
     assert artifact.provenance.recipe and artifact.provenance.data
     assert sum(artifact.file_sizes().values()) <= 3_000_000
-    # The graphs beside it are its own, so that nobody needs the onnx package.
+    # The graphs in the folder are up to date, so that matching does not need the onnx package.
     folder = Path(find_model(name))
     assert {path.parent for path in current_graphs(artifact).values()} == {folder}
 
@@ -45,7 +45,7 @@ def test_runtimes_agree_on_a_photograph(name: str, photographs: dict[str, np.nda
 
 @pytest.mark.parametrize("name", fg.shipped_models())
 @pytest.mark.parametrize("photograph", ["astronaut", "camera"])
-def test_a_known_homography_is_found(
+def test_homography_of_a_warped_photograph(
     name: str, photograph: str, photographs: dict[str, np.ndarray]
 ) -> None:
     image = photographs[photograph]

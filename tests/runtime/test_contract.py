@@ -1,4 +1,4 @@
-"""What every runtime must do with every artifact, and where the ONNX graphs come from."""
+"""Agreement of all runtimes with PyTorch, and the cache of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INSTALLED = [
     for name in settings()["runtime"].choices
     if name != "auto" and (name != "openvino" or find_spec("openvino"))
 ]
-# (N0, N1): equal, either one shorter, single keypoints, more than one tile of any kernel.
+# (N0, N1): equal, padded on either side, single keypoints, more than one kernel tile.
 COUNTS = [(40, 40), (1, 1), (1, 30), (33, 1), (7, 64), (65, 12)]
 
 Match = Callable[..., np.ndarray]
@@ -54,7 +54,7 @@ def model(artifact: Artifact) -> Model:
     return Model.from_artifact(artifact)
 
 
-def sides(counts: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
+def matcher_inputs(counts: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
     """The four inputs of `Runtime.match`."""
     rng = np.random.default_rng(seed)
     inputs: list[np.ndarray] = []
@@ -90,7 +90,7 @@ def test_extract_agrees_with_pytorch(
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_match_agrees_with_pytorch(counts: tuple[int, int], runtime: Runtime, model: Model) -> None:
-    k0, d0, k1, d1 = inputs = sides(counts)
+    k0, d0, k1, d1 = inputs = matcher_inputs(counts)
     scores = runtime.match(*inputs)
     assert scores.shape == counts
     assert scores.dtype == np.float32
@@ -102,7 +102,7 @@ def test_match_agrees_with_pytorch(counts: tuple[int, int], runtime: Runtime, mo
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_results_stay_as_they_were_and_repeat(runtime: Runtime, grey: np.ndarray) -> None:
+def test_results_are_repeatable_and_not_overwritten(runtime: Runtime, grey: np.ndarray) -> None:
     image, other = grey[:64, :64].copy(), grey[64:128, 64:128].copy()
     first = runtime.extract(image)
     kept = [array.copy() for array in first]
@@ -111,24 +111,24 @@ def test_results_stay_as_they_were_and_repeat(runtime: Runtime, grey: np.ndarray
     for result, copy, repeated in zip(first, kept, again, strict=True):
         np.testing.assert_array_equal(result, copy)
         np.testing.assert_array_equal(repeated, copy)
-    inputs = sides((20, 30))
+    inputs = matcher_inputs((20, 30))
     matched = runtime.match(*inputs)
     copy = matched.copy()
-    runtime.match(*sides((20, 30), 1))
+    runtime.match(*matcher_inputs((20, 30), 1))
     np.testing.assert_array_equal(matched, copy)
     np.testing.assert_array_equal(runtime.match(*inputs), copy)
 
 
-def test_inputs_need_not_be_contiguous(runtime: Runtime, grey: np.ndarray) -> None:
-    turned = np.rot90(grey[:64, :96])
-    expected = runtime.extract(np.ascontiguousarray(turned))
-    for ours, theirs in zip(runtime.extract(turned), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+def test_non_contiguous_inputs(runtime: Runtime, grey: np.ndarray) -> None:
+    rotated = np.rot90(grey[:64, :96])
+    expected = runtime.extract(np.ascontiguousarray(rotated))
+    for actual, desired in zip(runtime.extract(rotated), expected, strict=True):
+        np.testing.assert_array_equal(actual, desired)
 
 
-def test_a_runtime_may_be_shared_between_threads(runtime: Runtime, grey: np.ndarray) -> None:
+def test_runtimes_are_thread_safe(runtime: Runtime, grey: np.ndarray) -> None:
     images = [np.ascontiguousarray(grey[i : i + 64, :128]) for i in range(0, 128, 16)]
-    pairs = [sides((20, 20 + i), i) for i in range(8)]
+    pairs = [matcher_inputs((20, 20 + i), i) for i in range(8)]
     expected = [
         (*runtime.extract(i), runtime.match(*p)) for i, p in zip(images, pairs, strict=True)
     ]
@@ -138,8 +138,8 @@ def test_a_runtime_may_be_shared_between_threads(runtime: Runtime, grey: np.ndar
         try:
             for i in [(start + j) % 8 for j in range(8)] * 3:
                 found = (*runtime.extract(images[i]), runtime.match(*pairs[i]))
-                for ours, theirs in zip(found, expected[i], strict=True):
-                    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+                for actual, desired in zip(found, expected[i], strict=True):
+                    np.testing.assert_allclose(actual, desired, atol=1e-5)
         except BaseException as error:
             failures.append(error)
 
@@ -151,18 +151,18 @@ def test_a_runtime_may_be_shared_between_threads(runtime: Runtime, grey: np.ndar
     assert failures == []
 
 
-def test_float16_weights_give_what_they_hold(
+def test_float16_weights_agree_with_pytorch(
     artifact: Artifact, tmp_path: Path, grey: np.ndarray
 ) -> None:
     half = save_artifact(tmp_path / "half", artifact, "float16")
     results = [open_runtime(half, name, 1) for name in ("torch", "onnxruntime")]  # type: ignore[arg-type]
     scores = [result.extract(grey[:64, :64].copy())[0] for result in results]
-    matrices = [result.match(*sides((9, 14))) for result in results]
+    matrices = [result.match(*matcher_inputs((9, 14))) for result in results]
     np.testing.assert_allclose(*scores, atol=1e-4)
     np.testing.assert_allclose(*matrices, atol=1e-4)
 
 
-def test_half_weights_make_smaller_graphs(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_float16_weights_have_smaller_graphs(folders: dict[str, Path], tmp_path: Path) -> None:
     full = load_artifact(folders["one-head"])
     half = save_artifact(tmp_path / "half", full, "float16")
     sizes = [
@@ -173,7 +173,7 @@ def test_half_weights_make_smaller_graphs(folders: dict[str, Path], tmp_path: Pa
     assert sizes[0][1] < 0.8 * sizes[1][1]
 
 
-# --- the graphs -----------------------------------------------------------------------------
+# --- ONNX graphs -----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own(folders: dict[str, Path], tmp_path: Path) -> Artifact:
-    """A copy that may be changed."""
+    """A copy of an artifact that a test may change."""
     return load_artifact(shutil.copytree(folders["projected"], tmp_path / "own"))
 
 
@@ -193,7 +193,7 @@ def first_scores(artifact: Artifact, grey: np.ndarray, name: Any = "onnxruntime"
 
 
 @pytest.mark.parametrize("name", [n for n in INSTALLED if n != "torch"])
-def test_graphs_are_made_once_and_kept_in_the_cache(
+def test_graphs_are_exported_once_into_the_cache(
     name: str, own: Artifact, cache: Path, grey: np.ndarray
 ) -> None:
     expected = first_scores(own, grey, name)
@@ -205,7 +205,7 @@ def test_graphs_are_made_once_and_kept_in_the_cache(
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")} == before
 
 
-def test_the_cache_tells_models_apart(
+def test_cache_separates_models(
     own: Artifact, cache: Path, grey: np.ndarray, models: dict[str, Model], tmp_path: Path
 ) -> None:
     first = first_scores(own, grey)
@@ -224,7 +224,9 @@ def test_the_cache_tells_models_apart(
     assert len(list(cache.iterdir())) == 2
 
 
-def test_graphs_beside_the_artifact_are_used(own: Artifact, cache: Path, grey: np.ndarray) -> None:
+def test_graphs_in_the_artifact_folder_are_used(
+    own: Artifact, cache: Path, grey: np.ndarray
+) -> None:
     assert own.folder is not None
     expected = first_scores(own, grey, "torch")
     paths = export_onnx(own, own.folder)
@@ -241,13 +243,13 @@ def test_stale_graphs_are_not_used(own: Artifact, cache: Path, grey: np.ndarray)
     changed = dataclasses.replace(own, arrays=own.arrays | {"extractor.convPb.bias": bias})
     fresh = save_artifact(own.folder, changed)
     for name, data in zip(("extractor.onnx", "matcher.onnx"), graphs, strict=True):
-        (own.folder / name).write_bytes(data)  # as a careless copy leaves them
+        (own.folder / name).write_bytes(data)  # graphs of the previous weights
     found = first_scores(fresh, grey)
     assert np.abs(found - stale).max() > 1e-3
     np.testing.assert_allclose(found, first_scores(fresh, grey, "torch"), atol=1e-4)
 
 
-def test_the_same_weights_in_other_heads_have_graphs_of_their_own(
+def test_equal_weights_with_other_heads_have_other_graphs(
     own: Artifact, cache: Path, grey: np.ndarray
 ) -> None:
     def matched(artifact: Artifact) -> np.ndarray:
@@ -275,7 +277,7 @@ def test_the_same_weights_in_other_heads_have_graphs_of_their_own(
 
 @pytest.mark.parametrize("where", ["beside", "cache"])
 @pytest.mark.parametrize("damage", ["empty", "half", "garbage"])
-def test_damaged_graphs_are_made_again(
+def test_damaged_graphs_are_exported_again(
     damage: str, where: str, own: Artifact, cache: Path, grey: np.ndarray
 ) -> None:
     assert own.folder is not None
@@ -289,7 +291,7 @@ def test_damaged_graphs_are_made_again(
     np.testing.assert_array_equal(first_scores(own, grey), expected)
 
 
-def test_a_cache_that_cannot_be_written(
+def test_cache_without_write_permission(
     own: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -310,13 +312,13 @@ def test_exported_graphs_are_valid_and_reproducible(
         assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
 
 
-def test_what_was_never_saved_cannot_be_exported(own: Artifact, tmp_path: Path) -> None:
+def test_unsaved_artifacts_cannot_be_exported(own: Artifact, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be saved"):
         export_onnx(fold_batch_norm(own), tmp_path / "graphs")
     assert not (tmp_path / "graphs").exists()
 
 
-def test_the_export_command(
+def test_export_command(
     own: Artifact, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", "--model", str(own.folder)]) == 0
@@ -330,12 +332,12 @@ def test_the_export_command(
     assert main(["export", "--model", str(tmp_path / "nowhere")]) == 1
 
 
-def test_one_network_alone(models: dict[str, Model], tmp_path: Path, cache: Path) -> None:
+def test_artifacts_with_one_network(models: dict[str, Model], tmp_path: Path, cache: Path) -> None:
     for part, rest in (("extractor", "matcher"), ("matcher", "extractor")):
         alone = dataclasses.replace(models["four-heads"], **{rest: None}).save(tmp_path / part)
         runtime = open_runtime(alone, "onnxruntime", 1)
         if part == "matcher":
-            assert runtime.match(*sides((3, 4))).shape == (3, 4)
+            assert runtime.match(*matcher_inputs((3, 4))).shape == (3, 4)
         else:
             assert runtime.extract(np.zeros((16, 16), np.uint8))[0].shape == (16, 16)
         assert [path.name for path in cache_folder(alone).iterdir()] == [f"{part}.onnx"]
@@ -344,7 +346,7 @@ def test_one_network_alone(models: dict[str, Model], tmp_path: Path, cache: Path
 # --- errors ---------------------------------------------------------------------------------
 
 
-def test_unknown_runtimes_and_threads_are_misuse(own: Artifact) -> None:
+def test_unknown_runtimes_and_invalid_threads_are_rejected(own: Artifact) -> None:
     with pytest.raises(UsageError, match="openvino, torch, not 'tensorrt'"):
         open_runtime(own, "tensorrt", None)  # type: ignore[arg-type]
     for threads in (0, -1):
@@ -352,7 +354,7 @@ def test_unknown_runtimes_and_threads_are_misuse(own: Artifact) -> None:
             open_runtime(own, "auto", threads)
 
 
-_REACHES_FOR_EXTRAS = (
+_IMPORTS_OPTIONAL = (
     "featherglue.runtime.torch_",
     "featherglue.runtime.openvino_",
     "featherglue.export.builder",
@@ -364,26 +366,26 @@ _REACHES_FOR_EXTRAS = (
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "said"),
+    ("name", "module", "message"),
     [
         ("torch", "torch", "featherglue\\[train\\]"),
         ("openvino", "openvino", "featherglue\\[openvino\\]"),
         ("onnxruntime", "onnx", "featherglue\\[export\\]"),
     ],
 )
-def test_a_missing_part_is_named(
+def test_missing_dependency_is_named(
     name: Any,
     module: str,
-    said: str,
+    message: str,
     own: Artifact,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for loaded in list(sys.modules):
-        if loaded in _REACHES_FOR_EXTRAS or loaded.startswith("featherglue.models"):
+        if loaded in _IMPORTS_OPTIONAL or loaded.startswith("featherglue.models"):
             monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(RuntimeUnavailableError, match=said):
+    with pytest.raises(RuntimeUnavailableError, match=message):
         open_runtime(own, name, 1)
 
 

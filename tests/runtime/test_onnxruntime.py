@@ -1,4 +1,4 @@
-"""How ONNX Runtime is set up."""
+"""Session configuration of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from featherglue.session import load
         ("2.0", "session.intra_op.spin_duration_us"),
     ],
 )
-def test_threads_spin_for_a_while_where_that_can_be_set(
+def test_spinning_is_limited_or_disabled(
     version: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Any] = []
