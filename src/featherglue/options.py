@@ -88,8 +88,8 @@ class ProcessingConfig:
         only="superpoint",
         minimum=0,
         maximum=1,
-        help="Minimum score of a keypoint. An override applies to all keypoints and resets "
-        "high_keypoint_threshold.",
+        help="Minimum score of a keypoint. A value that is given applies to all keypoints, also "
+        "where the model asks more of the weaker ones.",
     )
     high_keypoint_threshold: float = _setting(
         0.0,
@@ -280,7 +280,7 @@ class SessionOptions:
             raise ConfigError(f"{name} belongs to {only} and has no effect on {chosen}: remove it")
 
     def _unused(self) -> Any:
-        """Overrides that would change nothing, as (name, method that uses it, chosen method)."""
+        """Overrides without effect, as (name, method that uses it, chosen method)."""
         chosen = {"extraction": self.features, "matching": self.matcher}
         for name in self.overrides():
             setting = settings()[name]
@@ -334,6 +334,8 @@ def with_overrides(processing: ProcessingConfig, values: Mapping[str, Any]) -> P
     """
     names = [field.name for field in dataclasses.fields(ProcessingConfig)]
     unknown = sorted(set(values) - set(names))
+    if unknown and unknown[0] in _SETTINGS:
+        raise ConfigError(f"{unknown[0]!r} is fixed when a session is loaded: pass it to load")
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}; known: {', '.join(names)}")
     if "keypoint_threshold" in values:
@@ -354,11 +356,11 @@ def checked(name: str, value: Any) -> Any:
         return _checked_size(name, value)
     if setting.kind == "choice":
         if value not in setting.choices:
-            raise ConfigError(f"{name} is one of {', '.join(setting.choices)}, not {value!r}")
+            raise ConfigError(f"{name} must be one of {', '.join(setting.choices)}, not {value!r}")
         return value
     if setting.kind == "boolean":
         if not isinstance(value, bool):
-            raise ConfigError(f"{name} is True or False, not {value!r}")
+            raise ConfigError(f"{name} must be True or False, not {value!r}")
         return value
     number = _checked_number(name, value, setting)
     low = -float("inf") if setting.minimum is None else setting.minimum
@@ -367,7 +369,7 @@ def checked(name: str, value: Any) -> Any:
         bounds = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
         raise ConfigError(f"{name} must be {bounds}, not {value!r}")
     if name == "max_keypoints" and number == 0:
-        raise ConfigError("max_keypoints is -1 (all) or at least 1, not 0")
+        raise ConfigError("max_keypoints must be -1 (all) or at least 1, not 0")
     return number
 
 
@@ -377,7 +379,8 @@ def _checked_number(name: str, value: Any, setting: Setting) -> float:
     if setting.kind == "number" and _is_number(value):
         return float(value)
     what = "an integer" if setting.kind == "integer" else "a number"
-    raise ConfigError(f"{name} is {what}, not {value!r}")
+    what += " or None" if setting.optional else ""
+    raise ConfigError(f"{name} must be {what}, not {value!r}")
 
 
 def _is_integer(value: Any) -> bool:
@@ -395,6 +398,8 @@ def _checked_size(name: str, value: Any) -> tuple[int, ...]:
         size = tuple(operator.index(side) for side in values)
         if size in ((), (-1,)) or (len(size) <= 2 and all(8 <= side <= 8192 for side in size)):
             return size
+    shown = values[0] if sequence and len(values) == 1 else value
     raise ConfigError(
-        f"{name} is -1, a longest side, or width and height, each in [8, 8192], not {value!r}"
+        f"{name} must be -1 (the size of the image), one longest side, or width and height, each "
+        f"in [8, 8192], not {shown!r}"
     )

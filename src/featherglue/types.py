@@ -119,12 +119,12 @@ class SearchInfo:
     """Outcome of a search over rotation and scale.
 
     Attributes:
-        rotation: degrees, a multiple of 90, by which image 1 was rotated counter-clockwise.
+        rotation: degrees in (−180, 180] by which image 1 is rotated clockwise against image 0.
         scale: pixels of image 1 per pixel of image 0.
         looks: number of times that an image was warped by an estimated homography.
     """
 
-    rotation: int
+    rotation: float
     scale: float
     looks: int
 

@@ -63,6 +63,8 @@ def test_every_rotation_is_found(
     result = searching(photograph, turned)
     assert num_true(result, H) > 0.7 * upright
     assert result.search is not None
+    difference = (result.search.rotation + degrees + 180) % 360 - 180
+    assert abs(difference) < 2
     assert list(result.milliseconds)[-1] == "search"
     np.testing.assert_array_equal(
         result.matches.points0.shape, result.features0.keypoints[result.matches.indices[:, 0]].shape

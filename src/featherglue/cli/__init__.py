@@ -16,6 +16,7 @@ from featherglue.cli.common import console, error_console, join_sizes
 from featherglue.errors import FeatherglueError
 
 _INTERRUPTED = 130
+_HELP = frozenset({"-h", "--help"})
 _COMPLETION_VARIABLE = "_FEATHERGLUE_COMPLETE"
 
 
@@ -67,7 +68,7 @@ def _common(
 def _application(names: Iterable[str]) -> typer.Typer:
     app = typer.Typer(
         no_args_is_help=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": sorted(_HELP, key=len)},
         pretty_exceptions_enable=False,
         help="Match images with learned local features, in real time on an ordinary CPU.",
     )
@@ -83,6 +84,13 @@ def _application(names: Iterable[str]) -> typer.Typer:
         else:
             app.command(name, help=_help(command), rich_help_panel=definition.group)(command)
     return app
+
+
+def _narrow_help_columns() -> None:
+    """Bring the columns of the help together, so that 80 characters hold the long option names."""
+    from typer import rich_utils  # takes long to import
+
+    rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 1, 0, 0)
 
 
 def _help(command: Callable[..., Any] | None) -> str:
@@ -119,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
     app: typer.Typer | None = None
     try:
+        if not _HELP.isdisjoint(arguments):
+            _narrow_help_columns()
         app = _application(_called(arguments))
         code = app(arguments, standalone_mode=False, prog_name="featherglue")
         if code == _INTERRUPTED:

@@ -33,6 +33,7 @@ NumCalibrationImages = Annotated[
     typer.Option(
         "--num-calibration-images",
         min=1,
+        metavar="N",
         help=f"Number of photographs to use, evenly spread over the folder (default: "
         f"{_NUM_IMAGES}).",
         show_default=False,

@@ -28,7 +28,7 @@ from featherglue.evaluation.suites import Suite
 
 evaluate_app = typer.Typer(
     no_args_is_help=True,
-    help="Measure accuracy on image pairs with a known relation. Failed pairs count.",
+    help="Measure accuracy on image pairs with known geometry. A failed pair counts as wrong.",
 )
 Images = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")]
 

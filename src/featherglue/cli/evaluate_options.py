@@ -38,13 +38,20 @@ class SharedOptions:
 
     model: Model = "fast"
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of MAGSAC++ and of all random draws.")
+        int,
+        typer.Option(
+            "--seed", min=0, metavar="N", help="Seed of MAGSAC++ and of all random draws."
+        ),
     ] = 0
     num_pairs: Annotated[
         int | None,
-        typer.Option("--num-pairs", min=1, help="Number of pairs, from the start of the list."),
+        typer.Option(
+            "--num-pairs", min=1, metavar="N", help="Number of pairs, from the start of the list."
+        ),
     ] = None
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")] = 1
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, metavar="N", help="Number of processes.")
+    ] = 1
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -58,18 +65,19 @@ class SharedOptions:
         typer.Option(
             "--num-examples",
             min=0,
+            metavar="N",
             help="Number of best and of worst pairs that a JSON file keeps pictures of.",
         ),
     ] = 2
     num_worst: Annotated[
-        int, typer.Option("--num-worst", min=0, help="Number of worst pairs to draw.")
+        int, typer.Option("--num-worst", min=0, metavar="N", help="Number of worst pairs to draw.")
     ] = 0
     worst_dir: Annotated[
         Path | None,
         typer.Option(
             "--worst-dir",
             metavar="DIR",
-            help="Folder of these pictures; featherglue_worst by default.",
+            help="Folder of these pictures (featherglue_worst).",
         ),
     ] = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +46,8 @@ def match(
             "-o",
             "--output",
             metavar="PATH",
-            help="Picture of the matches of two images; folder for many pairs.",
+            help="Picture of the matches of two images; folder for many pairs "
+            f"({DEFAULT_FOLDER} by default).",
         ),
     ] = None,
     model: Model = "fast",
@@ -120,10 +122,17 @@ def _match_two(
     save_json(facts, json_file)
     if json_file == STANDARD_OUTPUT:
         return 0
+    found = result.search
+    view = (
+        f"search      rotated by {found.rotation:.0f}°, scaled by {found.scale:.2f}\n"
+        if found
+        else ""
+    )
     console.print(
         f"keypoints   {facts['keypoints0']} and {facts['keypoints1']}\n"
         f"matches     {facts['matches']}, {facts['refined']} of them refined\n"
         f"inliers     {facts['inliers']} of the epipolar geometry at {INLIER_THRESHOLD:g} px\n"
+        f"{view}"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"
     )
     if picture:
@@ -143,6 +152,7 @@ def summarize(result: MatchResult) -> dict[str, Any]:
         "matches": len(result.matches),
         "refined": int(result.matches.refined.sum()),
         "inliers": inliers,
+        "search": dataclasses.asdict(result.search) if result.search else None,
         "milliseconds": {name: round(ms, 3) for name, ms in result.milliseconds.items()},
     }
 

@@ -76,7 +76,7 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     more: dict[str, Any] = {"help": setting.help, "rich_help_panel": _PANELS[setting.owner]}
     annotation: Any = str
     if setting.kind == "choice":
-        annotation = Literal[setting.choices]
+        annotation, more["metavar"] = Literal[setting.choices], "|".join(setting.choices)
     elif setting.kind == "size":
         more["metavar"] = "W H|MAX|-1"
     elif setting.kind == "boolean":
@@ -112,7 +112,7 @@ def _parse_optional(name: str, text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{name} is a number or {_OFF!r}, not {text!r}") from None
+        raise UsageError(f"{name} must be a number or {_OFF!r}, not {text!r}") from None
 
 
 def parse_resize(text: str) -> tuple[int, ...]:
@@ -120,4 +120,4 @@ def parse_resize(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
-        raise UsageError(f"resize takes W H, one longest side, or -1, not {text!r}") from None
+        raise UsageError(f"resize must be W H, one longest side, or -1, not {text!r}") from None

@@ -47,6 +47,7 @@ MinTrackLength = Annotated[
     typer.Option(
         "--min-track-length",
         min=1,
+        metavar="N",
         help=f"Minimum number of frames of a track; {MIN_TRACK_LENGTH} by default.",
     ),
 ]
@@ -62,7 +63,7 @@ Skip = Annotated[
     typer.Option("--skip", min=1, metavar="N", help="Take every N-th frame of a file or folder."),
 ]
 MaxFrames = Annotated[
-    int | None, typer.Option("--max-frames", min=1, help="Maximum number of frames.")
+    int | None, typer.Option("--max-frames", min=1, metavar="N", help="Maximum number of frames.")
 ]
 CameraSize = Annotated[
     tuple[int, int] | None,

@@ -40,7 +40,7 @@ class SearchConfig:
         weak: a plain match is weak if the ratio between the total confidence of its matches and
             the smaller number of keypoints is below this. Hypotheses are tried only then.
         good: ratio above which a plain match needs no search.
-        upright: maximum rotation in degrees for which no image is warped.
+        upright: maximum rotation in degrees at which a plain match needs no search.
         side: longest side in pixels of the small versions.
         scales: additional scales of the small versions.
         finalists: number of hypotheses that the matcher tries.
@@ -48,7 +48,7 @@ class SearchConfig:
         looks: maximum number of warps, each followed by a match.
         tolerance: px, inlier threshold of the homography by which an image is warped.
         min_inliers: minimum number of inliers of that homography.
-        same_scale: ratio of scales below which no image is shrunk.
+        same_scale: ratio of scales below which no image is shrunk and no search is needed.
         margin: px, width of the border of a warped image without keypoints.
         gain: minimum ratio by which a warp must increase the total confidence for another one.
         cached: number of images whose small features are kept.
@@ -240,11 +240,9 @@ class Search:
             ratio = 1.0
         view0 = View.shrunk(image0, work0 * min(1.0, ratio), 0)
         view1 = View.shrunk(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
-        return self._match_views(view0, view1, known, hypothesis.turns, 0)
+        return self._match_views(view0, view1, known, 0)
 
-    def _match_views(
-        self, view0: View, view1: View, known: Known, turns: int, looks: int
-    ) -> MatchResult:
+    def _match_views(self, view0: View, view1: View, known: Known, looks: int) -> MatchResult:
         features0, features1 = (self._view_features(view, known) for view in (view0, view1))
         result = self.pipeline.match_plain(features0, features1)
         back0, back1 = view0.back, view1.back
@@ -253,12 +251,13 @@ class Search:
             points0=back0(result.matches.points0),
             points1=back1(result.matches.points1),
         )
+        rotation, scale = relative_view(mapped)
         return MatchResult(
             features0=view0.in_original(features0),
             features1=view1.in_original(features1),
             matches=mapped,
             milliseconds=result.milliseconds,
-            search=SearchInfo(rotation=90 * turns, scale=relative_view(mapped)[1], looks=looks),
+            search=SearchInfo(rotation=rotation, scale=scale, looks=looks),
         )
 
     def _view_features(self, view: View, known: Known) -> Features:
@@ -279,7 +278,6 @@ class Search:
         )
         if H is None or inliers.sum() < self.config.min_inliers or not np.isfinite(H).all():
             return None
-        info = found.search or SearchInfo(rotation=0, scale=relative_view(matches)[1], looks=0)
         center = matches.points0[inliers[:, 0] > 0].mean(0, dtype=np.float64)
         ratio = local_scale(np.asarray(H, np.float64), center)
         if not 1 / 32 < ratio < 32:
@@ -291,9 +289,8 @@ class Search:
             view0 = View.shrunk(image0, self.pipeline.working_factor(image0), 0)
             onto = view0.from_original @ np.linalg.inv(H)
             view1 = View.warped(image1, onto, view0.image.shape)
-        again = self._match_views(view0, view1, known, 0, info.looks + 1)
-        assert again.search is not None
-        return replace(again, search=replace(again.search, rotation=info.rotation))
+        looks = found.search.looks if found.search else 0
+        return self._match_views(view0, view1, known, looks + 1)
 
 
 def relative_view(matches: Matches) -> tuple[float, float]:
