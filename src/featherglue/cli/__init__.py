@@ -90,7 +90,7 @@ def _narrow_help_columns() -> None:
     """Bring the columns of the help together, so that 80 characters hold the long option names."""
     from typer import rich_utils  # takes long to import
 
-    rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 1, 0, 0)
+    rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 1, 0, 0)  # type: ignore[assignment]
 
 
 def _help(command: Callable[..., Any] | None) -> str:
