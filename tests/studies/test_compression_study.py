@@ -153,7 +153,7 @@ def test_models_made_elsewhere_are_measured(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the time was over")
+@pytest.mark.filterwarnings("ignore:the time limit ended")
 def test_number_of_steps_fits_the_time(reproduce: Main, matching: Path, tmp_path: Path) -> None:
     from studies.compression.model_making import Tuning, make_model
 

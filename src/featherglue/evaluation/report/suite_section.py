@@ -94,7 +94,7 @@ def _examples(group: Sequence[Result]) -> str:
         if not isinstance(examples, list) or not examples:
             parts.append(
                 f"<p class=note>No pictures of {name}: the result holds none. "
-                "<code>featherglue evaluate --json FILE</code> stores them.</p>"
+                "Results that <code>featherglue evaluate</code> writes as JSON hold them.</p>"
             )
             continue
         for kind, title in _KINDS.items():
