@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     suite = HomographySuite(
         folder=options.val, pair_file=options.val / "homographies.txt", size=SIZE
     )
-    print("| AUC@5/10/25 | original order | mean of random orders | standard deviation |")
+    print("| AUC@5/10/25 | model's order | mean of random orders | standard deviation |")
     print("|---|---|---|---|")
     for model in options.models:
         both = errors(fg.load(model, threads=2), suite, options.orders)
-        for suffix, all_errors in zip(("", ", LO"), both, strict=True):
+        for suffix, all_errors in zip(("", ", local optimization"), both, strict=True):
             areas = np.array([auc(list(one), THRESHOLDS) for one in all_errors])
             cells = (areas[0], areas[1:].mean(0), areas[1:].std(0))
             print(f"| `{model}`{suffix} | {' | '.join(map(_slashed, cells))} |", flush=True)

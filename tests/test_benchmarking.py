@@ -71,7 +71,7 @@ def test_every_size_is_measured() -> None:
     assert all(row["stages"]["read"]["median_ms"] > 0 for row in rows)
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_settings_out_of_range_are_rejected() -> None:
     with pytest.raises(UsageError):
         benchmark([], QUICK)
     with pytest.raises(UsageError):
@@ -102,7 +102,7 @@ def test_command_writes_json(tmp_path: Path, matching: Path) -> None:
 @pytest.mark.parametrize(
     "extra", [["--max-keypoints", "many"], ["--runtime", "tensorrt"], ["--image-size", "640"]]
 )
-def test_misuse_leaves_with_2(extra: list[str]) -> None:
+def test_usage_error_has_exit_code_2(extra: list[str]) -> None:
     assert main(["benchmark", *extra]) == 2
 
 

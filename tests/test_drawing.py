@@ -114,7 +114,7 @@ def test_features_without_images_are_drawn_on_given_or_blank_ones(grey: np.ndarr
     assert draw_matches(result(None, None, 2)).shape == kept.shape
 
 
-def test_an_image_of_another_size_is_misuse(grey: np.ndarray) -> None:
+def test_image_of_another_size_is_rejected(grey: np.ndarray) -> None:
     image = grey[:48, :64]
     with pytest.raises(UsageError, match=r"image1 must be \(48, 64\), not \(20, 30\)"):
         draw_matches(result(image, image), image1=grey[:20, :30])

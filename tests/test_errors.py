@@ -28,7 +28,7 @@ def test_every_exception_is_a_documented_featherglue_error(error: type[Feathergl
     assert error.exit_code in (1, 2)
 
 
-def test_wrong_requests_have_the_exit_code_of_misuse() -> None:
+def test_usage_errors_have_exit_code_2() -> None:
     misuse = {error.__name__ for error in CLASSES if error.exit_code == 2}
     assert misuse == {"UsageError", "ConfigError", "PairListError"}
     assert issubclass(UsageError, ValueError)
@@ -59,7 +59,7 @@ def test_no_message_outside_the_command_line_names_a_flag() -> None:
     assert found == []
 
 
-def test_a_missing_extra_says_what_to_install() -> None:
+def test_missing_extra_names_the_package() -> None:
     error = MissingExtraError("training", "train")
     assert str(error) == "training needs an optional dependency: pip install 'featherglue[train]'"
     assert isinstance(MissingNameError("featherglue.Model", "train"), AttributeError)

@@ -70,7 +70,7 @@ def test_matches_are_checked(name: str) -> None:
         dataclasses.replace(good, **{name: getattr(good, name)[:2]})
 
 
-def test_lists_are_misuse() -> None:
+def test_lists_are_rejected() -> None:
     with pytest.raises(UsageError, match="keypoints must be a NumPy array, not list"):
         features(keypoints=[[1.0, 2.0]] * 5)
     with pytest.raises(UsageError, match="refined must be a NumPy array, not list"):

@@ -37,7 +37,7 @@ def test_help_before_a_command_is_the_general_help(run: Run) -> None:
     assert run("--help", "match") == run("--help")
 
 
-def test_a_missing_command_shows_the_help_and_is_misuse(run: Run) -> None:
+def test_missing_command_shows_the_help_with_exit_code_2(run: Run) -> None:
     for words, listed in (((), "match"), (("evaluate",), "homography")):
         code, out, err = run(*words)
         assert (code, err) == (2, "")
@@ -92,7 +92,7 @@ def test_sizes_are_joined(given: list[str], joined: list[str]) -> None:
 # --- errors ---------------------------------------------------------------------------------
 
 
-MISUSE: dict[str, list[object]] = {
+USAGE_ERRORS: dict[str, list[object]] = {
     "no command": [],
     "unknown command": ["glue"],
     "unknown option": ["match", "{a}", "{b}", "--fast"],
@@ -143,7 +143,7 @@ FAILURE: dict[str, list[object]] = {
 
 @pytest.mark.parametrize(
     ("expected", "arguments"),
-    [pytest.param(2, arguments, id=name) for name, arguments in MISUSE.items()]
+    [pytest.param(2, arguments, id=name) for name, arguments in USAGE_ERRORS.items()]
     + [pytest.param(1, arguments, id=name) for name, arguments in FAILURE.items()],
 )
 def test_failures_are_one_line_and_a_code(

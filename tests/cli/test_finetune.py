@@ -75,7 +75,7 @@ def test_zeros_stay(
     assert run(*arguments, *taught)[0] == 1  # holds a run
 
 
-def test_what_is_quantized_stays_so(run: Run, folders: dict[str, Path], photos: Path) -> None:
+def test_quantized_layers_stay_quantized(run: Run, folders: dict[str, Path], photos: Path) -> None:
     parent = Model.load(folders["one-head"])
     shared = quantize_codebook(parent, CodebookConfig(bits=3, include=("matcher.*",)))
     shared.save("shared")
@@ -101,7 +101,7 @@ def test_what_is_quantized_stays_so(run: Run, folders: dict[str, Path], photos: 
     assert all(len(np.unique(row)) <= 2**5 for row in values)
 
 
-def test_only_what_was_pruned_is_held(folders: dict[str, Path]) -> None:
+def test_only_pruned_weights_stay_zero(folders: dict[str, Path]) -> None:
     steps = (
         PruneConfig(ratio=0.5, include=("matcher.gnn.*",)),
         LinearConfig(activation_bits=0, correct_bias=False, bits=4),
@@ -138,7 +138,7 @@ def test_a_recipe_can_fine_tune(run: Run, folders: dict[str, Path], photos: Path
     assert (Path("runs") / "1" / "last.pt").exists()
 
 
-def test_misuse(run: Run, folders: dict[str, Path], photos: Path) -> None:
+def test_usage_errors(run: Run, folders: dict[str, Path], photos: Path) -> None:
     model = folders["one-head"]
     code, _, err = run("finetune", "--model", model, "--images", photos, "-o", "run")
     assert code == 2 and "--teacher" in err
@@ -174,11 +174,11 @@ def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photo
     for name in held:
         zeros = np.mean(made.arrays[f"{name}.weight"] == 0)
         assert 0.7 < zeros < 0.8, name
-    for changed, said in (
+    for changed, message in (
         (recipe.replace("end = 3", "end = 5"), "schedule.end = 5 must not exceed loop.steps = 4"),
         (recipe.replace('include = ["matcher.gnn.*"]', "ratios = {}"), "prune selects"),
         (recipe.replace("schedule = {end = 3, every = 1}\n", ""), "require each other"),
     ):
         Path("r.toml").write_text(changed)
         code, _, err = run(*given, "-o", "other", *training)
-        assert (code, said in err) == (2, True), err
+        assert (code, message in err) == (2, True), err

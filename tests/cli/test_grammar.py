@@ -1,4 +1,4 @@
-"""The grammar that all commands share."""
+"""The common grammar of all commands."""
 
 from __future__ import annotations
 

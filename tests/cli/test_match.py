@@ -201,4 +201,4 @@ def test_json_in_a_file_leaves_the_summary_on_standard_output(
     assert (code, err) == (0, "")
     assert out.startswith("keypoints   ")
     facts = json.loads(Path("out.json").read_text())
-    assert f"matches     {facts['matches']}, {facts['refined']} of them refined" in out
+    assert f"matches     {facts['matches']}, {facts['refined']} refined" in out

@@ -11,7 +11,7 @@ from featherglue.cli.progress import ProgressDisplay, clock_time
 
 
 class Clock:
-    """A clock that only moves when told to."""
+    """A clock that only advances on request."""
 
     def __init__(self) -> None:
         self.now = 100.0

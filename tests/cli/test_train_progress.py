@@ -48,7 +48,7 @@ def test_a_time_limit_shows_the_remaining_time() -> None:
     assert "60 steps, 2 steps/s, at most 1:30 left, loss 4" in out.getvalue()
 
 
-def test_validation_has_lines_of_its_own() -> None:
+def test_validation_has_its_own_lines() -> None:
     clock, out = Clock(), io.StringIO()
     progress = TrainingProgress(Console(file=out, width=200), 10, clock=clock)
     progress.report(5, {"validation auc5": 12.345, "validation recall": 0.5})

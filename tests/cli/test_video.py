@@ -82,7 +82,7 @@ def test_the_summary_and_the_reason_for_no_window(run: Run, matching: Path, fram
     for word in ("frames      6 in", "frames/s", "matches", "extract", "total"):
         assert word in out
     assert err.startswith("no window: ")
-    assert "-o writes what it would show" in err
+    assert "write the pictures to a file with -o" in err
     assert list(Path().iterdir()) == []
     assert run(frames, "--model", matching, "--no-display")[2] == ""
 
@@ -466,11 +466,11 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
     assert closed
 
 
-# --- misuse ---------------------------------------------------------------------------------
+# --- usage errors ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         ([], 2, "SOURCE"),
         (["none.mp4"], 1, "none.mp4: no such file or folder"),
@@ -492,10 +492,10 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
         (["0", "--skip", "2"], 2, "newest frame"),
     ],
 )
-def test_misuse(
+def test_usage_errors(
     arguments: list[str],
     code: int,
-    said: str,
+    message: str,
     run: Run,
     matching: Path,
     frames: Path,
@@ -504,7 +504,7 @@ def test_misuse(
     got, out, err = run(*given, "--model", matching, "--json", "-")
     assert got == code
     assert out == ""
-    assert said in err
+    assert message in err
     assert not list(Path().glob("*"))
 
 
@@ -515,7 +515,7 @@ def test_an_error_is_the_only_line(run: Run) -> None:
 def test_opencv_prints_nothing(tmp_path: Path) -> None:
     """In a new process, because FFmpeg reads its log level at the first use."""
     (tmp_path / "cut.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(500))
-    for source, said in (
+    for source, message in (
         ("cut.mp4", "damaged, or not a video"),
         ("98", "cannot be opened"),
     ):
@@ -528,7 +528,7 @@ def test_opencv_prints_nothing(tmp_path: Path) -> None:
             env=os.environ | {"COLUMNS": "200"},
         )
         assert (done.returncode, done.stdout) == (1, "")
-        assert said in done.stderr
+        assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
 
 

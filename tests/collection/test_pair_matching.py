@@ -125,7 +125,7 @@ def test_an_interrupted_run_resumes(session: Session, images: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY\x01\x00"])
-def test_a_damaged_result_is_made_again(
+def test_damaged_result_is_computed_again(
     session: Session, images: Path, tmp_path: Path, damage: bytes
 ) -> None:
     pairs = [pair("a.png", "b.png")]

@@ -23,7 +23,7 @@ def scene(photos: PhotoFolder, index: int, planar: float) -> dict[str, np.ndarra
 def test_homographies_of_planes_map_equal_intensities(
     photos: PhotoFolder, planar: float, sample_image: Callable[..., np.ndarray]
 ) -> None:
-    alike, shuffled = [], []
+    corresponding, shuffled = [], []
     planes_seen: set[int] = set()
     for index in range(10):
         item = scene(photos, index, planar)
@@ -44,12 +44,12 @@ def test_homographies_of_planes_map_equal_intensities(
             planes_seen.add(k)
             first = sample_image(item["image0"][0], mine[seen])
             second = sample_image(item["image1"][0], mapped[seen])
-            alike.append(np.abs(first - second))
+            corresponding.append(np.abs(first - second))
             shuffled.append(np.abs(first - np.random.default_rng(0).permutation(second)))
     assert len(planes_seen) > (2 if planar == 0 else 0)
-    assert len(np.concatenate(alike)) > 1000
-    assert np.median(np.concatenate(alike)) < 2
-    assert np.percentile(np.concatenate(alike), 95) < 12
+    assert len(np.concatenate(corresponding)) > 1000
+    assert np.median(np.concatenate(corresponding)) < 2
+    assert np.percentile(np.concatenate(corresponding), 95) < 12
     assert np.median(np.concatenate(shuffled)) > 10
 
 

@@ -34,7 +34,7 @@ def features(photos: PhotoFolder, tmp_path_factory: pytest.TempPathFactory) -> F
     return FeatureFile(path)
 
 
-def test_points_show_what_the_teacher_described(
+def test_points_correspond_to_the_teachers_keypoints(
     photos: PhotoFolder,
     features: FeatureFile,
     sample_image: Callable[[np.ndarray, np.ndarray], np.ndarray],

@@ -60,7 +60,7 @@ def test_corresponding_points_have_the_same_intensity(
     photos: PhotoFolder, sample_image: Callable[..., np.ndarray]
 ) -> None:
     pairs = ViewPairs(photos, VIEWS)
-    alike, shuffled, total = [], [], 0
+    corresponding, shuffled, total = [], [], 0
     for index in range(12):
         item = pairs[index]
         count = int(item["count"])
@@ -75,11 +75,11 @@ def test_corresponding_points_have_the_same_intensity(
         covered &= item["inside1"][cells[:, 1], cells[:, 0]]
         first = sample_image(item["image0"][0], points0[covered])
         second = sample_image(item["image1"][0], points1[covered])
-        alike.append(np.abs(first - second))
+        corresponding.append(np.abs(first - second))
         shuffled.append(np.abs(first - rng.permutation(second)))
     assert total > 150
-    assert np.median(np.concatenate(alike)) < 2
-    assert np.percentile(np.concatenate(alike), 95) < 12
+    assert np.median(np.concatenate(corresponding)) < 2
+    assert np.percentile(np.concatenate(corresponding), 95) < 12
     assert np.median(np.concatenate(shuffled)) > 15
 
 

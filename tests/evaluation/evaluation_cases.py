@@ -1,4 +1,4 @@
-"""Suites, pipelines and cameras that the tests of evaluation share."""
+"""Suites, pipelines and cameras for the tests of evaluation."""
 
 from __future__ import annotations
 

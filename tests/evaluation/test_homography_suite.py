@@ -107,7 +107,7 @@ def test_correct_matches_of_a_failed_pair_do_not_count(
     assert (found.summary["precision"], found.summary["recall"]) == (0, 0)
 
 
-def test_points_of_the_oracle_are_the_truth(shift_and_turn: Array) -> None:
+def test_oracle_has_perfect_metrics(shift_and_turn: Array) -> None:
     """Matches of the oracle go where H says."""
     oracle = Oracle(shift_and_turn)
     features = oracle.extract(texture(0))

@@ -10,7 +10,7 @@ from featherglue.evaluation.openers import describe
 from featherglue.session import load
 
 
-def test_descriptions_differ_with_what_shapes_results(matching: Path) -> None:
+def test_descriptions_contain_everything_that_affects_results(matching: Path) -> None:
     kinds: list[dict[str, Any]] = [
         {"features": "sift", "matcher": "nn"},
         {"features": "orb", "matcher": "nn"},

@@ -21,7 +21,7 @@ from featherglue.evaluation.pair_lists import (
 )
 
 
-def test_a_folder_alone_draws_homographies(photos: Path) -> None:
+def test_folder_without_a_list_has_random_homographies(photos: Path) -> None:
     first, again = (homographies(photos, None).pairs() for _ in range(2))
     assert [task.name for task in first] == ["a.png", "b.png", "c.png"]
     for a, b in zip(first, again, strict=True):

@@ -1,4 +1,4 @@
-"""The report: what it holds, and what it refuses."""
+"""Reports: content, and errors of their input."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_times_of_other_keypoints_are_not_taken(files: list[Path], tmp_path: Pat
         ({"kind": "poem"}, "not a result"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
+def test_incomparable_results_are_rejected(
     files: list[Path], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     odd = copy.deepcopy(evaluation("odd", 1.0)) | change
@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_refused(
     assert not page.exists()
 
 
-def test_models_of_one_name_are_told_apart(files: list[Path], tmp_path: Path) -> None:
+def test_models_with_equal_names_get_file_names(files: list[Path], tmp_path: Path) -> None:
     again = tmp_path / "fast-256.json"
     again.write_text(files[0].read_text())
     names = [result["model"]["name"] for result in read_results([files[0], again])]
@@ -160,7 +160,7 @@ def test_broken_and_missing_files_are_named(tmp_path: Path) -> None:
         read_results([tmp_path / "missing.json"])
 
 
-def test_misuse_and_bad_pictures(files: list[Path], tmp_path: Path) -> None:
+def test_invalid_arguments_and_pictures(files: list[Path], tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     results = read_results(files)
     with pytest.raises(UsageError, match="nothing to report"):

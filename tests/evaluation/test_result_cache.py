@@ -1,4 +1,4 @@
-"""Stored features and results: reused when nothing has changed, and only then."""
+"""Cached features and results are reused if and only if nothing has changed."""
 
 from __future__ import annotations
 

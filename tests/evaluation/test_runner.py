@@ -1,4 +1,4 @@
-"""`evaluate`: what it accepts, several processes, errors."""
+"""`evaluate`: accepted pipelines, several processes, errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from featherglue.errors import ArtifactError, OutputError, UsageError
 from featherglue.evaluation import SessionOpener, evaluate, result_cache
 
 
-def test_names_folders_sessions_and_openers_are_alike(matching: Path, photos: Path) -> None:
+def test_names_folders_sessions_and_openers_have_equal_results(
+    matching: Path, photos: Path
+) -> None:
     suite = homographies(photos, None)
     expected = plain(evaluate(SessionOpener(matching), suite, num_pairs=1))
     for pipeline in (str(matching), matching, fg.load(matching)):

@@ -1,4 +1,4 @@
-"""Graphs carry the fingerprint of the model that they were made from."""
+"""Fingerprints of exported graphs."""
 
 from __future__ import annotations
 

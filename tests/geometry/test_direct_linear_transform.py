@@ -50,6 +50,6 @@ def test_too_few_matches(count: int) -> None:
 
 
 @pytest.mark.parametrize("weights", [np.ones(59), -np.ones(60), np.full(60, np.nan)])
-def test_invalid_weights_are_misuse(weights: np.ndarray) -> None:
+def test_invalid_weights_are_rejected(weights: np.ndarray) -> None:
     with pytest.raises(UsageError, match="weights must be"):
         weighted_homography(*planar_matches(60), weights)

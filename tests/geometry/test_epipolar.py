@@ -41,7 +41,7 @@ def test_pose_errors() -> None:
     assert pose_errors(pose, T[:3]) == pytest.approx((180, 90))
 
 
-def test_invalid_intrinsics_are_misuse() -> None:
+def test_invalid_intrinsics_are_rejected() -> None:
     with pytest.raises(UsageError, match="positive focal lengths"):
         normalize_points(np.zeros((1, 2)), np.zeros((3, 3)))
 

@@ -119,7 +119,7 @@ def test_the_confidence_lies_between_0_and_1(estimate: Estimate, confidence: flo
 
 
 @pytest.mark.parametrize("estimate", ESTIMATORS)
-def test_invalid_points_are_misuse(estimate: Estimate) -> None:
+def test_invalid_points_are_rejected(estimate: Estimate) -> None:
     points = spatial_matches(count=9)[0]
     broken = points.copy()
     broken[3, 1] = np.nan
@@ -160,7 +160,7 @@ def test_the_number_of_iterations_is_positive() -> None:
         ("K", "K0 must be a .* array of numbers"),
     ],
 )
-def test_invalid_intrinsics_are_misuse(K: object, message: str) -> None:
+def test_invalid_intrinsics_are_rejected(K: object, message: str) -> None:
     points0, points1 = spatial_matches()
     with pytest.raises(UsageError, match=message):
         geometry.estimate_relative_pose(points0, points1, K, K1)  # type: ignore[arg-type]
@@ -174,7 +174,7 @@ def test_coincident_matches_have_no_pose(method: geometry.Method, count: int) ->
         geometry.estimate_relative_pose(points, points + 10, K0, K1, method=method)
 
 
-def test_an_unknown_method_is_misuse() -> None:
+def test_unknown_method_is_rejected() -> None:
     points0, points1 = spatial_matches()
     with pytest.raises(UsageError, match="lmeds"):
         geometry.estimate_homography(points0, points1, method="lmeds")  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_pure_rotation_never_gives_a_wrong_rotation(method: geometry.Method, noi
     assert pose_errors(pose, pose_matrix(t=np.array([1.0, 0, 0])))[0] < 0.5
 
 
-def test_a_plane_gives_one_of_its_poses() -> None:
+def test_plane_has_one_of_its_two_poses() -> None:
     # A plane has two poses that explain it; whichever comes must explain the matches.
     points0, points1 = spatial_matches(plane=True)
     pose = geometry.estimate_relative_pose(points0, points1, K0, K1)
@@ -269,7 +269,7 @@ def test_matches_on_a_line_give_an_error_or_a_rotation(method: geometry.Method) 
     assert np.linalg.norm(pose.t) == pytest.approx(1)
 
 
-def test_singular_intrinsics_are_misuse() -> None:
+def test_singular_intrinsics_are_rejected() -> None:
     points0, points1 = spatial_matches()
     singular = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 0]])
     with pytest.raises(UsageError, match="K1 must not be singular"):

@@ -100,7 +100,7 @@ def test_the_homography_does_not_depend_on_the_order_of_matches(method: str) -> 
         assert corner_error(H, found[0], SIZE) < 1e-3
 
 
-def test_exact_matches_give_the_truth() -> None:
+def test_exact_matches_have_the_true_model() -> None:
     rng = np.random.default_rng(0)
     points0 = rng.random((50, 2)) * SIZE
     points1 = cv2.perspectiveTransform(points0[None], H_TRUE)[0]

@@ -1,4 +1,4 @@
-"""Images of every kind in, grey out; and coordinates there and back."""
+"""Reading and conversion of images, and mapping of points between sizes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_bools_are_black_and_white(grey: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (np.zeros((4, 4), np.int32), "int32"),
         (np.full((4, 4), 255.0), "divide by the maximum"),
@@ -104,8 +104,8 @@ def test_bools_are_black_and_white(grey: np.ndarray) -> None:
         (np.zeros((4, 4), np.complex64), "complex64"),
     ],
 )
-def test_invalid_arrays_are_refused(image: np.ndarray, said: str) -> None:
-    with pytest.raises(ImageError, match=said):
+def test_invalid_arrays_are_rejected(image: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         to_grey(image)
 
 
@@ -131,9 +131,7 @@ def test_a_huge_png_is_refused_before_it_is_decoded(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".pgm", ".tif"])
-def test_lossless_files_hold_what_was_written(
-    tmp_path: Path, suffix: str, grey: np.ndarray
-) -> None:
+def test_lossless_files_are_read_exactly(tmp_path: Path, suffix: str, grey: np.ndarray) -> None:
     np.testing.assert_array_equal(read_grey(write(tmp_path / f"a{suffix}", grey)), grey)
 
 
@@ -203,14 +201,14 @@ def test_files_without_an_image_are_refused(tmp_path: Path) -> None:
     empty.touch()
     text.write_text("not an image\n" * 100)
     folder.mkdir()
-    for path, said in (
+    for path, message in (
         (empty, "empty"),
         (text, "not an image format"),
         (folder, "folder"),
         (tmp_path / "missing.png", "no such file"),
         (text / "below.png", "cannot be read|no such file"),
     ):
-        with pytest.raises(ImageError, match=said) as caught:
+        with pytest.raises(ImageError, match=message) as caught:
             read_grey(path)
         assert path.name in str(caught.value)
 

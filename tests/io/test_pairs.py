@@ -42,7 +42,7 @@ def test_all_three_kinds_of_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("only.jpg", ": 1 tokens"),
         ("a.jpg b.jpg 0", ": 3 tokens"),
@@ -56,9 +56,9 @@ def test_all_three_kinds_of_lines(tmp_path: Path) -> None:
         (full(K=[0.0] * 9), "K0 is singular"),
     ],
 )
-def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, line: str, said: str) -> None:
+def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path, f"good.jpg too.jpg\n\n{line}\n")
-    with pytest.raises(PairListError, match=said) as caught:
+    with pytest.raises(PairListError, match=message) as caught:
         read_pairs(path)
     assert f"{path}, line 3" in str(caught.value)
 
@@ -66,17 +66,17 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, line: str, said
 def test_files_without_a_pair_list_are_refused(tmp_path: Path) -> None:
     binary = tmp_path / "image.jpg"
     binary.write_bytes(bytes(range(128, 256)))
-    for path, said in (
+    for path, message in (
         (tmp_path / "missing.txt", "no such file"),
         (tmp_path, "cannot be read"),
         (binary, "cannot be read as text"),
         (write(tmp_path, "# only a comment\n\n"), "no pairs"),
     ):
-        with pytest.raises(PairListError, match=said):
+        with pytest.raises(PairListError, match=message):
             read_pairs(path)
 
 
-def test_misuse_is_exit_code_2(tmp_path: Path) -> None:
+def test_usage_error_has_exit_code_2(tmp_path: Path) -> None:
     with pytest.raises(PairListError) as caught:
         read_pairs(tmp_path / "missing.txt")
     assert caught.value.exit_code == 2

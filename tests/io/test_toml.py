@@ -11,7 +11,7 @@ from featherglue.errors import ConfigError
 from featherglue.io.toml import read_toml, toml_lines
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     table: dict[str, Any] = {
         "name": 'quotes " and \\ and ü',
         "a key": [1, 2.5, True, "x"],

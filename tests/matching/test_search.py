@@ -84,7 +84,7 @@ def test_ratios_of_scale_are_found(
         assert ratio == pytest.approx(np.sqrt(abs(np.linalg.det(truth[:2, :2]))), rel=0.1)
 
 
-def test_an_easy_pair_is_left_alone(
+def test_easy_pair_keeps_its_plain_match(
     plain: Session, searching: Session, photograph: np.ndarray
 ) -> None:
     first, second = plain(photograph, photograph[10:]), searching(photograph, photograph[10:])

@@ -32,7 +32,7 @@ def reach(network: SuperPoint, at: int) -> int:
     return int((seen.grad[0, 0].abs().sum(0) > 0).sum())
 
 
-def test_the_context_branch_widens_what_a_descriptor_sees(models: dict[str, Model]) -> None:
+def test_context_branch_widens_the_receptive_field(models: dict[str, Model]) -> None:
     plain = models["four-heads"].extractor
     assert plain is not None
     assert reach(plain, 16) < 128

@@ -87,7 +87,7 @@ def reproduce(
 
 
 @pytest.mark.slow
-def test_experiments_are_made_measured_and_stored(
+def test_experiments_are_run_measured_and_stored(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reproduce("--only", "prune-kmeans-huffman", "--steps", 1) == 0
@@ -137,7 +137,7 @@ def test_experiments_are_made_measured_and_stored(
 
 
 @pytest.mark.slow
-def test_models_made_elsewhere_are_measured(
+def test_models_from_other_folders_are_measured(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = ("--only", "kmeans-6", "--steps", 1)

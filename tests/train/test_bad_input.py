@@ -1,4 +1,4 @@
-"""Errors of a training are one line, and nothing is lost."""
+"""Errors of a training run are one line, and its checkpoint is preserved."""
 
 from __future__ import annotations
 
@@ -52,27 +52,27 @@ def run(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> Run
         command = ["train", "superpoint", "--config", str(tmp_path / "stage.toml")]
         command += ["--images", str(folder), "--device", "cpu", "-o", str(tmp_path / name), *more]
         code = main(command)
-        said = capsys.readouterr().err
-        assert "Traceback" not in said
-        assert "internal error" not in said
-        return code, said
+        printed = capsys.readouterr().err
+        assert "Traceback" not in printed
+        assert "internal error" not in printed
+        return code, printed
 
     return call
 
 
-def test_photographs_that_are_not_there(run: Run, tmp_path: Path) -> None:
+def test_missing_photographs(run: Run, tmp_path: Path) -> None:
     empty, broken = tmp_path / "empty", tmp_path / "broken"
     empty.mkdir()
     broken.mkdir()
     (broken / "a.jpg").write_bytes(b"broken")
-    for folder, said in (
+    for folder, printed in (
         (empty, "no images in this folder"),
         (tmp_path / "nowhere", "no such folder"),
         (broken, "no usable image"),
     ):
         code, error = run(folder=folder)
         assert code == 1
-        assert said in error
+        assert printed in error
         assert str(folder) in error
     assert not (tmp_path / "run").exists()
 
@@ -80,49 +80,49 @@ def test_photographs_that_are_not_there(run: Run, tmp_path: Path) -> None:
 def test_broken_photographs_are_counted_named_and_skipped(run: Run, images: Path) -> None:
     (images / "torn.png").write_bytes((images / "0.png").read_bytes()[:100])
     (images / "none.jpg").write_bytes(b"")
-    code, said = run()
+    code, printed = run()
     assert code == 0
-    assert "warning: " in said
-    assert "skipped 2 images" in said
-    assert "none.jpg, torn.png" in said
-    assert ".py" not in said
+    assert "warning: " in printed
+    assert "skipped 2 images" in printed
+    assert "none.jpg, torn.png" in printed
+    assert ".py" not in printed
 
 
 def test_too_few_photographs_for_validation(run: Run) -> None:
-    code, said = run(stage=STAGE.replace("share = 0", "share = 0.1"))
+    code, printed = run(stage=STAGE.replace("share = 0", "share = 0.1"))
     assert code == 1
-    assert "2 photographs are too few" in said
-    assert "share = 0" in said
+    assert "2 photographs are too few" in printed
+    assert "share = 0" in printed
 
 
 def test_an_unknown_key_is_named(run: Run) -> None:
-    code, said = run(stage=STAGE + "speed = 3\n")
+    code, printed = run(stage=STAGE + "speed = 3\n")
     assert code == 2
-    assert "unknown key 'speed'" in said
+    assert "unknown key 'speed'" in printed
 
 
-def test_a_run_of_another_network_is_not_gone_on_with(run: Run, tmp_path: Path) -> None:
+def test_run_of_another_network_is_not_resumed(run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
     kept = (tmp_path / "run" / "last.pt").read_bytes()
     other = STAGE.replace("descriptor_dim = 8", "descriptor_dim = 4")
-    code, said = run("--resume", stage=other)
-    assert (code, "other settings (architecture.descriptor_dim)" in said) == (1, True)
+    code, printed = run("--resume", stage=other)
+    assert (code, "other settings (architecture.descriptor_dim)" in printed) == (1, True)
     assert run(stage=other, name="other")[0] == 0
     (tmp_path / "run" / "last.pt").write_bytes((tmp_path / "other" / "last.pt").read_bytes())
-    code, said = run("--resume")
-    assert (code, "a checkpoint of another network" in said) == (1, True)
+    code, printed = run("--resume")
+    assert (code, "a checkpoint of another network" in printed) == (1, True)
     (tmp_path / "run" / "last.pt").write_bytes(kept)
     assert run("--resume")[0] == 0
     narrow = STAGE.replace("channels = [4, 4,", "channels = [2, 4,")
     start = f'start = "{tmp_path / "run" / "model"}"\n'
-    code, said = run(stage=start + narrow, name="third")
-    assert (code, "another architecture" in said) == (1, True)
+    code, printed = run(stage=start + narrow, name="third")
+    assert (code, "another architecture" in printed) == (1, True)
     (tmp_path / "run" / "stage.json").write_text("{", encoding="utf-8")
-    code, said = run("--resume")
-    assert (code, "stage.json: damaged" in said) == (1, True)
+    code, printed = run("--resume")
+    assert (code, "stage.json: damaged" in printed) == (1, True)
 
 
-def test_a_full_disk_loses_no_more_than_what_came_after_the_last_checkpoint(
+def test_full_disk_preserves_the_last_checkpoint(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("--minutes", "0")[0] == 0
@@ -136,17 +136,17 @@ def test_a_full_disk_loses_no_more_than_what_came_after_the_last_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        code, said = run("--resume")
+        code, printed = run("--resume")
     assert code == 1
-    assert "No space left on device" in said
-    assert "resume the run" in said
+    assert "No space left on device" in printed
+    assert "resume the run" in printed
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
     assert run("--resume")[0] == 0
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 2
     load_artifact(tmp_path / "run" / "model")
 
 
-def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(
+def test_ctrl_c_saves_the_step_and_explains_resuming(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = SuperPointLoss.from_outputs
@@ -157,11 +157,11 @@ def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(SuperPointLoss, "from_outputs", pressed)
-        code, said = run()
+        code, printed = run()
     assert code == 130
-    assert "resume it with --resume" in said
-    assert said.rstrip().endswith("stopped")
+    assert "resume it with --resume" in printed
+    assert printed.rstrip().endswith("stopped")
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 1
-    code, said = run()
-    assert (code, "add --resume" in said) == (1, True)
+    code, printed = run()
+    assert (code, "add --resume" in printed) == (1, True)
     assert run("--resume")[0] == 0

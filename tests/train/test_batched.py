@@ -1,4 +1,4 @@
-"""Data that is made a batch at a time, against what makes it a sample at a time."""
+"""Batched training data against single samples."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_pixels_are_those_of_the_photograph(
     assert np.array_equal(found.numpy(), image)
 
 
-def test_between_pixels_and_levels_it_interpolates(photos: PhotoFolder, atlas: Atlas) -> None:
+def test_sampling_between_pixels_and_levels(photos: PhotoFolder, atlas: Atlas) -> None:
     image = photos[3].astype(np.float32)
     rng = np.random.default_rng(0)
     u, v = rng.uniform(8, 180, 200).astype(np.float32), rng.uniform(8, 110, 200).astype(np.float32)
@@ -111,7 +111,7 @@ def test_keypoints_are_mirrored_and_cut_with_the_photograph(
     assert np.allclose(points[counts].numpy(), expected[inside] - (40, 0))
 
 
-def test_labels_count_from_a_drawn_rank_on(tmp_path: Path) -> None:
+def test_labels_below_the_minimum_rank_are_ignored(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (80, 100), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image)
     points = np.random.default_rng(1).uniform(5, 75, (50, 2)).astype(np.float32)
@@ -131,7 +131,7 @@ def test_labels_count_from_a_drawn_rank_on(tmp_path: Path) -> None:
 # --- geometry -------------------------------------------------------------------------------
 
 
-def test_inverse_and_rotation_are_those_of_opencv() -> None:
+def test_inverse_and_rotation_equal_opencv() -> None:
     matrices = torch.randn(20, 3, 3)
     assert torch.allclose(inverse(matrices) @ matrices, torch.eye(3).expand(20, 3, 3), atol=1e-3)
     vectors = torch.randn(20, 3)
@@ -154,7 +154,7 @@ def test_homographies_stay_in_their_range() -> None:
     assert 0.09 < moved.max() <= 0.1001
 
 
-def test_readable_is_that_of_single_points() -> None:
+def test_readable_points_equal_single_points() -> None:
     rng = np.random.default_rng(4)
     points = rng.uniform(0, 100, (300, 2)).astype(np.float32)
     H = np.array([[0.4, 0.1, 3], [-0.2, 0.9, 5], [0.002, 0.004, 1.0]])
@@ -164,7 +164,7 @@ def test_readable_is_that_of_single_points() -> None:
     assert (found.numpy() == expected).mean() > 0.99
 
 
-def test_scenes_look_as_those_made_one_by_one(photos: PhotoFolder, atlas: Atlas) -> None:
+def test_batched_scenes_resemble_single_scenes(photos: PhotoFolder, atlas: Atlas) -> None:
     config = SceneConfig(size=SIZE, max_planes=3, light=0)
     for seed in range(6):
         scene = Scenes(photos, config).draw_scene(np.random.default_rng(seed))
@@ -226,7 +226,7 @@ def test_points_of_views_correspond(atlas: Atlas, spatial: float) -> None:
     assert apart < 0.4 * other
 
 
-def test_large_photographs_have_as_many_keypoints_as_one_by_one(tmp_path: Path) -> None:
+def test_large_photographs_have_all_keypoints(tmp_path: Path) -> None:
     small = np.random.default_rng(0).integers(0, 256, (150, 190), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(small, (1900, 1500)))
     large = PhotoFolder(tmp_path)
@@ -253,7 +253,7 @@ def test_labels_are_where_points_are(atlas: Atlas) -> None:
                 assert labels[i, y // 8, x // 8] != NO_KEYPOINT
 
 
-def test_cell_labels_are_those_of_single_views() -> None:
+def test_cell_labels_equal_single_views() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(-5, 100, (6, 120, 2))
     chosen = (
@@ -266,7 +266,7 @@ def test_cell_labels_are_those_of_single_views() -> None:
         assert np.array_equal(found[i].numpy(), one_by_one(points[i], SIZE))
 
 
-def test_the_truth_of_scenes_holds(atlas: Atlas) -> None:
+def test_scene_homographies_map_equal_content(atlas: Atlas) -> None:
     batch = BatchedScenes(atlas, SceneConfig(size=SIZE, max_planes=3, planar=0.5, light=0)).batch(
         0, 12
     )
@@ -290,18 +290,18 @@ def test_the_truth_of_scenes_holds(atlas: Atlas) -> None:
     assert apart.median() < 8 < (first.float() - second.float().roll(1)).abs().median()
 
 
-def test_a_batch_depends_on_seed_and_place_alone(atlas: Atlas) -> None:
+def test_batch_depends_only_on_seed_and_index(atlas: Atlas) -> None:
     for source in (views(atlas, light=1.0), BatchedScenes(atlas, SceneConfig(size=SIZE), 1)):
         first, again, other = source.batch(8, 4), source.batch(8, 4), source.batch(12, 4)
         assert all(torch.equal(first[key], again[key]) for key in first)
         assert not torch.equal(first["image0"], other["image0"])
 
 
-# --- light ----------------------------------------------------------------------------------
+# --- photometric augmentation ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)), ids=[c.__name__ for c, _ in CHANGES])
-def test_changes_are_spread_as_those_of_single_images(number: int) -> None:
+def test_augmentation_is_distributed_as_for_single_images(number: int) -> None:
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.uniform(20, 230, (22, 32)).astype(np.float32), (96, 64))
     change, single = CHANGES[number][0], photometric.AUGMENTATIONS[number][0]
@@ -317,7 +317,7 @@ def test_changes_are_spread_as_those_of_single_images(number: int) -> None:
         assert measure(ours) == pytest.approx(measure(theirs), rel=0.25, abs=3)
 
 
-def test_without_strength_nothing_changes() -> None:
+def test_augmentation_of_strength_0_is_the_identity() -> None:
     images = torch.randint(0, 256, (3, 64, 96)).float()
     assert torch.equal(change_light(draws(), images, 0.0).float(), images)
 
@@ -331,17 +331,17 @@ def test_jpeg_of_high_quality_is_nearly_the_image() -> None:
     assert (jpeg(draws(), images, 0.0) - images).abs().mean() < 1.5
 
 
-def test_an_image_without_contrast_survives() -> None:
+def test_augmentation_of_a_constant_image_is_finite() -> None:
     for value in (0.0, 255.0):
         flat = torch.full((16, 64, 96), value)
         for change, _ in CHANGES:
             assert change(draws(), flat, 1.4).isfinite().all(), change.__name__
 
 
-# --- the GPU's memory -----------------------------------------------------------------------
+# --- GPU memory -----------------------------------------------------------------------------
 
 
-def test_photographs_go_where_there_is_room(
+def test_photographs_are_stored_where_memory_suffices(
     photos: PhotoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert photographs_on_device(photos, "cpu") is None

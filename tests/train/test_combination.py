@@ -56,7 +56,7 @@ def test_rotated_descriptors_are_rotated_back(
     np.testing.assert_array_equal(found.matches.indices, original.matches.indices)
 
 
-def test_without_images_the_descriptors_stay(matching: Path, tmp_path: Path) -> None:
+def test_descriptors_are_unchanged_without_images(matching: Path, tmp_path: Path) -> None:
     model = Model.load(matching)
     other = rotated(model, 16)
     other.save(tmp_path / "rotated")

@@ -46,7 +46,7 @@ class Webcam:
         self.released = True
 
 
-def test_a_camera_that_does_not_offer_what_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_camera_without_the_requested_size(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Webcam] = []
 
     def capture(device: object) -> Webcam:
@@ -57,11 +57,11 @@ def test_a_camera_that_does_not_offer_what_is_requested(monkeypatch: pytest.Monk
     open_camera(0, "camera 0", (640, 480), 30)
     open_camera(0, "camera 0", None, None)
     assert not any(camera.released for camera in made)
-    for size, rate, said in (
+    for size, rate, message in (
         ((1280, 720), None, "`camera_size=(1280, 720)`; it offers 640×480"),
         (None, 60, "`rate=60`; it offers 29.97"),
     ):
-        with pytest.raises(SourceError, match=re.escape(f"camera 0: does not offer {said}")):
+        with pytest.raises(SourceError, match=re.escape(f"camera 0: does not offer {message}")):
             open_camera(0, "camera 0", size, rate)
         assert made[-1].released
 

@@ -17,7 +17,7 @@ from featherglue.video import Frame, FrameMatcher, FrameSource, match_frames, op
 
 
 class Clock:
-    """A clock that only moves when told to."""
+    """A clock that only advances on request."""
 
     def __init__(self) -> None:
         self._now, self._lock = 0.0, threading.Lock()

@@ -146,7 +146,7 @@ def test_passwords_are_hidden() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "said"),
+    ("source", "options", "message"),
     [
         ("a.mp4", {"skip": 0}, "`skip`"),
         ("a.mp4", {"rate": 0}, "`rate`"),
@@ -159,8 +159,8 @@ def test_passwords_are_hidden() -> None:
         ("file:///a.mp4", {}, "name a file by its path"),
     ],
 )
-def test_arguments_that_do_not_apply(source: str, options: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+def test_arguments_that_do_not_apply(source: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         open_source(source, **options)
     assert isinstance(caught.value, FeatherglueError)
     assert caught.value.exit_code == 2

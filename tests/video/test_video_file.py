@@ -59,12 +59,12 @@ def test_stopping_ends_after_the_frame(moving: list[np.ndarray], make_video: Mak
 
 
 def test_files_that_are_no_videos(tmp_path: Path) -> None:
-    for name, content, said in (
+    for name, content, message in (
         ("a.mp4", b"this is text", "damaged, or not a video that OpenCV can read"),
         ("b.avi", b"", "the file is empty"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SourceError, match=f"{name}: {said}"):
+        with pytest.raises(SourceError, match=f"{name}: {message}"):
             open_source(tmp_path / name)
     with pytest.raises(SourceError, match=r"none\.mp4: no such file or folder"):
         open_source(tmp_path / "none.mp4")

@@ -126,8 +126,8 @@ def test_a_video_that_could_only_be_written_in_part(
     try:
         for i in range(20):
             writer.write(noise[i], frame(i))
-        said = "could not be written" if suffix == ".mp4" else r"only \d+ of 20 frames"
-        with pytest.raises(OutputError, match=f"{said}.*; is the disk full"):
+        message = "could not be written" if suffix == ".mp4" else r"only \d+ of 20 frames"
+        with pytest.raises(OutputError, match=f"{message}.*; is the disk full"):
             writer.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

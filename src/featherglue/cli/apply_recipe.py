@@ -1,4 +1,4 @@
-"""Application of a recipe to a model: what compress, prune and quantize have in common."""
+"""Application of a recipe to a model, for `compress`, `prune` and `quantize`."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def _print_summary(measured: dict[str, Any]) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with one value a column: times of stages as `<stage>_median_ms`, and so on."""
+    """A row with one value per column: times of stages as `<stage>_median_ms`, and so on."""
     flat = {name: value for name, value in row.items() if name not in ("stages", "end_to_end")}
     for name, times in {"end_to_end": row["end_to_end"], **row["stages"]}.items():
         flat |= {f"{name}_{statistic}": value for statistic, value in times.items()}

@@ -30,7 +30,7 @@ def combine(
         typer.Option(
             "--images",
             metavar="DIR",
-            help="Folder of photographs: rotates the descriptors to those that the matcher knows.",
+            help="Folder of photographs on which the descriptors are aligned with the matcher's.",
         ),
     ] = None,
     num_images: Annotated[
@@ -45,8 +45,8 @@ def combine(
 ) -> None:
     """Combine the extractor of one model with the matcher of another.
 
-    Extractors that were trained apart differ by a rotation of their descriptors. With --images
-    the extractor is rotated to fit the matcher; without it the matcher needs further training.
+    The descriptors of independently trained extractors differ by a rotation. With --images the
+    extractor is aligned with the matcher; without it the matcher needs further training.
     """
     try:
         from featherglue.train.combination import combine
@@ -66,7 +66,7 @@ def combine(
         return
     if combined.aligned is not None:
         console.print(
-            f"cosine to the descriptors that the matcher knows: "
+            f"cosine to the descriptors that the matcher was trained on: "
             f"{facts['cosine_before']:.3f} before, {facts['cosine_after']:.3f} after"
         )
     console.print(f"wrote {output}", markup=False)

@@ -1,4 +1,4 @@
-"""Options and printing that the commands share."""
+"""Common options and output functions of the commands."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def limit_threads(threads: int | None) -> None:
 
 
 def save_json(data: Any, json_file: str | None) -> None:
-    """Write plain values where `--json` says; without it do nothing.
+    """Write plain values to the file of `--json`; without it do nothing.
 
-    A command prints no other text where `json_file` is `STANDARD_OUTPUT`.
+    A command prints no other text if `json_file` is `STANDARD_OUTPUT`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -88,7 +88,7 @@ def save_json(data: Any, json_file: str | None) -> None:
 
 
 def save_csv(rows: Sequence[Mapping[str, Any]], csv_file: str | None) -> None:
-    """Write rows where `--csv` says; without it do nothing.
+    """Write rows to the file of `--csv`; without it do nothing.
 
     Raises:
         OutputError: the file cannot be written.

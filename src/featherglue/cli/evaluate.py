@@ -49,7 +49,7 @@ def homography(
     photometric: Annotated[
         bool,
         typer.Option(
-            "--photometric/--no-photometric", help="Change the light of the second image."
+            "--photometric/--no-photometric", help="Photometric change of the second image."
         ),
     ] = True,
     *,

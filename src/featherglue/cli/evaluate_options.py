@@ -1,4 +1,4 @@
-"""The options that all suites of `featherglue evaluate` share."""
+"""Common options of all suites of `featherglue evaluate`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WITHOUT_EFFECT = (
 
 @dataclass(frozen=True, kw_only=True)
 class SharedOptions:
-    """The parsed options: what is evaluated, how it is run, and where the results go."""
+    """The parsed options."""
 
     model: Model = "fast"
     seed: Annotated[
@@ -126,7 +126,7 @@ def with_shared_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def command_line(context: typer.Context) -> str:
-    """The command that gives the same metrics: every option that differs from its default."""
+    """The command that reproduces the metrics, with all options that are not defaults."""
     words = ["featherglue", "evaluate", str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))

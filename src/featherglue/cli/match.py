@@ -61,8 +61,8 @@ def match(
 ) -> int:
     """Match two images, the pairs of a list, or the frames of a folder.
 
-    Two images give a picture of their matches. A list or a folder gives an npz file and a picture
-    for each pair; each frame of a folder is matched with the next one.
+    For two images it writes a picture of their matches. For a list or a folder it writes an npz
+    file and a picture for each pair. Each frame of a folder is matched with the next one.
     """
     pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
@@ -130,7 +130,7 @@ def _match_two(
     )
     console.print(
         f"keypoints   {facts['keypoints0']} and {facts['keypoints1']}\n"
-        f"matches     {facts['matches']}, {facts['refined']} of them refined\n"
+        f"matches     {facts['matches']}, {facts['refined']} refined\n"
         f"inliers     {facts['inliers']} of the epipolar geometry at {INLIER_THRESHOLD:g} px\n"
         f"{view}"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"

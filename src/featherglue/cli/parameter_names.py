@@ -69,7 +69,7 @@ def with_flags(message: str, flags: Mapping[str, Flag]) -> str:
 
 
 def _assigned(flag: Flag, value: str | None) -> str:
-    """`name=value` as it is typed in a shell."""
+    """`name=value` in shell syntax."""
     if value is None or value in ("True", "…"):
         return flag.on
     if value in ("False", "None") and flag.off is not None:

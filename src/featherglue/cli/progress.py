@@ -1,4 +1,4 @@
-"""Progress of a long command: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long command: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProgressDisplay:
     `line_seconds`, so a short command prints nothing.
 
     Args:
-        description: what the command does, such as "matching".
+        description: name of the work, such as "matching".
         total: number of units of the whole work; None if it is unknown.
         unit: plural name of a unit, such as "pairs".
         enabled: False shows nothing.

@@ -38,14 +38,14 @@ def prune(
     model: Model,
     output: Output,
     ratio: Annotated[
-        float | None, typer.Option("--ratio", help="Share to remove, in [0, 1).")
+        float | None, typer.Option("--ratio", help="Ratio to remove, in [0, 1).")
     ] = None,
     channels: Annotated[
         bool, typer.Option("--channels", help="Remove whole channels instead of single weights.")
     ] = False,
     macs: Annotated[
         float | None,
-        typer.Option("--macs", help="Share of the MACs to keep; channels are removed to reach it."),
+        typer.Option("--macs", help="Ratio of the MACs to keep; channels are removed to reach it."),
     ] = None,
     scope: Annotated[
         _Scope | None,

@@ -10,7 +10,7 @@ import typer
 
 
 class MethodName(str, Enum):
-    """What is done to each layer; see `sensitivity.results.Method`."""
+    """Compression method; see `sensitivity.results.Method`."""
 
     PRUNE = "prune"
     CODEBOOK = "codebook"
@@ -47,7 +47,8 @@ NumPairs = Annotated[
     int, typer.Option("--num-pairs", min=1, help="Number of pairs, drawn at random.")
 ]
 Method = Annotated[
-    MethodName, typer.Option("--method", help="What is done to each layer; codebook is k-means.")
+    MethodName,
+    typer.Option("--method", help="Compression method of the scan; codebook is k-means."),
 ]
 Ratios = Annotated[
     str,

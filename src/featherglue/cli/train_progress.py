@@ -28,7 +28,7 @@ class TrainingProgress:
         console: Where to print.
         total: Number of steps of the run; None if it is unknown.
         minutes: Time limit of the run.
-        unit: What is counted, in the plural.
+        unit: Plural name of a unit, such as "steps".
         clock: Returns seconds from any origin.
     """
 

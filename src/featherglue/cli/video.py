@@ -66,7 +66,7 @@ def video(
             )
             signals = stack.enter_context(stop_on_signals(frames))
             if no_window and display is None and output is None and json_file is None:
-                error_console.print(f"no window: {no_window}; -o writes what it would show")
+                error_console.print(f"no window: {no_window}; write the pictures to a file with -o")
             matcher = FrameMatcher(
                 load(model, options),
                 against="anchor" if anchor else "previous",

@@ -101,7 +101,7 @@ class VideoLoop:
                 self._notice, self._notice_time = notice, self.clock()
 
     def outputs(self) -> dict[str, Any]:
-        """What was written, for the summary; empty if there was no frame."""
+        """The outputs for the summary; empty if there was no frame."""
         facts: dict[str, Any] = {}
         if not self.times.num_frames:
             return facts

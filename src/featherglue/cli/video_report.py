@@ -1,4 +1,4 @@
-"""What `featherglue video` prints: progress, JSON lines and a summary."""
+"""Output of `featherglue video`: progress, JSON lines and a summary."""
 
 from __future__ import annotations
 

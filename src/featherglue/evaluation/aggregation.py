@@ -21,7 +21,7 @@ def error_or_failure(estimate: Callable[[], float]) -> tuple[float, str]:
 
 
 def percent(results: Sequence[PairResult], name: str) -> float:
-    """Mean of a share over pairs, in percent."""
+    """Mean of a ratio over pairs, in percent."""
     return 100 * mean(results, name)
 
 

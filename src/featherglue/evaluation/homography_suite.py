@@ -37,12 +37,12 @@ ESTIMATORS = {
     "auc_magsac": "error_magsac",
     "auc_dlt": "error_dlt",
 }
-SHARES = ("precision", "recall", "matching_score")
+RATIOS = ("precision", "recall", "matching_score")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HomographyConfig:
-    """How homographies are estimated and how matches are judged.
+    """Estimation of homographies and criteria of correct matches.
 
     Attributes:
         threshold: px, maximum error of a correct match, of a true correspondence and of an inlier.
@@ -80,10 +80,10 @@ class HomographySuite:
         folder: folder of the images.
         pair_file: lines `image h00 … h22`, H for images of `size`; None draws a homography from
             the seed for every image of the folder.
-        photometric: whether the light of the second image is changed at random.
+        photometric: whether the second image has random photometric change.
         size: (width, height) in pixels of both images.
         thresholds: px, thresholds of the AUC.
-        config: how homographies are estimated and how matches are judged.
+        config: estimation of homographies and criteria of correct matches.
     """
 
     name: ClassVar[str] = "homography"
@@ -132,7 +132,7 @@ def measure_homography(
 ) -> tuple[Metrics, str]:
     """Corner errors by four estimators, and metrics of the matches.
 
-    The pair fails if RANSAC finds no model: its error is infinite and its shares are 0.
+    The pair fails if RANSAC finds no model: its error is infinite and its ratios are 0.
     """
     features0, features1, matches = matched.features0, matched.features1, matched.matches
     size0, size1 = features0.image_size, features1.image_size
@@ -166,13 +166,13 @@ def measure_homography(
         size1,
         config.threshold,
     )
-    shares = {name: 0.0 if failure else getattr(metrics, name) for name in SHARES}
+    ratios = {name: 0.0 if failure else getattr(metrics, name) for name in RATIOS}
     return {
         "error": error,
         "error_lo": error_or_failure(lambda: robust("ransac", local_optimization=True))[0],
         "error_magsac": error_or_failure(lambda: robust("magsac"))[0],
         "error_dlt": error_or_failure(linear)[0],
-        **shares,
+        **ratios,
         "matches": metrics.matches,
         "correspondences": metrics.correspondences,
         "keypoints0": len(features0),
@@ -182,7 +182,7 @@ def measure_homography(
 
 def failed_homography() -> Metrics:
     """The metrics of a pair that could not be matched."""
-    zero = (*SHARES, "matches", "correspondences", "keypoints0", "keypoints1")
+    zero = (*RATIOS, "matches", "correspondences", "keypoints0", "keypoints1")
     return dict.fromkeys(ESTIMATORS.values(), float("inf")) | dict.fromkeys(zero, 0.0)
 
 
@@ -198,12 +198,12 @@ def homography_deviations(
 def summarize_homographies(
     results: Sequence[PairResult], thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """AUC by estimator and threshold, means over pairs, and counts. Shares are percent."""
-    shares = {name: percent(results, name) for name in SHARES}
+    """AUC by estimator and threshold, means over pairs, and counts. Ratios are in percent."""
+    ratios = {name: percent(results, name) for name in RATIOS}
     keypoints = (mean(results, "keypoints0") + mean(results, "keypoints1")) / 2
     return (
         auc_by_estimator(results, thresholds, ESTIMATORS)
-        | shares
+        | ratios
         | {"keypoints": keypoints}
         | counts(results)
     )

@@ -1,4 +1,4 @@
-"""Suite of HPatches (Balntas et al. 2017): planar scenes under other light or viewpoints."""
+"""Suite of HPatches (Balntas et al. 2017): planar scenes, changes of light or of viewpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MMA_THRESHOLDS = tuple(range(1, 11))
 
 @dataclass(frozen=True, kw_only=True)
 class HPatchesSuite:
-    """The first image of every sequence, paired with each of the other five, at full size.
+    """Pairs of the first image of every sequence with the other five, at full size.
 
     The summary holds that of `HomographySuite` and `accuracy` (percent of pairs whose corner
     error by RANSAC is at most a threshold), `mma` (mean matching accuracy at 1 … 10 px, percent),
@@ -37,7 +37,7 @@ class HPatchesSuite:
     Attributes:
         folder: folder of the sequences `i_*` and `v_*`.
         thresholds: px, thresholds of AUC and accuracy.
-        config: how homographies are estimated and how matches are judged.
+        config: estimation of homographies and criteria of correct matches.
     """
 
     name: ClassVar[str] = "hpatches"
@@ -62,20 +62,20 @@ class HPatchesSuite:
             features1.image_size,
             self.config.threshold,
         )
-        shares = matching_accuracy(matches.points0, matches.points1, views.H, MMA_THRESHOLDS)
+        ratios = matching_accuracy(matches.points0, matches.points1, views.H, MMA_THRESHOLDS)
         metrics |= {
-            f"mma_{t}": 0.0 if failure else share
-            for t, share in zip(MMA_THRESHOLDS, shares, strict=True)
+            f"mma_{t}": 0.0 if failure else ratio
+            for t, ratio in zip(MMA_THRESHOLDS, ratios, strict=True)
         }
         metrics["repeatability"] = detector.repeatability
         metrics["localisation_error"] = detector.localisation_error
         return metrics, failure
 
     def failed_metrics(self) -> Metrics:
-        shares = {f"mma_{t}": 0.0 for t in MMA_THRESHOLDS}
+        ratios = {f"mma_{t}": 0.0 for t in MMA_THRESHOLDS}
         return (
             failed_homography()
-            | shares
+            | ratios
             | {"repeatability": 0.0, "localisation_error": float("nan")}
         )
 
@@ -92,11 +92,11 @@ class HPatchesSuite:
 
     def _summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
         errors = [result.metrics["error"] for result in results]
-        shares = [percent(results, f"mma_{t}") for t in MMA_THRESHOLDS]
+        ratios = [percent(results, f"mma_{t}") for t in MMA_THRESHOLDS]
         return {
             **summarize_homographies(results, self.thresholds),
             "accuracy": by_threshold(self.thresholds, accuracy(errors, self.thresholds)),
-            "mma": by_threshold(MMA_THRESHOLDS, shares),
+            "mma": by_threshold(MMA_THRESHOLDS, ratios),
             "repeatability": percent(results, "repeatability"),
             "localisation_error": mean(results, "localisation_error"),
         }

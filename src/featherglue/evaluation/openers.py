@@ -1,4 +1,4 @@
-"""What `evaluate` accepts: names of models, sessions, openers and other pipelines."""
+"""Pipelines that `evaluate` accepts: names of models, sessions, openers and others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make_opener(evaluable: Evaluable, jobs: int) -> Pipeline | Opener:
     """The argument itself, or an opener for the name of a model.
 
     Args:
-        evaluable: what `evaluate` was given.
+        evaluable: argument `pipeline` of `evaluate`.
         jobs: number of processes; they share the processors.
 
     Raises:

@@ -42,7 +42,7 @@ class PairEvaluator:
         return views, self._pipeline.match(features0, features1)
 
     def __call__(self, pair: ImagePair) -> PairResult:
-        """The result of a pair. Whatever prevents it from being matched is its failure.
+        """The result of a pair. An error of reading or matching becomes the failure of the pair.
 
         Raises:
             OutputError: the features cannot be stored.

@@ -21,7 +21,7 @@ _FORMATS = (".png", ".svg", ".pdf", ".jpg")
 
 
 def check_format(path: Path) -> None:
-    """Raise OutputError where the suffix is none of a picture."""
+    """Raise OutputError unless the suffix is that of a picture."""
     if path.suffix not in _FORMATS:
         raise OutputError(f"{path}: pictures end in {', '.join(_FORMATS)}")
 
@@ -74,15 +74,15 @@ def plot_latency(measured: Mapping[str, Any], path: str | os.PathLike[str]) -> N
 
 
 def recall_figure(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
-    """Share of pairs whose error lies below a threshold, a curve a model; failures never do."""
+    """Ratio of pairs with an error below a threshold, one curve per model."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     largest = max(float(threshold) for threshold in evaluations[0]["auc"])
     for evaluation in evaluations:
         errors = sorted(row["error"] for row in evaluation["results"] if row["error"] is not None)
         total = len(evaluation["results"])
-        shares = [100 * i / total for i in range(len(errors) + 1)]
-        axes.step([0, *errors], shares, where="post", label=str(evaluation["model"]["name"]))
+        percentages = [100 * i / total for i in range(len(errors) + 1)]
+        axes.step([0, *errors], percentages, where="post", label=str(evaluation["model"]["name"]))
     unit = "degrees" if evaluations[0]["suite"] == "pose" else "px"
     axes.set_xlim(0, largest)
     axes.set_ylim(0, 100)
@@ -99,7 +99,7 @@ def trade_figure(
     key: str,
     label: str,
 ) -> Figure:
-    """Accuracy (AUC at the smallest threshold) against a cost, a point a model."""
+    """Accuracy (AUC at the smallest threshold) against a cost, one point per model."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     threshold = min(evaluations[0]["auc"], key=float)

@@ -26,7 +26,7 @@ ESTIMATORS = {"auc": "error", "auc_lo": "error_lo"}
 
 @dataclass(frozen=True, kw_only=True)
 class PoseConfig:
-    """How poses are estimated and how matches are judged.
+    """Estimation of poses and criteria of correct matches.
 
     Attributes:
         threshold: px, maximum distance of an inlier from its epipolar line.
@@ -57,16 +57,16 @@ class PoseSuite:
 
     The summary holds the AUC of the pose error, which is the larger of the angular errors of
     rotation and of translation: by OpenCV's RANSAC on the essential matrix (`auc`) and by RANSAC
-    with local optimization (`auc_lo`). `precision` is the share of matches that agree with the
+    with local optimization (`auc_lo`). `precision` is the ratio of matches that agree with the
     true epipolar geometry; `matching_score` is their number over that of the keypoints of image 0.
     True correspondences are unknown without depth: `recall` repeats the matching score, which is
     a lower bound.
 
     Attributes:
         folder: folder that the paths in the list start from.
-        pair_file: SuperGlue pair list with 38 tokens a line.
+        pair_file: SuperGlue pair list with 38 tokens per line.
         thresholds: degrees, thresholds of the AUC.
-        config: how poses are estimated and how matches are judged.
+        config: estimation of poses and criteria of correct matches.
     """
 
     name: ClassVar[str] = "pose"
@@ -141,10 +141,10 @@ class PoseSuite:
         return np.asarray(epipolar_errors(rays0, rays1, views.T_0to1) / self.config.epipolar)
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
-        shares = ("precision", "recall", "matching_score")
+        ratios = ("precision", "recall", "matching_score")
         return {
             **auc_by_estimator(results, self.thresholds, ESTIMATORS),
-            **{name: percent(results, name) for name in shares},
+            **{name: percent(results, name) for name in ratios},
             "keypoints": (mean(results, "keypoints0") + mean(results, "keypoints1")) / 2,
             **counts(results),
         }

@@ -45,7 +45,7 @@ class Example:
     Attributes:
         kind: whether the pair is one of the best or one of the worst of its evaluation.
         name: name of the pair.
-        caption: error, number of matches and share of correct ones, as text.
+        caption: error, number of matches and precision, as text.
         jpeg: content of a JPEG file; correct matches are green, wrong ones red.
     """
 
@@ -70,7 +70,7 @@ class Evaluation:
 
     Attributes:
         suite: name of the suite.
-        settings: settings of the suite, which shape the metrics.
+        settings: settings of the suite that affect the metrics.
         source: folder and list that the pairs come from.
         model: description of the pipeline, with a `name`.
         summary: metrics over all pairs: `auc` (percent by threshold; the key of 5.0 is "5"),
@@ -78,7 +78,7 @@ class Evaluation:
             `unreadable` (numbers of pairs), and others of the suite.
         results: metrics of each pair, in the order of the suite.
         examples: pictures of the best and the worst pairs.
-        command: command line that gives the same metrics, or "".
+        command: command line that reproduces the metrics, or "".
     """
 
     suite: str

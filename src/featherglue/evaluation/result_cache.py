@@ -1,6 +1,6 @@
-"""Storage of a run for later ones: features of images and results of pairs.
+"""Cache of an evaluation: features of images and results of pairs.
 
-Every entry is found by the fingerprint of all that it depends on. A damaged entry counts as
+The key of an entry is the fingerprint of everything that determines it. A damaged entry counts as
 missing.
 """
 
@@ -27,10 +27,10 @@ _MAX_IN_MEMORY = 32  # images
 
 
 class FeatureCache:
-    """Features by the content of the image: the latest in memory, all of them in a folder.
+    """Features by the content of the image, in memory (the latest) and in a folder (all).
 
-    The folder depends on what shapes the extraction only, so that pipelines with different
-    matchers share features.
+    The folder depends only on the extraction, so that pipelines with different matchers share
+    features.
 
     Args:
         pipeline: extracts features that are not stored yet.
@@ -105,7 +105,7 @@ class ResultLog:
 
     Args:
         folder: cache folder of the evaluation.
-        pipeline: what is evaluated.
+        pipeline: the evaluated pipeline.
         suite: the suite.
 
     Raises:

@@ -48,7 +48,7 @@ def evaluate(
     """Evaluate a model, a session or another pipeline on a suite.
 
     A pair fails if an image cannot be read or no model can be estimated. It counts with an
-    infinite error and with shares of 0. Equal arguments give equal metrics, whatever `jobs` is.
+    infinite error and with ratios of 0. The metrics do not depend on `jobs`.
 
     Args:
         pipeline: name of a shipped model, folder of an artifact, `Session`, `SessionOpener`, or

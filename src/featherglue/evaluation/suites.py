@@ -17,7 +17,7 @@ class Pipeline(Protocol):
     """Anything that extracts features and matches them; `featherglue.Session` is one.
 
     An attribute `description`, a mapping of plain values, names the pipeline in tables (key
-    `name`) and identifies it in caches. Pipelines with equal descriptions must give equal matches.
+    `name`) and identifies it in caches. Equal descriptions must mean equal matches.
     """
 
     def extract(self, image: Grey, /) -> Features:
@@ -69,7 +69,7 @@ class PairResult:
         index: position of the pair in its suite, from 0.
         name: name of the pair.
         group: part of the suite that the pair belongs to, or "".
-        metrics: values by name. `error` ranks the pairs; it is infinite for a failed pair. Shares
+        metrics: values by name. `error` ranks the pairs; it is infinite for a failed pair. Ratios
             lie in [0, 1]; errors are px or degrees.
         failure: why the pair failed, or "".
         unreadable: whether the pair failed because an image cannot be read.
@@ -122,11 +122,11 @@ class Suite(Protocol[PairT, ViewsT]):
         ...
 
     def summarize(self, results: Sequence[PairResult]) -> dict[str, Any]:
-        """The metrics over all pairs, as plain values. Shares are percent."""
+        """The metrics over all pairs, as plain values. Ratios are in percent."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Every setting that shapes the metrics, as plain values."""
+        """Every setting that affects the metrics, as plain values."""
         ...
 
     def source(self) -> dict[str, str]:

@@ -44,7 +44,7 @@ class CombinedModel:
 
     Attributes:
         model: extractor and matcher.
-        aligned: how well the descriptors were aligned; None without images.
+        aligned: quality of the alignment of the descriptors; None without images.
     """
 
     model: Model
@@ -58,14 +58,14 @@ def combine(
 ) -> CombinedModel:
     """The extractor of one model with the matcher of another.
 
-    Two extractors that were trained apart describe a point alike up to a rotation of descriptor
-    space, which a matcher does not tolerate. With `images` the descriptors are rotated to those of
-    the extractor that the matcher was trained with; see `align_descriptors`.
+    The descriptors of two independently trained extractors differ by a rotation of descriptor
+    space, which a matcher does not tolerate. With `images` the descriptors are aligned with those
+    of the extractor that the matcher was trained with; see `align_descriptors`.
 
     Args:
         extractor: folder of the model with the extractor.
-        matcher: folder of the model with the matcher; the settings are taken from it, too.
-        images: photographs (H, W) uint8; none leaves the descriptors as they are.
+        matcher: folder of the model with the matcher; its settings are used.
+        images: photographs (H, W) uint8; without any, descriptors are not aligned.
 
     Raises:
         ArtifactError: a folder is not a model.

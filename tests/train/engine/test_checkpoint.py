@@ -52,9 +52,9 @@ def test_checkpoints_are_written_atomically(
     with monkeypatch.context() as patch, pytest.raises(OutputError) as caught:
         patch.setattr(Path, "open", full)
         train(network(), loss_of, Numbers(), CONFIG, tmp_path)
-    said = str(caught.value)
-    assert "No space left on device" in said
-    assert "resume the run" in said
+    message = str(caught.value)
+    assert "No space left on device" in message
+    assert "resume the run" in message
     assert (tmp_path / "last.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
     train(network(), loss_of, Numbers(), CONFIG, tmp_path)  # the run can resume

@@ -32,7 +32,7 @@ def write_logs(folder: Path, rows: int = 60, seed: int = 0) -> None:
         append_row(folder / "validation.csv", {"step": 100 * i, **row})
 
 
-def test_a_run_leaves_a_picture(tmp_path: Path) -> None:
+def test_picture_of_a_run(tmp_path: Path) -> None:
     def validate(average: nn.Module) -> dict[str, float]:
         return {"score": 50.0, "auc10": 50.0, "precision": 0.5}
 
@@ -43,7 +43,7 @@ def test_a_run_leaves_a_picture(tmp_path: Path) -> None:
     assert picture.std() > 5
 
 
-def test_there_are_panels_for_what_was_logged(tmp_path: Path) -> None:
+def test_panels_of_logged_metrics(tmp_path: Path) -> None:
     assert draw_curves(tmp_path) is None
     write_logs(tmp_path, rows=1)
     (tmp_path / "validation.csv").unlink()
@@ -68,9 +68,7 @@ def test_smoothing_takes_means_of_neighbours() -> None:
     np.testing.assert_allclose(smooth(np.array([3.0, 0, 3, 0, 3]), 3), [1.5, 2, 1, 2, 1.5])
 
 
-def test_without_matplotlib_one_line_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_matplotlib_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     write_logs(tmp_path)
     with pytest.raises(MissingExtraError, match=r"featherglue\[plots\]"):
@@ -79,8 +77,8 @@ def test_without_matplotlib_one_line_says_how_to_get_it(
     def validate(average: nn.Module) -> dict[str, float]:
         return {"score": 50.0}
 
-    with pytest.warns(UserWarning, match=r"pip install 'featherglue\[plots\]'") as said:
+    with pytest.warns(UserWarning, match=r"pip install 'featherglue\[plots\]'") as message:
         train(network(), loss_of, Numbers(), CONFIG, tmp_path / "run", validate=validate)
-    assert len(said) == 1
+    assert len(message) == 1
     assert (tmp_path / "run" / "last.pt").exists()
     assert not (tmp_path / "run" / "curves.png").exists()

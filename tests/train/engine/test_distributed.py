@@ -1,4 +1,4 @@
-"""Two processes take the step that one process with both their shares takes."""
+"""Training steps of two processes equal those of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bfloat16 only where it saves time."""
+"""Autocast to bfloat16."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def product() -> torch.dtype:
         ({"avx512_bf16": True}, False, torch.float32),
     ],
 )
-def test_a_cpu_computes_in_what_it_has(
+def test_cpu_uses_bfloat16_only_with_hardware_support(
     monkeypatch: pytest.MonkeyPatch, found: dict[str, object], wanted: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)

@@ -23,7 +23,7 @@ def units(count: int, width: int, seed: int = 1) -> Tensor:
     return F.normalize(torch.randn(count, width), dim=1)
 
 
-def test_a_known_rotation_is_found_again() -> None:
+def test_procrustes_recovers_a_rotation() -> None:
     turn, student = rotation(6), units(50, 6)
     torch.testing.assert_close(procrustes(student.T @ (student @ turn)), turn, atol=1e-5, rtol=0)
     noisy = student @ turn + 0.01 * units(50, 6, seed=3)
@@ -39,7 +39,7 @@ def test_descriptors_of_another_width_are_embedded() -> None:
     torch.testing.assert_close(found.T @ found, torch.eye(4), atol=1e-5, rtol=0)
 
 
-def test_a_map_learns_follows_or_does_nothing() -> None:
+def test_gradients_and_updates_of_each_kind_of_map() -> None:
     embed, student = rotation(9)[:4], units(40, 4)
     teacher = student @ embed
     same = DescriptorMap(4, 4)

@@ -32,7 +32,7 @@ def test_the_detector_loss_is_the_cross_entropy_of_cells_inside() -> None:
     np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
 
 
-def test_no_cell_inside_gives_no_loss() -> None:
+def test_loss_without_cells_is_0() -> None:
     logits = torch.randn(1, 65, 2, 2, requires_grad=True)
     labels, inside = torch.zeros(1, 2, 2, dtype=torch.long), torch.zeros(1, 2, 2, dtype=torch.bool)
     loss = detector_loss(logits, labels, inside)

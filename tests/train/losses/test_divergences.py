@@ -46,7 +46,7 @@ def test_the_score_maps_divergence_by_definition(temperature: float) -> None:
     assert abs(float(same)) < 1e-6
 
 
-def test_descriptors_apart_by_angle_or_by_length() -> None:
+def test_descriptor_distances() -> None:
     first, second = units(7, 5), units(7, 5, seed=2)
     cosine = descriptor_distance(first * 3, second, "cosine")
     torch.testing.assert_close(cosine, (1 - (first * second).sum(1)).mean())

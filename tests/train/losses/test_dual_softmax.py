@@ -57,7 +57,7 @@ def test_the_dual_softmax_loss_by_definition() -> None:
         np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-4)
 
 
-def test_padding_has_no_gradient_and_no_points_give_no_loss() -> None:
+def test_padding_has_no_gradient_and_the_loss_without_points_is_0() -> None:
     first, second, count = padded_descriptors()
     first.requires_grad_(True)
     cosine, real = compared(first, second, count)

@@ -52,9 +52,7 @@ def measure(student: Student, batch: Batch, **config: Any) -> tuple[float, dict[
     return float(value.detach()), row
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_imitate(
-    student: Student, batch: Batch
-) -> None:
+def test_student_equal_to_its_teacher_has_no_imitation_loss(student: Student, batch: Batch) -> None:
     _, row = measure(student, batch)
     assert row["imitation"] == pytest.approx(0, abs=1e-5)
     assert row["detector"] == pytest.approx(0, abs=1e-6)
@@ -81,7 +79,7 @@ def test_every_descriptor_of_the_batch_is_a_negative(student: Student, batch: Ba
     assert measure(student, batch)[1]["truth"] > measure(student, alone)[1]["truth"]
 
 
-def test_a_batch_without_points_gives_a_gradient(student: Student, batch: Batch) -> None:
+def test_batch_without_points_has_a_gradient(student: Student, batch: Batch) -> None:
     assert student.extractor is not None
     batch["count"] = torch.tensor([0, 0])
     loss = FeatureDistillationLoss(student.extractor, FeatureDistillationConfig())
@@ -93,6 +91,6 @@ def test_a_batch_without_points_gives_a_gradient(student: Student, batch: Batch)
 @pytest.mark.parametrize(
     "config", [{"truth": -1.0}, {"temperature": 0.0}, {"truth": 0, "imitation": 0, "contrast": 0}]
 )
-def test_settings_out_of_range_are_refused(config: dict[str, float]) -> None:
+def test_settings_out_of_range_are_rejected(config: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"truth|temperature"):
         FeatureDistillationConfig(**config)

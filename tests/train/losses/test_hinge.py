@@ -49,10 +49,10 @@ def test_the_hinge_loss_by_definition() -> None:
 
 def test_corresponding_cells_of_a_shift() -> None:
     shift = torch.tensor([[[1.0, 0, 8], [0, 1, 0], [0, 0, 1]]])  # by one cell to the right
-    alike = corresponding_cells(shift, 2, 3, 7.9)[0]
+    pairs = corresponding_cells(shift, 2, 3, 7.9)[0]
     expected = torch.zeros(6, 6, dtype=torch.bool)
     for cell in (0, 1, 3, 4):
         expected[cell, cell + 1] = True
-    assert torch.equal(alike, expected)
+    assert torch.equal(pairs, expected)
     behind = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, -1]]])
     assert not corresponding_cells(behind, 2, 3, 7.9).any()

@@ -66,14 +66,14 @@ def test_negatives_of_the_whole_batch(
 
 
 def test_invalid_settings_are_rejected() -> None:
-    for values, said in (
+    for values, message in (
         ({"descriptor": "triplet"}, "dual_softmax"),
         ({"descriptor": "hinge", "reliability": 0.5}, "reliability"),
         ({"descriptor": "hinge", "negatives": "batch"}, "negatives"),
         ({"negatives": "all"}, "negatives"),
         ({"temperature": 0.0}, "temperature"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             SuperPointLoss(**values)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="near"):
         HingeConfig(near=0.0)

@@ -1,4 +1,4 @@
-"""Who matches whom, who is alone, and who is not judged: against loops over the definition."""
+"""True assignments against loops over the definition, and the loss on them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_batch_of_scenes_by_definition() -> None:
     assert (totals > 15).all()  # the scenes hold every case
 
 
-def test_nobody_is_matched_and_alone() -> None:
+def test_no_keypoint_is_both_matched_and_unmatched() -> None:
     truth = true_assignment(*as_tensors([random_scene(seed) for seed in range(6)]))
     assert not (truth.matches.any(2) & truth.unmatched0).any()
     assert not (truth.matches.any(1) & truth.unmatched1).any()
@@ -168,7 +168,7 @@ def single(
         (5.1, False, True),
     ],
 )
-def test_near_is_a_match_far_is_alone_and_between_is_neither(
+def test_near_is_matched_far_is_unmatched_between_is_ambiguous(
     gap: float, matched: bool, alone: bool
 ) -> None:
     truth = single((20, 20), (20 + gap, 20))
@@ -176,21 +176,21 @@ def test_near_is_a_match_far_is_alone_and_between_is_neither(
     assert truth.unmatched0.item() == truth.unmatched1.item() == alone
 
 
-def test_padding_matches_nobody_and_keeps_nobody_company() -> None:
+def test_padding_does_not_affect_other_keypoints() -> None:
     truth = single((20, 20), (20, 20), valid1=np.array([False]))
     assert not truth.matches.any()
     assert truth.unmatched0.item()
     assert not truth.unmatched1.item()
 
 
-def test_what_shows_nothing_is_not_judged() -> None:
+def test_keypoints_on_no_plane_are_ignored() -> None:
     nothing = np.full((HEIGHT, WIDTH), NO_PLANE, np.uint8)
     truth = single((20, 20), (40, 40), planes0=nothing)
     assert not truth.matches.any()
     assert not truth.unmatched0.item()
 
 
-def test_the_hidden_and_those_outside_are_alone() -> None:
+def test_hidden_and_outside_keypoints_are_unmatched() -> None:
     hidden = np.ones((HEIGHT, WIDTH), np.uint8)
     both = np.stack((np.eye(3), np.eye(3)))
     truth = single((20, 20), (20, 20), planes1=hidden, maps=both)
@@ -202,7 +202,7 @@ def test_the_hidden_and_those_outside_are_alone() -> None:
     assert truth.unmatched0.item()
 
 
-# --- the loss and what is reported ----------------------------------------------------------
+# --- loss and reported metrics --------------------------------------------------------------
 
 
 def example() -> tuple[torch.Tensor, Assignment]:
@@ -225,7 +225,7 @@ def test_the_assignment_loss_by_definition() -> None:
     torch.testing.assert_close(assignment_loss(p, nobody), sum(inner) / 3)
 
 
-def test_nothing_to_learn_is_no_loss_but_has_a_gradient() -> None:
+def test_loss_without_ground_truth_is_0_with_a_gradient() -> None:
     p, truth = example()
     p.requires_grad_(True)
     none = Assignment(truth.matches & False, truth.unmatched0 & False, truth.unmatched1 & False)

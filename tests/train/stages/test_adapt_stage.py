@@ -1,4 +1,4 @@
-"""The stage that labels a folder: one file, which an interrupted run goes on with."""
+"""The stage "adapt": labels, resumption and errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assert_equal(found: KeypointLabels, expected: KeypointLabels) -> None:
             np.testing.assert_array_equal(getattr(found[name], column), getattr(labels, column))
 
 
-def test_a_folder_becomes_one_file(images: Path, tmp_path: Path, stage: AdaptStage) -> None:
+def test_labels_of_a_folder(images: Path, tmp_path: Path, stage: AdaptStage) -> None:
     rows: list[tuple[int, dict[str, float]]] = []
     labels = adapt(stage, images, tmp_path / "run", report=lambda n, row: rows.append((n, row)))
     path = tmp_path / "run" / "labels.npz"
@@ -70,7 +70,7 @@ def test_a_folder_becomes_one_file(images: Path, tmp_path: Path, stage: AdaptSta
     assert 0 <= row["matchability"] <= 1
 
 
-def test_parts_of_a_run_give_what_one_gives(
+def test_resumed_run_equals_an_uninterrupted_one(
     images: Path, tmp_path: Path, stage: AdaptStage
 ) -> None:
     whole = adapt(stage, images, tmp_path / "whole.npz")
@@ -86,7 +86,7 @@ def test_parts_of_a_run_give_what_one_gives(
     np.testing.assert_array_equal(alone["camera.png"].points, whole["camera.png"].points)
 
 
-def test_an_interrupt_loses_nothing(
+def test_interrupted_labelling_saves_all_labels(
     images: Path, tmp_path: Path, stage: AdaptStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, label, calls = (
@@ -110,7 +110,7 @@ def test_an_interrupt_loses_nothing(
     assert len(calls) == 3 + 1 + 3
 
 
-def test_the_file_is_written_as_it_goes(
+def test_label_file_is_written_during_the_run(
     images: Path, tmp_path: Path, stage: AdaptStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, label, there = (
@@ -128,7 +128,7 @@ def test_the_file_is_written_as_it_goes(
     assert there == [0, 1, 2]
 
 
-def test_a_file_of_something_else_is_refused(
+def test_label_file_of_another_run_is_rejected(
     images: Path, tmp_path: Path, stage: AdaptStage, models: dict[str, Model]
 ) -> None:
     path = tmp_path / "labels.npz"
@@ -177,7 +177,7 @@ def test_a_model_without_an_extractor(
         adapt(alone, images, tmp_path / "labels.npz")
 
 
-def test_bfloat16_gives_much_the_same(images: Path, tmp_path: Path, stage: AdaptStage) -> None:
+def test_bfloat16_labels_are_similar(images: Path, tmp_path: Path, stage: AdaptStage) -> None:
     exact = adapt(stage, images, tmp_path / "exact.npz")
     rounded = adapt(dataclasses.replace(stage, bf16=True), images, tmp_path / "rounded.npz")
     for name, labels in exact.items():

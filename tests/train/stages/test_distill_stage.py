@@ -1,4 +1,4 @@
-"""Distillation: nearer to the teacher on what was not seen, resumed exactly, masks held."""
+"""The stage "distill": approach to the teacher, exact resumption, pruning masks and errors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def assert_equal(found: Model, expected: Model) -> None:
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
 
 
-# --- it learns ------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------
 
 
 def gaps(stage: DistillStage, model: Model, images: Path) -> dict[str, float]:
@@ -111,9 +111,7 @@ def gaps(stage: DistillStage, model: Model, images: Path) -> dict[str, float]:
         return _make_loss(other, student_model, teacher, ProcessGroup())(student.eval(), batch)[1]
 
 
-def test_an_extractor_comes_nearer_to_its_teacher_on_what_it_has_not_seen(
-    images: Path, tmp_path: Path
-) -> None:
+def test_extractor_approaches_its_teacher_on_held_out_data(images: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     teacher = Model(extractor=SuperPoint(dataclasses.replace(THIN, batch_norm=False)), matcher=None)
     teacher.save(tmp_path / "teacher")
@@ -133,7 +131,7 @@ def test_an_extractor_comes_nearer_to_its_teacher_on_what_it_has_not_seen(
     assert after["descriptor_gap"] < 0.5 * before["descriptor_gap"]
 
 
-def test_a_matcher_comes_nearer_to_its_teacher_on_what_it_has_not_seen(
+def test_matcher_approaches_its_teacher_on_held_out_data(
     images: Path, tmp_path: Path, matching: Path, stage: DistillStage
 ) -> None:
     teacher = Model.load(matching)  # one that leaves fewer keypoints alone than a student at first
@@ -161,7 +159,7 @@ def test_a_matcher_comes_nearer_to_its_teacher_on_what_it_has_not_seen(
 
 
 @pytest.mark.parametrize("kind", ["learned", "procrustes"])
-def test_parts_of_a_run_give_what_one_gives(
+def test_resumed_run_equals_an_uninterrupted_one(
     kind: str, images: Path, tmp_path: Path, stage: DistillStage
 ) -> None:
     stage = dataclasses.replace(stage, distillation=DistillationConfig(map=kind))  # type: ignore[arg-type]
@@ -176,7 +174,7 @@ def test_parts_of_a_run_give_what_one_gives(
     assert not any("map" in name for name in load_artifact(tmp_path / "parts" / "model").arrays)
 
 
-def test_parts_of_a_step_learn_from_all_of_it(
+def test_training_with_gradient_accumulation(
     images: Path, tmp_path: Path, stage: DistillStage
 ) -> None:
     loop = dataclasses.replace(LOOP, batch_size=4, accumulate=2, steps=1)
@@ -184,10 +182,10 @@ def test_parts_of_a_step_learn_from_all_of_it(
     assert all(np.isfinite(array).all() for array in arrays(trained).values())
 
 
-# --- students that others made --------------------------------------------------------------
+# --- passed students ------------------------------------------------------------------------
 
 
-def test_masks_hold_on_a_student_that_was_given(
+def test_pruning_masks_of_a_passed_student(
     images: Path, tmp_path: Path, matching: Path, stage: DistillStage
 ) -> None:
     student = Model.load(matching)
@@ -226,7 +224,7 @@ def _marked(model: Model) -> Model:
 
 @pytest.mark.parametrize("kind", ["linear", "codebook"])
 @pytest.mark.parametrize("part", ["matcher", "both"])
-def test_a_compressed_student_is_taught_by_its_dense_parent(
+def test_compressed_student_learns_from_its_dense_parent(
     kind: str, part: str, images: Path, tmp_path: Path, matching: Path, stage: DistillStage
 ) -> None:
     parent = Model.load(matching)
@@ -298,7 +296,7 @@ bf16 = false
     assert "other settings (teacher)" in capsys.readouterr().err
 
 
-def test_what_cannot_be_taught_is_refused(
+def test_incompatible_teachers_and_students_are_rejected(
     images: Path, tmp_path: Path, stage: DistillStage, models: dict[str, Model], matching: Path
 ) -> None:
     blind = dataclasses.replace(models["one-head"], extractor=None)
@@ -306,7 +304,7 @@ def test_what_cannot_be_taught_is_refused(
     mute = dataclasses.replace(models["one-head"], matcher=None)
     mute.save(tmp_path / "mute")
     run = tmp_path / "run"
-    for change, said in (
+    for change, message in (
         ({"teacher": str(tmp_path / "blind")}, "a teacher without an extractor"),
         ({"teacher": str(tmp_path / "mute")}, "a teacher without a matcher"),
         ({"student": StudentConfig(start=str(tmp_path / "mute"))}, r"add \[student.matcher\]"),
@@ -318,9 +316,9 @@ def test_what_cannot_be_taught_is_refused(
             "another architecture|descriptor_dim",
         ),
     ):
-        with pytest.raises((TrainingError, ConfigError), match=said):
+        with pytest.raises((TrainingError, ConfigError), match=message):
             train_distill(dataclasses.replace(stage, **change), images, run)
-    for change, said in (
+    for change, message in (
         ({"part": "head"}, "part must be"),
         ({"min_keypoints": 0}, "min_keypoints must be between 1"),
         (
@@ -328,7 +326,7 @@ def test_what_cannot_be_taught_is_refused(
             "all weights of the matcher",
         ),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             dataclasses.replace(stage, **change)
     for change in ({"scores": -1.0}, {"temperature": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(change))):

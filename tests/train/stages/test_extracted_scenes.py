@@ -1,4 +1,4 @@
-"""Scenes with keypoints are what a session finds in the scenes' images."""
+"""Scenes with keypoints against the features of a session."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder(models: dict[str, Model], tmp_path: Path) -> Path:
     return tmp_path / "pair"
 
 
-def test_items_are_what_a_session_finds(folder: Path, images: Path) -> None:
+def test_items_equal_the_features_of_a_session(folder: Path, images: Path) -> None:
     scenes = Scenes(PhotoFolder(images), SceneConfig(size=(160, 120)), seed=3)
     extracted = ExtractedScenes(scenes, load_artifact(folder), MOST)
     session = load(folder, max_keypoints=MOST, keypoint_threshold=KEYPOINT_THRESHOLD, threads=1)
@@ -56,7 +56,7 @@ def test_items_are_what_a_session_finds(folder: Path, images: Path) -> None:
                 assert not item[f"{kind}{name}"][count:].any()
 
 
-def test_the_loss_takes_the_strongest_of_them(
+def test_loss_uses_the_strongest_keypoints(
     folder: Path, images: Path, models: dict[str, Model]
 ) -> None:
     scenes = Scenes(PhotoFolder(images), SceneConfig(size=(160, 120)), seed=3)

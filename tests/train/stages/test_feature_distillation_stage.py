@@ -1,4 +1,4 @@
-"""Training descriptors by a teacher's feature file."""
+"""The stage "distill-features"."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def with_context(stage: FeatureDistillationStage, models: dict[str, Model]) -> A
     return ArchitectureConfig(extractor=dataclasses.replace(extractor, context_channels=(8, 8)))
 
 
-def test_an_extractor_gains_context_and_keeps_no_matcher(
+def test_extractor_gets_a_context_branch_and_no_matcher(
     stage: FeatureDistillationStage, images: Path, models: dict[str, Model], tmp_path: Path
 ) -> None:
     wanted = with_context(stage, models)
@@ -89,9 +89,7 @@ def test_an_extractor_gains_context_and_keeps_no_matcher(
         assert not torch.allclose(loaded.extractor(image)[1], before(image)[1], atol=1e-3)
 
 
-def test_a_run_goes_on_where_it_was_stopped(
-    stage: FeatureDistillationStage, images: Path, tmp_path: Path
-) -> None:
+def test_stopped_run_resumes(stage: FeatureDistillationStage, images: Path, tmp_path: Path) -> None:
     whole = train_feature_distillation(stage, images, tmp_path / "whole")
     short = dataclasses.replace(stage, loop=dataclasses.replace(LOOP, steps=3))
     train_feature_distillation(short, images, tmp_path / "parts", minutes=0)

@@ -1,4 +1,4 @@
-"""Homographic adaptation with detectors whose answers are known."""
+"""Homographic adaptation with detectors of known output."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def nearest(labels: PhotoLabels, centres: np.ndarray = CENTRES) -> np.ndarray:
     return np.asarray(own)
 
 
-def test_labels_are_where_the_detector_fires() -> None:
+def test_labels_lie_at_detections() -> None:
     labels = run(photograph())
     assert len(labels) == len(CENTRES)
     assert labels.size == (160, 128)
@@ -76,7 +76,7 @@ def test_labels_are_where_the_detector_fires() -> None:
     assert (labels.matchability > 0.8).all()
 
 
-def test_what_does_not_move_with_the_photograph_is_no_label() -> None:
+def test_detections_that_do_not_move_with_the_photograph_are_dropped() -> None:
     def fixed(images: Tensor) -> tuple[Tensor, Tensor]:
         scores, descriptors = dots(images)
         scores[:, 20, 100] = 0.8  # dirt on the lens
@@ -107,7 +107,7 @@ def test_each_point_counts_the_views_that_cover_it() -> None:
     assert labels.found[corner] == labels.covered[corner]
 
 
-def test_repeatability_is_the_share_of_views_that_find_it() -> None:
+def test_repeatability_is_the_ratio_of_detecting_views() -> None:
     calls = []
 
     def forgetful(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,14 +128,14 @@ def test_repeatability_is_the_share_of_views_that_find_it() -> None:
     assert labels.found[own][0] > 5
 
 
-def test_what_cannot_be_told_apart_does_not_match() -> None:
-    greys = np.array([250, 90, 150, 150, 210])  # two are alike
+def test_equal_descriptors_lower_matchability() -> None:
+    greys = np.array([250, 90, 150, 150, 210])  # two are equal
     labels = run(photograph(greys=greys))
     own = nearest(labels)
-    alike, others = labels.matchability[own][2:4], labels.matchability[own][[0, 1, 4]]
-    assert alike.sum() < 1.3
+    equal, others = labels.matchability[own][2:4], labels.matchability[own][[0, 1, 4]]
+    assert equal.sum() < 1.3
     assert (others > 0.8).all()
-    assert (labels.repeatability > 0.95).all()  # found again they are
+    assert (labels.repeatability > 0.95).all()  # all labels are found again
 
 
 def test_only_labels_in_view_compete() -> None:
@@ -171,7 +171,7 @@ def test_labels_are_in_pixels_of_the_photograph() -> None:
     assert working_size((1000, 20), 320) == (320, 8)
 
 
-def test_the_strongest_are_kept_and_none_may_be_found() -> None:
+def test_strongest_labels_are_kept_and_there_may_be_none() -> None:
     few = run(photograph(), config=LabelConfig(homographies=4, threshold=0.2, max_labels=2))
     assert len(few) == 2
     none = run(np.zeros((72, 64), np.uint8))
@@ -181,7 +181,7 @@ def test_the_strongest_are_kept_and_none_may_be_found() -> None:
     assert none.covered.dtype == np.uint16
 
 
-def test_labels_depend_on_the_seed_alone() -> None:
+def test_labels_depend_only_on_the_seed() -> None:
     photo = photograph()
     lit = LabelConfig(homographies=6, threshold=0.1, light=1.0)
     first, same, other = run(photo, config=lit), run(photo, config=lit), run(photo, seed=1)

@@ -1,4 +1,4 @@
-"""What all stages share: resume, settings, saved models."""
+"""Common behaviour of all stages: resumption, settings and saved models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage that teaches a detector synthetic shapes."""
+"""The stage "shapes"."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def stage(models: dict[str, Model]) -> ShapesStage:
     )
 
 
-def test_the_detector_learns_and_the_descriptors_are_left_alone(
-    tmp_path: Path, stage: ShapesStage
-) -> None:
+def test_detector_learns_and_descriptors_are_unchanged(tmp_path: Path, stage: ShapesStage) -> None:
     rows: list[dict[str, float]] = []
     torch.manual_seed(4)
     before = Model.build(ArchitectureConfig(extractor=stage.architecture)).to_artifact().arrays
@@ -56,7 +54,7 @@ def test_the_detector_learns_and_the_descriptors_are_left_alone(
     assert step["shapes"]["size"] == [64, 48]
 
 
-def test_parts_of_a_run_give_what_one_gives(tmp_path: Path, stage: ShapesStage) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stage: ShapesStage) -> None:
     short = dataclasses.replace(stage, loop=dataclasses.replace(stage.loop, steps=3))
     whole = train_shapes(short, None, tmp_path / "whole")
     for _ in range(3):

@@ -19,7 +19,7 @@ from featherglue.train.stages.superpoint_stage import SuperPointStage
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (POINT + "\nspeed = 3\n", "validation: unknown key 'speed'"),
         ("sead = 3\n" + POINT, "unknown key 'sead'"),
@@ -41,8 +41,8 @@ from featherglue.train.stages.superpoint_stage import SuperPointStage
         (POINT.replace("share = ", "share = 0.5 # ", 1), "share must be"),
     ],
 )
-def test_an_invalid_configuration_is_rejected(text: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_invalid_configuration_is_rejected(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
         read_stage(SuperPointStage, write(tmp_path / "stage.toml", text))
 
 
@@ -65,7 +65,7 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "text", "said"),
+    ("stage", "text", "message"),
     [
         (SuperGlueStage, 'extractor = "a"\nfewest = 3\n', "fewest has been renamed; use min_key"),
         (SuperGlueStage, 'extractor = "a"\nmost = 3\n', "most has been renamed; use max_keypoints"),
@@ -74,7 +74,7 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
     ],
 )
 def test_an_old_name_of_a_setting_names_the_new_one(
-    stage: type[Any], text: str, said: str, tmp_path: Path
+    stage: type[Any], text: str, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         read_stage(stage, write(tmp_path / "stage.toml", text))

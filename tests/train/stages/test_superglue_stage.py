@@ -66,7 +66,7 @@ def test_keypoints_in_training_are_those_of_a_session(matching: Path, grey: np.n
     np.testing.assert_allclose(descriptors[0], features.descriptors, atol=1e-3)
 
 
-def test_an_extractor_is_needed_and_must_fit(
+def test_missing_or_incompatible_extractors_are_rejected(
     images: Path, tmp_path: Path, models: dict[str, Model]
 ) -> None:
     matcher = dataclasses.replace(models["one-head"], extractor=None)

@@ -1,4 +1,4 @@
-"""Configurations of tiny training stages, and what their tests share."""
+"""Configurations and helpers of the tests of training stages."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def table(
     best: bool = True,
     note: bool = True,
 ) -> str:
-    """An HTML table. On narrow screens each row becomes a block with one value a line.
+    """An HTML table. On narrow screens each row becomes a block with one value per line.
 
     Args:
         names: name of each row.

@@ -34,7 +34,7 @@ def suite_section(
         f"<p>{first['pairs']} pairs. {html.escape(settings)}</p>",
         table(names, group, _present(_main_columns(group), group), against),
         _more_table(names, group, against),
-        figure(plots.recall_figure(group), "Share of pairs whose error is below a threshold."),
+        figure(plots.recall_figure(group), "Ratio of pairs whose error is below a threshold."),
     ]
     speeds = _speeds(group, benchmarks)
     timed = [row for row in group if str(row["model"]["name"]) in speeds]

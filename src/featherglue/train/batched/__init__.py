@@ -1,1 +1,1 @@
-"""Training data made a batch at a time, in tensors, where the network is trained."""
+"""Training data that is generated in batches on the training device."""

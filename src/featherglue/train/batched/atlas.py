@@ -42,7 +42,7 @@ class Textures:
 
 
 class Atlas:
-    """Photographs in memory, each at its full size, a half and a quarter of it.
+    """Photographs in memory, each at full, half and quarter size.
 
     Corners are detected once in each whole photograph. A region has those of its photograph, while
     `PhotoFolder.keypoints` detects corners in the region itself.
@@ -77,9 +77,9 @@ class Atlas:
                 sizes += [(image.shape[1], image.shape[0]) for image in images]
                 self._keep(first, images)
         self.sizes = torch.tensor(sizes, dtype=torch.float32, device=self.device)
-        most = max(1, *(len(points) for points, _ in ranked))
-        points = np.zeros((len(photos), most, 2), np.float32)
-        ranks = np.full((len(photos), most), -1, np.float32)
+        max_points = max(1, *(len(points) for points, _ in ranked))
+        points = np.zeros((len(photos), max_points, 2), np.float32)
+        ranks = np.full((len(photos), max_points), -1, np.float32)
         for i, (found, values) in enumerate(ranked):
             points[i, : len(found)], ranks[i, : len(found)] = found, values
         self.points = torch.from_numpy(points).to(self.device)
@@ -139,20 +139,20 @@ class Atlas:
         start = torch.tensor(self._starts, device=self.device)[level]
         start = start + textures.photo * side * side
         corners: list[tuple[Tensor, Tensor]] = []
-        shares: list[Tensor] = []
+        fractions: list[Tensor] = []
         for place, length in ((x, size[..., 0]), (y, size[..., 1])):
             last = (length * shrink).floor() - 1
             at = ((place + 0.5) * shrink - 0.5).clamp_min(0).minimum(last)
             low = at.floor()
             corners.append((low.long(), (low + 1).minimum(last).long()))
-            shares.append(at - low)
+            fractions.append(at - low)
         (x0, x1), (y0, y1) = corners
         above, below = (
             torch.lerp(
                 self._pixels[start + y * side + x0].float(),
                 self._pixels[start + y * side + x1].float(),
-                shares[0],
+                fractions[0],
             )
             for y in (y0, y1)
         )
-        return torch.lerp(above, below, shares[1])
+        return torch.lerp(above, below, fractions[1])

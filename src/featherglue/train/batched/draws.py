@@ -27,9 +27,9 @@ class Draws:
         values = torch.rand(shape, generator=self._there, device=self.device)
         return low + (high - low) * values
 
-    def factor(self, most: float, *shape: int) -> Tensor:
-        """Log-uniform numbers in [1/most, most]."""
-        return (self.uniform(-1, 1, *shape) * math.log(most)).exp()
+    def factor(self, maximum: float, *shape: int) -> Tensor:
+        """Log-uniform numbers in [1/maximum, maximum]."""
+        return (self.uniform(-1, 1, *shape) * math.log(maximum)).exp()
 
     def chance(self, probability: float, *shape: int) -> Tensor:
         """True with this probability."""

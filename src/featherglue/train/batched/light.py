@@ -72,9 +72,9 @@ def defocus(draws: Draws, images: Tensor, strength: float) -> Tensor:
     return _gaussian(images, draws.uniform(0.3, 1.5, len(images)) * strength, 1.5 * strength)
 
 
-def _gaussian(images: Tensor, sigma: Tensor, most: float) -> Tensor:
-    """Blur each image (n, H, W) with its own sigma (n,) of at most `most`."""
-    reach = max(1, math.ceil(3 * most))
+def _gaussian(images: Tensor, sigma: Tensor, max_sigma: float) -> Tensor:
+    """Blur each image (n, H, W) with its own sigma (n,) of at most `max_sigma`."""
+    reach = max(1, math.ceil(3 * max_sigma))
     offsets = torch.arange(-reach, reach + 1, device=images.device)
     kernel = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
     kernel = kernel / kernel.sum(1, keepdim=True)

@@ -81,14 +81,16 @@ def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
 
 
 def _of_pixels(values: Tensor, index: Tensor) -> Tensor:
-    """Of planes (B, K) those of pixels (V, B, H, W)."""
+    """The value of the plane of each pixel, (V, B, H, W), from the values of planes (B, K)."""
     both = values.expand(len(index), *values.shape)
     return both.gather(2, index.flatten(2)).view(index.shape)
 
 
 def _levels(to_views: Tensor, back: Tensor, size: tuple[int, int]) -> Tensor:
-    """For each plane in each view (V, B, K) how often its texture is halved before it is read:
-    below a scale of 0.6 once, as in `warp_image`, below 0.3 twice."""
+    """Number of times (V, B, K) that the texture of a plane is halved for a view.
+
+    It is 1 below a scale of 0.6, as in `warp_image`, and 2 below 0.3.
+    """
     middle = back.new_tensor([(size[0] - 1) / 2, (size[1] - 1) / 2, 1.0])
     centre = back @ middle
     w = (to_views[..., 2, :] * (centre / centre[..., 2:])).sum(-1)

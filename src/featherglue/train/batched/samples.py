@@ -62,8 +62,8 @@ class BatchedScenes:
         }
 
     def _planar(self, draws: Draws, count: int) -> Planes:
-        size, most = self.config.size, self.config.max_planes + 1
-        textures = self.atlas.draw(draws, count, most)
+        size, num_planes = self.config.size, self.config.max_planes + 1
+        textures = self.atlas.draw(draws, count, num_planes)
         width, height = textures.width[:, 0], textures.height[:, 0]
         scale = torch.maximum(size[0] / width, size[1] / height) * draws.uniform(0.9, 1.3, count)
         middle = (
@@ -114,15 +114,15 @@ class BatchedViews:
             batch[f"labels{name}"] = cell_labels(points[view], labelled[view], order, rows, columns)
             batch[f"inside{name}"] = covered[view]
         both = shown[0] & shown[1]
-        most = min(self.config.max_points, both.shape[1])
+        max_points = min(self.config.max_points, both.shape[1])
         key = torch.where(both, draws.uniform(0, 1, *both.shape), -1.0)
-        index = key.topk(most, 1).indices
-        batch["count"] = both.sum(1).clamp_max(most)
-        real = torch.arange(most, device=both.device) < batch["count"][:, None]
+        index = key.topk(max_points, 1).indices
+        batch["count"] = both.sum(1).clamp_max(max_points)
+        real = torch.arange(max_points, device=both.device) < batch["count"][:, None]
         for view, name in enumerate("01"):
             found = points[view].gather(1, index[..., None].expand(-1, -1, 2))
             padded = found.new_zeros(count, self.config.max_points, 2)
-            padded[:, :most] = torch.where(real[..., None], found, 0.0)
+            padded[:, :max_points] = torch.where(real[..., None], found, 0.0)
             batch[f"points{name}"] = padded
         if not self.spatial:
             H = scene.to_views[1, :, 0] @ inverse(scene.to_views[0, :, 0])
@@ -135,8 +135,8 @@ class BatchedViews:
 
     def _flat(self, draws: Draws, count: int) -> Planes:
         size = self.config.size
-        most = self.scenes.max_planes + 1 if self.spatial else 1
-        textures = self.atlas.draw(draws, count, most)
+        num_planes = self.scenes.max_planes + 1 if self.spatial else 1
+        textures = self.atlas.draw(draws, count, num_planes)
         width, height = textures.width[:, 0], textures.height[:, 0]
         side = torch.minimum(width, height) * draws.uniform(self.config.region, 1.0, count)
         x = draws.uniform(0, 1, count) * (width - side)
@@ -179,24 +179,28 @@ class BatchedViews:
 
 def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) -> Planes:
     """`count` 3D scenes: planes of random poses before a background, and a camera that moves."""
-    size, most = config.size, config.max_planes + 1
+    size, num_planes = config.size, config.max_planes + 1
     focal = draws.uniform(0.7, 1.4, count, 1) * size[0]
-    back = torch.arange(most, device=atlas.device) == 0  # the background
+    back = torch.arange(num_planes, device=atlas.device) == 0  # the background
     pick = torch.where
-    textures = atlas.draw(draws, count, most)
-    number = draws.integers(2, most + 1, count, 1)
-    there = torch.arange(most, device=atlas.device) < number
-    depth = pick(back, draws.uniform(1.6, 3.0, count, most), draws.uniform(0.6, 1.5, count, most))
-    tilt = tumble(draws, pick(back, 25.0, 60.0)[:, None], count, most)
-    # A photograph's width in the world, so that it fills a share of the view.
-    share = pick(back, draws.uniform(1.6, 2.2, count, most), draws.uniform(0.3, 0.9, count, most))
-    textures = _cut(textures, draws, config, share * size[0])
+    textures = atlas.draw(draws, count, num_planes)
+    number = draws.integers(2, num_planes + 1, count, 1)
+    there = torch.arange(num_planes, device=atlas.device) < number
+    depth = pick(
+        back, draws.uniform(1.6, 3.0, count, num_planes), draws.uniform(0.6, 1.5, count, num_planes)
+    )
+    tilt = tumble(draws, pick(back, 25.0, 60.0)[:, None], count, num_planes)
+    # A photograph's width in the world, so that it fills a fraction of the view.
+    fraction = pick(
+        back, draws.uniform(1.6, 2.2, count, num_planes), draws.uniform(0.3, 0.9, count, num_planes)
+    )
+    textures = _cut(textures, draws, config, fraction * size[0])
     width, height = textures.width, textures.height
-    extent = share * size[0] / focal * depth
+    extent = fraction * size[0] / focal * depth
     pixel = torch.maximum(extent / width, 0.75 * extent / height)
     spread = pick(back, 0.1, 0.45)[:, None]
-    middle = draws.uniform(-1, 1, count, most, 2) * spread * width.new_tensor(size)
-    along = focal.expand(-1, most)
+    middle = draws.uniform(-1, 1, count, num_planes, 2) * spread * width.new_tensor(size)
+    along = focal.expand(-1, num_planes)
     centre = torch.cat((middle, along[..., None]), -1) * (depth / along)[..., None]
     zero = torch.zeros_like(pixel)
     flat = matrix([[pixel, 0.0, 0.0], [0.0, pixel, 0.0], [0.0, 0.0, zero]])

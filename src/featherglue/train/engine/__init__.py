@@ -1,1 +1,1 @@
-"""The training loop and what it needs: checkpoints, run log, loader, distributed training."""
+"""The training loop, with checkpoints, run log, loader and distributed training."""

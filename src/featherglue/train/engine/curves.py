@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Rows = Sequence[dict[str, float]]
 Panel = tuple[str, str, Rows, list[str]]  # title, unit of the y axis, rows, columns
 # Logged metrics in [0, 1]; the other columns are losses.
-_SHARES = ("precision", "recall", "matched", "true")
+_RATIOS = ("precision", "recall", "matched", "true")
 _MIN_ROWS_TO_SMOOTH = 20
 
 
@@ -71,14 +71,14 @@ def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 
 
 def _panels(log: Rows, validation: Rows) -> list[Panel]:
-    """The panels that have columns: losses, shares, and the results of validation."""
+    """The panels that have columns: losses, ratios, and the results of validation."""
     columns = [key for key in log[-1] if key not in ("step", "seconds")] if log else []
     # `score` repeats one of the AUC columns.
     measured = [key for key in validation[-1] if key not in ("step", "score")] if validation else []
     auc_columns = [key for key in measured if key.startswith("auc")]
     panels: list[Panel] = [
-        ("training", "loss", log, [key for key in columns if key not in _SHARES]),
-        ("training", "share", log, [key for key in columns if key in _SHARES]),
+        ("training", "loss", log, [key for key in columns if key not in _RATIOS]),
+        ("training", "ratio", log, [key for key in columns if key in _RATIOS]),
         ("validation", "AUC, %", validation, auc_columns),
         ("validation", "share", validation, [key for key in measured if key not in auc_columns]),
     ]

@@ -18,7 +18,7 @@ from featherglue.train.engine.log_files import LAST
 
 FILE = "stage.json"
 T = TypeVar("T")
-# Settings of the loop that do not change what is learned from a given step on.
+# Settings of the loop that may change when a run resumes.
 _RESUMABLE = ("steps", "workers", "save_seconds")
 # Settings of stages that were renamed, old name to new name.
 _RENAMED = {

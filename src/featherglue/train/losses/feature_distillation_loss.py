@@ -36,7 +36,7 @@ class FeatureDistillationConfig:
         imitation: weight of the cosine distance of the student's descriptors from the teacher's.
         contrast: weight of the dual softmax between the student's and the teacher's descriptors.
         detector: weight of the divergence from the score map of the network that training starts
-            from, which keeps the detector as it was.
+            from, which preserves the detector.
         temperature: temperature of the softmax of `truth`.
         contrast_temperature: temperature of the softmax of `contrast`.
     """

@@ -48,7 +48,7 @@ class ShapesLoss:
     def precision_recall(
         self, scores: Tensor, points: Tensor, count: Tensor
     ) -> tuple[float, float]:
-        """Share of the detections near a corner, and of the corners near a detection.
+        """Precision (detections near a corner) and recall (corners near a detection).
 
         Args:
             scores: (B, H, W) in [0, 1].

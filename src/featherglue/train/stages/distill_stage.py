@@ -56,14 +56,14 @@ class DistillStage:
     Attributes:
         loop: Settings of the training loop.
         teacher: Folder of the teacher.
-        part: What is trained: "extractor", "matcher" or "both".
+        part: Networks that are trained: "extractor", "matcher" or "both".
         student: Sizes and start weights of the student.
         extractor: Folder of the model whose extractor finds the keypoints if only the matcher is
             trained; "" takes that of `student.start`.
         distillation: Weights of the losses.
         loss: The extractor's loss without a teacher.
         views, labels: As in `SuperPointStage`, for an extractor.
-        spatial: Share of the extractor's samples that are 3D scenes, in [0, 1].
+        spatial: Fraction of the extractor's samples that are 3D scenes, in [0, 1].
         spatial_views: Those 3D scenes.
         scenes, min_keypoints, max_keypoints, sinkhorn_iterations, depths, bf16_keypoints: As in
             `SuperGlueStage`, for a matcher.
@@ -239,7 +239,8 @@ def _keypoint_finder(
 ) -> Artifact | None:
     """The artifact with which worker processes find the keypoints; None leaves it to the loss.
 
-    It requires that teacher and student share a frozen extractor. A GPU is faster by itself.
+    Worker processes require a frozen extractor that teacher and student have in common. On a GPU
+    the loss finds keypoints faster.
     """
     shared = student.part == "matcher" and teacher.extractor is None and device == "cpu"
     return artifact if shared and artifact.architecture.extractor is not None else None

@@ -1,7 +1,7 @@
 """Scenes with the keypoints of a trained extractor, found as in a session.
 
-On a CPU the training of a matcher spends more time on keypoints than on learning. Worker processes
-find them with ONNX Runtime in a quarter of the time of PyTorch.
+On a CPU, finding keypoints takes longer than training the matcher on them. Worker processes find
+them with ONNX Runtime in a quarter of the time of PyTorch.
 """
 
 from __future__ import annotations

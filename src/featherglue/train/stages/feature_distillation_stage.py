@@ -1,4 +1,4 @@
-"""The stage "distill-features": descriptors learn from a teacher's features and from the truth."""
+"""The stage "distill-features": train descriptors on features of a teacher."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class FeatureDistillationStage:
     The result has no matcher, because the matcher of `start` was trained on other descriptors.
 
     Attributes:
-        start: folder of the model whose extractor training starts from. The loss holds its
+        start: folder of the model whose extractor training starts from. The loss preserves its
             detector.
         features: HDF5 file in hloc's layout, with keypoints and descriptors of every photograph,
             by its path below the folder of photographs.
         teacher: name and licence of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
-        views: pairs of views; `light` is the strength of the change of appearance.
+        views: pairs of views; `light` is the strength of the photometric augmentation.
         loss: weights of the parts of the loss.
         map: how descriptors are compared with those of a teacher of another width; see
             `DescriptorMap`.

@@ -101,7 +101,7 @@ def label_photograph(
         extract: The network, on `device`.
         photo: (H, W) uint8.
         config: Settings.
-        rng: Random generator of views and light.
+        rng: Random generator of the views and their augmentation.
         device: Device of the network.
     """
     height, width = photo.shape

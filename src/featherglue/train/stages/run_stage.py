@@ -1,4 +1,4 @@
-"""What all training stages share: settings, resume, data, the loop, provenance and saving."""
+"""The common course of all training stages: settings, resume, data, loop, saving."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StageConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """Where a stage runs and what it learns from.
+    """The device, the processes and the photographs of a run.
 
     Attributes:
         device: Device of this process.
@@ -79,7 +79,7 @@ class RunContext:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """What a stage trains, on what data, and how the result becomes a model.
+    """The network, loss, data and result of a stage.
 
     Attributes:
         network: The network to train, on the device of the run.

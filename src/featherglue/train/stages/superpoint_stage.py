@@ -35,8 +35,8 @@ class SuperPointStage:
         loop: Settings of the training loop.
         architecture: Sizes of the extractor.
         views: Pairs of views of photographs.
-        scenes: 3D scenes that replace a share of the pairs.
-        spatial: Share of the samples that are 3D scenes, in [0, 1].
+        scenes: 3D scenes that replace a fraction of the pairs.
+        spatial: Fraction of the samples that are 3D scenes, in [0, 1].
         labels: Keypoints to learn.
         loss: Losses and their weights.
         validation: Held-out views.

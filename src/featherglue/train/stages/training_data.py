@@ -85,10 +85,10 @@ def label_fingerprint(labels: LabelsConfig | None) -> dict[str, dict[str, Any]]:
 def read_photographs(
     images: str | os.PathLike[str], share: float, labels: LabelsConfig | None = None
 ) -> TrainingPhotographs:
-    """Read a folder of photographs, and hold out a share of them for validation.
+    """Read a folder of photographs, and hold out a fraction of them for validation.
 
     Args:
-        share: Share of the photographs for validation, in [0, 1); 0 holds out none.
+        share: Fraction of the photographs for validation, in [0, 1); 0 holds out none.
 
     Raises:
         ImageError: the folder is missing or has no images.
@@ -155,7 +155,7 @@ def extractor_views(
     Args:
         views: Pairs of views of photographs. They have homographies only if `spatial` is 0.
         scenes: 3D scenes.
-        spatial: Share of the pairs that show 3D scenes, in [0, 1].
+        spatial: Fraction of the pairs that show 3D scenes, in [0, 1].
         atlas: Photographs on the device that makes the views; None makes them on the CPU.
     """
     if atlas is not None:

@@ -32,7 +32,7 @@ class ValidationConfig:
     """Settings of validation.
 
     Attributes:
-        share: Share of the photographs that is held out from training, in [0, 0.2]; 0 disables
+        share: Fraction of the photographs that is held out from training, in [0, 0.2]; 0 disables
             validation.
         views: Number of pairs of views.
         keypoints: Maximum number of keypoints per image.
@@ -67,7 +67,7 @@ def make_validation(
 class Validation:
     """Measures networks on homographies of held-out photographs.
 
-    Photographs, homographies and light do not depend on the seed of the run.
+    Photographs, homographies and augmentation do not depend on the seed of the run.
 
     Args:
         photos: The held-out photographs.
