@@ -41,7 +41,7 @@ def test_arrays_count_with_type_and_shape() -> None:
     )
 
 
-def test_other_values_are_refused() -> None:
+def test_other_values_are_rejected() -> None:
     with pytest.raises(UsageError, match="plain values"):
         fingerprint(object())
 

@@ -89,7 +89,7 @@ def test_numbers_become_plain_python() -> None:
         {"nms_radius": 65},
     ],
 )
-def test_wrong_values_are_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_wrong_values_are_rejected_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(wrong))} "):
         SessionOptions(**wrong)
 
@@ -102,7 +102,7 @@ def test_wrong_values_are_refused_by_name(wrong: dict[str, Any]) -> None:
         ({"matcher": "nn"}, {"match_threshold": 0.3}),
     ],
 )
-def test_a_setting_without_effect_is_refused(
+def test_a_setting_without_effect_is_rejected(
     methods: dict[str, Any], setting: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(setting))} belongs to .* no effect on"):
@@ -118,7 +118,7 @@ def test_a_keypoint_threshold_applies_to_all_keypoints() -> None:
     assert with_overrides(stored, {"nms_radius": 1}).high_keypoint_threshold == 0.5
 
 
-def test_unknown_names_are_refused() -> None:
+def test_unknown_names_are_rejected() -> None:
     with pytest.raises(ConfigError, match="'keypoints'; known: resize"):
         with_overrides(ProcessingConfig(), {"keypoints": 3})
     with pytest.raises(UsageError, match="unknown option 'max_keypoint'"):

@@ -48,7 +48,7 @@ def test_a_copy_for_another_process_opens_the_file_again(tmp_path: Path) -> None
     np.testing.assert_array_equal(copied["a.jpg"].keypoints, file["a.jpg"].keypoints)
 
 
-def test_files_that_hold_no_features_are_refused(tmp_path: Path) -> None:
+def test_files_that_hold_no_features_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(TrainingError, match="cannot be read as HDF5"):
         FeatureFile(tmp_path / "text.h5")

@@ -41,7 +41,7 @@ def test_texture_points_must_be_large_and_frontal() -> None:
     assert not is_resolved(points, np.diag([2.0, 0.3, 1.0])).any()  # seen under a steep angle
 
 
-def test_mixed_pairs_take_the_share_of_scenes(photos: PhotoFolder) -> None:
+def test_mixed_pairs_have_the_requested_fraction_of_scenes(photos: PhotoFolder) -> None:
     flat, spatial = ViewPairs(photos, VIEWS), SceneViewPairs(photos, SCENES, VIEWS)
     mixed = MixedViewPairs(flat, spatial, share=0.4, seed=1)
     images = [mixed[i]["image0"] for i in range(20)]

@@ -103,7 +103,7 @@ def test_samples_depend_only_on_seed_and_index(photos: PhotoFolder) -> None:
     assert (Scenes(photos, config, seed=5)[3]["image0"] != first[3]["image0"]).any()
 
 
-def test_the_share_of_planar_scenes(photos: PhotoFolder) -> None:
+def test_fraction_of_planar_scenes(photos: PhotoFolder) -> None:
     scenes = Scenes(photos, SceneConfig(size=(48, 40), planar=0.5, light=0.0))
     several = 0
     for i in range(40):

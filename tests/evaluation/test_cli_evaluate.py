@@ -183,7 +183,7 @@ def test_json_and_csv_go_to_standard_output(
         (("--json", "-", "--csv", "-"), "exclude each other"),
     ],
 )
-def test_options_without_effect_are_refused(
+def test_options_without_effect_are_rejected(
     photos: Path, options: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):

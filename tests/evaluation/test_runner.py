@@ -28,7 +28,7 @@ def test_names_folders_sessions_and_openers_have_equal_results(
         evaluate("nothing", suite)
 
 
-def test_unsuitable_arguments_are_refused(
+def test_unsuitable_arguments_are_rejected(
     photos: Path, shift_and_turn: Array, tmp_path: Path
 ) -> None:
     suite = homographies(photos, None)

@@ -66,12 +66,12 @@ def test_recall_curve() -> None:
 
 
 @pytest.mark.parametrize("errors", [[], [np.nan], [-1.0], [[1.0]]])
-def test_bad_errors_are_refused(errors: list[Any]) -> None:
+def test_bad_errors_are_rejected(errors: list[Any]) -> None:
     with pytest.raises(UsageError):
         metrics.auc(errors, [5])
 
 
-def test_bad_threshold_is_refused() -> None:
+def test_bad_threshold_is_rejected() -> None:
     with pytest.raises(UsageError, match="positive"):
         metrics.auc([1.0], [0])
 

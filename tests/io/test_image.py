@@ -109,13 +109,13 @@ def test_invalid_arrays_are_rejected(image: np.ndarray, message: str) -> None:
         to_grey(image)
 
 
-def test_more_than_200_megapixels_are_refused() -> None:
+def test_more_than_200_megapixels_are_rejected() -> None:
     huge = np.broadcast_to(np.zeros(1, np.uint8), (20_001, 10_000))
     with pytest.raises(ImageError, match="megapixels"):
         to_grey(huge)
 
 
-def test_a_huge_png_is_refused_before_it_is_decoded(
+def test_a_huge_png_is_rejected_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = struct.pack(">II5B", 30_000, 30_000, 8, 0, 0, 0, 0)
@@ -196,7 +196,7 @@ def test_file_names_may_have_any_characters(tmp_path: Path, name: str, grey: np.
     np.testing.assert_array_equal(load_grey(path), grey)
 
 
-def test_files_without_an_image_are_refused(tmp_path: Path) -> None:
+def test_files_without_an_image_are_rejected(tmp_path: Path) -> None:
     empty, text, folder = tmp_path / "empty.png", tmp_path / "text.jpg", tmp_path / "folder.png"
     empty.touch()
     text.write_text("not an image\n" * 100)
@@ -215,7 +215,7 @@ def test_files_without_an_image_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_truncated_files_are_refused(
+def test_truncated_files_are_rejected(
     tmp_path: Path, suffix: str, share: float, grey: np.ndarray
 ) -> None:
     path = write(tmp_path / f"a{suffix}", grey)

@@ -63,7 +63,7 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, line: str, mess
     assert f"{path}, line 3" in str(caught.value)
 
 
-def test_files_without_a_pair_list_are_refused(tmp_path: Path) -> None:
+def test_files_without_a_pair_list_are_rejected(tmp_path: Path) -> None:
     binary = tmp_path / "image.jpg"
     binary.write_bytes(bytes(range(128, 256)))
     for path, message in (

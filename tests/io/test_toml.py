@@ -24,12 +24,12 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), [None]])
-def test_values_without_a_representation_are_refused(value: object) -> None:
+def test_values_without_a_representation_are_rejected(value: object) -> None:
     with pytest.raises(ConfigError, match="cannot represent"):
         toml_lines({"key": value})
 
 
-def test_invalid_files_are_refused(tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     with pytest.raises(ConfigError, match=r"a\.toml: cannot be read"):
         read_toml(path)

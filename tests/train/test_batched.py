@@ -22,9 +22,9 @@ from featherglue.data.scene_view_pairs import is_resolved
 from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.train.batched.atlas import Atlas, Textures
+from featherglue.train.batched.augmentation import CHANGES, augment_images
 from featherglue.train.batched.draws import Draws
 from featherglue.train.batched.geometry import homographies, inverse, rotation
-from featherglue.train.batched.light import CHANGES, change_light
 from featherglue.train.batched.planes import Planes, project, readable, render
 from featherglue.train.batched.samples import BatchedScenes, BatchedViews, cell_labels
 from featherglue.train.losses.true_assignment import true_assignment
@@ -319,7 +319,7 @@ def test_augmentation_is_distributed_as_for_single_images(number: int) -> None:
 
 def test_augmentation_of_strength_0_is_the_identity() -> None:
     images = torch.randint(0, 256, (3, 64, 96)).float()
-    assert torch.equal(change_light(draws(), images, 0.0).float(), images)
+    assert torch.equal(augment_images(draws(), images, 0.0).float(), images)
 
 
 def test_jpeg_of_high_quality_is_nearly_the_image() -> None:

@@ -1,7 +1,7 @@
-"""Strong changes of appearance: other light, season, time of day and weather, seeded.
+"""Augmentation with strong changes of illumination, season, time of day and weather, seeded.
 
-`photometric` does what one camera does within minutes. This module does what changes between two
-visits to a place.
+`photometric` covers the changes between two images of one camera within minutes. This module covers
+the changes between two visits to a place.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def tone_curve(rng: np.random.Generator, unusual: float) -> Float:
 
 
 def shading(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Light from one side: the derivative of the blurred image in a random direction."""
+    """Directional lighting: add the derivative of the blurred image in a random direction."""
     smooth = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.8, 3)))
     angle, gain = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6) * strength
     x = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 1, 0))
@@ -71,13 +71,13 @@ def illumination(rng: np.random.Generator, image: Float, strength: float) -> Flo
 
 
 def tones(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """A random tone curve, in 40 % of the images for a smooth region only."""
+    """Apply a random tone curve; in 40 % of the images only to a smooth region."""
     levels = np.clip(image, 0, 255).astype(np.uint8)
     changed = tone_curve(rng, min(1.0, 0.15 * strength))[levels]
     if rng.random() < 0.4:
         field = random_field(rng, (image.shape[1], image.shape[0]), 3, 8)
-        share = 1 / (1 + np.exp(-np.float32(rng.uniform(2, 8)) * field))
-        changed = share * changed + (1 - share) * image
+        blend = 1 / (1 + np.exp(-np.float32(rng.uniform(2, 8)) * field))
+        changed = blend * changed + (1 - blend) * image
     return np.asarray(changed, np.float32)
 
 

@@ -13,6 +13,7 @@ from featherglue.data.detector_labels import CELL, NO_KEYPOINT
 from featherglue.data.scenes import NO_PLANE, SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.train.batched.atlas import Atlas, Textures
+from featherglue.train.batched.augmentation import augment_images
 from featherglue.train.batched.draws import Draws
 from featherglue.train.batched.geometry import (
     homographies,
@@ -23,7 +24,6 @@ from featherglue.train.batched.geometry import (
     shift,
     tumble,
 )
-from featherglue.train.batched.light import change_light
 from featherglue.train.batched.planes import Planes, Rendered, project, readable, render
 
 Batch = dict[str, Tensor]
@@ -257,7 +257,7 @@ def _either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
 
 def _images(draws: Draws, seen: Rendered, light: float) -> Batch:
     """Both views with independent photometric augmentation."""
-    changed = change_light(draws, seen.images.flatten(0, 1), light)
+    changed = augment_images(draws, seen.images.flatten(0, 1), light)
     image0, image1 = changed[:, None].chunk(2)
     return {"image0": image0, "image1": image1}
 

@@ -173,7 +173,7 @@ CHANGES: tuple[tuple[Change, float], ...] = tuple(
 )
 
 
-def change_light(draws: Draws, images: Tensor, strength: float = 1.0) -> Tensor:
+def augment_images(draws: Draws, images: Tensor, strength: float = 1.0) -> Tensor:
     """Change exposure, contrast, gamma, shadows, vignette, blur, resolution, noise and JPEG.
 
     Args:
