@@ -194,9 +194,6 @@ class Default(enum.Enum):
 
     MODEL = "the model's own"
 
-    def __repr__(self) -> str:
-        return "MODEL"
-
 
 MODEL = Default.MODEL
 
@@ -376,19 +373,19 @@ def checked(name: str, value: Any) -> Any:
 def _checked_number(name: str, value: Any, setting: Setting) -> float:
     if setting.kind == "integer" and _is_integer(value):
         return operator.index(value)
-    if setting.kind == "number" and _is_number(value):
+    if setting.kind == "number" and isinstance(value, numbers.Real) and not _is_bool(value):
         return float(value)
     what = "an integer" if setting.kind == "integer" else "a number"
     what += " or None" if setting.optional else ""
     raise ConfigError(f"{name} must be {what}, not {value!r}")
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not _is_bool(value)
 
 
 def _checked_size(name: str, value: Any) -> tuple[int, ...]:
