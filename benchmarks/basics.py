@@ -26,6 +26,8 @@ from featherglue.matching.consensus import fit_local_maps
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import refine_matches
 
+SIZE = (640, 480)
+
 
 def seconds(command: list[str], repetitions: int) -> float:
     """Median wall-clock seconds of a command in a fresh process."""
@@ -41,8 +43,7 @@ def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> di
     """Median milliseconds of each stage, of all stages, and of refining up to 300 matches."""
     session = fg.load("fast", threads=threads)
     images = [
-        cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (640, 480))
-        for path in (first, second)
+        cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), SIZE) for path in (first, second)
     ]
     results = [session(*images) for _ in range(repetitions + 3)][3:]
     medians = {
@@ -69,14 +70,14 @@ def environment_bytes() -> int:
     return sum(path.lstat().st_size for path in Path(sys.prefix).rglob("*") if path.is_file())
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     python = [sys.executable, "-c"]
     bare = seconds([*python, "pass"], options.repetitions)

@@ -57,10 +57,15 @@ def summary(found: list[np.ndarray]) -> dict[str, float]:
     counts = {f"matches within {t} px": np.mean([np.sum(e < t) for e in found]) for t in (1, 3)}
     near = np.concatenate([e[e < 3] for e in found])
     solvable = 100 * np.mean([np.sum(e < 1) >= 15 for e in found])
-    return {**precisions, **counts, "median error, px": np.median(near), "solvable, %": solvable}
+    return {
+        **precisions,
+        **counts,
+        "median error, px": np.median(near) if len(near) else np.nan,
+        "solvable, %": solvable,
+    }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
@@ -72,10 +77,11 @@ def main() -> None:
     parser.add_argument("--nms-radius", type=int)
     parser.add_argument("--match-threshold", type=float)
     parser.add_argument("--consensus", type=float)
+    parser.add_argument("--no-consensus", action="store_true", help="disable the filter")
     parser.add_argument("--no-refine", action="store_true")
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     _, kept = PhotoFolder(options.photos).split(ValidationConfig().share)
     scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, light=0.7), SEED)
@@ -88,6 +94,7 @@ def main() -> None:
         max_keypoints=options.max_keypoints,
         threads=options.threads,
         **{name: value for name, value in given.items() if value is not None},
+        **({"consensus": None} if options.no_consensus else {}),
         **({"refine": False} if options.no_refine else {}),
     )
     found = []

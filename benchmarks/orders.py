@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("val", type=Path)
     parser.add_argument("--models", nargs="+", default=["fast", "balanced"])
     parser.add_argument("--orders", type=int, default=20, help="number of random orders")
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     suite = HomographySuite(
         folder=options.val, pair_file=options.val / "homographies.txt", size=SIZE
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| AUC@5/10/25 | model's order | mean of random orders | standard deviation |")
     print("|---|---|---|---|")
     for model in options.models:
-        both = errors(fg.load(model, threads=2), suite, options.orders)
+        both = errors(fg.load(model, threads=options.threads), suite, options.orders)
         for suffix, all_errors in zip(("", ", local optimization"), both, strict=True):
             areas = np.array([auc(list(one), THRESHOLDS) for one in all_errors])
             cells = (areas[0], areas[1:].mean(0), areas[1:].std(0))

@@ -109,7 +109,7 @@ def latencies(
     ]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Evaluate all contenders, measure their latency, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--val", type=Path, required=True)
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("-o", "--output", type=Path, default=Path("results"))
     parser.add_argument("--docs", type=Path, help="page to write, such as docs/benchmarks.md")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     named = contenders(options)
     suites: dict[str, HomographySuite | PoseSuite] = {
         f"val{'' if photometric else '-no-light'}": HomographySuite(

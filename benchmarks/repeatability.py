@@ -46,7 +46,7 @@ def spaced(points: Points, spacing: float, count: int) -> Points:
     return kept[:found]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("val", type=Path)
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, default=4, help="minimum distance, px")
     parser.add_argument("--limit", type=int, default=0, help="maximum number of pairs; 0 for all")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     count = options.max_keypoints
     detected = OVERSAMPLING * count
     common: dict[str, Any] = {"max_keypoints": detected, "threads": options.threads}
@@ -69,7 +69,9 @@ def main() -> None:
         detectors["XFeat"] = XFeat(options.xfeat, detected, options.threads)
     pair_file = options.val / "homographies.txt"
     for photometric in (False, True):
-        suite = HomographySuite(folder=options.val, pair_file=pair_file, photometric=photometric)
+        suite = HomographySuite(
+            folder=options.val, pair_file=pair_file, photometric=photometric, size=SIZE
+        )
         found: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for task in list(suite.pairs())[: options.limit or None]:
             views = suite.views(task)

@@ -121,7 +121,7 @@ def check_memory(
     return {"growth": growth, "peak": peak, "failures": failures}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run, print the table and write JSON. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -136,7 +136,7 @@ def main() -> int:
     parser.add_argument("--max-growth", type=float, default=20.0)
     parser.add_argument("--max-memory", type=float, default=400.0)
     parser.add_argument("--json", type=Path, help="file for the results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.frames <= WARM_UP or options.every < 1:
         parser.error(f"--frames must be more than {WARM_UP}, --every at least 1")
     cv2.setNumThreads(options.threads)

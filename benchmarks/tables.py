@@ -17,15 +17,15 @@ SUITES = {
         "Homographies, with photometric change",
         "128 photographs of COCO val2017 at 640×480 and their copies under random homographies, "
         "with photometric change of the second image. AUC of the mean corner error in px by "
-        "RANSAC, by RANSAC with local optimization (*LO*), by MAGSAC++ and by a weighted direct "
-        "linear transform (*DLT*).",
+        "RANSAC, by RANSAC with local optimization (*optimized*), by MAGSAC++ and by a weighted "
+        "direct linear transform (*DLT*).",
     ),
     "val-no-light": ("The same without photometric change", ""),
     "real": (
         "Real photographs, relative pose",
         "160 pairs of four scenes, from easy to hard overlap, poses from COLMAP. AUC of the "
         "larger angle of rotation and translation in degrees, by RANSAC, without and with local "
-        "optimization (*LO*).",
+        "optimization (*optimized*).",
     ),
 }
 ESTIMATES = ("auc", "auc_lo", "auc_magsac", "auc_dlt")
@@ -97,12 +97,12 @@ def _speed_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path, help="output folder of peers.py")
     parser.add_argument("page", type=Path, help="Markdown file to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     command = f"python benchmarks/tables.py {options.results} {options.page}"
     options.page.write_text(render(options.results, command))
 
