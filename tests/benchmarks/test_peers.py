@@ -27,7 +27,7 @@ def test_results_speed_and_page(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script = load_script("peers")
-    suite = functools.partial(script.HomographySuite, size=(320, 240))
+    suite = functools.partial(script.HomographySuite, size=(192, 144))
     monkeypatch.setattr(script, "HomographySuite", suite)
     monkeypatch.setattr(script, "NUM_KEYPOINTS_LARGE", 128)
     pair_file = val / "homographies.txt"
