@@ -371,27 +371,23 @@ def checked(name: str, value: Any) -> Any:
 
 
 def _checked_number(name: str, value: Any, setting: Setting) -> float:
-    if setting.kind == "integer" and _is_integer(value):
+    if setting.kind == "integer" and _is(numbers.Integral, value):
         return operator.index(value)
-    if setting.kind == "number" and isinstance(value, numbers.Real) and not _is_bool(value):
+    if setting.kind == "number" and _is(numbers.Real, value):
         return float(value)
     what = "an integer" if setting.kind == "integer" else "a number"
     what += " or None" if setting.optional else ""
     raise ConfigError(f"{name} must be {what}, not {value!r}")
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not _is_bool(value)
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _checked_size(name: str, value: Any) -> tuple[int, ...]:
-    values = (value,) if _is_integer(value) else value
+    values = (value,) if _is(numbers.Integral, value) else value
     sequence = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
-    if sequence and all(map(_is_integer, values)):
+    if sequence and all(_is(numbers.Integral, side) for side in values):
         size = tuple(operator.index(side) for side in values)
         if size in ((), (-1,)) or (len(size) <= 2 and all(8 <= side <= 8192 for side in size)):
             return size
