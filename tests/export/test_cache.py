@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from featherglue.artifact.format import load_artifact
+from featherglue.artifact.registry import find_model, shipped_models
 from featherglue.export.cache import (
     cache_folder,
     current_graphs,
@@ -25,6 +26,13 @@ def test_the_fingerprint_is_read_from_the_metadata(
         assert read_fingerprint(path) == graph_fingerprint(artifact)
         stored = {p.key: p.value for p in onnx.load(path).metadata_props}
         assert stored == {"fingerprint": graph_fingerprint(artifact)}
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_the_graphs_of_shipped_models_are_current(name: str) -> None:
+    """They are never exported: a base installation has no onnx package."""
+    artifact = load_artifact(find_model(name))
+    assert {path.parent for path in current_graphs(artifact).values()} == {find_model(name)}
 
 
 def test_other_files_have_none(folders: dict[str, Path], tmp_path: Path) -> None:

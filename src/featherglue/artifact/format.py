@@ -80,8 +80,11 @@ class Artifact:
         """
         if not self.hash:
             return ""
+        architecture = to_dict(self.architecture)
+        if self.architecture.extractor and not self.architecture.extractor.context_channels:
+            del architecture["extractor"]["context_channels"]  # as before there was a branch
         activations = {name: to_dict(how) for name, how in self.storage.activations.items()}
-        return fingerprint(self.hash, to_dict(self.architecture), activations)
+        return fingerprint(self.hash, architecture, activations)
 
     @property
     def num_parameters(self) -> int:
