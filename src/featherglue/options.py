@@ -88,8 +88,8 @@ class ProcessingConfig:
         only="superpoint",
         minimum=0,
         maximum=1,
-        help="Minimum score of a keypoint. A value that is given applies to all keypoints, also "
-        "where the model asks more of the weaker ones.",
+        help="Minimum score of a keypoint. An explicit value applies to all keypoints and replaces "
+        "the higher minimum that a model may have for weaker ones.",
     )
     high_keypoint_threshold: float = _setting(
         0.0,

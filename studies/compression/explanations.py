@@ -30,7 +30,7 @@ from featherglue.session import Session
 from featherglue.types import Features
 
 Grey = NDArray[np.uint8]
-RATIO = 0.2  # share of the channels of SuperPoint that the study removed
+RATIO = 0.2  # fraction of the channels of SuperPoint that the study removed
 _NAIVE = LinearConfig(
     per="tensor",
     weight_range="minmax",

@@ -17,7 +17,7 @@ from featherglue.sensitivity.results import Method, Scan, score_value
 Row = Mapping[str, Any]
 SIZE_CAPTION = "AUC@5 against size on disk; hollow markers: before fine-tuning"
 WEIGHTS_CAPTION = "Figure 6: weight distributions of the dense model"
-# Number of the figure, what is done to a layer, and the label of the horizontal axis.
+# Number of the figure, compression method, and label of the horizontal axis.
 _METHODS: Mapping[Method, tuple[str, str, str]] = {
     "prune": ("4", "pruning", "ratio of zero weights in the layer"),
     "codebook": ("5", "k-means quantization", "bits of a weight"),

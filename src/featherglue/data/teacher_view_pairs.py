@@ -16,8 +16,8 @@ from featherglue.errors import TrainingError
 class TeacherViewPairs(ViewPairs):
     """An endless dataset of view pairs. Sample `i` depends only on the seed and `i`.
 
-    The teacher has seen the photograph itself. The student sees two warped views with strong
-    changes of appearance, so it learns descriptors that depend on neither.
+    The teacher's features are those of the original photograph. The student gets two warped views
+    with strong changes of appearance, so its descriptors become invariant to both.
 
     A sample holds `image{v}` (1, H, W) uint8 and `points{v}` (P, 2) float32 xy for the views 0 and
     1; `teacher` (P, D) float32, the descriptors of the points; `count`, the number of points before

@@ -44,7 +44,7 @@ class FeatureDistillationStage:
         teacher: name and licence of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
-        views: pairs of views; `light` is the strength of the photometric augmentation.
+        views: pairs of views; `light` is the strength of `augment_appearance`.
         loss: weights of the parts of the loss.
         map: how descriptors are compared with those of a teacher of another width; see
             `DescriptorMap`.
