@@ -250,7 +250,7 @@ class SessionOptions:
         kind="choice",
         owner="session",
         choices=get_args(SearchMode),
-        help="Search over rotation and scale: for weak matches only (auto), always, or off.",
+        help="Search over rotation and scale: for pairs that need it (auto), always, or off.",
     )
     resize: int | Sequence[int] | Default = MODEL
     max_keypoints: int | Default = MODEL

@@ -42,3 +42,10 @@ def test_build_is_seeded_and_artifacts_are_copies(models: dict[str, Model]) -> N
     model = Model.from_artifact(built[0])
     model.to_artifact().arrays[name][:] = 7
     assert (model.to_artifact().arrays[name] != 7).all()
+
+
+def test_a_model_prints_as_one_line() -> None:
+    text = repr(Model.load("fast"))
+    assert text.startswith("Model(extractor of ")
+    assert "matcher of" in text
+    assert len(text) < 100

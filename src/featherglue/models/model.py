@@ -19,7 +19,7 @@ from featherglue.models.superpoint import SuperPoint
 from featherglue.options import ProcessingConfig
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Model:
     """An extractor, a matcher, or both.
 
@@ -37,6 +37,13 @@ class Model:
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
     provenance: Provenance = field(default_factory=Provenance)
     quantization: Quantization = field(default_factory=Quantization)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{name} of {sum(p.numel() for p in network.parameters()):,} parameters"
+            for name, network in self.networks().items()
+        ]
+        return f"Model({', '.join(parts)})"
 
     @property
     def architecture(self) -> ArchitectureConfig:

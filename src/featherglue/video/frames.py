@@ -86,7 +86,8 @@ class FrameSource(ABC):
             if self._stopping:
                 return
         if self.num_delivered == 0 and not self._stopping:
-            reason = f": {self.problems[0]}" if self.problems else ""
+            first = self.problems[0].removeprefix(f"{self.name}: ") if self.problems else ""
+            reason = f": {first}" if first else ""
             raise SourceError(f"{self.name}: no frame could be read{reason}")
 
     def __enter__(self) -> Self:
