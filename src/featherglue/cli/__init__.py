@@ -157,7 +157,7 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
     if hasattr(error, "format_message") and hasattr(
         error, "exit_code"
     ):  # misuse, found by the parser
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "")  # of the type checker
         if not message:  # no command was given, and the help was shown
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
