@@ -75,7 +75,7 @@ def test_two_views_of_one_scene(runtime: Any, matching: Path, grey: np.ndarray) 
     assert len(matches) > 150
     assert precision(matches, SHIFT) > 0.9
     assert list(result.milliseconds) == STAGES
-    assert all(spent >= 0 for spent in result.milliseconds.values())
+    assert all(value >= 0 for value in result.milliseconds.values())
     homography = result.homography()
     assert corner_error(homography.model, SHIFT, (288, 224)) < 0.5
     assert homography.inliers.shape == (len(matches),)

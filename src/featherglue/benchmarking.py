@@ -256,9 +256,9 @@ start = time.perf_counter()
 from featherglue.benchmarking import Contender
 session = Contender.from_json(sys.argv[1]).open()
 session(sys.argv[2], sys.argv[3])
-spent = time.perf_counter() - start
+elapsed = time.perf_counter() - start
 from featherglue.machine import peak_memory
-print(json.dumps({"cold_start_ms": spent * 1e3, "peak_bytes": peak_memory()}))
+print(json.dumps({"cold_start_ms": elapsed * 1e3, "peak_bytes": peak_memory()}))
 """
 
 

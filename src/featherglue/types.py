@@ -149,8 +149,8 @@ class MatchResult:
 
     def __repr__(self) -> str:
         keypoints = f"{len(self.features0)} and {len(self.features1)} keypoints"
-        spent = f", {sum(self.milliseconds.values()):.1f} ms" if self.milliseconds else ""
-        return f"MatchResult({len(self.matches)} matches of {keypoints}{spent})"
+        duration = f", {sum(self.milliseconds.values()):.1f} ms" if self.milliseconds else ""
+        return f"MatchResult({len(self.matches)} matches of {keypoints}{duration})"
 
     def homography(self, threshold: float = 3.0, seed: int = 0) -> Homography:
         """Estimate the homography from image 0 to image 1 by MAGSAC++ and local optimization.

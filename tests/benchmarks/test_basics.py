@@ -30,8 +30,8 @@ def test_times_and_sizes_are_measured(
     assert 100_000 < report["fast_bytes"] < 10_000_000
     assert 0 < report["cold_start_match_seconds"] < 60
     assert report["import_seconds"] < report["cold_start_match_seconds"]
-    spent = report["milliseconds"]
-    assert {"extractor", "matcher", "refine", "total"} < set(spent)
-    assert spent["extractor"] + spent["matcher"] <= spent["total"]
-    (refinement,) = (name for name in spent if name.startswith("refine "))
+    milliseconds = report["milliseconds"]
+    assert {"extractor", "matcher", "refine", "total"} < set(milliseconds)
+    assert milliseconds["extractor"] + milliseconds["matcher"] <= milliseconds["total"]
+    (refinement,) = (name for name in milliseconds if name.startswith("refine "))
     assert int(refinement.split()[1]) > 100  # matches

@@ -21,12 +21,12 @@ class Planes:
 
     Attributes:
         textures: (B, K), the textures of the planes.
-        there: (B, K) bool, whether a plane exists.
+        exists: (B, K) bool, whether a plane exists.
         to_views: (V, B, K, 3, 3), texture to view; the third coordinate is the depth.
     """
 
     textures: Textures
-    there: Tensor
+    exists: Tensor
     to_views: Tensor
 
 
@@ -46,7 +46,7 @@ class Rendered:
 def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
     """Both views of every scene, of `size` (width, height)."""
     back = inverse(scene.to_views)
-    usable = scene.there & back.isfinite().all(-1).all(-1)  # (V, B, K)
+    usable = scene.exists & back.isfinite().all(-1).all(-1)  # (V, B, K)
     x = torch.arange(size[0], device=atlas.device, dtype=torch.float32)
     y = torch.arange(size[1], device=atlas.device, dtype=torch.float32)[:, None]
     shape = (*usable.shape[:2], size[1], size[0])

@@ -52,7 +52,7 @@ class BatchedScenes:
         maps = scene.to_views[1] @ inverse(scene.to_views[0])
         corner = maps[..., 2:, 2:]
         maps = torch.where(corner.abs() > 1e-9, maps / corner, maps)
-        usable = scene.there & maps.isfinite().all(-1).all(-1)
+        usable = scene.exists & maps.isfinite().all(-1).all(-1)
         unit = torch.eye(3, device=maps.device)
         return {
             **_images(draws, seen, self.config.light),
@@ -165,7 +165,7 @@ class BatchedViews:
         clear = readable(found, scene.to_views) | ~deep
         width, height = self.config.size
         limit = points.new_tensor([width - 1, height - 1])
-        known = counts & scene.there[..., None] & clear
+        known = counts & scene.exists[..., None] & clear
         within = known & ((points >= 0) & (points <= limit)).all(-1)
         at = torch.where(within[..., None], points, 0.0).round().long()
         pixel = (at[..., 1] * width + at[..., 0]).flatten(2)
@@ -185,7 +185,7 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     pick = torch.where
     textures = atlas.draw(draws, count, num_planes)
     number = draws.integers(2, num_planes + 1, count, 1)
-    there = torch.arange(num_planes, device=atlas.device) < number
+    exists = torch.arange(num_planes, device=atlas.device) < number
     depth = pick(
         back, draws.uniform(1.6, 3.0, count, num_planes), draws.uniform(0.6, 1.5, count, num_planes)
     )
@@ -212,7 +212,7 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     turned, moved = second_cameras(draws, count)
     seen = turned[:, None] @ poses
     seen = torch.cat((seen[..., :2], seen[..., 2:] + moved[:, None, :, None]), -1)
-    return Planes(textures, there, _swapped(draws, K @ poses, K @ seen))
+    return Planes(textures, exists, _swapped(draws, K @ poses, K @ seen))
 
 
 def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -> Textures:
@@ -230,10 +230,10 @@ def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -
 
 def _one_plane(textures: Textures, both: Tensor) -> Planes:
     """Scenes that show only the first texture of (B, K) by homographies (V, B, 3, 3)."""
-    there = torch.zeros_like(textures.mirrored)
-    there[:, 0] = True
-    to_views = both[:, :, None].expand(-1, -1, there.shape[1], -1, -1)
-    return Planes(textures, there, to_views)
+    exists = torch.zeros_like(textures.mirrored)
+    exists[:, 0] = True
+    to_views = both[:, :, None].expand(-1, -1, exists.shape[1], -1, -1)
+    return Planes(textures, exists, to_views)
 
 
 def _swapped(draws: Draws, first: Tensor, second: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ def _either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
         }
     )
     to_views = torch.where(pick[..., None, None], one.to_views, other.to_views)
-    return Planes(textures, torch.where(pick, one.there, other.there), to_views)
+    return Planes(textures, torch.where(pick, one.exists, other.exists), to_views)
 
 
 def _images(draws: Draws, seen: Rendered, light: float) -> Batch:
