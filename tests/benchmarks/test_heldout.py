@@ -25,7 +25,7 @@ def measure(
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., dict[str, float]]:
     """The printed figures by name."""
-    for k in range(20):  # the fewest that training accepts
+    for k in range(20):  # the minimum number for training
         crop = photographs["camera"][10 * k : 10 * k + 240, 8 * k : 8 * k + 320]
         cv2.imwrite(str(tmp_path / f"{k}.png"), crop)
     monkeypatch.setattr(script, "SIZE", (320, 240))

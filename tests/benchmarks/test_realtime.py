@@ -1,4 +1,4 @@
-"""benchmarks/realtime.py on five frames, the fewest that it accepts."""
+"""benchmarks/realtime.py on five frames, the minimum."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_points_of_views_correspond(atlas: Atlas, spatial: float) -> None:
         for i, number in enumerate(count.tolist()):
             assert torch.allclose(mapped[i, :number], batch["points1"][i, :number], atol=0.02)
             assert not batch["points0"][i, number:].any()
-    # What both views show there looks alike, and unlike what they show at other points.
+    # Both views have similar grey values at corresponding points, but not at other points.
     grey = [
         torch.stack(
             [
@@ -282,7 +282,7 @@ def test_scene_homographies_map_equal_content(atlas: Atlas) -> None:
     truth = true_assignment(grid, projected, planes0, planes1, batch["maps"], valid, valid)
     pairs = truth.matches.nonzero()
     assert len(pairs) > 300
-    # Of what is seen in both views the pictures look alike.
+    # Both views have similar grey values where both show the same point.
     first = batch["image0"][:, 0][pairs[:, 0], y.flatten()[pairs[:, 1]], x.flatten()[pairs[:, 1]]]
     at = projected[pairs[:, 0], pairs[:, 2]].round().long()
     second = batch["image1"][:, 0][pairs[:, 0], at[:, 1], at[:, 0]]

@@ -1,4 +1,4 @@
-"""A trained model as it is published: batch normalization folded, weights in float16."""
+"""Published form of a trained model: batch normalization folded, weights in float16."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class StepContext:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelState:
-    """The state of a model after some steps, as far as it is known before they run.
+    """The state of a model after some steps, as far as known before they run.
 
     Attributes:
         architecture: Architecture, which determines the names of layers.
