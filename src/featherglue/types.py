@@ -121,12 +121,12 @@ class SearchInfo:
     Attributes:
         rotation: degrees in (−180, 180] by which image 1 is rotated clockwise against image 0.
         scale: pixels of image 1 per pixel of image 0.
-        looks: number of times that an image was warped by an estimated homography.
+        warps: number of times that an image was warped by an estimated homography.
     """
 
     rotation: float
     scale: float
-    looks: int
+    warps: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ import pytest
 
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model, shipped_models
-from featherglue.errors import ArtifactError
+from featherglue.errors import ArtifactError, UsageError
 
 
 def test_shipped_models_are_artifacts() -> None:
@@ -26,3 +26,9 @@ def test_unknown_models_raise(tmp_path: Path) -> None:
     for model in ("fst", tmp_path / "missing"):
         with pytest.raises(ArtifactError, match="expected a folder, or one of balanced, fast"):
             find_model(model)
+
+
+@pytest.mark.parametrize("model", [None, 3, ["fast"]])
+def test_other_values_are_no_models(model: object) -> None:
+    with pytest.raises(UsageError, match="a name or a path"):
+        find_model(model)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from featherglue.artifact.folder import CONFIG
-from featherglue.errors import ArtifactError
+from featherglue.errors import ArtifactError, UsageError
 
 
 def shipped_models() -> list[str]:
@@ -23,7 +23,10 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
     Raises:
         ArtifactError: there is no shipped model and no folder of that name.
+        UsageError: `model` is neither a string nor a path.
     """
+    if not isinstance(model, (str, os.PathLike)):
+        raise UsageError(f"model must be a name or a path, not {model!r}")
     names = shipped_models()
     if isinstance(model, str) and model in names:
         return _root() / model

@@ -81,9 +81,14 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
     table.add_row("licence", provenance["license"] or "unknown")
     table.add_row("data", provenance["data"] or "unknown")
     for i, step in enumerate(provenance["recipe"]):
-        shown = ", ".join(f"{key} {value}" for key, value in step.items())
-        table.add_row(f"step {i + 1}", shown)
+        table.add_row(f"step {i + 1}", _step_line(step))
     return table
+
+
+def _step_line(step: dict[str, Any]) -> str:
+    """The plain settings of a recipe step; tables of settings are in the JSON output."""
+    plain = {k: v for k, v in step.items() if isinstance(v, (int, float, str))}
+    return ", ".join(f"{key} {value}" for key, value in plain.items() if len(str(value)) <= 40)
 
 
 def _add_integer_rows(table: Table, facts: dict[str, Any]) -> None:

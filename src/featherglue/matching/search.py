@@ -45,7 +45,7 @@ class SearchConfig:
         scales: additional scales of the small versions.
         finalists: number of hypotheses that the matcher tries.
         min_strength: total confidence of matches below which a hypothesis is dropped.
-        looks: maximum number of warps, each followed by a match.
+        warps: maximum number of warps, each followed by a match.
         tolerance: px, inlier threshold of the homography by which an image is warped.
         min_inliers: minimum number of inliers of that homography.
         same_scale: ratio of scales below which no image is shrunk and no search is needed.
@@ -61,7 +61,7 @@ class SearchConfig:
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     finalists: int = 2
     min_strength: float = 4.5
-    looks: int = 2
+    warps: int = 2
     tolerance: float = 4.0
     min_inliers: int = 8
     same_scale: float = 1.15
@@ -166,17 +166,17 @@ class Search:
         for hypothesis, coarse in self._finalists(image0, image1) if weak else ():
             if strength(coarse) < self.config.min_strength:
                 break
-            found = self._at(image0, image1, hypothesis, coarse, known)
+            found = self._match_hypothesis(image0, image1, hypothesis, coarse, known)
             if strength(found) > strength(best):
                 best = found
                 break
-        return self._look_again(image0, image1, best, known)
+        return self._refine_by_warping(image0, image1, best, known)
 
-    def _look_again(
+    def _refine_by_warping(
         self, image0: Grey, image1: Grey, best: MatchResult, known: Known
     ) -> MatchResult:
-        for _ in range(self.config.looks):
-            found = self._look(image0, image1, best, known)
+        for _ in range(self.config.warps):
+            found = self._warp_and_match(image0, image1, best, known)
             if found is None or strength(found) <= strength(best):
                 break
             converged = strength(found) < self.config.gain * strength(best)
@@ -219,7 +219,7 @@ class Search:
 
     # --- matching under a hypothesis ---------------------------------------------------------
 
-    def _at(
+    def _match_hypothesis(
         self,
         image0: Grey,
         image1: Grey,
@@ -242,7 +242,7 @@ class Search:
         view1 = View.shrunk(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
         return self._match_views(view0, view1, known, 0)
 
-    def _match_views(self, view0: View, view1: View, known: Known, looks: int) -> MatchResult:
+    def _match_views(self, view0: View, view1: View, known: Known, warps: int) -> MatchResult:
         features0, features1 = (self._view_features(view, known) for view in (view0, view1))
         result = self.pipeline.match_plain(features0, features1)
         back0, back1 = view0.back, view1.back
@@ -257,7 +257,7 @@ class Search:
             features1=view1.in_original(features1),
             matches=mapped,
             milliseconds=result.milliseconds,
-            search=SearchInfo(rotation=rotation, scale=scale, looks=looks),
+            search=SearchInfo(rotation=rotation, scale=scale, warps=warps),
         )
 
     def _view_features(self, view: View, known: Known) -> Features:
@@ -266,7 +266,7 @@ class Search:
             return known[id(view.image)]
         return view.keep_inside(self.pipeline.extract(view.image), self.config.margin)
 
-    def _look(
+    def _warp_and_match(
         self, image0: Grey, image1: Grey, found: MatchResult, known: Known
     ) -> MatchResult | None:
         """Warp the finer image onto the coarser by the homography of a result; match again."""
@@ -289,8 +289,8 @@ class Search:
             view0 = View.shrunk(image0, self.pipeline.working_factor(image0), 0)
             onto = view0.from_original @ np.linalg.inv(H)
             view1 = View.warped(image1, onto, view0.image.shape)
-        looks = found.search.looks if found.search else 0
-        return self._match_views(view0, view1, known, looks + 1)
+        warps = found.search.warps if found.search else 0
+        return self._match_views(view0, view1, known, warps + 1)
 
 
 def relative_view(matches: Matches) -> tuple[float, float]:
