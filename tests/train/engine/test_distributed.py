@@ -87,6 +87,7 @@ LOOP = """
 import atexit
 import os
 import sys
+import time
 from pathlib import Path
 import numpy as np
 import torch
@@ -101,9 +102,21 @@ class Numbers:
 def loss(model, batch):
     return (model(batch["x"])[:, 0] - batch["y"]).square().mean(), {}
 
+def thread_names():
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        try:
+            names.append(path.read_text().strip())
+        except OSError:  # it has ended meanwhile
+            pass
+    return " ".join(names)
+
 def write_threads(when):
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    Path(sys.argv[1] + os.environ.get("RANK", "") + when).write_text(" ".join(names))
+    # The system lists a thread for a moment after it has ended.
+    limit = time.monotonic() + 5
+    while when == ".left" and "gloo" in thread_names() and time.monotonic() < limit:
+        os.sched_yield()
+    Path(sys.argv[1] + os.environ.get("RANK", "") + when).write_text(thread_names())
 
 atexit.register(write_threads, ".left")
 group, device = join_process_group("cpu")
