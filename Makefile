@@ -1,6 +1,6 @@
 # make demo   match two photographs with the shipped weights
 # make test   run all tests
-# make quick  run the tests that take less than two seconds each
+# make quick  run the tests of matching, geometry, files and sessions (about a minute)
 # make check  format, lint, types and tests
 # make docs   build the documentation into site/
 

@@ -130,6 +130,30 @@ def _build(architecture: ArchitectureConfig, seed: int = 0) -> Model:
     return model
 
 
+# Folders whose tests train, compress, start processes or encode videos: all of them count as slow.
+SLOW_FOLDERS = {
+    "benchmarks",
+    "cli",
+    "compression",
+    "docs",
+    "evaluation",
+    "models",
+    "runtime",
+    "sensitivity",
+    "studies",
+    "train",
+    "video",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow folders, so that `make quick` leaves them out."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Use one thread, and a temporary cache."""
