@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-import featherglue
+import featherglue.cli
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -202,3 +202,14 @@ def test_json_in_a_file_leaves_the_summary_on_standard_output(
     assert out.startswith("keypoints   ")
     facts = json.loads(Path("out.json").read_text())
     assert f"matches     {facts['matches']}, {facts['refined']} refined" in out
+
+
+def test_an_image_without_keypoints_is_named(
+    tmp_path: Path, shifted: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = tmp_path / "blank.png"
+    cv2.imwrite(str(blank), np.full((120, 160), 90, np.uint8))
+    assert featherglue.cli.main(["match", str(shifted[0]), str(blank), "--no-viz"]) == 0
+    assert f"{blank}: no keypoints" in capsys.readouterr().out
+    assert featherglue.cli.main(["match", *map(str, shifted), "--no-viz"]) == 0
+    assert "no keypoints" not in capsys.readouterr().out

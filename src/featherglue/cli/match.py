@@ -135,6 +135,9 @@ def _match_two(
         f"{view}"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"
     )
+    for path, features in ((image0, result.features0), (image1, result.features1)):
+        if not len(features):
+            console.print(f"{path}: no keypoints", markup=False)
     if picture:
         console.print(f"picture     {picture}", markup=False)
     return 0
