@@ -141,7 +141,7 @@ def test_the_description_names_the_search(plain: Session, searching: Session) ->
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_points_of_a_rotated_view_come_back_exactly(turns: int, photograph: np.ndarray) -> None:
-    view = View.shrunk(photograph, 1.0, turns)
+    view = View.resized(photograph, 1.0, turns)
     height, width = view.image.shape
     points = np.array([[3, 7], [width - 1, 0], [0, height - 1], [11, 40]], np.float32)
     back = view.back(points)

@@ -37,37 +37,37 @@ class SearchConfig:
     """Settings of the search. The defaults were chosen on training photographs.
 
     Attributes:
-        weak: a plain match is weak if the ratio between the total confidence of its matches and
-            the smaller number of keypoints is below this. Hypotheses are tried only then.
-        good: ratio above which a plain match needs no search.
-        upright: maximum rotation in degrees at which a plain match needs no search.
+        weak_ratio: a plain match is weak if the ratio between the total confidence of its matches
+            and the smaller number of keypoints is below this. Hypotheses are tried only then.
+        good_ratio: ratio above which a plain match needs no search.
+        max_plain_rotation: degrees, maximum rotation at which a plain match needs no search.
         side: longest side in pixels of the small versions.
         scales: additional scales of the small versions.
-        finalists: number of hypotheses that the matcher tries.
+        num_finalists: number of hypotheses that the matcher tries.
         min_strength: total confidence of matches below which a hypothesis is dropped.
-        warps: maximum number of warps, each followed by a match.
+        max_warps: maximum number of warps, each followed by a match.
         tolerance: px, inlier threshold of the homography by which an image is warped.
         min_inliers: minimum number of inliers of that homography.
         same_scale: ratio of scales below which no image is shrunk and no search is needed.
         margin: px, width of the border of a warped image without keypoints.
-        gain: minimum ratio by which a warp must increase the total confidence for another one.
-        cached: number of images whose small features are kept.
+        min_gain: minimum ratio by which a warp must increase the total confidence for another one.
+        max_cached: maximum number of images whose small features are kept.
     """
 
-    weak: float = 0.15
-    good: float = 0.75
-    upright: float = 15.0
+    weak_ratio: float = 0.15
+    good_ratio: float = 0.75
+    max_plain_rotation: float = 15.0
     side: int = 240
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
-    finalists: int = 2
+    num_finalists: int = 2
     min_strength: float = 4.5
-    warps: int = 2
+    max_warps: int = 2
     tolerance: float = 4.0
     min_inliers: int = 8
     same_scale: float = 1.15
     margin: float = 6.0
-    gain: float = 1.05
-    cached: int = 8
+    min_gain: float = 1.05
+    max_cached: int = 8
 
 
 class Pipeline(Protocol):
@@ -142,15 +142,14 @@ class Search:
         return strength(result) / max(count, 1)
 
     def _is_weak(self, result: MatchResult) -> bool:
-        return self._relative_strength(result) < self.config.weak
+        return self._relative_strength(result) < self.config.weak_ratio
 
     def _is_turned(self, result: MatchResult) -> bool:
-        if self._relative_strength(result) > self.config.good:
+        if self._relative_strength(result) > self.config.good_ratio:
             return False
         degrees, scale = relative_view(result.matches)
-        return abs(degrees) > self.config.upright or abs(np.log(scale)) > np.log(
-            self.config.same_scale
-        )
+        max_log_scale = np.log(self.config.same_scale)
+        return abs(degrees) > self.config.max_plain_rotation or abs(np.log(scale)) > max_log_scale
 
     def improve(self, plain: MatchResult) -> MatchResult:
         """The best result of the search, or `plain` if no result is better.
@@ -175,11 +174,11 @@ class Search:
     def _refine_by_warping(
         self, image0: Grey, image1: Grey, best: MatchResult, known: Known
     ) -> MatchResult:
-        for _ in range(self.config.warps):
+        for _ in range(self.config.max_warps):
             found = self._warp_and_match(image0, image1, best, known)
             if found is None or strength(found) <= strength(best):
                 break
-            converged = strength(found) < self.config.gain * strength(best)
+            converged = strength(found) < self.config.min_gain * strength(best)
             best = found
             if converged:
                 break
@@ -198,7 +197,7 @@ class Search:
             for turns, score in enumerate(_similarities(features0, turned)):
                 scores[Hypothesis(scale0, scale1, turns)] = score
         tried = []
-        for hypothesis in sorted(scores, key=lambda h: -scores[h])[: self.config.finalists]:
+        for hypothesis in sorted(scores, key=lambda h: -scores[h])[: self.config.num_finalists]:
             features0 = self._small_features(image0, hypothesis.scale0, 0)
             features1 = self._small_features(image1, hypothesis.scale1, hypothesis.turns)
             tried.append((hypothesis, self.pipeline.match_plain(features0, features1)))
@@ -209,7 +208,7 @@ class Search:
         with self._lock:
             kept = self._small.setdefault(id(image), (image, {}))[1]
             self._small.move_to_end(id(image))
-            while len(self._small) > self.config.cached:
+            while len(self._small) > self.config.max_cached:
                 self._small.popitem(last=False)
         if key not in kept:
             small = shrink(image, scale * min(1.0, self.config.side / max(image.shape)))
@@ -238,8 +237,8 @@ class Search:
         ratio *= work1 / work0  # working pixels of image 1 per working pixel of image 0
         if abs(np.log(ratio)) < np.log(config.same_scale):
             ratio = 1.0
-        view0 = View.shrunk(image0, work0 * min(1.0, ratio), 0)
-        view1 = View.shrunk(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
+        view0 = View.resized(image0, work0 * min(1.0, ratio), 0)
+        view1 = View.resized(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
         return self._match_views(view0, view1, known, 0)
 
     def _match_views(self, view0: View, view1: View, known: Known, warps: int) -> MatchResult:
@@ -283,10 +282,10 @@ class Search:
         if not 1 / 32 < ratio < 32:
             return None
         if ratio <= 1:  # image 0 is the finer one
-            view1 = View.shrunk(image1, self.pipeline.working_factor(image1), 0)
+            view1 = View.resized(image1, self.pipeline.working_factor(image1), 0)
             view0 = View.warped(image0, view1.from_original @ H, view1.image.shape)
         else:
-            view0 = View.shrunk(image0, self.pipeline.working_factor(image0), 0)
+            view0 = View.resized(image0, self.pipeline.working_factor(image0), 0)
             onto = view0.from_original @ np.linalg.inv(H)
             view1 = View.warped(image1, onto, view0.image.shape)
         warps = found.search.warps if found.search else 0

@@ -36,8 +36,14 @@ class View:
         return np.linalg.inv(self.to_original)
 
     @staticmethod
-    def shrunk(image: Grey, factor: float, turns: int) -> View:
-        """An image shrunk by a factor ≤ 1, then rotated by quarter turns counter-clockwise."""
+    def resized(image: Grey, factor: float, turns: int) -> View:
+        """An image shrunk by a factor, then rotated.
+
+        Args:
+            image: (H, W) uint8.
+            factor: of both sides; 1 or more keeps the size.
+            turns: number of quarter turns counter-clockwise.
+        """
         if factor >= 1 and turns == 0:
             return View(image, image, np.eye(3))
         small = shrink(image, factor)
@@ -54,14 +60,14 @@ class View:
 
     @staticmethod
     def warped(image: Grey, H: Matrix, shape: tuple[int, ...]) -> View:
-        """An image under a homography.
+        """An image warped by a homography.
+
+        The image is first shrunk by about the scale of H, to avoid aliasing.
 
         Args:
             image: (H, W) uint8.
             H: (3, 3), from its pixels to those of the view.
             shape: (height, width) of the view.
-
-        The image is first resized by about the scale of H, to avoid aliasing.
         """
         inverse = np.linalg.inv(H)
         middle = cv2.perspectiveTransform(
