@@ -2,6 +2,7 @@
 # make test   run all tests
 # make quick  run the tests of matching, geometry, files and sessions (about a minute)
 # make check  format, lint, types and tests
+# make fuzz   run damaged input of every kind for MINUTES=30, and keep what fails in fuzz/
 # make docs   build the documentation into site/
 
 PYTHON ?= python3
@@ -10,7 +11,9 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test quick check lint format docs clean
+MINUTES ?= 30
+
+.PHONY: demo test quick check lint format fuzz docs clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python examples/demo.py
@@ -32,6 +35,9 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
+fuzz: $(VENV)/.dev
+	$(VENV)/bin/python tests/robustness/run_fuzz.py --minutes $(MINUTES)
+
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(VENV)/bin/python -m mkdocs build --strict --quiet
 
@@ -52,4 +58,4 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site fuzz .hypothesis .pytest_cache .mypy_cache .ruff_cache

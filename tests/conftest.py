@@ -138,6 +138,7 @@ SLOW_FOLDERS = {
     "docs",
     "evaluation",
     "models",
+    "robustness",
     "runtime",
     "sensitivity",
     "studies",

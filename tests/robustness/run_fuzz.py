@@ -1,0 +1,181 @@
+"""Run the mutators for a long time: `make fuzz MINUTES=30`.
+
+Each case runs in a process of its own with a limit of memory and of time. A finding is an exception
+that does not refuse the case properly, a crash, a hang, or too much memory. Its files, its case and
+its traceback are written to a folder. Exit code 1 if there are findings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from mutators import all_mutators
+from mutators.mutator import Mutator
+
+ROUND = 500  # cases of one run of hypothesis, which remembers all of them
+_OK, _REFUSED, _FAULT = 0, 2, 3
+_MAX_SAME = 3  # findings that are kept of one kind
+_MB = 1_000_000
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Counts of one mutator.
+
+    Attributes:
+        cases, refused: numbers of cases.
+        peak: MB, maximum memory of a case.
+        kinds: number of findings by kind.
+    """
+
+    cases: int = 0
+    refused: int = 0
+    peak: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+def run_case(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespace) -> int:
+    """Run a case in the forked process; the exit code is its outcome."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(limits.seconds)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    # Beyond the limit that is reported, so that a hungry case is caught before the machine suffers.
+    most = virtual + 8 * limits.megabytes * _MB
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with (folder / "output.txt").open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    (folder / "files").mkdir()
+    try:
+        return _OK if mutator.run(case, folder / "files") else _REFUSED
+    except BaseException:
+        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return _FAULT
+
+
+def examine(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespace) -> tuple:
+    """Run a case. Returns whether it was refused, its peak in MB, and the kind of the finding."""
+    process = os.fork()
+    if process == 0:
+        code = _FAULT
+        try:
+            code = run_case(mutator, case, folder, limits)
+        finally:
+            os._exit(code)
+    _, status, usage = os.wait4(process, 0)
+    peak, kind = usage.ru_maxrss * 1024 // _MB, ""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        kind = "hang" if number == signal.SIGALRM else f"crash {signal.Signals(number).name}"
+    elif os.WEXITSTATUS(status) not in (_OK, _REFUSED):
+        kind = _last_line(folder / "traceback.txt")
+    elif peak > limits.megabytes:
+        kind = f"memory above {limits.megabytes} MB"
+    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == _REFUSED, peak, kind
+
+
+def _last_line(path: Path) -> str:
+    """Type of the exception and the last line of code, which identify a kind of finding."""
+    if not path.is_file():
+        return "the process ended"
+    lines = path.read_text(encoding="utf-8").strip().splitlines()
+    places = [line.strip() for line in lines if line.lstrip().startswith("File ")]
+    return f"{lines[-1].partition(':')[0][:80]} in {places[-1] if places else '?'}"
+
+
+def fuzz(mutator: Mutator, until: float, start: int, limits: argparse.Namespace) -> Tally:
+    """Run cases of a mutator until a time of `time.monotonic`."""
+    tally, round_ = Tally(), 0
+
+    def check(case: Any) -> None:
+        if time.monotonic() > until:
+            return
+        folder = Path(tempfile.mkdtemp(prefix="featherglue-fuzz-"))
+        try:
+            refused, peak, kind = examine(mutator, case, folder, limits)
+            tally.cases += 1
+            tally.refused += refused
+            tally.peak = max(tally.peak, peak)
+            if kind:
+                tally.kinds[kind] += 1
+                _keep(mutator, case, folder, f"{kind}, {peak} MB", tally, limits)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    while time.monotonic() < until and tally.cases < limits.cases:
+        run = settings(
+            max_examples=min(ROUND, limits.cases - tally.cases),
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )(seed(start + round_)(given(case=mutator.cases)(check)))
+        run()
+        round_ += 1
+    return tally
+
+
+def _keep(
+    mutator: Mutator, case: Any, folder: Path, kind: str, tally: Tally, limits: argparse.Namespace
+) -> None:
+    (number,) = [tally.kinds[name] for name in tally.kinds if kind.startswith(f"{name}, ")]
+    if number > _MAX_SAME:
+        return
+    print(f"{mutator.name}: {kind}", flush=True)
+    target = limits.output / f"{mutator.name}-{tally.cases}"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target)
+    (target / "case.txt").write_text(f"{kind}\n{case!r}\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="mutators to run; all by default")
+    parser.add_argument("--minutes", type=float, default=30, help="time for all of them together")
+    parser.add_argument("--cases", type=int, default=10**9, help="maximum number for each mutator")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--megabytes", type=int, default=600, help="limit of memory of one case")
+    parser.add_argument("--seconds", type=int, default=20, help="limit of time of one case")
+    parser.add_argument("--output", type=Path, default=Path("fuzz"), help="folder of the findings")
+    options = parser.parse_args()
+    mutators = all_mutators()
+    unknown = set(options.names) - {mutator.name for mutator in mutators}
+    if unknown:
+        parser.error(f"no mutator {sorted(unknown)}; there are {[m.name for m in mutators]}")
+    chosen = [m for m in mutators if not options.names or m.name in options.names]
+    gc.freeze()
+    found = 0
+    print(f"{'mutator':20}{'cases':>8}{'refused':>9}{'peak MB':>9}{'findings':>10}", flush=True)
+    for mutator in chosen:
+        until = time.monotonic() + options.minutes * 60 / len(chosen)
+        tally = fuzz(mutator, until, options.seed, options)
+        total = sum(tally.kinds.values())
+        found += total
+        row = f"{mutator.name:20}{tally.cases:8}{tally.refused:9}{tally.peak:9}{total:10}"
+        print(row, flush=True)
+        for kind, number in tally.kinds.most_common():
+            print(f"    {number} × {kind}", flush=True)
+    print(f"{found} findings" + (f" in {options.output}" if found else ""))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
