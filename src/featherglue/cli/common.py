@@ -47,7 +47,7 @@ def join_sizes(arguments: list[str]) -> list[str]:
     while i < len(arguments):
         if arguments[i] == "--":
             return joined + arguments[i:]
-        if arguments[i] in ("--resize", "--image-size"):
+        if arguments[i] in ("--resize", "--image-size", "--size"):
             values: list[str] = []
             while i + 1 < len(arguments) and len(values) < 2 and _is_integer(arguments[i + 1]):
                 values.append(arguments[i + 1])

@@ -24,19 +24,20 @@ def extractor_graph(arrays: Arrays, quantization: Quantization = NOT_QUANTIZED) 
     (1, Hc, Wc, D) without normalisation, both float32.
     """
     g = Graph("extractor")
-    builder = _ExtractorBuilder(arrays, g, Quantizer(g, quantization))
+    builder = ExtractorBuilder(arrays, g, Quantizer(g, quantization))
     x = builder.encode(g.input("image", UINT8, [1, 1, "height", "width"]))
     logits = builder.logits(builder.conv("Pa", x))
-    scores = g.op("DepthToSpace", _softmax(g, logits), blocksize=8, mode="CRD")
-    descriptors = builder.conv("Db", builder.conv("Da", builder.add_context(x)), relu=False)
-    descriptors = g.op("Transpose", descriptors, perm=[0, 2, 3, 1])
+    scores = g.op("DepthToSpace", softmax(g, logits), blocksize=8, mode="CRD")
+    descriptors = builder.descriptors(x)
     width = arrays["extractor.convDb.weight"].shape[0]
     g.output(scores, "scores", [1, 1, "height", "width"])
     g.output(descriptors, "descriptors", [1, "rows", "columns", width])
     return g
 
 
-class _ExtractorBuilder:
+class ExtractorBuilder:
+    """Adds the layers of an extractor to a graph."""
+
     def __init__(self, arrays: Arrays, g: Graph, quantizer: Quantizer) -> None:
         self.arrays, self.g, self.quantizer = arrays, g, quantizer
 
@@ -68,6 +69,11 @@ class _ExtractorBuilder:
         cells = self.g.constant("cells", [CELL**2, 1])
         kept, none = self.g.split("Split", logits, cells, outputs=2, axis=1)
         return self.g.op("Sub", kept, none)
+
+    def descriptors(self, x: str) -> str:
+        """Encoder output (1, C, Hc, Wc) → descriptors (1, Hc, Wc, D), not normalized."""
+        x = self.conv("Db", self.conv("Da", self.add_context(x)), relu=False)
+        return self.g.op("Transpose", x, perm=[0, 2, 3, 1])
 
     def add_context(self, x: str, level: int = 1) -> str:
         """Add the projected and upsampled output of the levels below, as `SuperPoint` does."""
@@ -126,13 +132,18 @@ def _stride(weight: Float) -> int:
     return 2 if weight.shape[2] == 4 else 1
 
 
-def _softmax(g: Graph, logits: str) -> str:
+def softmax(g: Graph, logits: str) -> str:
     """Probabilities (1, 64, Hc, Wc) from logits minus the logit of "no keypoint".
 
     The sum over the channels is a 1×1 convolution with ones, so all operations keep the memory
     layout of convolutions. That is three times as fast as Softmax, which transposes.
     """
+    return g.op("Div", *softmax_terms(g, logits))
+
+
+def softmax_terms(g: Graph, logits: str) -> tuple[str, str]:
+    """Numerators (1, 64, Hc, Wc) and denominator (1, 1, Hc, Wc) of the probabilities."""
     powers = g.op("Exp", g.op("Min", logits, g.constant("largest", 40.0)))
     ones = g.constant("sum.weight", np.ones((1, 64, 1, 1), np.float32))
     one = g.constant("sum.bias", np.ones(1, np.float32))
-    return g.op("Div", powers, g.op("Conv", powers, ones, one, kernel_shape=[1, 1]))
+    return powers, g.op("Conv", powers, ones, one, kernel_shape=[1, 1])

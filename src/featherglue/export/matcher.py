@@ -28,21 +28,27 @@ def matcher_graph(
     L2-normalised; `bias` (2, 1, N), added to the logits of attention to these keypoints: 0, or a
     large negative number for padding. Output: `scores` (N, N) float32.
     """
-    return _MatcherBuilder(arrays, config, quantization).build()
+    g = Graph("matcher")
+    scores = MatcherBuilder(arrays, config, g, Quantizer(g, quantization)).scores(
+        g.input("keypoints", FLOAT, [2, "count", 3]),
+        g.input("descriptors", FLOAT, [2, "count", config.descriptor_dim]),
+        g.input("bias", FLOAT, [2, 1, "count"]),
+    )
+    g.output(scores, "scores", ["count", "count"])
+    return g
 
 
-class _MatcherBuilder:
-    """Builds the graph. Features are (2·N, C), so that each linear layer is one Gemm."""
+class MatcherBuilder:
+    """Adds a matcher to a graph. Features are (2·N, C), so that each linear layer is one Gemm."""
 
-    def __init__(self, arrays: Arrays, config: SuperGlueConfig, quantization: Quantization) -> None:
-        self.arrays, self.config, self.g = arrays, config, Graph("matcher")
-        self.quantizer = Quantizer(self.g, quantization)
+    def __init__(
+        self, arrays: Arrays, config: SuperGlueConfig, g: Graph, quantizer: Quantizer
+    ) -> None:
+        self.arrays, self.config, self.g, self.quantizer = arrays, config, g, quantizer
 
-    def build(self) -> Graph:
+    def scores(self, keypoints: str, descriptors: str, bias: str) -> str:
+        """Score matrix (N, N) from the values that `matcher_graph` describes."""
         g, config = self.g, self.config
-        keypoints = g.input("keypoints", FLOAT, [2, "count", 3])
-        descriptors = g.input("descriptors", FLOAT, [2, "count", config.descriptor_dim])
-        bias = g.input("bias", FLOAT, [2, 1, "count"])
         self.bias = {"self": bias, "cross": self._swap(bias)}
         self.mask = {
             kind: g.op("Transpose", masked, perm=[0, 2, 1]) for kind, masked in self.bias.items()
@@ -61,9 +67,7 @@ class _MatcherBuilder:
         first, second = g.split("Split", x, outputs=2, axis=0)
         scores = g.op("MatMul", first, g.op("Transpose", second, perm=[0, 2, 1]))
         scores = g.op("Squeeze", scores, g.constant("batch_axis", [0]))
-        scores = self.quantizer.activation(scores, "matcher.sinkhorn")
-        g.output(scores, "scores", ["count", "count"])
-        return g
+        return self.quantizer.activation(scores, "matcher.sinkhorn")
 
     def _projected(self, x: str) -> str:
         """The final projection, scaled so that its dot products are divided by √width."""

@@ -1,0 +1,164 @@
+"""Detection of keypoints in an ONNX graph: non-maximum suppression, borders, threshold, top-k.
+
+Shape legend: H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, K keypoints.
+Values that are not static are computed from the shape of the image when the graph runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from featherglue.artifact.layers import CELL
+from featherglue.export.builder import FLOAT, INT64, Graph
+from featherglue.export.extractor import softmax
+from featherglue.options import ProcessingConfig
+
+_RECOVERIES = 2  # iterations of non-maximum suppression after the first, as published
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Sizes of an image as scalars of a graph: float32, and int64 for the sizes in cells.
+
+    Attributes:
+        width, height: px, of the image as given.
+        columns, rows: number of cells of the padded image.
+    """
+
+    width: str
+    height: str
+    columns: str
+    rows: str
+
+
+class ScoreMap(Protocol):
+    """The scores of all pixels, as a graph computes them.
+
+    Attributes:
+        candidates: (C,) float32, scores of the candidates; 0 where no keypoint may lie.
+    """
+
+    candidates: str
+
+    def position(self, candidate: str) -> tuple[str, str]:
+        """Pixel x and y (K,) int64 of candidates (K,) int64."""
+        ...
+
+    def scores(self, x: str, y: str) -> str:
+        """Scores (…) float32 at pixels x and y (…) int64."""
+        ...
+
+
+def score_map(g: Graph, logits: str, sides: Sides, processing: ProcessingConfig) -> ScoreMap:
+    """Add non-maximum suppression, threshold and borders to a graph.
+
+    Args:
+        logits: (1, 64, Hc, Wc) float32, minus the logit of "no keypoint".
+        sides: of the image.
+        processing: radius, threshold and borders.
+    """
+    return _PixelMap(g, logits, sides, processing)
+
+
+def top_candidates(
+    g: Graph, scores: ScoreMap, count: int, processing: ProcessingConfig
+) -> tuple[str, str, str, str]:
+    """Add the selection of the strongest candidates to a graph.
+
+    Returns:
+        x and y (K,) int64, scores (K,) float32, strongest first, and a mask (K,) float32 of the
+        used places. Unused places have score 0.
+    """
+    # There may be fewer candidates than places.
+    padded = g.op("Concat", scores.candidates, g.constant("no_scores", np.zeros(count)), axis=0)
+    values, index = g.split("TopK", padded, g.integers(count), outputs=2, axis=0)
+    above = g.op("Greater", values, g.number(0.0))
+    if processing.high_keypoint_threshold > processing.keypoint_threshold:
+        early = np.arange(count) < processing.high_threshold_after
+        high = g.op("Greater", values, g.number(processing.high_keypoint_threshold))
+        above = g.op("And", above, g.op("Or", high, g.constant("early", early)))
+    used = g.op("Cast", above, to=FLOAT)
+    index = g.op("Mul", index, g.op("Cast", above, to=INT64))
+    x, y = scores.position(index)
+    return x, y, g.op("Mul", values, used), used
+
+
+def _allowed(
+    g: Graph, scores: str, x: str, y: str, sides: Sides, processing: ProcessingConfig
+) -> str:
+    """Mask of the scores above the threshold whose pixels lie inside the borders."""
+    border = g.number(float(processing.remove_borders))
+    allowed = g.op("Greater", scores, g.number(processing.keypoint_threshold))
+    for position, side in ((x, sides.width), (y, sides.height)):
+        after = g.op("GreaterOrEqual", position, border)
+        before = g.op("Less", position, g.op("Sub", side, border))
+        allowed = g.op("And", allowed, g.op("And", after, before))
+    return allowed
+
+
+def _range(g: Graph, count: str) -> str:
+    """0, 1, …, count − 1 as float32, for a scalar int64."""
+    steps = g.op("Range", g.integer(0), count, g.integer(1))
+    return g.op("Cast", steps, to=FLOAT)
+
+
+def _divide(g: Graph, dividend: str, divisor: str) -> tuple[str, str]:
+    """Quotient and remainder of int64 values, at least 0."""
+    quotient = g.op("Div", dividend, divisor)
+    return quotient, g.op("Sub", dividend, g.op("Mul", quotient, divisor))
+
+
+class _PixelMap:
+    """Every pixel is a candidate: non-maximum suppression exactly as published."""
+
+    def __init__(self, g: Graph, logits: str, sides: Sides, processing: ProcessingConfig) -> None:
+        self.g = g
+        cell = g.integer(CELL)
+        self._width = g.op("Mul", sides.columns, cell)
+        scores = g.op("DepthToSpace", softmax(g, logits), blocksize=CELL, mode="CRD")
+        x = _range(g, self._width)
+        y = g.op("Unsqueeze", _range(g, g.op("Mul", sides.rows, cell)), g.integers(1))
+        kept = g.op("Cast", _allowed(g, scores, x, y, sides, processing), to=FLOAT)
+        if processing.nms_radius > 0:
+            kept = g.op("Mul", kept, self._suppress(scores, processing.nms_radius))
+        flat = g.integers(-1)
+        self.candidates = g.op("Reshape", g.op("Mul", scores, kept), flat)
+        self._scores = g.op("Reshape", scores, flat)
+
+    def _suppress(self, scores: str, radius: int) -> str:
+        """Mask (1, 1, H, W) float32 of the maxima; see `matching.nms`."""
+        g, one = self.g, self.g.number(1.0)
+
+        def is_maximum(values: str) -> str:
+            return g.op("Cast", g.op("Equal", values, self._dilate(values, radius)), to=FLOAT)
+
+        maxima = is_maximum(scores)
+        for _ in range(_RECOVERIES):
+            alive = g.op("Sub", one, self._dilate(maxima, radius))
+            new = g.op("Mul", alive, is_maximum(g.op("Mul", scores, alive)))
+            maxima = g.op("Add", maxima, new)
+        return maxima
+
+    def _dilate(self, x: str, radius: int) -> str:
+        """Maximum over a square window, one axis after the other."""
+        side = 2 * radius + 1
+        for shape, pads in (
+            ([side, 1], [radius, 0, radius, 0]),
+            ([1, side], [0, radius, 0, radius]),
+        ):
+            x = self.g.op("MaxPool", x, kernel_shape=shape, pads=pads, strides=[1, 1])
+        return x
+
+    def position(self, candidate: str) -> tuple[str, str]:
+        """See `ScoreMap`."""
+        y, x = _divide(self.g, candidate, self._width)
+        return x, y
+
+    def scores(self, x: str, y: str) -> str:
+        """See `ScoreMap`."""
+        g = self.g
+        pixel = g.op("Add", g.op("Mul", y, self._width), x)
+        return g.op("Gather", self._scores, pixel, axis=0)
