@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pickle
 import re
 from pathlib import Path
 
@@ -63,3 +64,11 @@ def test_missing_extra_names_the_package() -> None:
     error = MissingExtraError("training", "train")
     assert str(error) == "training needs an optional dependency: pip install 'featherglue[train]'"
     assert isinstance(MissingNameError("featherglue.Model", "train"), AttributeError)
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_exception_can_be_sent_to_another_process(error: type[FeatherglueError]) -> None:
+    raised = error("reading", "hloc") if issubclass(error, MissingExtraError) else error("reading")
+    received = pickle.loads(pickle.dumps(raised))
+    assert type(received) is error
+    assert str(received) == str(raised)

@@ -70,6 +70,10 @@ class TrainingError(FeatherglueError):
     """Training cannot start or continue; the last checkpoint is intact."""
 
 
+class ResourceError(FeatherglueError):
+    """The machine lacks memory, open files, threads or processes for the work."""
+
+
 # --- the installation lacks something -------------------------------------------------------
 
 
@@ -87,6 +91,10 @@ class MissingExtraError(FeatherglueError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an optional dependency: pip install 'featherglue[{extra}]'")
+        self._arguments = (what, extra)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), self._arguments  # an error of a worker process is pickled
 
 
 class MissingNameError(MissingExtraError, AttributeError):
@@ -94,3 +102,8 @@ class MissingNameError(MissingExtraError, AttributeError):
 
     An `AttributeError` too, so that `hasattr` returns False.
     """
+
+
+# Faults of the machine or the installation. They end a run over many inputs: they say nothing
+# about the input at hand.
+ENVIRONMENT_FAULTS = (OutputError, ResourceError, RuntimeUnavailableError, MissingExtraError)

@@ -1,7 +1,8 @@
-"""The machine of a measurement: processor, cores, system and versions."""
+"""The machine: processor, cores, versions, memory, and what it lacks when work fails."""
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -37,6 +38,48 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def max_threads() -> int:
+    """Maximum number of threads or processes that a caller may ask for on this machine.
+
+    It leaves room for measurements with more threads than cores; numbers beyond it are mistakes.
+    """
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
+# What libraries say when an allocation fails, with and without its size in bytes.
+_ALLOCATION = re.compile(
+    r"(?:failed to allocate|tried to allocate|requested buffer of size)\D{0,20}?(\d+)", re.I
+)
+_NO_MEMORY = re.compile(
+    r"std::bad_alloc|insufficient memory|cannot allocate memory|numpy array of typenum", re.I
+)
+_LACKS = {
+    errno.ENOMEM: "not enough memory",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+    errno.EAGAIN: "no more processes or threads can be started",
+}
+
+
+def exhausted_resource(error: BaseException) -> str:
+    """What the machine lacked, if that caused an error of Python or of a library; else "".
+
+    Recognized are memory (with the size of the allocation where the library states it), open
+    files, threads and processes.
+    """
+    if isinstance(error, OSError) and error.errno in _LACKS:
+        return _LACKS[error.errno]
+    text = str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({text})" if text else "not enough memory"
+    if "can't start new thread" in text:
+        return "no more threads can be started"
+    allocation = _ALLOCATION.search(text)
+    if allocation:
+        return f"not enough memory for {int(allocation[1]) / 1e6:.1f} MB more"
+    return "not enough memory" if _NO_MEMORY.search(text) else ""
 
 
 def peak_memory() -> int:

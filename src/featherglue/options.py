@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from featherglue.errors import ConfigError
+from featherglue.machine import max_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -361,7 +362,8 @@ def checked(name: str, value: Any) -> Any:
         return value
     number = _checked_number(name, value, setting)
     low = -float("inf") if setting.minimum is None else setting.minimum
-    high = float("inf") if setting.maximum is None else setting.maximum
+    maximum = max_threads() if name == "threads" else setting.maximum
+    high = float("inf") if maximum is None else maximum
     if not low <= number <= high:  # false for NaN, too
         bounds = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
         raise ConfigError(f"{name} must be {bounds}, not {value!r}")

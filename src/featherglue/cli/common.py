@@ -65,9 +65,15 @@ def _is_integer(text: str) -> bool:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Apply `--threads` to OpenCV, whose threads belong to the process; None changes nothing."""
+    """Apply `--threads` to OpenCV, whose threads belong to the process; None changes nothing.
+
+    Raises:
+        ConfigError: more threads than this machine can run.
+    """
     if threads is not None:
-        cv2.setNumThreads(threads)
+        from featherglue.options import checked
+
+        cv2.setNumThreads(checked("threads", threads))
 
 
 def save_json(data: Any, json_file: str | None) -> None:

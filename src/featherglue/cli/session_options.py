@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import cv2
 import typer
 
+from featherglue.cli.common import limit_threads
 from featherglue.errors import UsageError
 from featherglue.options import SessionOptions, Setting, settings
 
@@ -101,9 +101,9 @@ def _to_options(given: dict[str, Any]) -> SessionOptions:
         setting = settings()[name]
         if setting.kind == "number" and isinstance(value, str):
             given[name] = _parse_optional(name, value)
-    if given.get("threads") is not None:
-        cv2.setNumThreads(given["threads"])  # the threads of OpenCV belong to the process
-    return SessionOptions(**given)
+    options = SessionOptions(**given)
+    limit_threads(options.threads)
+    return options
 
 
 def _parse_optional(name: str, text: str) -> float | None:

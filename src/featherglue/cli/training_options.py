@@ -12,6 +12,7 @@ import typer
 
 from featherglue.cli.common import STANDARD_OUTPUT, console, save_json
 from featherglue.errors import UsageError
+from featherglue.options import checked
 
 
 class DeviceName(str, Enum):
@@ -46,7 +47,7 @@ def choose_device(device: str, threads: int | None) -> str:
     import torch
 
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(checked("threads", threads))
     cuda = torch.cuda.is_available()
     if device == DeviceName.CUDA and not cuda:
         raise UsageError("PyTorch finds no CUDA device; set device=cpu")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from featherglue.drawing import draw_matches
-from featherglue.errors import FeatherglueError, ImageError, OutputError
+from featherglue.errors import ENVIRONMENT_FAULTS, FeatherglueError, ImageError, OutputError
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_image
 from featherglue.io.image import list_images, read_grey
@@ -109,6 +109,7 @@ def match_pairs(
 
     Raises:
         OutputError: the output folder cannot be written.
+        ResourceError: the machine lacks memory or another resource.
     """
     source, target = Path(input_folder), Path(output_folder)
     try:
@@ -129,7 +130,7 @@ def match_pairs(
             features0 = store.get(pair.name0, pair.rotation0)
             features1 = store.get(pair.name1, pair.rotation1)
             result = session.match(features0, features1)
-        except OutputError:
+        except ENVIRONMENT_FAULTS:
             raise
         except FeatherglueError as error:
             yield PairOutcome(pair=pair, output=output, error=str(error))

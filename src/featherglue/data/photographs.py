@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError, TrainingError
+from featherglue.errors import ImageError, ResourceError, TrainingError
 from featherglue.io.image import list_images, read_grey
+from featherglue.machine import exhausted_resource, num_cores
 
 Grey = NDArray[np.uint8]
 Points = NDArray[np.float32]
@@ -66,7 +67,7 @@ class PhotoFolder:
         self._encoded: list[bytes] = []
         self.longest = 0
         paths = list_images(folder, recursive=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(num_cores()) as pool:
             for path, (encoded, sides) in zip(paths, pool.map(_read, paths), strict=True):
                 if encoded and min(sides) >= min_side:
                     self.names.append(path.relative_to(folder).as_posix())
@@ -90,7 +91,8 @@ class PhotoFolder:
     def __getitem__(self, index: int) -> Grey:
         encoded = np.frombuffer(self._encoded[index], np.uint8)
         image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
-        assert image is not None, self.names[index]
+        if image is None:  # it could be decoded when the folder was opened
+            raise ResourceError(f"{self.names[index]}: not enough memory to decode it")
         return np.asarray(image, np.uint8)
 
     def draw(self, rng: np.random.Generator) -> tuple[Grey, PhotoCrop]:
@@ -162,7 +164,10 @@ def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
     """An image file with its height and width; empty if it cannot be decoded."""
     try:
         return path.read_bytes(), read_grey(path).shape
-    except (ImageError, OSError):
+    except (ImageError, OSError) as error:
+        lack = exhausted_resource(error)
+        if lack:
+            raise ResourceError(f"{path}: {lack}") from None
         return b"", (0, 0)
 
 

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.drawing import draw_matches
-from featherglue.errors import FeatherglueError, OutputError
+from featherglue.errors import ENVIRONMENT_FAULTS, FeatherglueError
 from featherglue.evaluation.openers import Evaluable, make_opener, open_pipeline
 from featherglue.evaluation.pair_evaluation import PairEvaluator
 from featherglue.evaluation.result import Evaluation, Example
 from featherglue.evaluation.suites import PairResult, Pipeline, Suite
 from featherglue.io.files import write_image
+from featherglue.machine import exhausted_resource
 from featherglue.types import MatchResult
 
 # Positions on the colour scale of confidence: green for a correct match, red for twice the
@@ -114,9 +115,11 @@ def _draw(
     for result in ranked:
         try:
             views, matched = evaluator.match(pairs[result.index])
-        except OutputError:
+        except ENVIRONMENT_FAULTS:
             raise
-        except (FeatherglueError, cv2.error):
+        except (FeatherglueError, cv2.error) as error:
+            if exhausted_resource(error):
+                raise
             continue
         excess = np.clip(suite.normalized_errors(views, matched) - 1, 0, 1)
         shades = np.asarray(_GREEN + (_RED - _GREEN) * excess, np.float32)

@@ -8,10 +8,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from featherglue.errors import FeatherglueError, ImageError, OutputError
+from featherglue.errors import ENVIRONMENT_FAULTS, FeatherglueError, ImageError, ResourceError
 from featherglue.evaluation.result_cache import FeatureCache
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
+from featherglue.machine import exhausted_resource
 from featherglue.types import MatchResult
+
+_PAIR_FAULTS = (FeatherglueError, cv2.error, np.linalg.LinAlgError)
 
 
 class PairEvaluator:
@@ -42,22 +45,28 @@ class PairEvaluator:
         return views, self._pipeline.match(features0, features1)
 
     def __call__(self, pair: ImagePair) -> PairResult:
-        """The result of a pair. An error of reading or matching becomes the failure of the pair.
+        """The result of a pair. An error that lies in the pair becomes its failure.
 
         Raises:
+            ResourceError: the machine lacks memory or another resource; this says nothing about
+                the pair.
             OutputError: the features cannot be stored.
+            RuntimeUnavailableError: the runtime cannot run the model.
         """
         unreadable = False
         try:
             views, matched = self.match(pair)
             metrics, failure = self._suite.measure(views, matched)
-        except OutputError:
+        except ENVIRONMENT_FAULTS:
             raise
-        except ImageError as error:
-            metrics, failure, unreadable = self._suite.failed_metrics(), str(error), True
-        except (FeatherglueError, cv2.error, np.linalg.LinAlgError) as error:
-            metrics = self._suite.failed_metrics()
-            failure = f"{type(error).__name__}: {error}"
+        except Exception as error:
+            lack = exhausted_resource(error)
+            if lack:
+                raise ResourceError(f"{pair.name}: {lack}") from None
+            if not isinstance(error, _PAIR_FAULTS):
+                raise
+            metrics, unreadable = self._suite.failed_metrics(), isinstance(error, ImageError)
+            failure = str(error) if unreadable else f"{type(error).__name__}: {error}"
         return PairResult(
             index=pair.index,
             name=pair.name,

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 
-from featherglue.errors import FeatherglueError, UsageError
+from featherglue.errors import UsageError
 from featherglue.evaluation.examples import draw_examples
 from featherglue.evaluation.openers import (
     Evaluable,
@@ -31,6 +26,7 @@ from featherglue.evaluation.result import Evaluation
 from featherglue.evaluation.result_cache import ResultLog
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.machine import num_cores
+from featherglue.processes import check_num_workers, worker_pool
 
 Progress = Callable[[int, int], None]
 
@@ -69,9 +65,10 @@ def evaluate(
         UsageError: a number out of range; a pipeline that cannot be evaluated, cannot be opened in
             several processes, or cannot be identified by `cache`.
         OutputError: the cache cannot be written.
+        ResourceError: the machine lacks memory or another resource; no pair counts as failed for
+            that.
     """
-    if jobs < 1:
-        raise UsageError(f"`jobs` must be at least 1, not {jobs}")
+    check_num_workers("jobs", jobs)
     if num_pairs is not None and num_pairs < 1:
         raise UsageError(f"`num_pairs` must be at least 1, not {num_pairs}")
     if num_examples < 0:
@@ -124,41 +121,18 @@ def _run(
             "with several `jobs` each process opens its own session: pass the name of a model, a "
             "SessionOpener, or an object with open()"
         )
-    executor = ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(cast("Opener", opener), suite, folder, jobs),
-    )
-    try:
-        futures = {executor.submit(_evaluate_in_worker, pair): pair for pair in pairs}
+    with worker_pool("jobs", jobs, _open_worker, opener, suite, folder, jobs) as pool:
+        futures = {pool.submit(_evaluate_in_worker, pair): pair for pair in pairs}
         for future in as_completed(futures):
             yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise FeatherglueError(
-            "a worker process died, possibly out of memory: use fewer `jobs` (with `cache`, the "
-            "next run resumes this one)"
-        ) from None
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 _worker: list[PairEvaluator] = []  # of this process
 
 
-def _start_worker(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interruption
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+def _open_worker(opener: Opener, suite: Suite[Any, Any], folder: Path | None, jobs: int) -> None:
     cv2.setNumThreads(max(1, num_cores() // jobs))
     _worker.append(PairEvaluator(open_pipeline(opener), suite, folder))
-
-
-def _exit_with_parent() -> None:
-    """End this process as soon as its parent has ended, however that happened."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _evaluate_in_worker(pair: ImagePair) -> PairResult:

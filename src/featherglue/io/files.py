@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import OutputError
+from featherglue.machine import exhausted_resource
 
 
 @contextmanager
@@ -91,7 +92,9 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     bgr = image if image.ndim == 2 else np.ascontiguousarray(image[:, :, ::-1])
     try:
         ok, encoded = cv2.imencode(path.suffix, bgr)
-    except cv2.error:
+    except cv2.error as error:
+        if exhausted_resource(error):
+            raise
         ok = False
     if not ok:
         raise OutputError(f"{path}: {path.suffix!r} is not an image format; use .png or .jpg")

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError
+from featherglue.errors import ImageError, ResourceError
+from featherglue.machine import exhausted_resource
 
 Image: TypeAlias = "str | os.PathLike[str] | NDArray[Any]"
 Grey: TypeAlias = NDArray[np.uint8]
@@ -79,6 +80,7 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
 
     Raises:
         ImageError: the file is missing, empty, truncated, too large, or not an image.
+        ResourceError: there is not enough memory, or too many files are open.
     """
     path = Path(path)
     try:
@@ -93,6 +95,7 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        _raise_if_exhausted(error, str(path))
         raise ImageError(f"{path}: cannot be read ({error})") from None
     return _decode(encoded, str(path))
 
@@ -107,11 +110,19 @@ def _decode(encoded: NDArray[np.uint8], name: str) -> Grey:
     # ANYDEPTH keeps 16 bits; imdecode applies the EXIF orientation.
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:  # more than 2^30 pixels
+    except cv2.error as error:  # more than 2^30 pixels
+        _raise_if_exhausted(error, name)
         raise ImageError(f"{name}: the image has too many pixels; reduce its size") from None
     if image is None:
         raise ImageError(f"{name}: damaged, or not an image format that OpenCV reads")
     return to_grey(image, name)
+
+
+def _raise_if_exhausted(error: Exception, name: str) -> None:
+    """Raise ResourceError if the machine, not the image, caused an error."""
+    lack = exhausted_resource(error)
+    if lack:
+        raise ResourceError(f"{name}: {lack}") from None
 
 
 def to_grey(image: NDArray[Any], name: str = "image") -> Grey:

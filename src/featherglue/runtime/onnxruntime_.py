@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from featherglue.errors import RuntimeUnavailableError
+from featherglue.errors import ResourceError, RuntimeUnavailableError
+from featherglue.machine import exhausted_resource
 from featherglue.runtime.batch import matcher_inputs
+
+# ONNX Runtime reads it on import. Without it, version 1.32 writes an identifier of the device to
+# the home folder and contacts its vendor.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
 
 Float = NDArray[np.float32]
 
@@ -27,7 +34,7 @@ class OnnxRuntime:
 
     def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # exceptions carry the messages of errors
         if threads is not None:
             options.intra_op_num_threads = threads
         key, value = _spinning(onnxruntime.__version__)
@@ -49,11 +56,15 @@ class OnnxRuntime:
     def _run(self, name: str, inputs: dict[str, Any]) -> list[Any]:
         try:
             outputs: list[Any] = self._sessions[name].run(None, inputs)
-        except Exception as error:  # no common base class; mostly out of memory
+        except Exception as error:  # no common base class
             sizes = ", ".join("×".join(map(str, array.shape)) for array in inputs.values())
+            lack = exhausted_resource(error)
+            if lack:
+                raise ResourceError(
+                    f"{lack}: the {name} runs on {sizes}; reduce `resize` or `max_keypoints`"
+                ) from None
             raise RuntimeUnavailableError(
-                f"ONNX Runtime cannot run the {name} on {sizes} ({error}); reduce `resize` or "
-                "`max_keypoints` to need less memory"
+                f"ONNX Runtime cannot run the {name} on {sizes} ({error})"
             ) from None
         return outputs
 
@@ -76,6 +87,9 @@ def _open(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Infere
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own types without a common base
+        lack = exhausted_resource(error)
+        if lack:
+            raise ResourceError(f"{path}: {lack}") from None
         raise RuntimeUnavailableError(
             f"{path}: ONNX Runtime cannot load this graph ({error}); remove the file to export "
             "it again"

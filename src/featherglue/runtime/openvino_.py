@@ -11,7 +11,8 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from featherglue.errors import RuntimeUnavailableError
+from featherglue.errors import FeatherglueError, ResourceError, RuntimeUnavailableError
+from featherglue.machine import exhausted_resource
 from featherglue.runtime.batch import matcher_inputs
 
 Float = NDArray[np.float32]
@@ -36,7 +37,7 @@ class OpenVinoRuntime:
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
         # A request reuses its output buffers and is not thread-safe.
         with self._locks["extractor"]:
-            outputs = self._requests["extractor"].infer({"image": image[None, None]})
+            outputs = self._infer("extractor", {"image": image[None, None]})
             return outputs["scores"][0, 0].copy(), outputs["descriptors"][0].copy()
 
     def match(
@@ -44,15 +45,26 @@ class OpenVinoRuntime:
     ) -> Float:
         inputs = matcher_inputs(keypoints0, descriptors0, keypoints1, descriptors1)
         with self._locks["matcher"]:
-            scores = self._requests["matcher"].infer(inputs)["scores"]
+            scores = self._infer("matcher", inputs)["scores"]
             matrix: Float = scores[: len(keypoints0), : len(keypoints1)].copy()
         return matrix
+
+    def _infer(self, name: str, inputs: dict[str, Any]) -> Any:
+        try:
+            return self._requests[name].infer(inputs)
+        except RuntimeError as error:
+            raise _fault(error, f"OpenVINO cannot run the {name}") from None
 
 
 def _open(core: openvino.Core, path: Path, settings: dict[str, Any]) -> openvino.InferRequest:
     try:
         return core.compile_model(path, "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise RuntimeUnavailableError(
-            f"{path}: OpenVINO cannot compile this graph ({error}); try `runtime='onnxruntime'`"
-        ) from None
+        raise _fault(error, f"{path}: OpenVINO cannot compile this graph") from None
+
+
+def _fault(error: RuntimeError, what: str) -> FeatherglueError:
+    lack = exhausted_resource(error)
+    if lack:
+        return ResourceError(f"{what}: {lack}")
+    return RuntimeUnavailableError(f"{what} ({error}); try `runtime='onnxruntime'`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from featherglue.errors import FeatherglueError, ResourceError
+from featherglue.processes import check_num_workers, prepare_worker
 from featherglue.train.engine.distributed import ProcessGroup
 
 Batch = dict[str, Tensor]
@@ -88,7 +89,12 @@ def make_loader(
         batch_size: Number of samples of a step, over all processes.
         micro_batch_size: Number of samples in one forward pass of a process.
         workers: Number of processes that make samples; unused for `Batches`.
+
+    Raises:
+        UsageError: more workers than this machine can run.
+        ResourceError: while iterating; a worker died.
     """
+    check_num_workers("workers", workers, minimum=0)
     if isinstance(samples, Batches):
         starts = list(group.sample_indices(first_step, first_step + 1, batch_size))
         offsets = range(0, (steps - first_step) * batch_size, batch_size)
@@ -97,7 +103,7 @@ def make_loader(
             for offset in offsets
             for start in starts[::micro_batch_size]
         )
-    return DataLoader(
+    loader: DataLoader[Batch] = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=micro_batch_size,
         sampler=_StepSampler(group, first_step, steps, batch_size),
@@ -107,6 +113,26 @@ def make_loader(
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
+    return _load(loader)
+
+
+def _load(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of a loader, with the errors of its processes as errors of featherglue."""
+    try:
+        yield from loader
+    except FeatherglueError as error:
+        if not str(error).startswith("Caught "):
+            raise
+        # PyTorch puts the traceback of the process into the message; its last line is the error.
+        last = str(error).rstrip().splitlines()[-1]
+        raise type(error)(last.partition(": ")[2] or last) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ResourceError(
+            "a process that makes training data died, possibly out of memory: lower `workers`, or "
+            "make /dev/shm larger; the run can be resumed"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -123,6 +149,6 @@ class _StepSampler(Sampler[int]):
 
 
 def _prepare_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+    prepare_worker()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

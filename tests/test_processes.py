@@ -1,0 +1,98 @@
+"""Worker processes: they end with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from featherglue.errors import ResourceError, UsageError
+from featherglue.machine import max_threads
+from featherglue.processes import check_num_workers, starting_workers, worker_pool
+
+_PARENT = """
+import os, signal, sys, time
+from featherglue.processes import prepare_worker
+import multiprocessing
+
+def work(fork):
+    prepare_worker()
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    for _ in range(2):
+        context.Process(target=work, args=(0,)).start()
+    time.sleep(600)
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until_ended(pids: list[int], seconds: float = 10.0) -> list[int]:
+    """Wait for processes to end; returns those that still run."""
+    end = time.monotonic() + seconds
+    left = pids
+    while left and time.monotonic() < end:
+        left = [pid for pid in left if is_running(pid)]
+        time.sleep(0.02)
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(method: str, number: signal.Signals, tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    command = [sys.executable, str(script), method]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout is not None
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.send_signal(number)
+        parent.wait()
+    assert wait_until_ended(workers) == []
+
+
+def _end(code: int) -> None:
+    os._exit(code)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_an_error_that_names_the_parameter() -> None:
+    with (
+        pytest.raises(ResourceError, match="use fewer `jobs`"),
+        worker_pool("jobs", 1, check_num_workers, "jobs", 1) as pool,
+    ):
+        pool.submit(_end, 1).result()
+
+
+@pytest.mark.parametrize("count", [0, max_threads() + 1, 10**9])
+def test_numbers_of_processes_are_bounded_by_the_machine(count: int) -> None:
+    with pytest.raises(UsageError, match=r"`jobs` must be in \[1, \d+\]"):
+        check_num_workers("jobs", count)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
+def test_a_process_that_is_starting_does_not_receive_an_interrupt() -> None:
+    code = "print('started', flush=True); input(); print('done')"
+    with starting_workers():
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(b"\n")[0].split() == [b"started", b"done"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
