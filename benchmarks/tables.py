@@ -48,11 +48,11 @@ def render(folder: Path, command: str) -> str:
         "One command measures and writes everything on this page:\n",
         f"```bash\n{command}\n```\n",
         f"{speed['rows'][0]['max_keypoints']} keypoints unless stated otherwise. A pair that fails "
-        "has an infinite error, and precision and recall 0; no pair is left out. SIFT is OpenCV's, "
-        "with RootSIFT and a ratio test at 0.85. SIFT, ORB and XFeat are matched by mutual nearest "
-        "neighbours. The matches of our models, and those called *refined*, have subpixel "
-        "refinement. Our models use consensus, as they are shipped. "
+        "has an infinite error, and precision and recall 0; no pair is left out. "
         "[Metrics](reference/metrics.md) defines the figures.\n",
+        "SIFT is OpenCV's, with RootSIFT and a ratio test at 0.85. SIFT, ORB and XFeat are matched "
+        "by mutual nearest neighbours. The matches of our models, and those called *refined*, have "
+        "subpixel refinement. Our models use consensus, as they are shipped.\n",
     ]
     for key, (title, text) in SUITES.items():
         lines = []
@@ -71,7 +71,9 @@ def render(folder: Path, command: str) -> str:
         "Features of a 640×480 frame and its matches with the previous frame, whose features are "
         f"kept. Medians of {speed['repetitions']} repetitions. All contenders take turns frame by "
         "frame, so that each finds the caches filled by the others and is slower than in a "
-        "[video of its own](experiments/speed.md). "
+        "[video of its own](experiments/speed.md).\n"
+    )
+    parts.append(
         f"{speed['threads']} threads, one for NumPy's products. {machine['processor']}, "
         f"{machine['cores']} cores, {', '.join(machine['flags'])}; {versions}.\n"
     )
