@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
-    _, kept = PhotoFolder(options.photos).split(ValidationConfig().share)
-    scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, light=0.7), SEED)
+    _, kept = PhotoFolder(options.photos).split(ValidationConfig().fraction)
+    scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, photometric_strength=0.7), SEED)
     names = ("keypoint_threshold", "nms_radius", "match_threshold", "consensus")
     given = {name: getattr(options, name) for name in names}
     session = fg.load(

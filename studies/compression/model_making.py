@@ -87,7 +87,7 @@ class Tuning:
         else:
             loop.setdefault("warmup", _WARMUP)
         data = {
-            "validation": {"share": 0.0},
+            "validation": {"fraction": 0.0},
             **self.settings,
             **own,
             "loop": loop,

@@ -37,7 +37,7 @@ workers = 0
 warmup = 0
 learning_rate = 1e-3
 [validation]
-share = 0
+fraction = 0
 """
 
 

@@ -32,7 +32,7 @@ SIZE = (160, 120)
 EVERY = Recipe(
     steps=(
         StructureConfig(layers=1, width=0.25),
-        MacsConfig(share=0.8, multiple=1, latencies=None, image_size=SIZE, num_keypoints=64),
+        MacsConfig(budget=0.8, multiple=1, latencies=None, image_size=SIZE, num_keypoints=64),
         ChannelConfig(ratio=0.25, ratios={"extractor.conv4b": 0.5}),
         PruneConfig(ratio=0.5, ratios={'matcher.*"odd" \\ ü 😀': 0.25}, exclude=("*.conv1a",)),
         FinetuneConfig(
@@ -81,10 +81,12 @@ def test_keys_of_previous_versions_are_read() -> None:
     steps = [
         {"step": "threshold", "version": 1, "pairs": 3, "lowest": 0.1, "highest": 0.5},
         {"step": "macs", "share": 0.5, "keypoints": 64, "least": 0.25},
+        {"step": "macs", "version": 2, "share": 0.5, "num_keypoints": 64, "min_share": 0.25},
+        {"step": "macs", "version": 3, "budget": 0.5, "num_keypoints": 64, "min_fraction": 0.25},
     ]
     assert Recipe.from_dict({"steps": steps}).steps == (
         ThresholdConfig(num_pairs=3, min_threshold=0.1, max_threshold=0.5),
-        MacsConfig(share=0.5, num_keypoints=64, min_share=0.25),
+        *[MacsConfig(budget=0.5, num_keypoints=64, min_fraction=0.25)] * 3,
     )
 
 
@@ -101,7 +103,7 @@ def test_keys_of_previous_versions_are_read() -> None:
         ('[[steps]]\nstep = "prune"\nratio = "much"', "ratio: expected float"),
         ('[[steps]]\nstep = "prune"\nratio = 1.0', "a ratio must be in [0, 1), not 1.0"),
         ('[[steps]]\nstep = "prune"\nimportance = "luck"', "expected one of 'magnitude'"),
-        ('[[steps]]\nstep = "macs"', "'share' is missing"),
+        ('[[steps]]\nstep = "macs"', "'budget' is missing"),
         ('name = "x"\n[[steps]]\nstep = "fold"', "unknown key 'name'"),
         ("not toml", "not valid TOML"),
     ],
@@ -204,7 +206,7 @@ def test_finetune_step_calls_the_given_function(models: dict[str, Model]) -> Non
 def test_compress_is_deterministic(models: dict[str, Model], images: Any) -> None:
     recipe = Recipe(
         steps=(
-            MacsConfig(share=0.6, multiple=1, importance="taylor"),
+            MacsConfig(budget=0.6, multiple=1, importance="taylor"),
             CodebookConfig(start="random", bits=3),
         )
     )
@@ -249,7 +251,7 @@ GOOD = PruneConfig(ratio=0.5)
         ((PruneConfig(ratios={"x": 0.1}),), "no layer matches 'x'"),
         ((ChannelConfig(ratio=0.95),), "step 2 (channels): a ratio of 0.95 removes all"),
         ((StructureConfig(layers=9),), "2 layers; 9 of them cannot be removed"),
-        ((MacsConfig(share=0.001),), "cannot be reached"),
+        ((MacsConfig(budget=0.001),), "cannot be reached"),
         # Layer names change after a fold and after the removal of a layer.
         ((FoldConfig(), PruneConfig(include=("*.mlp.3",))), "step 3 (prune): no layer matches"),
         (

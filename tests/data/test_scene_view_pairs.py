@@ -12,7 +12,7 @@ from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 
 SIZE = (96, 80)
 SCENES = SceneConfig(size=SIZE, max_planes=3, detail=(0.5, 1.3))
-VIEWS = ViewPairConfig(size=SIZE, light=0.0, max_points=40)
+VIEWS = ViewPairConfig(size=SIZE, photometric_strength=0.0, max_points=40)
 
 
 def test_correspondences_are_labelled_keypoints_of_both_views(photos: PhotoFolder) -> None:
@@ -43,7 +43,7 @@ def test_texture_points_must_be_large_and_frontal() -> None:
 
 def test_mixed_pairs_have_the_requested_fraction_of_scenes(photos: PhotoFolder) -> None:
     flat, spatial = ViewPairs(photos, VIEWS), SceneViewPairs(photos, SCENES, VIEWS)
-    mixed = MixedViewPairs(flat, spatial, share=0.4, seed=1)
+    mixed = MixedViewPairs(flat, spatial, fraction=0.4, seed=1)
     images = [mixed[i]["image0"] for i in range(20)]
     from_scenes = [np.array_equal(images[i], spatial[i]["image0"]) for i in range(20)]
     from_photographs = [np.array_equal(images[i], flat[i]["image0"]) for i in range(20)]

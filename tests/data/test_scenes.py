@@ -15,7 +15,7 @@ from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
 
 
 def scene(photos: PhotoFolder, index: int, planar: float) -> dict[str, np.ndarray]:
-    config = SceneConfig(size=(160, 120), planar=planar, light=0.0)
+    config = SceneConfig(size=(160, 120), planar=planar, photometric_strength=0.0)
     return Scenes(photos, config, seed=1)[index]  # type: ignore[return-value]
 
 
@@ -104,7 +104,7 @@ def test_samples_depend_only_on_seed_and_index(photos: PhotoFolder) -> None:
 
 
 def test_fraction_of_planar_scenes(photos: PhotoFolder) -> None:
-    scenes = Scenes(photos, SceneConfig(size=(48, 40), planar=0.5, light=0.0))
+    scenes = Scenes(photos, SceneConfig(size=(48, 40), planar=0.5, photometric_strength=0.0))
     several = 0
     for i in range(40):
         item = scenes[i]

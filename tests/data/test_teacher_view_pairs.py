@@ -39,7 +39,9 @@ def test_points_correspond_to_the_teachers_keypoints(
     features: FeatureFile,
     sample_image: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> None:
-    views = TeacherViewPairs(photos, features, ViewPairConfig(size=(96, 96), light=0.0))
+    views = TeacherViewPairs(
+        photos, features, ViewPairConfig(size=(96, 96), photometric_strength=0.0)
+    )
     for index in range(4):
         sample = views[index]
         count = int(sample["count"])

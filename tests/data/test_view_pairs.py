@@ -14,7 +14,7 @@ from featherglue.data.homography import HomographyRange, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 
-VIEWS = ViewPairConfig(size=(96, 80), light=0.0, max_points=64)
+VIEWS = ViewPairConfig(size=(96, 80), photometric_strength=0.0, max_points=64)
 
 
 def test_samples_depend_only_on_seed_and_index(photos: PhotoFolder) -> None:
@@ -107,7 +107,9 @@ def test_cells_outside_the_photograph_are_marked(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "white.png"), np.full((240, 320), 255, np.uint8))
     photos = PhotoFolder(tmp_path)
     wild = ViewPairConfig(
-        size=(96, 80), light=0.0, far=HomographyRange(rotation=90, scale=2.5, translation=0.4)
+        size=(96, 80),
+        photometric_strength=0.0,
+        far=HomographyRange(rotation=90, scale=2.5, translation=0.4),
     )
     outside = 0
     for index in range(10):

@@ -31,7 +31,7 @@ descriptor_dim = 8
 size = [64, 64]
 max_points = 8
 [validation]
-share = 0
+fraction = 0
 """
 Run = Callable[..., tuple[int, str]]
 
@@ -89,10 +89,10 @@ def test_broken_photographs_are_counted_named_and_skipped(run: Run, images: Path
 
 
 def test_too_few_photographs_for_validation(run: Run) -> None:
-    code, printed = run(stage=STAGE.replace("share = 0", "share = 0.1"))
+    code, printed = run(stage=STAGE.replace("fraction = 0", "fraction = 0.1"))
     assert code == 1
     assert "2 photographs are too few" in printed
-    assert "share = 0" in printed
+    assert "fraction = 0" in printed
 
 
 def test_an_unknown_key_is_named(run: Run) -> None:

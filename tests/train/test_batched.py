@@ -165,7 +165,7 @@ def test_readable_points_equal_single_points() -> None:
 
 
 def test_batched_scenes_resemble_single_scenes(photos: PhotoFolder, atlas: Atlas) -> None:
-    config = SceneConfig(size=SIZE, max_planes=3, light=0)
+    config = SceneConfig(size=SIZE, max_planes=3, photometric_strength=0)
     for seed in range(6):
         scene = Scenes(photos, config).draw_scene(np.random.default_rng(seed))
         photo = torch.tensor([[crop.index for crop in scene.crops]])
@@ -185,10 +185,14 @@ def test_batched_scenes_resemble_single_scenes(photos: PhotoFolder, atlas: Atlas
 # --- batches --------------------------------------------------------------------------------
 
 
-def views(atlas: Atlas, spatial: float = 0.5, light: float = 0.0) -> BatchedViews:
+def views(atlas: Atlas, spatial: float = 0.5, strength: float = 0.0) -> BatchedViews:
     scenes = SceneConfig(size=SIZE, max_planes=3, detail=(0.5, 1.3))
     return BatchedViews(
-        atlas, ViewPairConfig(size=SIZE, light=light, max_points=40), scenes, spatial, 1
+        atlas,
+        ViewPairConfig(size=SIZE, photometric_strength=strength, max_points=40),
+        scenes,
+        spatial,
+        1,
     )
 
 
@@ -230,7 +234,7 @@ def test_large_photographs_have_all_keypoints(tmp_path: Path) -> None:
     small = np.random.default_rng(0).integers(0, 256, (150, 190), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(small, (1900, 1500)))
     large = PhotoFolder(tmp_path)
-    config = ViewPairConfig(size=SIZE, light=0.0, max_points=200)
+    config = ViewPairConfig(size=SIZE, photometric_strength=0.0, max_points=200)
     one = [ViewPairs(large, config)[i] for i in range(24)]
     batch = BatchedViews(Atlas(large, "cpu"), config, SceneConfig(size=SIZE)).batch(0, 24)
     expected = np.mean([sample["count"] for sample in one])
@@ -267,9 +271,9 @@ def test_cell_labels_equal_single_views() -> None:
 
 
 def test_scene_homographies_map_equal_content(atlas: Atlas) -> None:
-    batch = BatchedScenes(atlas, SceneConfig(size=SIZE, max_planes=3, planar=0.5, light=0)).batch(
-        0, 12
-    )
+    batch = BatchedScenes(
+        atlas, SceneConfig(size=SIZE, max_planes=3, planar=0.5, photometric_strength=0)
+    ).batch(0, 12)
     assert batch["maps"].shape == (12, 4, 3, 3) and batch["maps"].isfinite().all()
     y, x = torch.meshgrid(torch.arange(4, 64, 6), torch.arange(4, 96, 6), indexing="ij")
     grid = torch.stack((x, y), -1).reshape(1, -1, 2).float().expand(12, -1, -1)
@@ -291,7 +295,7 @@ def test_scene_homographies_map_equal_content(atlas: Atlas) -> None:
 
 
 def test_batch_depends_only_on_seed_and_index(atlas: Atlas) -> None:
-    for source in (views(atlas, light=1.0), BatchedScenes(atlas, SceneConfig(size=SIZE), 1)):
+    for source in (views(atlas, strength=1.0), BatchedScenes(atlas, SceneConfig(size=SIZE), 1)):
         first, again, other = source.batch(8, 4), source.batch(8, 4), source.batch(12, 4)
         assert all(torch.equal(first[key], again[key]) for key in first)
         assert not torch.equal(first["image0"], other["image0"])

@@ -91,7 +91,7 @@ def prune(
     )
     name = "macs" if macs is not None else "channels" if channels else "prune"
     settings = {
-        "share": macs,
+        "budget": macs,
         "ratio": ratio,
         "scope": scope and scope.value,
         "importance": importance and importance.value,

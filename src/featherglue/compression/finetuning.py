@@ -30,7 +30,7 @@ from featherglue.fingerprint import fingerprint
 from featherglue.models.model import Model
 from featherglue.train.engine.checkpoint import last_step
 from featherglue.train.engine.run_log import Report
-from featherglue.train.engine.run_settings import stage_from_dict
+from featherglue.train.engine.run_settings import current_names, stage_from_dict
 from featherglue.train.stages.distill_stage import DistillStage, train_distill
 
 
@@ -204,7 +204,7 @@ def finetune_stage(config: FinetuneConfig, teacher: str | os.PathLike[str]) -> D
         ConfigError: an invalid setting, or no number of steps.
     """
     settings: dict[str, Any] = {
-        **config.settings,
+        **current_names(config.settings),  # recipes of models keep the names of their time
         "teacher": str(teacher),
         "part": config.network,
     }

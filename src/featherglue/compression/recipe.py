@@ -145,7 +145,7 @@ def _read_step(data: Any, where: str) -> Any:
     if kind is None:
         raise ConfigError(f"{where}: no step {name!r}; the steps are {', '.join(STEP_KINDS)}")
     version = values.pop("version", None)
-    if kind.renamed and version in (None, kind.version - 1):
+    if kind.renamed and version in (None, *range(1, kind.version)):
         values = {kind.renamed.get(key, key): value for key, value in values.items()}
     elif version not in (None, kind.version):
         raise ConfigError(

@@ -130,7 +130,7 @@ class StepKind:
         needs_images: Whether a configuration requires calibration images.
         uses_images: Whether a configuration uses calibration images if there are any.
         version: Version of the configuration and of the method.
-        renamed: Keys of the previous version → their present names.
+        renamed: Keys of earlier versions → their present names.
     """
 
     name: str

@@ -161,8 +161,13 @@ STEP_KINDS: Mapping[str, StepKind] = {
             check=step_checks.check_mac_budget,
             needs_images=_importance_needs_images,
             uses_images=_pruning_uses_images,
-            version=2,
-            renamed={"keypoints": "num_keypoints", "least": "min_share"},
+            version=3,
+            renamed={
+                "keypoints": "num_keypoints",
+                "least": "min_fraction",
+                "min_share": "min_fraction",
+                "share": "budget",
+            },
         ),
         StepKind(name="fold", config=FoldConfig, run=_fold, check=step_checks.check_fold),
         StepKind(

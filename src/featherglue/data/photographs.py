@@ -135,20 +135,20 @@ class PhotoFolder:
         found = detect_corners(image)
         return found, np.ones(len(found), np.float32)
 
-    def split(self, share: float) -> tuple[PhotoFolder, PhotoFolder]:
+    def split(self, fraction: float) -> tuple[PhotoFolder, PhotoFolder]:
         """Training and validation photographs, assigned by a hash of their names.
 
         Args:
-            share: fraction of the photographs for validation; at least four are taken.
+            fraction: fraction of the photographs for validation; at least four are taken.
 
         Raises:
             TrainingError: the folder has fewer than five times the validation photographs.
         """
-        count = max(_MIN_VALIDATION, round(share * len(self)))
+        count = max(_MIN_VALIDATION, round(fraction * len(self)))
         if len(self) < 5 * count:
             raise TrainingError(
                 f"{self.folder}: {len(self)} photographs are too few to set {count} aside for "
-                "validation; add photographs, or set validation.share = 0"
+                "validation; add photographs, or set validation.fraction = 0"
             )
         order = sorted(range(len(self)), key=lambda i: zlib.crc32(self.names[i].encode()))
         return self._subset(sorted(order[count:])), self._subset(sorted(order[:count]))

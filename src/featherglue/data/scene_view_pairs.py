@@ -50,7 +50,9 @@ class SceneViewPairs:
             height, width = image.shape
             covered = (planes != NO_PLANE).reshape(height // CELL, CELL, width // CELL, CELL)
             sample |= {
-                f"image{name}": augment_photometric(rng, image, self.config.light)[None],
+                f"image{name}": augment_photometric(rng, image, self.config.photometric_strength)[
+                    None
+                ],
                 f"labels{name}": cell_labels(points[view][visible[view]], (width, height)),
                 f"inside{name}": covered.all(axis=(1, 3)),
                 f"points{name}": padded,
@@ -114,17 +116,17 @@ class MixedViewPairs:
     Sample `i` depends only on the seed and `i`.
 
     Args:
-        share: fraction of the samples that show 3D scenes.
+        fraction: fraction of the samples that show 3D scenes.
     """
 
     def __init__(
-        self, flat: ViewPairs, spatial: SceneViewPairs, share: float, seed: int = 0
+        self, flat: ViewPairs, spatial: SceneViewPairs, fraction: float, seed: int = 0
     ) -> None:
-        self.flat, self.spatial, self.share, self.seed = flat, spatial, share, seed
+        self.flat, self.spatial, self.fraction, self.seed = flat, spatial, fraction, seed
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index, 2))
-        if rng.random() < self.share:
+        if rng.random() < self.fraction:
             return self.spatial[index]
         sample = self.flat[index]
         del sample["H_0to1"]

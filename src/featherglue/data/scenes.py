@@ -40,7 +40,7 @@ class SceneConfig:
         homography: range of the homography of single-plane scenes.
         planar: fraction of scenes with a single plane.
         max_planes: maximum number of planes in front of the background in the other scenes.
-        light: strength of the photometric augmentation of each view.
+        photometric_strength: strength of the photometric augmentation of each view.
         detail: range of the scale of a texture, in view pixels per photograph pixel; crops of the
             photographs are used as textures. None uses whole photographs.
     """
@@ -53,7 +53,7 @@ class SceneConfig:
     )
     planar: float = 0.5
     max_planes: int = 6
-    light: float = 1.0
+    photometric_strength: float = 1.0
     detail: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +113,9 @@ class Scenes:
             padded[i] = H / H[2, 2] if abs(H[2, 2]) > 1e-9 else H
         sample: Sample = {"maps": padded}
         for name, image, indices in zip("01", images, planes, strict=True):
-            sample[f"image{name}"] = augment_photometric(rng, image, self.config.light)[None]
+            sample[f"image{name}"] = augment_photometric(
+                rng, image, self.config.photometric_strength
+            )[None]
             sample[f"planes{name}"] = indices
         return sample
 
@@ -172,10 +174,10 @@ class Scenes:
             depth = rng.uniform(1.6, 3.0) if background else rng.uniform(0.6, 1.5)
             rotation = _rotation(rng, 25 if background else 60)
             # Width of the plane as a fraction of the view's width.
-            share = rng.uniform(1.6, 2.2) if background else rng.uniform(0.3, 0.9)
-            texture, crop = self._crop(rng, texture, crop, share * size[0])
+            fraction = rng.uniform(1.6, 2.2) if background else rng.uniform(0.3, 0.9)
+            texture, crop = self._crop(rng, texture, crop, fraction * size[0])
             height, width = texture.shape
-            extent = share * size[0] / focal * depth
+            extent = fraction * size[0] / focal * depth
             pixel = max(extent / width, 0.75 * extent / height)
             spread = 0.1 if background else 0.45
             centre = np.append(rng.uniform(-spread, spread, 2) * size, focal) * depth / focal

@@ -35,7 +35,7 @@ class ShapesConfig:
     Attributes:
         size: (width, height) of an image, pixels, multiples of 8.
         kinds: names of `shape_drawing.KINDS` to draw, with equal probability.
-        light: strength of the photometric augmentation.
+        photometric_strength: strength of the photometric augmentation.
         contrast: minimum contrast of a right-angled corner that is labelled, grey levels. Other
             corners need the same Shi-Tomasi response.
         max_points: maximum number of corners in a sample.
@@ -43,7 +43,7 @@ class ShapesConfig:
 
     size: tuple[int, int] = (160, 120)
     kinds: tuple[str, ...] = tuple(KINDS)
-    light: float = 1.0
+    photometric_strength: float = 1.0
     contrast: float = 12.0
     max_points: int = 192
 
@@ -53,7 +53,7 @@ class ShapesConfig:
             raise ConfigError(f"kinds must be some of {', '.join(KINDS)}, not {list(self.kinds)}")
         if self.max_points < 1:
             raise ConfigError(f"max_points must be at least 1, not {self.max_points}")
-        for name in ("light", "contrast"):
+        for name in ("photometric_strength", "contrast"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
 
@@ -83,7 +83,7 @@ class SyntheticShapes:
         padded = np.zeros((config.max_points, 2), np.float32)
         padded[: len(kept)] = kept
         return {
-            "image0": augment_photometric(rng, image, config.light)[None],
+            "image0": augment_photometric(rng, image, config.photometric_strength)[None],
             "labels0": cell_labels(kept, config.size),
             "inside0": np.ones((height // CELL, width // CELL), np.bool_),
             "points0": padded,

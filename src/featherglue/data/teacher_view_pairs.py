@@ -26,7 +26,7 @@ class TeacherViewPairs(ViewPairs):
     Args:
         photos: the photographs.
         features: the teacher's features of every photograph, by its name.
-        config: settings of view pairs; `light` is the strength of `augment_appearance`.
+        config: settings of view pairs; `photometric_strength` is that of `augment_appearance`.
         seed: seed of all random numbers.
 
     Raises:
@@ -64,6 +64,8 @@ class TeacherViewPairs(ViewPairs):
             padded = np.zeros((config.max_points, 2), np.float32)
             padded[: len(kept)] = points[view][kept]
             warped = warp_image(photo, to_view, config.size)
-            sample[f"image{view}"] = augment_appearance(rng, warped, config.light)[None]
+            sample[f"image{view}"] = augment_appearance(rng, warped, config.photometric_strength)[
+                None
+            ]
             sample[f"points{view}"] = padded
         return sample

@@ -40,7 +40,7 @@ class ViewPairConfig:
         region: minimum size of the square region that a view is made from, as a fraction of the
             photograph's shorter side, in (0, 1].
         near, far: ranges of the two homographies; which view gets which is random.
-        light: strength of the photometric augmentation of each view.
+        photometric_strength: strength of the photometric augmentation of each view.
         max_points: maximum number of correspondences in a sample.
     """
 
@@ -56,7 +56,7 @@ class ViewPairConfig:
             rotation=45, scale=1.7, anisotropy=1.4, perspective=0.3, translation=0.15
         )
     )
-    light: float = 1.0
+    photometric_strength: float = 1.0
     max_points: int = 192
 
     def __post_init__(self) -> None:
@@ -139,7 +139,9 @@ class ViewPairs:
         to_view: Matrix,
     ) -> _View:
         size = self.config.size
-        image = augment_photometric(rng, warp_image(photo, to_view, size), self.config.light)
+        image = augment_photometric(
+            rng, warp_image(photo, to_view, size), self.config.photometric_strength
+        )
         points = warp_points(keypoints, to_view)
         coverage = cv2.warpPerspective(np.full(photo.shape, 255, np.uint8), to_view, size)
         cells = coverage.reshape(size[1] // CELL, CELL, size[0] // CELL, CELL)

@@ -27,7 +27,7 @@ from featherglue.config import (
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 
-SMALL = MacsConfig(share=0.4, image_size=(160, 120), num_keypoints=64, multiple=1)
+SMALL = MacsConfig(budget=0.4, image_size=(160, 120), num_keypoints=64, multiple=1)
 
 
 def macs(architecture: ArchitectureConfig) -> int:
@@ -68,7 +68,7 @@ def test_expensive_layers_shrink_most() -> None:
     """With the published sizes and uniform energies."""
     architecture = published()
     for share in (0.25, 0.1):
-        config = MacsConfig(share=share)
+        config = MacsConfig(budget=share)
         cost = cost_of(architecture, config)
         target = share * cost(architecture)
         sizes = find_sizes(architecture, uniform_energies(architecture), cost, target, config)
@@ -89,7 +89,7 @@ def test_units_without_energy_are_removed_first() -> None:
     architecture = published()
     energies = uniform_energies(architecture)
     energies["extractor.convDa"] = np.repeat((2 / 256, 0.0), 128)
-    config = MacsConfig(share=0.9)
+    config = MacsConfig(budget=0.9)
     cost = cost_of(architecture, config)
     sizes = find_sizes(architecture, energies, cost, 0.99 * cost(architecture), config)
     assert sizes["extractor.convDa"] < 256
@@ -103,7 +103,7 @@ def test_latencies_replace_macs(models: dict[str, Model]) -> None:
     latencies = {layer.name: 0.0 for layer in layers(model.architecture)} | {ATTENTION: 0.0}
     latencies["matcher.final_proj"] = 5.0
     config = MacsConfig(
-        share=0.5, latencies=latencies, image_size=(160, 120), num_keypoints=64, multiple=1
+        budget=0.5, latencies=latencies, image_size=(160, 120), num_keypoints=64, multiple=1
     )
     pruned = prune_to_macs(model, config)
     was, now = group_sizes(model.architecture), group_sizes(pruned.architecture)
@@ -114,7 +114,7 @@ def test_latencies_replace_macs(models: dict[str, Model]) -> None:
 def test_layers_are_removed_first(
     models: dict[str, Model], calibration: dict[str, CalibrationData]
 ) -> None:
-    config = MacsConfig(share=0.5, layers=1, image_size=(160, 120), num_keypoints=64, multiple=1)
+    config = MacsConfig(budget=0.5, layers=1, image_size=(160, 120), num_keypoints=64, multiple=1)
     pruned = prune_to_macs(models["four-heads"], config, calibration["four-heads"])
     assert pruned.matcher is not None
     assert len(pruned.matcher.config.layers) == 1
@@ -122,7 +122,7 @@ def test_layers_are_removed_first(
 
 
 def test_only_included_groups_shrink(models: dict[str, Model]) -> None:
-    config = MacsConfig(share=0.95, include=("extractor.conv1*",), multiple=1)
+    config = MacsConfig(budget=0.95, include=("extractor.conv1*",), multiple=1)
     pruned = prune_to_macs(models["one-head"], config)
     was, now = group_sizes(models["one-head"].architecture), group_sizes(pruned.architecture)
     changed = {name for name in now if now[name] < was[name]}
@@ -130,8 +130,8 @@ def test_only_included_groups_shrink(models: dict[str, Model]) -> None:
 
 
 def test_impossible_budgets_raise(models: dict[str, Model]) -> None:
-    with pytest.raises(ConfigError, match="cannot be reached: the smallest possible share is"):
-        prune_to_macs(models["one-head"], MacsConfig(share=0.001))
+    with pytest.raises(ConfigError, match="cannot be reached: the smallest possible budget is"):
+        prune_to_macs(models["one-head"], MacsConfig(budget=0.001))
     architecture = models["one-head"].architecture
     cases: list[tuple[dict[str, Any], str]] = [
         ({"include": ("nothing",)}, "no layer matches"),
@@ -141,14 +141,14 @@ def test_impossible_budgets_raise(models: dict[str, Model]) -> None:
     ]
     for values, message in cases:
         with pytest.raises(ConfigError, match=message):
-            check_macs(architecture, MacsConfig(share=0.5, **values))
+            check_macs(architecture, MacsConfig(budget=0.5, **values))
     for values in (
-        {"share": 0.0},
-        {"share": 1.5},
-        {"share": 0.5, "min_share": 0.0},
-        {"share": 0.5, "multiple": 0},
-        {"share": 0.5, "layers": -1},
-        {"share": 0.5, "latencies": {"a": float("inf")}},
+        {"budget": 0.0},
+        {"budget": 1.5},
+        {"budget": 0.5, "min_fraction": 0.0},
+        {"budget": 0.5, "multiple": 0},
+        {"budget": 0.5, "layers": -1},
+        {"budget": 0.5, "latencies": {"a": float("inf")}},
     ):
         with pytest.raises(ConfigError):
             MacsConfig(**values)  # type: ignore[arg-type]

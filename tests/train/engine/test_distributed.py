@@ -24,7 +24,7 @@ workers = 0
 bf16 = false
 learning_rate = 5e-3
 [validation]
-share = 0
+fraction = 0
 """
 POINT = f"""
 spatial = 0.5

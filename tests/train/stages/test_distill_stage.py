@@ -74,7 +74,7 @@ def stage(matching: Path) -> DistillStage:
         scenes=SceneConfig(size=(96, 64), max_planes=2),
         min_keypoints=20,
         max_keypoints=30,
-        validation=ValidationConfig(share=0),
+        validation=ValidationConfig(fraction=0),
         seed=3,
     )
 
@@ -122,7 +122,7 @@ def test_extractor_approaches_its_teacher_on_held_out_data(images: Path, tmp_pat
         student=StudentConfig(extractor=THIN),
         distillation=DistillationConfig(true_views=0),
         views=ViewPairConfig(size=(64, 64), max_points=8),
-        validation=ValidationConfig(share=0),
+        validation=ValidationConfig(fraction=0),
     )
     before = gaps(stage, build_student(stage.student, "extractor").model, images)
     after = gaps(stage, train_distill(stage, images, tmp_path / "run"), images)
@@ -146,7 +146,7 @@ def test_matcher_approaches_its_teacher_on_held_out_data(
         extractor=str(matching),
         student=StudentConfig(matcher=glue),
         distillation=DistillationConfig(true_matches=0),
-        scenes=SceneConfig(size=(96, 64), planar=1.0, light=0.0),
+        scenes=SceneConfig(size=(96, 64), planar=1.0, photometric_strength=0.0),
         loop=dataclasses.replace(LOOP, steps=25, ema=0.5, learning_rate=0.01),
     )
     before = gaps(alone, build_student(alone.student, "matcher", str(matching)).model, images)
@@ -267,7 +267,7 @@ start = "{matching}"
 size = [64, 64]
 max_points = 16
 [validation]
-share = 0
+fraction = 0
 [loop]
 steps = 1
 batch_size = 2
@@ -342,7 +342,7 @@ def test_validation_measures_the_part_that_is_trained(
     for i in range(20):
         image = cv2.resize(photographs["camera"], (100, 90))[i : i + 80]
         cv2.imwrite(str(folder / f"{i}.png"), image)
-    chosen = ValidationConfig(share=0.1, views=2, keypoints=30)
+    chosen = ValidationConfig(fraction=0.1, views=2, keypoints=30)
     for part in ("extractor", "matcher", "both"):
         student = StudentConfig(start=str(matching))
         changed = dataclasses.replace(

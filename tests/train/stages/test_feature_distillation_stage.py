@@ -58,7 +58,7 @@ def stage(folders: dict[str, Path], features: Path) -> FeatureDistillationStage:
         features=str(features),
         teacher="a teacher (MIT)",
         views=ViewPairConfig(size=(64, 64), max_points=32),
-        validation=ValidationConfig(share=0),
+        validation=ValidationConfig(fraction=0),
     )
 
 

@@ -183,7 +183,7 @@ def test_strongest_labels_are_kept_and_there_may_be_none() -> None:
 
 def test_labels_depend_only_on_the_seed() -> None:
     photo = photograph()
-    lit = LabelConfig(homographies=6, threshold=0.1, light=1.0)
+    lit = LabelConfig(homographies=6, threshold=0.1, photometric_strength=1.0)
     first, same, other = run(photo, config=lit), run(photo, config=lit), run(photo, seed=1)
     np.testing.assert_array_equal(first.points, same.points)
     np.testing.assert_array_equal(first.scores, same.scores)

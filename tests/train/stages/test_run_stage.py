@@ -102,7 +102,7 @@ def test_a_run_that_starts_over_removes_the_old_best_weights(images: Path, tmp_p
     train_superpoint(stage, images, tmp_path / "run")
     (tmp_path / "run" / "last.pt").unlink()
     (tmp_path / "run" / "best.pt").write_bytes(b"of another network")
-    validation = dataclasses.replace(stage.validation, share=0.0)
+    validation = dataclasses.replace(stage.validation, fraction=0.0)
     train_superpoint(dataclasses.replace(stage, validation=validation), images, tmp_path / "run")
     assert not (tmp_path / "run" / "best.pt").exists()
 
@@ -135,6 +135,12 @@ def test_a_run_with_renamed_settings_resumes(
         settings.pop("min_keypoints"),
         settings.pop("max_keypoints"),
     )
+    for table, old, new in (
+        ("scenes", "light", "photometric_strength"),
+        ("scenes", "planes", "max_planes"),
+        ("validation", "share", "fraction"),
+    ):
+        settings[table][old] = settings[table].pop(new)
     path.write_text(json.dumps(settings))
     train_superglue(stage, images, tmp_path / "run", minutes=0)
     assert last_step(tmp_path / "run") == 2

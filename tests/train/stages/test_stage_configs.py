@@ -13,6 +13,7 @@ from featherglue.errors import ConfigError
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.stages.adapt_stage import AdaptStage
 from featherglue.train.stages.distill_stage import DistillStage
+from featherglue.train.stages.shapes_stage import ShapesStage
 from featherglue.train.stages.stage_registry import STAGES
 from featherglue.train.stages.superglue_stage import SuperGlueStage
 from featherglue.train.stages.superpoint_stage import SuperPointStage
@@ -38,7 +39,7 @@ from featherglue.train.stages.superpoint_stage import SuperPointStage
             "above labels.minimum",
         ),
         (POINT.replace("size = [64, 64]", "size = [64, 64]\nregion = 2.0", 1), "region"),
-        (POINT.replace("share = ", "share = 0.5 # ", 1), "share must be"),
+        (POINT.replace("fraction = ", "fraction = 0.5 # ", 1), "fraction must be"),
     ],
 )
 def test_an_invalid_configuration_is_rejected(text: str, message: str, tmp_path: Path) -> None:
@@ -71,6 +72,12 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
         (SuperGlueStage, 'extractor = "a"\nmost = 3\n', "most has been renamed; use max_keypoints"),
         (DistillStage, 'teacher = "a"\n[imitation]\nscores = 1.0\n', "use distillation"),
         (AdaptStage, 'extractor = "a"\n[labels]\nmost = 3\n', "labels.most has been renamed; use"),
+        (AdaptStage, 'extractor = "a"\n[labels]\nlight = 1.0\n', "use labels.photometric_strength"),
+        (SuperPointStage, "[views]\nlight = 1.0\n", "use views.photometric_strength"),
+        (SuperPointStage, "[views]\npoints = 9\n", "use views.max_points"),
+        (SuperGlueStage, 'extractor = "a"\n[scenes]\nplanes = 2\n', "use scenes.max_planes"),
+        (ShapesStage, "[shapes]\nlight = 1.0\n", "use shapes.photometric_strength"),
+        (SuperPointStage, "[validation]\nshare = 0\n", "validation.share has been renamed; use"),
     ],
 )
 def test_an_old_name_of_a_setting_names_the_new_one(

@@ -35,7 +35,10 @@ def test_training_reduces_the_loss_of_superglue(
     network = SuperGlue(config)
     network.init_from_descriptors()
     samples = Repeated(
-        Scenes(PhotoFolder(images), SceneConfig(size=(128, 96), planar=1.0, light=0.0)), 2
+        Scenes(
+            PhotoFolder(images), SceneConfig(size=(128, 96), planar=1.0, photometric_strength=0.0)
+        ),
+        2,
     )
     loss = SuperGlueLoss(extractor.requires_grad_(False), min_keypoints=60, max_keypoints=60)
     data = batch(samples, 2)

@@ -35,7 +35,7 @@ batch_norm = true
 size = [64, 64]
 max_points = 32
 [validation]
-share = 0
+fraction = 0
 """
 GLUE = """
 extractor = "{extractor}"
@@ -53,7 +53,7 @@ layers = [
 [scenes]
 size = [96, 64]
 [validation]
-share = 0
+fraction = 0
 [processing]
 max_keypoints = 77
 """

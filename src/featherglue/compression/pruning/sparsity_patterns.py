@@ -55,7 +55,7 @@ def select_weights(
 
     Args:
         scores: Layer name → importance of each weight, (out, in, …).
-        ratios: Layer name → share of the weights to remove, for the same layers.
+        ratios: Layer name → fraction of the weights to remove, for the same layers.
     """
     pattern = Pattern.parse(config.pattern)
     if pattern.group:

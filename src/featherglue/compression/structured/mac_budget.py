@@ -39,14 +39,14 @@ class MacsConfig:
     """Settings of structured pruning to a budget.
 
     Attributes:
-        share: Fraction of the cost of one extraction and one match that remains, in (0, 1].
+        budget: Fraction of the cost of one extraction and one match that remains, in (0, 1].
         latencies: Layer name → measured latency in ms, or any other cost. The key
             "matcher.attention" holds the products of attention and the similarity matrix. The cost
             of a layer is taken to be proportional to its MACs. None uses MACs as the cost.
         image_size: (width, height) in pixels for which MACs are counted.
         num_keypoints: Number of keypoints of each image for which MACs are counted.
         layers: Number of whole matcher layers to remove first.
-        min_share: Minimum fraction of its units that a group keeps, in (0, 1].
+        min_fraction: Minimum fraction of its units that a group keeps, in (0, 1].
         importance: Importance of a unit; see `unit_importance`.
         multiple: Sizes are multiples of this number where possible.
         include: Globs of groups to prune. Empty selects all groups except the numbers of heads and
@@ -54,19 +54,19 @@ class MacsConfig:
         exclude: Globs of groups to leave out.
     """
 
-    share: float
+    budget: float
     latencies: dict[str, float] | None = None
     image_size: tuple[int, int] = (640, 480)
     num_keypoints: int = 512
     layers: int = 0
-    min_share: float = 0.125
+    min_fraction: float = 0.125
     importance: ChannelImportance = "l2"
     multiple: int = 8
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("share", "min_share"):
+        for name in ("budget", "min_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in (0, 1], not {getattr(self, name)}")
         if min(self.multiple, self.num_keypoints, *self.image_size) < 1:
@@ -97,7 +97,7 @@ def prune_to_macs(
     require_unquantized(model)
     check_macs(model.architecture, config)
     cost = cost_of(model.architecture, config)
-    target = config.share * cost(model.architecture)
+    target = config.budget * cost(model.architecture)
     if config.layers:
         model = remove_weakest_layers(model, config.layers, calibration)
     names = macs_groups(model.architecture, config)
@@ -124,10 +124,10 @@ def check_macs(architecture: ArchitectureConfig, config: MacsConfig) -> Architec
             smallest[name] = lower
             lower = _next_size(name, lower, old[name], architecture, config)
     minimum = resized(architecture, smallest)
-    if cost(minimum) > config.share * before:
+    if cost(minimum) > config.budget * before:
         raise ConfigError(
-            f"share {config.share:.3g} cannot be reached: the smallest possible share is "
-            f"{cost(minimum) / before:.3g}; include more groups, lower `min_share`, or raise "
+            f"budget {config.budget:.3g} cannot be reached: the smallest possible budget is "
+            f"{cost(minimum) / before:.3g}; include more groups, lower `min_fraction`, or raise "
             "`layers`"
         )
     return minimum
@@ -237,7 +237,7 @@ def _next_size(
 ) -> int | None:
     """Return the largest allowed size below `size`, or None at the minimum."""
     glue = architecture.matcher
-    minimum = max(1, math.ceil(config.min_share * whole))
+    minimum = max(1, math.ceil(config.min_fraction * whole))
     multiple = 1 if name.endswith(".attn") else config.multiple
     if whole >= multiple:
         minimum = multiple * math.ceil(minimum / multiple)

@@ -68,8 +68,8 @@ def rotation(vector: Tensor) -> Tensor:
 
 def tumble(draws: Draws, degrees: float | Tensor, *shape: int) -> Tensor:
     """Rotations about random axes by up to `degrees`; half as much about the viewing axis."""
-    share = torch.tensor([0.7, 0.7, 0.5], device=draws.device)
-    vector = draws.uniform(-1, 1, *shape, 3) * share * math.pi / 180
+    extent = torch.tensor([0.7, 0.7, 0.5], device=draws.device)
+    vector = draws.uniform(-1, 1, *shape, 3) * extent * math.pi / 180
     return rotation(vector * degrees)
 
 

@@ -55,7 +55,7 @@ class BatchedScenes:
         usable = scene.exists & maps.isfinite().all(-1).all(-1)
         unit = torch.eye(3, device=maps.device)
         return {
-            **_images(draws, seen, self.config.light),
+            **_images(draws, seen, self.config.photometric_strength),
             "planes0": seen.planes[0],
             "planes1": seen.planes[1],
             "maps": torch.where(usable[..., None, None], maps, unit),
@@ -105,7 +105,7 @@ class BatchedViews:
             spatial = spatial_scenes(self.atlas, self.scenes, draws, count)
             scene = _either(~chosen, scene, spatial)
         seen = render(self.atlas, scene, self.config.size)
-        batch = _images(draws, seen, self.config.light)
+        batch = _images(draws, seen, self.config.photometric_strength)
         rows, columns = self._cells
         covered = (seen.planes != NO_PLANE).reshape(2, count, rows, CELL, columns, CELL)
         covered = covered.all(5).all(3)
@@ -255,9 +255,9 @@ def _either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
     return Planes(textures, torch.where(pick, one.exists, other.exists), to_views)
 
 
-def _images(draws: Draws, seen: Rendered, light: float) -> Batch:
+def _images(draws: Draws, seen: Rendered, strength: float) -> Batch:
     """Both views with independent photometric augmentation."""
-    changed = augment_images(draws, seen.images.flatten(0, 1), light)
+    changed = augment_images(draws, seen.images.flatten(0, 1), strength)
     image0, image1 = changed[:, None].chunk(2)
     return {"image0": image0, "image1": image1}
 

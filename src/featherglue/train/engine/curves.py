@@ -80,7 +80,7 @@ def _panels(log: Rows, validation: Rows) -> list[Panel]:
         ("training", "loss", log, [key for key in columns if key not in _RATIOS]),
         ("training", "ratio", log, [key for key in columns if key in _RATIOS]),
         ("validation", "AUC, %", validation, auc_columns),
-        ("validation", "share", validation, [key for key in measured if key not in auc_columns]),
+        ("validation", "ratio", validation, [key for key in measured if key not in auc_columns]),
     ]
     return [panel for panel in panels if panel[3]]
 

@@ -20,13 +20,17 @@ FILE = "stage.json"
 T = TypeVar("T")
 # Settings of the loop that may change when a run resumes.
 _RESUMABLE = ("steps", "workers", "save_seconds")
-# Settings of stages that were renamed, old name to new name.
-_RENAMED = {
-    "fewest": "min_keypoints",
-    "most": "max_keypoints",
-    "imitation": "distillation",
+# Settings of stages that were renamed, by their table; "" has those outside of tables.
+_STRENGTH = {"light": "photometric_strength"}
+_RENAMED: dict[str, dict[str, str]] = {
+    "": {"fewest": "min_keypoints", "most": "max_keypoints", "imitation": "distillation"},
+    "labels": {"most": "max_labels", **_STRENGTH},
+    "views": {"points": "max_points", **_STRENGTH},
+    "scenes": {"planes": "max_planes", **_STRENGTH},
+    "spatial_views": {"planes": "max_planes", **_STRENGTH},
+    "shapes": _STRENGTH,
+    "validation": {"share": "fraction"},
 }
-_RENAMED_LABELS = {"most": "max_labels"}
 
 
 def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
@@ -50,14 +54,12 @@ def stage_from_dict(cls: type[T], settings: Mapping[str, Any], source: str) -> T
     Raises:
         ConfigError: a key is unknown, renamed or missing.
     """
-    labels = settings.get("labels")
-    for values, renamed, prefix in (
-        (settings, _RENAMED, ""),
-        (labels if isinstance(labels, Mapping) else {}, _RENAMED_LABELS, "labels."),
-    ):
-        for old, new in renamed.items():
+    for table, renamed in _RENAMED.items():
+        values = settings.get(table) if table else settings
+        for old in renamed if isinstance(values, Mapping) else ():
             if old in values:
-                raise ConfigError(f"{source}: {prefix}{old} has been renamed; use {prefix}{new}")
+                names = (f"{table}.{name}".lstrip(".") for name in (old, renamed[old]))
+                raise ConfigError("{}: {} has been renamed; use {}".format(source, *names))
     return from_dict(cls, dict(settings), source)
 
 
@@ -120,11 +122,13 @@ def with_stored_warmup(stage: T, folder: str | os.PathLike[str]) -> T:
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings of a stage with the current names of settings that were renamed."""
-    renamed = {_RENAMED.get(name, name): value for name, value in settings.items()}
-    labels = renamed.get("labels")
-    if isinstance(labels, dict):
-        renamed["labels"] = {_RENAMED_LABELS.get(k, k): value for k, value in labels.items()}
-    return renamed
+    tables = {
+        name: {_RENAMED[name].get(key, key): value for key, value in values.items()}
+        if name in _RENAMED and isinstance(values, Mapping)
+        else values
+        for name, values in settings.items()
+    }
+    return {_RENAMED[""].get(name, name): value for name, value in tables.items()}
 
 
 def _first_difference(name: str, before: Any, now: Any) -> str:

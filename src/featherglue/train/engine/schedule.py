@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featherglue.train.engine.loop import LoopConfig
 
 UNKNOWN_STEPS = 2**40  # placeholder until the pace is measured
-_TIME_SHARE = 0.95  # share of the remaining time for steps; validation needs the rest
+_TIME_FRACTION = 0.95  # fraction of the remaining time for steps; validation needs the rest
 _NO_DURATION = "loop.steps = 0 trains for a time: set `minutes`, or set loop.steps"
 
 
@@ -80,7 +80,7 @@ class PaceMeter:
     def steps_in(self, seconds: float, group: ProcessGroup, device: torch.device) -> int:
         """Number of steps that fit into a time; the same in all processes."""
         step_seconds = (self._clock() - self._start) / (self._last - self._first)
-        return max(1, int(group.mean(_TIME_SHARE * seconds / step_seconds, device)))
+        return max(1, int(group.mean(_TIME_FRACTION * seconds / step_seconds, device)))
 
 
 def warn_time_too_short(step: int) -> None:

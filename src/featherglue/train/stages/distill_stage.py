@@ -266,8 +266,9 @@ def _make_validate(
     stage: DistillStage, student: StudentModel, held_out: PhotoFolder | None, device: str
 ) -> Validate | None:
     """A function that measures a `Student` as the stage of the trained part does."""
-    light = stage.views.light if stage.part == "extractor" else stage.scenes.light
-    validation = make_validation(held_out, light, stage.validation, device)
+    views = stage.views if stage.part == "extractor" else stage.scenes
+    strength = views.photometric_strength
+    validation = make_validation(held_out, strength, stage.validation, device)
     if validation is None:
         return None
     measure_extractor = validation.of_extractor()

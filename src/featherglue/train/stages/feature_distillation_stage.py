@@ -44,7 +44,7 @@ class FeatureDistillationStage:
         teacher: name and licence of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
-        views: pairs of views; `light` is the strength of `augment_appearance`.
+        views: pairs of views; `photometric_strength` is the strength of `augment_appearance`.
         loss: weights of the parts of the loss.
         map: how descriptors are compared with those of a teacher of another width; see
             `DescriptorMap`.
@@ -103,7 +103,7 @@ def train_feature_distillation(
         descriptor_map = DescriptorMap(width, features.descriptor_dim, stage.map)
         network = Student(extractor, None, descriptor_map)
         validation = make_validation(
-            photographs.held_out, stage.views.light, stage.validation, run.device
+            photographs.held_out, stage.views.photometric_strength, stage.validation, run.device
         )
         return TrainingTask(
             network=network.to(device=run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]

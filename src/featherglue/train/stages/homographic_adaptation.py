@@ -45,7 +45,7 @@ class LabelConfig:
     Attributes:
         homographies: Number of views of a photograph; the first one is the photograph itself.
         views: Range of the homographies of the other views.
-        light: Strength of their photometric augmentation.
+        photometric_strength: Strength of their photometric augmentation.
         longest: Photographs are shrunk to this longest side in pixels.
         border: Width in pixels of the border of a view whose scores are ignored.
         nms_radius: Radius of non-maximum suppression of labels in pixels.
@@ -64,7 +64,7 @@ class LabelConfig:
             rotation=45, scale=1.5, anisotropy=1.3, perspective=0.25, translation=0.1
         )
     )
-    light: float = 0.0
+    photometric_strength: float = 0.0
     longest: int = 320
     border: int = 3
     nms_radius: int = 4
@@ -83,7 +83,14 @@ class LabelConfig:
             raise ConfigError(f"homographies must be at most 65535, not {self.homographies}")
         if self.longest < CELL:
             raise ConfigError(f"longest must be at least {CELL} px, not {self.longest}")
-        for name in ("light", "border", "nms_radius", "threshold", "detection", "near"):
+        for name in (
+            "photometric_strength",
+            "border",
+            "nms_radius",
+            "threshold",
+            "detection",
+            "near",
+        ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
 
@@ -109,7 +116,8 @@ def label_photograph(
     small = resize_grey(photo, size)
     to_views = draw_homographies(rng, size, config)
     images = [
-        augment_photometric(rng, warp_image(small, H, size), config.light) for H in to_views[1:]
+        augment_photometric(rng, warp_image(small, H, size), config.photometric_strength)
+        for H in to_views[1:]
     ]
     scores, descriptors = _run(extract, np.stack([small, *images]), config.batch_size, device)
     covers = [_cover(H, size, config.border) for H in to_views]

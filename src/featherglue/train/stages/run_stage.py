@@ -129,7 +129,7 @@ def run_stage(
         prepare: Builds networks and data. It is called after the random numbers are seeded.
         images: Folder of photographs; None for a stage that uses none.
         folder: Folder of the run; a run with a checkpoint resumes.
-        validation: Settings of validation; `share` of the photographs is held out for it.
+        validation: Settings of validation; `fraction` of the photographs is held out for it.
         labels: Keypoint labels of the photographs; None for none.
         inputs: Plain values that identify inputs of the run, such as fingerprints of models. They
             replace the settings of the same name when a run resumes.
@@ -147,8 +147,8 @@ def run_stage(
     group, device = join_process_group(device)
     photographs = None
     if images is not None:
-        share = 0.0 if validation is None else validation.share
-        photographs = read_photographs(images, share, labels)
+        fraction = 0.0 if validation is None else validation.fraction
+        photographs = read_photographs(images, fraction, labels)
     check_settings(stage, folder, {**(inputs or {}), **label_fingerprint(labels)})
     torch.manual_seed(stage.seed)
     task = prepare(RunContext(device=device, group=group, photographs=photographs))

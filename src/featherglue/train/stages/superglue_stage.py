@@ -111,7 +111,7 @@ def train_superglue(
             bf16=stage.bf16_keypoints,
         )
         validation = make_validation(
-            photographs.held_out, stage.scenes.light, stage.validation, run.device
+            photographs.held_out, stage.scenes.photometric_strength, stage.validation, run.device
         )
         # A GPU finds keypoints faster than the worker processes.
         finder = load_artifact(stage.extractor) if run.device == "cpu" else None

@@ -84,7 +84,7 @@ def train_superpoint(
         network = network.to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         atlas = photographs_on_device(photographs.training, run.device)
         validation = make_validation(
-            photographs.held_out, stage.views.light, stage.validation, run.device
+            photographs.held_out, stage.views.photometric_strength, stage.validation, run.device
         )
         return TrainingTask(
             network=network,

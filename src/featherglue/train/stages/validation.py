@@ -32,36 +32,38 @@ class ValidationConfig:
     """Settings of validation.
 
     Attributes:
-        share: Fraction of the photographs that is held out from training, in [0, 0.2]; 0 disables
-            validation.
+        fraction: Fraction of the photographs that are held out from training, in [0, 0.2]; 0
+            disables validation.
         views: Number of pairs of views.
         keypoints: Maximum number of keypoints per image.
         threshold: Minimum confidence of a match.
     """
 
-    share: float = 0.01
+    fraction: float = 0.01
     views: int = 48
     keypoints: int = 256
     threshold: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 0.2:
-            raise ConfigError(f"validation.share must be in [0, 0.2], not {self.share}")
+        if not 0 <= self.fraction <= 0.2:
+            raise ConfigError(f"validation.fraction must be in [0, 0.2], not {self.fraction}")
         if self.views < 1 or self.keypoints < 1:
             raise ConfigError("validation.views and validation.keypoints must be at least 1")
 
 
 def make_validation(
-    held_out: PhotoFolder | None, light: float, config: ValidationConfig, device: str
+    held_out: PhotoFolder | None, photometric_strength: float, config: ValidationConfig, device: str
 ) -> Validation | None:
     """The validation on held-out photographs; None if there are none.
 
     Args:
-        light: Strength of the photometric augmentation.
+        photometric_strength: Strength of the photometric augmentation.
     """
     if held_out is None:
         return None
-    return Validation(held_out, SceneConfig(light=light), config, device)
+    return Validation(
+        held_out, SceneConfig(photometric_strength=photometric_strength), config, device
+    )
 
 
 class Validation:
@@ -80,7 +82,9 @@ class Validation:
         self, photos: PhotoFolder, scenes: SceneConfig, config: ValidationConfig, device: str
     ) -> None:
         self.config, self.device, self.size = config, device, scenes.size
-        planar = SceneConfig(size=scenes.size, planar=1.0, light=scenes.light)
+        planar = SceneConfig(
+            size=scenes.size, planar=1.0, photometric_strength=scenes.photometric_strength
+        )
         samples = Scenes(photos, planar, _SEED)
         self._samples = [samples[i] for i in range(config.views)]
 
