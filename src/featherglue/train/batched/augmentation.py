@@ -190,3 +190,17 @@ def augment_images(draws: Draws, images: Tensor, strength: float = 1.0) -> Tenso
             if len(chosen):
                 images[chosen] = change(draws, images[chosen], strength)
     return (images + 0.5).clamp(0, 255).to(torch.uint8)
+
+
+def augment_views(draws: Draws, images: Tensor, strength: float) -> dict[str, Tensor]:
+    """Augment both views of B pairs independently of each other.
+
+    Args:
+        images: (2, B, H, W) float32 in [0, 255], sides multiples of 8.
+        strength: See `augment_images`.
+
+    Returns:
+        image0, image1 (B, 1, H, W) uint8.
+    """
+    image0, image1 = augment_images(draws, images.flatten(0, 1), strength)[:, None].chunk(2)
+    return {"image0": image0, "image1": image1}

@@ -20,7 +20,8 @@ from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError
 from featherglue.fingerprint import file_fingerprint
 from featherglue.train.batched.atlas import Atlas
-from featherglue.train.batched.samples import BatchedScenes, BatchedViews
+from featherglue.train.batched.scene_batches import BatchedScenes
+from featherglue.train.batched.view_batches import BatchedViews
 from featherglue.train.engine.loader import Batches, Samples
 from featherglue.train.losses.superpoint_loss import HINGE_NEEDS_HOMOGRAPHIES, SuperPointLoss
 from featherglue.train.stages.extracted_scenes import ExtractedScenes
