@@ -116,7 +116,7 @@ def _stage(
     learning_rate: float | None,
 ) -> DistillStage:
     """The settings of the training: those of the file or defaults, with the given options."""
-    from featherglue.train.engine.loop import LoopConfig
+    from featherglue.train.engine.loop_config import LoopConfig
     from featherglue.train.engine.run_settings import read_stage
     from featherglue.train.stages.distill_stage import DistillStage
 

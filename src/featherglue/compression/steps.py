@@ -16,6 +16,7 @@ from featherglue.compression.quantization.linear import LinearConfig, quantize_l
 from featherglue.compression.step_types import (
     FinetuneConfig,
     FoldConfig,
+    ModelState,
     StepContext,
     StepKind,
     StepResult,
@@ -127,40 +128,43 @@ def _threshold(model: Model, config: ThresholdConfig, context: StepContext) -> S
     return _result(choose_threshold(model, context.start, images, size, config), config)
 
 
+def _pruning_kind(
+    name: str,
+    config: type[_Pruning],
+    function: Callable[..., Model],
+    check: Callable[[ModelState, Any], ModelState],
+    *,
+    version: int = 1,
+    renamed: Mapping[str, str] | None = None,
+) -> StepKind:
+    """Return the kind of a step that prunes; see `StepKind`.
+
+    Args:
+        function: Prunes a model, given the configuration, calibration data and losses.
+    """
+    return StepKind(
+        name=name,
+        config=config,
+        run=_pruning(function),
+        check=check,
+        needs_images=_importance_needs_images,
+        uses_images=_pruning_uses_images,
+        version=version,
+        renamed=renamed or {},
+    )
+
+
 STEP_KINDS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
-        StepKind(
-            name="prune",
-            config=PruneConfig,
-            run=_pruning(prune),
-            check=step_checks.check_prune,
-            needs_images=_importance_needs_images,
-            uses_images=_pruning_uses_images,
-        ),
-        StepKind(
-            name="channels",
-            config=ChannelConfig,
-            run=_pruning(prune_channels),
-            check=step_checks.check_channels,
-            needs_images=_importance_needs_images,
-            uses_images=_pruning_uses_images,
-        ),
-        StepKind(
-            name="structure",
-            config=StructureConfig,
-            run=_pruning(prune_structure),
-            check=step_checks.check_structure,
-            needs_images=_importance_needs_images,
-            uses_images=_pruning_uses_images,
-        ),
-        StepKind(
-            name="macs",
-            config=MacsConfig,
-            run=_pruning(prune_to_macs),
-            check=step_checks.check_mac_budget,
-            needs_images=_importance_needs_images,
-            uses_images=_pruning_uses_images,
+        _pruning_kind("prune", PruneConfig, prune, step_checks.check_prune),
+        _pruning_kind("channels", ChannelConfig, prune_channels, step_checks.check_channels),
+        _pruning_kind("structure", StructureConfig, prune_structure, step_checks.check_structure),
+        _pruning_kind(
+            "macs",
+            MacsConfig,
+            prune_to_macs,
+            step_checks.check_mac_budget,
             version=3,
             renamed={
                 "keypoints": "num_keypoints",

@@ -22,7 +22,8 @@ from featherglue.compression.quantization.linear import LinearConfig, quantize_l
 from featherglue.compression.quantization.qat import finish_qat, prepare_qat
 from featherglue.errors import ConfigError, UsageError
 from featherglue.models.model import Model
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 
 
 def sparsity(model: Model) -> dict[str, float]:

@@ -14,7 +14,8 @@ from torch import nn
 from featherglue.errors import MissingExtraError
 from featherglue.train.engine.curves import draw_curves, smooth
 from featherglue.train.engine.log_files import append_row
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 
 CONFIG = LoopConfig(steps=2, batch_size=2, workers=0, bf16=False, validate_steps=1)
 

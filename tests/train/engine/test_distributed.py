@@ -91,7 +91,8 @@ import time
 from pathlib import Path
 import numpy as np
 import torch
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.distributed import join_process_group
 
 class Numbers:

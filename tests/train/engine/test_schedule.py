@@ -14,7 +14,8 @@ from toy_training import CONFIG, Numbers, StopsAfter, loss_of, network
 
 from featherglue.errors import ConfigError
 from featherglue.train.engine import loop
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.schedule import learning_rate
 
 

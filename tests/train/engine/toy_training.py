@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 
 CONFIG = LoopConfig(
     steps=8, batch_size=3, warmup=2, workers=0, bf16=False, save_seconds=0.0, learning_rate=0.05

@@ -26,7 +26,7 @@ from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
 from featherglue.train.engine.distributed import ProcessGroup
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.losses.descriptor_map import DescriptorMap
 from featherglue.train.losses.distillation_loss import DistillationConfig
 from featherglue.train.losses.student_teacher import Student

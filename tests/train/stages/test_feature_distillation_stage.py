@@ -16,7 +16,7 @@ from featherglue.config import ArchitectureConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import TrainingError
 from featherglue.models.model import Model
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.stages.feature_distillation_stage import (
     FeatureDistillationStage,

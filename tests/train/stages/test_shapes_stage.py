@@ -15,7 +15,7 @@ from featherglue.config import ArchitectureConfig
 from featherglue.data.synthetic_shapes import ShapesConfig
 from featherglue.errors import TrainingError, UsageError
 from featherglue.models.model import Model
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.magicpoint_loss import ShapesLoss
 from featherglue.train.stages.shapes_stage import ShapesStage, train_shapes

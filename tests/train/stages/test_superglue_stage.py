@@ -17,7 +17,8 @@ from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.session import load
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.keypoint_pairs import extract_keypoints
 from featherglue.train.losses.superglue_loss import SuperGlueLoss

@@ -15,7 +15,8 @@ from featherglue.data.photographs import PhotoFolder
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
-from featherglue.train.engine.loop import LoopConfig, train
+from featherglue.train.engine.loop import train
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
 from featherglue.train.stages.superpoint_stage import SuperPointStage, train_superpoint

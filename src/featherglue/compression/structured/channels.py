@@ -106,8 +106,7 @@ def prune_channels(
     """Return a copy of a model with fewer channels.
 
     Args:
-        calibration: See `unit_importance.unit_energies`.
-        losses: See `unit_importance.unit_energies`.
+        calibration, losses: As in `unit_importance.unit_energies`.
 
     Raises:
         ConfigError: A glob matches no group, or a group would be empty.

@@ -87,8 +87,7 @@ def prune_to_macs(
     """Return a smaller copy of a model that meets the budget.
 
     Args:
-        calibration: See `unit_importance.unit_energies`.
-        losses: See `unit_importance.unit_energies`.
+        calibration, losses: As in `unit_importance.unit_energies`.
 
     Raises:
         ConfigError: A glob matches nothing, a latency is missing, or the budget cannot be met.

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +16,7 @@ from featherglue.errors import ConfigError
 from featherglue.train.engine.checkpoint import Progress
 from featherglue.train.engine.distributed import ProcessGroup
 from featherglue.train.engine.log_files import LAST
-
-if TYPE_CHECKING:
-    from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 
 UNKNOWN_STEPS = 2**40  # placeholder until the pace is measured
 _TIME_FRACTION = 0.95  # fraction of the remaining time for steps; validation needs the rest

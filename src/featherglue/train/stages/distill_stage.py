@@ -20,7 +20,7 @@ from featherglue.models.model import Model
 from featherglue.options import ProcessingConfig
 from featherglue.train.engine.distributed import ProcessGroup
 from featherglue.train.engine.loader import CombinedBatches, CombinedSamples
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_log import Report, Validate
 from featherglue.train.losses.descriptor_map import DescriptorMap
 from featherglue.train.losses.distillation_loss import DistillationConfig, DistillationLoss

@@ -16,7 +16,7 @@ from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import TrainingError
 from featherglue.fingerprint import file_fingerprint
 from featherglue.models.model import Model
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_log import Report, Validate
 from featherglue.train.losses.descriptor_map import DescriptorMap, MapKind
 from featherglue.train.losses.feature_distillation_loss import (

@@ -19,7 +19,8 @@ from featherglue.train.engine.checkpoint import load_best
 from featherglue.train.engine.distributed import ProcessGroup, join_process_group
 from featherglue.train.engine.loader import Batches, Samples
 from featherglue.train.engine.log_files import BEST
-from featherglue.train.engine.loop import LoopConfig, LossFunction, train
+from featherglue.train.engine.loop import LossFunction, train
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_log import Report, Validate
 from featherglue.train.engine.run_settings import check_settings
 from featherglue.train.engine.schedule import check_duration

@@ -13,7 +13,7 @@ from featherglue.data.synthetic_shapes import ShapesConfig, SyntheticShapes
 from featherglue.errors import UsageError
 from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.magicpoint_loss import ShapesLoss
 from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage

@@ -15,7 +15,7 @@ from featherglue.errors import TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.options import ProcessingConfig
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.keypoint_pairs import check_keypoint_range
 from featherglue.train.losses.superglue_loss import SuperGlueLoss, check_depths

@@ -11,7 +11,7 @@ from featherglue.config import SuperPointConfig
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.models.model import Model
-from featherglue.train.engine.loop import LoopConfig
+from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
 from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
