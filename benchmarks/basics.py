@@ -1,6 +1,6 @@
 """Import time, cold start, stages of a match and sizes on this machine, as medians.
 
-    python benchmarks/basics.py first.jpg second.jpg [--repetitions 9] [--threads 2]
+    python benchmarks/basics.py first.jpg second.jpg [--num-repetitions 9] [--threads 2]
 
 Every figure is a median over fresh processes (import, cold start) or over repetitions after a
 warm-up (stages).
@@ -73,27 +73,27 @@ def environment_bytes() -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("first", type=Path)
-    parser.add_argument("second", type=Path)
-    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("first", type=Path, help="photograph")
+    parser.add_argument("second", type=Path, help="overlapping photograph")
+    parser.add_argument("--num-repetitions", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     python = [sys.executable, "-c"]
-    bare = seconds([*python, "pass"], options.repetitions)
-    imported = seconds([*python, "import featherglue"], options.repetitions)
+    bare = seconds([*python, "pass"], options.num_repetitions)
+    imported = seconds([*python, "import featherglue"], options.num_repetitions)
     with tempfile.TemporaryDirectory() as folder:
         picture = str(Path(folder) / "matches.png")
         command = [sys.executable, "-m", "featherglue", "match", str(options.first)]
         command += [str(options.second), "-o", picture, "--threads", str(options.threads)]
-        cold = seconds(command, options.repetitions)
+        cold = seconds(command, options.num_repetitions)
     files = [path for path in find_model("fast").iterdir() if path.is_file()]
-    stages = stage_times(options.first, options.second, options.threads, options.repetitions)
+    stages = stage_times(options.first, options.second, options.threads, options.num_repetitions)
     report = {
         "machine": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "threads": options.threads,
-        "repetitions": options.repetitions,
+        "repetitions": options.num_repetitions,
         "import_seconds": round(imported - bare, 3),
         "cold_start_match_seconds": round(cold, 3),
         "environment_bytes": environment_bytes(),

@@ -1,6 +1,6 @@
 """Accuracy of matches on scenes of the validation photographs, for the choice of settings.
 
-    python benchmarks/heldout.py PHOTOS [--model fast] [--matcher superglue] [--scenes 100] …
+    python benchmarks/heldout.py PHOTOS [--model fast] [--matcher superglue] [--num-scenes 100] …
 
 PHOTOS is the folder of the training photographs. Only the photographs that the training stages
 set aside for validation are used. The scenes are those of the matcher's training at 640×480, with
@@ -68,7 +68,7 @@ def summary(found: list[np.ndarray]) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, help="folder of the training photographs")
     parser.add_argument("--model", default="fast")
     parser.add_argument("--features", default="superpoint")
     parser.add_argument("--matcher", default="superglue")
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--consensus", type=float)
     parser.add_argument("--no-consensus", action="store_true", help="disable the filter")
     parser.add_argument("--no-refine", action="store_true")
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--num-scenes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         **({"refine": False} if options.no_refine else {}),
     )
     found = []
-    for i in range(options.scenes):
+    for i in range(options.num_scenes):
         sample = scenes[i]
         matches = session(sample["image0"][0], sample["image1"][0]).matches
         found.append(errors(sample, matches.points0, matches.points1))

@@ -1,6 +1,6 @@
 """Variance of the AUC under random orders of the matches, from which RANSAC draws its samples.
 
-    python benchmarks/orders.py VAL [--models fast balanced checkpoints/dense] [--orders 20]
+    python benchmarks/orders.py VAL [--models fast balanced checkpoints/dense] [--num-orders 20]
 
 VAL holds images and `homographies.txt`; the second images have photometric change. The matches of
 each pair are computed once. OpenCV's RANSAC then runs on them in their original order and in random
@@ -77,9 +77,9 @@ def error(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("val", type=Path)
+    parser.add_argument("val", type=Path, help="folder of the val suite")
     parser.add_argument("--models", nargs="+", default=["fast", "balanced"])
-    parser.add_argument("--orders", type=int, default=20, help="number of random orders")
+    parser.add_argument("--num-orders", type=int, default=20, help="number of random orders")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     suite = HomographySuite(
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| AUC@5/10/25 | model's order | mean of random orders | standard deviation |")
     print("|---|---|---|---|")
     for model in options.models:
-        both = errors(fg.load(model, threads=options.threads), suite, options.orders)
+        both = errors(fg.load(model, threads=options.threads), suite, options.num_orders)
         for suffix, all_errors in zip(("", ", local optimization"), both, strict=True):
             areas = np.array([auc(list(one), THRESHOLDS) for one in all_errors])
             cells = (areas[0], areas[1:].mean(0), areas[1:].std(0))

@@ -112,13 +112,13 @@ def latencies(
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate all contenders, measure their latency, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--val", type=Path, required=True)
-    parser.add_argument("--real", type=Path, required=True)
-    parser.add_argument("--xfeat", type=Path)
+    parser.add_argument("--val", type=Path, required=True, help="folder of the val suite")
+    parser.add_argument("--real", type=Path, required=True, help="folder of the real pairs")
+    parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
     parser.add_argument("--dense", type=Path, help="folder of a larger model")
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("--num-repetitions", type=int, default=30)
     parser.add_argument("-o", "--output", type=Path, default=Path("results"))
     parser.add_argument("--docs", type=Path, help="page to write, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{key:14} {contender.name:22} {figures}", flush=True)
     suite = suites["val-no-light"]
     views = suite.views(suite.pairs()[0])
-    rows = latencies(named, (views.image0, views.image1), options.repetitions)
+    rows = latencies(named, (views.image0, views.image1), options.num_repetitions)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]
         for path, image in zip(paths, (views.image0, views.image1), strict=True):
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
         "format_version": 1,
         "kind": "benchmark",
         "image_size": [640, 480],
-        "repetitions": options.repetitions,
+        "repetitions": options.num_repetitions,
         "threads": options.threads,
         "machine": describe_machine(),
         "rows": rows,

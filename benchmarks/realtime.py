@@ -1,7 +1,7 @@
 """Speed of matching consecutive video frames, for featherglue and its peers.
 
     python benchmarks/realtime.py FRAMES [--model fast] [--xfeat xfeat_640x640.onnx]
-                                  [--dense FOLDER] [--threads 2] [--rounds 3] [--json OUT]
+                                  [--dense FOLDER] [--threads 2] [--num-rounds 3] [--json OUT]
 
 FRAMES is a folder of video frames, ordered by name. They are read and resized before the
 measurement. A contender extracts features from each frame and matches them with the features of
@@ -191,12 +191,14 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("frames", type=Path)
+    parser.add_argument("frames", type=Path, help="folder of frames")
     parser.add_argument("--model", default="fast", help="model of the contender `fast`")
-    parser.add_argument("--xfeat", type=Path)
+    parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
     parser.add_argument("--dense", type=Path, help="folder of a model to run in PyTorch")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="number of passes over the frames")
+    parser.add_argument(
+        "--num-rounds", type=int, default=3, help="number of passes over the frames"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
@@ -204,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     if len(frames) < WARMUP + 2:
         parser.error(f"{options.frames}: at least {WARMUP + 2} frames are needed")
     runners = contenders(options)
-    for _ in range(options.rounds):
+    for _ in range(options.num_rounds):
         for runner in runners:
             runner.run(frames)
     rows = {runner.label: runner.row(runners[0]) for runner in runners}

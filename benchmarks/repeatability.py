@@ -49,12 +49,12 @@ def spaced(points: Points, spacing: float, count: int) -> Points:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("val", type=Path)
+    parser.add_argument("val", type=Path, help="folder of the val suite")
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--xfeat", type=Path)
+    parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--spacing", type=float, default=4, help="minimum distance, px")
-    parser.add_argument("--limit", type=int, default=0, help="maximum number of pairs; 0 for all")
+    parser.add_argument("--num-pairs", type=int, help="maximum number of pairs; all by default")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     count = options.max_keypoints
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
             folder=options.val, pair_file=pair_file, photometric=photometric, size=SIZE
         )
         found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for task in list(suite.pairs())[: options.limit or None]:
+        for task in list(suite.pairs())[: options.num_pairs]:
             views = suite.views(task)
             for name, detector in detectors.items():
                 both = [detector.extract(i).keypoints for i in (views.image0, views.image1)]

@@ -1,6 +1,6 @@
 """Memory and speed over a long video: a folder of frames, repeated.
 
-    python benchmarks/soak.py frames/ [--frames 10000] [--threads 2] [--json soak.json]
+    python benchmarks/soak.py frames/ [--num-frames 10000] [--threads 2] [--json soak.json]
 
 Frames are processed as by `featherglue video --track --lookahead`: they are read, extracted one
 frame ahead on half of the threads, matched with the previous frame, and tracked. The tracks are
@@ -126,19 +126,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--frames", type=int, default=10_000, help=f"more than {WARM_UP}")
-    parser.add_argument("--every", type=int, default=1000)
+    parser.add_argument("folder", type=Path, help="folder of frames, repeated as often as needed")
+    parser.add_argument("--num-frames", type=int, default=10_000, help=f"more than {WARM_UP}")
+    parser.add_argument(
+        "--every", type=int, default=1000, help="frames between two samples of memory"
+    )
     parser.add_argument("--model", default="fast")
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--max-growth", type=float, default=20.0)
-    parser.add_argument("--max-memory", type=float, default=400.0)
+    parser.add_argument("--max-growth", type=float, default=20.0, help="MB since the warm-up")
+    parser.add_argument("--max-memory", type=float, default=400.0, help="MB")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args(arguments)
-    if options.frames <= WARM_UP or options.every < 1:
-        parser.error(f"--frames must be more than {WARM_UP}, --every at least 1")
+    if options.num_frames <= WARM_UP or options.every < 1:
+        parser.error(f"--num-frames must be more than {WARM_UP}, --every at least 1")
     cv2.setNumThreads(options.threads)
     session = fg.load(
         options.model,
@@ -146,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         threads=max(1, options.threads // 2),
         max_keypoints=options.max_keypoints,
     )
-    result = soak(session, options.folder, options.frames, options.every)
+    result = soak(session, options.folder, options.num_frames, options.every)
     result |= check_memory(result["samples"], options.max_growth, options.max_memory)
     stages = "  ".join(f"{name} {value:.1f}" for name, value in result["ms"].items())
     print(

@@ -24,7 +24,7 @@ def test_times_and_sizes_are_measured(
     monkeypatch.setattr(script.sys, "prefix", str(environment))
     monkeypatch.setattr(script, "SIZE", (320, 240))
     arguments = [str(frames / "0.png"), str(frames / "1.png"), "--threads", "1"]
-    script.main([*arguments, "--repetitions", "1"])
+    script.main([*arguments, "--num-repetitions", "1"])
     report = json.loads(capsys.readouterr().out)
     assert report["environment_bytes"] == 1234
     assert 100_000 < report["fast_bytes"] < 10_000_000

@@ -31,7 +31,7 @@ def measure(
     monkeypatch.setattr(script, "SIZE", (320, 240))
 
     def run(*arguments: str) -> dict[str, float]:
-        script.main([str(tmp_path), "--scenes", "6", "--threads", "1", *arguments])
+        script.main([str(tmp_path), "--num-scenes", "6", "--threads", "1", *arguments])
         lines = capsys.readouterr().out.splitlines()
         return {name.strip(): float(value) for name, value in (s.rsplit(" ", 1) for s in lines)}
 

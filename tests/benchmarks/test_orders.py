@@ -19,7 +19,7 @@ def test_random_orders_of_the_matches(
 ) -> None:
     script = load_script("orders")
     monkeypatch.setattr(script, "SIZE", (320, 240))
-    script.main([str(val), "--models", "fast", "--orders", "3", "--threads", "1"])
+    script.main([str(val), "--models", "fast", "--num-orders", "3", "--threads", "1"])
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.split(" / ") for cell in line.split(" | ")[1:]] for line in lines[2:]]
     figures = np.array([[[x.strip(" |") for x in cell] for cell in row] for row in rows], float)

@@ -37,7 +37,7 @@ def test_results_speed_and_page(
     (frames / "pairs.txt").write_text(pair_line("0.png", "1.png", K, T))
     output, page = tmp_path / "results", tmp_path / "page.md"
     arguments = ["--val", str(val), "--real", str(frames), "-o", str(output), "--docs", str(page)]
-    arguments += ["--max-keypoints", "100", "--threads", "1", "--repetitions", "1"]
+    arguments += ["--max-keypoints", "100", "--threads", "1", "--num-repetitions", "1"]
     script.main(arguments)
     assert len(capsys.readouterr().out.splitlines()) == 3 * len(NAMES + LARGER)
     for name in NAMES + LARGER:

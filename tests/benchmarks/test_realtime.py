@@ -33,7 +33,7 @@ def test_all_contenders_are_measured(
 ) -> None:
     monkeypatch.setattr(script, "resize_grey", half_size)
     out = tmp_path / "out.json"
-    arguments = ["--dense", str(find_model("fast")), "--rounds", "1", "--threads", "1"]
+    arguments = ["--dense", str(find_model("fast")), "--num-rounds", "1", "--threads", "1"]
     script.main([str(frames), *arguments, "--json", str(out)])
     found = json.loads(out.read_text())
     assert found["threads"] == 1

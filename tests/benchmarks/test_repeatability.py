@@ -23,7 +23,7 @@ def test_detectors_are_repeatable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(script, "SIZE", (320, 240))
-    script.main([str(val), "--limit", "1", "--max-keypoints", "60", "--threads", "1"])
+    script.main([str(val), "--num-pairs", "1", "--max-keypoints", "60", "--threads", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" |")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     found = [

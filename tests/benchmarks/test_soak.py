@@ -20,7 +20,7 @@ def script(load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_memory_and_speed_are_sampled(script: ModuleType, frames: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    arguments = [str(frames), "--frames", "13", "--every", "5", "--max-keypoints", "100"]
+    arguments = [str(frames), "--num-frames", "13", "--every", "5", "--max-keypoints", "100"]
     arguments += ["--threads", "1", "--max-growth", "1000", "--max-memory", "100000"]
     assert script.main([*arguments, "--json", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -38,7 +38,7 @@ def test_memory_and_speed_are_sampled(script: ModuleType, frames: Path, tmp_path
 def test_too_much_memory_is_an_error(
     script: ModuleType, frames: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(frames), "--frames", "5", "--max-keypoints", "50", "--threads", "1"]
+    arguments = [str(frames), "--num-frames", "5", "--max-keypoints", "50", "--threads", "1"]
     assert script.main([*arguments, "--max-memory", "1"]) == 1
     assert "error: memory reached" in capsys.readouterr().err
 
