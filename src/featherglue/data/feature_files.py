@@ -53,11 +53,11 @@ class FeatureFile:
         self._opened: tuple[int, h5py.File] | None = None
         found: list[str] = []
 
-        def note(name: str, item: Any) -> None:
+        def collect(name: str, item: Any) -> None:
             if hasattr(item, "keys") and {"keypoints", "descriptors"} <= set(item.keys()):
                 found.append(name)
 
-        self._file().visititems(note)
+        self._file().visititems(collect)
         if not found:
             raise TrainingError(f"{path}: no group with keypoints and descriptors")
         self.names = frozenset(found)

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.errors import ConfigError
+
 Grey = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Augmentation = Callable[[np.random.Generator, Float, float], Float]
@@ -111,6 +113,12 @@ AUGMENTATIONS: tuple[tuple[Augmentation, float], ...] = (
     (noise, 0.5),
     (jpeg, 0.3),
 )
+
+
+def check_strength(strength: float) -> None:
+    """Raise ConfigError unless `strength`, the key `photometric_strength`, is at least 0."""
+    if not strength >= 0:
+        raise ConfigError(f"photometric_strength must be at least 0, not {strength}")
 
 
 def augment_photometric(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:

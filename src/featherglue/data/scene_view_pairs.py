@@ -13,6 +13,7 @@ from featherglue.data.detector_labels import CELL, Sample, cell_labels, points_i
 from featherglue.data.homography import Matrix, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.photometric import augment_photometric
+from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.scenes import NO_PLANE, Scene3D, SceneConfig, Scenes
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 
@@ -39,13 +40,10 @@ class SceneViewPairs:
         photos = self.scenes.photos
         keypoints = [photos.keypoints(*t) for t in zip(scene.textures, scene.crops, strict=True)]
         points, visible = _project(scene, keypoints)
-        chosen = np.flatnonzero(visible[0] & visible[1])
-        if len(chosen) > self.config.max_points:
-            chosen = np.sort(rng.choice(chosen, self.config.max_points, replace=False))
+        max_points = self.config.max_points
+        chosen = choose_points(rng, visible[0] & visible[1], max_points)
         sample: Sample = {"count": np.asarray(len(chosen), np.int64)}
         for view, name in enumerate("01"):
-            padded = np.zeros((self.config.max_points, 2), np.float32)
-            padded[: len(chosen)] = points[view][chosen]
             image, planes = scene.images[view], scene.planes[view]
             height, width = image.shape
             covered = (planes != NO_PLANE).reshape(height // CELL, CELL, width // CELL, CELL)
@@ -55,7 +53,7 @@ class SceneViewPairs:
                 ],
                 f"labels{name}": cell_labels(points[view][visible[view]], (width, height)),
                 f"inside{name}": covered.all(axis=(1, 3)),
-                f"points{name}": padded,
+                f"points{name}": padded_rows(points[view][chosen], max_points),
             }
         return sample
 

@@ -23,7 +23,7 @@ from featherglue.data.homography import (
     warp_image,
 )
 from featherglue.data.photographs import PhotoCrop, PhotoFolder
-from featherglue.data.photometric import augment_photometric
+from featherglue.data.photometric import augment_photometric, check_strength
 from featherglue.errors import ConfigError
 
 NO_PLANE = 255
@@ -38,9 +38,9 @@ class SceneConfig:
     Attributes:
         size: (width, height) of a view, pixels, multiples of 8.
         homography: range of the homography of single-plane scenes.
-        planar: fraction of scenes with a single plane.
+        planar: fraction of the scenes with a single plane, in [0, 1].
         max_planes: maximum number of planes in front of the background in the other scenes.
-        photometric_strength: strength of the photometric augmentation of each view.
+        photometric_strength: strength of the photometric augmentation of each view, at least 0.
         detail: range of the scale of a texture, in view pixels per photograph pixel; crops of the
             photographs are used as textures. None uses whole photographs.
     """
@@ -58,6 +58,9 @@ class SceneConfig:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if not 0 <= self.planar <= 1:
+            raise ConfigError(f"planar must be in [0, 1], not {self.planar}")
+        check_strength(self.photometric_strength)
         if self.max_planes < 1:
             raise ConfigError(f"max_planes must be at least 1, not {self.max_planes}")
         if self.detail and not (len(self.detail) == 2 and 0 < self.detail[0] <= self.detail[1]):

@@ -19,7 +19,8 @@ from featherglue.data.detector_labels import (
     check_size,
     points_inside,
 )
-from featherglue.data.photometric import augment_photometric
+from featherglue.data.photometric import augment_photometric, check_strength
+from featherglue.data.sample_points import padded_rows
 from featherglue.data.shape_drawing import KINDS, Canvas
 from featherglue.errors import ConfigError
 
@@ -53,9 +54,9 @@ class ShapesConfig:
             raise ConfigError(f"kinds must be some of {', '.join(KINDS)}, not {list(self.kinds)}")
         if self.max_points < 1:
             raise ConfigError(f"max_points must be at least 1, not {self.max_points}")
-        for name in ("photometric_strength", "contrast"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_strength(self.photometric_strength)
+        if not self.contrast >= 0:
+            raise ConfigError(f"contrast must be at least 0, not {self.contrast}")
 
 
 class SyntheticShapes:
@@ -80,13 +81,11 @@ class SyntheticShapes:
         kind = str(rng.choice(config.kinds))
         image, points = draw_shapes(rng, kind, config.size, config.contrast)
         kept = points[: config.max_points]
-        padded = np.zeros((config.max_points, 2), np.float32)
-        padded[: len(kept)] = kept
         return {
             "image0": augment_photometric(rng, image, config.photometric_strength)[None],
             "labels0": cell_labels(kept, config.size),
             "inside0": np.ones((height // CELL, width // CELL), np.bool_),
-            "points0": padded,
+            "points0": padded_rows(kept, config.max_points),
             "count": np.asarray(len(kept), np.int64),
         }
 

@@ -9,6 +9,7 @@ from featherglue.data.detector_labels import Sample, points_inside
 from featherglue.data.feature_files import FeatureFile
 from featherglue.data.homography import warp_image, warp_points
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import TrainingError
 
@@ -54,18 +55,15 @@ class TeacherViewPairs(ViewPairs):
         visible = points_inside(points[0], config.size, 2) & points_inside(
             points[1], config.size, 2
         )
-        kept = np.flatnonzero(visible)
-        if len(kept) > config.max_points:
-            kept = np.sort(rng.choice(kept, config.max_points, replace=False))
-        taught = np.zeros((config.max_points, self.features.descriptor_dim), np.float32)
-        taught[: len(kept)] = known.descriptors[kept]
-        sample: Sample = {"count": np.asarray(len(kept), np.int64), "teacher": taught}
+        kept = choose_points(rng, visible, config.max_points)
+        sample: Sample = {
+            "count": np.asarray(len(kept), np.int64),
+            "teacher": padded_rows(known.descriptors[kept], config.max_points),
+        }
         for view, to_view in enumerate(to_views):
-            padded = np.zeros((config.max_points, 2), np.float32)
-            padded[: len(kept)] = points[view][kept]
             warped = warp_image(photo, to_view, config.size)
             sample[f"image{view}"] = augment_appearance(rng, warped, config.photometric_strength)[
                 None
             ]
-            sample[f"points{view}"] = padded
+            sample[f"points{view}"] = padded_rows(points[view][kept], config.max_points)
         return sample

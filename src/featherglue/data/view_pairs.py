@@ -27,7 +27,8 @@ from featherglue.data.homography import (
     warp_points,
 )
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.photometric import augment_photometric
+from featherglue.data.photometric import augment_photometric, check_strength
+from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.errors import ConfigError
 
 
@@ -40,7 +41,7 @@ class ViewPairConfig:
         region: minimum size of the square region that a view is made from, as a fraction of the
             photograph's shorter side, in (0, 1].
         near, far: ranges of the two homographies; which view gets which is random.
-        photometric_strength: strength of the photometric augmentation of each view.
+        photometric_strength: strength of the photometric augmentation of each view, at least 0.
         max_points: maximum number of correspondences in a sample.
     """
 
@@ -61,6 +62,7 @@ class ViewPairConfig:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        check_strength(self.photometric_strength)
         if not 0 < self.region <= 1:
             raise ConfigError(f"region must lie in (0, 1], not {self.region}")
         if self.max_points < 1:
@@ -102,18 +104,14 @@ class ViewPairs:
         views = [self._view(rng, photo, keypoints, to_view) for to_view in to_views]
         visible = points_inside(views[0].points, config.size, 2)
         visible &= points_inside(views[1].points, config.size, 2)
-        chosen = np.flatnonzero(visible)
-        if len(chosen) > config.max_points:
-            chosen = np.sort(rng.choice(chosen, config.max_points, replace=False))
+        chosen = choose_points(rng, visible, config.max_points)
         sample: Sample = {"count": np.asarray(len(chosen), np.int64)}
         for name, view in zip("01", views, strict=True):
-            padded = np.zeros((config.max_points, 2), np.float32)
-            padded[: len(chosen)] = view.points[chosen]
             sample |= {
                 f"image{name}": view.image[None],
                 f"labels{name}": view.labels,
                 f"inside{name}": view.inside,
-                f"points{name}": padded,
+                f"points{name}": padded_rows(view.points[chosen], config.max_points),
             }
         h_0to1 = to_views[1] @ np.linalg.inv(to_views[0])
         sample["H_0to1"] = (h_0to1 / h_0to1[2, 2]).astype(np.float32)

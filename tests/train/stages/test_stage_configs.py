@@ -40,6 +40,12 @@ from featherglue.train.stages.superpoint_stage import SuperPointStage
         ),
         (POINT.replace("size = [64, 64]", "size = [64, 64]\nregion = 2.0", 1), "region"),
         (POINT.replace("fraction = ", "fraction = 0.5 # ", 1), "fraction must be"),
+        (
+            POINT.replace("size = [64, 64]", "size = [64, 64]\nphotometric_strength = -1.0", 1),
+            "photometric_strength must be at least 0, not -1",
+        ),
+        (POINT + "\n[scenes]\nplanar = 1.5\n", r"planar must be in \[0, 1\], not 1.5"),
+        (POINT + "\n[scenes]\nphotometric_strength = -0.5\n", "photometric_strength must be at"),
     ],
 )
 def test_an_invalid_configuration_is_rejected(text: str, message: str, tmp_path: Path) -> None:

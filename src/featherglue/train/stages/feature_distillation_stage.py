@@ -37,18 +37,21 @@ class FeatureDistillationStage:
     The result has no matcher, because the matcher of `start` was trained on other descriptors.
 
     Attributes:
-        start: folder of the model whose extractor training starts from. The loss preserves its
+        loop: Settings of the training loop.
+        start: Folder of the model whose extractor training starts from. The loss preserves its
             detector.
         features: HDF5 file in hloc's layout, with keypoints and descriptors of every photograph,
             by its path below the folder of photographs.
-        teacher: name and licence of the extractor that made `features`, for the model card.
-        architecture: the extractor to train, of at least the sizes of `start`; None takes those
+        teacher: Name and licence of the extractor that made `features`, for the model card.
+        architecture: The extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
-        views: pairs of views; `photometric_strength` is the strength of `augment_appearance`.
-        loss: weights of the parts of the loss.
-        map: how descriptors are compared with those of a teacher of another width; see
+        views: Pairs of views; `photometric_strength` is the strength of `augment_appearance`.
+        loss: Weights of the parts of the loss.
+        map: How descriptors are compared with those of a teacher of another width; see
             `DescriptorMap`.
-        data: a sentence on the photographs, for the model card.
+        validation: Held-out views.
+        seed: Seed of weights and data.
+        data: Description of the photographs for the model card.
     """
 
     loop: LoopConfig
