@@ -89,7 +89,9 @@ def draw_examples(
     }
     for kind, results in ranked.items():
         candidates = [result for result in results if result.index not in drawn]
-        pictures = _draw(pipeline, suite, candidates, count, cache, max_side=_EXAMPLE_WIDTH)
+        pictures = _draw(
+            pipeline, suite, candidates, count, cache, max_side=_EXAMPLE_WIDTH, text=False
+        )
         for result, picture in pictures:
             drawn.add(result.index)
             examples.append(
@@ -106,8 +108,12 @@ def _draw(
     cache: str | os.PathLike[str] | None,
     *,
     max_side: int,
+    text: bool = True,
 ) -> Iterator[tuple[PairResult, NDArray[np.uint8]]]:
-    """The first `count` pairs that can be matched, and their pictures (H, W, 3) RGB."""
+    """The first `count` pairs that can be matched, and their pictures (H, W, 3) RGB.
+
+    With `text`, a picture shows the name and the metrics of its pair.
+    """
     if count == 0:
         return
     pairs = {pair.index: pair for pair in suite.pairs()}
@@ -130,7 +136,7 @@ def _draw(
             milliseconds={},
         )
         name = result.name.encode("ascii", "replace").decode()  # the font of OpenCV is ASCII
-        lines = [name, _caption(result)]
+        lines = [name, _caption(result)] if text else []
         yield (
             result,
             draw_matches(shaded, views.image0, views.image1, lines=lines, max_width=max_side),

@@ -28,25 +28,37 @@ def suite_section(
     first = group[0]
     names = [str(row["model"]["name"]) for row in group]
     against = names.index(baseline) if baseline in names else 0
-    settings = ", ".join(f"{key} {value}" for key, value in first["settings"].items())
+    settings = "; ".join(f"{key} {_plain(value)}" for key, value in first["settings"].items())
     parts = [
         f"<section><h2>Suite: {html.escape(suite)}</h2>",
-        f"<p>{first['pairs']} pairs. {html.escape(settings)}</p>",
+        f"<p>{first['pairs']} pairs. Settings: {html.escape(settings)}.</p>",
         table(names, group, _present(_main_columns(group), group), against),
         _more_table(names, group, against),
-        figure(plots.recall_figure(group), "Ratio of pairs whose error is below a threshold."),
+    ]
+    figures = [
+        figure(plots.recall_figure(group), "Ratio of pairs whose error is below a threshold.")
     ]
     speeds = _speeds(group, benchmarks)
     timed = [row for row in group if str(row["model"]["name"]) in speeds]
     if len(timed) > 1:
         trade = plots.trade_figure(timed, speeds, "median_ms", "ms for a frame and its matches")
-        parts.append(figure(trade, "Accuracy against time; up and to the left is better."))
+        figures.append(figure(trade, "Accuracy against time; up and to the left is better."))
     sized = [row for row in timed if "mib" in speeds[str(row["model"]["name"])]]
     if len(sized) > 1:
         trade = plots.trade_figure(sized, speeds, "mib", "MiB on disk")
-        parts.append(figure(trade, "Accuracy against size; up and to the left is better."))
+        figures.append(figure(trade, "Accuracy against size; up and to the left is better."))
+    parts.append(f"<div class=figures>{''.join(figures)}</div>")
     parts.append(_examples(group))
     return "".join(parts) + "</section>"
+
+
+def _plain(value: object) -> str:
+    """A setting as text: yes or no, or the values of a list."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " / ".join(map(str, value))
+    return str(value)
 
 
 def _main_columns(group: Sequence[Result]) -> list[Column]:
