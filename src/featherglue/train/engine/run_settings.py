@@ -56,10 +56,12 @@ def stage_from_dict(cls: type[T], settings: Mapping[str, Any], source: str) -> T
     """
     for table, renamed in _RENAMED.items():
         values = settings.get(table) if table else settings
-        for old in renamed if isinstance(values, Mapping) else ():
+        if not isinstance(values, Mapping):
+            continue
+        prefix = f"{table}." if table else ""
+        for old, new in renamed.items():
             if old in values:
-                names = (f"{table}.{name}".lstrip(".") for name in (old, renamed[old]))
-                raise ConfigError("{}: {} has been renamed; use {}".format(source, *names))
+                raise ConfigError(f"{source}: {prefix}{old} has been renamed; use {prefix}{new}")
     return from_dict(cls, dict(settings), source)
 
 
