@@ -84,12 +84,12 @@ def label_fingerprint(labels: LabelsConfig | None) -> dict[str, dict[str, Any]]:
 
 
 def read_photographs(
-    images: str | os.PathLike[str], held_out: float, labels: LabelsConfig | None = None
+    images: str | os.PathLike[str], fraction: float, labels: LabelsConfig | None = None
 ) -> TrainingPhotographs:
     """Read a folder of photographs, and hold out a fraction of them for validation.
 
     Args:
-        held_out: Fraction of the photographs for validation, in [0, 1); 0 holds out none.
+        fraction: Fraction of the photographs for validation, in [0, 1); 0 holds out none.
 
     Raises:
         ImageError: the folder is missing or has no images.
@@ -103,7 +103,7 @@ def read_photographs(
         )
     else:
         photos = PhotoFolder(images)
-    training, held_out = photos.split(held_out) if held_out else (photos, None)
+    training, held_out = photos.split(fraction) if fraction else (photos, None)
     return TrainingPhotographs(training=training, held_out=held_out)
 
 
