@@ -122,7 +122,7 @@ def test_a_recipe_can_fine_tune(run: Run, folders: dict[str, Path], photos: Path
         "[steps.settings]\nmin_keypoints = 20\nmax_keypoints = 30\n"
         "[steps.settings.scenes]\nsize = [96, 64]\n"
         "[steps.settings.loop]\nsteps = 2\nbatch_size = 2\nworkers = 0\nwarmup = 0\n"
-        "[steps.settings.validation]\nshare = 0\n"
+        "[steps.settings.validation]\nfraction = 0\n"
         '[[steps]]\nstep = "codebook"\nbits = 4\n'
     )
     arguments = ("compress", "--model", folders["one-head"], "--recipe", "r.toml", "-o", "made")
@@ -159,7 +159,7 @@ def test_a_recipe_can_prune_on_the_way(run: Run, folders: dict[str, Path], photo
         "[steps.settings]\nmin_keypoints = 20\nmax_keypoints = 30\n"
         "[steps.settings.scenes]\nsize = [96, 64]\n"
         "[steps.settings.loop]\nsteps = 4\nbatch_size = 2\nworkers = 0\nwarmup = 0\n"
-        "[steps.settings.validation]\nshare = 0\n"
+        "[steps.settings.validation]\nshare = 0\n"  # the name of version 0.1
     )
     Path("r.toml").write_text(recipe)
     given = ("compress", "--model", folders["one-head"], "--recipe", "r.toml")

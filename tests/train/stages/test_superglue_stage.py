@@ -98,7 +98,7 @@ def test_a_matcher_starts_from_a_trained_one(
     assert matcher is not None
     text = (
         f'extractor = "{folder}"\nstart = "{folder}"\n[loop]\nsteps = 1\nbatch_size = 2\n'
-        "workers = 0\nlearning_rate = 0.0\nbf16 = false\n[validation]\nshare = 0\n"
+        "workers = 0\nlearning_rate = 0.0\nbf16 = false\n[validation]\nfraction = 0\n"
     )
     stage = dataclasses.replace(
         read_stage(SuperGlueStage, write(tmp_path / "a.toml", text)), architecture=matcher.config
