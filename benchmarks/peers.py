@@ -34,7 +34,7 @@ from featherglue.evaluation import HomographySuite, PoseSuite, SessionOpener, ev
 from featherglue.evaluation.openers import open_pipeline
 from featherglue.evaluation.suites import Pipeline
 from featherglue.io.files import write_image, write_json
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.machine import describe_machine
 from featherglue.options import SessionOptions
 

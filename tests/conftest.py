@@ -28,7 +28,7 @@ from featherglue.config import (
     SuperGlueConfig,
     SuperPointConfig,
 )
-from featherglue.io.image import to_grey
+from featherglue.io.grey import to_grey
 from featherglue.models.model import Model
 from featherglue.session import Session, load
 

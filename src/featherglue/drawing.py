@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import UsageError
-from featherglue.io.image import Grey, resize_grey
+from featherglue.io.grey import Grey
+from featherglue.io.image import resize_grey
 from featherglue.types import Features, MatchResult
 
 RGB = NDArray[np.uint8]

@@ -43,6 +43,10 @@ class ImageError(FeatherglueError):
     """An image cannot be read, or has an unsupported shape, type or size."""
 
 
+class ImageWarning(UserWarning):
+    """An image is used in a way that its owner may not expect, such as its first page only."""
+
+
 class SourceError(FeatherglueError):
     """A camera, video, stream or folder cannot be opened or delivers no frame."""
 

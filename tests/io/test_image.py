@@ -9,9 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 
-from featherglue.errors import ImageError
+from featherglue.errors import ImageError, ImageWarning
+from featherglue.io.grey import to_grey
 from featherglue.io.image import (
     list_images,
     load_grey,
@@ -20,7 +23,6 @@ from featherglue.io.image import (
     read_grey,
     resize_grey,
     resized_size,
-    to_grey,
 )
 
 SIZES = [((640, 480), (320, 240)), ((641, 483), (97, 1025)), ((10, 7), (1000, 3)), ((8, 8), (8, 9))]
@@ -118,13 +120,140 @@ def test_more_than_200_megapixels_are_rejected() -> None:
 def test_a_huge_png_is_rejected_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header = struct.pack(">II5B", 30_000, 30_000, 8, 0, 0, 0, 0)
-    chunk = struct.pack(">I", len(header)) + b"IHDR" + header
-    bomb = tmp_path / "bomb.png"
-    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(chunk[4:])))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(png(30_000, 30_000))
     with pytest.raises(ImageError, match=r"bomb.png: 30000×30000 pixels are more .* reduce"):
         read_grey(bomb)
+    bomb.write_bytes(png(14_000, 14_000))
+    with pytest.raises(ImageError, match=r"states 14000×14000 pixels in 45 bytes"):
+        read_grey(bomb)
+    data = png(10, 10)
+    bomb.write_bytes(data[:33] + b"\x7f\xff\xff\xffIDAT" + data[33:])
+    with pytest.raises(ImageError, match="the length of a chunk is wrong"):
+        read_grey(bomb)
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG file that states a size and holds no pixels."""
+    header = struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def test_a_jpeg_without_its_end_marker_is_read(tmp_path: Path, grey: np.ndarray) -> None:
+    for parameters in ((), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)):
+        data = cv2.imencode(".jpg", grey, parameters)[1].tobytes()
+        path = tmp_path / "a.jpg"
+        path.write_bytes(data)
+        whole = read_grey(path)
+        path.write_bytes(data[:-2])
+        np.testing.assert_array_equal(read_grey(path), whole)
+        for missing in (20, 200, 2000):
+            path.write_bytes(data[:-missing])
+            with pytest.raises(ImageError, match="truncated"):
+                read_grey(path)
+
+
+def test_a_thumbnail_does_not_hide_that_a_photograph_is_truncated(
+    tmp_path: Path, grey: np.ndarray
+) -> None:
+    data = cv2.imencode(".jpg", grey)[1].tobytes()
+    thumbnail = cv2.imencode(".jpg", grey[::8, ::8])[1].tobytes()
+    path = tmp_path / "a.jpg"
+    whole = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+    path.write_bytes(whole)
+    assert read_grey(path).shape == grey.shape
+    path.write_bytes(whole[: len(whole) - len(data) // 2])
+    with pytest.raises(ImageError, match="truncated"):
+        read_grey(path)
+
+
+def test_of_several_pages_the_first_one_is_read(tmp_path: Path, grey: np.ndarray) -> None:
+    for name in ("a.tif", "a.gif", "a.webp", "a.png"):
+        path = tmp_path / name
+        first, second = PIL.Image.fromarray(grey), PIL.Image.fromarray(grey[::-1].copy())
+        first.save(path, save_all=True, append_images=[second], **LOSSLESS.get(name, {}))
+        with pytest.warns(ImageWarning, match=rf"{name}: has several pages"):
+            np.testing.assert_allclose(read_grey(path), grey, atol=2)
+        first.save(path, **LOSSLESS.get(name, {}))
+        np.testing.assert_allclose(read_grey(path), grey, atol=2)
+
+
+LOSSLESS = {"a.webp": {"lossless": True}}
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\x76\x2f\x31\x01", "OpenEXR"),
+        (b"#?RADIANCE\n", "Radiance HDR"),
+        (b"\0\0\0\x18ftypisom", "video"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
+def test_unsupported_formats_are_named(tmp_path: Path, start: bytes, name: str) -> None:
+    path = tmp_path / "a.heic"
+    path.write_bytes(start + bytes(100))
+    with pytest.raises(ImageError, match=f"a.heic: {name} files are not read; convert"):
+        read_grey(path)
+    assert list_images(tmp_path) == [path]
+
+
+# --- Pillow ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "HSV", "YCbCr", "I", "F"]
+)
+def test_pillow_images_of_every_mode(mode: str, colour: np.ndarray) -> None:
+    source = PIL.Image.fromarray(colour)
+    image = source.convert("RGB" if mode in ("LA", "I", "F") else mode)
+    expected, tolerance = to_grey(np.asarray(image.convert("RGB"))), 2
+    if mode == "LA":
+        image = source.convert("LA")
+    elif mode == "I":
+        image = PIL.Image.fromarray(to_grey(colour).astype(np.int32) * 257)
+    elif mode == "F":
+        image = PIL.Image.fromarray(to_grey(colour).astype(np.float32) / 255)
+    assert image.mode == mode
+    np.testing.assert_allclose(load_grey(image).astype(int), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pillow_images_are_turned_upright(
+    tmp_path: Path, orientation: int, colour: np.ndarray
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(colour).save(path, exif=exif)
+    with PIL.Image.open(path) as image:
+        turned = load_grey(image).astype(int)
+        # Luminance is clipped differently where the colours of the file are out of range.
+        assert np.abs(turned - read_grey(path)).mean() < 0.5
+        upright = PIL.ImageOps.exif_transpose(image)
+        np.testing.assert_array_equal(load_grey(image), load_grey(upright))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_16_bit_arrays_with_fewer_bits_are_scaled(bits: int, grey: np.ndarray) -> None:
+    values = ((grey.astype(np.uint32) * (2**bits - 1) + 127) // 255).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    with pytest.warns(ImageWarning, match=f"up to {2**bits - 1} are taken for {bits}-bit"):
+        scaled = to_grey(values)
+    np.testing.assert_allclose(scaled[1:].astype(int), grey[1:], atol=1)
+
+
+def test_other_byte_orders_and_ragged_lists(grey: np.ndarray) -> None:
+    wide = grey.astype(np.uint16) * 257
+    np.testing.assert_array_equal(to_grey(wide.astype(">u2")), to_grey(wide))
+    with pytest.raises(ImageError, match="equal lengths"):
+        load_grey([[1, 2], [3]])  # type: ignore[arg-type]
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -238,6 +367,16 @@ def test_only_images_are_listed_sorted_by_name(tmp_path: Path, grey: np.ndarray)
         list_images(tmp_path / "folder.png")
     with pytest.raises(ImageError, match="no such folder"):
         list_images(tmp_path / "nowhere")
+
+
+def test_hidden_files_and_folders_are_not_listed(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".thumbnails/a.png", "sub/b.png", "sub/._b.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert list_images(tmp_path, True) == [tmp_path / "a.png", tmp_path / "sub/b.png"]
+    # The folder itself may be hidden.
+    assert list_images(tmp_path / ".thumbnails") == [tmp_path / ".thumbnails" / "a.png"]
 
 
 def test_numbers_in_names_are_sorted_by_value(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from featherglue.cli.common import (
 from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.io.image import Grey, list_images, read_grey
+from featherglue.io.grey import Grey
+from featherglue.io.image import list_images, read_grey
 from featherglue.options import FeaturesKind, RuntimeName, SessionOptions
 
 _BASELINES: tuple[FeaturesKind, ...] = ("sift", "orb")

@@ -20,7 +20,7 @@ from featherglue.evaluation.openers import describe, is_identifiable
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_npz
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.types import Features
 
 _MAX_IN_MEMORY = 32  # images

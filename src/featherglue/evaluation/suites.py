@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from featherglue.geometry.metrics import Array
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.types import Features, MatchResult
 
 Metrics = dict[str, float]

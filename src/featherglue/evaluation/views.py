@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from featherglue.data.photometric import augment_photometric
 from featherglue.evaluation.pair_lists import HomographyPair, PosePair
-from featherglue.io.image import Grey, read_grey, resize_grey
+from featherglue.io.grey import Grey
+from featherglue.io.image import read_grey, resize_grey
 
 Matrix = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import struct
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,22 +17,52 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError, ResourceError
+from featherglue.errors import ImageError, ImageWarning, ResourceError
+from featherglue.io.grey import Grey, check_size, from_pillow, is_pillow, to_grey
+from featherglue.io.image_formats import ImageHeader, parse_header, scan_start
 from featherglue.machine import exhausted_resource
 
 Image: TypeAlias = "str | os.PathLike[str] | NDArray[Any]"
-Grey: TypeAlias = NDArray[np.uint8]
 Points: TypeAlias = NDArray[np.float32]
 
 SUFFIXES = frozenset(
-    (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+    (
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pam",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
 )
-MAX_PIXELS = 200_000_000
+"""Suffixes of image files. HEIC files are listed and refused by name, not left out in silence."""
 MAX_FILE_SIZE = 4_000_000_000  # bytes
+MAX_SMALL_FILE_MEMORY = 400_000_000
+"""Memory, bytes, that every file may take for its decoding."""
+MAX_EXPANSION = 4000
+"""Memory that a larger file may take for its decoding, as a multiple of its size."""
+# Entropy-coded data that no decoder takes for a marker.
+_CONTINUATION = bytes((37 * i * i + 11) % 251 for i in range(64))
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
     """List the image files of a folder, in natural order.
+
+    Hidden files and folders, whose names start with a dot, are left out.
 
     Args:
         folder: folder to search for files with a suffix of `SUFFIXES`.
@@ -45,11 +75,17 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     if not root.is_dir():
         raise ImageError(f"{root}: no such folder")
     found = root.rglob("*") if recursive else root.iterdir()
-    images = (path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    images = (path for path in found if is_image_name(path.relative_to(root)) and path.is_file())
     paths = sorted(images, key=natural_sort_key)
     if not paths:
         raise ImageError(f"{root}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
     return paths
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a path has a suffix of `SUFFIXES` and no part of it is hidden."""
+    hidden = any(part.startswith(".") and part.strip(".") for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def read_evenly_spaced(folder: str | os.PathLike[str], num_images: int) -> list[Grey]:
@@ -76,46 +112,98 @@ def natural_sort_key(path: Path) -> list[tuple[int, str]]:
 def read_grey(path: str | os.PathLike[str]) -> Grey:
     """Read an image file as grey (H, W) uint8, rotated upright by its EXIF orientation.
 
-    Colour is converted to luminance, alpha is ignored, and 16-bit values are divided by 257.
+    Colour is converted to luminance, alpha is ignored, and 16-bit values are divided by 257. Of
+    several pages or frames, the first one is read, with an `ImageWarning`. The size in the header
+    is checked before anything is decoded.
 
     Raises:
         ImageError: the file is missing, empty, truncated, too large, or not an image.
-        ResourceError: there is not enough memory, or too many files are open.
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
         if path.is_dir():
             raise ImageError(f"{path}: not an image file but a folder")
-        if size == 0:
+        if path.is_file() and status.st_size == 0:
             raise ImageError(f"{path}: the file is empty")
-        if size > MAX_FILE_SIZE:
-            raise ImageError(f"{path}: {size / 1e9:.1f} GB is too large for an image")
-        encoded = np.fromfile(path, dtype=np.uint8)
+        if status.st_size > MAX_FILE_SIZE:
+            raise ImageError(f"{path}: {status.st_size / 1e9:.1f} GB is too large for an image")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         _raise_if_exhausted(error, str(path))
-        raise ImageError(f"{path}: cannot be read ({error})") from None
-    return _decode(encoded, str(path))
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be read ({reason})") from None
+    return _decode(data, str(path))
 
 
-def _decode(encoded: NDArray[np.uint8], name: str) -> Grey:
-    if encoded[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and len(encoded) >= 24:
-        # A small PNG file can expand to a huge image; its header has the size.
-        width, height = struct.unpack(">II", encoded[16:24].tobytes())
-        _check_size(height, width, name)
-    if encoded[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in encoded.tobytes():
-        raise ImageError(f"{name}: the JPEG file is truncated")  # OpenCV would fill the rest
+def num_pages(path: str | os.PathLike[str]) -> int:
+    """Number of pages or frames of an image file by its header; 1 if it cannot be read.
+
+    2 also stands for more.
+    """
+    try:
+        return parse_header(Path(path).read_bytes()).num_pages
+    except (OSError, ValueError):
+        return 1
+
+
+def _decode(data: bytes, name: str) -> Grey:
+    try:
+        header = parse_header(data)
+    except ValueError as error:
+        raise ImageError(f"{name}: {error}") from None
+    _check_header(header, len(data), name)
+    encoded = np.frombuffer(data, np.uint8)
+    if header.format == "JPEG" and data.find(b"\xff\xd9", scan_start(data)) < 0:
+        encoded = _ended_jpeg(data, name)
+    image = _decode_opencv(encoded, name)
+    if header.num_pages > 1:
+        warnings.warn(
+            f"{name}: has several pages or frames; only the first one is read",
+            ImageWarning,
+            stacklevel=3,
+        )
+    return to_grey(image, name)
+
+
+def _check_header(header: ImageHeader, file_size: int, name: str) -> None:
+    """Check the stated size: a small file can state a size that takes gigabytes to decode."""
+    if header.width < 1 or header.height < 1:
+        raise ImageError(f"{name}: damaged; its size is {header.width}×{header.height} pixels")
+    check_size(header.height, header.width, name)
+    size = header.width * header.height * header.bytes_per_pixel
+    if size > max(MAX_SMALL_FILE_MEMORY, MAX_EXPANSION * file_size):
+        raise ImageError(
+            f"{name}: states {header.width}×{header.height} pixels in {file_size} bytes; damaged, "
+            "or without any detail"
+        )
+
+
+def _ended_jpeg(data: bytes, name: str) -> NDArray[np.uint8]:
+    """A JPEG file without an end marker, with the marker; it is refused if pixels are missing.
+
+    The decoder ignores data behind the last pixel. If it does not ignore them, pixels are missing.
+    """
+    complete, continued = (
+        np.frombuffer(data + more + b"\xff\xd9", np.uint8) for more in (b"", _CONTINUATION)
+    )
+    if not np.array_equal(_decode_opencv(complete, name), _decode_opencv(continued, name)):
+        raise ImageError(f"{name}: the JPEG file is truncated")
+    return complete
+
+
+def _decode_opencv(encoded: NDArray[np.uint8], name: str) -> NDArray[Any]:
     # ANYDEPTH keeps 16 bits; imdecode applies the EXIF orientation.
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:  # more than 2^30 pixels
+    except (cv2.error, MemoryError) as error:
         _raise_if_exhausted(error, name)
-        raise ImageError(f"{name}: the image has too many pixels; reduce its size") from None
+        raise ImageError(f"{name}: damaged, cannot be decoded") from None
     if image is None:
         raise ImageError(f"{name}: damaged, or not an image format that OpenCV reads")
-    return to_grey(image, name)
+    return np.asarray(image)
 
 
 def _raise_if_exhausted(error: Exception, name: str) -> None:
@@ -125,68 +213,17 @@ def _raise_if_exhausted(error: Exception, name: str) -> None:
         raise ResourceError(f"{name}: {lack}") from None
 
 
-def to_grey(image: NDArray[Any], name: str = "image") -> Grey:
-    """Convert an array to a grey image (H, W) uint8.
-
-    Args:
-        image: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. uint8 values are kept, uint16
-            values divided by 257, bool values become 0 and 255, floats must lie in [0, 1].
-        name: of the image, for messages.
-
-    Raises:
-        ImageError: another shape or dtype, an empty image, or more than 200 megapixels.
-    """
-    image = np.asarray(image)
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"{name}: the shape must be (H, W) or (H, W, 1|3|4), not {image.shape}")
-    if image.shape[0] < 1 or image.shape[1] < 1:
-        raise ImageError(f"{name}: the image is empty, shape {image.shape}")
-    _check_size(image.shape[0], image.shape[1], name)
-    grey = _to_uint8(image, name)
-    if grey.ndim == 3:
-        if grey.shape[2] == 1:
-            grey = grey[:, :, 0]
-        else:
-            code = cv2.COLOR_RGB2GRAY if grey.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
-            grey = np.asarray(cv2.cvtColor(grey, code), dtype=np.uint8)
-    return np.ascontiguousarray(grey)
-
-
-def _check_size(height: int, width: int, name: str) -> None:
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width}×{height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels; "
-            "reduce the size of the image"
-        )
-
-
-def _to_uint8(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    if image.dtype == np.uint8:
-        return np.asarray(image, np.uint8)
-    if image.dtype == np.uint16:
-        return np.asarray((image.astype(np.uint32) + 128) // 257, np.uint8)
-    if image.dtype == np.bool_:
-        return np.asarray(image.astype(np.uint8) * 255, np.uint8)
-    if np.issubdtype(image.dtype, np.floating):
-        low, high = float(np.min(image)), float(np.max(image))
-        if not (low >= 0 and high <= 1):
-            raise ImageError(
-                f"{name}: float values must lie in [0, 1], not in [{low:g}, {high:g}]; "
-                "divide by the maximum or pass uint8"
-            )
-        return np.asarray(np.rint(image * 255), np.uint8)
-    raise ImageError(f"{name}: the dtype must be uint8, uint16, bool or float, not {image.dtype}")
-
-
 def load_grey(image: Image) -> Grey:
-    """Read a path or convert an array to a grey image (H, W) uint8.
+    """Read a path, or convert an array or a Pillow image, to a grey image (H, W) uint8.
+
+    A Pillow image of any mode is rotated upright by its EXIF orientation, as a file is.
 
     Raises:
         ImageError: see `read_grey` and `to_grey`.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_grey(image)
-    return to_grey(image)
+    return to_grey(from_pillow(image) if is_pillow(image) else image)
 
 
 def resized_size(size: tuple[int, int], resize: Sequence[int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.matching.keypoints import decode_features, pad_to_cells
 from featherglue.matching.opencv import extract_classical
 from featherglue.matching.scratch import Scratch

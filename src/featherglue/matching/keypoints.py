@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.matching.nms import find_maxima, recover_maxima
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig, Sampling

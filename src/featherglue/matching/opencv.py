@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 
 Float = NDArray[np.float32]
 _ORB_BORDER = 31  # px without keypoints on every side

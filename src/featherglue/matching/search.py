@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.matching.warped_views import View, local_scale, shrink
 from featherglue.types import Features, Matches, MatchResult, SearchInfo
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.matching.consensus import NUM_NEIGHBOURS, LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.types import Features
 
 Float = NDArray[np.float32]

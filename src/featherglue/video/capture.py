@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import SourceError
-from featherglue.io.image import Grey, to_grey
+from featherglue.io.grey import Grey, to_grey
 
 T = TypeVar("T")
 _RATE_TOLERANCE = 0.05  # relative; 29.97 counts as 30

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from featherglue.errors import SourceError
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from featherglue.io.image import read_grey
+from featherglue.io.image_formats import parse_header
 from mutators.byte_edits import Damaged, damaged
 from mutators.mutator import Mutator
 
@@ -85,10 +86,12 @@ SEEDS: dict[str, Callable[[], bytes]] = {
 
 
 def _read(case: Damaged, folder: Path) -> None:
-    """Read the file; what is read is a grey image."""
-    path = folder / f"image.{case.seed.partition('-')[0]}"
-    path.write_bytes(case.data())
+    """Read the file; what is read is a grey image of the size that its header states."""
+    path, data = folder / f"image.{case.seed.partition('-')[0]}", case.data()
+    path.write_bytes(data)
     grey = read_grey(path)
+    header = parse_header(data)
+    assert grey.shape in ((header.height, header.width), (header.width, header.height))
     assert grey.dtype == np.uint8
     assert grey.ndim == 2
     assert grey.size > 0

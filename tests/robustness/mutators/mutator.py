@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featherglue.errors import FeatherglueError
+from featherglue.errors import FeatherglueError, ImageWarning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Mutator:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", ImageWarning)
             try:
                 self.use(case, folder)
             except self.refusals as error:
