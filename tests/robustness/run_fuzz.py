@@ -1,6 +1,7 @@
 """Run the mutators for a long time: `make fuzz MINUTES=30`.
 
-Each case runs in a process of its own with a limit of memory and of time. A finding is an exception
+Cases run in child processes with a limit of memory and of time. Where anything is wrong with a
+batch of cases, each of them runs again in a process of its own. A finding is an exception
 that does not refuse the case properly, a crash, a hang, or too much memory. Its files, its case and
 its traceback are written to a folder. Exit code 1 if there are findings.
 """
@@ -30,6 +31,7 @@ from mutators import all_mutators
 from mutators.mutator import Mutator
 
 ROUND = 500  # cases of one run of hypothesis, which remembers all of them
+BATCH = 50  # cases of one process
 _OK, _REFUSED, _FAULT = 0, 2, 3
 _MAX_SAME = 3  # findings that are kept of one kind
 _MB = 1_000_000
@@ -40,29 +42,31 @@ class Tally:
     """Counts of one mutator.
 
     Attributes:
-        cases, refused: numbers of cases.
-        peak: MB, maximum memory of a case.
+        cases, refused: number of cases, and of those that were refused.
         kinds: number of findings by kind.
     """
 
     cases: int = 0
     refused: int = 0
-    peak: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
 
 
-def run_case(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespace) -> int:
-    """Run a case in the forked process; the exit code is its outcome."""
+def limit_process(limits: argparse.Namespace) -> None:
+    """Limit the memory of the forked process, and keep its core and its messages away."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(limits.seconds)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     # Beyond the limit that is reported, so that a hungry case is caught before the machine suffers.
     most = virtual + 8 * limits.megabytes * _MB
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    with (folder / "output.txt").open("wb") as output:
+    with Path(os.devnull).open("wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+
+
+def run_case(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespace) -> int:
+    """Run a case in the present process; the exit code is its outcome."""
+    signal.alarm(limits.seconds)
     (folder / "files").mkdir()
     try:
         return _OK if mutator.run(case, folder / "files") else _REFUSED
@@ -71,12 +75,39 @@ def run_case(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespa
         return _FAULT
 
 
+def run_batch(mutator: Mutator, cases: list[Any], limits: argparse.Namespace) -> int | None:
+    """Run cases in one child process. Returns how many were refused; None if any has a finding."""
+    with tempfile.TemporaryDirectory(prefix="featherglue-fuzz-") as folder:
+        process = os.fork()
+        if process == 0:
+            code = 255
+            try:
+                limit_process(limits)
+                code = 0
+                for i, case in enumerate(cases):
+                    (Path(folder) / str(i)).mkdir()
+                    outcome = run_case(mutator, case, Path(folder) / str(i), limits)
+                    shutil.rmtree(Path(folder) / str(i), ignore_errors=True)
+                    if outcome == _FAULT:
+                        code = 255
+                        break
+                    code += outcome == _REFUSED
+            finally:
+                os._exit(code)
+        _, status, usage = os.wait4(process, 0)
+    sound = os.WIFEXITED(status) and os.WEXITSTATUS(status) <= len(cases)
+    if not sound or usage.ru_maxrss * 1024 > limits.megabytes * _MB:
+        return None
+    return os.WEXITSTATUS(status)
+
+
 def examine(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespace) -> tuple:
     """Run a case. Returns whether it was refused, its peak in MB, and the kind of the finding."""
     process = os.fork()
     if process == 0:
         code = _FAULT
         try:
+            limit_process(limits)
             code = run_case(mutator, case, folder, limits)
         finally:
             os._exit(code)
@@ -103,22 +134,12 @@ def _last_line(path: Path) -> str:
 
 def fuzz(mutator: Mutator, until: float, start: int, limits: argparse.Namespace) -> Tally:
     """Run cases of a mutator until a time of `time.monotonic`."""
-    tally, round_ = Tally(), 0
+    tally, round_, batch = Tally(), 0, []
 
-    def check(case: Any) -> None:
-        if time.monotonic() > until:
-            return
-        folder = Path(tempfile.mkdtemp(prefix="featherglue-fuzz-"))
-        try:
-            refused, peak, kind = examine(mutator, case, folder, limits)
-            tally.cases += 1
-            tally.refused += refused
-            tally.peak = max(tally.peak, peak)
-            if kind:
-                tally.kinds[kind] += 1
-                _keep(mutator, case, folder, f"{kind}, {peak} MB", tally, limits)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def collect(case: Any) -> None:
+        batch.append(case)
+        if len(batch) == BATCH:
+            _flush(mutator, batch, until, tally, limits)
 
     while time.monotonic() < until and tally.cases < limits.cases:
         run = settings(
@@ -127,10 +148,37 @@ def fuzz(mutator: Mutator, until: float, start: int, limits: argparse.Namespace)
             deadline=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
-        )(seed(start + round_)(given(case=mutator.cases)(check)))
+        )(seed(start + round_)(given(case=mutator.cases)(collect)))
         run()
+        _flush(mutator, batch, until, tally, limits)
         round_ += 1
     return tally
+
+
+def _flush(
+    mutator: Mutator, batch: list[Any], until: float, tally: Tally, limits: argparse.Namespace
+) -> None:
+    """Run the collected cases, and each alone if there is a finding among them."""
+    cases = batch.copy()
+    batch.clear()
+    if time.monotonic() > until or not cases:
+        return
+    refused = run_batch(mutator, cases, limits)
+    if refused is not None:
+        tally.cases += len(cases)
+        tally.refused += refused
+        return
+    for case in cases:
+        folder = Path(tempfile.mkdtemp(prefix="featherglue-fuzz-"))
+        try:
+            was_refused, peak, kind = examine(mutator, case, folder, limits)
+            tally.cases += 1
+            tally.refused += was_refused
+            if kind:
+                tally.kinds[kind] += 1
+                _keep(mutator, case, folder, f"{kind}, {peak} MB", tally, limits)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep(
@@ -163,13 +211,13 @@ def main() -> int:
     chosen = [m for m in mutators if not options.names or m.name in options.names]
     gc.freeze()
     found = 0
-    print(f"{'mutator':20}{'cases':>8}{'refused':>9}{'peak MB':>9}{'findings':>10}", flush=True)
+    print(f"{'mutator':20}{'cases':>8}{'refused':>9}{'findings':>10}", flush=True)
     for mutator in chosen:
         until = time.monotonic() + options.minutes * 60 / len(chosen)
         tally = fuzz(mutator, until, options.seed, options)
         total = sum(tally.kinds.values())
         found += total
-        row = f"{mutator.name:20}{tally.cases:8}{tally.refused:9}{tally.peak:9}{total:10}"
+        row = f"{mutator.name:20}{tally.cases:8}{tally.refused:9}{total:10}"
         print(row, flush=True)
         for kind, number in tally.kinds.most_common():
             print(f"    {number} × {kind}", flush=True)

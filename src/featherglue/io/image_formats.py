@@ -153,7 +153,7 @@ def parse_tiff(data: bytes) -> ImageHeader:
         seen.add(offset)
         try:
             tags, offset = _tiff_directory(data, offset, order, big)
-        except struct.error:
+        except (struct.error, OverflowError):
             if not pages:
                 raise
             break
@@ -195,7 +195,7 @@ def _tiff_directory(data: bytes, at: int, order: str, big: bool) -> tuple[dict[i
             (field,) = struct.unpack_from(order + ("Q" if big else "I"), data, field)
         try:
             tags.setdefault(tag, struct.unpack_from(order + letter, data, field)[0])
-        except struct.error:  # a value beyond the end of the file
+        except (struct.error, OverflowError):  # a value beyond the end of the file
             continue
     (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, at + count * step)
     return tags, following
@@ -353,7 +353,7 @@ def parse_header(data: bytes) -> ImageHeader:
         if pattern.match(data):
             try:
                 return parser(data)
-            except (struct.error, IndexError):
+            except (struct.error, IndexError, OverflowError):
                 raise ValueError("truncated or damaged") from None
     for pattern, name in _UNSUPPORTED:
         if pattern.match(data):
