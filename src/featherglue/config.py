@@ -7,6 +7,7 @@ unknown keys, missing keys and wrong types raise.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -270,7 +271,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
+        raise ConfigError(f"{where}: unknown key {_shown(unknown[0])}; known: {', '.join(fields)}")
     values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in data.items()}
     required = [
         name
@@ -307,10 +308,20 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return {str(k): _typed(args[1], item, f"{where}.{k}") for k, item in value.items()}
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}: {value!r}")
+            raise ConfigError(
+                f"{where}: expected one of {', '.join(map(repr, args))}: {_shown(value)}"
+            )
         return value
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not -sys.float_info.max <= value <= sys.float_info.max:
+            raise ConfigError(f"{where}: must be finite")
         return float(value)
     if hint is Any or type(value) is hint:
         return value
-    raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
+    raise ConfigError(f"{where}: expected {hint.__name__}, found {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """The start of a value, for messages."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

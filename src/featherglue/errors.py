@@ -47,6 +47,14 @@ class ImageWarning(UserWarning):
     """An image is used in a way that its owner may not expect, such as its first page only."""
 
 
+class StoredFileError(FeatherglueError):
+    """A file that featherglue wrote is missing or damaged. It counts as absent where it can."""
+
+
+class StoredFileWarning(UserWarning):
+    """A damaged file counts as absent: its content is computed again."""
+
+
 class SourceError(FeatherglueError):
     """A camera, video, stream or folder cannot be opened or delivers no frame."""
 

@@ -60,11 +60,11 @@ def file_state(path: str | os.PathLike[str]) -> list[Any]:
 
     It identifies the content of a large file without reading it.
     """
-    resolved = Path(path).resolve()
     try:
+        resolved = Path(path).resolve()
         status = resolved.stat()
-    except OSError:
-        return [str(resolved)]
+    except (OSError, ValueError, RuntimeError):  # a NUL character, or a loop of links
+        return [os.path.abspath(path)]  # noqa: PTH100 (Path.resolve raises)
     return [str(resolved), status.st_size, status.st_mtime_ns]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from featherglue.errors import UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import write_json
+from featherglue.io.json import read_json
 
 
 class Journal:
@@ -28,7 +28,7 @@ class Journal:
         self.steps: dict[str, dict[str, Any]] = {}
         if path.exists():
             try:
-                self.steps = dict(json.loads(path.read_text(encoding="utf-8")))
+                self.steps = _checked_steps(read_json(path, finite=False))
             except (OSError, ValueError, TypeError) as error:
                 raise UsageError(f"{path}: damaged ({error}); remove it to start again") from None
 
@@ -65,6 +65,17 @@ class Journal:
     def seconds(self, name: str) -> float:
         """Return the duration of a finished step, or 0 if it is not finished."""
         return float(self.steps.get(name, {}).get("seconds", 0.0))
+
+
+def _checked_steps(stored: Any) -> dict[str, dict[str, Any]]:
+    """The steps of a journal. Raises ValueError if one lacks a part."""
+    if not isinstance(stored, dict):
+        raise ValueError("not a table of steps")
+    for name, step in stored.items():
+        parts = isinstance(step, dict) and {"key", "seconds", "result"} <= step.keys()
+        if not parts or not isinstance(step["seconds"], (int, float)):
+            raise ValueError(f"the step {name!r} is incomplete")
+    return stored
 
 
 def format_duration(seconds: float) -> str:

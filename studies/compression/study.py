@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from featherglue.evaluation import HomographySuite
 from featherglue.fingerprint import file_fingerprint, fingerprint
 from featherglue.io.files import atomic_write, write_json
 from featherglue.io.image import list_images, read_evenly_spaced
+from featherglue.io.json import read_json
 from featherglue.io.toml import read_toml
 from featherglue.models.model import Model
 from featherglue.sensitivity.results import Method, Scan, read_scan
@@ -220,7 +220,7 @@ class Study:
     def _with_earlier(self, made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Return these rows and the rows of other experiments from earlier runs."""
         try:
-            before = json.loads(self.options.output.read_text(encoding="utf-8"))
+            before = read_json(self.options.output, finite=False)
             same = {name: before[name] for name in self.common} == self.common
             kept = {row["name"]: row for row in before["rows"]} if same else {}
         except (OSError, ValueError, KeyError, TypeError):

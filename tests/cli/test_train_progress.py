@@ -9,7 +9,8 @@ import warnings
 import pytest
 from rich.console import Console
 
-from featherglue.cli.train_progress import TrainingProgress, one_line_warnings
+from featherglue.cli.common import one_line_warnings
+from featherglue.cli.train_progress import TrainingProgress
 
 
 class Clock:

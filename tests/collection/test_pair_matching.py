@@ -15,7 +15,7 @@ from featherglue.collection.pair_matching import (
     output_names,
     sequence_pairs,
 )
-from featherglue.errors import ImageError, OutputError
+from featherglue.errors import ImageError, OutputError, StoredFileWarning, UsageError
 from featherglue.io.pairs import Pair
 from featherglue.session import Session
 from featherglue.types import Features
@@ -124,17 +124,47 @@ def test_an_interrupted_run_resumes(session: Session, images: Path, tmp_path: Pa
     assert all(outcome.result is not None for outcome in outcomes)
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY\x01\x00", "one flipped bit"])
 def test_damaged_result_is_computed_again(
-    session: Session, images: Path, tmp_path: Path, damage: bytes
+    session: Session, images: Path, tmp_path: Path, damage: bytes | str
 ) -> None:
     pairs = [pair("a.png", "b.png")]
     (first,) = run(session, pairs, images, tmp_path)
+    if isinstance(damage, str):
+        data = bytearray(first.output.read_bytes())
+        data[data.index(b"keypoints0.npy") + 300] ^= 1
+        damage = bytes(data)
     first.output.write_bytes(damage)
-    (again,) = run(session, pairs, images, tmp_path)
+    with pytest.warns(StoredFileWarning, match=r"matches.npz: damaged .* matched again"):
+        (again,) = run(session, pairs, images, tmp_path)
     assert again.result is not None
     with np.load(again.output) as saved:
         np.testing.assert_array_equal(saved["indices"], again.result.matches.indices)
+
+
+def test_one_unusable_name_fails_alone(session: Session, images: Path, tmp_path: Path) -> None:
+    long = "x" * 300
+    pairs = [
+        pair(first, "b.png") for first in (".", "/", "..", long, f"{long}/a.png", "a\0.png", "\n")
+    ]
+    outcomes = run(session, [*pairs, pair("a.png", "b.png")], images, tmp_path)
+    assert all(outcome.error for outcome in outcomes[:-1])
+    assert outcomes[-1].result is not None
+
+
+def test_long_names_are_shortened(tmp_path: Path) -> None:
+    pairs = [pair(f"{'é' * 120}{i}.png", f"{'é' * 120}{j}.png") for i in "ab" for j in "ab"]
+    names = output_names(pairs)
+    assert len(set(names)) == 4
+    for name in names:
+        (tmp_path / f".{name}.1234567.partial").touch()  # the name while it is written
+
+
+def test_outputs_stay_out_of_the_images(session: Session, images: Path) -> None:
+    before = sorted(images.rglob("*"))
+    with pytest.raises(UsageError, match="output_folder"):
+        run(session, [pair("a.png", "b.png")], images, images / "sub" / "..")
+    assert sorted(images.rglob("*")) == before
 
 
 def test_a_picture_that_is_missing_is_drawn(session: Session, images: Path, tmp_path: Path) -> None:

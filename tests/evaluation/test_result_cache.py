@@ -12,6 +12,7 @@ import pytest
 from evaluation_cases import SIFT, WriteList, homographies, plain
 from scenes import Array, Oracle, texture
 
+from featherglue.errors import StoredFileWarning
 from featherglue.evaluation import (
     HomographyConfig,
     evaluate,
@@ -35,9 +36,11 @@ def test_resumes_where_it_stopped(
     (log,) = (tmp_path / "cache").glob("homography-*.jsonl")
     with log.open("ab") as file:
         file.write(b'\n{"key": "cut o')
-    assert plain(evaluate(resumed, suite, cache=tmp_path / "cache")) == expected
+    with pytest.warns(StoredFileWarning, match="1 damaged results"):
+        assert plain(evaluate(resumed, suite, cache=tmp_path / "cache")) == expected
     assert resumed.extractions == 2
-    assert plain(evaluate(idle, suite, cache=tmp_path / "cache")) == expected
+    with pytest.warns(StoredFileWarning, match="1 damaged results"):
+        assert plain(evaluate(idle, suite, cache=tmp_path / "cache")) == expected
     assert idle.extractions == 0
 
 
@@ -58,8 +61,23 @@ def test_features_are_reused_for_other_settings(
     damaged.write_bytes(damaged.read_bytes()[:40])
     for log in cache.glob("*.jsonl"):
         log.unlink()
-    evaluate(again, stricter, cache=cache)
-    assert again.extractions <= 1
+    with pytest.warns(StoredFileWarning, match="features are extracted again"):
+        evaluate(again, stricter, cache=cache)
+    assert again.extractions == 1
+
+
+def test_a_changed_digit_of_a_stored_result_is_noticed(
+    photos: Path, write_list: WriteList, shift_and_turn: Array, tmp_path: Path
+) -> None:
+    suite = homographies(photos, write_list(shift_and_turn))
+    cache = tmp_path / "cache"
+    expected = plain(evaluate(Oracle(shift_and_turn), suite, cache=cache))
+    (log,) = cache.glob("homography-*.jsonl")
+    text = log.read_text()
+    log.write_text(text.replace('"matches": ', '"matches": 1', 1))
+    assert log.read_text() != text
+    with pytest.warns(StoredFileWarning, match="1 damaged results"):
+        assert plain(evaluate(Oracle(shift_and_turn), suite, cache=cache)) == expected
 
 
 def test_stored_features_give_the_same_results(photos: Path, tmp_path: Path) -> None:

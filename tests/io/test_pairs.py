@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,70 @@ def test_a_byte_order_mark_is_not_part_of_the_first_name(tmp_path: Path) -> None
     path = tmp_path / "pairs.txt"
     path.write_bytes("\ufeffa.jpg b.jpg\n".encode())  # as Windows editors write it
     assert read_pairs(path)[0].name0 == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '"a b.jpg" "c d.jpg"',
+        "'a b.jpg' 'c d.jpg'",
+        r"a\ b.jpg c\ d.jpg",
+        "a b.jpg\tc d.jpg",
+        "a b.jpg,c d.jpg",
+        '"a b.jpg","c d.jpg"',
+        '"a b.jpg", "c d.jpg"',
+        '"a b.jpg" "c d.jpg"  # a comment',
+        '"a b.jpg","c d.jpg"  # a comment',
+    ],
+)
+def test_paths_with_spaces(tmp_path: Path, line: str) -> None:
+    (found,) = read_pairs(write(tmp_path, f"# list\n{line}\n"))
+    assert (found.name0, found.name1, found.line) == ("a b.jpg", "c d.jpg", 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        (r"sub\a.jpg sub\b.jpg", (r"sub\a.jpg", r"sub\b.jpg")),
+        ("it's.jpg it's2.jpg", ("it's.jpg", "it's2.jpg")),
+        ('say\\"hi\\".jpg b.jpg', ('say"hi".jpg', "b.jpg")),
+        ("'#1.jpg' b.jpg # 2", ("#1.jpg", "b.jpg")),
+        ("a#1.jpg b.jpg", ("a#1.jpg", "b.jpg")),
+        ("a,1.jpg b.jpg", ("a,1.jpg", "b.jpg")),
+        ("a.jpg, b.jpg", ("a.jpg", "b.jpg")),
+        ("a.jpg,b.jpg", ("a.jpg", "b.jpg")),
+    ],
+)
+def test_special_characters_in_paths(tmp_path: Path, line: str, names: tuple[str, str]) -> None:
+    (found,) = read_pairs(write(tmp_path, f"{line}\n"))
+    assert (found.name0, found.name1) == names
+
+
+def test_csv_files_with_headings_and_rotations(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("image0,image1,rotation0,rotation1\na b.jpg,c.jpg,1,0\nd.jpg,e.jpg,0,2\n")
+    first, second = read_pairs(path)
+    assert (first.name0, first.name1, first.rotation0, first.line) == ("a b.jpg", "c.jpg", 1, 2)
+    assert (second.name0, second.rotation1) == ("d.jpg", 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(f"größe.jpg b.jpg{end}c.jpg d.jpg{end}".encode(encoding))
+    first, second = read_pairs(path)
+    assert (first.name0, second.name1, second.line) == ("größe.jpg", "d.jpg", 2)
+
+
+def test_a_stream(tmp_path: Path) -> None:
+    (found,) = read_pairs(io.BytesIO(b"a.jpg b.jpg\n"))
+    assert found.name1 == "b.jpg"
+
+
+def test_numbers_that_are_too_large(tmp_path: Path) -> None:
+    with pytest.raises(PairListError, match="K0 is singular"):
+        read_pairs(write(tmp_path, full(K=[1e308] * 9)))
+    with pytest.raises(PairListError, match="line 1") as caught:
+        read_pairs(write(tmp_path, f"a.jpg b.jpg {'9' * 10_000} 0"))
+    assert len(str(caught.value)) < 500

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from featherglue.errors import OutputError
+from featherglue.io.json import read_json
 
 FORMAT = "featherglue"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -57,7 +57,7 @@ def _is_replaceable(folder: Path) -> bool:
     if not any(folder.iterdir()):
         return True
     try:
-        header = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        header = read_json(folder / CONFIG)
     except (OSError, ValueError):
         return False
     return isinstance(header, dict) and header.get("format") == FORMAT

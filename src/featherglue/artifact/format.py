@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -35,6 +34,8 @@ from featherglue.config import (
 )
 from featherglue.errors import ArtifactError, ConfigError
 from featherglue.fingerprint import fingerprint
+from featherglue.io.json import read_json
+from featherglue.io.safetensors_file import parse_safetensors
 from featherglue.options import ProcessingConfig
 
 VERSION = 3
@@ -148,12 +149,14 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        header = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         reason = "it has no config.json" if folder.is_dir() else "no such folder"
         raise ArtifactError(f"{folder}: not a featherglue model ({reason})") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error})") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ArtifactError(f"{path}: not the configuration of a featherglue model")
     version = header.get("version")
@@ -192,9 +195,9 @@ def _read_weights(path: Path, expected: str) -> Arrays:
     if hashlib.sha256(data).hexdigest() != expected:
         raise ArtifactError(f"{path}: damaged, or not the weights of config.json")
     try:
-        return safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
-        raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
+        return parse_safetensors(data)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from None
 
 
 def save_artifact(

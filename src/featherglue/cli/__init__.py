@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 import featherglue
-from featherglue.cli.common import console, error_console, join_sizes
+from featherglue.cli.common import console, error_console, join_sizes, one_line_warnings
 from featherglue.errors import FeatherglueError
 
 _INTERRUPTED = 130
@@ -130,7 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not _HELP.isdisjoint(arguments):
             _narrow_help_columns()
         app = _application(_called(arguments))
-        code = app(arguments, standalone_mode=False, prog_name="featherglue")
+        with one_line_warnings(error_console):
+            code = app(arguments, standalone_mode=False, prog_name="featherglue")
         if code == _INTERRUPTED:
             error_console.print("stopped")
         return code if isinstance(code, int) else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import cv2
@@ -62,6 +64,19 @@ def join_sizes(arguments: list[str]) -> list[str]:
 
 def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdigit()
+
+
+@contextmanager
+def one_line_warnings(console: Console) -> Iterator[None]:
+    """Print each warning in the body as one line, like an error."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        console.print(f"warning: {message}", markup=False, highlight=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def limit_threads(threads: int | None) -> None:

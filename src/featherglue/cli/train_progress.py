@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from featherglue.cli.common import one_line_warnings
 from featherglue.cli.progress import ProgressDisplay, clock_time
 from featherglue.errors import TrainingError
 
@@ -82,19 +82,6 @@ class TrainingProgress:
 
 def _values(row: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-
-
-@contextmanager
-def one_line_warnings(console: Console) -> Iterator[None]:
-    """Print each warning in the body as one line, like an error."""
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        console.print(f"warning: {message}", markup=False, highlight=False)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = show
-        yield
 
 
 @contextmanager

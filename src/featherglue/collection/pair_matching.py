@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import zipfile
+import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from featherglue.drawing import draw_matches
-from featherglue.errors import ENVIRONMENT_FAULTS, FeatherglueError, ImageError, OutputError
+from featherglue.errors import (
+    ENVIRONMENT_FAULTS,
+    FeatherglueError,
+    ImageError,
+    OutputError,
+    StoredFileError,
+    StoredFileWarning,
+    UsageError,
+)
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_image
 from featherglue.io.image import list_images, read_grey
+from featherglue.io.npz import read_npz
 from featherglue.io.pairs import Pair
 from featherglue.session import Session
 from featherglue.types import Features, MatchResult
 
+_MAX_STEM_BYTES = 100  # file systems allow 255 bytes for a name
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 # Maximum size of the feature store; the latest two images are always in it.
 _MAX_STORED_BYTES, _MAX_STORED_IMAGES = 256_000_000, 64
 
@@ -62,8 +74,9 @@ def sequence_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
 def output_names(pairs: Sequence[Pair]) -> list[str]:
     """File name `{stem0}_{stem1}_matches.npz` for each pair.
 
-    The stem of `a/b.jpg` is `a-b`. Different pairs whose names would be equal (other suffixes or
-    rotations) are numbered. A pair that is listed twice has one name.
+    The stem of `a/b.jpg` is `a-b`; that of a long name ends with a fingerprint. Different
+    pairs whose names would be equal (other suffixes or rotations) are numbered. A pair that is
+    listed twice has one name.
     """
     taken: dict[str, tuple[str, str, int, int]] = {}
     names = []
@@ -78,7 +91,14 @@ def output_names(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    return Path(name).with_suffix("").as_posix().strip("./").replace("/", "-")
+    """A file name for an image name: at most 100 bytes, of characters that every system allows."""
+    path = Path(name)
+    stem = (path.with_suffix("") if path.name else path).as_posix().strip("./").replace("/", "-")
+    stem = _NOT_IN_NAMES.sub("-", stem) or "image"
+    if len(os.fsencode(stem)) <= _MAX_STEM_BYTES:
+        return stem
+    start = os.fsencode(stem)[: _MAX_STEM_BYTES - 17].decode(errors="ignore")
+    return f"{start}-{fingerprint(stem)}"
 
 
 def match_pairs(
@@ -110,8 +130,14 @@ def match_pairs(
     Raises:
         OutputError: the output folder cannot be written.
         ResourceError: the machine lacks memory or another resource.
+        UsageError: the output folder is the folder of the images.
     """
     source, target = Path(input_folder), Path(output_folder)
+    if target.resolve() == source.resolve():
+        raise UsageError(
+            "`output_folder` is the folder of the images; choose another one, as the pictures "
+            "of matches would count as images"
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,14 +179,15 @@ def _pair_fingerprint(session: Session, folder: Path, pair: Pair) -> str:
 
 
 def _is_up_to_date(output: Path, expected: str) -> bool:
-    """Whether the file holds the matches with this fingerprint."""
+    """Whether the file holds the matches with this fingerprint, without damage."""
     if not output.is_file():
         return False
     try:
-        with np.load(output) as arrays:
-            return "fingerprint" in arrays and str(arrays["fingerprint"]) == expected
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        arrays = read_npz(output)
+    except StoredFileError as error:
+        warnings.warn(f"{error}; its pair is matched again", StoredFileWarning, stacklevel=3)
         return False
+    return "fingerprint" in arrays and str(arrays["fingerprint"]) == expected
 
 
 class _FeatureStore:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import safetensors
 
 from featherglue.artifact.folder import CARD, CONFIG, WEIGHTS
 from featherglue.artifact.format import Artifact
 from featherglue.artifact.integer_layers import integer_layers, saturates
 from featherglue.artifact.layers import Layer, attention_macs, is_parameter, layers
 from featherglue.errors import ArtifactError, UsageError
+from featherglue.io.safetensors_file import parse_safetensors
 
 _FLOAT_BITS = {"float32": 32, "float16": 16}
 
@@ -194,11 +194,11 @@ def _stored_bytes(artifact: Artifact) -> dict[str, int]:
     assert artifact.folder is not None
     path = artifact.folder / WEIGHTS
     try:
-        parts = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-    except (OSError, safetensors.SafetensorError) as error:
+        arrays = parse_safetensors(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error})") from None
     sizes: dict[str, int] = {}
-    for name, part in parts:
+    for name, array in arrays.items():
         tensor = name.partition(":")[0]
-        sizes[tensor] = sizes.get(tensor, 0) + len(part["data"])
+        sizes[tensor] = sizes.get(tensor, 0) + array.nbytes
     return sizes

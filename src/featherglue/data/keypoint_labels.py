@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.photographs import Points
-from featherglue.errors import TrainingError, UsageError
+from featherglue.errors import StoredFileError, TrainingError, UsageError
 from featherglue.io.files import write_npz
+from featherglue.io.json import parse_json
+from featherglue.io.npz import read_npz
 
 FORMAT, VERSION = "featherglue-labels", 1
 RankBy = Literal["score", "repeatability", "matchability"]
@@ -172,20 +173,14 @@ class KeypointLabels(Mapping[str, PhotoLabels]):
         """
         path = Path(path)
         try:
-            with path.open("rb") as stream:
-                if not zipfile.is_zipfile(stream):
-                    raise ValueError("not an npz file")
-                stream.seek(0)
-                with np.load(stream, allow_pickle=False) as file:
-                    arrays = {name: file[name] for name in file.files}
-            header = json.loads(arrays["header"].tobytes())
+            arrays = read_npz(path)
+            header = parse_json(arrays["header"].tobytes(), finite=False)
             form, version = header["format"], header["version"]
-        except FileNotFoundError:
-            raise TrainingError(
-                f"{path}: no such file; create it by homographic adaptation"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise TrainingError(f"{path}: not a label file, or damaged ({error})") from None
+        except StoredFileError as error:
+            advice = "" if path.exists() else "; create it by homographic adaptation"
+            raise TrainingError(f"{error}{advice}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{path}: not a label file ({error})") from None
         if form != FORMAT or version != VERSION:
             raise TrainingError(
                 f"{path}: format {form!r} version {version}, expected {FORMAT!r} version "

@@ -6,6 +6,7 @@ Errors name the file and the line; they are raised before any image is read.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from featherglue.data.homography import HomographyRange, sample_homography
 from featherglue.errors import ImageError, PairListError
 from featherglue.io.image import list_images
+from featherglue.io.lines import read_fields, read_text
 from featherglue.io.pairs import read_pairs
 
 Matrix = NDArray[np.float64]
@@ -91,17 +93,8 @@ def read_homography_pairs(
     """
     _check_folder(Path(folder))
     pairs: list[HomographyPair] = []
-    for number, line in enumerate(_lines(Path(pair_file)), 1):
-        tokens = line.split()
-        if not tokens or tokens[0].startswith("#"):
-            continue
-        where = f"{pair_file}, line {number}"
-        if len(tokens) != 10:
-            raise PairListError(
-                f"{where}: {len(tokens)} tokens; a line is an image and the 9 numbers of H, "
-                "separated by spaces"
-            )
-        H = _homography(tokens[1:], where, size)
+    for number, tokens in read_fields(pair_file, _homography_fault):
+        H = _homography(tokens[1:], f"{pair_file}, line {number}", size)
         pairs.append(
             HomographyPair(
                 index=len(pairs), name=tokens[0], path0=Path(folder) / tokens[0], path1=None, H=H
@@ -211,18 +204,20 @@ def _check_folder(folder: Path) -> None:
         raise ImageError(f"{folder}: no such folder")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise PairListError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PairListError(f"{path}: cannot be read as text ({error})") from None
+def _homography_fault(fields: Sequence[str]) -> str:
+    """What is wrong with the fields of a line of a list of homographies, or ""."""
+    if len(fields) == 10:
+        return ""
+    return (
+        f"{len(fields)} tokens; a line is an image and the 9 numbers of H, separated by spaces; "
+        "quote paths that contain spaces"
+    )
 
 
 def _read_homography(path: Path) -> Matrix:
     """Read a file of three lines with three numbers each."""
-    rows = [(number, line.split()) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    lines = enumerate(read_text(path).splitlines(), 1)
+    rows = [(number, line.split()) for number, line in lines if line.strip()]
     for number, tokens in rows:
         if len(tokens) != 3:
             raise PairListError(f"{path}, line {number}: {len(tokens)} numbers; H has 3 in a line")
@@ -236,9 +231,12 @@ def _homography(tokens: list[str], where: str, size: tuple[int, int]) -> Matrix:
     H = np.array(_numbers(tokens, where)).reshape(3, 3)
     # The determinant is only meaningful for coordinates of the order of 1.
     unit = np.diag([size[0], size[1], 1.0])
-    scaled = np.linalg.inv(unit) @ H @ unit
-    norm = float(np.linalg.norm(scaled))
-    if norm == 0 or abs(np.linalg.det(scaled / norm)) < _SINGULAR:
+    with np.errstate(all="ignore"):
+        scaled = np.linalg.inv(unit) @ H @ unit
+        norm = float(np.linalg.norm(scaled))
+        # The comparison is False for NaN, the result of numbers that are too large.
+        invertible = 0 < norm < np.inf and abs(np.linalg.det(scaled / norm)) >= _SINGULAR
+    if not invertible:
         raise PairListError(f"{where}: H is singular")
     return H
 
@@ -247,7 +245,7 @@ def _numbers(tokens: list[str], where: str) -> list[float]:
     try:
         values = [float(token) for token in tokens]
     except ValueError as error:
-        raise PairListError(f"{where}: {error}") from None
+        raise PairListError(f"{where}: {str(error)[:200]}") from None
     if not np.isfinite(values).all():
         raise PairListError(f"{where}: every number must be finite")
     return values

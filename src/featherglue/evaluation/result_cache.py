@@ -1,26 +1,27 @@
 """Cache of an evaluation: features of images and results of pairs.
 
 The key of an entry is the fingerprint of everything that determines it. A damaged entry counts as
-missing.
+missing, with a warning.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from featherglue.errors import OutputError, UsageError
+from featherglue.errors import OutputError, StoredFileError, StoredFileWarning, UsageError
 from featherglue.evaluation.openers import describe, is_identifiable
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_npz
 from featherglue.io.grey import Grey
+from featherglue.io.json_lines import checked_entry, checked_line, read_lines
+from featherglue.io.npz import read_npz
 from featherglue.types import Features
 
 _MAX_IN_MEMORY = 32  # images
@@ -84,18 +85,24 @@ class FeatureCache:
 
 
 def _read_features(path: Path, image: Grey) -> Features | None:
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            size = arrays["image_size"]
-            return Features(
-                keypoints=arrays["keypoints"],
-                scores=arrays["scores"],
-                descriptors=arrays["descriptors"],
-                image_size=(int(size[0]), int(size[1])),
-                image=image if arrays["has_image"] else None,
-            )
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+    if not path.exists():
         return None
+    try:
+        arrays = read_npz(path)
+        size = arrays["image_size"]
+        return Features(
+            keypoints=arrays["keypoints"],
+            scores=arrays["scores"],
+            descriptors=arrays["descriptors"],
+            image_size=(int(size[0]), int(size[1])),
+            image=image if arrays["has_image"] else None,
+        )
+    except StoredFileError as error:
+        reason = str(error)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        reason = f"{path}: not a feature file ({error})"
+    warnings.warn(f"{reason}; its features are extracted again", StoredFileWarning, stacklevel=4)
+    return None
 
 
 class ResultLog:
@@ -143,7 +150,7 @@ class ResultLog:
             "failure": result.failure,
         }
         # The leading line break separates the entry from one that an interruption cut short.
-        line = f"\n{json.dumps(entry)}\n"
+        line = f"\n{checked_line(entry)}\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -153,16 +160,19 @@ class ResultLog:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         stored: dict[str, dict[str, Any]] = {}
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except OSError:
-            return stored
-        for line in lines:
+        num_damaged = 0
+        for line in read_lines(self.path):
             try:
-                entry = json.loads(line)
+                entry = checked_entry(line)
                 stored[entry["key"]] = {"metrics": entry["metrics"], "failure": entry["failure"]}
             except (ValueError, KeyError, TypeError):
-                continue
+                num_damaged += 1
+        if num_damaged:
+            warnings.warn(
+                f"{self.path}: {num_damaged} damaged results; their pairs are evaluated again",
+                StoredFileWarning,
+                stacklevel=4,
+            )
         return stored
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import PairListError
+from featherglue.io.lines import read_fields
 
 Matrix = NDArray[np.float64]
 _NUM_TOKENS = (2, 4, 38)
@@ -38,47 +40,54 @@ class Pair:
     line: int = 0
 
 
-def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
-    """Read a pair list. Empty lines and lines that start with # are ignored.
+def read_pairs(path: str | os.PathLike[str] | BinaryIO) -> list[Pair]:
+    """Read a pair list. Empty lines and comments, which start with #, are ignored.
+
+    See `io.lines` for names with spaces, for CSV and for encodings.
+
+    Args:
+        path: the file, or a binary stream.
 
     Raises:
         PairListError: the file is unreadable or has no pairs, or a line is malformed.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise PairListError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PairListError(f"{path}: cannot be read as text ({error})") from None
+    name = path if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "input")
     pairs = [
-        _parse(line.split(), f"{path}, line {number}", number)
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.strip() and not line.lstrip().startswith("#")
+        _parse(fields, f"{name}, line {number}", number)
+        for number, fields in read_fields(path, _fault)
     ]
     if not pairs:
-        raise PairListError(f"{path}: the list has no pairs")
+        raise PairListError(f"{name}: the list has no pairs")
     return pairs
 
 
-def _parse(tokens: list[str], where: str, number: int) -> Pair:
-    if len(tokens) not in _NUM_TOKENS:
-        raise PairListError(
-            f"{where}: {len(tokens)} tokens; a pair must have 2 (paths), 4 (with rotations) or 38 "
-            "(with K0, K1, T_0to1)"
+def _fault(fields: Sequence[str]) -> str:
+    """What is wrong with the fields of a line, or ""."""
+    if len(fields) not in _NUM_TOKENS:
+        return (
+            f"{len(fields)} tokens; a pair must have 2 (paths), 4 (with rotations) or 38 "
+            "(with K0, K1, T_0to1); quote paths that contain spaces"
         )
+    if not fields[0] or not fields[1]:
+        return "an empty path"
     try:
-        rotations = [int(token) for token in tokens[2:4]] or [0, 0]
-        numbers = np.array([float(token) for token in tokens[4:]])
+        rotations = [int(token) for token in fields[2:4]]
+        numbers = [float(token) for token in fields[4:]]
     except ValueError as error:
-        raise PairListError(f"{where}: {error}") from None
+        return str(error)[:200]
     if not all(rotation in (0, 1, 2, 3) for rotation in rotations):
-        raise PairListError(f"{where}: rotations must be 0, 1, 2 or 3, not {rotations}")
+        return f"rotations must be 0, 1, 2 or 3, not {str(rotations)[:50]}"
     if not np.isfinite(numbers).all():
-        raise PairListError(f"{where}: all numbers must be finite")
+        return "all numbers must be finite"
+    return ""
+
+
+def _parse(fields: Sequence[str], where: str, number: int) -> Pair:
+    rotations = [int(token) for token in fields[2:4]] or [0, 0]
+    numbers = np.array([float(token) for token in fields[4:]])
     pair = Pair(
-        name0=tokens[0],
-        name1=tokens[1],
+        name0=fields[0],
+        name1=fields[1],
         rotation0=rotations[0],
         rotation1=rotations[1],
         K0=numbers[:9].reshape(3, 3) if len(numbers) else None,
@@ -88,6 +97,8 @@ def _parse(tokens: list[str], where: str, number: int) -> Pair:
     )
     for name in ("K0", "K1"):
         K = getattr(pair, name)
-        if K is not None and abs(np.linalg.det(K)) < 1e-12:
-            raise PairListError(f"{where}: {name} is singular")
+        with np.errstate(all="ignore"):
+            # The comparison is False for NaN, the determinant of numbers that are too large.
+            if K is not None and not 1e-12 <= abs(np.linalg.det(K)) < np.inf:
+                raise PairListError(f"{where}: {name} is singular")
     return pair

@@ -10,25 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.errors import ConfigError
+from featherglue.io.json import check_depth
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+MAX_SIZE = 1_000_000  # bytes
+
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        ConfigError: the file cannot be read or is not valid TOML.
+        ConfigError: the file cannot be read, is not valid TOML, or is too large or too deeply
+            nested.
     """
+    path = Path(path)
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_SIZE:
+            raise ConfigError(f"{path}: larger than {MAX_SIZE // 1_000_000} MB")
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        check_depth(values)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML (too deeply nested)") from None
+    except ValueError as error:  # from UTF-8, TOML and integers of thousands of digits
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
+    return values
 
 
 def toml_lines(table: Mapping[str, Any]) -> list[str]:

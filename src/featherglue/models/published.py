@@ -10,8 +10,6 @@ import re
 import zipfile
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,6 +21,7 @@ from featherglue.config import (
     SuperPointConfig,
 )
 from featherglue.errors import ArtifactError, FeatherglueError, UsageError
+from featherglue.io.safetensors_file import parse_safetensors
 from featherglue.models.model import Model
 from featherglue.options import ProcessingConfig
 
@@ -132,10 +131,10 @@ def read_state(path: str | os.PathLike[str]) -> State:
         raise ArtifactError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            arrays = parse_safetensors(path.read_bytes())
+            return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (
-        safetensors.SafetensorError,
         RuntimeError,
         ValueError,
         EOFError,

@@ -22,6 +22,7 @@ from featherglue.config import to_dict
 from featherglue.errors import UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic_write, write_json
+from featherglue.io.json import read_json
 from featherglue.models.model import Model
 
 Method = Literal["prune", "codebook", "linear"]
@@ -148,7 +149,7 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
     if not table.exists() and not path.exists():
         return Scan()
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
         if not isinstance(settings, dict) or settings.get("version") != VERSION:
             raise ValueError(f"its version is not {VERSION}")
     except (OSError, ValueError) as error:
@@ -161,7 +162,7 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
     try:
         text = table.read_text(encoding="utf-8")
         rows = tuple(_row(values) for values in csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UsageError(f"{table}: damaged ({error}); remove it to start again") from None
     return Scan(rows=rows, settings=settings)
 

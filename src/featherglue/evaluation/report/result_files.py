@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from featherglue.errors import ReportError
+from featherglue.io.json import read_json
 
 FORMAT_VERSION = 1
 _NUMBER = (int, float)
@@ -76,10 +76,10 @@ def _make_names_unique(results: Sequence[dict[str, Any]]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
     except OSError as error:
-        raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
         raise ReportError(f"{path}: not JSON ({error})") from None
     kind = result.get("kind") if isinstance(result, dict) else None
     if kind not in _SCHEMAS or not isinstance(result.get("format_version"), int):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,12 @@ def last_step(folder: str | os.PathLike[str]) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not verify the checksums
+            if archive.testzip() is not None:
+                raise ValueError("a checksum is wrong")
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(state, dict):
+            raise ValueError("not a table")
     except Exception as error:  # torch.load raises types without a common base
         raise TrainingError(f"{path}: damaged; remove it to start over ({error})") from None
     return state

@@ -38,8 +38,9 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     rows: list[dict[str, float]] = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
+    text = path.read_bytes().decode("utf-8", errors="replace").replace("\0", "?")
+    with suppress(csv.Error):  # a field of more than 128 KiB
+        for row in csv.DictReader(io.StringIO(text, newline="")):
             with suppress(TypeError, ValueError):
                 rows.append({key: float(value) for key, value in row.items()})
     return rows

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from featherglue.config import from_dict, to_dict
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.io.files import write_json
+from featherglue.io.json import read_json
 from featherglue.io.toml import read_toml
 from featherglue.train.engine.log_files import LAST
 
@@ -89,13 +90,13 @@ def check_settings(
     settings = json.loads(json.dumps(to_dict(stage) | dict(inputs)))
     if path.exists() and (Path(folder) / LAST).exists():
         try:
-            before = current_names(json.loads(path.read_text(encoding="utf-8")))
+            before = current_names(read_json(path))
             timed = not before["loop"]["steps"], not settings["loop"]["steps"]
             for name in _RESUMABLE:
                 if name != "steps" or timed[0] == timed[1]:
                     before["loop"][name] = settings["loop"][name]
             before = _with_defaults(before, stage, inputs)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrainingError(
                 f"{path}: damaged ({error}); remove it to resume with these settings"
             ) from None
@@ -115,9 +116,9 @@ def with_stored_warmup(stage: T, folder: str | os.PathLike[str]) -> T:
     another number of steps.
     """
     try:
-        stored = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+        stored = read_json(Path(folder) / FILE)
         loop = replace(stage.loop, warmup=int(stored["loop"]["warmup"]))  # type: ignore[attr-defined]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return stage  # `check_settings` reports the reason
     return replace(stage, loop=loop)  # type: ignore[type-var]
 
