@@ -10,7 +10,8 @@ from page_text import code, table, with_code
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model, shipped_models
 from featherglue.cli.session_options import _NOT_OFFERED
-from featherglue.options import MODEL, ProcessingConfig, SessionOptions, Setting, settings
+from featherglue.options import MODEL, ProcessingConfig, SessionOptions, settings
+from featherglue.options.setting import Setting
 
 # Words of help texts that are names; the others, such as "threads", are also plain words.
 _CODE = [*(name for name in settings() if "_" in name), "None", "nn", "auto", "always", "off"]

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import numbers
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from featherglue.errors import ConfigError
 from featherglue.machine import max_threads
+from featherglue.options.setting import Setting, check_setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,32 +27,6 @@ RuntimeName = Literal["auto", "onnxruntime", "openvino", "torch"]
 FeaturesKind = Literal["superpoint", "sift", "orb"]
 MatcherKind = Literal["superglue", "nn"]
 SearchMode = Literal["off", "auto", "always"]
-Owner = Literal["session", "extraction", "matching", "refinement"]
-Kind = Literal["integer", "number", "boolean", "choice", "size"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The definition of a setting.
-
-    Attributes:
-        kind: type of its value; "size" is a tuple of one or two integers.
-        help: one sentence, as the help text of its command-line option shows it.
-        owner: the stage that uses it.
-        only: the single method of that stage that uses it ("superpoint", "superglue"), or "".
-        minimum, maximum: inclusive bounds of a number; None for no bound.
-        choices: values of a choice.
-        optional: whether None is a value, which disables what the setting controls.
-    """
-
-    kind: Kind
-    help: str
-    owner: Owner
-    only: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    optional: bool = False
 
 
 def _setting(default: Any, **definition: Any) -> Any:
@@ -348,53 +321,6 @@ def checked(name: str, value: Any) -> Any:
         ConfigError: the wrong type, or out of bounds; the message names the setting.
     """
     setting = _SETTINGS[name]
-    if value is None and setting.optional:
-        return None
-    if setting.kind == "size":
-        return _checked_size(name, value)
-    if setting.kind == "choice":
-        if value not in setting.choices:
-            raise ConfigError(f"{name} must be one of {', '.join(setting.choices)}, not {value!r}")
-        return value
-    if setting.kind == "boolean":
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} must be True or False, not {value!r}")
-        return value
-    number = _checked_number(name, value, setting)
-    low = -float("inf") if setting.minimum is None else setting.minimum
-    maximum = max_threads() if name == "threads" else setting.maximum
-    high = float("inf") if maximum is None else maximum
-    if not low <= number <= high:  # false for NaN, too
-        bounds = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
-        raise ConfigError(f"{name} must be {bounds}, not {value!r}")
-    if name == "max_keypoints" and number == 0:
-        raise ConfigError("max_keypoints must be -1 (all) or at least 1, not 0")
-    return number
-
-
-def _checked_number(name: str, value: Any, setting: Setting) -> float:
-    if setting.kind == "integer" and _is(numbers.Integral, value):
-        return operator.index(value)
-    if setting.kind == "number" and _is(numbers.Real, value):
-        return float(value)
-    what = "an integer" if setting.kind == "integer" else "a number"
-    what += " or None" if setting.optional else ""
-    raise ConfigError(f"{name} must be {what}, not {value!r}")
-
-
-def _is(kind: type, value: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _checked_size(name: str, value: Any) -> tuple[int, ...]:
-    values = (value,) if _is(numbers.Integral, value) else value
-    sequence = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
-    if sequence and all(_is(numbers.Integral, side) for side in values):
-        size = tuple(operator.index(side) for side in values)
-        if size in ((), (-1,)) or (len(size) <= 2 and all(8 <= side <= 8192 for side in size)):
-            return size
-    shown = values[0] if sequence and len(values) == 1 else value
-    raise ConfigError(
-        f"{name} must be -1 (the size of the image), one longest side, or width and height, each "
-        f"in [8, 8192], not {shown!r}"
-    )
+    if name == "threads":
+        setting = dataclasses.replace(setting, maximum=max_threads())
+    return check_setting(name, value, setting)

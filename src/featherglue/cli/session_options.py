@@ -11,7 +11,8 @@ import typer
 
 from featherglue.cli.common import limit_threads
 from featherglue.errors import UsageError
-from featherglue.options import SessionOptions, Setting, settings
+from featherglue.options import SessionOptions, settings
+from featherglue.options.setting import Setting
 
 # Settings that only models choose.
 _NOT_OFFERED = ("high_keypoint_threshold", "high_threshold_after")
