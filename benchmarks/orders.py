@@ -68,6 +68,7 @@ def error(
             iterations=3000,
             confidence=0.995,
             local_optimization=local_optimization,
+            max_false_alarms=None,
         )
     except EstimationError:
         return float("inf")

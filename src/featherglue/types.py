@@ -160,14 +160,14 @@ class MatchResult:
             seed: of the samples; the same matches and seed give the same result.
 
         Raises:
-            EstimationError: fewer than four matches, or no homography fits them.
+            EstimationError: no homography has more inliers than chance gives.
             UsageError: `threshold` is not positive.
 
         See `geometry.estimate_homography` for all parameters.
         """
-        return estimate_homography(
-            self.matches.points0, self.matches.points1, threshold=threshold, seed=seed
-        )
+        points0, points1 = self.matches.points0, self.matches.points1
+        size1 = self.features1.image_size
+        return estimate_homography(points0, points1, threshold=threshold, seed=seed, size1=size1)
 
     def fundamental(self, threshold: float = 2.0, seed: int = 0) -> FundamentalMatrix:
         """Estimate the fundamental matrix by MAGSAC++ and local optimization.
@@ -177,14 +177,14 @@ class MatchResult:
             seed: of the samples; the same matches and seed give the same result.
 
         Raises:
-            EstimationError: fewer than eight matches, or no fundamental matrix fits them.
+            EstimationError: no fundamental matrix has more inliers than chance gives.
             UsageError: `threshold` is not positive.
 
         See `geometry.estimate_fundamental` for all parameters.
         """
-        return estimate_fundamental(
-            self.matches.points0, self.matches.points1, threshold=threshold, seed=seed
-        )
+        points0, points1 = self.matches.points0, self.matches.points1
+        size1 = self.features1.image_size
+        return estimate_fundamental(points0, points1, threshold=threshold, seed=seed, size1=size1)
 
     def relative_pose(
         self, K0: ArrayLike, K1: ArrayLike, threshold: float = 1.0, seed: int = 0
@@ -197,13 +197,21 @@ class MatchResult:
             seed: has no effect on RANSAC, which always draws the same samples.
 
         Raises:
-            EstimationError: fewer than five distinct matches, or no pose fits them.
+            EstimationError: no pose has more inliers than chance gives.
             UsageError: `threshold`, `K0` or `K1` is invalid.
 
         See `geometry.estimate_relative_pose` for all parameters.
         """
         points0, points1 = self.matches.points0, self.matches.points1
-        return estimate_relative_pose(points0, points1, K0, K1, threshold=threshold, seed=seed)
+        return estimate_relative_pose(
+            points0,
+            points1,
+            K0,
+            K1,
+            threshold=threshold,
+            seed=seed,
+            size1=self.features1.image_size,
+        )
 
     def save(
         self, path: str | os.PathLike[str], extra: Mapping[str, NDArray[Any]] | None = None

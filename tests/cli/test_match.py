@@ -37,6 +37,18 @@ def test_two_images(run: Run, matching: Path, shifted: tuple[Path, Path]) -> Non
     assert image.shape == (224, 288 + 8 + 288, 3)
 
 
+def test_pictures_of_different_scenes_have_no_consistent_geometry(
+    run: Run, photographs: dict[str, np.ndarray]
+) -> None:
+    paths = ["first.png", "second.png"]
+    for path, name in zip(paths, ("coffee", "camera"), strict=True):
+        cv2.imwrite(path, photographs[name])
+    code, out, _ = run("match", *paths, "--json", "facts.json")
+    assert code == 0
+    assert "inliers     no consistent geometry" in out
+    assert json.loads(Path("facts.json").read_text())["inliers"] == 0
+
+
 def test_json_on_standard_output(run: Run, matching: Path, shifted: tuple[Path, Path]) -> None:
     code, out, err = run("match", *shifted, "--model", matching, "--json", "-", "--no-viz")
     assert (code, err) == (0, "")

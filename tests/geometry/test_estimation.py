@@ -44,7 +44,8 @@ def test_a_known_homography_among_outliers(method: geometry.Method) -> None:
 @pytest.mark.parametrize("method", ["magsac", "ransac"])
 def test_four_matches_are_enough_for_a_homography(method: geometry.Method) -> None:
     corners = np.array([(10, 10), (600, 20), (20, 450), (620, 470)], np.float32)
-    found = geometry.estimate_homography(corners, project(H_TRUE, corners), method=method)
+    exact = project(H_TRUE, corners)
+    found = geometry.estimate_homography(corners, exact, method=method, max_false_alarms=None)
     assert corner_error(found.model, H_TRUE, SIZE) < 0.01
     assert found.inliers.all()
 
@@ -63,7 +64,9 @@ def test_the_same_seed_gives_the_same_homography(method: geometry.Method) -> Non
 def test_another_seed_draws_other_samples() -> None:
     points0, points1 = planar_matches(80, outliers=50, noise=1.0)
     seeds = [
-        geometry.estimate_homography(points0, points1, iterations=20, seed=seed).model
+        geometry.estimate_homography(
+            points0, points1, iterations=20, seed=seed, max_false_alarms=None
+        ).model
         for seed in range(5)
     ]
     assert any((other != seeds[0]).any() for other in seeds[1:])
@@ -143,10 +146,36 @@ def test_lists_are_points_too(estimate: Estimate) -> None:
     np.testing.assert_array_equal(given.model, expected.model)  # type: ignore[attr-defined]
 
 
-def test_the_number_of_iterations_is_positive() -> None:
+@pytest.mark.parametrize("estimate", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"threshold": "3"}, "threshold must be a positive number of pixels, not '3'"),
+        ({"threshold": True}, "threshold must be a positive number of pixels"),
+        ({"confidence": "high"}, "confidence must lie between 0 and 1"),
+        ({"confidence": 2}, "confidence must lie between 0 and 1, not 2"),
+        ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
+        ({"seed": 0.5}, "seed must be an integer of at least 0"),
+        ({"size1": 640}, r"size1 must be \(width, height\)"),
+        ({"size1": (640, 0)}, r"size1 must be \(width, height\)"),
+        ({"max_false_alarms": 0}, "max_false_alarms must be a positive number or None, not 0"),
+        ({"max_false_alarms": float("nan")}, "max_false_alarms must be a positive number"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    estimate: Estimate, wrong: dict[str, object], message: str
+) -> None:
+    points0, points1 = spatial_matches()
+    with pytest.raises(UsageError, match=message):
+        estimate(points0, points1, **wrong)
+
+
+@pytest.mark.parametrize("iterations", [0, 10**12, 10.0, True])
+@pytest.mark.parametrize("estimate", ESTIMATORS[:2])
+def test_the_number_of_iterations_is_bounded(estimate: Estimate, iterations: int) -> None:
     points0, points1 = planar_matches()
-    with pytest.raises(UsageError, match="iterations must be at least 1, not 0"):
-        geometry.estimate_homography(points0, points1, iterations=0)
+    with pytest.raises(UsageError, match=r"iterations must be an integer in \[1, 1,000,000\]"):
+        estimate(points0, points1, iterations=iterations)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +272,7 @@ def test_plane_has_one_of_its_two_poses() -> None:
 
 def test_five_matches_are_enough_for_a_pose() -> None:
     points0, points1 = spatial_matches(count=5)
-    pose = geometry.estimate_relative_pose(points0, points1, K0, K1)
+    pose = geometry.estimate_relative_pose(points0, points1, K0, K1, max_false_alarms=None)
     assert np.linalg.det(pose.R) == pytest.approx(1)
 
 

@@ -63,6 +63,7 @@ def match(
 
     For two images it writes a picture of their matches. For a list or a folder it writes an npz
     file and a picture for each pair. Each frame of a folder is matched with the next one.
+    The exit code is 0 also without a consistent geometry, which has 0 inliers.
     """
     pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
@@ -131,7 +132,7 @@ def _match_two(
     console.print(
         f"keypoints   {facts['keypoints0']} and {facts['keypoints1']}\n"
         f"matches     {facts['matches']}, {facts['refined']} refined\n"
-        f"inliers     {facts['inliers']} of the epipolar geometry at {INLIER_THRESHOLD:g} px\n"
+        f"inliers     {_inliers(facts['inliers'])}\n"
         f"{view}"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"
     )
@@ -158,6 +159,12 @@ def summarize(result: MatchResult) -> dict[str, Any]:
         "search": dataclasses.asdict(result.search) if result.search else None,
         "milliseconds": {name: round(ms, 3) for name, ms in result.milliseconds.items()},
     }
+
+
+def _inliers(count: int) -> str:
+    if count == 0:
+        return "no consistent geometry: the images may show different scenes"
+    return f"{count} of the epipolar geometry at {INLIER_THRESHOLD:g} px"
 
 
 def _times(result: MatchResult) -> str:

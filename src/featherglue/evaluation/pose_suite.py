@@ -116,6 +116,7 @@ class PoseSuite:
             confidence=self.config.confidence,
             seed=self.config.seed,
             local_optimization=False,
+            max_false_alarms=None,
         )
 
     def _optimize(self, views: PoseViews, matched: MatchResult, pose: RelativePose) -> RelativePose:

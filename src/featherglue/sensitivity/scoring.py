@@ -164,6 +164,7 @@ class HomographyScorer:
                 iterations=config.iterations,
                 confidence=config.confidence,
                 local_optimization=False,
+                max_false_alarms=None,
             )
             return corner_error(homography.model, views.H, size0)
 

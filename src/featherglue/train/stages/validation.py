@@ -165,7 +165,9 @@ def _homography_error(
     size: tuple[int, int],
 ) -> float:
     try:
-        estimate = estimate_homography(points0, points1, local_optimization=False)
+        estimate = estimate_homography(
+            points0, points1, local_optimization=False, max_false_alarms=None
+        )
     except EstimationError:
         return float("inf")
     return corner_error(estimate.model, truth, size)
