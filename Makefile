@@ -1,6 +1,6 @@
 # make demo   match two photographs with the shipped weights
 # make test   run all tests
-# make quick  run the tests of matching, geometry, files and sessions (less than a minute)
+# make quick  run the tests of matching, geometry, files and sessions (about a minute)
 # make check  format, lint, types and tests
 # make fuzz   run damaged input of every kind for MINUTES=30, and keep what fails in fuzz/
 # make docs   build the documentation into site/
@@ -9,8 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Plain "torch" brings gigabytes of CUDA on Linux; this release has a CPU build.
 TORCH ?= torch==2.13.0
-# The tests of a file share one process, because they share models.
-PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+# PYTEST_ARGS="-n 2 --dist loadfile" runs the tests in two processes, one file in one process.
+PYTEST = $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 MINUTES ?= 30
