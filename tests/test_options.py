@@ -105,9 +105,15 @@ def test_wrong_values_are_rejected_by_name(wrong: dict[str, Any]) -> None:
 def test_a_setting_without_effect_is_rejected(
     methods: dict[str, Any], setting: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(setting))} belongs to .* no effect on"):
+    with pytest.raises(ConfigError, match=f"`{next(iter(setting))}` has no effect with"):
         SessionOptions(**methods, **setting)
     SessionOptions(**methods, max_keypoints=5, resize=640, refine=False)
+
+
+def test_all_settings_without_effect_are_named() -> None:
+    expected = "`sinkhorn_iterations` and `match_threshold` have no effect .*: remove them"
+    with pytest.raises(ConfigError, match=expected):
+        SessionOptions(matcher="nn", sinkhorn_iterations=5, match_threshold=0.3)
 
 
 def test_a_keypoint_threshold_applies_to_all_keypoints() -> None:

@@ -421,7 +421,7 @@ def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path:
     with pytest.raises(UsageError, match="no extractor; use `features="):
         load(tmp_path / "matcher")
     load(tmp_path / "extractor", matcher="nn")
-    with pytest.raises(UsageError, match="takes 16-d descriptors, sift has 128-d"):
+    with pytest.raises(UsageError, match="has 128-d descriptors, but .* takes 16-d ones"):
         load(tmp_path / "matcher", features="sift")
 
 
@@ -482,14 +482,23 @@ def test_descriptors_of_different_widths_are_rejected(session: Session, grey: np
 def test_settings_without_effect_are_rejected(
     kind: dict[str, Any], setting: dict[str, Any]
 ) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(setting))} belongs to .*: remove it"):
+    with pytest.raises(UsageError, match=f"{next(iter(setting))}` has no effect .*: remove it"):
         load(**kind, matcher="nn", **setting)
 
 
-@pytest.mark.parametrize("idle", [{"model": "dense"}, {"runtime": "torch"}])
-def test_model_and_runtime_of_classical_features_are_rejected(idle: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="no model and no runtime"):
-        load(**idle, features="sift", matcher="nn")
+@pytest.mark.parametrize(
+    "unused", [{"model": "dense"}, {"runtime": "torch"}, {"model": "dense", "runtime": "torch"}]
+)
+def test_model_and_runtime_of_classical_features_are_rejected(unused: dict[str, Any]) -> None:
+    names = " and ".join(f"`{name}`" for name in unused)
+    with pytest.raises(UsageError, match=f"no model and no runtime: remove {names}$"):
+        load(**unused, features="sift", matcher="nn")
+
+
+def test_unfit_features_are_explained_at_once(matching: Path) -> None:
+    expected = "`features='sift'` .*: use `matcher='nn'` and remove `match_threshold`$"
+    with pytest.raises(UsageError, match=expected):
+        load(matching, features="sift", match_threshold=0.3)
 
 
 def test_public_names() -> None:

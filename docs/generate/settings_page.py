@@ -15,7 +15,7 @@ from featherglue.options.setting import Setting
 
 # Words of help texts that are names; the others, such as "threads", are also plain words.
 _CODE = [*(name for name in settings() if "_" in name), "None", "nn", "auto", "always", "off"]
-_OWNERS = {
+_STAGES = {
     "session": ("Session", "How the networks run, and which methods run."),
     "extraction": ("Extraction", "From an image to its keypoints and descriptors."),
     "matching": ("Matching", "From two sets of features to matches."),
@@ -36,9 +36,9 @@ def settings_page() -> str:
         "setting that would have no effect is an error.",
         "",
     ]
-    for owner, (title, summary) in _OWNERS.items():
-        names = [name for name, setting in settings().items() if setting.owner == owner]
-        stored = owner != "session"
+    for stage, (title, summary) in _STAGES.items():
+        names = [name for name, setting in settings().items() if setting.stage == stage]
+        stored = stage != "session"
         header = ["setting", "values", "meaning"] + (
             [*map(code, models)] if stored else ["default"]
         )
@@ -83,7 +83,7 @@ def _values(setting: Setting) -> str:
 
 def _help(setting: Setting) -> str:
     methods = {"superpoint": "SuperPoint", "superglue": "SuperGlue"}
-    only = f" Only with {methods[setting.only]}." if setting.only in methods else ""
+    only = f" Only with {methods[setting.method]}." if setting.method in methods else ""
     return with_code(setting.help, _CODE) + only
 
 

@@ -18,6 +18,7 @@ from featherglue.io.image import Image, load_grey, map_points, resize_grey, resi
 from featherglue.matching.consensus import filter_by_consensus
 from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
 from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
+from featherglue.matching.opencv import DESCRIPTOR_WIDTHS
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.search import SMALL_KEYPOINTS, Search
 from featherglue.matching.stopwatch import Stopwatch
@@ -30,6 +31,7 @@ from featherglue.options import (
     SessionOptions,
     checked,
     make_options,
+    settings,
     with_overrides,
 )
 from featherglue.runtime.base import Runtime, open_runtime
@@ -38,9 +40,7 @@ from featherglue.types import Features, Matches, MatchResult
 Float = NDArray[np.float32]
 
 # Ratio of Lowe's test. Learned features and ORB work better without it.
-RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
-# Descriptor widths of the classical features.
-_WIDTHS: dict[FeaturesKind, int] = {"sift": 128, "orb": 256}
+_RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
 _MAX_PIXELS = 8192 * 8192  # larger images need gigabytes in the network
 
 
@@ -335,15 +335,11 @@ def load(
     """
     options = make_options(options, **overrides)
     if options.features != "superpoint" and options.matcher == "nn":
-        if (os.fspath(model), options.runtime) != ("fast", "auto"):
-            raise UsageError(
-                f"{options.features} with nearest neighbours uses no model and no runtime: "
-                "remove both"
-            )
+        _check_no_model(model, options)
         processing = options.apply(ProcessingConfig())
         return Session(
             ClassicalExtractor(options.features, processing),
-            NearestNeighbourMatcher(RATIOS[options.features], processing),
+            NearestNeighbourMatcher(_RATIOS[options.features], processing),
             processing,
             threads=options.threads,
             search=options.search,
@@ -374,11 +370,22 @@ def _make_matcher(
     options: SessionOptions, running: Runtime, processing: ProcessingConfig, artifact: Artifact
 ) -> Matcher:
     if options.matcher == "nn":
-        return NearestNeighbourMatcher(RATIOS[options.features], processing)
+        return NearestNeighbourMatcher(_RATIOS[options.features], processing)
     config = artifact.architecture.matcher
     assert config is not None
     bin_score = float(artifact.arrays["matcher.bin_score"])
     return NetworkMatcher(running, processing, bin_score, config.descriptor_dim)
+
+
+def _check_no_model(model: str | os.PathLike[str], options: SessionOptions) -> None:
+    """Raise UsageError if a model or a runtime is given with methods that use neither."""
+    given = ["`model`"] if os.fspath(model) != "fast" else []
+    given += ["`runtime`"] if options.runtime != "auto" else []
+    if given:
+        raise UsageError(
+            f"`features={options.features!r}` with `matcher='nn'` uses no model and no runtime: "
+            f"remove {' and '.join(given)}"
+        )
 
 
 def _check_fit(artifact: Artifact, options: SessionOptions) -> None:
@@ -389,9 +396,15 @@ def _check_fit(artifact: Artifact, options: SessionOptions) -> None:
     if options.matcher == "superglue":
         if matcher is None:
             raise UsageError(f"{artifact.folder}: this model has no matcher; use `matcher='nn'`")
-        width = _WIDTHS.get(options.features)
+        width = DESCRIPTOR_WIDTHS.get(options.features)
         if width is not None and width != matcher.descriptor_dim:
+            unused = [
+                f"`{name}`"
+                for name in options.overrides()
+                if settings()[name].method == "superglue"
+            ]
+            remedy = " and remove ".join(["use `matcher='nn'`", *unused])
             raise UsageError(
-                f"this model's SuperGlue takes {matcher.descriptor_dim}-d descriptors, "
-                f"{options.features} has {width}-d ones; use `matcher='nn'`"
+                f"`features={options.features!r}` has {width}-d descriptors, but this model's "
+                f"SuperGlue takes {matcher.descriptor_dim}-d ones: {remedy}"
             )

@@ -74,7 +74,7 @@ def with_parameters(
 
 def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
-    more: dict[str, Any] = {"help": setting.help, "rich_help_panel": _PANELS[setting.owner]}
+    more: dict[str, Any] = {"help": setting.help, "rich_help_panel": _PANELS[setting.stage]}
     annotation: Any = str
     if setting.kind == "choice":
         annotation, more["metavar"] = Literal[setting.choices], "|".join(setting.choices)

@@ -97,7 +97,7 @@ class NetworkExtractor:
 
     def describe(self) -> dict[str, Any]:
         """See `Extractor`."""
-        return {"kind": self.kind} | owned_settings(self.processing, "extraction")
+        return {"kind": self.kind} | stage_settings(self.processing, "extraction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +127,17 @@ class ClassicalExtractor:
 
     def describe(self) -> dict[str, Any]:
         """See `Extractor`."""
-        return {"kind": self.kind} | owned_settings(self.processing, "extraction", shared=True)
+        return {"kind": self.kind} | stage_settings(self.processing, "extraction", shared=True)
 
 
-def owned_settings(
-    processing: ProcessingConfig, owner: str, shared: bool = False
+def stage_settings(
+    processing: ProcessingConfig, stage: str, shared: bool = False
 ) -> dict[str, Any]:
     """The settings of one stage as plain values.
 
     Args:
         processing: settings of the session.
-        owner: the stage, see `options.Setting.owner`.
+        stage: see `options.Setting.stage`.
         shared: only the settings that every method of the stage uses.
     """
     names = [f.name for f in dataclasses.fields(processing)]
@@ -145,6 +145,6 @@ def owned_settings(
     values = {
         name: getattr(processing, name)
         for name in names
-        if definitions[name].owner == owner and not (shared and definitions[name].only)
+        if definitions[name].stage == stage and not (shared and definitions[name].method)
     }
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featherglue.errors import UsageError
 from featherglue.matching.assignment import mutual_matches, nearest_neighbours, optimal_transport
-from featherglue.matching.extractors import owned_settings
+from featherglue.matching.extractors import stage_settings
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.options import ProcessingConfig
 from featherglue.runtime.base import Runtime
@@ -106,7 +106,7 @@ class NetworkMatcher:
 
     def describe(self) -> dict[str, Any]:
         """See `Matcher`."""
-        return {"kind": self.kind} | owned_settings(self.processing, "matching")
+        return {"kind": self.kind} | stage_settings(self.processing, "matching")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class NearestNeighbourMatcher:
 
     def describe(self) -> dict[str, Any]:
         """See `Matcher`."""
-        shared = owned_settings(self.processing, "matching", shared=True)
+        shared = stage_settings(self.processing, "matching", shared=True)
         return {"kind": self.kind, "ratio": self.ratio} | shared
 
 

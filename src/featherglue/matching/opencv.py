@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featherglue.io.grey import Grey
 
 Float = NDArray[np.float32]
+DESCRIPTOR_WIDTHS = {"sift": 128, "orb": 256}
 _ORB_BORDER = 31  # px without keypoints on every side
 
 
@@ -32,7 +33,7 @@ def extract_classical(
     """
     detector: cv2.Feature2D
     empty = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-    width = 128 if kind == "sift" else 256
+    width = DESCRIPTOR_WIDTHS[kind]
     if kind == "orb" and min(image.shape) <= 2 * _ORB_BORDER:
         return *empty, np.zeros((0, width), np.float32)
     if kind == "sift":

@@ -1,7 +1,7 @@
 """Every setting of a session, defined once.
 
 `ProcessingConfig` holds the settings that an artifact stores; its fields carry the help text, the
-bounds and the owner of each setting. `SessionOptions` adds how a session runs, and overrides the
+bounds and the stage of each setting. `SessionOptions` adds how a session runs, and overrides the
 model's settings. Signatures of commands, their help texts and the settings reference in the
 documentation are generated from both.
 """
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from featherglue.errors import ConfigError
 from featherglue.machine import max_threads
-from featherglue.options.setting import Setting, check_setting
+from featherglue.options.setting import Kind, Setting, check_setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,18 @@ MatcherKind = Literal["superglue", "nn"]
 SearchMode = Literal["off", "auto", "always"]
 
 
-def _setting(default: Any, **definition: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"setting": Setting(**definition)})
+def _setting(default: Any, kind: Kind, help: str, **definition: Any) -> Any:
+    """A field with this default and the definition of its setting."""
+    setting = Setting(kind=kind, help=help, **definition)
+    return dataclasses.field(default=default, metadata={"setting": setting})
+
+
+_session = functools.partial(_setting, stage="session")
+_extraction = functools.partial(_setting, stage="extraction")
+_superpoint = functools.partial(_setting, stage="extraction", method="superpoint")
+_matching = functools.partial(_setting, stage="matching")
+_superglue = functools.partial(_setting, stage="matching", method="superglue")
+_refinement = functools.partial(_setting, stage="refinement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,114 +52,72 @@ class ProcessingConfig:
         ConfigError: a value of the wrong type or out of bounds.
     """
 
-    resize: tuple[int, ...] = _setting(
+    resize: tuple[int, ...] = _extraction(
         (),
-        kind="size",
-        owner="extraction",
-        help="Working size: the longest side in pixels, width and height, or -1 for the size of "
+        "size",
+        "Working size: the longest side in pixels, width and height, or -1 for the size of "
         "the image.",
     )
-    max_keypoints: int = _setting(
-        512,
-        kind="integer",
-        owner="extraction",
-        minimum=-1,
-        help="Maximum number of keypoints, strongest first; -1 keeps all.",
+    max_keypoints: int = _extraction(
+        512, "integer", "Maximum number of keypoints, strongest first; -1 keeps all.", minimum=-1
     )
-    keypoint_threshold: float = _setting(
+    keypoint_threshold: float = _superpoint(
         0.005,
-        kind="number",
-        owner="extraction",
-        only="superpoint",
-        minimum=0,
-        maximum=1,
-        help="Minimum score of a keypoint. An explicit value applies to all keypoints and replaces "
+        "number",
+        "Minimum score of a keypoint. An explicit value applies to all keypoints and replaces "
         "the higher minimum that a model may have for weaker ones.",
+        minimum=0,
+        maximum=1,
     )
-    high_keypoint_threshold: float = _setting(
+    high_keypoint_threshold: float = _superpoint(
         0.0,
-        kind="number",
-        owner="extraction",
-        only="superpoint",
+        "number",
+        "Minimum score of the keypoints after the first high_threshold_after.",
         minimum=0,
         maximum=1,
-        help="Minimum score of the keypoints after the first high_threshold_after.",
     )
-    high_threshold_after: int = _setting(
-        0,
-        kind="integer",
-        owner="extraction",
-        only="superpoint",
-        minimum=0,
-        help="Number of keypoints that only need keypoint_threshold.",
+    high_threshold_after: int = _superpoint(
+        0, "integer", "Number of keypoints that only need keypoint_threshold.", minimum=0
     )
-    nms_radius: int = _setting(
+    nms_radius: int = _superpoint(
+        4, "integer", "Radius of non-maximum suppression in pixels.", minimum=0, maximum=64
+    )
+    remove_borders: int = _superpoint(
         4,
-        kind="integer",
-        owner="extraction",
-        only="superpoint",
+        "integer",
+        "Width in pixels of the image border without keypoints.",
         minimum=0,
         maximum=64,
-        help="Radius of non-maximum suppression in pixels.",
     )
-    remove_borders: int = _setting(
-        4,
-        kind="integer",
-        owner="extraction",
-        only="superpoint",
-        minimum=0,
-        maximum=64,
-        help="Width in pixels of the image border without keypoints.",
-    )
-    subpixel: bool = _setting(
+    subpixel: bool = _superpoint(
         True,
-        kind="boolean",
-        owner="extraction",
-        only="superpoint",
-        help="Locate keypoints to a fraction of a pixel on the score map.",
+        "boolean",
+        "Locate keypoints to a fraction of a pixel on the score map.",
     )
-    descriptor_sampling: Sampling = _setting(
+    descriptor_sampling: Sampling = _superpoint(
         "exact",
-        kind="choice",
-        owner="extraction",
-        only="superpoint",
-        choices=get_args(Sampling),
-        help="Sampling grid of descriptors: exact positions, or SuperPoint's published grid, "
+        "choice",
+        "Sampling grid of descriptors: exact positions, or SuperPoint's published grid, "
         "which is off by up to half a pixel.",
+        choices=get_args(Sampling),
     )
-    sinkhorn_iterations: int = _setting(
-        20,
-        kind="integer",
-        owner="matching",
-        only="superglue",
-        minimum=1,
-        maximum=1000,
-        help="Number of Sinkhorn iterations.",
+    sinkhorn_iterations: int = _superglue(
+        20, "integer", "Number of Sinkhorn iterations.", minimum=1, maximum=1000
     )
-    match_threshold: float = _setting(
-        0.2,
-        kind="number",
-        owner="matching",
-        only="superglue",
-        minimum=0,
-        maximum=1,
-        help="Minimum confidence of a match.",
+    match_threshold: float = _superglue(
+        0.2, "number", "Minimum confidence of a match.", minimum=0, maximum=1
     )
-    consensus: float | None = _setting(
+    consensus: float | None = _matching(
         None,
-        kind="number",
-        owner="matching",
+        "number",
+        "Drop matches that contradict their neighbours, unless their confidence is above "
+        "this value; None keeps all.",
         minimum=0,
         maximum=1,
         optional=True,
-        help="Drop matches that contradict their neighbours, unless their confidence is above "
-        "this value; None keeps all.",
     )
-    refine: bool = _setting(
-        True,
-        kind="boolean",
-        owner="refinement",
-        help="Refine matches to a fraction of a pixel on the images.",
+    refine: bool = _refinement(
+        True, "boolean", "Refine matches to a fraction of a pixel on the images."
     )
 
     def __post_init__(self) -> None:
@@ -190,41 +159,26 @@ class SessionOptions:
         ConfigError: a value of the wrong type or out of bounds.
     """
 
-    runtime: RuntimeName = _setting(
-        "auto",
-        kind="choice",
-        owner="session",
-        choices=get_args(RuntimeName),
-        help="Runtime of the networks.",
+    runtime: RuntimeName = _session(
+        "auto", "choice", "Runtime of the networks.", choices=get_args(RuntimeName)
     )
-    threads: int | None = _setting(
-        None,
-        kind="integer",
-        owner="session",
-        minimum=1,
-        optional=True,
-        help="Maximum number of threads of the networks.",
+    threads: int | None = _session(
+        None, "integer", "Maximum number of threads of the networks.", minimum=1, optional=True
     )
-    features: FeaturesKind = _setting(
-        "superpoint",
-        kind="choice",
-        owner="session",
-        choices=get_args(FeaturesKind),
-        help="Kind of local features.",
+    features: FeaturesKind = _session(
+        "superpoint", "choice", "Kind of local features.", choices=get_args(FeaturesKind)
     )
-    matcher: MatcherKind = _setting(
+    matcher: MatcherKind = _session(
         "superglue",
-        kind="choice",
-        owner="session",
+        "choice",
+        "Kind of matcher; nn is mutual nearest neighbours.",
         choices=get_args(MatcherKind),
-        help="Kind of matcher; nn is mutual nearest neighbours.",
     )
-    search: SearchMode = _setting(
+    search: SearchMode = _session(
         "off",
-        kind="choice",
-        owner="session",
+        "choice",
+        "Search over rotation and scale: for pairs that need it (auto), always, or off.",
         choices=get_args(SearchMode),
-        help="Search over rotation and scale: for pairs that need it (auto), always, or off.",
     )
     resize: int | Sequence[int] | Default = MODEL
     max_keypoints: int | Default = MODEL
@@ -245,18 +199,24 @@ class SessionOptions:
             value = getattr(self, field.name)
             if value is not MODEL:
                 object.__setattr__(self, field.name, checked(field.name, value))
-        unused = next(self._unused(), None)
-        if unused is not None:
-            name, only, chosen = unused
-            raise ConfigError(f"{name} belongs to {only} and has no effect on {chosen}: remove it")
+        self._check_unused()
 
-    def _unused(self) -> Any:
-        """Overrides without effect, as (name, method that uses it, chosen method)."""
-        chosen = {"extraction": self.features, "matching": self.matcher}
-        for name in self.overrides():
-            setting = settings()[name]
-            if setting.only and chosen[setting.owner] != setting.only:
-                yield name, setting.only, chosen[setting.owner]
+    def _check_unused(self) -> None:
+        """Raise ConfigError if overrides have no effect with the chosen methods."""
+        for parameter, stage in (("features", "extraction"), ("matcher", "matching")):
+            method = getattr(self, parameter)
+            definitions = {name: settings()[name] for name in self.overrides()}
+            unused = [
+                f"`{name}`"
+                for name, setting in definitions.items()
+                if setting.stage == stage and setting.method not in (None, method)
+            ]
+            if unused:
+                has, them = ("has", "it") if len(unused) == 1 else ("have", "them")
+                raise ConfigError(
+                    f"{' and '.join(unused)} {has} no effect with `{parameter}={method!r}`: "
+                    f"remove {them}"
+                )
 
     def overrides(self) -> dict[str, Any]:
         """The given settings of `ProcessingConfig`, by name."""

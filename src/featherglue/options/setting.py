@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from featherglue.errors import ConfigError
 
-Owner = Literal["session", "extraction", "matching", "refinement"]
+Stage = Literal["session", "extraction", "matching", "refinement"]
 Kind = Literal["integer", "number", "boolean", "choice", "size"]
 _MIN_SIDE, _MAX_SIDE = 8, 8192
 
@@ -21,18 +21,19 @@ class Setting:
 
     Attributes:
         kind: type of its value; "size" is a tuple of one or two integers.
+        stage: the stage that uses it; "session" for all stages.
         help: one sentence, as the help text of its command-line option shows it.
-        owner: the stage that uses it.
-        only: the single method of that stage that uses it ("superpoint", "superglue"), or "".
+        method: the only method of that stage that uses it, "superpoint" or "superglue"; None if
+            all methods do.
         minimum, maximum: inclusive bounds of a number; None for no bound.
         choices: values of a choice.
         optional: whether None is a value, which disables what the setting controls.
     """
 
     kind: Kind
+    stage: Stage
     help: str
-    owner: Owner
-    only: str = ""
+    method: str | None = None
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
