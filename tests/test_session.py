@@ -421,7 +421,7 @@ def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path:
     with pytest.raises(UsageError, match="no extractor; use `features="):
         load(tmp_path / "matcher")
     load(tmp_path / "extractor", matcher="nn")
-    with pytest.raises(UsageError, match="has 128-d descriptors, but .* takes 16-d ones"):
+    with pytest.raises(UsageError, match=r"has 128-d descriptors, but .* takes 16-d ones"):
         load(tmp_path / "matcher", features="sift")
 
 
