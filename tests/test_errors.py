@@ -12,7 +12,16 @@ import pytest
 
 import featherglue
 from featherglue import errors
-from featherglue.errors import FeatherglueError, MissingExtraError, MissingNameError, UsageError
+from featherglue.artifact.registry import find_model
+from featherglue.errors import (
+    ArtifactError,
+    FeatherglueError,
+    MissingExtraError,
+    MissingNameError,
+    UsageError,
+    did_you_mean,
+)
+from featherglue.options import make_options
 
 CLASSES = [
     value
@@ -72,3 +81,12 @@ def test_every_exception_can_be_sent_to_another_process(error: type[FeatherglueE
     received = pickle.loads(pickle.dumps(raised))
     assert type(received) is error
     assert str(received) == str(raised)
+
+
+def test_a_mistyped_name_is_recognized() -> None:
+    assert did_you_mean("fats", ["balanced", "fast"]) == " (did you mean 'fast'?)"
+    assert did_you_mean("xyz", ["balanced", "fast"]) == ""
+    with pytest.raises(ArtifactError, match=r"no model 'fats' \(did you mean 'fast'\?\)"):
+        find_model("fats")
+    with pytest.raises(UsageError, match="did you mean 'max_keypoints'"):
+        make_options(max_keypoint=3)

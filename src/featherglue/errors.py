@@ -10,6 +10,16 @@ configuration, a list of pairs), 1 where a correct request cannot be carried out
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The remark ` (did you mean 'fast'?)` about an unknown name; "" if no known one is close."""
+    from difflib import get_close_matches  # needed for errors only
+
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
 
 class FeatherglueError(Exception):
     """Base class of all exceptions that featherglue raises deliberately."""

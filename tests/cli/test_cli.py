@@ -205,3 +205,19 @@ def test_an_unexpected_exception_is_reported_as_a_bug(
     monkeypatch.setenv("FEATHERGLUE_DEBUG", "1")
     assert main(["info", "--model", str(matching)]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["match", "a.png", "b.png", "--json"], "'--json' requires an argument: --json FILE|-"),
+        (["match", "a.png", "b.png", "--max-keypoints", "x"], "'--max-keypoints': not an integer"),
+        (["benchmark", "--num-repetitions", "0"], "'--num-repetitions': must be at least 1"),
+        (["benchmark", "--runtime", "cuda"], "'cuda' is not one of 'auto', 'onnxruntime'"),
+    ],
+)
+def test_wrong_values_are_explained_in_plain_words(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -95,6 +96,51 @@ def test_counts_are_named_num(name: str) -> None:
         if option.type_descriptor.annotation is int and option.nargs == 1
     }
     assert {flag for flag in counts - COUNTS if not flag.startswith("--num-")} == set()
+
+
+# Parameters whose values are a few fixed words.
+ENUMERATIONS = {
+    "descriptor_sampling",
+    "device",
+    "features",
+    "importance",
+    "matcher",
+    "method",
+    "metric",
+    "part",
+    "per",
+    "runtime",
+    "scheme",
+    "scope",
+    "search",
+    "stage",
+}
+
+
+def choices(annotation: Any) -> list[str] | None:
+    """The values of a Literal or an Enum, alone or in a list; None for another type."""
+    if get_origin(annotation) is list:
+        (annotation,) = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return [member.value for member in annotation]
+    return None
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_enumerations_are_choices(name: str) -> None:
+    """The parser knows the values, so that it checks them, lists them and completes them."""
+    listed = re.compile(r"[a-z]\w*(\|[a-z]\w*)+")  # a metavar such as "auto|torch"
+    for parameter in COMMANDS[name].params:
+        metavar = parameter.metavar or ""
+        values = choices(parameter.type_descriptor.annotation)
+        if metavar == "NAME|DIR":  # `combine --matcher` takes a model
+            continue
+        if parameter.name in ENUMERATIONS or listed.fullmatch(metavar):
+            assert values, parameter.name
+        if values and listed.fullmatch(metavar):
+            assert metavar.split("|") == values
 
 
 @pytest.mark.parametrize("name", COMMANDS)

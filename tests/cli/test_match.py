@@ -225,3 +225,15 @@ def test_an_image_without_keypoints_is_named(
     assert f"{blank}: no keypoints" in capsys.readouterr().out
     assert featherglue.cli.main(["match", *map(str, shifted), "--no-viz"]) == 0
     assert "no keypoints" not in capsys.readouterr().out
+
+
+def test_many_pairs_need_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featherglue.cli.match.load", None)  # fails before a model is loaded
+    (tmp_path / "pairs.txt").write_text("a.png b.png\n")
+    (tmp_path / "text").write_text("")
+    for name in ("text", "matches.png"):
+        arguments = ["match", "--input-pairs", str(tmp_path / "pairs.txt")]
+        assert featherglue.cli.main([*arguments, "-o", str(tmp_path / name)]) == 2
+        assert "is a file, not a folder" in capsys.readouterr().err

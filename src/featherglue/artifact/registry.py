@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from featherglue.artifact.folder import CONFIG
-from featherglue.errors import ArtifactError, UsageError
+from featherglue.errors import ArtifactError, UsageError, did_you_mean
 
 
 def shipped_models() -> list[str]:
@@ -32,7 +32,10 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         return _root() / model
     if Path(model).is_dir():
         return Path(model)
-    raise ArtifactError(f"no model {str(model)!r}: expected a folder, or one of {', '.join(names)}")
+    hint = did_you_mean(str(model), names)
+    raise ArtifactError(
+        f"no model {str(model)!r}{hint}: expected a folder, or one of {', '.join(names)}"
+    )
 
 
 def _root() -> Path:

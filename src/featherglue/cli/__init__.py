@@ -155,10 +155,9 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
         message = _with_flags(str(error), app, arguments)
         error_console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
-    if hasattr(error, "format_message") and hasattr(
-        error, "exit_code"
-    ):  # misuse, found by the parser
-        message = error.format_message().replace("Value error, ", "")  # of the type checker
+    # Misuse that the parser found.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        message = _parser_message(error, app, arguments)
         if not message:  # no command was given, and the help was shown
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
@@ -173,6 +172,30 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
         highlight=False,
     )
     return 1
+
+
+# What the parser says about a wrong value, and plain words for it.
+_PLAIN_WORDS = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "not an integer",
+    "Input should be a valid number, unable to parse string as a number": "not a number",
+    "Input should be greater than or equal to": "must be at least",
+    "Input should be less than or equal to": "must be at most",
+}
+
+
+def _parser_message(error: Any, app: typer.Typer | None, arguments: list[str]) -> str:
+    """The message of an error of the parser, with the values that an option without one takes."""
+    message = str(error.format_message())
+    for theirs, plain in _PLAIN_WORDS.items():
+        message = message.replace(theirs, plain)
+    if app is not None and message.endswith("requires an argument."):
+        from featherglue.cli.parameter_names import called_command
+
+        for parameter in called_command(typer.main.get_command(app), arguments).params:
+            if error.option_name in parameter.opts and parameter.metavar:
+                return f"{message.rstrip('.')}: {error.option_name} {parameter.metavar}"
+    return message
 
 
 def _with_flags(message: str, app: typer.Typer | None, arguments: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -27,6 +28,8 @@ from featherglue.io.grey import Grey
 from featherglue.io.image import list_images, read_grey
 from featherglue.options import FeaturesKind, RuntimeName, SessionOptions
 
+# The parser takes no list of a Literal.
+_Runtime = Enum("_Runtime", [(name, name) for name in get_args(RuntimeName)])  # type: ignore[misc]
 _BASELINES: tuple[FeaturesKind, ...] = ("sift", "orb")
 
 
@@ -36,7 +39,7 @@ def run(
         typer.Option("--model", metavar="NAME|DIR", help="Model; can be given several times."),
     ] = None,
     runtime: Annotated[
-        list[str] | None,
+        list[_Runtime] | None,
         typer.Option(
             "--runtime",
             metavar="|".join(get_args(RuntimeName)),
@@ -94,7 +97,7 @@ def run(
         check_format(plot)
     limit_threads(threads)
     contenders = make_contenders(
-        model or ["fast"], runtime or ["auto"], _counts(max_keypoints), threads, baselines
+        model or ["fast"], _runtimes(runtime), _counts(max_keypoints), threads, baselines
     )
     config = BenchmarkConfig(image_sizes=sizes, repetitions=repetitions, warmup=warmup, cold=cold)
     frames = None if images is None else _frames(images)
@@ -114,7 +117,7 @@ def run(
 
 def make_contenders(
     models: list[str],
-    runtimes: list[str],
+    runtimes: list[RuntimeName],
     counts: list[int],
     threads: int | None,
     baselines: bool,
@@ -130,7 +133,7 @@ def make_contenders(
                         label=name,
                         model=model,
                         options=SessionOptions(
-                            runtime=cast("RuntimeName", runtime),
+                            runtime=runtime,
                             max_keypoints=count,
                             threads=threads,
                         ),
@@ -145,6 +148,10 @@ def make_contenders(
                 for kind in _BASELINES
             )
     return found
+
+
+def _runtimes(given: list[_Runtime] | None) -> list[RuntimeName]:
+    return [cast("RuntimeName", runtime.value) for runtime in given or []] or ["auto"]
 
 
 def _counts(text: str) -> list[int]:

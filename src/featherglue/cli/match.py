@@ -70,12 +70,20 @@ def match(
         raise UsageError("--overwrite applies to many pairs; two images are always matched again")
     if pairs is None and output is not None and not cv2.haveImageWriter(output.name):
         raise UsageError(f"-o {output}: unknown image format; use .png or .jpg")
+    folder = output or DEFAULT_FOLDER
+    if pairs is not None:
+        _check_folder(folder)
     session = load(model, options)
     if pairs is None:
         assert image0 is not None and image1 is not None
         return _match_two(session, image0, image1, output, viz, json_file)
-    folder = output or DEFAULT_FOLDER
     return _match_many(session, pairs, source, folder, viz, overwrite, json_file)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UsageError if the output of many pairs is a file, or named like a picture."""
+    if not folder.is_dir() and (folder.exists() or cv2.haveImageWriter(folder.name)):
+        raise UsageError(f"-o {folder}: is a file, not a folder; many pairs need a folder")
 
 
 def _pairs_to_match(
@@ -84,7 +92,7 @@ def _pairs_to_match(
     """The pairs to match and the folder of their images; None for two single images."""
     if input_pairs is not None:
         if image0 is not None:
-            raise UsageError("give two images or --input-pairs, not both")
+            raise UsageError(f"`input_pairs` names the images to match: remove it or {image0}")
         folder = input_dir or Path()
         if not folder.is_dir():
             raise UsageError(f"--input-dir: no folder {folder}")

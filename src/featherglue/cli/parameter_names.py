@@ -39,10 +39,8 @@ def option_flags(command: Any, arguments: Sequence[str]) -> dict[str, Flag]:
         command: click command or group; sub-commands are followed.
         arguments: words of the command line.
     """
-    for word in arguments:
-        command = getattr(command, "commands", {}).get(word, command)
     flags: dict[str, Flag] = {}
-    for parameter in command.params:
+    for parameter in called_command(command, arguments).params:
         on = _long(parameter.opts)
         if on is None:
             continue
@@ -51,6 +49,13 @@ def option_flags(command: Any, arguments: Sequence[str]) -> dict[str, Flag]:
         if parameter.name:
             flags[parameter.name] = flag
     return flags
+
+
+def called_command(command: Any, arguments: Sequence[str]) -> Any:
+    """The command or sub-command of a click group that the words of a command line call."""
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    return command
 
 
 def with_flags(message: str, flags: Mapping[str, Flag]) -> str:

@@ -1,4 +1,4 @@
-"""`featherglue report`: results as one HTML page."""
+"""`featherglue report`: results of evaluations and benchmarks as one HTML page."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ from featherglue.evaluation.report import read_results, write_report
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="JSON files of evaluate and benchmark.")],
+    results: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="JSON files of evaluate and benchmark.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path(
         "report.html"
     ),
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "featherglue",
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Model to show differences to.")
+        str | None,
+        typer.Option("--baseline", metavar="NAME", help="Model that differences are shown to."),
     ] = None,
     picture: Annotated[
         list[Path] | None,
-        typer.Option("--picture", help="Picture to show; can be given several times."),
+        typer.Option("--picture", metavar="FILE", help="Picture to show. Can be repeated."),
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Write one self-contained HTML page: tables, curves, pictures, machine and commands."""
+    """Write the results of evaluate and benchmark as one HTML page without other files.
+
+    It has tables, curves, pictures of matches, the machine and the commands.
+    """
     write_report(
         read_results(results), output, title=title, baseline=baseline, pictures=picture or ()
     )

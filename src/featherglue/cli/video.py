@@ -65,8 +65,6 @@ def video(
                 open_source(names, rate=rate, skip=skip, camera_size=camera_size, timeout=timeout)
             )
             signals = stack.enter_context(stop_on_signals(frames))
-            if no_window and display is None and output is None and json_file is None:
-                error_console.print(f"no window: {no_window}; write the pictures to a file with -o")
             matcher = FrameMatcher(
                 load(model, options),
                 against="anchor" if anchor else "previous",
@@ -83,6 +81,8 @@ def video(
                 track_writer=stack.enter_context(TrackWriter(path, length)) if track else None,
                 min_track_length=length,
             )
+            if no_window and display is None and output is None and json_file is None:
+                error_console.print(f"no window: {no_window}; write the pictures to a file with -o")
             report.num_frames = _num_frames(frames, max_frames)
             loop.run(frames, max_frames, lookahead)
             interrupted = bool(signals)

@@ -48,7 +48,12 @@ def figure_svg(figure: Figure) -> str:
 
 
 def latency_figure(measured: Mapping[str, Any]) -> Figure:
-    """End-to-end latency over the number of keypoints: the study's Figure 3."""
+    """Draw the median end-to-end latency over the maximum number of keypoints, a line per label.
+
+    Args:
+        measured: JSON values of a benchmark, see `benchmarking.benchmark`. Only the rows of its
+            first image size are drawn.
+    """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     size = measured["image_size"]
@@ -69,12 +74,21 @@ def latency_figure(measured: Mapping[str, Any]) -> Figure:
 
 
 def plot_latency(measured: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write `latency_figure` of a benchmark's result."""
+    """Write `latency_figure` to a file.
+
+    Raises:
+        OutputError: an unknown suffix, or the file cannot be written.
+    """
     save_figure(latency_figure(measured), path)
 
 
 def recall_figure(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
-    """Ratio of pairs with an error below a threshold, one curve per model."""
+    """Draw the percentage of pairs with at most an error, one curve per model.
+
+    Args:
+        evaluations: JSON values of evaluations on one suite, see `Evaluation.to_dict`. The error
+            axis ends at the largest AUC threshold, in px, or degrees for poses.
+    """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     largest = max(float(threshold) for threshold in evaluations[0]["auc"])
@@ -99,7 +113,14 @@ def trade_figure(
     key: str,
     label: str,
 ) -> Figure:
-    """Accuracy (AUC at the smallest threshold) against a cost, one point per model."""
+    """Draw the AUC at the smallest threshold over a cost, one point per model.
+
+    Args:
+        evaluations: JSON values of evaluations on one suite, see `Evaluation.to_dict`.
+        facts: costs of each model, by the name of the model.
+        key: the cost to draw, a key of `facts[name]`.
+        label: of its axis, with the unit.
+    """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     threshold = min(evaluations[0]["auc"], key=float)

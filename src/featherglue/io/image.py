@@ -223,7 +223,11 @@ def load_grey(image: Image) -> Grey:
     """
     if isinstance(image, (str, os.PathLike)):
         return read_grey(image)
-    return to_grey(from_pillow(image) if is_pillow(image) else image)
+    if is_pillow(image):
+        image = from_pillow(image)
+    elif np.ndim(image) == 0:
+        raise ImageError(f"image must be a path or an array (H, W[, 3]), not {image!r}")
+    return to_grey(image)
 
 
 def resized_size(size: tuple[int, int], resize: Sequence[int]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from featherglue.errors import ConfigError
+from featherglue.errors import ConfigError, did_you_mean
 from featherglue.machine import max_threads
 from featherglue.options.setting import Kind, Setting, check_setting
 
@@ -237,7 +237,8 @@ def make_options(options: SessionOptions | None = None, **overrides: Any) -> Ses
     names = [field.name for field in dataclasses.fields(SessionOptions)]
     unknown = sorted(set(overrides) - set(names))
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r}; known: {', '.join(names)}")
+        hint = did_you_mean(unknown[0], names)
+        raise ConfigError(f"unknown option {unknown[0]!r}{hint}; known: {', '.join(names)}")
     return dataclasses.replace(options or SessionOptions(), **overrides)
 
 
@@ -268,7 +269,8 @@ def with_overrides(processing: ProcessingConfig, values: Mapping[str, Any]) -> P
     if unknown and unknown[0] in _SETTINGS:
         raise ConfigError(f"{unknown[0]!r} is fixed when a session is loaded: pass it to load")
     if unknown:
-        raise ConfigError(f"unknown setting {unknown[0]!r}; known: {', '.join(names)}")
+        hint = did_you_mean(unknown[0], names)
+        raise ConfigError(f"unknown setting {unknown[0]!r}{hint}; known: {', '.join(names)}")
     if "keypoint_threshold" in values:
         values = {"high_keypoint_threshold": 0.0} | dict(values)
     return dataclasses.replace(processing, **values)
