@@ -7,13 +7,14 @@ unknown keys, missing keys and wrong types raise.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from featherglue.errors import ConfigError
+from featherglue.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
@@ -267,11 +268,14 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     where = where or cls.__name__
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected a table, found {type(data).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(typing.cast("typing.Hashable", cls))
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}: unknown key {_shown(unknown[0])}; known: {', '.join(fields)}")
+        hint = did_you_mean(unknown[0], fields)
+        raise ConfigError(
+            f"{where}: unknown key {_shown(unknown[0])}{hint}; known: {', '.join(fields)}"
+        )
     values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in data.items()}
     required = [
         name
@@ -285,6 +289,12 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _type_hints(cls: Any) -> dict[str, Any]:
+    """The evaluated annotations of a class. A model file has hundreds of values of one class."""
+    return typing.get_type_hints(cls)
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
