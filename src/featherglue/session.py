@@ -16,31 +16,33 @@ from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.image import Image, load_grey, map_points, resize_grey, resized_size
 from featherglue.matching.consensus import filter_by_consensus
-from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
-from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
-from featherglue.matching.opencv import DESCRIPTOR_WIDTHS
+from featherglue.matching.extractors import ClassicalExtractor, Extractor
+from featherglue.matching.matchers import Matcher
+from featherglue.matching.methods import (
+    check_fit,
+    check_no_model,
+    make_extractor,
+    make_matcher,
+    make_nearest_neighbour_matcher,
+)
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.search import SMALL_KEYPOINTS, Search
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.matching.subpixel import refine_matches
 from featherglue.options import (
-    FeaturesKind,
     ProcessingConfig,
     RuntimeName,
     SearchMode,
     SessionOptions,
     checked,
     make_options,
-    settings,
     with_overrides,
 )
-from featherglue.runtime.base import Runtime, open_runtime
+from featherglue.runtime.base import open_runtime
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
 
-# Ratio of Lowe's test. Learned features and ORB work better without it.
-_RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
 _MAX_PIXELS = 8192 * 8192  # larger images need gigabytes in the network
 
 
@@ -335,76 +337,24 @@ def load(
     """
     options = make_options(options, **overrides)
     if options.features != "superpoint" and options.matcher == "nn":
-        _check_no_model(model, options)
+        check_no_model(model, options)
         processing = options.apply(ProcessingConfig())
         return Session(
             ClassicalExtractor(options.features, processing),
-            NearestNeighbourMatcher(_RATIOS[options.features], processing),
+            make_nearest_neighbour_matcher(options, processing),
             processing,
             threads=options.threads,
             search=options.search,
         )
     artifact = load_artifact(find_model(model))
-    _check_fit(artifact, options)
+    check_fit(artifact, options)
     running = open_runtime(artifact, options.runtime, options.threads)
     processing = options.apply(artifact.processing)
     return Session(
-        _make_extractor(options, running, processing),
-        _make_matcher(options, running, processing, artifact),
+        make_extractor(options, running, processing),
+        make_matcher(options, running, processing, artifact),
         processing,
         artifact,
         options.threads,
         options.search,
     )
-
-
-def _make_extractor(
-    options: SessionOptions, running: Runtime, processing: ProcessingConfig
-) -> Extractor:
-    if options.features == "superpoint":
-        return NetworkExtractor(running, processing)
-    return ClassicalExtractor(options.features, processing)
-
-
-def _make_matcher(
-    options: SessionOptions, running: Runtime, processing: ProcessingConfig, artifact: Artifact
-) -> Matcher:
-    if options.matcher == "nn":
-        return NearestNeighbourMatcher(_RATIOS[options.features], processing)
-    config = artifact.architecture.matcher
-    assert config is not None
-    bin_score = float(artifact.arrays["matcher.bin_score"])
-    return NetworkMatcher(running, processing, bin_score, config.descriptor_dim)
-
-
-def _check_no_model(model: str | os.PathLike[str], options: SessionOptions) -> None:
-    """Raise UsageError if a model or a runtime is given with methods that use neither."""
-    given = ["`model`"] if os.fspath(model) != "fast" else []
-    given += ["`runtime`"] if options.runtime != "auto" else []
-    if given:
-        raise UsageError(
-            f"`features={options.features!r}` with `matcher='nn'` uses no model and no runtime: "
-            f"remove {' and '.join(given)}"
-        )
-
-
-def _check_fit(artifact: Artifact, options: SessionOptions) -> None:
-    """Raise UsageError if the model lacks a network, or its matcher takes other descriptors."""
-    extractor, matcher = artifact.architecture.extractor, artifact.architecture.matcher
-    if options.features == "superpoint" and extractor is None:
-        raise UsageError(f"{artifact.folder}: this model has no extractor; use `features='sift'`")
-    if options.matcher == "superglue":
-        if matcher is None:
-            raise UsageError(f"{artifact.folder}: this model has no matcher; use `matcher='nn'`")
-        width = DESCRIPTOR_WIDTHS.get(options.features)
-        if width is not None and width != matcher.descriptor_dim:
-            unused = [
-                f"`{name}`"
-                for name in options.overrides()
-                if settings()[name].method == "superglue"
-            ]
-            remedy = " and remove ".join(["use `matcher='nn'`", *unused])
-            raise UsageError(
-                f"`features={options.features!r}` has {width}-d descriptors, but this model's "
-                f"SuperGlue takes {matcher.descriptor_dim}-d ones: {remedy}"
-            )
