@@ -18,7 +18,7 @@ from featherglue.errors import (
     ConfigError,
     FeatherglueError,
     ImageError,
-    RuntimeUnavailableError,
+    ResourceError,
     UsageError,
 )
 from featherglue.geometry.projection import corner_error
@@ -263,7 +263,7 @@ def test_out_of_memory_is_a_featherglue_error(
 
     runtime = session.extractor.runtime  # type: ignore[attr-defined]
     monkeypatch.setitem(runtime._sessions, "extractor", Failing())
-    with pytest.raises(RuntimeUnavailableError, match=r"extractor on 1×1×.*resize"):
+    with pytest.raises(ResourceError, match=r"extractor runs on 1×1×.*resize"):
         session.extract(grey)
 
 
