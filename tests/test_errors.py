@@ -26,7 +26,9 @@ from featherglue.options import make_options
 CLASSES = [
     value
     for value in vars(errors).values()
-    if inspect.isclass(value) and value.__module__ == errors.__name__
+    if inspect.isclass(value)
+    and value.__module__ == errors.__name__
+    and not issubclass(value, Warning)
 ]
 ROOT = Path(featherglue.__file__).parent
 

@@ -125,7 +125,9 @@ def test_a_keypoint_threshold_applies_to_all_keypoints() -> None:
 
 
 def test_unknown_names_are_rejected() -> None:
-    with pytest.raises(ConfigError, match="'keypoints'; known: resize"):
+    with pytest.raises(
+        ConfigError, match=r"'keypoints' \(did you mean 'max_keypoints'\?\); known: resize"
+    ):
         with_overrides(ProcessingConfig(), {"keypoints": 3})
     with pytest.raises(UsageError, match="unknown option 'max_keypoint'"):
         make_options(max_keypoint=3)

@@ -347,7 +347,7 @@ def test_number_of_threads_does_not_change_matches(matching: Path, grey: np.ndar
     assert len(one) > 0
     np.testing.assert_array_equal(one.points1, two.points1)
     np.testing.assert_array_equal(one.scores, two.scores)
-    with pytest.raises(UsageError, match="threads must be at least 1"):
+    with pytest.raises(UsageError, match=r"threads must be in \[1, "):
         session.with_threads(0)
 
 
@@ -358,7 +358,7 @@ def test_number_of_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarr
     np.testing.assert_array_equal(other.extract(grey).keypoints, session.extract(grey).keypoints)
     assert type(other.matcher) is type(session.matcher)
     assert (other.threads, other.runtime) == (1, session.runtime)
-    with pytest.raises(UsageError, match="threads must be at least 1"):
+    with pytest.raises(UsageError, match=r"threads must be in \[1, "):
         session.with_threads(0)
 
 

@@ -350,7 +350,7 @@ def test_unknown_runtimes_and_invalid_threads_are_rejected(own: Artifact) -> Non
     with pytest.raises(UsageError, match="openvino, torch, not 'tensorrt'"):
         open_runtime(own, "tensorrt", None)  # type: ignore[arg-type]
     for threads in (0, -1):
-        with pytest.raises(UsageError, match="threads must be at least 1"):
+        with pytest.raises(UsageError, match="threads must be in"):
             open_runtime(own, "auto", threads)
 
 

@@ -225,7 +225,7 @@ def load_grey(image: Image) -> Grey:
         return read_grey(image)
     if is_pillow(image):
         image = from_pillow(image)
-    elif np.ndim(image) == 0:
+    elif image is None or np.isscalar(image):
         raise ImageError(f"image must be a path or an array (H, W[, 3]), not {image!r}")
     return to_grey(image)
 
