@@ -53,7 +53,8 @@ _ALLOCATION = re.compile(
     r"(?:failed to allocate|tried to allocate|requested buffer of size)\D{0,20}?(\d+)", re.I
 )
 _NO_MEMORY = re.compile(
-    r"std::bad_alloc|bad allocation|insufficient memory|cannot allocate memory|numpy array of typenum",
+    r"std::bad_alloc|bad allocation|insufficient memory|cannot allocate memory"
+    r"|numpy array of typenum",
     re.I,
 )
 _LACKS = {
