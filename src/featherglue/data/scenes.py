@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.data.appearance import augment_appearance
 from featherglue.data.detector_labels import Sample, check_size
 from featherglue.data.homography import (
     HomographyRange,
@@ -41,6 +42,8 @@ class SceneConfig:
         planar: fraction of the scenes with a single plane, in [0, 1].
         max_planes: maximum number of planes in front of the background in the other scenes.
         photometric_strength: strength of the photometric augmentation of each view, at least 0.
+        appearance: fraction of scenes whose views get the strong changes of `augment_appearance`
+            instead of the photometric augmentation.
         detail: range of the scale of a texture, in view pixels per photograph pixel; crops of the
             photographs are used as textures. None uses whole photographs.
     """
@@ -54,6 +57,7 @@ class SceneConfig:
     planar: float = 0.5
     max_planes: int = 6
     photometric_strength: float = 1.0
+    appearance: float = 0.0
     detail: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +67,8 @@ class SceneConfig:
         check_strength(self.photometric_strength)
         if self.max_planes < 1:
             raise ConfigError(f"max_planes must be at least 1, not {self.max_planes}")
+        if not 0 <= self.appearance <= 1:
+            raise ConfigError(f"appearance must be in [0, 1], not {self.appearance}")
         if self.detail and not (len(self.detail) == 2 and 0 < self.detail[0] <= self.detail[1]):
             raise ConfigError(
                 f"detail must be a minimum and a maximum scale above 0, not {list(self.detail)}"
@@ -115,10 +121,11 @@ class Scenes:
         for i, H in enumerate(maps):
             padded[i] = H / H[2, 2] if abs(H[2, 2]) > 1e-9 else H
         sample: Sample = {"maps": padded}
+        # No draw without this option, so that the scenes of earlier configurations stay the same.
+        strong = self.config.appearance > 0 and rng.random() < self.config.appearance
+        augment = augment_appearance if strong else augment_photometric
         for name, image, indices in zip("01", images, planes, strict=True):
-            sample[f"image{name}"] = augment_photometric(
-                rng, image, self.config.photometric_strength
-            )[None]
+            sample[f"image{name}"] = augment(rng, image, self.config.photometric_strength)[None]
             sample[f"planes{name}"] = indices
         return sample
 

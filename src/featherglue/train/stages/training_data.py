@@ -115,6 +115,8 @@ def check_views(
         raise ConfigError(f"spatial must be in [0, 1], not {spatial}")
     if spatial and scenes.size != views.size:
         raise ConfigError("the 3D scenes and the views must have the same size")
+    if scenes.appearance:
+        raise ConfigError("appearance applies to the scenes of a matcher; use 0 for an extractor")
     if spatial and loss.descriptor == "hinge":
         raise ConfigError(HINGE_NEEDS_HOMOGRAPHIES)
 
@@ -178,12 +180,13 @@ def matcher_scenes(
     """Endless scenes for a matcher.
 
     Args:
-        atlas: Photographs on the device that makes the scenes; None makes them on the CPU.
+        atlas: Photographs on the device that makes the scenes; None makes them on the CPU, as do
+            scenes with `appearance`.
         finder: Artifact whose extractor finds the keypoints of scenes made on the CPU; None leaves
             this to the loss.
         max_keypoints: Number of keypoints per image that `finder` returns, including padding.
     """
-    if atlas is not None:
+    if atlas is not None and not scenes.appearance:  # the GPU lacks `augment_appearance`
         return BatchedScenes(atlas, scenes, seed)
     made = Scenes(photos, scenes, seed)
     return made if finder is None else ExtractedScenes(made, finder, max_keypoints)
