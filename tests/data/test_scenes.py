@@ -12,6 +12,7 @@ from featherglue.data.detector_labels import points_inside
 from featherglue.data.homography import warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
+from featherglue.errors import ConfigError
 
 
 def scene(photos: PhotoFolder, index: int, planar: float) -> dict[str, np.ndarray]:
@@ -111,3 +112,15 @@ def test_fraction_of_planar_scenes(photos: PhotoFolder) -> None:
         planes = np.stack((item["planes0"], item["planes1"]))
         several += int(planes[planes != NO_PLANE].max() > 0)
     assert 8 < several < 32
+
+
+def test_strong_changes_of_appearance_leave_the_geometry(photos: PhotoFolder) -> None:
+    plain, strong = (
+        Scenes(photos, SceneConfig(size=(96, 72), appearance=fraction), seed=4)[1]
+        for fraction in (0.0, 1.0)
+    )
+    for name in ("maps", "planes0", "planes1"):
+        np.testing.assert_array_equal(plain[name], strong[name])
+    assert not np.array_equal(plain["image0"], strong["image0"])
+    with pytest.raises(ConfigError, match="appearance must be"):
+        SceneConfig(appearance=-0.1)

@@ -46,7 +46,7 @@ def test_points_correspond_to_the_teachers_keypoints(
         sample = views[index]
         count = int(sample["count"])
         assert count > 10
-        taught = sample["teacher"][:count]
+        taught = sample["teacher0"][:count]
         stored = [features[name] for name in photos.names]
         matrices = [taught @ known.descriptors.T for known in stored]
         number = int(np.argmax([matrix.max(1).mean() for matrix in matrices]))
@@ -61,7 +61,7 @@ def test_samples_are_seeded_and_padded(photos: PhotoFolder, features: FeatureFil
     config = ViewPairConfig(size=(64, 72), max_points=400)
     first, again = (TeacherViewPairs(photos, features, config, seed=3)[5] for _ in range(2))
     assert first["image0"].shape == (1, 72, 64)
-    assert first["teacher"].shape == (400, 3)
+    assert first["teacher0"].shape == (400, 3)
     assert not first["points0"][int(first["count"]) :].any()
     for name, value in first.items():
         np.testing.assert_array_equal(value, again[name])

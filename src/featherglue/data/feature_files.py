@@ -31,10 +31,37 @@ class StoredFeatures:
     descriptors: Float
 
 
-class FeatureFile:
-    """A feature file of hloc: a group for each image name, with `keypoints` and `descriptors`.
+class HDF5File:
+    """An HDF5 file that workers can share: each process opens it for itself.
 
-    Each process opens the file for itself, so that workers can share one object.
+    Raises:
+        MissingExtraError: h5py is not installed, when the file is opened.
+        TrainingError: the file cannot be read, when it is opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._opened: tuple[int, h5py.File] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def file(self) -> h5py.File:
+        """The open file of this process."""
+        try:
+            import h5py
+        except ModuleNotFoundError:
+            raise MissingExtraError("a feature file", "hloc") from None
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                self._opened = os.getpid(), h5py.File(self.path, "r")
+            except OSError as error:
+                raise TrainingError(f"{self.path}: cannot be read as HDF5 ({error})") from None
+        return self._opened[1]
+
+
+class FeatureFile(HDF5File):
+    """A feature file of hloc: a group for each image name, with `keypoints` and `descriptors`.
 
     Args:
         path: the HDF5 file. `keypoints` are (N, 2) and `descriptors` (D, N), of any float type.
@@ -49,22 +76,18 @@ class FeatureFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self._opened: tuple[int, h5py.File] | None = None
+        super().__init__(path)
         found: list[str] = []
 
         def collect(name: str, item: Any) -> None:
             if hasattr(item, "keys") and {"keypoints", "descriptors"} <= set(item.keys()):
                 found.append(name)
 
-        self._file().visititems(collect)
+        self.file().visititems(collect)
         if not found:
             raise TrainingError(f"{path}: no group with keypoints and descriptors")
         self.names = frozenset(found)
-        self.descriptor_dim = int(self._file()[found[0]]["descriptors"].shape[0])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
+        self.descriptor_dim = int(self.file()[found[0]]["descriptors"].shape[0])
 
     def __getitem__(self, name: str) -> StoredFeatures:
         """The features of an image.
@@ -73,7 +96,7 @@ class FeatureFile:
             KeyError: the file has none of this image.
             TrainingError: their shapes do not fit each other.
         """
-        group = self._file()[name]
+        group = self.file()[name]
         keypoints = np.asarray(group["keypoints"], np.float32)
         descriptors = np.asarray(group["descriptors"], np.float32).T
         if keypoints.shape != (len(descriptors), 2) or descriptors.shape[1] != self.descriptor_dim:
@@ -85,16 +108,3 @@ class FeatureFile:
         return StoredFeatures(
             keypoints=keypoints, descriptors=descriptors / np.maximum(length, 1e-12)
         )
-
-    def _file(self) -> h5py.File:
-        """The open file of this process."""
-        try:
-            import h5py
-        except ModuleNotFoundError:
-            raise MissingExtraError("a feature file", "hloc") from None
-        if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = os.getpid(), h5py.File(self.path, "r")
-            except OSError as error:
-                raise TrainingError(f"{self.path}: cannot be read as HDF5 ({error})") from None
-        return self._opened[1]

@@ -21,8 +21,8 @@ class TeacherViewPairs(ViewPairs):
     with strong changes of appearance, so its descriptors become invariant to both.
 
     A sample holds `image{v}` (1, H, W) uint8 and `points{v}` (P, 2) float32 xy for the views 0 and
-    1; `teacher` (P, D) float32, the descriptors of the points; `count`, the number of points before
-    the padding with zeros.
+    1; `teacher0` and `teacher1` (P, D) float32, the teacher's descriptors of the points, which are
+    those of one photograph here; `count`, the number of points before the padding with zeros.
 
     Args:
         photos: the photographs.
@@ -56,10 +56,9 @@ class TeacherViewPairs(ViewPairs):
             points[1], config.size, 2
         )
         kept = choose_points(rng, visible, config.max_points)
-        sample: Sample = {
-            "count": np.asarray(len(kept), np.int64),
-            "teacher": padded_rows(known.descriptors[kept], config.max_points),
-        }
+        taught = padded_rows(known.descriptors[kept], config.max_points)
+        sample: Sample = {"count": np.asarray(len(kept), np.int64)}
+        sample |= {"teacher0": taught, "teacher1": taught}
         for view, to_view in enumerate(to_views):
             warped = warp_image(photo, to_view, config.size)
             sample[f"image{view}"] = augment_appearance(rng, warped, config.photometric_strength)[

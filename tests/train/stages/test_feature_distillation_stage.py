@@ -14,7 +14,7 @@ import torch
 from featherglue.cli.train import StageName
 from featherglue.config import ArchitectureConfig
 from featherglue.data.view_pairs import ViewPairConfig
-from featherglue.errors import TrainingError
+from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
@@ -107,6 +107,29 @@ def test_photographs_without_features_are_named(
     stage = dataclasses.replace(stage, features=str(tmp_path / "part.h5"))
     with pytest.raises(TrainingError, match=r"no features of 2 photographs, such as astronaut"):
         train_feature_distillation(stage, images, tmp_path / "run")
+
+
+def test_real_pairs_are_part_of_the_samples(
+    stage: FeatureDistillationStage, images: Path, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        group = file.create_group("camera.png/astronaut.png")
+        group["matches0"] = np.arange(200, dtype=np.int32)
+    runs = {
+        real: train_feature_distillation(
+            dataclasses.replace(stage, matches=str(tmp_path / "m.h5"), real=real),
+            images,
+            tmp_path / str(real),
+        )
+        for real in (0.0, 1.0)
+    }
+    plain = train_feature_distillation(stage, images, tmp_path / "plain")
+    weights = {real: made.to_artifact().arrays for real, made in runs.items()}
+    name = "extractor.convDb.weight"
+    np.testing.assert_array_equal(weights[0.0][name], plain.to_artifact().arrays[name])
+    assert not np.array_equal(weights[1.0][name], weights[0.0][name])
+    with pytest.raises(ConfigError, match="real must be"):
+        dataclasses.replace(stage, real=1.5)
 
 
 def test_every_stage_is_a_command() -> None:

@@ -90,9 +90,9 @@ class FeatureDistillationLoss:
         valid = valid_points(batch["count"], points.shape[1])
         own0, own1 = sample_descriptors(dense.float(), points, "exact").chunk(2)
         truth = self._contrast(own0, own1, valid, config.temperature)
-        taught = batch["teacher"].float()
         imitation, contrast = [], []
-        for descriptors in (own0, own1):
+        for descriptors, view in ((own0, 0), (own1, 1)):
+            taught = batch[f"teacher{view}"].float()
             if network.training:
                 network.descriptor_map.update(descriptors[valid], taught[valid], self.group)
             mapped = network.descriptor_map(descriptors)

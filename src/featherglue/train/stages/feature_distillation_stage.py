@@ -11,9 +11,12 @@ from torch import nn
 
 from featherglue.config import Provenance, SuperPointConfig
 from featherglue.data.feature_files import FeatureFile
+from featherglue.data.match_files import MatchFile
+from featherglue.data.photo_pair_views import MixedTeacherPairs, PhotoPairViews
+from featherglue.data.photographs import PhotoFolder
 from featherglue.data.teacher_view_pairs import TeacherViewPairs
 from featherglue.data.view_pairs import ViewPairConfig
-from featherglue.errors import TrainingError
+from featherglue.errors import ConfigError, TrainingError
 from featherglue.fingerprint import file_fingerprint
 from featherglue.models.model import Model
 from featherglue.train.engine.loop_config import LoopConfig
@@ -42,6 +45,9 @@ class FeatureDistillationStage:
             detector.
         features: HDF5 file in hloc's layout, with keypoints and descriptors of every photograph,
             by its path below the folder of photographs.
+        matches: HDF5 file in hloc's layout, with verified matches between the keypoints of
+            `features`: pairs of photographs of one scene. "" trains on warped views alone.
+        real: Fraction of the samples that show two photographs; used with `matches`.
         teacher: Name and licence of the extractor that made `features`, for the model card.
         architecture: The extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
@@ -57,6 +63,8 @@ class FeatureDistillationStage:
     loop: LoopConfig
     start: str
     features: str
+    matches: str = ""
+    real: float = 0.375
     teacher: str = ""
     architecture: SuperPointConfig | None = None
     views: ViewPairConfig = field(default_factory=lambda: ViewPairConfig(size=(256, 256)))
@@ -65,6 +73,10 @@ class FeatureDistillationStage:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     seed: int = 0
     data: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.real <= 1:
+            raise ConfigError(f"real must be in [0, 1], not {self.real}")
 
 
 def train_feature_distillation(
@@ -93,6 +105,8 @@ def train_feature_distillation(
     architecture = stage.architecture or base.extractor.config
     features = FeatureFile(stage.features)
     inputs = {"features": file_fingerprint(stage.features)}
+    if stage.matches:
+        inputs["matches"] = file_fingerprint(stage.matches)
 
     def build(trained: nn.Module, provenance: Provenance) -> Model:
         assert isinstance(trained, Student)
@@ -111,7 +125,7 @@ def train_feature_distillation(
         return TrainingTask(
             network=network.to(device=run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
             loss=FeatureDistillationLoss(original, stage.loss, run.group),
-            samples=TeacherViewPairs(photographs.training, features, stage.views, stage.seed),
+            samples=_samples(stage, photographs.training, features),
             build=build,
             earlier_steps=training_steps(stage.start, "extractor"),
             sources=(stage.start,),
@@ -131,6 +145,18 @@ def train_feature_distillation(
         device=device,
         report=report,
     )
+
+
+def _samples(
+    stage: FeatureDistillationStage, photos: PhotoFolder, features: FeatureFile
+) -> TeacherViewPairs | MixedTeacherPairs:
+    """The training pairs of the stage."""
+    warped = TeacherViewPairs(photos, features, stage.views, stage.seed)
+    if not stage.matches:
+        return warped
+    matches = MatchFile(stage.matches, photos.names)
+    real = PhotoPairViews(photos, features, matches, stage.views, stage.seed)
+    return MixedTeacherPairs(warped, real, stage.real, stage.seed)
 
 
 def _of_student(measure: Validate) -> Validate:

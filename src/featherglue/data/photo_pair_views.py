@@ -1,0 +1,114 @@
+"""Views of two photographs of one scene with matched keypoints and a teacher's descriptors."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.data.appearance import augment_appearance
+from featherglue.data.detector_labels import Sample, points_inside
+from featherglue.data.feature_files import FeatureFile
+from featherglue.data.homography import (
+    Matrix,
+    sample_homography,
+    translation_matrix,
+    warp_image,
+    warp_points,
+)
+from featherglue.data.match_files import MatchFile
+from featherglue.data.photographs import PhotoFolder
+from featherglue.data.sample_points import choose_points, padded_rows
+from featherglue.data.teacher_view_pairs import TeacherViewPairs
+from featherglue.data.view_pairs import ViewPairConfig
+
+
+class PhotoPairViews:
+    """An endless dataset of pairs of photographs. Sample `i` depends only on the seed and `i`.
+
+    Each view is a square region around a matched keypoint, warped by a homography of the range
+    `near`, with changes of appearance. A sample has the entries of `TeacherViewPairs`.
+
+    Args:
+        photos: the photographs.
+        features: the teacher's features of every photograph, by its name.
+        matches: matches between these features; verified ones, because training takes them as
+            true.
+        config: settings of the views; `photometric_strength` is the strength of `augment_appearance`.
+        seed: seed of all random numbers.
+    """
+
+    def __init__(
+        self,
+        photos: PhotoFolder,
+        features: FeatureFile,
+        matches: MatchFile,
+        config: ViewPairConfig,
+        seed: int = 0,
+    ) -> None:
+        self.photos, self.features, self.matches = photos, features, matches
+        self.config, self.seed = config, seed
+        self._numbers = {name: number for number, name in enumerate(photos.names)}
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.seed, index, 3))
+        config = self.config
+        pair = int(rng.integers(len(self.matches.pairs)))
+        names, matches = self.matches.pairs[pair], self.matches[pair]
+        if rng.random() < 0.5:
+            names, matches = (names[1], names[0]), matches[:, ::-1]
+        known = [self.features[name] for name in names]
+        centre = int(rng.integers(len(matches))) if len(matches) else 0
+        images, points = [], []
+        for view, name in enumerate(names):
+            photo = self.photos[self._numbers[name]]
+            matched = known[view].keypoints[matches[:, view]]
+            to_view = self._to_view(rng, photo.shape, matched[centre : centre + 1])
+            warped = warp_image(photo, to_view, config.size)
+            images.append(augment_appearance(rng, warped, config.photometric_strength))
+            points.append(warp_points(matched, to_view))
+        visible = [points_inside(found, config.size, 2) for found in points]
+        kept = choose_points(rng, visible[0] & visible[1], config.max_points)
+        sample: Sample = {"count": np.asarray(len(kept), np.int64)}
+        for view in range(2):
+            taught = known[view].descriptors[matches[kept, view]]
+            sample[f"image{view}"] = images[view][None]
+            sample[f"points{view}"] = padded_rows(points[view][kept], config.max_points)
+            sample[f"teacher{view}"] = padded_rows(taught, config.max_points)
+        return sample
+
+    def _to_view(
+        self, rng: np.random.Generator, shape: tuple[int, ...], centre: NDArray[np.float32]
+    ) -> Matrix:
+        """A homography (3, 3) from a photograph (H, W) to a view of the region around `centre`.
+
+        Args:
+            centre: (1, 2) xy pixels, or (0, 2) for a region anywhere.
+        """
+        size, (height, width) = self.config.size, shape[:2]
+        side = min(height, width) * rng.uniform(self.config.region, 1.0)
+        x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
+        if len(centre):
+            x, y = np.clip(centre[0] - side / 2, 0, (width - side, height - side))
+        crop = np.diag([size[0] / side, size[1] / side, 1.0]) @ translation_matrix(-x, -y)
+        return sample_homography(rng, size, self.config.near) @ crop
+
+
+class MixedTeacherPairs:
+    """Warped views of one photograph and views of two photographs in random order.
+
+    Sample `i` depends only on the seed and `i`.
+
+    Args:
+        warped: views of one photograph.
+        real: views of two photographs.
+        fraction: fraction of the samples from `real`, in [0, 1].
+    """
+
+    def __init__(
+        self, warped: TeacherViewPairs, real: PhotoPairViews, fraction: float, seed: int = 0
+    ) -> None:
+        self.warped, self.real, self.fraction, self.seed = warped, real, fraction, seed
+
+    def __getitem__(self, index: int) -> Sample:
+        chosen = np.random.default_rng((self.seed, index, 4)).random() < self.fraction
+        return self.real[index] if chosen else self.warped[index]

@@ -1,0 +1,86 @@
+"""Views of two photographs, and match files in the layout of hloc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.data.feature_files import FeatureFile
+from featherglue.data.match_files import MatchFile
+from featherglue.data.photo_pair_views import PhotoPairViews
+from featherglue.data.photographs import PhotoFolder
+from featherglue.data.view_pairs import ViewPairConfig
+from featherglue.errors import TrainingError
+
+h5py = pytest.importorskip("h5py")
+SHIFT = np.array([30.0, 20.0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def scene(photographs: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs of one scene, the second shifted, with features and their matches."""
+    root = tmp_path_factory.mktemp("scene")
+    (root / "photos" / "below").mkdir(parents=True)
+    smooth = cv2.GaussianBlur(cv2.resize(photographs["coffee"], (400, 320)), (0, 0), 2.0)
+    cv2.imwrite(str(root / "photos/a.png"), smooth[:300, :360])
+    cv2.imwrite(str(root / "photos/below/b.png"), smooth[20:, 30:])
+    points = np.random.default_rng(0).uniform((35, 25), (355, 295), (200, 2)).astype(np.float32)
+    angle = np.arange(200) / 100
+    with h5py.File(root / "f.h5", "w") as file:
+        for name, keypoints, mark in (
+            ("a.png", points, 0.0),
+            ("below/b.png", points[::-1] - SHIFT, 1.0),
+        ):
+            own = angle if mark == 0 else angle[::-1]
+            group = file.create_group(name)
+            group["keypoints"] = keypoints
+            group["descriptors"] = np.stack((np.cos(own), np.sin(own), own * 0 + mark))
+    with h5py.File(root / "m.h5", "w") as file:
+        matches = np.arange(200)[::-1].astype(np.int32)
+        matches[:50] = -1
+        file.create_group("a.png/below-b.png")["matches0"] = matches
+        file.create_group("a.png/elsewhere.png")["matches0"] = matches
+    return root
+
+
+def test_matches_of_known_images_are_read(scene: Path) -> None:
+    file = MatchFile(scene / "m.h5", ["a.png", "below/b.png"])
+    assert file.pairs == [("a.png", "below/b.png")]
+    found = file[0]
+    assert found.shape == (150, 2)
+    np.testing.assert_array_equal(found.sum(1), 199)
+    with pytest.raises(TrainingError, match="no matches0 of two of the photographs"):
+        MatchFile(scene / "m.h5", ["a.png"])
+
+
+def test_points_of_both_views_show_the_same_place(
+    scene: Path, sample_image: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> None:
+    photos = PhotoFolder(scene / "photos")
+    features = FeatureFile(scene / "f.h5")
+    matches = MatchFile(scene / "m.h5", photos.names)
+    config = ViewPairConfig(size=(96, 96), photometric_strength=0.0)
+    views = PhotoPairViews(photos, features, matches, config)
+    order = set()
+    for index in range(8):
+        sample = views[index]
+        count = int(sample["count"])
+        assert count > 10
+        seen = [
+            sample_image(sample[f"image{view}"][0], sample[f"points{view}"][:count])
+            for view in (0, 1)
+        ]
+        assert np.median(np.abs(seen[0] - seen[1])) < 8
+        taught = [sample[f"teacher{view}"][:count] for view in (0, 1)]
+        # The third entry names the photograph, the first two the scene point.
+        assert set(np.unique(np.sign(taught[0][:, 2]))) != set(np.unique(np.sign(taught[1][:, 2])))
+        order.add(bool(taught[0][:, 2].any()))
+        angles = [np.arctan2(d[:, 1], d[:, 0]) for d in taught]
+        np.testing.assert_allclose(angles[0], angles[1], atol=1e-5)
+        for name, value in views[index].items():
+            np.testing.assert_array_equal(value, sample[name])
+    assert order == {True, False}
