@@ -33,7 +33,8 @@ class PhotoPairViews:
         features: the teacher's features of every photograph, by its name.
         matches: matches between these features; verified ones, because training takes them as
             true.
-        config: settings of the views; `photometric_strength` is the strength of `augment_appearance`.
+        config: settings of the views; `photometric_strength` is the strength of
+            `augment_appearance`.
         seed: seed of all random numbers.
     """
 
