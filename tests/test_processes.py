@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,43 +16,39 @@ from featherglue.machine import max_threads
 from featherglue.processes import check_num_workers, starting_workers, worker_pool
 
 _PARENT = """
-import os, signal, sys, time
+import os, signal, sys
 from featherglue.processes import prepare_worker
 import multiprocessing
 
 def work(fork):
     prepare_worker()
     print(os.getpid(), flush=True)
-    time.sleep(600)
+    signal.pause()
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
     for _ in range(2):
         context.Process(target=work, args=(0,)).start()
-    time.sleep(600)
+    signal.pause()
 """
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def wait_until_ended(pids: list[int], seconds: float = 10.0) -> list[int]:
     """Wait for processes to end; returns those that still run."""
-    end = time.monotonic() + seconds
-    left = pids
-    while left and time.monotonic() < end:
-        left = [pid for pid in left if is_running(pid)]
-        time.sleep(0.02)
+    left = []
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        if not select.select([descriptor], [], [], seconds)[0]:
+            left.append(pid)
+        os.close(descriptor)
     return left
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_their_parent(method: str, number: signal.Signals, tmp_path: Path) -> None:

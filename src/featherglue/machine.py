@@ -54,7 +54,7 @@ _ALLOCATION = re.compile(
 )
 _NO_MEMORY = re.compile(
     r"std::bad_alloc|bad allocation|insufficient memory|cannot allocate memory"
-    r"|numpy array of typenum",
+    r"|numpy array of typenum|failed to map segment",
     re.I,
 )
 _LACKS = {

@@ -6,14 +6,23 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 import featherglue
-from featherglue.cli.common import console, error_console, join_sizes, one_line_warnings
+from featherglue.cli.common import (
+    console,
+    error_console,
+    join_sizes,
+    one_line,
+    one_line_warnings,
+)
 from featherglue.errors import FeatherglueError
+from featherglue.machine import exhausted_resource
+from featherglue.terminal import signals
 
 _INTERRUPTED = 130
 _HELP = frozenset({"-h", "--help"})
@@ -132,19 +141,47 @@ def main(arguments: list[str] | None = None) -> int:
         app = _application(_called(arguments))
         with one_line_warnings(error_console):
             code = app(arguments, standalone_mode=False, prog_name="featherglue")
+        sys.stdout.flush()
         if code == _INTERRUPTED:
-            error_console.print("stopped")
+            return _interrupted()
         return code if isinstance(code, int) else 0
-    except typer.Exit as finished:
-        return finished.exit_code
+    except typer.Exit as finished:  # the help or the version was printed
+        return _finish(finished.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        error_console.print("stopped")
-        return _INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _close_pipe()
     except Exception as error:
+        if signals.exit_code() is not None:  # an import that a signal interrupts fails in many ways
+            return _interrupted()
         return _explain(error, app, arguments)
+
+
+def _finish(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _close_pipe()
+    except FeatherglueError as error:
+        return _explain(error, None, [])
+    return code
+
+
+def _close_pipe() -> int:
+    """Discard the output that nobody reads."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _interrupted() -> int:
+    _print_error(signals.message())
+    return signals.exit_code() or _INTERRUPTED
+
+
+def _print_error(text: str) -> None:
+    """Print to standard error, which may be full or closed."""
+    with suppress(OSError):
+        error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) -> int:
@@ -152,8 +189,7 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
     if os.environ.get("FEATHERGLUE_DEBUG"):
         error_console.print_exception()
     if isinstance(error, FeatherglueError):
-        message = _with_flags(str(error), app, arguments)
-        error_console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+        _print_error(f"error: {one_line(_with_flags(str(error), app, arguments))}")
         return error.exit_code
     # Misuse that the parser found.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
@@ -162,14 +198,16 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
         if context is not None:
-            error_console.print(context.get_usage(), markup=False, highlight=False)
-        error_console.print(f"error: {message}", markup=False, highlight=False)
+            _print_error(context.get_usage())
+        _print_error(f"error: {message}")
         return int(error.exit_code)
-    error_console.print(
+    reason = _fault_of_the_machine(error)
+    if reason:
+        _print_error(f"error: {one_line(reason)}")
+        return 1
+    _print_error(
         f"internal error: {type(error).__name__}: {error}\n"
-        "This is a bug in featherglue; FEATHERGLUE_DEBUG=1 shows the traceback.",
-        markup=False,
-        highlight=False,
+        "This is a bug in featherglue; FEATHERGLUE_DEBUG=1 shows the traceback."
     )
     return 1
 
@@ -198,6 +236,15 @@ def _parser_message(error: Any, app: typer.Typer | None, arguments: list[str]) -
     return message
 
 
+def _fault_of_the_machine(error: Exception) -> str:
+    """What an error of Python says about files, memory or permissions; "" for other errors."""
+    lack = exhausted_resource(error)
+    if isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{name}{lack or error.strerror}"
+    return lack
+
+
 def _with_flags(message: str, app: typer.Typer | None, arguments: list[str]) -> str:
     """The message of a library error with flags in place of parameter names."""
     from featherglue.cli.parameter_names import option_flags, with_flags
@@ -205,8 +252,3 @@ def _with_flags(message: str, app: typer.Typer | None, arguments: list[str]) -> 
     if app is None:
         return message
     return with_flags(message, option_flags(typer.main.get_command(app), arguments))
-
-
-def entry() -> None:
-    """The console script."""
-    sys.exit(main())

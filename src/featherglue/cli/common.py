@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,12 +70,17 @@ def one_line_warnings(console: Console) -> Iterator[None]:
     """Print each warning in the body as one line, like an error."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        console.print(f"warning: {message}", markup=False, highlight=False)
+        console.print(f"warning: {one_line(str(message))}", markup=False, highlight=False)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = show
         yield
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and other control characters as escape sequences."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def limit_threads(threads: int | None) -> None:
@@ -100,7 +104,9 @@ def save_json(data: Any, json_file: str | None) -> None:
         OutputError: the file cannot be written.
     """
     if json_file == STANDARD_OUTPUT:
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        from featherglue.io.files import json_text
+
+        sys.stdout.write(json_text(data, sys.stdout.encoding or "ascii"))
         sys.stdout.flush()
     elif json_file is not None:
         from featherglue.io.files import write_json

@@ -11,6 +11,7 @@ import typer
 from featherglue.cli.common import (
     STANDARD_OUTPUT,
     error_console,
+    one_line,
     print_table,
     save_csv,
     save_json,
@@ -126,14 +127,16 @@ def _draw_worst(
 ) -> None:
     folder = shared.worst_dir or Path("featherglue_worst")
     pictures = draw_worst(session, suite, evaluation, shared.num_worst, folder, cache=shared.cache)
-    error_console.print(f"{len(pictures)} pictures of the worst pairs: {folder}", markup=False)
+    error_console.print(
+        f"{len(pictures)} pictures of the worst pairs: {one_line(str(folder))}", markup=False
+    )
 
 
 def _report_unreadable(evaluation: Evaluation) -> int:
     """Print the images that cannot be read; the exit code is 1 if there are any."""
     unreadable = [result for result in evaluation.results if result.unreadable]
     for result in unreadable:
-        error_console.print(f"failed: {result.failure}", markup=False)
+        error_console.print(f"failed: {one_line(result.failure)}", markup=False)
     if unreadable:
         error_console.print(
             f"{len(unreadable)} pairs could not be read; they count as failures", markup=False

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import cv2
 import typer
 
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, one_line, save_json
 from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.session_options import with_session_options
 from featherglue.collection.pair_matching import PairOutcome, match_pairs, sequence_pairs
@@ -146,9 +146,9 @@ def _match_two(
     )
     for path, features in ((image0, result.features0), (image1, result.features1)):
         if not len(features):
-            console.print(f"{path}: no keypoints", markup=False)
+            console.print(f"{one_line(str(path))}: no keypoints", markup=False)
     if picture:
-        console.print(f"picture     {picture}", markup=False)
+        console.print(f"picture     {one_line(str(picture))}", markup=False)
     return 0
 
 

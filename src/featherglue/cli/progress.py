@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich import progress as rich_progress
 from rich.console import Console
 
-from featherglue.cli.common import error_console
+from featherglue.cli.common import error_console, one_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -104,7 +104,7 @@ class ProgressDisplay:
 
     def print(self, line: str) -> None:
         """Print a line; on a terminal it goes above the bar."""
-        self._console.print(line, markup=False)
+        self._console.print(one_line(line), markup=False)
 
     def pace(self) -> str:
         """Rate and remaining time, such as "3.2 pairs/s, 1:27 left"; "" if unknown."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.common import STANDARD_OUTPUT, console, save_json
+from featherglue.cli.common import STANDARD_OUTPUT, console, one_line, save_json
 from featherglue.errors import UsageError
 from featherglue.options import checked
 
@@ -72,4 +72,4 @@ def print_outputs(paths: Mapping[str, Path], json_file: str | None, **facts: str
     save_json({name: str(path) for name, path in paths.items()} | facts, json_file)
     if json_file != STANDARD_OUTPUT:
         for path in paths.values():
-            console.print(f"wrote {path}", markup=False)
+            console.print(f"wrote {one_line(str(path))}", markup=False)

@@ -75,7 +75,20 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
         OutputError: the file cannot be written.
     """
     with atomic_write(path) as file:
-        file.write((json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write(json_text(data, "utf-8").encode())
+
+
+def json_text(data: Any, encoding: str) -> str:
+    """JSON values as indented text, with escape sequences if the encoding lacks a character.
+
+    UTF-8 lacks the stand-ins for bytes of file names that are not UTF-8.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(data, indent=2) + "\n"
+    return text
 
 
 def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

@@ -1,0 +1,59 @@
+"""Ctrl-C and requests to terminate, from the first moment of the command line to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+# Signal -> the message on standard error. Windows has no SIGHUP.
+_MESSAGES = {
+    getattr(signal, name): message
+    for name, message in (("SIGINT", "stopped"), ("SIGTERM", "terminated"), ("SIGHUP", "hung up"))
+    if hasattr(signal, name)
+}
+_received: list[int] = []
+
+
+def exit_on_signals() -> None:
+    """End the process at once, with one line, on a signal: while there is no work to save.
+
+    An exception would interrupt imports, which then fail in many ways. Signals that the process
+    ignores (`nohup`, the background of a shell) stay ignored.
+    """
+    _install(_exit)
+
+
+def raise_on_signals() -> None:
+    """Raise KeyboardInterrupt on a signal, so that the running command cleans up."""
+    _install(_raise)
+
+
+def exit_code() -> int | None:
+    """The exit code after a signal that `raise_on_signals` handled; None without one."""
+    return 128 + _received[0] if _received else None
+
+
+def message() -> str:
+    """What to print about the signal."""
+    return _MESSAGES[_received[0]] if _received else _MESSAGES[signal.SIGINT]
+
+
+def _install(handler: object) -> None:
+    for number in _MESSAGES:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    del frame
+    try:
+        os.write(2, f"{_MESSAGES[number]}\n".encode())
+    finally:
+        os._exit(128 + number)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    del frame
+    _received.append(number)
+    raise KeyboardInterrupt
