@@ -26,7 +26,7 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
-    sys.stdout = _Output(sys.stdout)  # type: ignore[assignment]
+    sys.stdout = _Output(sys.stdout)
 
 
 class _Output:
