@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from featherglue.errors import OutputError
 from featherglue.io.json import read_json
+from featherglue.io.partial import partial_folder
 
 FORMAT = "featherglue"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -33,21 +35,35 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         check_output(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".featherglue.", dir=folder.parent) as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            new.mkdir()
+        with partial_folder(folder.parent) as new:
             for name, data in files.items():
                 (new / name).write_bytes(data)
-            if folder.exists():
-                folder.rename(old)
-            try:
+            if not folder.exists():
                 new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+            elif not _exchange(new, folder):
+                _replace_in_steps(new, folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, which Linux can. Returns whether they were swapped."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    paths = os.fsencode(first), os.fsencode(second)
+    return rename is not None and rename(here, paths[0], here, paths[1], exchange) == 0
+
+
+def _replace_in_steps(new: Path, folder: Path) -> None:
+    """Replace a folder on other systems. A kill between the steps leaves it under another name."""
+    old = folder.with_name(f".{folder.name}.old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import OutputError
+from featherglue.io.partial import PartialFile
 from featherglue.machine import exhausted_resource
 
 
@@ -21,7 +22,8 @@ from featherglue.machine import exhausted_resource
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a binary file that replaces `path` when the `with` block ends without an error.
 
-    Missing folders are created. A symbolic link stays, and its target is replaced. Pipes and
+    Missing folders are created. What a killed process left unfinished in the folder is removed. A
+    symbolic link stays, and its target is replaced. Pipes and
     devices are written directly.
 
     Raises:
@@ -45,17 +47,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 @contextmanager
 def _replaced(path: Path, shown: Path) -> Iterator[BinaryIO]:
     """As `atomic_write`, for a regular file; `shown` is its name in messages."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
+        partial = PartialFile(path.parent)
+        yield partial.file
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{shown}: cannot be written ({error.strerror or error})") from None
     finally:
-        if partial.is_file():
-            partial.unlink()
+        if partial is not None:
+            partial.discard()
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featherglue.drawing import RGB
 from featherglue.errors import OutputError, UsageError
 from featherglue.io.files import write_image
+from featherglue.io.partial import PartialFile
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame
 
@@ -125,7 +126,6 @@ class VideoWriter(FrameWriter):
     def __init__(self, path: Path, *, rate: float, real_time: bool = False) -> None:
         super().__init__(path)
         self._rate, self._real_time = writable_rate(rate), real_time
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         self._video: cv2.VideoWriter | None = None
         self._last: NDArray[Any] | None = None
         self._size = (0, 0)
@@ -133,9 +133,7 @@ class VideoWriter(FrameWriter):
         self._shift = 0.0  # seconds of the source at the start of the video, plus removed pauses
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._partial.open("wb"):
-                pass
-            self._partial.unlink()
+            self._partial = PartialFile(path.parent, path.suffix)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
@@ -176,9 +174,8 @@ class VideoWriter(FrameWriter):
         self._size = (width + width % 2, height + height % 2)  # codecs need even sides
         code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         with quiet_opencv():
-            video = cv2.VideoWriter(str(self._partial), code, self._rate, self._size)
+            video = cv2.VideoWriter(str(self._partial.path), code, self._rate, self._size)
         if not video.isOpened():
-            self._partial.unlink(missing_ok=True)
             raise OutputError(f"{self.path}: OpenCV cannot write this format here; try .avi")
         return video
 
@@ -189,6 +186,7 @@ class VideoWriter(FrameWriter):
             OutputError: the video could not be written. A readable beginning is kept.
         """
         if self._video is None:
+            self._partial.discard()
             return
         with quiet_opencv():
             self._video.release()
@@ -196,11 +194,12 @@ class VideoWriter(FrameWriter):
         try:
             num_readable = self._num_readable()
             if num_readable == 0:
-                self._partial.unlink(missing_ok=True)
                 raise OutputError(f"{self.path}: could not be written; is the disk full?")
             self._partial.replace(self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        finally:
+            self._partial.discard()
         if num_readable < self._length:
             raise OutputError(
                 f"{self.path}: only {num_readable} of {self._length} frames could be written; "
@@ -210,7 +209,7 @@ class VideoWriter(FrameWriter):
     def _num_readable(self) -> int:
         """Number of readable frames, counted if the header does not state enough of them."""
         with quiet_opencv():
-            video = cv2.VideoCapture(str(self._partial))
+            video = cv2.VideoCapture(str(self._partial.path))
             readable = int(video.isOpened() and video.grab())
             if readable and video.get(cv2.CAP_PROP_FRAME_COUNT) >= self._length:
                 readable = self._length
