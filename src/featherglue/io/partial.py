@@ -15,11 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-try:
+if os.name == "posix":
     import fcntl
-except ModuleNotFoundError:  # Windows, where an open file cannot be removed
-    fcntl = None  # type: ignore[assignment]
 
+_CAN_LOCK = os.name == "posix"  # elsewhere an open file cannot be removed
 _PREFIX, _SUFFIX = ".featherglue-", ".partial"
 _numbers = itertools.count()
 _swept: set[Path] = set()  # folders without abandoned files; each is searched once per process
@@ -53,7 +52,7 @@ class PartialFile:
     def replace(self, target: Path) -> None:
         """Give the complete file its name. Raises OSError."""
         self.file.flush()
-        if fcntl is None:
+        if not _CAN_LOCK:
             self.file.close()
         self.path.replace(target)
 
@@ -70,7 +69,7 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     remove_abandoned(parent)
     path = _unique_name(parent)
     path.mkdir()
-    descriptor = None if fcntl is None else os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY) if _CAN_LOCK else None
     try:
         if descriptor is not None:
             _lock(descriptor)
@@ -88,7 +87,7 @@ def _unique_name(folder: Path, suffix: str = "") -> Path:
 
 def _lock(descriptor: int) -> bool:
     """Take the lock of a partial file or folder, if it is free. Returns whether it is held."""
-    if fcntl is None:
+    if not _CAN_LOCK:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +107,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    if fcntl is None:
+    if not _CAN_LOCK:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         return
     descriptor = os.open(path, os.O_RDONLY)
