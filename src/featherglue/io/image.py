@@ -119,6 +119,15 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
     Raises:
         ImageError: the file is missing, empty, truncated, too large, or not an image.
     """
+    return decode_grey(read_encoded(path), os.fspath(path))
+
+
+def read_encoded(path: str | os.PathLike[str]) -> bytes:
+    """Read an image file without decoding it.
+
+    Raises:
+        ImageError: the file is missing, empty or too large.
+    """
     path = Path(path)
     try:
         status = path.stat()
@@ -128,14 +137,13 @@ def read_grey(path: str | os.PathLike[str]) -> Grey:
             raise ImageError(f"{path}: the file is empty")
         if status.st_size > MAX_FILE_SIZE:
             raise ImageError(f"{path}: {status.st_size / 1e9:.1f} GB is too large for an image")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         _raise_if_exhausted(error, str(path))
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path}: cannot be read ({reason})") from None
-    return _decode(data, str(path))
 
 
 def num_pages(path: str | os.PathLike[str]) -> int:
@@ -149,7 +157,17 @@ def num_pages(path: str | os.PathLike[str]) -> int:
         return 1
 
 
-def _decode(data: bytes, name: str) -> Grey:
+def decode_grey(data: bytes, name: str, upright: bool = True) -> Grey:
+    """Decode an image file. See `read_grey`.
+
+    Args:
+        data: content of the file.
+        name: of the file, for messages.
+        upright: whether to rotate the image by its EXIF orientation.
+
+    Raises:
+        ImageError: truncated, too many pixels, or not an image.
+    """
     try:
         header = parse_header(data)
     except ValueError as error:
@@ -158,12 +176,12 @@ def _decode(data: bytes, name: str) -> Grey:
     encoded = np.frombuffer(data, np.uint8)
     if header.format == "JPEG" and data.find(b"\xff\xd9", scan_start(data)) < 0:
         encoded = _ended_jpeg(data, name)
-    image = _decode_opencv(encoded, name)
+    image = _decode_opencv(encoded, name, upright)
     if header.num_pages > 1:
         warnings.warn(
             f"{name}: has several pages or frames; only the first one is read",
             ImageWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return to_grey(image, name)
 
@@ -194,10 +212,14 @@ def _ended_jpeg(data: bytes, name: str) -> NDArray[np.uint8]:
     return complete
 
 
-def _decode_opencv(encoded: NDArray[np.uint8], name: str) -> NDArray[Any]:
-    # ANYDEPTH keeps 16 bits; imdecode applies the EXIF orientation.
+def _decode_opencv(
+    encoded: NDArray[np.uint8], name: str, upright: bool = True
+) -> NDArray[Any]:
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH  # ANYDEPTH keeps 16 bits
+    if not upright:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(encoded, flags)
     except (cv2.error, MemoryError) as error:
         _raise_if_exhausted(error, name)
         raise ImageError(f"{name}: damaged, cannot be decoded") from None
