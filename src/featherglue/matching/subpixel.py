@@ -55,6 +55,24 @@ class RefineConfig:
     min_correlation: float = 0.6
 
 
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Windows of image 0 that are aligned to image 1, one for each match.
+
+    Attributes:
+        points1: (M, 2) float32, (x, y) pixels in image 1 of the points of image 0.
+        accepted: (M,) bool, whether the alignment meets the conditions of `refine_matches`.
+        correlation: (M,) float32, of the aligned windows.
+        tensor: (3, M) float32, structure tensor of each window of image 0, normalized to unit
+            variance: its entries xx, yy and xy, px⁻².
+    """
+
+    points1: Float
+    accepted: Mask
+    correlation: Float
+    tensor: Float
+
+
 def refine_matches(
     image0: Grey,
     image1: Grey,
@@ -90,7 +108,7 @@ def refine_matches(
         return unchanged
     selected = maps[chosen]
     pulls = config.pull * selected.offsets
-    moved, accepted = _align(
+    aligned = align_windows(
         image0,
         image1,
         points0[chosen],
@@ -100,14 +118,15 @@ def refine_matches(
         config,
         scratch or Scratch(),
     )
+    accepted = chosen[aligned.accepted]
     refined = points1.copy()
-    refined[chosen[accepted]] = moved[accepted]
+    refined[accepted] = aligned.points1[aligned.accepted]
     mask = np.zeros(len(points1), np.bool_)
-    mask[chosen[accepted]] = True
+    mask[accepted] = True
     return refined, mask
 
 
-def _align(
+def align_windows(
     image0: Grey,
     image1: Grey,
     points0: Float,
@@ -116,15 +135,18 @@ def _align(
     maps: Float,
     config: RefineConfig,
     scratch: Scratch,
-) -> tuple[Float, Mask]:
-    """Align the windows of supported matches. Returns points (S, 2) and their acceptance (S,).
-
-    Arrays are (W, S), such that sums over a window are sums over rows.
+) -> Alignment:
+    """Align the windows of supported matches.
 
     Args:
+        image0, image1: (H, W) uint8.
+        points0, points1: (S, 2) float32 (x, y) pixels.
         pulls: (2, S), px, from the points of image 1 to the start of the alignment.
         maps: (S, 2, 2), linear parts of the local maps.
+        config: settings.
+        scratch: buffers.
     """
+    # Arrays are (W, S), such that sums over a window are sums over rows.
     smooth0, smooth1 = (
         _blur(image, config.sigma, scratch.array(name, image.shape, np.uint8))
         for name, image in (("smooth0", image0), ("smooth1", image1))
@@ -133,7 +155,7 @@ def _align(
     template, gradients, contrast0, mean0 = _template(
         smooth0, points0, weights, config.window, scratch
     )
-    steps = _step_matrices(gradients, weights, contrast0, maps)
+    steps, tensor = _step_matrices(gradients, weights, contrast0, maps)
     # Products of a sampled window with these factors give its correlation and its step.
     factors = scratch.array("factors", (3, *template.shape), np.float32)
     np.multiply(gradients, weights[:, None], out=factors[:2])
@@ -166,7 +188,8 @@ def _align(
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     textured = (contrast0 > _MIN_CONTRAST) & (contrast1 > _MIN_CONTRAST)
     better = (correlation > initial) & (correlation > config.min_correlation)
-    return moved.T, better & textured & near & inside
+    accepted = better & textured & near & inside
+    return Alignment(moved.T, accepted, correlation, tensor)
 
 
 def _blur(image: Grey, sigma: float, out: Grey) -> Grey:
@@ -229,7 +252,9 @@ def _template(
     return windows, gradients, contrast, mean
 
 
-def _step_matrices(gradients: Float, weights: Float, contrast: Float, maps: Float) -> Float:
+def _step_matrices(
+    gradients: Float, weights: Float, contrast: Float, maps: Float
+) -> tuple[Float, Float]:
     """Matrices that map products of residual and weighted gradients to Gauss–Newton steps.
 
     The damping keeps a window from sliding along an edge.
@@ -241,17 +266,19 @@ def _step_matrices(gradients: Float, weights: Float, contrast: Float, maps: Floa
         maps: (S, 2, 2), linear parts of the local maps.
 
     Returns:
-        (2, 2, S): the step (x, y) in image 1 for each of the two products.
+        (2, 2, S): the step (x, y) in image 1 for each of the two products; and the structure
+        tensors (3, S), entries xx, yy and xy.
     """
     half = np.float32(0.5) / contrast  # central differences of the normalized window
     x, y = gradients
     xx, yy, xy = (
         (weights @ (one * other)) * half * half for one, other in ((x, x), (y, y), (x, y))
     )
+    tensor = np.stack((xx, yy, xy))
     damping = np.float32(_DAMPING) * (xx + yy) + np.float32(1e-6)
     xx, yy = xx + damping, yy + damping
     inverse = np.stack((yy, -xy, -xy, xx)).reshape(2, 2, -1) * (half / (xx * yy - xy * xy))
-    return np.asarray(np.einsum("sij,jks->iks", maps, inverse), np.float32)
+    return np.asarray(np.einsum("sij,jks->iks", maps, inverse), np.float32), tensor
 
 
 def _sample(image: Grey, x: Float, y: Float) -> NDArray[np.generic]:
