@@ -50,7 +50,9 @@ OPTIONAL = {
         "sensitivity",
     ),
     "onnx": ("export", "compression"),
-    "h5py": ("data.feature_files",),
+    "h5py": ("data.feature_files", "collection.store"),
+    "pycolmap": ("collection.colmap",),
+    "scipy": ("collection.track_adjustment",),
     "openvino": ("runtime.openvino_",),
     "matplotlib": ("evaluation.plots", "sensitivity.figures", "train.engine.curves"),
 }

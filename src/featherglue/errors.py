@@ -73,6 +73,10 @@ class ArtifactError(FeatherglueError):
     """A model folder is missing, damaged, not a model, or written by a newer version."""
 
 
+class StoreError(FeatherglueError):
+    """A feature or match file is missing, cannot be read, or lacks an image or a pair."""
+
+
 class ReportError(FeatherglueError):
     """An evaluation result cannot be read or cannot be compared with the others."""
 
@@ -82,6 +86,10 @@ class ReportError(FeatherglueError):
 
 class EstimationError(FeatherglueError):
     """A geometric model cannot be estimated from the given matches."""
+
+
+class WorkerError(FeatherglueError):
+    """A worker process cannot start, or is lost again and again."""
 
 
 class OutputError(FeatherglueError):

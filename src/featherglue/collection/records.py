@@ -1,0 +1,205 @@
+"""Append-only files of records, from which an interrupted run resumes.
+
+An HDF5 file that is open for writing is lost if its process is killed. So results are appended to a
+record file first; a killed process loses at most the record that it writes. When all work is
+done, the records are written to the HDF5 file, and the record files are removed. Each worker
+process has a record file of its own.
+
+Layout: the magic bytes; then records, each with its length and CRC-32 (little-endian uint32) and
+its payload: the length of a JSON header, the header, and the bytes of the arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import RawIOBase
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.errors import OutputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Key = tuple[str, ...]
+FINGERPRINT, ERROR = "fingerprint", "error"  # attributes of a record
+
+_MAGIC = b"FGLREC01"
+_PREFIX = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """The result of one unit of work.
+
+    Attributes:
+        key: identity: the name of an image, or the two names of a pair.
+        attributes: plain values.
+        arrays: by name; none if the work failed.
+    """
+
+    key: Key
+    attributes: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def failed_record(key: Key, reason: str) -> Record:
+    """The record of an item whose work failed."""
+    return Record(key=key, attributes={ERROR: reason})
+
+
+def with_fingerprint(record: Record, state: str) -> Record:
+    """The record with the fingerprint of its item."""
+    attributes = {**record.attributes, FINGERPRINT: state}
+    return Record(key=record.key, attributes=attributes, arrays=record.arrays)
+
+
+class RecordWriter:
+    """Appends records to a file; an incomplete record at its end is removed first.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        end = len(_MAGIC)
+        for _, position in _scan(self.path):
+            end = position
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: what is written survives a kill, and a failed write leaves nothing behind.
+            self._file = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
+            self._file.truncate(end)
+            _write_all(self._file, _MAGIC)
+            self._file.seek(end)
+        except OSError as error:
+            raise _failed(self.path, error) from None
+
+    def append(self, record: Record) -> None:
+        """Write a record completely, or not at all.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written.
+        """
+        payload = _encode(record)
+        start = self._file.tell()
+        try:
+            _write_all(self._file, _PREFIX.pack(len(payload), zlib.crc32(payload)) + payload)
+        except OSError as error:
+            self._file.truncate(start)
+            self._file.seek(start)
+            raise _failed(self.path, error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
+
+
+class RecordIndex:
+    """One record of each key in several record files: the one with the wanted fingerprint, if any.
+
+    Args:
+        paths: the files.
+        wanted: fingerprint of each key.
+
+    Attributes:
+        attributes: of the records, by their key.
+    """
+
+    def __init__(self, paths: Iterable[Path], wanted: Mapping[Key, str]) -> None:
+        self._places: dict[Key, tuple[Path, int, int]] = {}
+        self.attributes: dict[Key, Mapping[str, Any]] = {}
+        for path in paths:
+            for payload, end in _scan(path):
+                record = _decode(payload)
+                state = record.attributes.get(FINGERPRINT)
+                if record.key in self._places and state != wanted.get(record.key):
+                    continue
+                self._places[record.key] = path, end - len(payload), len(payload)
+                self.attributes[record.key] = record.attributes
+
+    def read(self, key: Key) -> Record:
+        """The record with this key.
+
+        Raises:
+            KeyError: no file has it.
+        """
+        path, start, length = self._places[key]
+        with path.open("rb") as file:
+            file.seek(start)
+            return _decode(file.read(length))
+
+
+def _scan(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Payload of each complete record, and the position behind it."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return
+        while len(prefix := file.read(_PREFIX.size)) == _PREFIX.size:
+            length, checksum = _PREFIX.unpack(prefix)
+            payload = file.read(length)
+            if len(payload) < length or zlib.crc32(payload) != checksum:
+                return
+            yield payload, file.tell()
+
+
+def _encode(record: Record) -> bytes:
+    arrays = {name: np.ascontiguousarray(array) for name, array in record.arrays.items()}
+    header = json.dumps(
+        {
+            "key": record.key,
+            "attributes": dict(record.attributes),
+            "arrays": [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()],
+        }
+    ).encode()
+    parts = [_LENGTH.pack(len(header)), header, *(array.tobytes() for array in arrays.values())]
+    return b"".join(parts)
+
+
+def _decode(payload: bytes) -> Record:
+    (length,) = _LENGTH.unpack_from(payload)
+    position = _LENGTH.size + length
+    header = json.loads(payload[_LENGTH.size : position])
+    arrays = {}
+    for name, dtype, shape in header["arrays"]:
+        count = int(np.prod(shape, dtype=np.int64))
+        array = np.frombuffer(payload, dtype, count, position).reshape(shape)
+        arrays[name] = array
+        position += array.nbytes
+    return Record(key=tuple(header["key"]), attributes=header["attributes"], arrays=arrays)
+
+
+def _failed(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})")

@@ -1,0 +1,225 @@
+"""Work on many items that resumes: its results go to record files, and at the end to a store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from featherglue.collection.records import (
+    ERROR,
+    FINGERPRINT,
+    Key,
+    Record,
+    RecordIndex,
+    RecordWriter,
+    with_fingerprint,
+)
+from featherglue.collection.store import Store, write_store
+from featherglue.collection.workers import Done, run_workers
+from featherglue.errors import OutputError, StoreError
+from featherglue.io.files import write_json
+from featherglue.machine import num_cores
+
+Progress = Callable[[int, int], None]
+_MIN_SHARE = 8  # items of a worker; starting it takes a second
+
+
+class Task(Protocol):
+    """What is done with each item. Picklable, so that worker processes can open it."""
+
+    def open(self) -> Callable[[Key], Record]:
+        """Load what the work needs. Returns the function that makes the record of an item."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """The outcome of a step of a reconstruction.
+
+    Attributes:
+        output: the file that it wrote.
+        num_items: number of images or pairs.
+        num_reused: number of those whose results were there before.
+        failures: why an image or a pair has no result, by its key.
+        notes: what the user should know, such as the loss of a worker.
+    """
+
+    output: Path
+    num_items: int
+    num_reused: int
+    failures: Mapping[Key, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def run_resumable(
+    output: Path,
+    manifest: Mapping[str, Any],
+    items: Mapping[Key, str],
+    task: Task,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> StepResult:
+    """Do the work on each item whose result is missing, and write the results as a store.
+
+    A result is reused if it has the fingerprint of its item. The record files of the work are in
+    the folder `.{output.name}.parts` until the end.
+
+    Args:
+        output: path of the store.
+        manifest: what determines the results beside the items.
+        items: key of each item, in the order of the work, and its fingerprint.
+        task: the work.
+        workers: maximum number of processes; None takes one per core. Few items are done in this
+            process.
+        overwrite: replace results that were made with another manifest.
+        progress: called with the number of items that are done and the number of all.
+
+    Raises:
+        StoreError: the results of an earlier run have another manifest, and not `overwrite`.
+        OutputError: a file cannot be written.
+        WorkerError: worker processes are lost again and again.
+    """
+    parts = output.with_name(f".{output.name}.parts")
+    known = _open_known(output, parts, items, dict(manifest), overwrite)
+    todo = [key for key in items if not known.has(key)]
+    num_reused = len(items) - len(todo)
+    if not todo and output.is_file() and not parts.exists() and known.covers():
+        known.close()
+        return _result(output, items, num_reused)
+    _prepare(parts, manifest)
+    known.close()
+    count, notes = num_reused, []
+    for report in _run(task, todo, items, parts, workers):
+        if report.note:
+            notes.append(report.note)
+        else:
+            count += 1
+        if progress is not None:
+            progress(count, len(items))
+    results = _Known(output, parts, items)
+    write_store(output, manifest, (results.read(key) for key in items))
+    results.close()
+    shutil.rmtree(parts)
+    return _result(output, items, num_reused, notes)
+
+
+def _result(
+    output: Path, items: Mapping[Key, str], num_reused: int, notes: Sequence[str] = ()
+) -> StepResult:
+    with Store(output) as store:
+        failures = {key: str(attributes[ERROR]) for key, attributes in store.failures.items()}
+    return StepResult(
+        output=output,
+        num_items=len(items),
+        num_reused=num_reused,
+        failures=failures,
+        notes=tuple(notes),
+    )
+
+
+def _run(
+    task: Task, todo: Sequence[Key], items: Mapping[Key, str], parts: Path, workers: int | None
+) -> Iterator[Done]:
+    count = min(workers or num_cores(), max(len(todo) // _MIN_SHARE, 1))
+    if count > 1:
+        yield from run_workers(task, todo, items, parts, count)
+    elif todo:
+        work = task.open()
+        with RecordWriter(parts / "0.records") as writer:
+            for key in todo:
+                writer.append(with_fingerprint(work(key), items[key]))
+                yield Done(key=key)
+
+
+class _Known:
+    """The results of earlier runs: those of the store, and later ones in record files."""
+
+    def __init__(self, output: Path, parts: Path, items: Mapping[Key, str]) -> None:
+        self._items = items
+        self._index = RecordIndex(sorted(parts.glob("*.records")), items)
+        self._store = Store(output) if output.is_file() else None
+        self._failures = self._store.failures if self._store else {}
+        self._stored = {**self._failures, **(self._store.attributes() if self._store else {})}
+
+    def has(self, key: Key) -> bool:
+        """Whether there is a result with the fingerprint of the item."""
+        return self._in(self._index.attributes, key) or self._in(self._stored, key)
+
+    def _in(self, attributes: Mapping[Key, Mapping[str, Any]], key: Key) -> bool:
+        return attributes.get(key, {}).get(FINGERPRINT) == self._items[key]
+
+    def covers(self) -> bool:
+        """Whether the store has all items and no others."""
+        return self._stored.keys() == self._items.keys()
+
+    def read(self, key: Key) -> Record:
+        """The result of an item."""
+        if self._store is None or not self._in(self._stored, key):
+            return self._index.read(key)
+        if key in self._failures:
+            return Record(key=key, attributes=self._failures[key])
+        return self._store.read(key)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+
+def _open_known(
+    output: Path,
+    parts: Path,
+    items: Mapping[Key, str],
+    manifest: dict[str, Any],
+    overwrite: bool,
+) -> _Known:
+    """The results of earlier runs with this manifest; others are removed if `overwrite`."""
+    for path, read in ((output, _store_manifest), (parts / "manifest.json", _parts_manifest)):
+        if not path.is_file():
+            continue
+        found = read(path)
+        if found == manifest:
+            continue
+        if not overwrite:
+            raise StoreError(
+                f"{path}: was made with other settings ({_difference(found, manifest)}); use "
+                "another folder, or `overwrite`"
+            )
+        path.unlink()
+        if path.parent == parts:
+            shutil.rmtree(parts)
+    return _Known(output, parts, items)
+
+
+def _store_manifest(path: Path) -> dict[str, Any]:
+    with Store(path) as store:
+        return {name: value for name, value in store.manifest.items() if name != "version"}
+
+
+def _parts_manifest(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
+    """The first setting that differs, such as "max_size 1024, now 1600"."""
+    for name in sorted({*before, *now}):
+        first, second = before.get(name), now.get(name)
+        if isinstance(first, dict) and isinstance(second, dict) and first != second:
+            return _difference(first, second, f"{prefix}{name}.")
+        if first != second:
+            return f"{prefix}{name} {first!r}, now {second!r}"
+    return "nothing"
+
+
+def _prepare(parts: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{parts}: cannot be created ({error.strerror})") from None
+    write_json(parts / "manifest.json", dict(manifest))

@@ -1,0 +1,180 @@
+"""Features and matches of a collection as HDF5 files in the layout of hloc.
+
+A feature file has a group for each image, named after it, with `keypoints` (N, 2) float32 in the
+stored frame, `descriptors` (D, N) float16, `scores` (N,) float16 and `image_size` (2,) int64, width
+and height. A match file has a group `name0/name1` for each pair, each name with its `/` written
+as `-`, with `matches0` (N0,) integers (−1 is no match), `matching_scores0` (N0,) float16, and
+what the track adjustment needs. The attribute `manifest` of both files states as JSON what they
+were made with.
+
+Files are written once and replaced atomically; see `records` for the work in progress.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featherglue.collection.records import Record
+from featherglue.errors import MissingExtraError, OutputError, StoreError
+
+if TYPE_CHECKING:
+    import h5py
+    from typing_extensions import Self
+
+_VERSION = 1
+_MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
+_KEY, _ATTRIBUTES = "key", "featherglue"  # attributes of a group, JSON
+
+
+class Store:
+    """An HDF5 file of records, open for reading.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        manifest: what the file was made with; empty for a file of another program.
+        failures: attributes of the records without arrays, by key.
+
+    Raises:
+        MissingExtraError: h5py is not installed.
+        StoreError: the file is missing or cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"{path}: no such file")
+        try:
+            self._file = _h5py().File(self.path, "r")
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read as HDF5 ({error})") from None
+        self.manifest: dict[str, Any] = json.loads(self._file.attrs.get(_MANIFEST, "{}"))
+        failures = json.loads(self._file.attrs.get(_FAILURES, "[]"))
+        self.failures = {tuple(key): attributes for key, attributes in failures}
+
+    def sorted_keys(self) -> list[tuple[str, ...]]:
+        """Keys of the records, in the order of their group names."""
+        return [key for key, _ in self._groups()]
+
+    def attributes(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        """Attributes of every record, by its key."""
+        return {
+            key: json.loads(group.attrs.get(_ATTRIBUTES, "{}")) for key, group in self._groups()
+        }
+
+    def _groups(self) -> Iterator[tuple[tuple[str, ...], h5py.Group]]:
+        groups: list[str] = []
+
+        def collect(name: str, item: Any) -> None:
+            if hasattr(item, "keys") and (_KEY in item.attrs or _is_record(item)):
+                groups.append(name)
+
+        self._file.visititems(collect)
+        for name in groups:
+            group = self._file[name]
+            yield tuple(json.loads(group.attrs.get(_KEY, json.dumps([name])))), group
+
+    def __contains__(self, key: tuple[str, ...]) -> bool:
+        return group_name(key) in self._file
+
+    def read(self, key: tuple[str, ...]) -> Record:
+        """The record with this key.
+
+        Raises:
+            StoreError: the file has none, or it cannot be read.
+        """
+        try:
+            group = self._file[group_name(key)]
+            arrays = {name: np.asarray(group[name]) for name in group}
+        except KeyError:
+            raise StoreError(f"{self.path}: has nothing of {' and '.join(key)}") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read ({error})") from None
+        attributes = json.loads(group.attrs.get(_ATTRIBUTES, "{}"))
+        return Record(key=key, attributes=attributes, arrays=arrays)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def write_store(
+    path: str | os.PathLike[str], manifest: Mapping[str, Any], records: Iterable[Record]
+) -> None:
+    """Write records as an HDF5 file that replaces `path`.
+
+    A record without arrays is a failure: it has no group, and is listed in `Store.failures`.
+    The same records in the same order give the same bytes.
+
+    Raises:
+        MissingExtraError: h5py is not installed.
+        OutputError: the file cannot be written.
+    """
+    with _replacing(Path(path)) as file:
+        file.attrs[_MANIFEST] = json.dumps({**manifest, "version": _VERSION}, sort_keys=True)
+        failures = []
+        for record in records:
+            if not record.arrays:
+                failures.append([record.key, dict(record.attributes)])
+                continue
+            group = file.create_group(group_name(record.key))
+            group.attrs[_KEY] = json.dumps(record.key)
+            group.attrs[_ATTRIBUTES] = json.dumps(dict(record.attributes), sort_keys=True)
+            for name, array in record.arrays.items():
+                packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+                sparse = name in ("matches0", "matching_scores0") and array.size > 0
+                group.create_dataset(name, data=array, **(packed if sparse else {}))
+        file.attrs[_FAILURES] = json.dumps(failures)
+
+
+def group_name(key: tuple[str, ...]) -> str:
+    """Name of the group of a record: as hloc names it."""
+    return key[0] if len(key) == 1 else "/".join(name.replace("/", "-") for name in key)
+
+
+def _is_record(group: Any) -> bool:
+    """Whether a group of another program holds features."""
+    return {"keypoints", "descriptors"} <= set(group.keys())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[h5py.File]:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    h5py = _h5py()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w") as file:
+            yield file
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # h5py raises both if the disk is full
+        raise OutputError(f"{path}: cannot be written ({error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise MissingExtraError("a feature or match file", "sfm") from None
+    return h5py

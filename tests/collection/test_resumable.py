@@ -1,0 +1,151 @@
+"""Interrupted work resumes, lost workers are replaced, and results are never mixed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featherglue.collection.records import Key, Record, failed_record
+from featherglue.collection.resumable import StepResult, run_resumable
+from featherglue.collection.store import Store
+from featherglue.errors import ImageError, StoreError
+
+MANIFEST = {"kind": "test", "extractor": {"size": 1}}
+
+
+@dataclass(frozen=True)
+class Square:
+    """Squares numbers, and notes each call; some numbers fail, raise or kill the process."""
+
+    log: Path
+    fails: str = ""
+    raises: str = ""
+    kills: str = ""
+    only_once: bool = False
+
+    def open(self) -> Callable[[Key], Record]:
+        return self.work
+
+    def work(self, key: Key) -> Record:
+        with self.log.open("a") as file:
+            file.write(f"{key[0]}\n")
+        if key[0] == self.raises:
+            raise ImageError("stop here")
+        if key[0] == self.kills and not (self.only_once and self.calls().count(key[0]) > 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if key[0] == self.fails:
+            return failed_record(key, "cannot be read")
+        array = np.full(3, int(key[0]) ** 2, np.float32)
+        return Record(key=key, attributes={}, arrays={"keypoints": array, "descriptors": array})
+
+    def calls(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+def items(count: int, state: str = "new") -> dict[Key, str]:
+    return {(str(number),): state for number in range(count)}
+
+
+def run(folder: Path, task: Square, count: int = 20, **options: object) -> StepResult:
+    output = folder / "out.h5"
+    return run_resumable(output, MANIFEST, items(count), task, **{"workers": 1, **options})  # type: ignore[arg-type]
+
+
+def test_results_are_stored(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    task = Square(tmp_path / "log", fails="3")
+    result = run(tmp_path, task, 5, progress=lambda *counts: seen.append(counts))
+    assert seen == [(i, 5) for i in range(1, 6)]
+    assert result.failures == {("3",): "cannot be read"}
+    with Store(result.output) as store:
+        assert store.sorted_keys() == [("0",), ("1",), ("2",), ("4",)]
+        assert store.read(("4",)).arrays["keypoints"].tolist() == [16, 16, 16]
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "out.h5"}
+
+
+def test_a_second_run_does_nothing_and_knows_the_failures(tmp_path: Path) -> None:
+    task = Square(tmp_path / "log", fails="3")
+    first = run(tmp_path, task, 5)
+    state = first.output.stat()
+    again = run(tmp_path, task, 5)
+    assert again.num_reused == 5
+    assert again.failures == first.failures
+    assert len(task.calls()) == 5
+    assert first.output.stat() == state
+
+
+def test_new_and_changed_items_are_done_and_old_ones_dropped(tmp_path: Path) -> None:
+    task = Square(tmp_path / "log")
+    run(tmp_path, task, 5)
+    changed = {**items(4), ("2",): "changed", ("7",): "new"}
+    result = run_resumable(tmp_path / "out.h5", MANIFEST, changed, task)
+    assert task.calls()[5:] == ["2", "7"]
+    assert result.num_reused == 3
+    with Store(result.output) as store:
+        assert store.sorted_keys() == [("0",), ("1",), ("2",), ("3",), ("7",)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_run_resumes_with_the_same_bytes(tmp_path: Path, workers: int) -> None:
+    whole = run(tmp_path / "whole", Square(tmp_path / "log0"))
+    with pytest.raises(ImageError, match="stop here"):
+        run(tmp_path / "parts", Square(tmp_path / "log1", raises="17"), workers=workers)
+    done = set(Square(tmp_path / "log1").calls()) - {"17"}
+    assert len(done) >= 1
+    task = Square(tmp_path / "log2")
+    resumed = run(tmp_path / "parts", task, workers=workers)
+    assert set(task.calls()) == {str(number) for number in range(20)} - done
+    assert resumed.output.read_bytes() == whole.output.read_bytes()
+
+
+def test_a_lost_worker_is_replaced(tmp_path: Path) -> None:
+    task = Square(tmp_path / "log", kills="5", only_once=True)
+    result = run(tmp_path, task, workers=2)
+    assert result.failures == {}
+    assert len(result.notes) == 1
+    assert "was lost (signal 9)" in result.notes[0]
+    assert sorted(task.calls(), key=int) == sorted([*map(str, range(20)), "5"], key=int)
+    with Store(result.output) as store:
+        assert len(store.sorted_keys()) == 20
+
+
+def test_an_item_that_kills_its_worker_fails_and_is_tried_by_the_next_run(
+    tmp_path: Path,
+) -> None:
+    result = run(tmp_path, Square(tmp_path / "log", kills="5"), workers=2)
+    assert list(result.failures) == [("5",)]
+    assert "lost 2 times (signal 9)" in result.failures["5",]
+    task = Square(tmp_path / "log2")
+    assert run(tmp_path, task, workers=2).failures == {}
+    assert task.calls() == ["5"]
+
+
+def test_other_settings_are_refused_or_replaced(tmp_path: Path) -> None:
+    output, task = tmp_path / "out.h5", Square(tmp_path / "log")
+    run(tmp_path, task, 3)
+    other = {"kind": "test", "extractor": {"size": 2}}
+    with pytest.raises(StoreError, match=r"out.h5.*extractor\.size 1, now 2"):
+        run_resumable(output, other, items(3), task)
+    run_resumable(output, other, items(3), task, overwrite=True)
+    assert task.calls() == ["0", "1", "2"] * 2
+
+
+def test_unfinished_work_with_other_settings_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "out.h5"
+    with pytest.raises(ImageError):
+        run(tmp_path, Square(tmp_path / "log", raises="2"), 3)
+    other = {"kind": "test", "extractor": {"size": 2}}
+    with pytest.raises(StoreError, match="was made with other settings"):
+        run_resumable(output, other, items(3), Square(tmp_path / "log"))
+
+
+def test_a_damaged_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out.h5").write_bytes(b"no HDF5")
+    with pytest.raises(StoreError, match=r"out.h5: cannot be read as HDF5"):
+        run(tmp_path, Square(tmp_path / "log"))
