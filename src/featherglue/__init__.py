@@ -36,6 +36,7 @@ _PUBLIC = {
     "estimate_relative_pose": "geometry.estimation",
     "evaluate": "evaluation.runner",
     "load": "session",
+    "reconstruct": "collection.reconstruction",
     "shipped_models": "artifact.registry",
 }
 __all__ = [
@@ -56,12 +57,14 @@ __all__ = [
     "estimate_relative_pose",
     "evaluate",
     "load",
+    "reconstruct",
     "shipped_models",
 ]
 
 if TYPE_CHECKING:
     from featherglue.artifact.registry import shipped_models as shipped_models
     from featherglue.benchmarking import benchmark as benchmark
+    from featherglue.collection.reconstruction import reconstruct as reconstruct
     from featherglue.compression.compress import compress as compress
     from featherglue.compression.recipe import Recipe as Recipe
     from featherglue.drawing import draw_matches as draw_matches

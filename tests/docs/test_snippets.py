@@ -37,6 +37,7 @@ SLOW = (
     "docs/tutorial/evaluate.md",
     "docs/tutorial/compress.md",
     "docs/how-to/own-matcher.md",
+    "docs/how-to/reconstruct.md",
     "docs/tutorial/video.md",
 )
 # Commands that run if their files exist.

@@ -41,6 +41,10 @@ class _Command(NamedTuple):
 _COMMANDS = {
     "match": _Command("match", "match", "Match"),
     "video": _Command("video", "video", "Match"),
+    "reconstruct": _Command("reconstruct", "reconstruct", "Collections"),
+    "extract": _Command("extract", "extract", "Collections"),
+    "pairs": _Command("pairs", "pairs", "Collections"),
+    "export-colmap": _Command("export_colmap", "export_colmap", "Collections"),
     "evaluate": _Command("evaluate", "evaluate_app", "Measure"),
     "benchmark": _Command("benchmark", "run", "Measure"),
     "report": _Command("report", "report", "Measure"),

@@ -40,6 +40,15 @@ def match(
         Path | None,
         typer.Option("--input-dir", metavar="DIR", help="Folder of the images of the list."),
     ] = None,
+    feature_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--feature-file",
+            metavar="FILE",
+            help="Features of the images of the list, from featherglue extract; the output is a "
+            "match file (HDF5).",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -63,8 +72,24 @@ def match(
 
     For two images it writes a picture of their matches. For a list or a folder it writes an npz
     file and a picture for each pair. Each frame of a folder is matched with the next one.
+    With a feature file it extracts nothing, and writes the matches of the list into one file.
     The exit code is 0 also without a consistent geometry, which has 0 inliers.
     """
+    if feature_file is not None:
+        if input_pairs is None or image0 is not None:
+            raise UsageError("--feature-file needs --input-pairs, and no images")
+        from featherglue.cli.match_feature_file import match_feature_file
+
+        return match_feature_file(
+            model,
+            options,
+            input_pairs,
+            input_dir,
+            feature_file,
+            output,
+            overwrite=overwrite,
+            json_file=json_file,
+        )
     pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
         raise UsageError("--overwrite applies to many pairs; two images are always matched again")

@@ -32,7 +32,16 @@ def with_session_options(command: Callable[..., int]) -> Callable[..., int]:
     The command takes them as one keyword argument, `options: SessionOptions`. The number of
     threads also applies to OpenCV.
     """
-    offered = {name: s for name, s in settings().items() if name not in _NOT_OFFERED}
+    return _with_options(command, _NOT_OFFERED)
+
+
+def session_options_without(*names: str) -> Callable[..., Callable[..., int]]:
+    """As `with_session_options`, without the options of some settings."""
+    return functools.partial(_with_options, left_out=(*_NOT_OFFERED, *names))
+
+
+def _with_options(command: Callable[..., int], left_out: tuple[str, ...]) -> Callable[..., int]:
+    offered = {name: s for name, s in settings().items() if name not in left_out}
 
     def collect(values: dict[str, Any]) -> SessionOptions:
         given = {name: values.pop(name) for name in offered}

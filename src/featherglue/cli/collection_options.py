@@ -1,0 +1,149 @@
+"""Options and the progress display of the commands for collections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featherglue.cli.common import STANDARD_OUTPUT, console, save_json
+from featherglue.cli.progress import ProgressDisplay
+from featherglue.collection.colmap import CameraMode
+from featherglue.collection.pair_selection import PairMethod
+from featherglue.collection.reconstruction import StepProgress
+from featherglue.collection.resumable import StepResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Pairs = Annotated[
+    PairMethod,
+    typer.Option(
+        "--pairs",
+        help="Pairs to match: all, each photograph with the following ones, with the nearest ones "
+        "by GPS, or those of a file.",
+    ),
+]
+PairFile = Annotated[
+    Path | None,
+    typer.Option("--pair-file", metavar="FILE", help="List of pairs, for --pairs file."),
+]
+Overlap = Annotated[
+    int,
+    typer.Option(
+        "--num-overlap", min=1, help="Number of following photographs, for --pairs sequential."
+    ),
+]
+NumNeighbours = Annotated[
+    int,
+    typer.Option(
+        "--num-neighbours", min=1, help="Number of nearest photographs, for --pairs spatial."
+    ),
+]
+MaxSize = Annotated[
+    int,
+    typer.Option(
+        "--max-size",
+        metavar="PIXELS",
+        help="Shrink larger photographs to this longest side; -1 keeps the size.",
+    ),
+]
+NumKeypoints = Annotated[
+    int,
+    typer.Option("--num-keypoints", min=1, help="Maximum number of keypoints of a photograph."),
+]
+CameraModeOption = Annotated[
+    CameraMode,
+    typer.Option(
+        "--camera-mode",
+        help="Photographs that share a camera: those in a row with equal EXIF tags (auto), all "
+        "(single), those of a folder, or none (per-image).",
+    ),
+]
+CameraModel = Annotated[
+    str, typer.Option("--camera-model", metavar="NAME", help="Camera model of COLMAP.")
+]
+CameraParams = Annotated[
+    str,
+    typer.Option(
+        "--camera-params",
+        metavar="VALUES",
+        help="Comma-separated parameters of the camera model, in COLMAP's order.",
+    ),
+]
+Adjust = Annotated[
+    bool, typer.Option("--adjust/--no-adjust", help="Adjust the keypoints to their tracks.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Maximum number of processes; one per core by default."),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace results that were made with other settings."),
+]
+
+
+class StepDisplay:
+    """The progress of the steps of a command, one after the other."""
+
+    def __init__(self) -> None:
+        self._display: ProgressDisplay | None = None
+
+    def show(self, progress: StepProgress) -> None:
+        """Show how far a step is."""
+        if self._display is None or self._display.description != progress.step:
+            self.close()
+            self._display = ProgressDisplay(progress.step, progress.total, unit=progress.unit)
+        self._display.update(progress.completed, total=progress.total)
+
+    def step(self, name: str, unit: str) -> Callable[[int, int], None]:
+        """A function that shows the number of completed units of a step, and of all."""
+        return lambda completed, total: self.show(
+            StepProgress(step=name, completed=completed, total=total, unit=unit)
+        )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._display is not None:
+            self._display.close()
+            self._display = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def print_step(result: StepResult, unit: str, json_file: str | None) -> int:
+    """Print the outcome of a step; returns the exit code."""
+    failures = {" ".join(key): reason for key, reason in result.failures.items()}
+    save_json(
+        {
+            unit: result.num_items,
+            "reused": result.num_reused,
+            "skipped": failures,
+            "output": str(result.output),
+        },
+        json_file,
+    )
+    if json_file != STANDARD_OUTPUT:
+        for note in result.notes:
+            console.print(note, markup=False)
+        for name, reason in failures.items():
+            console.print(f"skipped {name}: {reason}", markup=False)
+        console.print(
+            f"{result.num_items - len(failures)} {unit}, {result.num_reused} already done, "
+            f"{len(failures)} skipped: {result.output}",
+            markup=False,
+        )
+    return 1 if failures else 0

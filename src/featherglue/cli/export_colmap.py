@@ -1,0 +1,66 @@
+"""`featherglue export-colmap`: a COLMAP database from a feature file and a match file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featherglue.cli.collection_options import (
+    Adjust,
+    CameraModel,
+    CameraModeOption,
+    CameraParams,
+    Overwrite,
+    Workers,
+)
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
+from featherglue.collection.colmap import CameraOptions
+from featherglue.collection.colmap_export import export_colmap as export
+from featherglue.collection.reconstruction import DATABASE, FEATURES, MATCHES
+from featherglue.collection.track_adjustment import AdjustmentConfig
+
+
+def export_colmap(
+    photos: Annotated[Path, typer.Argument(help="Folder of the photographs.")],
+    feature_file: Annotated[
+        Path, typer.Option("--feature-file", metavar="FILE", help="Features of the photographs.")
+    ] = Path(FEATURES),
+    match_file: Annotated[
+        Path, typer.Option("--match-file", metavar="FILE", help="Matches of the pairs.")
+    ] = Path(MATCHES),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Database to write.")
+    ] = Path(DATABASE),
+    camera_mode: CameraModeOption = "auto",
+    camera_model: CameraModel = "SIMPLE_RADIAL",
+    camera_params: CameraParams = "",
+    adjust: Adjust = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json_file: JsonFile = None,
+) -> int:
+    """Write a COLMAP database with cameras, keypoints and verified matches.
+
+    The keypoints are adjusted to their tracks first.
+    """
+    result = export(
+        photos,
+        feature_file,
+        match_file,
+        output,
+        cameras=CameraOptions(mode=camera_mode, model=camera_model, params=camera_params),
+        adjustment=AdjustmentConfig() if adjust else None,
+        num_threads=workers,
+        overwrite=overwrite,
+    )
+    save_json({**dataclasses.asdict(result), "database": str(result.database)}, json_file)
+    if json_file != STANDARD_OUTPUT:
+        console.print(
+            f"{result.num_images} photos, {result.num_pairs} pairs, {result.num_verified_pairs} "
+            f"verified: {result.database}",
+            markup=False,
+        )
+    return 0

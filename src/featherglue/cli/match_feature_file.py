@@ -1,0 +1,57 @@
+"""`featherglue match --feature-file`: the pairs of a list from a feature file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from featherglue.cli.collection_options import StepDisplay, print_step
+from featherglue.collection.extraction import SessionSource
+from featherglue.collection.reconstruction import MATCHES
+from featherglue.collection.store_matching import match_features
+from featherglue.errors import UsageError
+from featherglue.io.pairs import read_pairs
+from featherglue.options import SessionOptions, settings
+
+
+def match_feature_file(
+    model: str,
+    options: SessionOptions,
+    pair_file: Path,
+    images: Path | None,
+    feature_file: Path,
+    output: Path | None,
+    *,
+    overwrite: bool,
+    json_file: str | None,
+) -> int:
+    """Match the pairs of a list into a match file. Returns the exit code.
+
+    `threads` of the options is the number of processes with one thread each.
+
+    Raises:
+        UsageError: the list rotates images, or a setting that has no effect is given.
+    """
+    listed = read_pairs(pair_file)
+    for pair in listed:
+        if pair.rotation0 or pair.rotation1:
+            raise UsageError(
+                f"{pair_file}, line {pair.line}: a feature file has no rotated images; remove the "
+                "rotations"
+            )
+    given = [name for name in options.overrides() if settings()[name].owner != "matching"]
+    if given:
+        raise UsageError(f"{given[0]} has no effect on a feature file: remove it")
+    source = SessionSource(model=model, options=options)
+    pairs = list(dict.fromkeys((pair.name0, pair.name1) for pair in listed))
+    with StepDisplay() as display:
+        result = match_features(
+            images or Path(),
+            feature_file,
+            output or Path(MATCHES),
+            pairs,
+            source,
+            overwrite=overwrite,
+            workers=options.threads,
+            progress=display.step("matching", "pairs"),
+        )
+    return print_step(result, "pairs", json_file)

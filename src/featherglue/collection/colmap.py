@@ -1,0 +1,175 @@
+"""Databases of COLMAP (Schönberger and Frahm 2016), written by pycolmap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.errors import ImageError, MissingExtraError, UsageError
+
+CameraMode = Literal["auto", "single", "per-folder", "per-image"]
+Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
+_PIXEL_CENTRE = 0.5  # of COLMAP's first pixel
+_SEED = 0
+_PRINT_ERRORS = 2  # level of COLMAP's log
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraOptions:
+    """The cameras of a database.
+
+    Attributes:
+        mode: which images share a camera: those with equal EXIF tags in a row (auto), all
+            (single), those of a folder, or none.
+        model: name of COLMAP's camera model.
+        params: comma-separated parameters of the model in COLMAP's order; "" estimates the focal
+            length from the EXIF tags or the size.
+
+    Raises:
+        UsageError: an unknown mode or model, or a wrong number of parameters.
+    """
+
+    mode: CameraMode = "auto"
+    model: str = "SIMPLE_RADIAL"
+    params: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(CameraMode):
+            raise UsageError(
+                f"camera_mode must be one of {', '.join(get_args(CameraMode))}, not {self.mode!r}"
+            )
+
+
+def require_pycolmap() -> Any:
+    """The module pycolmap.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pycolmap
+    except ModuleNotFoundError:
+        raise MissingExtraError("a COLMAP database or model", "sfm") from None
+    return pycolmap
+
+
+def check_camera(options: CameraOptions) -> None:
+    """Check the camera model and its parameters.
+
+    Raises:
+        UsageError: an unknown model, or parameters that do not fit it.
+    """
+    pycolmap = require_pycolmap()
+    models = sorted(pycolmap.CameraModelId.__members__.keys() - {"INVALID"})
+    if options.model not in models:
+        raise UsageError(f"camera_model must be one of {', '.join(models)}, not {options.model!r}")
+    if not options.params:
+        return
+    camera = pycolmap.Camera.create_from_model_name(1, options.model, 1.0, 1, 1)
+    names = camera.params_info
+    try:
+        values = [float(value) for value in options.params.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != len(camera.params) or not np.isfinite(values).all():
+        raise UsageError(
+            f"camera_params of {options.model} must be {len(camera.params)} numbers ({names}), "
+            f"not {options.params!r}"
+        )
+
+
+def import_images(
+    database: Path,
+    images: str | os.PathLike[str],
+    names: Sequence[str],
+    cameras: CameraOptions | None = None,
+) -> None:
+    """Write images with cameras and GPS positions from their EXIF tags into a database.
+
+    Raises:
+        MissingExtraError: pycolmap is not installed.
+        UsageError: an invalid camera model.
+        ImageError: COLMAP cannot read an image.
+    """
+    pycolmap = require_pycolmap()
+    cameras = cameras or CameraOptions()
+    check_camera(cameras)
+    mode = cameras.mode.replace("-", "_").upper()
+    options = pycolmap.ImageReaderOptions(camera_model=cameras.model, camera_params=cameras.params)
+    pycolmap.Database.open(database).close()  # creates it
+    with quiet():
+        pycolmap.import_images(
+            database, images, pycolmap.CameraMode.__members__[mode], list(names), options
+        )
+    with pycolmap.Database.open(database) as opened:
+        imported = {image.name for image in opened.read_all_images()}
+    missing = [name for name in names if name not in imported]
+    if missing:
+        raise ImageError(f"{images}: COLMAP cannot read {missing[0]!r}")
+
+
+def write_database(
+    database: Path,
+    images: str | os.PathLike[str],
+    keypoints: Mapping[str, NDArray[np.float32]],
+    matches: Pairs,
+    cameras: CameraOptions | None = None,
+) -> None:
+    """Write a database with cameras, images, keypoints and matches; no two-view geometries yet.
+
+    Args:
+        database: the file, which must not exist.
+        images: folder of the images.
+        keypoints: (N, 2) float32 by the name of the image, in the stored frame.
+        matches: names of each pair, and its matches (M, 2) as indices of keypoints.
+        cameras: cameras of the images.
+
+    Raises:
+        UsageError: an invalid camera model.
+        ImageError: COLMAP cannot read an image.
+    """
+    pycolmap = require_pycolmap()
+    import_images(database, images, list(keypoints), cameras)
+    with pycolmap.Database.open(database) as opened:
+        ids = {image.name: image.image_id for image in opened.read_all_images()}
+        with pycolmap.DatabaseTransaction(opened):
+            for name, points in keypoints.items():
+                opened.write_keypoints(ids[name], points + np.float32(_PIXEL_CENTRE))
+            for (name0, name1), indices in matches:
+                opened.write_matches(ids[name0], ids[name1], indices.astype(np.uint32))
+
+
+def verify_matches(database: Path, num_threads: int | None = None) -> None:
+    """Estimate the two-view geometry of every matched pair; the mapper reads only these.
+
+    Args:
+        database: the file.
+        num_threads: maximum number of threads; None takes one per core.
+    """
+    pycolmap = require_pycolmap()
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = _SEED
+    verifier = pycolmap.GeometricVerifierOptions(num_threads=num_threads or -1)
+    with quiet():
+        pycolmap.geometric_verification(
+            database, verifier_options=verifier, two_view_geometry_options=options
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let COLMAP print errors only."""
+    log = require_pycolmap().logging
+    before = log.minloglevel
+    log.minloglevel = _PRINT_ERRORS
+    try:
+        yield
+    finally:
+        log.minloglevel = before

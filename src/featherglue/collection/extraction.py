@@ -1,0 +1,140 @@
+"""The features of every image of a collection, as a feature file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherglue.collection.records import Key, Record, failed_record
+from featherglue.collection.resumable import Progress, StepResult, run_resumable
+from featherglue.collection.views import read_view
+from featherglue.errors import ImageError
+from featherglue.fingerprint import file_state, fingerprint
+from featherglue.options import SessionOptions
+from featherglue.session import Session, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSource:
+    """How a worker process opens its session.
+
+    Attributes:
+        model: name or folder of the model, see `load`.
+        options: settings of the session.
+    """
+
+    model: str
+    options: SessionOptions
+
+    def open(self) -> Session:
+        """Load the session, with one thread: the same results with any number of workers."""
+        return load(self.model, self.options, threads=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionTask:
+    """The features of one image.
+
+    Attributes:
+        source: the session.
+        images: folder of the images.
+        max_size: px, maximum of the longest side in the working frame; None keeps the size.
+    """
+
+    source: SessionSource
+    images: Path
+    max_size: int | None
+
+    def open(self) -> Callable[[Key], Record]:
+        """See `Task`."""
+        session = self.source.open().with_settings(resize=())
+        return lambda key: extract_record(session, self.images, key[0], self.max_size)
+
+
+def extract_record(session: Session, images: Path, name: str, max_size: int | None) -> Record:
+    """Extract the features of an image, as a record of a feature file (see `store`).
+
+    The record of an image that cannot be read has only the attribute `error`.
+
+    Args:
+        session: extracts; its `resize` must be off.
+        images: folder of the images.
+        name: of the image, relative to the folder.
+        max_size: px, maximum of the longest side in the working frame; None keeps the size.
+    """
+    try:
+        image, frame = read_view(images / name, max_size)
+        features = session.extract(image)
+    except ImageError as error:
+        return failed_record((name,), str(error))
+    return Record(
+        key=(name,),
+        attributes={"orientation": frame.orientation, "working_size": frame.working_size},
+        arrays={
+            "keypoints": frame.to_stored(features.keypoints),
+            "descriptors": features.descriptors.T.astype(np.float16),
+            "scores": features.scores.astype(np.float16),
+            "image_size": np.array(frame.size, np.int64),
+        },
+    )
+
+
+def extract_features(
+    images: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    names: Sequence[str],
+    source: SessionSource,
+    *,
+    max_size: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> StepResult:
+    """Extract the features of images into a feature file. An interrupted run resumes.
+
+    An image that cannot be read is a failure of the result, and has no group in the file. The
+    features of an image are extracted again if its file has another size or modification time.
+
+    Args:
+        images: folder of the images.
+        output: the feature file.
+        names: of the images, relative to the folder.
+        source: the session.
+        max_size: px, larger images are shrunk to this longest side; None keeps the size.
+        workers: maximum number of processes, each with one thread; None takes one per core.
+        overwrite: replace features that were made with other settings.
+        progress: called with the number of images that are done and the number of all.
+
+    Raises:
+        StoreError: `output` was made with other settings, and not `overwrite`.
+        OutputError: a file cannot be written.
+    """
+    folder = Path(images)
+    items: dict[Key, str] = {(name,): image_fingerprint(folder / name) for name in names}
+    manifest = {"kind": "features", "max_size": max_size, "extractor": _extractor(source)}
+    task = ExtractionTask(source=source, images=folder, max_size=max_size)
+    return run_resumable(
+        Path(output),
+        manifest,
+        items,
+        task,
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def image_fingerprint(path: Path) -> str:
+    """Fingerprint of the size and the modification time of an image file."""
+    return fingerprint(file_state(path)[1:])
+
+
+def _extractor(source: SessionSource) -> dict[str, Any]:
+    """What determines the features: kind, weights and settings."""
+    described: dict[str, Any] = source.open().describe()["extractor"]
+    return {name: value for name, value in described.items() if name not in ("runtime", "resize")}

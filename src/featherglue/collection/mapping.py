@@ -1,0 +1,205 @@
+"""A sparse model from a COLMAP database, by COLMAP's incremental mapper."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherglue.collection.colmap import quiet, require_pycolmap
+from featherglue.errors import OutputError
+
+_SEED = 0
+_MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSummary:
+    """One image of a model.
+
+    Attributes:
+        name: of the image.
+        num_keypoints: number of keypoints.
+        num_pairs: number of verified pairs with this image.
+        num_points: number of keypoints with a point of the model.
+        error: px, mean reprojection error; None if it is not registered.
+        reason: why it is not registered; "" if it is.
+    """
+
+    name: str
+    num_keypoints: int
+    num_pairs: int
+    num_points: int
+    error: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSummary:
+    """A sparse model; the largest if there are several.
+
+    Attributes:
+        folder: of the model in COLMAP's binary format; None if there is no model.
+        num_models: number of models.
+        num_registered: number of registered images.
+        num_points: number of points.
+        mean_track_length: mean number of images of a point.
+        mean_reprojection_error: px, in the images as they are stored.
+        images: every image of the database, in the order of the names.
+    """
+
+    folder: Path | None
+    num_models: int = 0
+    num_registered: int = 0
+    num_points: int = 0
+    mean_track_length: float = 0.0
+    mean_reprojection_error: float = 0.0
+    images: tuple[ImageSummary, ...] = field(default=(), repr=False)
+
+
+def map_database(
+    database: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    num_threads: int | None = None,
+    registered: Callable[[int], None] | None = None,
+) -> int:
+    """Reconstruct the models of a database.
+
+    Args:
+        database: with two-view geometries.
+        images: folder of the images, for the colours of the points.
+        output: folder to write; `0` is the largest model, `1` the next one. It is replaced.
+        num_threads: maximum number of threads; None takes one per core.
+        registered: called with the number of registered images after each of them.
+
+    Returns:
+        the number of models; 0 if the images do not overlap.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    pycolmap = require_pycolmap()
+    target = Path(output)
+    partial = target.with_name(f".{target.name}.partial")
+    options = pycolmap.IncrementalPipelineOptions(random_seed=_SEED, num_threads=num_threads or -1)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        if registered is not None:
+            registered(count)
+
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with quiet():
+            models = pycolmap.incremental_mapping(
+                database, images, partial, options, next_image_callback=step
+            )
+        order = sorted(models, key=lambda i: (-models[i].num_reg_images(), i))
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for number, i in enumerate(order):
+            (partial / str(i)).replace(target / str(number))
+        shutil.rmtree(partial)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error})") from None
+    return len(order)
+
+
+def summarize_model(
+    database: str | os.PathLike[str], models: str | os.PathLike[str]
+) -> ModelSummary:
+    """Describe the largest model of a folder, and every image of its database.
+
+    Args:
+        database: the file.
+        models: folder that `map_database` wrote.
+    """
+    pycolmap = require_pycolmap()
+    folders = sorted(path for path in Path(models).iterdir() if path.is_dir())
+    model = pycolmap.Reconstruction(folders[0]) if folders else None
+    with pycolmap.Database.open(database) as opened:
+        stored = {image.name: image.image_id for image in opened.read_all_images()}
+        counts = {
+            name: opened.num_keypoints_for_image(i) if opened.exists_keypoints(i) else 0
+            for name, i in stored.items()
+        }
+        pairs = _verified_pairs(opened, pycolmap)
+    registered = {} if model is None else {image.name: image for image in model.images.values()}
+    found = {name for name, image in registered.items() if image.has_pose}
+    summaries = tuple(
+        _image_summary(name, counts[name], pairs.get(i, {}), model, registered, found, stored)
+        for name, i in sorted(stored.items())
+    )
+    if model is None:
+        return ModelSummary(folder=None, images=summaries)
+    return ModelSummary(
+        folder=folders[0],
+        num_models=len(folders),
+        num_registered=len(found),
+        num_points=model.num_points3D(),
+        mean_track_length=model.compute_mean_track_length(),
+        mean_reprojection_error=model.compute_mean_reprojection_error(),
+        images=summaries,
+    )
+
+
+def _verified_pairs(database: Any, pycolmap: Any) -> dict[int, dict[int, int]]:
+    """Number of verified matches by image and by the other image."""
+    pairs: dict[int, dict[int, int]] = {}
+    for pair, count in zip(*database.read_two_view_geometry_num_inliers(), strict=True):
+        first, second = pycolmap.pair_id_to_image_pair(pair)
+        if count >= _MIN_MATCHES:
+            pairs.setdefault(first, {})[second] = count
+            pairs.setdefault(second, {})[first] = count
+    return pairs
+
+
+def _image_summary(
+    name: str,
+    num_keypoints: int,
+    pairs: Mapping[int, int],
+    model: Any,
+    registered: Mapping[str, Any],
+    found: set[str],
+    stored: Mapping[str, int],
+) -> ImageSummary:
+    if name in found:
+        points = [point for point in registered[name].points2D if point.has_point3D()]
+        errors = [model.points3D[point.point3D_id].error for point in points]
+        return ImageSummary(
+            name=name,
+            num_keypoints=num_keypoints,
+            num_pairs=len(pairs),
+            num_points=len(points),
+            error=float(np.mean(errors)) if errors else None,
+            reason="",
+        )
+    inside = {stored[other] for other in found} & pairs.keys()
+    if num_keypoints == 0:
+        reason = "no keypoints"
+    elif not pairs:
+        reason = "no verified pair: it overlaps with no other image"
+    elif not found:
+        reason = "no pair of images could start a model"
+    elif not inside:
+        reason = "no verified pair with an image of the model"
+    else:
+        reason = f"too few points of the model; verified pairs with {len(inside)} of its images"
+    return ImageSummary(
+        name=name,
+        num_keypoints=num_keypoints,
+        num_pairs=len(pairs),
+        num_points=0,
+        error=None,
+        reason=reason,
+    )

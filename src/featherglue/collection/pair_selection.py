@@ -1,0 +1,175 @@
+"""The choice of the image pairs to match."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from featherglue.collection.colmap import import_images, require_pycolmap
+from featherglue.errors import ConfigError, ImageError, PairListError, UsageError
+from featherglue.io.files import atomic_write
+from featherglue.io.pairs import read_pairs
+
+PairMethod = Literal["exhaustive", "sequential", "spatial", "file"]
+NamePair = tuple[str, str]
+DEFAULT_OVERLAP, DEFAULT_NUM_NEIGHBOURS = 10, 20
+_MAX_DISTANCE = 1e9  # m, between the positions of a pair: only the number of neighbours counts
+
+
+def choose_pairs(
+    method: PairMethod,
+    images: str | os.PathLike[str],
+    names: Sequence[str],
+    *,
+    pair_file: str | os.PathLike[str] | None = None,
+    overlap: int = DEFAULT_OVERLAP,
+    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS,
+) -> list[NamePair]:
+    """Choose pairs by the name of the method.
+
+    Args:
+        method: all pairs, each image with the following ones, with the nearest ones by GPS, or
+            the pairs of a file.
+        images: folder of the images.
+        names: of the images, relative to the folder, in the order of a sequence.
+        pair_file: the list of "file".
+        overlap: number of following images of "sequential".
+        num_neighbours: number of nearest images of "spatial".
+
+    Raises:
+        UsageError: a value out of bounds, or a missing list.
+        PairListError, ImageError, MissingExtraError: see the functions below.
+    """
+    check_choice(method, pair_file)
+    if method == "sequential":
+        return sequential_pairs(names, overlap)
+    if method == "spatial":
+        return spatial_pairs(images, names, num_neighbours)
+    if method == "file":
+        assert pair_file is not None
+        return listed_pairs(pair_file, names)
+    return exhaustive_pairs(names)
+
+
+def check_choice(method: PairMethod, pair_file: str | os.PathLike[str] | None) -> None:
+    """Check the name of the method, and that a list is given if it needs one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if method not in get_args(PairMethod):
+        raise ConfigError(f"pairs must be one of {', '.join(get_args(PairMethod))}, not {method!r}")
+    if method == "file" and pair_file is None:
+        raise ConfigError("`pairs='file'` needs `pair_file`")
+    if method != "file" and pair_file is not None:
+        raise ConfigError(f"`pair_file` has no effect on `pairs={method!r}`: remove it")
+
+
+def exhaustive_pairs(names: Sequence[str]) -> list[NamePair]:
+    """Every pair of images, in the order of the names."""
+    return list(itertools.combinations(names, 2))
+
+
+def sequential_pairs(names: Sequence[str], overlap: int = DEFAULT_OVERLAP) -> list[NamePair]:
+    """Pair each image with the following ones, and with those 2^k images later.
+
+    Args:
+        names: in the order of the sequence.
+        overlap: number of following images; also the number of powers of two, as in COLMAP.
+
+    Raises:
+        UsageError: `overlap` is less than 1.
+    """
+    if overlap < 1:
+        raise UsageError(f"overlap must be at least 1, not {overlap}")
+    steps = sorted({*range(1, overlap + 1), *(2**k for k in range(overlap))})
+    return [
+        (name, names[i + step])
+        for i, name in enumerate(names)
+        for step in steps
+        if i + step < len(names)
+    ]
+
+
+def spatial_pairs(
+    images: str | os.PathLike[str],
+    names: Sequence[str],
+    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS,
+) -> list[NamePair]:
+    """Pair each image with the nearest ones by the GPS positions of the EXIF tags.
+
+    COLMAP reads the positions and finds the neighbours.
+
+    Args:
+        images: folder of the images.
+        names: of the images, relative to the folder.
+        num_neighbours: number of nearest images.
+
+    Raises:
+        MissingExtraError: pycolmap is not installed.
+        ImageError: fewer than two images have a position.
+    """
+    pycolmap = require_pycolmap()
+    options = pycolmap.SpatialPairingOptions(
+        max_num_neighbors=num_neighbours + 1, max_distance=_MAX_DISTANCE
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "database.db"
+        import_images(path, images, names)
+        with pycolmap.Database.open(path) as database:
+            located = sum(prior.has_position() for prior in database.read_all_pose_priors())
+            if located < 2:
+                raise ImageError(
+                    f"{images}: {located} of {len(names)} images have a GPS position in their "
+                    "EXIF tags; choose other `pairs`"
+                )
+            of_id = {image.image_id: image.name for image in database.read_all_images()}
+            found = pycolmap.SpatialPairGenerator(options, database).all_pairs()
+    order = {name: i for i, name in enumerate(names)}
+    pairs = {
+        tuple(sorted((of_id[first], of_id[second]), key=order.__getitem__))
+        for first, second in found
+    }
+    return sorted(pairs, key=lambda pair: (order[pair[0]], order[pair[1]]))
+
+
+def listed_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> list[NamePair]:
+    """The pairs of a list, each once.
+
+    Args:
+        path: the list, see `io.pairs`.
+        names: of the images of the collection.
+
+    Raises:
+        PairListError: the list is malformed, has an image that the collection lacks, or pairs an
+            image with itself.
+    """
+    known = set(names)
+    pairs: dict[NamePair, None] = {}
+    for pair in read_pairs(path):
+        for name in (pair.name0, pair.name1):
+            if name not in known:
+                raise PairListError(f"{path}, line {pair.line}: the collection has no {name!r}")
+        if pair.name0 == pair.name1:
+            raise PairListError(f"{path}, line {pair.line}: pairs {pair.name0!r} with itself")
+        if (pair.name1, pair.name0) not in pairs:
+            pairs[pair.name0, pair.name1] = None
+    return list(pairs)
+
+
+def write_pairs(path: str | os.PathLike[str], pairs: Sequence[NamePair]) -> None:
+    """Write a pair list. A tab separates names with spaces, a space all others, as in hloc.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tab, space = "\t", " "
+    lines = [
+        f"{name0}{tab if space in name0 + name1 else space}{name1}\n" for name0, name1 in pairs
+    ]
+    with atomic_write(path) as file:
+        file.write("".join(lines).encode())

@@ -1,0 +1,335 @@
+"""A sparse 3D model from a folder of photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featherglue.collection.colmap import CameraMode, CameraOptions, check_camera, require_pycolmap
+from featherglue.collection.colmap_export import ExportResult, export_colmap
+from featherglue.collection.extraction import SessionSource, extract_features
+from featherglue.collection.mapping import ModelSummary, map_database, summarize_model
+from featherglue.collection.pair_selection import (
+    DEFAULT_NUM_NEIGHBOURS,
+    DEFAULT_OVERLAP,
+    NamePair,
+    PairMethod,
+    check_choice,
+    choose_pairs,
+    write_pairs,
+)
+from featherglue.collection.resumable import StepResult
+from featherglue.collection.store import Store
+from featherglue.collection.store_matching import match_features
+from featherglue.collection.summary_page import write_summary
+from featherglue.collection.track_adjustment import AdjustmentConfig
+from featherglue.collection.views import image_names
+from featherglue.errors import ConfigError, ImageError
+from featherglue.options import SessionOptions, make_options
+
+MAX_SIZE, NUM_KEYPOINTS = 1024, 2048
+FEATURES, PAIRS, MATCHES = "features.h5", "pairs.txt", "matches.h5"
+DATABASE, MODELS, POINTS, PAGE = "database.db", "sparse", "points.ply", "index.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionConfig:
+    """Settings of a reconstruction.
+
+    Attributes:
+        pairs: which images are matched: all pairs, each image with the following ones, with the
+            nearest ones by GPS, or the pairs of a file.
+        pair_file: the list of pairs="file".
+        overlap: number of following images of pairs="sequential".
+        num_neighbours: number of nearest images of pairs="spatial".
+        max_size: px, larger photographs are shrunk to this longest side; None keeps the size.
+        num_keypoints: maximum number of keypoints of a photograph.
+        camera_mode, camera_model, camera_params: see `CameraOptions`.
+        adjust: whether to adjust the keypoints to their tracks.
+        map: whether to make the sparse model.
+        workers: maximum number of processes, and of threads of COLMAP; None takes one per core.
+        overwrite: replace results in the work folder that were made with other settings.
+
+    Raises:
+        ConfigError: a value out of bounds, or values that exclude each other.
+    """
+
+    pairs: PairMethod = "exhaustive"
+    pair_file: str | os.PathLike[str] | None = None
+    overlap: int = DEFAULT_OVERLAP
+    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS
+    max_size: int | None = MAX_SIZE
+    num_keypoints: int = NUM_KEYPOINTS
+    camera_mode: CameraMode = "auto"
+    camera_model: str = "SIMPLE_RADIAL"
+    camera_params: str = ""
+    adjust: bool = True
+    map: bool = True
+    workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.pairs, self.pair_file)
+        for name, low in (
+            ("overlap", 1),
+            ("num_neighbours", 1),
+            ("num_keypoints", 1),
+            ("workers", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} must be at least {low}, not {value}")
+        if self.max_size is not None and self.max_size < 32:
+            raise ConfigError(f"max_size must be at least 32 or None, not {self.max_size}")
+
+    @property
+    def cameras(self) -> CameraOptions:
+        """The cameras of the database."""
+        return CameraOptions(
+            mode=self.camera_mode, model=self.camera_model, params=self.camera_params
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProgress:
+    """How far a step is.
+
+    Attributes:
+        step: such as "extracting".
+        completed: number of units that are done.
+        total: number of all units; None if it is unknown.
+        unit: plural name of a unit.
+    """
+
+    step: str
+    completed: int
+    total: int | None
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """The outcome of a reconstruction.
+
+    Attributes:
+        work: the work folder.
+        num_photos: number of photographs.
+        num_pairs: number of pairs that were chosen.
+        skipped: why a photograph has no features, by its name.
+        notes: what the user should know, such as the loss of a worker process.
+        database: content of the database.
+        model: the sparse model; None if it was not wanted.
+        seconds: time of each step.
+    """
+
+    work: Path
+    num_photos: int
+    num_pairs: int
+    skipped: Mapping[str, str]
+    notes: tuple[str, ...]
+    database: ExportResult
+    model: ModelSummary | None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def reconstruct(
+    photos: str | os.PathLike[str],
+    work: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "fast",
+    options: SessionOptions | None = None,
+    config: ReconstructionConfig | None = None,
+    progress: Callable[[StepProgress], None] | None = None,
+    **overrides: Any,
+) -> Reconstruction:
+    """Reconstruct the cameras and a sparse model of a folder of photographs.
+
+    It extracts features, chooses pairs, matches them, adjusts the keypoints to their tracks,
+    writes a verified COLMAP database, and runs COLMAP's incremental mapper. An interrupted run
+    resumes. The work folder has `features.h5` and `matches.h5` in hloc's layout, `pairs.txt`,
+    `database.db`, `sparse/0` (the largest model), `points.ply` and the summary `index.html`.
+
+    Args:
+        photos: folder of the photographs; its sub-folders count.
+        work: folder of the results.
+        model: name of a shipped model, or folder of a model.
+        options: settings of the session; the size and the number of keypoints are those of
+            `config`.
+        config: settings of the reconstruction.
+        progress: called after each unit of a step.
+        **overrides: fields of `ReconstructionConfig`, which replace those of `config`.
+
+    Raises:
+        MissingExtraError: pycolmap, h5py or SciPy is not installed.
+        UsageError: an invalid setting.
+        ImageError: fewer than two photographs can be read.
+        StoreError: the work folder has results of other settings, and not `overwrite`.
+        OutputError: a file cannot be written.
+    """
+    config = dataclasses.replace(config or ReconstructionConfig(), **overrides)
+    require_pycolmap()
+    check_camera(config.cameras)
+    run = _Run(Path(photos), Path(work), _source(model, options, config), config, progress)
+    return run()
+
+
+def _source(
+    model: str | os.PathLike[str], options: SessionOptions | None, config: ReconstructionConfig
+) -> SessionSource:
+    merged = make_options(options, max_keypoints=config.num_keypoints, resize=-1)
+    return SessionSource(model=os.fspath(model), options=merged)
+
+
+class _Run:
+    """The steps of one reconstruction."""
+
+    def __init__(
+        self,
+        photos: Path,
+        work: Path,
+        source: SessionSource,
+        config: ReconstructionConfig,
+        progress: Callable[[StepProgress], None] | None,
+    ) -> None:
+        self.photos, self.work, self.source, self.config = photos, work, source, config
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+
+    def __call__(self) -> Reconstruction:
+        names = image_names(self.photos)
+        features = self._timed("features", functools.partial(self._extract, names))
+        skipped = {key[0]: reason for key, reason in features.failures.items()}
+        usable = [name for name in names if name not in skipped]
+        if len(usable) < 2:
+            raise ImageError(
+                f"{self.photos}: {len(usable)} of {len(names)} photographs can be read; a "
+                "reconstruction needs two"
+                + "".join(f"; {reason}" for reason in list(skipped.values())[:1])
+            )
+        pairs = self._timed("pairs", functools.partial(self._choose_pairs, usable))
+        matches = self._timed("matches", functools.partial(self._match, pairs))
+        exported = self._timed("database", self._export)
+        summary = self._timed("model", self._map) if self.config.map else None
+        result = Reconstruction(
+            work=self.work,
+            num_photos=len(names),
+            num_pairs=len(pairs),
+            skipped=skipped,
+            notes=(*features.notes, *matches.notes, *_failed_pairs(matches)),
+            database=exported,
+            model=summary,
+            seconds=self._seconds,
+        )
+        write_summary(self.work / PAGE, facts(result), summary, skipped)
+        return result
+
+    def _timed(self, step: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        self._seconds[step] = time.perf_counter() - start
+        return result
+
+    def _report(self, step: str, unit: str, completed: int, total: int | None) -> None:
+        if self._progress is not None:
+            self._progress(StepProgress(step=step, completed=completed, total=total, unit=unit))
+
+    def _extract(self, names: list[str]) -> StepResult:
+        return extract_features(
+            self.photos,
+            self.work / FEATURES,
+            names,
+            self.source,
+            max_size=self.config.max_size,
+            workers=self.config.workers,
+            overwrite=self.config.overwrite,
+            progress=functools.partial(self._report, "extracting", "photos"),
+        )
+
+    def _choose_pairs(self, names: list[str]) -> list[NamePair]:
+        pairs = choose_pairs(
+            self.config.pairs,
+            self.photos,
+            names,
+            pair_file=self.config.pair_file,
+            overlap=self.config.overlap,
+            num_neighbours=self.config.num_neighbours,
+        )
+        write_pairs(self.work / PAIRS, pairs)
+        return pairs
+
+    def _match(self, pairs: list[NamePair]) -> StepResult:
+        return match_features(
+            self.photos,
+            self.work / FEATURES,
+            self.work / MATCHES,
+            pairs,
+            self.source,
+            workers=self.config.workers,
+            overwrite=self.config.overwrite,
+            progress=functools.partial(self._report, "matching", "pairs"),
+        )
+
+    def _export(self) -> ExportResult:
+        self._report("verifying", "", 0, None)
+        return export_colmap(
+            self.photos,
+            self.work / FEATURES,
+            self.work / MATCHES,
+            self.work / DATABASE,
+            cameras=self.config.cameras,
+            adjustment=AdjustmentConfig() if self.config.adjust else None,
+            num_threads=self.config.workers,
+            overwrite=True,
+        )
+
+    def _map(self) -> ModelSummary:
+        with Store(self.work / FEATURES) as store:
+            total = len(store.sorted_keys())
+        map_database(
+            self.work / DATABASE,
+            self.photos,
+            self.work / MODELS,
+            num_threads=self.config.workers,
+            registered=lambda count: self._report("mapping", "photos", count, total),
+        )
+        summary = summarize_model(self.work / DATABASE, self.work / MODELS)
+        if summary.folder is not None:
+            require_pycolmap().Reconstruction(summary.folder).export_PLY(self.work / POINTS)
+        return summary
+
+
+def facts(result: Reconstruction) -> dict[str, str]:
+    """The numbers of a reconstruction, as text by their name."""
+    database, model = result.database, result.model
+    listed = {
+        "photographs": f"{result.num_photos}, {len(result.skipped)} skipped",
+        "pairs": f"{result.num_pairs} matched, {database.num_verified_pairs} verified",
+        "matches": str(database.num_matches),
+    }
+    if database.median_displacement is not None:
+        listed["track adjustment"] = (
+            f"keypoints moved by {database.median_displacement:.2f} px (median)"
+        )
+    if model is not None and model.folder is not None:
+        listed |= {
+            "registered": f"{model.num_registered} of {result.num_photos} photographs",
+            "points": str(model.num_points),
+            "track length": f"{model.mean_track_length:.2f} photographs (mean)",
+            "reprojection error": f"{model.mean_reprojection_error:.2f} px (mean)",
+        }
+        if model.num_models > 1:
+            listed["models"] = f"{model.num_models}; the figures are those of the largest"
+    elif model is not None:
+        listed["registered"] = "none: the photographs do not overlap"
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
+    return listed | {"time": f"{sum(result.seconds.values()):.1f} s: {seconds}"}
+
+
+def _failed_pairs(matches: StepResult) -> list[str]:
+    return [f"{' and '.join(key)}: {reason}" for key, reason in matches.failures.items()]

@@ -1,0 +1,200 @@
+"""The matches of image pairs from a feature file, as a match file."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featherglue.collection.extraction import SessionSource
+from featherglue.collection.match_alignment import align_matches
+from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
+from featherglue.collection.resumable import Progress, StepResult, run_resumable
+from featherglue.collection.store import Store
+from featherglue.collection.views import Frame, read_view
+from featherglue.errors import ImageError, StoreError
+from featherglue.fingerprint import fingerprint
+from featherglue.session import Session
+from featherglue.types import Features
+
+# Maximum size of the images and descriptors that a process keeps.
+_MAX_CACHED_BYTES = 256_000_000
+_MAX_INT16 = 32767
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingTask:
+    """The matches of one pair.
+
+    Attributes:
+        source: the session.
+        images: folder of the images.
+        feature_file: the features of the images.
+    """
+
+    source: SessionSource
+    images: Path
+    feature_file: Path
+
+    def open(self) -> Callable[[Key], Record]:
+        """See `Task`."""
+        session = self.source.open().with_settings(resize=(), refine=False)
+        features = FeatureReader(self.feature_file, self.images)
+        return lambda key: match_record(session, features, key)
+
+
+class FeatureReader:
+    """Features of a feature file in the working frame, with their images; a cache.
+
+    Args:
+        feature_file: the features.
+        images: folder of the images.
+    """
+
+    def __init__(self, feature_file: Path, images: Path) -> None:
+        self._store, self._images = Store(feature_file), images
+        self._cached: OrderedDict[str, tuple[Features, Frame]] = OrderedDict()
+        self._max_size = self._store.manifest.get("max_size")
+
+    def read(self, name: str) -> Features:
+        """The features of an image.
+
+        Raises:
+            StoreError: the file has no features of it.
+            ImageError: the image cannot be read, or has another size than its features.
+        """
+        if name not in self._cached:
+            self._cached[name] = self._load(name)
+            while len(self._cached) > 2 and self._bytes() > _MAX_CACHED_BYTES:
+                self._cached.popitem(last=False)
+        self._cached.move_to_end(name)
+        return self._cached[name][0]
+
+    def _load(self, name: str) -> tuple[Features, Frame]:
+        record = self._store.read((name,))
+        image, frame = read_view(self._images / name, self._max_size)
+        width, height = (int(side) for side in record.arrays["image_size"])
+        if frame.size != (width, height):
+            raise ImageError(
+                f"{name}: has {frame.size[0]}×{frame.size[1]} pixels, its features are of "
+                f"{width}×{height}: extract them again"
+            )
+        features = Features(
+            keypoints=frame.to_working(record.arrays["keypoints"]),
+            scores=record.arrays["scores"].astype(np.float32),
+            descriptors=np.ascontiguousarray(record.arrays["descriptors"].T, np.float32),
+            image_size=frame.working_size,
+            image=image,
+        )
+        return features, frame
+
+    def _bytes(self) -> int:
+        return sum(
+            features.descriptors.nbytes
+            + (features.image.nbytes if features.image is not None else 0)
+            for features, _ in self._cached.values()
+        )
+
+
+def match_record(session: Session, features: FeatureReader, key: Key) -> Record:
+    """Match two images, as a record of a match file (see `store`).
+
+    The record of a pair whose images cannot be read has only the attribute `error`.
+
+    Args:
+        session: matches; its `refine` must be off.
+        features: the features of the images.
+        key: names of the images.
+    """
+    try:
+        features0, features1 = (features.read(name) for name in key)
+    except ImageError as error:
+        return failed_record(key, str(error))
+    matches = session.match(features0, features1).matches
+    order = np.argsort(matches.indices[:, 0], kind="stable")
+    rows, columns = matches.indices[order].T
+    kind = np.int16 if max(len(features0), len(features1)) <= _MAX_INT16 else np.int32
+    partner = np.full(len(features0), -1, kind)
+    scores = np.zeros(len(features0), np.float16)
+    partner[rows], scores[rows] = columns, matches.scores[order]
+    arrays = {
+        "matches0": partner,
+        "matching_scores0": scores,
+        "alignment": align_matches(features0, features1, rows, columns),
+    }
+    return Record(key=key, attributes={}, arrays=arrays)
+
+
+def match_features(
+    images: str | os.PathLike[str],
+    feature_file: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    pairs: Iterable[tuple[str, str]],
+    source: SessionSource,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> StepResult:
+    """Match pairs of images from a feature file into a match file. An interrupted run resumes.
+
+    A pair without features of one of its images is a failure of the result. A pair is matched
+    again if the features of its images have changed.
+
+    Args:
+        images: folder of the images; the track adjustment needs their pixels.
+        feature_file: the features, see `extract_features`.
+        output: the match file.
+        pairs: names of the images of each pair. Only the first of two equal pairs is matched.
+        source: the session.
+        workers: maximum number of processes, each with one thread; None takes one per core.
+        overwrite: replace matches that were made with other settings.
+        progress: called with the number of pairs that are done and the number of all.
+
+    Raises:
+        StoreError: `feature_file` cannot be read, or lacks an image of every pair; `output` was
+            made with other settings, and not `overwrite`.
+        OutputError: a file cannot be written.
+    """
+    with Store(feature_file) as store:
+        states = store.attributes()
+        made_with = store.manifest
+    listed = list(pairs)
+    items: dict[Key, str] = {}
+    missing: dict[Key, str] = {}
+    for pair in listed:
+        absent = [name for name in pair if (name,) not in states]
+        if pair[::-1] in items or pair[::-1] in missing:
+            continue  # the same pair
+        if absent:
+            missing[pair] = f"no features of {absent[0]}"
+        else:
+            items[pair] = fingerprint([states[name,].get(FINGERPRINT) for name in pair])
+    if listed and not items:
+        raise StoreError(f"{feature_file}: has no features of both images of any pair")
+    matcher = source.open().describe()["matcher"]
+    manifest = {
+        "kind": "matches",
+        "features": {name: value for name, value in made_with.items() if name != "version"},
+        "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
+    }
+    task = MatchingTask(source=source, images=Path(images), feature_file=Path(feature_file))
+    result = run_resumable(
+        Path(output),
+        manifest,
+        items,
+        task,
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return StepResult(
+        output=result.output,
+        num_items=len(items) + len(missing),
+        num_reused=result.num_reused,
+        failures={**missing, **result.failures},
+    )

@@ -1,0 +1,104 @@
+"""The summary of a reconstruction: one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from featherglue.collection.colmap import require_pycolmap
+from featherglue.collection.mapping import ImageSummary, ModelSummary
+from featherglue.collection.model_picture import RGB, draw_model
+from featherglue.io.files import atomic_write
+
+_NUM_WORST = 20
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;"
+    "color:#222;background:#fff}table{border-collapse:collapse;margin:1rem 0}"
+    "td,th{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:right}"
+    "td:first-child,th:first-child,td.text{text-align:left}"
+    "figure{display:inline-block;margin:0 1rem 1rem 0;max-width:100%}"
+    "img{max-width:100%;border:1px solid #ddd}figcaption{color:#555}"
+    ".scroll{overflow-x:auto}"
+)
+
+
+def write_summary(
+    path: str | os.PathLike[str],
+    facts: Mapping[str, str],
+    model: ModelSummary | None,
+    skipped: Mapping[str, str],
+) -> None:
+    """Write the summary page.
+
+    Args:
+        path: the HTML file.
+        facts: what to list at its top, such as the number of pairs.
+        model: the sparse model; None if it was not made.
+        skipped: why an image was left out, by its name.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    parts = [_table(["", ""], [[html.escape(k), html.escape(v)] for k, v in facts.items()])]
+    if model is not None and model.folder is not None:
+        opened = require_pycolmap().Reconstruction(model.folder)
+        parts.append("<h2>Points and cameras</h2>")
+        parts += [
+            _figure(draw_model(opened, "above"), "from above"),
+            _figure(draw_model(opened, "side"), "from the side"),
+        ]
+    if skipped:
+        rows = [[html.escape(name), html.escape(reason)] for name, reason in skipped.items()]
+        parts.append("<h2>Skipped images</h2>" + _table(["image", "reason"], rows))
+    if model is not None:
+        parts.append(_worst_images(model.images))
+    title = "Reconstruction"
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
+    )
+    with atomic_write(path) as file:
+        file.write(page.encode())
+
+
+def _worst_images(images: Sequence[ImageSummary]) -> str:
+    """The images that are not registered, and those with the largest reprojection errors."""
+    lost = [image for image in images if image.error is None]
+    found = [image for image in images if image.error is not None]
+    worst = sorted(found, key=lambda image: -(image.error or 0))[:_NUM_WORST]
+    rows = [
+        [
+            html.escape(image.name),
+            str(image.num_keypoints),
+            str(image.num_pairs),
+            str(image.num_points),
+            "–" if image.error is None else f"{image.error:.2f}",
+            html.escape(image.reason or "largest reprojection error"),
+        ]
+        for image in (*lost, *worst)
+    ]
+    head = ["image", "keypoints", "verified pairs", "points", "error, px", "reason"]
+    return "<h2>Worst images</h2>" + _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table; the cells are HTML."""
+    top = "".join(f"<th>{cell}</th>" for cell in head) if any(head) else ""
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<div class=scroll><table><tr>{top}</tr>{body}</table></div>"
+
+
+def _figure(picture: RGB, caption: str) -> str:
+    encoded = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))[1]
+    data = base64.b64encode(np.asarray(encoded).tobytes()).decode()
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )

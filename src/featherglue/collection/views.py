@@ -1,0 +1,155 @@
+"""Images of a collection: names, reading, and the frames of their points.
+
+COLMAP and hloc ignore the EXIF orientation of an image, networks need it upright. So there are two
+frames. The *stored frame* has the pixels of the file as they are stored; keypoints are saved in it.
+The *working frame* is upright and shrunk to the maximum size; features are extracted and matched
+in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.errors import ImageError
+from featherglue.io.exif import jpeg_orientation
+from featherglue.io.image import (
+    Grey,
+    decode_grey,
+    list_images,
+    map_points,
+    read_encoded,
+    resize_grey,
+    resized_size,
+)
+
+Float = NDArray[np.float32]
+_EXIF_BYTES = 1 << 16  # the tags precede the pixels
+# EXIF orientation -> whether the axes are swapped, and which axes of the stored frame are flipped.
+_ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The frames of an image.
+
+    Attributes:
+        size: (width, height) of the stored frame.
+        working_size: (width, height) of the working frame.
+        orientation: EXIF orientation, 1 to 8, that makes the stored image upright.
+    """
+
+    size: tuple[int, int]
+    working_size: tuple[int, int]
+    orientation: int = 1
+
+    @staticmethod
+    def of(size: tuple[int, int], orientation: int, max_size: int | None) -> Frame:
+        """The frames of an image whose longest side is shrunk to `max_size` pixels."""
+        upright = size[::-1] if _ORIENTATIONS[orientation][0] else size
+        shrinks = max_size is not None and max(upright) > max_size
+        working = resized_size(upright, (max_size,) if shrinks and max_size else ())
+        return Frame(size=size, working_size=working, orientation=orientation)
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the stored frame per pixel of the working frame."""
+        return float(np.sqrt(np.prod(self.size) / np.prod(self.working_size)))
+
+    def to_stored(self, points: Float) -> Float:
+        """Map points (N, 2) from the working frame to the stored frame."""
+        swapped, *flips = _ORIENTATIONS[self.orientation]
+        upright = map_points(points, self.working_size, self._upright_size())
+        return self._flipped(upright[:, ::-1] if swapped else upright, flips)
+
+    def to_working(self, points: Float) -> Float:
+        """Map points (N, 2) from the stored frame to the working frame."""
+        swapped, *flips = _ORIENTATIONS[self.orientation]
+        flipped = self._flipped(points, flips)
+        upright = np.ascontiguousarray(flipped[:, ::-1]) if swapped else flipped
+        return map_points(upright, self._upright_size(), self.working_size)
+
+    def _upright_size(self) -> tuple[int, int]:
+        return self.size[::-1] if _ORIENTATIONS[self.orientation][0] else self.size
+
+    def _flipped(self, points: Float, flips: Sequence[bool]) -> Float:
+        flipped = np.array(points, np.float32)
+        for axis, flip in enumerate(flips):
+            if flip:
+                flipped[:, axis] = self.size[axis] - 1 - flipped[:, axis]
+        return flipped
+
+
+def read_view(path: str | os.PathLike[str], max_size: int | None) -> tuple[Grey, Frame]:
+    """Read an image in its working frame.
+
+    Args:
+        path: the image file.
+        max_size: px, maximum of the longest side; None keeps the size.
+
+    Returns:
+        The image (H, W) uint8 in the working frame, and its frames.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    encoded = read_encoded(path)
+    stored = decode_grey(encoded, os.fspath(path), upright=False)
+    orientation = jpeg_orientation(encoded[:_EXIF_BYTES].tobytes())
+    frame = Frame.of((stored.shape[1], stored.shape[0]), orientation, max_size)
+    swapped, flip_x, flip_y = _ORIENTATIONS[orientation]
+    upright = stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+    upright = upright.T if swapped else upright
+    return resize_grey(np.ascontiguousarray(upright), frame.working_size), frame
+
+
+def image_names(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of the images of a folder and its sub-folders, relative to it, in natural order.
+
+    Raises:
+        ImageError: the folder does not exist or has no images; names that a pair list or a match
+            file cannot hold or tell apart.
+    """
+    root = Path(folder)
+    names = [path.relative_to(root).as_posix() for path in list_images(root, recursive=True)]
+    taken: dict[str, str] = {}
+    for name in names:
+        if (
+            len(f" {name} ".splitlines()) > 1
+            or "\t" in name
+            or name[0] == "#"
+            or not _is_utf8(name)
+        ):
+            raise ImageError(
+                f"{name!r}: rename this image; a pair list cannot hold a name with a tab or a line "
+                "break, with a # at its start, or that is not UTF-8"
+            )
+        other = taken.setdefault(name.replace("/", "-"), name)
+        if other != name:
+            raise ImageError(
+                f"{root}: {other!r} and {name!r} have the same name in a match file, which writes "
+                "/ as -: rename one of them"
+            )
+    return names
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""A folder of photographs becomes a COLMAP model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pycolmap
+import pytest
+from board_scene import Scene
+
+from featherglue import cli
+from featherglue.collection.reconstruction import Reconstruction, StepProgress, reconstruct
+from featherglue.errors import ImageError, StoreError
+
+NUM_KEYPOINTS = 400
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def result(scene: Scene, work: Path) -> Reconstruction:
+    return reconstruct(scene.folder, work, num_keypoints=NUM_KEYPOINTS, workers=1)
+
+
+def test_every_photograph_is_registered_at_its_place(scene: Scene, result: Reconstruction) -> None:
+    assert result.model is not None and result.model.folder is not None
+    assert result.model.num_registered == 6
+    assert result.model.mean_reprojection_error < 0.8
+    model = pycolmap.Reconstruction(result.model.folder)
+    names = [f"{i}.png" for i in range(5)] + ["zur Tür/letztes Bild.png"]
+    of_name = {image.name: image for image in model.images.values()}
+    centres = np.array([of_name[name].projection_center() for name in names])
+    # Similarity between both sets of centres (Umeyama 1991).
+    a, b = centres - centres.mean(0), scene.centres - scene.centres.mean(0)
+    U, S, Vt = np.linalg.svd(b.T @ a)
+    R = U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
+    scale = S @ [1, 1, np.linalg.det(U @ Vt)] / np.square(a).sum()
+    errors = np.linalg.norm(scale * a @ R.T - b, axis=1)
+    assert np.median(errors) < 0.03  # of a path that is 3.4 long
+
+
+def test_the_work_folder_is_complete(result: Reconstruction, work: Path) -> None:
+    files = {path.name for path in work.iterdir()}
+    assert files == {
+        "database.db",
+        "features.h5",
+        "index.html",
+        "matches.h5",
+        "pairs.txt",
+        "points.ply",
+        "sparse",
+    }
+    assert (work / "points.ply").read_bytes().startswith(b"ply")
+    page = (work / "index.html").read_text(encoding="utf-8")
+    assert "6 of 6 photographs" in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_files_have_the_layout_of_hloc(result: Reconstruction, work: Path) -> None:
+    name = "zur Tür/letztes Bild.png"
+    with h5py.File(work / "features.h5") as features:
+        group = features[name]
+        count = len(group["keypoints"])
+        assert group["keypoints"].shape == (count, 2)
+        assert group["keypoints"].dtype == np.float32
+        assert group["descriptors"].shape[1] == count
+        assert group["scores"].shape == (count,)
+        assert group["image_size"][()].tolist() == [400, 300]
+    with h5py.File(work / "matches.h5") as matches:
+        group = matches["4.png"]["zur Tür-letztes Bild.png"]
+        partner = group["matches0"][()]
+        assert group["matching_scores0"].shape == partner.shape
+        assert partner.min() == -1
+        assert partner.max() < count
+        assert ((partner >= 0) == (group["matching_scores0"][()] > 0)).all()
+
+
+def test_a_second_run_reuses_everything(scene: Scene, result: Reconstruction, work: Path) -> None:
+    before = {name: (work / name).read_bytes() for name in ("features.h5", "matches.h5")}
+    seen: list[StepProgress] = []
+    again = reconstruct(
+        scene.folder, work, num_keypoints=NUM_KEYPOINTS, workers=1, progress=seen.append
+    )
+    assert {progress.step for progress in seen} == {"verifying", "mapping"}
+    assert {name: (work / name).read_bytes() for name in before} == before
+    assert again.model == result.model
+
+
+def test_other_settings_are_refused(scene: Scene, result: Reconstruction, work: Path) -> None:
+    with pytest.raises(StoreError, match=r"max_keypoints 400, now 300.*`overwrite`"):
+        reconstruct(scene.folder, work, num_keypoints=300, workers=1)
+
+
+def test_photographs_without_overlap_give_no_model(
+    tmp_path: Path, photographs: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, image in photographs.items():
+        cv2.imwrite(str(photos / f"{name}.jpg"), cv2.resize(image, (320, 240)))
+    (photos / "broken.jpg").write_bytes(b"no image")
+    arguments = [str(photos), "-o", str(tmp_path / "work"), "--num-keypoints", "200"]
+    out = tmp_path / "out.json"
+    assert cli.main(["reconstruct", *arguments, "--workers", "1", "--json", str(out)]) == 1
+    printed = capsys.readouterr().out
+    assert "skipped broken.jpg" in printed
+    assert "the photographs do not overlap" in printed
+    values = json.loads(out.read_text())
+    assert values["num_photos"] == 4
+    assert values["model"]["num_registered"] == 0
+    assert all("overlaps with no other" in image["reason"] for image in values["model"]["images"])
+
+
+def test_a_folder_with_one_readable_photograph(tmp_path: Path, grey: np.ndarray) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"1 of 2 photographs can be read.*b.png"):
+        reconstruct(tmp_path, tmp_path / "work", workers=1)

@@ -1,0 +1,72 @@
+"""Names of a collection, and the frames of an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import texture
+
+from featherglue.collection.views import Frame, image_names, read_view
+from featherglue.errors import ImageError
+from featherglue.io.image import read_grey
+
+ORIENTATIONS = range(1, 9)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_view_is_upright_and_its_points_are_those_of_the_file(
+    tmp_path: Path, orientation: int
+) -> None:
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(texture(0, (80, 60))).save(path, exif=exif, quality=95)
+    view, frame = read_view(path, None)
+    assert np.array_equal(view, read_grey(path))
+    assert frame.size == (80, 60)
+    stored = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert stored is not None
+    points = np.array([(3, 5), (20, 40), (41, 7)], np.float32)
+    mapped = frame.to_stored(points)
+    for (x, y), (u, v) in zip(points.astype(int), mapped.astype(int), strict=True):
+        assert view[y, x] == stored[v, u]
+    assert np.allclose(frame.to_working(mapped), points)
+
+
+def test_large_images_are_shrunk(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), texture(0, (80, 60)))
+    view, frame = read_view(tmp_path / "a.png", 40)
+    assert view.shape == (30, 40)
+    assert frame.scale == pytest.approx(2)
+    assert frame.to_stored(np.array([(0, 0)], np.float32)).tolist() == [[0.5, 0.5]]
+    assert read_view(tmp_path / "a.png", 100)[0].shape == (60, 80)
+
+
+def test_frame_of_a_rotated_image() -> None:
+    assert Frame.of((400, 300), 6, 200).working_size == (150, 200)
+
+
+def test_names_are_relative_and_in_natural_order(tmp_path: Path) -> None:
+    for name in ("b/10.png", "b/9.png", "a ä.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imencode(".png", texture(0))[1].tofile(tmp_path / name)
+    assert image_names(tmp_path) == ["a ä.png", "b/9.png", "b/10.png"]
+
+
+@pytest.mark.parametrize("name", ["a\tb.png", "a\nb.png", "#a.png"])
+def test_names_that_a_pair_list_cannot_hold(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ImageError, match="rename this image"):
+        image_names(tmp_path)
+
+
+def test_names_that_a_match_file_cannot_tell_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/b.png", "a-b.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ImageError, match=r"'a-b.png' and 'a/b.png' have the same name"):
+        image_names(tmp_path)
