@@ -1,0 +1,219 @@
+"""COLMAP models from our features and from SIFT, compared with known camera poses.
+
+    python benchmarks/sfm.py SCENE… --methods sift fast fast-raw balanced --json FILE
+
+Each scene is a folder of photographs. Where the poses are known it has `poses.npz` or
+`sfm_poses.npz`: `names`, and `w2c` (N, 4, 4) from world to camera. SIFT is COLMAP's with its
+defaults, at the same size and number of features, with exhaustive pairs for all methods. A method
+`NAME-raw` is without track adjustment. Errors of camera centres follow a robust similarity onto the known centres, in
+percent of their extent. The processor time counts all processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+import featherglue as fg
+from featherglue.collection.colmap import quiet
+from featherglue.collection.mapping import map_database, summarize_model
+from featherglue.io.image import list_images
+
+SEED = 0
+
+
+def sift(photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
+    """COLMAP with its own SIFT, on the CPU."""
+    database = work / "database.db"
+    extraction = pycolmap.FeatureExtractionOptions(use_gpu=False, max_image_size=max_size)
+    extraction.sift.max_num_features = num_keypoints
+    matching = pycolmap.FeatureMatchingOptions(use_gpu=False)
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = SEED
+    with quiet():
+        pycolmap.extract_features(
+            database, photos, extraction_options=extraction, device=pycolmap.Device.cpu
+        )
+        pycolmap.match_exhaustive(
+            database,
+            matching_options=matching,
+            verification_options=verification,
+            device=pycolmap.Device.cpu,
+        )
+    map_database(database, photos, work / "sparse")
+
+
+def ours(name: str, photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
+    """Our features and matches."""
+    model, _, suffix = name.partition("-")
+    fg.reconstruct(
+        photos,
+        work,
+        model=model,
+        max_size=max_size,
+        num_keypoints=num_keypoints,
+        adjust=suffix != "raw",
+    )
+
+
+def known_poses(scene: Path) -> dict[str, np.ndarray] | None:
+    """World-to-camera poses (4, 4) by the name of the image; None if unknown."""
+    for name in ("poses.npz", "sfm_poses.npz"):
+        if (scene / name).is_file():
+            with np.load(scene / name, allow_pickle=False) as arrays:
+                names = [str(image) for image in arrays["names"]]
+                return dict(zip(names, arrays["w2c"], strict=True))
+    return None
+
+
+def align(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[Any, Any, Any]:
+    """Scale, rotation and shift of the weighted similarity (Umeyama 1991) onto `target`."""
+    w = weights / weights.sum()
+    mean0, mean1 = w @ source, w @ target
+    a, b = source - mean0, target - mean1
+    U, S, Vt = np.linalg.svd((b * w[:, None]).T @ a)
+    signs = np.array([1, 1, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(signs) @ Vt
+    scale = (S * signs).sum() / (w @ np.square(a).sum(1))
+    return scale, R, mean1 - scale * R @ mean0
+
+
+def pose_errors(model: Any, poses: dict[str, np.ndarray]) -> dict[str, float]:
+    """Median errors of camera centres (percent of the extent) and of rotations (degrees)."""
+    images = [i for i in model.images.values() if i.has_pose and i.name in poses]
+    if len(images) < 4:
+        return {}
+    found = np.array([i.projection_center() for i in images])
+    rotations = np.array([i.cam_from_world().rotation.matrix() for i in images])
+    true = np.array([poses[i.name] for i in images])
+    centres = -np.einsum("nji,nj->ni", true[:, :3, :3], true[:, :3, 3])
+    extent = np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max()
+    weights = np.ones(len(images))
+    for _ in range(20):  # L1: a few wrong cameras do not turn the others
+        scale, R, shift = align(found, centres, weights)
+        errors = np.linalg.norm(scale * found @ R.T + shift - centres, axis=1)
+        weights = 1 / np.maximum(errors, 1e-4 * extent)
+    relative = rotations @ R.T @ true[:, :3, :3].transpose(0, 2, 1)
+    mean = np.linalg.svd(relative.sum(0))  # the residual rotation between both worlds
+    relative = relative @ (mean[0] @ mean[2]).T
+    cosines = (np.trace(relative, axis1=1, axis2=2) - 1) / 2
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return {
+        "centre_percent": float(np.median(errors)) / extent * 100,
+        "rotation_degrees": float(np.median(angles)),
+    }
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and its finished children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def measure(name: str, scene: Path, max_size: int, num_keypoints: int) -> dict[str, Any]:
+    """Reconstruct a scene by one method, and describe the largest model."""
+    with tempfile.TemporaryDirectory() as folder:
+        photos, work = Path(folder) / "photos", Path(folder) / "work"
+        photos.mkdir()
+        work.mkdir()
+        for path in list_images(scene):
+            shutil.copy(path, photos)
+        run: Callable[..., None] = sift
+        arguments: tuple[Any, ...] = (photos, work, max_size, num_keypoints)
+        if name != "sift":
+            run, arguments = ours, (name, *arguments)
+        start, before = time.perf_counter(), processor_seconds()
+        run(*arguments)
+        seconds, used = time.perf_counter() - start, processor_seconds() - before
+        summary = summarize_model(work / "database.db", work / "sparse")
+        result: dict[str, Any] = {
+            "photos": len(list_images(photos)),
+            "registered": summary.num_registered,
+            "points": summary.num_points,
+            "track_length": summary.mean_track_length,
+            "reprojection_error": summary.mean_reprojection_error,
+            "seconds": seconds,
+            "processor_seconds": used,
+        }
+        poses = known_poses(scene)
+        if summary.folder is not None and poses is not None:
+            result |= pose_errors(pycolmap.Reconstruction(summary.folder), poses)
+    return result
+
+
+def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The results as a Markdown table, one row for each scene and method."""
+    columns = {
+        "registered": "{:.0f}",
+        "points": "{:.0f}",
+        "track_length": "{:.2f}",
+        "reprojection_error": "{:.2f}",
+        "centre_percent": "{:.3f}",
+        "rotation_degrees": "{:.3f}",
+        "seconds": "{:.0f}",
+        "processor_seconds": "{:.0f}",
+    }
+    heads = [name.replace("_", " ") for name in columns]
+    lines = [f"| scene | method | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
+    for scene, methods in results.items():
+        for method, row in methods.items():
+            cells = [form.format(row[c]) if c in row else "–" for c, form in columns.items()]
+            lines.append(f"| {scene} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ratios(results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Geometric means over scenes of each method's figures, divided by SIFT's."""
+    lines = []
+    names = dict.fromkeys(name for methods in results.values() for name in methods)
+    for name in names:
+        parts = []
+        for key in ("track_length", "centre_percent", "rotation_degrees", "processor_seconds"):
+            found = [
+                methods[name][key] / methods["sift"][key]
+                for methods in results.values()
+                if {name, "sift"} <= methods.keys()
+                and methods[name].get(key)
+                and methods["sift"].get(key)
+            ]
+            if found:
+                parts.append(f"{key.replace('_', ' ')} {statistics.geometric_mean(found):.2f}")
+        if parts:
+            lines.append(f"{name} / sift: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("scenes", nargs="+", type=Path, help="folders of photographs")
+    parser.add_argument("--methods", nargs="+", default=["sift", "fast", "fast-raw", "balanced"])
+    parser.add_argument("--max-size", type=int, default=1024)
+    parser.add_argument("--num-keypoints", type=int, default=2048)
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    options = parser.parse_args(arguments)
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for scene in options.scenes:
+        for name in options.methods:
+            row = measure(name, scene, options.max_size, options.num_keypoints)
+            results.setdefault(scene.name, {})[name] = row
+            print(f"{scene.name} {name}: {row}", flush=True)
+            if options.json is not None:
+                options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+    print(ratios(results))
+
+
+if __name__ == "__main__":
+    main()
