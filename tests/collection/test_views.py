@@ -57,10 +57,10 @@ def test_names_are_relative_and_in_natural_order(tmp_path: Path) -> None:
     assert image_names(tmp_path) == ["a ä.png", "b/9.png", "b/10.png"]
 
 
-@pytest.mark.parametrize("name", ["a\tb.png", "a\nb.png", "#a.png"])
+@pytest.mark.parametrize("name", ["a\nb.png", "a\udcff.png"])
 def test_names_that_a_pair_list_cannot_hold(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ImageError, match="rename this image"):
+    with pytest.raises(ImageError, match="rename the image"):
         image_names(tmp_path)
 
 

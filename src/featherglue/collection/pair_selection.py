@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from featherglue.collection.colmap import import_images, require_pycolmap
 from featherglue.errors import ConfigError, ImageError, PairListError, UsageError
 from featherglue.io.files import atomic_write
+from featherglue.io.lines import quote_name
 from featherglue.io.pairs import read_pairs
 
 PairMethod = Literal["exhaustive", "sequential", "spatial", "file"]
@@ -162,14 +163,11 @@ def listed_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> list[Nam
 
 
 def write_pairs(path: str | os.PathLike[str], pairs: Sequence[NamePair]) -> None:
-    """Write a pair list. A tab separates names with spaces, a space all others, as in hloc.
+    """Write a pair list. Names with spaces are quoted.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    tab, space = "\t", " "
-    lines = [
-        f"{name0}{tab if space in name0 + name1 else space}{name1}\n" for name0, name1 in pairs
-    ]
+    lines = [f"{quote_name(name0)} {quote_name(name1)}\n" for name0, name1 in pairs]
     with atomic_write(path) as file:
         file.write("".join(lines).encode())

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError
+from featherglue.errors import ImageError, PairListError
 from featherglue.io.exif import jpeg_orientation
 from featherglue.io.image import (
     Grey,
@@ -27,6 +27,7 @@ from featherglue.io.image import (
     resize_grey,
     resized_size,
 )
+from featherglue.io.lines import quote_name
 
 Float = NDArray[np.float32]
 _EXIF_BYTES = 1 << 16  # the tags precede the pixels
@@ -109,7 +110,7 @@ def read_view(path: str | os.PathLike[str], max_size: int | None) -> tuple[Grey,
     """
     encoded = read_encoded(path)
     stored = decode_grey(encoded, os.fspath(path), upright=False)
-    orientation = jpeg_orientation(encoded[:_EXIF_BYTES].tobytes())
+    orientation = jpeg_orientation(encoded[:_EXIF_BYTES])
     frame = Frame.of((stored.shape[1], stored.shape[0]), orientation, max_size)
     swapped, flip_x, flip_y = _ORIENTATIONS[orientation]
     upright = stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
@@ -128,16 +129,7 @@ def image_names(folder: str | os.PathLike[str]) -> list[str]:
     names = [path.relative_to(root).as_posix() for path in list_images(root, recursive=True)]
     taken: dict[str, str] = {}
     for name in names:
-        if (
-            len(f" {name} ".splitlines()) > 1
-            or "\t" in name
-            or name[0] == "#"
-            or not _is_utf8(name)
-        ):
-            raise ImageError(
-                f"{name!r}: rename this image; a pair list cannot hold a name with a tab or a line "
-                "break, with a # at its start, or that is not UTF-8"
-            )
+        _check_name(name)
         other = taken.setdefault(name.replace("/", "-"), name)
         if other != name:
             raise ImageError(
@@ -147,9 +139,9 @@ def image_names(folder: str | os.PathLike[str]) -> list[str]:
     return names
 
 
-def _is_utf8(name: str) -> bool:
+def _check_name(name: str) -> None:
+    """Raise ImageError if a pair list or a feature file cannot hold a name."""
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        quote_name(name).encode()
+    except (PairListError, UnicodeEncodeError):
+        raise ImageError(f"{name!r}: a pair list cannot hold this name: rename the image") from None

@@ -212,9 +212,7 @@ def _ended_jpeg(data: bytes, name: str) -> NDArray[np.uint8]:
     return complete
 
 
-def _decode_opencv(
-    encoded: NDArray[np.uint8], name: str, upright: bool = True
-) -> NDArray[Any]:
+def _decode_opencv(encoded: NDArray[np.uint8], name: str, upright: bool = True) -> NDArray[Any]:
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH  # ANYDEPTH keeps 16 bits
     if not upright:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION

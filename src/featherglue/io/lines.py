@@ -102,6 +102,19 @@ def read_fields(path: str | os.PathLike[str] | BinaryIO, check: Check) -> list[L
     return found
 
 
+def quote_name(name: str) -> str:
+    """A name as `read_fields` reads it, with quotes where it needs them.
+
+    Raises:
+        PairListError: a list cannot hold the name.
+    """
+    quoted = '"' + name.replace('"', '\\"') + '"'
+    written = quoted if re.search(r"[\s\"'#\\,]", name) else name
+    if "\n" in name or "\r" in name or _split(written) != [name]:
+        raise PairListError(f"{name!r}: a list cannot hold this name: rename the file")
+    return written
+
+
 def _is_used(line: str) -> bool:
     return bool(line.strip("\0 \t\f\v")) and not line.lstrip().startswith("#")
 
