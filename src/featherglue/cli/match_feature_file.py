@@ -38,7 +38,7 @@ def match_feature_file(
                 f"{pair_file}, line {pair.line}: a feature file has no rotated images; remove the "
                 "rotations"
             )
-    given = [name for name in options.overrides() if settings()[name].owner != "matching"]
+    given = [name for name in options.overrides() if settings()[name].stage != "matching"]
     if given:
         raise UsageError(f"{given[0]} has no effect on a feature file: remove it")
     source = SessionSource(model=model, options=options)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.image import Grey
+from featherglue.io.grey import Grey
 from featherglue.matching.consensus import LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import RefineConfig, align_windows

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, PairListError
 from featherglue.io.exif import jpeg_orientation
+from featherglue.io.grey import Grey
 from featherglue.io.image import (
-    Grey,
     decode_grey,
     list_images,
     map_points,
