@@ -18,8 +18,8 @@ from featherglue.cli.collection_options import (
 from featherglue.cli.common import JsonFile, Model
 from featherglue.cli.session_options import session_options_without
 from featherglue.collection.extraction import SessionSource, extract_features
+from featherglue.collection.photo_frames import image_names
 from featherglue.collection.reconstruction import FEATURES, MAX_SIZE, NUM_KEYPOINTS
-from featherglue.collection.views import image_names
 from featherglue.options import SessionOptions, make_options
 
 

@@ -10,8 +10,8 @@ import typer
 from featherglue.cli.collection_options import NumNeighbours, Overlap, PairFile, Pairs
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.pair_selection import choose_pairs, write_pairs
+from featherglue.collection.photo_frames import image_names
 from featherglue.collection.reconstruction import PAIRS
-from featherglue.collection.views import image_names
 
 
 def pairs(

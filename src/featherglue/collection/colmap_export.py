@@ -18,6 +18,7 @@ from featherglue.collection.colmap import (
     verify_matches,
     write_database,
 )
+from featherglue.collection.photo_frames import Frame
 from featherglue.collection.records import Record
 from featherglue.collection.store import Store
 from featherglue.collection.track_adjustment import (
@@ -25,7 +26,6 @@ from featherglue.collection.track_adjustment import (
     Equations,
     adjust_tracks,
 )
-from featherglue.collection.views import Frame
 from featherglue.errors import OutputError
 
 Float = NDArray[np.float32]

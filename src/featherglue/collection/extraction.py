@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from featherglue.collection.photo_frames import read_view
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
-from featherglue.collection.views import read_view
 from featherglue.errors import ImageError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.options import SessionOptions

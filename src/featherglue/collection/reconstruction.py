@@ -24,12 +24,12 @@ from featherglue.collection.pair_selection import (
     choose_pairs,
     write_pairs,
 )
+from featherglue.collection.photo_frames import image_names
 from featherglue.collection.resumable import StepResult
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
 from featherglue.collection.track_adjustment import AdjustmentConfig
-from featherglue.collection.views import image_names
 from featherglue.errors import ConfigError, ImageError
 from featherglue.options import SessionOptions, make_options
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from featherglue.collection.extraction import SessionSource
 from featherglue.collection.match_alignment import align_matches
+from featherglue.collection.photo_frames import Frame, read_view
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.store import Store
-from featherglue.collection.views import Frame, read_view
 from featherglue.errors import ImageError, StoreError
 from featherglue.fingerprint import fingerprint
 from featherglue.session import Session

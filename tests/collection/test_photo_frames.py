@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scenes import texture
 
-from featherglue.collection.views import Frame, image_names, read_view
+from featherglue.collection.photo_frames import Frame, image_names, read_view
 from featherglue.errors import ImageError
 from featherglue.io.image import read_grey
 
