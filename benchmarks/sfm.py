@@ -3,7 +3,7 @@
     python benchmarks/sfm.py SCENE… --methods sift fast fast-raw balanced --json FILE
 
 Each scene is a folder of photographs. Where the poses are known it has `poses.npz` or
-`sfm_poses.npz`: `names`, and `w2c` (N, 4, 4) from world to camera. SIFT is COLMAP's with its
+`sfm_poses.npz`: `names` without suffix, and `w2c` (N, 4, 4) from world to camera. SIFT is COLMAP's with its
 defaults, at the same size and number of features, with exhaustive pairs for all methods. A method
 `NAME-raw` is without track adjustment. Errors of camera centres follow a robust similarity onto the
 known centres, in percent of their extent. The processor time counts all processes.
@@ -68,11 +68,11 @@ def ours(name: str, photos: Path, work: Path, max_size: int, num_keypoints: int)
 
 
 def known_poses(scene: Path) -> dict[str, np.ndarray] | None:
-    """World-to-camera poses (4, 4) by the name of the image; None if unknown."""
+    """World-to-camera poses (4, 4) by the stem of the image; None if unknown."""
     for name in ("poses.npz", "sfm_poses.npz"):
         if (scene / name).is_file():
             with np.load(scene / name, allow_pickle=False) as arrays:
-                names = [str(image) for image in arrays["names"]]
+                names = [Path(str(image)).stem for image in arrays["names"]]
                 return dict(zip(names, arrays["w2c"], strict=True))
     return None
 
@@ -91,12 +91,12 @@ def align(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[
 
 def pose_errors(model: Any, poses: dict[str, np.ndarray]) -> dict[str, float]:
     """Median errors of camera centres (percent of the extent) and of rotations (degrees)."""
-    images = [i for i in model.images.values() if i.has_pose and i.name in poses]
+    images = [i for i in model.images.values() if i.has_pose and Path(i.name).stem in poses]
     if len(images) < 4:
         return {}
     found = np.array([i.projection_center() for i in images])
     rotations = np.array([i.cam_from_world().rotation.matrix() for i in images])
-    true = np.array([poses[i.name] for i in images])
+    true = np.array([poses[Path(i.name).stem] for i in images])
     centres = -np.einsum("nji,nj->ni", true[:, :3, :3], true[:, :3, 3])
     extent = np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max()
     weights = np.ones(len(images))

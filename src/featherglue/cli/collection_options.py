@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from featherglue.collection.colmap import CameraMode
 from featherglue.collection.pair_selection import PairMethod
 from featherglue.collection.reconstruction import StepProgress
 from featherglue.collection.resumable import StepResult
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Pairs = Annotated[
     PairMethod,
@@ -87,7 +84,7 @@ Overwrite = Annotated[
 ]
 
 
-class StepDisplay:
+class StepDisplay(AbstractContextManager["StepDisplay"]):
     """The progress of the steps of a command, one after the other."""
 
     def __init__(self) -> None:
@@ -112,15 +109,7 @@ class StepDisplay:
             self._display.close()
             self._display = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -16,19 +16,16 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import RawIOBase
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import OutputError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Key = tuple[str, ...]
 FINGERPRINT, ERROR = "fingerprint", "error"  # attributes of a record
@@ -64,7 +61,7 @@ def with_fingerprint(record: Record, state: str) -> Record:
     return Record(key=record.key, attributes=attributes, arrays=record.arrays)
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager["RecordWriter"]):
     """Appends records to a file; an incomplete record at its end is removed first.
 
     Raises:
@@ -105,15 +102,7 @@ class RecordWriter:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

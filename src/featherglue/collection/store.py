@@ -15,9 +15,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,14 +26,13 @@ from featherglue.errors import MissingExtraError, OutputError, StoreError
 
 if TYPE_CHECKING:
     import h5py
-    from typing_extensions import Self
 
 _VERSION = 1
 _MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
 _KEY, _ATTRIBUTES = "key", "featherglue"  # attributes of a group, JSON
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """An HDF5 file of records, open for reading.
 
     Args:
@@ -106,15 +104,7 @@ class Store:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
