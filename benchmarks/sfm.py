@@ -3,10 +3,11 @@
     python benchmarks/sfm.py SCENE… --methods sift fast fast-raw balanced --json FILE
 
 Each scene is a folder of photographs. Where the poses are known it has `poses.npz` or
-`sfm_poses.npz`: `names` without suffix, and `w2c` (N, 4, 4) from world to camera. SIFT is COLMAP's with its
-defaults, at the same size and number of features, with exhaustive pairs for all methods. A method
-`NAME-raw` is without track adjustment. Errors of camera centres follow a robust similarity onto the
-known centres, in percent of their extent. The processor time counts all processes.
+`sfm_poses.npz`: `names`, with or without suffix, and `w2c` (N, 4, 4) from world to camera. SIFT is
+COLMAP's with its defaults, at the same size and number of features, with exhaustive pairs for all
+methods. A method `NAME-raw` is without track adjustment. Errors of camera centres follow a robust
+similarity onto the known centres, in percent of their extent. The processor time counts all
+processes.
 """
 
 from __future__ import annotations
