@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.artifact.format import Artifact, load_artifact
-from featherglue.artifact.registry import find_model
-from featherglue.errors import ImageError, UsageError
+from featherglue.artifact.registry import find_model, portable_name
+from featherglue.errors import ArtifactError, ImageError, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.image import Image, load_grey, map_points, resize_grey, resized_size
 from featherglue.matching.consensus import filter_by_consensus
@@ -100,6 +100,25 @@ class Session:
         """Name of the runtime of the networks; None without networks."""
         running = self.extractor.runtime or self.matcher.runtime
         return cast("RuntimeName", running.name) if running else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the model's name or folder, the options and settings; `load` runs on unpickling.
+
+        Raises:
+            UsageError: the networks were not loaded by `load`.
+        """
+        if self.artifact is None and self.runtime is not None:
+            raise UsageError("only a session made by load can be pickled")
+        options = make_options(
+            runtime=self.runtime or "auto",
+            threads=self.threads,
+            features=self.extractor.kind,
+            matcher=self.matcher.kind,
+            search=self.search,
+        )
+        model = "fast" if self.artifact is None else portable_name(self.artifact.folder)
+        weights = self.artifact.fingerprint if self.artifact else ""
+        return _load_again, (model, options, self.processing, weights)
 
     def describe(self) -> dict[str, Any]:
         """Methods, weights and settings that shape the results, as plain values."""
@@ -358,3 +377,13 @@ def load(
         options.threads,
         options.search,
     )
+
+
+def _load_again(
+    model: str, options: SessionOptions, processing: ProcessingConfig, weights: str
+) -> Session:
+    """The session that was pickled. Raises ArtifactError if its model has changed since."""
+    session = load(model, options)
+    if session.artifact is not None and session.artifact.fingerprint != weights:
+        raise ArtifactError(f"{model}: has other weights than when the session was pickled")
+    return session.with_settings(**dataclasses.asdict(processing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -164,3 +165,11 @@ def test_arguments_that_do_not_apply(source: str, options: dict[str, object], me
         open_source(source, **options)
     assert isinstance(caught.value, FeatherglueError)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_without_a_writer_ends_at_the_timeout(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match=r"pipe: no answer within 0.05 s"):
+        open_source(tmp_path / "pipe", timeout=0.05)
+    os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # releases the thread

@@ -38,5 +38,13 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     )
 
 
+def portable_name(folder: Path | None) -> str:
+    """The name of a shipped model, which any installation knows; else the absolute path."""
+    if folder is None:
+        raise UsageError("the model has no folder: save it first")
+    path = folder.resolve()
+    return path.name if path.parent == _root().resolve() else str(path)
+
+
 def _root() -> Path:
     return Path(str(resources.files("featherglue"))) / "weights"

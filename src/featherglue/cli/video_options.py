@@ -86,7 +86,7 @@ Lookahead = Annotated[
     ),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", help="Seconds to wait for a camera or an address.")
+    float, typer.Option("--timeout", help="Seconds to wait for a camera, an address or a pipe.")
 ]
 
 

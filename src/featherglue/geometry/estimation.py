@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featherglue.errors import EstimationError, UsageError
+from featherglue.errors import EstimationError, ResourceError, UsageError
 from featherglue.geometry.arguments import (
     check_estimation,
     check_threshold,
     intrinsics,
     matched_points,
 )
+from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.geometry.epipolar import (
     essential_matrix,
     mean_focal_length,
@@ -41,6 +42,7 @@ from featherglue.geometry.significance import (
     check_epipolar_support,
     check_homography_support,
 )
+from featherglue.machine import exhausted_resource
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -357,10 +359,13 @@ def _pure_rotation(E: NDArray[Any], rays0: Matrix, rays1: Matrix, inliers: Mask)
 @contextmanager
 def _failures(model: str) -> Iterator[None]:
     """Turn failures of the numerics on degenerate matches into EstimationError."""
+    take_blas_buffer()
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             yield
     except (cv2.error, np.linalg.LinAlgError, ZeroDivisionError) as error:
+        if lack := exhausted_resource(error):
+            raise ResourceError(f"{lack}, to estimate geometry") from None
         raise EstimationError(f"no {model} fits these matches ({error})") from None
 
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.io.grey import Grey
 from featherglue.matching.warped_views import View, local_scale, shrink
 from featherglue.types import Features, Matches, MatchResult, SearchInfo
@@ -272,6 +273,7 @@ class Search:
         matches = found.matches
         if len(matches) < max(4, self.config.min_inliers):
             return None
+        take_blas_buffer()
         H, inliers = cv2.findHomography(
             matches.points0, matches.points1, cv2.USAC_MAGSAC, self.config.tolerance
         )

@@ -30,7 +30,7 @@ def raise_on_signals() -> None:
 
 
 def exit_code() -> int | None:
-    """The exit code after a signal that `raise_on_signals` handled; None without one."""
+    """The exit code after a recorded signal; None without one."""
     return 128 + _received[0] if _received else None
 
 
@@ -53,7 +53,12 @@ def _exit(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
 
 
+def record_signal(number: int) -> None:
+    """Record a signal that a command handles itself, for the exit code and the message."""
+    _received.append(number)
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     del frame
-    _received.append(number)
+    record_signal(number)
     raise KeyboardInterrupt

@@ -38,7 +38,7 @@ def open_source(
         rate: frames per second: requested from a camera, otherwise used for the times of frames.
         skip: take every `skip`-th frame of a video or image sequence.
         camera_size: (width, height) to request from a camera.
-        timeout: seconds to wait for a camera or an address.
+        timeout: seconds to wait for a camera, an address or a named pipe.
 
     Returns:
         a live source for cameras and streams, which delivers the newest frame; otherwise a source
@@ -62,7 +62,7 @@ def open_source(
     _refuse_camera_size(camera_size)
     if address:
         return _open_address(text, address[1].lower(), rate, skip, timeout)
-    return _open_path(text, rate, skip)
+    return _open_path(text, rate, skip, timeout)
 
 
 def _check(
@@ -125,7 +125,7 @@ def _open_address(
     return LiveSource(name, opener, timeout=timeout, rate=rate)
 
 
-def _open_path(text: str, rate: float | None, skip: int) -> FrameSource:
+def _open_path(text: str, rate: float | None, skip: int, timeout: float) -> FrameSource:
     path = Path(text)
     try:
         exists, is_folder, size = path.exists(), path.is_dir(), 0
@@ -144,7 +144,11 @@ def _open_path(text: str, rate: float | None, skip: int) -> FrameSource:
         raise SourceError(f"{text}: the file is empty")
     if path.suffix.lower() in SUFFIXES:
         return _open_images(text, [path], rate, skip)
-    return VideoFile(text, open_file(str(path), text), rate=rate, skip=skip)
+    opener = partial(open_file, str(path), text)
+    if path.is_fifo():  # waits for a writer
+        capture = within(timeout, text, opener, lambda late: late.release())
+        return VideoFile(text, capture, rate=rate, skip=skip)
+    return VideoFile(text, opener(), rate=rate, skip=skip)
 
 
 def _open_images(
