@@ -120,6 +120,17 @@ USAGE_ERRORS: dict[str, list[object]] = {
     "nothing to export": ["export", "--model", "{m}", "--no-graphs"],
     "a copy in place": ["export", "--model", "{m}", "--fold"],
     "a copy onto itself": ["export", "--model", "{m}", "--float16", "-o", "{m}"],
+    "graphs of no keypoints": [
+        *("export", "--model", "{m}", "-o", "x", "--end-to-end", "--num-keypoints", "0"),
+    ],
+    "graphs of a wrong size": [
+        *("export", "--model", "{m}", "-o", "x", "--end-to-end", "--size", "640", "4"),
+    ],
+    "graphs of half a size": [
+        *("export", "--model", "{m}", "-o", "x", "--end-to-end", "--size", "640"),
+    ],
+    "a size without its graphs": ["export", "--model", "{m}", "-o", "x", "--size", "640", "480"],
+    "end-to-end graphs without a folder": ["export", "--model", "{m}", "--end-to-end"],
     "a number of no images": [
         *("combine", "--extractor", "{m}", "--matcher", "{m}", "-o", "x", "--num-images", "2"),
     ],

@@ -51,3 +51,12 @@ def test_graphs_only(run: Run, matching: Path) -> None:
     assert (code, err) == (0, "")
     assert {path.name for path in Path("graphs").iterdir()} == GRAPHS
     assert out.count("wrote ") == 2
+
+
+def test_end_to_end_graphs(run: Run, matching: Path) -> None:
+    options = ["--end-to-end", "--size", "64", "48", "--num-keypoints", "20"]
+    code, out, err = run("export", "--model", matching, "-o", "graphs", *options)
+    assert (code, err) == (0, "")
+    names = {"extract.onnx", "match.onnx", "pipeline.onnx"}
+    assert {path.name for path in Path("graphs").iterdir()} == names
+    assert out.count("wrote ") == 3

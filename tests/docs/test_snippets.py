@@ -129,7 +129,8 @@ def test_python_blocks_run(page: str, there: Path) -> None:
 
 def prepare(page: str) -> None:
     """Run the cheap commands of the page that Python blocks depend on."""
-    if page in ("docs/how-to/pair-lists.md", "docs/how-to/export-onnx.md"):
+    exports = ("docs/how-to/export-onnx.md", "docs/how-to/onnx.md")
+    if page in ("docs/how-to/pair-lists.md", *exports):
         for words in commands(page):
             if words[0] == "featherglue" and runs(words):
                 assert cli.main(words[1:]) == 0, words

@@ -15,6 +15,7 @@ from featherglue.export.builder import Graph
 # Number of iterations after which the scaling factors are absorbed into the kernel.
 _ABSORB_AFTER = 25
 _MIN_SUM = 1e-37  # float32 is denormal below
+_MASKED = -1e9  # added to the scores of unused places
 
 
 def optimal_transport(
@@ -35,6 +36,10 @@ def optimal_transport(
     ones = _column(g, used1, g.constant("one_entry", np.ones(1, np.float32)))
     pads = g.integers(0, 0, 1, 1)
     logits = g.op("Pad", scores, pads, g.number(bin_score), mode="constant")
+    # Columns of unused places must not be the highest of a row.
+    unused = g.op("Sub", ones, g.number(1.0))
+    masked = g.op("Mul", unused, g.number(-_MASKED))
+    logits = g.op("Add", logits, g.op("Reshape", masked, g.integers(1, -1)))
     kernel = _kernel(g, logits)
     column, row = g.integers(-1, 1), g.integers(1, -1)
     a, b, tiny = "", ones, g.number(_MIN_SUM)
