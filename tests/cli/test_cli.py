@@ -54,7 +54,7 @@ def test_an_unknown_command_is_an_error_with_a_suggestion(run: Run) -> None:
 def test_the_help_lists_commands_in_groups(run: Run) -> None:
     _, out, _ = run("--help")
     groups = [line.split()[1] for line in out.splitlines() if line.startswith("╭─ ")]
-    assert groups == ["Options", "Match", "Measure", "Models", "Compress", "Train"]
+    assert groups == ["Options", "Match", "Collections", "Measure", "Models", "Compress", "Train"]
 
 
 def test_completion_imports_only_the_called_command(
@@ -93,6 +93,7 @@ def test_sizes_are_joined(given: list[str], joined: list[str]) -> None:
 
 
 USAGE_ERRORS: dict[str, list[object]] = {
+    "a file as the folder of results": ["match", "{frames}", "--model", "{m}", "-o", "{a}"],
     "no command": [],
     "unknown command": ["glue"],
     "unknown option": ["match", "{a}", "{b}", "--fast"],
@@ -143,7 +144,6 @@ FAILURE: dict[str, list[object]] = {
     "a missing model": ["match", "{a}", "{b}", "--model", "nowhere"],
     "a folder that is no model": ["match", "{a}", "{b}", "--model", "{folder}"],
     "unwritable picture": ["match", "{a}", "{b}", "--model", "{m}", "-o", "{a}/x.png"],
-    "unwritable results": ["match", "{frames}", "--model", "{m}", "-o", "{a}"],
     "an empty folder": ["match", "{empty}", "--model", "{m}"],
     "info of a missing model": ["info", "--model", "nowhere"],
     "export of a missing model": ["export", "--model", "nowhere"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -133,7 +134,9 @@ def read_state(path: str | os.PathLike[str]) -> State:
         if path.suffix == ".safetensors":
             arrays = parse_safetensors(path.read_bytes())
             return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle protocol; a refusal says what is wrong
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (
         RuntimeError,
         ValueError,
