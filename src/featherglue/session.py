@@ -14,9 +14,13 @@ from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.artifact.registry import find_model, portable_name
 from featherglue.errors import ArtifactError, ImageError, UsageError
 from featherglue.fingerprint import fingerprint
-from featherglue.io.image import Image, load_grey, map_points, resize_grey, resized_size
+from featherglue.io.image import Image, load_grey, map_points, resize_grey
 from featherglue.matching.consensus import filter_by_consensus
-from featherglue.matching.extractors import ClassicalExtractor, Extractor
+from featherglue.matching.extractors import (
+    ClassicalExtractor,
+    Decoded,
+    Extractor,
+)
 from featherglue.matching.matchers import Matcher
 from featherglue.matching.methods import (
     check_fit,
@@ -25,10 +29,12 @@ from featherglue.matching.methods import (
     make_matcher,
     make_nearest_neighbour_matcher,
 )
+from featherglue.matching.scaled_refinement import refine_at_scales
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.search import SMALL_KEYPOINTS, Search
 from featherglue.matching.stopwatch import Stopwatch
-from featherglue.matching.subpixel import refine_matches
+from featherglue.matching.tiles import extract_in_tiles
+from featherglue.matching.working_size import working_factor, working_size
 from featherglue.options import (
     ProcessingConfig,
     RuntimeName,
@@ -51,7 +57,7 @@ class RawFeatures:
     """The output of an extractor's network for one image, to be decoded.
 
     Attributes:
-        output: what `Extractor.run` returned.
+        output: what `Extractor.run` returned, or the decoded features of tiles.
         image: the grey image (H, W) uint8 in its own size.
         working_size: (width, height) at which the network saw it.
     """
@@ -218,20 +224,26 @@ class Session:
             grey = load_grey(image)
         size = (grey.shape[1], grey.shape[0])
         with watch.stage("resize"):
-            small = resize_grey(grey, resized_size(size, self.processing.resize))
+            small = resize_grey(grey, working_size(size, self.processing))
+        reached = (small.shape[1], small.shape[0])
+        if self.processing.tile:
+            output: Any = extract_in_tiles(self.extractor, small, self.processing, watch)
+            return RawFeatures(output=output, image=grey, working_size=reached)
         if small.size > _MAX_PIXELS:
             raise ImageError(
                 f"{small.shape[1]}×{small.shape[0]} pixels are too many, the maximum is "
-                f"{_MAX_PIXELS // 1_000_000} megapixels: set `resize` to a longest side (1600)"
+                f"{_MAX_PIXELS // 1_000_000} megapixels: set `resize` to a longest side (1600), or "
+                "`tile`"
             )
         output = self.extractor.run(small, watch)
-        working_size = (small.shape[1], small.shape[0])
-        return RawFeatures(output=output, image=grey, working_size=working_size)
+        return RawFeatures(output=output, image=grey, working_size=reached)
 
     def decode(self, raw: RawFeatures, watch: Stopwatch | None = None) -> Features:
         """The second step of `extract`: features from the output of the network."""
         size = (raw.image.shape[1], raw.image.shape[0])
-        decoded = self.extractor.decode(raw.output, raw.working_size, watch or Stopwatch())
+        decoded = raw.output
+        if not isinstance(decoded, Decoded):
+            decoded = self.extractor.decode(raw.output, raw.working_size, watch or Stopwatch())
         return Features(
             keypoints=map_points(decoded.keypoints, raw.working_size, size),
             scores=decoded.scores,
@@ -276,20 +288,28 @@ class Session:
         points0 = features0.keypoints[indices[:, 0]]
         points1 = features1.keypoints[indices[:, 1]]
         maps = None
+        factors = (
+            working_factor(features0.image_size, self.processing),
+            working_factor(features1.image_size, self.processing),
+        )
         confidence = self.processing.consensus
         if confidence is not None:
             if not self.matcher.gives_probabilities:
                 confidence = np.inf  # every match needs the support of its neighbours
             with watch.stage("consensus"):
-                kept, maps = filter_by_consensus(points0, points1, scores, confidence)
+                first, second = (
+                    points if factor == 1 else points * np.float32(factor)
+                    for points, factor in zip((points0, points1), factors, strict=True)
+                )
+                kept, maps = filter_by_consensus(first, second, scores, confidence)
                 indices, scores = indices[kept], scores[kept]
                 points0, points1 = points0[kept], points1[kept]
         refined = np.zeros(len(indices), np.bool_)
         image0, image1 = features0.image, features1.image
         if self.processing.refine and image0 is not None and image1 is not None:
             with watch.stage("refine"):
-                points1, refined = refine_matches(
-                    image0, image1, points0, points1, scratch=self._scratch, maps=maps
+                points1, refined = refine_at_scales(
+                    image0, image1, points0, points1, factors, self._scratch, maps
                 )
         matches = Matches(
             indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
@@ -312,10 +332,10 @@ class _SearchPipeline:
     """The interface of a session to the search over rotation and scale."""
 
     def __init__(self, session: Session) -> None:
-        self._resize = session.processing.resize
+        self._processing = session.processing
         plain = Session(session.extractor, session.matcher, session.processing)
-        self._full = plain.with_settings(resize=())
-        self._small = plain.with_settings(resize=(), max_keypoints=SMALL_KEYPOINTS)
+        self._full = plain.with_settings(resize=-1)
+        self._small = plain.with_settings(resize=-1, max_keypoints=SMALL_KEYPOINTS)
 
     def extract_small(self, image: NDArray[np.uint8]) -> Features:
         """See `search.Pipeline`."""
@@ -328,7 +348,7 @@ class _SearchPipeline:
     def working_factor(self, image: NDArray[np.uint8]) -> float:
         """See `search.Pipeline`."""
         size = (image.shape[1], image.shape[0])
-        width, height = resized_size(size, self._resize)
+        width, height = working_size(size, self._processing)
         return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
 
     def match_plain(self, features0: Features, features1: Features) -> MatchResult:

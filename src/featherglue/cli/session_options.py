@@ -15,7 +15,8 @@ from featherglue.options import SessionOptions, settings
 from featherglue.options.setting import Setting
 
 # Settings that only models choose.
-_NOT_OFFERED = ("high_keypoint_threshold", "high_threshold_after")
+_NOT_OFFERED = ("high_keypoint_threshold", "high_threshold_after", "working_size")
+_PLURALS = {"tile": "--tiles"}  # flags that do not have the name of their setting
 _OFF = "off"
 _PANELS = {
     "session": "Session",
@@ -90,7 +91,8 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     elif setting.kind == "size":
         more["metavar"] = "W H|MAX|-1"
     elif setting.kind == "boolean":
-        annotation, flag = bool, f"{flag}/--no-{name.replace('_', '-')}"
+        flag = _PLURALS.get(name, flag)
+        annotation, flag = bool, f"{flag}/{flag.replace('--', '--no-', 1)}"
     elif setting.kind == "number" and setting.optional:
         more["metavar"] = f"FLOAT|{_OFF}"
         more["help"] = more["help"].replace("None", _OFF)

@@ -55,9 +55,21 @@ class ProcessingConfig:
     resize: tuple[int, ...] = _extraction(
         (),
         "size",
-        "Working size: the longest side in pixels, width and height, or -1 for the size of "
-        "the image.",
+        "Size at which keypoints are extracted: the longest side in pixels, width and height, or "
+        "-1 for the size of the image. By default an image beyond working_size is reduced to it.",
     )
+    working_size: int = _extraction(
+        1024,
+        "integer",
+        "Longest side in pixels beyond which an image is reduced, unless resize or tile is set; "
+        "the side of a tile.",
+        minimum=64,
+        maximum=8192,
+    )
+    tile: bool = _superpoint(
+        False, "boolean", "Extract in overlapping tiles at the size of the image."
+    )
+    spread: bool = _superpoint(False, "boolean", "Spread the keypoints of a tiled image evenly.")
     max_keypoints: int = _extraction(
         512, "integer", "Maximum number of keypoints, strongest first; -1 keeps all.", minimum=-1
     )
@@ -124,6 +136,8 @@ class ProcessingConfig:
         for field in dataclasses.fields(self):
             value = checked(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
+        if self.spread and not self.tile:
+            raise ConfigError("`spread` has no effect without `tile=True`: remove it")
 
     def num_kept(self, scores: NDArray[np.float32]) -> int:
         """Number of keypoints to keep, given their scores (N,) in descending order."""
@@ -181,6 +195,9 @@ class SessionOptions:
         choices=get_args(SearchMode),
     )
     resize: int | Sequence[int] | Default = MODEL
+    working_size: int | Default = MODEL
+    tile: bool | Default = MODEL
+    spread: bool | Default = MODEL
     max_keypoints: int | Default = MODEL
     keypoint_threshold: float | Default = MODEL
     high_keypoint_threshold: float | Default = MODEL

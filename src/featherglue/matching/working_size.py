@@ -1,0 +1,42 @@
+"""The size at which the extractor sees an image.
+
+Sizes are (width, height). Points stay pixels of the given image.
+"""
+
+from __future__ import annotations
+
+from featherglue.io.image import resized_size
+from featherglue.options import ProcessingConfig
+
+Size = tuple[int, int]
+
+
+def working_size(size: Size, processing: ProcessingConfig) -> Size:
+    """Size of the image that the extractor sees.
+
+    A given `resize` decides. Without one, an image beyond the working size of the model is reduced
+    to it, unless it is extracted in tiles.
+
+    Args:
+        size: of the given image.
+        processing: settings of the session.
+    """
+    if processing.resize or processing.tile or max(size) <= processing.working_size:
+        return resized_size(size, processing.resize)
+    return resized_size(size, (processing.working_size,))
+
+
+def working_factor(size: Size, processing: ProcessingConfig) -> float:
+    """Factor, at most 1, by which a large image is reduced for the extractor.
+
+    Keypoints of a reduced image are accurate to a pixel of the reduced image. Matches are filtered
+    and refined at that scale first. An image within the working size of the model has the factor 1,
+    also if `resize` reduces it.
+
+    Args:
+        size: of the given image.
+        processing: settings of the session.
+    """
+    if max(size) <= processing.working_size:
+        return 1.0
+    return min(1.0, max(working_size(size, processing)) / max(size))
