@@ -15,12 +15,12 @@ from featherglue.artifact.registry import find_model, portable_name
 from featherglue.errors import ArtifactError, ImageError, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.image import Image, load_grey, map_points, resize_grey
-from featherglue.matching.consensus import filter_by_consensus
 from featherglue.matching.extractors import (
     ClassicalExtractor,
     Decoded,
     Extractor,
 )
+from featherglue.matching.feature_matching import match_features
 from featherglue.matching.matchers import Matcher
 from featherglue.matching.methods import (
     check_fit,
@@ -29,12 +29,11 @@ from featherglue.matching.methods import (
     make_matcher,
     make_nearest_neighbour_matcher,
 )
-from featherglue.matching.scaled_refinement import refine_at_scales
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.search import SMALL_KEYPOINTS, Search
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.matching.tiles import extract_in_tiles
-from featherglue.matching.working_size import working_factor, working_size
+from featherglue.matching.working_size import working_size
 from featherglue.options import (
     ProcessingConfig,
     RuntimeName,
@@ -45,7 +44,7 @@ from featherglue.options import (
     with_overrides,
 )
 from featherglue.runtime.base import open_runtime
-from featherglue.types import Features, Matches, MatchResult
+from featherglue.types import Features, MatchResult
 
 Float = NDArray[np.float32]
 
@@ -268,58 +267,14 @@ class Session:
             UsageError: descriptors of different widths.
         """
         watch = watch or Stopwatch()
-        result = self._match_plain(features0, features1, watch)
+        result = match_features(
+            self.matcher, self.processing, features0, features1, watch, self._scratch
+        )
         if self._search is None or not (self.search == "always" or self._search.is_needed(result)):
             return result
         with watch.stage("search"):
             found = self._search.improve(result)
         return dataclasses.replace(found, milliseconds=watch.milliseconds)
-
-    def _match_plain(
-        self, features0: Features, features1: Features, watch: Stopwatch
-    ) -> MatchResult:
-        width0, width1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
-        if width0 != width1:
-            raise UsageError(f"descriptors differ in width: {width0} and {width1}")
-        if len(features0) and len(features1):
-            indices, scores = self.matcher(features0, features1, watch)
-        else:
-            indices, scores = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-        points0 = features0.keypoints[indices[:, 0]]
-        points1 = features1.keypoints[indices[:, 1]]
-        maps = None
-        factors = (
-            working_factor(features0.image_size, self.processing),
-            working_factor(features1.image_size, self.processing),
-        )
-        confidence = self.processing.consensus
-        if confidence is not None:
-            if not self.matcher.gives_probabilities:
-                confidence = np.inf  # every match needs the support of its neighbours
-            with watch.stage("consensus"):
-                first, second = (
-                    points if factor == 1 else points * np.float32(factor)
-                    for points, factor in zip((points0, points1), factors, strict=True)
-                )
-                kept, maps = filter_by_consensus(first, second, scores, confidence)
-                indices, scores = indices[kept], scores[kept]
-                points0, points1 = points0[kept], points1[kept]
-        refined = np.zeros(len(indices), np.bool_)
-        image0, image1 = features0.image, features1.image
-        if self.processing.refine and image0 is not None and image1 is not None:
-            with watch.stage("refine"):
-                points1, refined = refine_at_scales(
-                    image0, image1, points0, points1, factors, self._scratch, maps
-                )
-        matches = Matches(
-            indices=indices, scores=scores, points0=points0, points1=points1, refined=refined
-        )
-        return MatchResult(
-            features0=features0,
-            features1=features1,
-            matches=matches,
-            milliseconds=watch.milliseconds,
-        )
 
     def __call__(self, image0: Image, image1: Image) -> MatchResult:
         """Extract both images and match them. See `extract` and `match`."""

@@ -42,7 +42,7 @@ class MatchingTask:
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
-        session = self.source.open().with_settings(resize=(), refine=False)
+        session = self.source.open().with_settings(resize=-1, refine=False)
         features = FeatureReader(self.feature_file, self.images)
         return lambda key: match_record(session, features, key)
 
