@@ -32,7 +32,7 @@ def result(scene: Scene, work: Path) -> Reconstruction:
 def test_every_photograph_is_registered_at_its_place(scene: Scene, result: Reconstruction) -> None:
     assert result.model is not None and result.model.folder is not None
     assert result.model.num_registered == 6
-    assert result.model.mean_reprojection_error < 0.8
+    assert result.model.mean_reprojection_error < 0.3
     model = pycolmap.Reconstruction(result.model.folder)
     names = [f"{i}.png" for i in range(5)] + ["zur Tür/letztes Bild.png"]
     of_name = {image.name: image for image in model.images.values()}
@@ -49,9 +49,12 @@ def test_every_photograph_is_registered_at_its_place(scene: Scene, result: Recon
 def test_the_work_folder_is_complete(result: Reconstruction, work: Path) -> None:
     files = {path.name for path in work.iterdir()}
     assert files == {
+        "adjusted_features.h5",
+        "adjusted_matches.h5",
         "database.db",
         "features.h5",
         "index.html",
+        "manifest.json",
         "matches.h5",
         "pairs.txt",
         "points.ply",
@@ -88,7 +91,7 @@ def test_a_second_run_reuses_everything(scene: Scene, result: Reconstruction, wo
     again = reconstruct(
         scene.folder, work, num_keypoints=NUM_KEYPOINTS, workers=1, progress=seen.append
     )
-    assert {progress.step for progress in seen} == {"verifying", "mapping"}
+    assert seen == []
     assert {name: (work / name).read_bytes() for name in before} == before
     assert again.model == result.model
 

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from featherglue.cli.collection_options import (
-    Adjust,
     CameraModel,
     CameraModeOption,
     CameraParams,
@@ -20,7 +19,6 @@ from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.colmap import CameraOptions
 from featherglue.collection.colmap_export import export_colmap as export
 from featherglue.collection.reconstruction import DATABASE, FEATURES, MATCHES
-from featherglue.collection.track_adjustment import AdjustmentConfig
 
 
 def export_colmap(
@@ -37,22 +35,17 @@ def export_colmap(
     camera_mode: CameraModeOption = "auto",
     camera_model: CameraModel = "SIMPLE_RADIAL",
     camera_params: CameraParams = "",
-    adjust: Adjust = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
     json_file: JsonFile = None,
 ) -> int:
-    """Write a COLMAP database with cameras, keypoints and verified matches.
-
-    The keypoints are adjusted to their tracks first.
-    """
+    """Write a COLMAP database with cameras, keypoints and verified matches."""
     result = export(
         photos,
         feature_file,
         match_file,
         output,
         cameras=CameraOptions(mode=camera_mode, model=camera_model, params=camera_params),
-        adjustment=AdjustmentConfig() if adjust else None,
         num_threads=workers,
         overwrite=overwrite,
     )

@@ -153,6 +153,23 @@ def summarize_model(
     )
 
 
+def write_points(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Write the points of a model with their colours as a PLY file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.partial.ply")
+    try:
+        require_pycolmap().Reconstruction(model).export_PLY(partial)
+        partial.replace(target)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{target}: cannot be written ({error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _verified_pairs(database: Any, pycolmap: Any) -> dict[int, dict[int, int]]:
     """Number of verified matches by image and by the other image."""
     pairs: dict[int, dict[int, int]] = {}

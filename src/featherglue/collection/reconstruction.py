@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -11,10 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from featherglue.collection.adjustment import AdjustmentResult, adjust_collection
 from featherglue.collection.colmap import CameraMode, CameraOptions, check_camera, require_pycolmap
-from featherglue.collection.colmap_export import ExportResult, export_colmap
+from featherglue.collection.colmap_export import (
+    ExportResult,
+    describe_database,
+    export_colmap,
+)
 from featherglue.collection.extraction import SessionSource, extract_features
-from featherglue.collection.mapping import ModelSummary, map_database, summarize_model
+from featherglue.collection.mapping import ModelSummary, map_database, summarize_model, write_points
 from featherglue.collection.pair_selection import (
     DEFAULT_NUM_NEIGHBOURS,
     DEFAULT_OVERLAP,
@@ -29,13 +35,16 @@ from featherglue.collection.resumable import StepResult
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
-from featherglue.collection.track_adjustment import AdjustmentConfig
 from featherglue.errors import ConfigError, ImageError
+from featherglue.fingerprint import file_state, fingerprint
+from featherglue.io.files import write_json
 from featherglue.options import SessionOptions, make_options
 
 MAX_SIZE, NUM_KEYPOINTS = 1024, 2048
 FEATURES, PAIRS, MATCHES = "features.h5", "pairs.txt", "matches.h5"
+ADJUSTED_FEATURES, ADJUSTED_MATCHES = "adjusted_features.h5", "adjusted_matches.h5"
 DATABASE, MODELS, POINTS, PAGE = "database.db", "sparse", "points.ply", "index.html"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +132,7 @@ class Reconstruction:
         num_pairs: number of pairs that were chosen.
         skipped: why a photograph has no features, by its name.
         notes: what the user should know, such as the loss of a worker process.
+        adjustment: the track adjustment; None if it was not wanted.
         database: content of the database.
         model: the sparse model; None if it was not wanted.
         seconds: time of each step.
@@ -133,6 +143,7 @@ class Reconstruction:
     num_pairs: int
     skipped: Mapping[str, str]
     notes: tuple[str, ...]
+    adjustment: AdjustmentResult | None
     database: ExportResult
     model: ModelSummary | None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -214,6 +225,7 @@ class _Run:
             )
         pairs = self._timed("pairs", functools.partial(self._choose_pairs, usable))
         matches = self._timed("matches", functools.partial(self._match, pairs))
+        adjusted = self._timed("adjustment", self._adjust) if self.config.adjust else None
         exported = self._timed("database", self._export)
         summary = self._timed("model", self._map) if self.config.map else None
         result = Reconstruction(
@@ -222,6 +234,7 @@ class _Run:
             num_pairs=len(pairs),
             skipped=skipped,
             notes=(*features.notes, *matches.notes, *_failed_pairs(matches)),
+            adjustment=adjusted,
             database=exported,
             model=summary,
             seconds=self._seconds,
@@ -275,33 +288,74 @@ class _Run:
             progress=functools.partial(self._report, "matching", "pairs"),
         )
 
-    def _export(self) -> ExportResult:
-        self._report("verifying", "", 0, None)
-        return export_colmap(
+    def _adjust(self) -> AdjustmentResult:
+        return adjust_collection(
             self.photos,
             self.work / FEATURES,
             self.work / MATCHES,
-            self.work / DATABASE,
-            cameras=self.config.cameras,
-            adjustment=AdjustmentConfig() if self.config.adjust else None,
-            num_threads=self.config.workers,
+            self.work / ADJUSTED_FEATURES,
+            self.work / ADJUSTED_MATCHES,
+            workers=self.config.workers,
             overwrite=True,
+            progress=functools.partial(self._report, "adjusting", "pairs"),
         )
 
+    def _export(self) -> ExportResult:
+        features = self.work / (ADJUSTED_FEATURES if self.config.adjust else FEATURES)
+        matches = self.work / (ADJUSTED_MATCHES if self.config.adjust else MATCHES)
+        database = self.work / DATABASE
+        inputs = [file_state(path)[1:] for path in (features, matches)]
+        state = fingerprint(inputs, dataclasses.asdict(self.config.cameras))
+        if not self._is_current("database", state, database):
+            self._report("verifying", "", 0, None)
+            export_colmap(
+                self.photos,
+                features,
+                matches,
+                database,
+                cameras=self.config.cameras,
+                num_threads=self.config.workers,
+                overwrite=True,
+            )
+            self._note("database", state)
+        return describe_database(database)
+
     def _map(self) -> ModelSummary:
-        with Store(self.work / FEATURES) as store:
-            total = len(store.sorted_keys())
-        map_database(
-            self.work / DATABASE,
-            self.photos,
-            self.work / MODELS,
-            num_threads=self.config.workers,
-            registered=lambda count: self._report("mapping", "photos", count, total),
-        )
-        summary = summarize_model(self.work / DATABASE, self.work / MODELS)
+        database, models = self.work / DATABASE, self.work / MODELS
+        state = fingerprint("model", self._manifest().get("database"))
+        if not self._is_current("model", state, models):
+            with Store(self.work / FEATURES) as store:
+                total = len(store.sorted_keys())
+            map_database(
+                database,
+                self.photos,
+                models,
+                num_threads=self.config.workers,
+                registered=lambda count: self._report("mapping", "photos", count, total),
+            )
+            self._note("model", state)
+        summary = summarize_model(database, models)
         if summary.folder is not None:
-            require_pycolmap().Reconstruction(summary.folder).export_PLY(self.work / POINTS)
+            write_points(summary.folder, self.work / POINTS)
         return summary
+
+    def _is_current(self, step: str, state: str, output: Path) -> bool:
+        """Whether the output of a step exists and was made from these inputs."""
+        return output.exists() and self._manifest().get(step) == state
+
+    def _note(self, step: str, state: str) -> None:
+        write_json(self.work / MANIFEST, {**self._manifest(), step: state})
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.work / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # missing or damaged: the steps are repeated
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+
+def _failed_pairs(matches: StepResult) -> list[str]:
+    return [f"{' and '.join(key)}: {reason}" for key, reason in matches.failures.items()]
 
 
 def facts(result: Reconstruction) -> dict[str, str]:
@@ -312,9 +366,11 @@ def facts(result: Reconstruction) -> dict[str, str]:
         "pairs": f"{result.num_pairs} matched, {database.num_verified_pairs} verified",
         "matches": str(database.num_matches),
     }
-    if database.median_displacement is not None:
+    adjusted = result.adjustment
+    if adjusted is not None:
         listed["track adjustment"] = (
-            f"keypoints moved by {database.median_displacement:.2f} px (median)"
+            f"{adjusted.num_retained} of {adjusted.num_matches} matches retained, keypoints moved "
+            f"by {adjusted.median_displacement:.2f} px (median)"
         )
     if model is not None and model.folder is not None:
         listed |= {
@@ -329,7 +385,3 @@ def facts(result: Reconstruction) -> dict[str, str]:
         listed["registered"] = "none: the photographs do not overlap"
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
     return listed | {"time": f"{sum(result.seconds.values()):.1f} s: {seconds}"}
-
-
-def _failed_pairs(matches: StepResult) -> list[str]:
-    return [f"{' and '.join(key)}: {reason}" for key, reason in matches.failures.items()]

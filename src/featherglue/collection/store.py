@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,26 +79,32 @@ class Store(AbstractContextManager["Store"]):
         self._file.visititems(collect)
         for name in groups:
             group = self._file[name]
-            yield tuple(json.loads(group.attrs.get(_KEY, json.dumps([name])))), group
+            other = name.split("/") if "matches0" in group else [name]  # of another program
+            yield tuple(json.loads(group.attrs.get(_KEY, json.dumps(other)))), group
 
     def __contains__(self, key: tuple[str, ...]) -> bool:
         return group_name(key) in self._file
 
-    def read(self, key: tuple[str, ...]) -> Record:
+    def read(self, key: tuple[str, ...], arrays: Collection[str] | None = None) -> Record:
         """The record with this key.
+
+        Args:
+            key: of the record.
+            arrays: names of the arrays to read, where they exist; None reads all.
 
         Raises:
             StoreError: the file has none, or it cannot be read.
         """
         try:
             group = self._file[group_name(key)]
-            arrays = {name: np.asarray(group[name]) for name in group}
+            names = [name for name in group if arrays is None or name in arrays]
+            found = {name: np.asarray(group[name]) for name in names}
         except KeyError:
             raise StoreError(f"{self.path}: has nothing of {' and '.join(key)}") from None
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be read ({error})") from None
         attributes = json.loads(group.attrs.get(_ATTRIBUTES, "{}"))
-        return Record(key=key, attributes=attributes, arrays=arrays)
+        return Record(key=key, attributes=attributes, arrays=found)
 
     def close(self) -> None:
         """Close the file."""
@@ -143,8 +149,8 @@ def group_name(key: tuple[str, ...]) -> str:
 
 
 def _is_record(group: Any) -> bool:
-    """Whether a group of another program holds features."""
-    return {"keypoints", "descriptors"} <= set(group.keys())
+    """Whether a group of another program holds features or matches."""
+    return "keypoints" in group or "matches0" in group
 
 
 @contextmanager

@@ -83,10 +83,12 @@ class FeatureReader:
                 f"{name}: has {frame.size[0]}×{frame.size[1]} pixels, its features are of "
                 f"{width}×{height}: extract them again"
             )
+        count = len(record.arrays["keypoints"])
+        descriptors = record.arrays.get("descriptors", np.zeros((0, count)))
         features = Features(
             keypoints=frame.to_working(record.arrays["keypoints"]),
-            scores=record.arrays["scores"].astype(np.float32),
-            descriptors=np.ascontiguousarray(record.arrays["descriptors"].T, np.float32),
+            scores=record.arrays.get("scores", np.zeros(count)).astype(np.float32),
+            descriptors=np.ascontiguousarray(descriptors.T, np.float32),
             image_size=frame.working_size,
             image=image,
         )

@@ -13,7 +13,7 @@ Shape legend: K keypoints of all images, E matches with an alignment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from featherglue.errors import MissingExtraError
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+_TOLERANCE, _MAX_ITERATIONS = 1e-3, 100  # of the conjugate gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +122,11 @@ def adjust_tracks(
         MissingExtraError: SciPy is not installed.
     """
     config = config or AdjustmentConfig()
-    jacobian = _jacobian(equations, num_keypoints)
+    system = _NormalEquations(equations, num_keypoints, config.prior)
     displacements = np.zeros((num_keypoints, 2))
     weights = np.ones(len(equations.first))
     for _ in range(config.num_reweightings):
-        information = equations.information * weights[:, None, None]
-        displacements = _solve(equations, jacobian, information, displacements, config.prior)
+        displacements = system.solve(weights, displacements)
         residuals = np.linalg.norm(equations.residuals(displacements), axis=1)
         weights = 1 / (1 + np.square(residuals / config.scale))
     far = np.linalg.norm(displacements, axis=1) > config.max_displacement
@@ -138,63 +139,92 @@ def adjust_tracks(
     )
 
 
-def _jacobian(equations: Equations, num_keypoints: int) -> Any:
-    """(2·E, 2·K) sparse: the derivative of the residuals."""
-    sparse = _scipy_sparse()
-    count = len(equations.first)
-    rows = np.repeat(np.arange(2 * count).reshape(-1, 2, 1), 3, 2)
-    columns = np.empty((count, 2, 3), np.int64)
-    values = np.ones((count, 2, 3))
-    columns[:, :, 0] = 2 * equations.second[:, None] + np.arange(2)
-    columns[:, :, 1:] = 2 * equations.first[:, None, None] + np.arange(2)
-    values[:, :, 1:] = -equations.affine
-    return sparse.csr_matrix(
-        (values.ravel(), (rows.ravel(), columns.ravel())), (2 * count, 2 * num_keypoints)
-    )
+class _NormalEquations:
+    """The normal equations of the weighted squares, with 2×2 blocks.
+
+    The derivative of a residual is I for the second keypoint and −A for the first one. Two
+    keypoints share one match at most, so a match has one block on each side of the diagonal.
+    """
+
+    def __init__(self, equations: Equations, num_keypoints: int, prior: float) -> None:
+        self._sparse = _scipy_sparse()
+        self._equations, self._count = equations, num_keypoints
+        self._pull = np.eye(2) * prior**-2
+        back = equations.affine.transpose(0, 2, 1)
+        self._mixed = -back @ equations.information  # derivative by the first and the second
+        self._first = -self._mixed @ equations.affine
+        self._second = equations.information
+        self._target = (self._second @ equations.offsets[..., None])[..., 0]
+        self._mixed_target = (self._mixed @ equations.offsets[..., None])[..., 0]
+        rows = np.concatenate([equations.first, equations.second])
+        columns = np.concatenate([equations.second, equations.first])
+        self._order = np.lexsort((columns, rows))
+        self._columns = columns[self._order]
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_keypoints))])
+
+    def solve(self, weights: Float, start: Float) -> Float:
+        """Displacements (K, 2) by conjugate gradients, preconditioned by the diagonal blocks.
+
+        Args:
+            weights: (E,) of the matches.
+            start: (K, 2), first estimate.
+        """
+        mixed = self._mixed * weights[:, None, None]
+        beside = np.concatenate([mixed, mixed.transpose(0, 2, 1)])[self._order]
+        size = 2 * self._count
+        others = self._sparse.bsr_matrix(
+            (np.ascontiguousarray(beside), self._columns, self._starts), (size, size)
+        )
+        diagonal = self._sum(self._first, self._second, weights) + self._pull
+        target = self._sum(self._mixed_target, self._target, weights)
+
+        def multiply(vector: Float) -> Float:
+            own = np.einsum("kij,kj->ki", diagonal, vector)
+            return np.asarray(own + (others @ vector.ravel()).reshape(-1, 2))
+
+        return _conjugate_gradients(
+            multiply, np.asarray(np.linalg.inv(diagonal), np.float64), target, start
+        )
+
+    def _sum(self, first: Float, second: Float, weights: Float) -> Float:
+        """Weighted sums (K, …) over the matches of each keypoint, of values (E, …)."""
+        shape = first.shape[1:]
+        total = np.empty((self._count, *shape))
+        for entry in np.ndindex(shape):
+            at = (slice(None), *entry)
+            total[at] = np.bincount(
+                self._equations.first, first[at] * weights, self._count
+            ) + np.bincount(self._equations.second, second[at] * weights, self._count)
+        return total
 
 
-def _solve(
-    equations: Equations, jacobian: Any, information: Float, start: Float, prior: float
+def _conjugate_gradients(
+    multiply: Callable[[Float], Float], inverse: Float, target: Float, start: Float
 ) -> Float:
-    """Minimize the weighted squares by preconditioned conjugate gradients."""
-    from scipy.sparse.linalg import LinearOperator, cg
+    """Solve a positive definite system (Hestenes and Stiefel 1952).
 
-    size = start.size
-    transposed = jacobian.T.tocsr()
-    pull = prior**-2
-
-    def multiply(vector: Float) -> Float:
-        residuals = (jacobian @ vector).reshape(-1, 2, 1)
-        return np.asarray(transposed @ (information @ residuals).ravel() + pull * vector)
-
-    blocks = _diagonal_blocks(equations, information, len(start)) + pull * np.eye(2)
-    inverse = np.linalg.inv(blocks)
-
-    def precondition(vector: Float) -> Float:
-        return (inverse @ vector.reshape(-1, 2, 1)).ravel()
-
-    target = transposed @ (information @ equations.offsets[..., None]).ravel()
-    solution, _ = cg(
-        LinearOperator((size, size), multiply, dtype=np.float64),
-        target,
-        x0=start.ravel(),
-        rtol=1e-4,
-        maxiter=50,
-        M=LinearOperator((size, size), precondition, dtype=np.float64),
-    )
-    return np.asarray(solution.reshape(-1, 2))
-
-
-def _diagonal_blocks(equations: Equations, information: Float, num_keypoints: int) -> Float:
-    """(K, 2, 2): the blocks of the normal matrix on its diagonal."""
-    mapped = equations.affine.transpose(0, 2, 1) @ information @ equations.affine
-    blocks = np.empty((num_keypoints, 2, 2))
-    for i in range(2):
-        for j in range(2):
-            blocks[:, i, j] = np.bincount(
-                equations.second, information[:, i, j], num_keypoints
-            ) + np.bincount(equations.first, mapped[:, i, j], num_keypoints)
-    return blocks
+    Args:
+        multiply: the product of the matrix with a vector (K, 2).
+        inverse: (K, 2, 2), inverse diagonal blocks of the matrix.
+        target: (K, 2), right-hand side.
+        start: (K, 2), first estimate.
+    """
+    solution = start.copy()
+    residual = target - multiply(solution)
+    direction = scaled = np.einsum("kij,kj->ki", inverse, residual)
+    product = float((residual * scaled).sum())
+    limit = _TOLERANCE**2 * float((target * np.einsum("kij,kj->ki", inverse, target)).sum())
+    for _ in range(_MAX_ITERATIONS):
+        if product <= limit:
+            break
+        mapped = multiply(direction)
+        step = product / float((direction * mapped).sum())
+        solution += step * direction
+        residual -= step * mapped
+        scaled = np.einsum("kij,kj->ki", inverse, residual)
+        before, product = product, float((residual * scaled).sum())
+        direction = scaled + product / before * direction
+    return solution
 
 
 def _scipy_sparse() -> Any:

@@ -1,0 +1,69 @@
+"""`featherglue adjust`: adjust the keypoints of a feature file to their tracks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featherglue.cli.collection_options import Overwrite, StepDisplay, Workers
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
+from featherglue.collection.adjustment import adjust_collection
+from featherglue.collection.reconstruction import (
+    ADJUSTED_FEATURES,
+    ADJUSTED_MATCHES,
+    FEATURES,
+    MATCHES,
+)
+
+
+def adjust(
+    photos: Annotated[Path, typer.Argument(help="Folder of the photographs.")],
+    feature_file: Annotated[
+        Path, typer.Option("--feature-file", metavar="FILE", help="Features of the photographs.")
+    ] = Path(FEATURES),
+    match_file: Annotated[
+        Path, typer.Option("--match-file", metavar="FILE", help="Matches of the pairs.")
+    ] = Path(MATCHES),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help=f"Folder of {ADJUSTED_FEATURES} and {ADJUSTED_MATCHES}.",
+        ),
+    ] = Path(),
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json_file: JsonFile = None,
+) -> int:
+    """Give each keypoint one position that fits all its matches, and reject wrong matches.
+
+    It writes the adjusted keypoints and the retained matches in hloc's layout.
+    """
+    with StepDisplay() as display:
+        result = adjust_collection(
+            photos,
+            feature_file,
+            match_file,
+            output / ADJUSTED_FEATURES,
+            output / ADJUSTED_MATCHES,
+            workers=workers,
+            overwrite=overwrite,
+            progress=display.step("adjusting", "pairs"),
+        )
+    values = dataclasses.asdict(result)
+    values |= {name: str(values[name]) for name in ("feature_file", "match_file")}
+    save_json(values, json_file)
+    if json_file != STANDARD_OUTPUT:
+        for note in result.notes:
+            console.print(note, markup=False)
+        console.print(
+            f"{result.num_retained} of {result.num_matches} matches retained, keypoints moved by "
+            f"{result.median_displacement:.2f} px (median): {result.match_file}",
+            markup=False,
+        )
+    return 0

@@ -1,0 +1,282 @@
+"""The track adjustment of a collection, in two rounds.
+
+The first round solves for the displacements of the keypoints (see `track_adjustment`) with the
+alignments that were made with the matches. The second round aligns the matches again at the moved
+keypoints, whose windows now show the same points of the scene, and solves again. The adjusted
+keypoints and the retained matches are files in hloc's layout, as those of extraction and matching.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.collection.match_alignment import align_matches
+from featherglue.collection.numbered_keypoints import (
+    NumberedKeypoints,
+    matched_indices,
+    read_matches,
+)
+from featherglue.collection.records import Key, Record, failed_record
+from featherglue.collection.resumable import Progress, run_resumable
+from featherglue.collection.store import Store, write_store
+from featherglue.collection.store_matching import FeatureReader
+from featherglue.collection.track_adjustment import (
+    Adjustment,
+    AdjustmentConfig,
+    Equations,
+    adjust_tracks,
+)
+from featherglue.errors import ImageError, StoreError
+from featherglue.fingerprint import file_state, fingerprint
+
+Float = NDArray[np.float32]
+_MIN_MATCHES = 15  # of a pair that COLMAP verifies
+_COUNTS = "counts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdjustmentResult:
+    """The outcome of a track adjustment.
+
+    Attributes:
+        feature_file: adjusted keypoints.
+        match_file: retained matches.
+        num_matches: number of matches before the adjustment.
+        num_retained: number of retained matches.
+        median_displacement: px of the working frame, of the moved keypoints.
+        notes: what the user should know, such as the loss of a worker.
+    """
+
+    feature_file: Path
+    match_file: Path
+    num_matches: int
+    num_retained: int
+    median_displacement: float
+    notes: tuple[str, ...] = ()
+
+
+def adjust_collection(
+    images: str | os.PathLike[str],
+    feature_file: str | os.PathLike[str],
+    match_file: str | os.PathLike[str],
+    adjusted_features: str | os.PathLike[str],
+    adjusted_matches: str | os.PathLike[str],
+    *,
+    config: AdjustmentConfig | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> AdjustmentResult:
+    """Adjust the keypoints of a collection to their tracks, and reject contradicting matches.
+
+    Matches without an alignment are rejected too: their keypoints show different points.
+
+    Args:
+        images: folder of the images.
+        feature_file: see `extract_features`.
+        match_file: see `match_features`.
+        adjusted_features: feature file to write; it has keypoints, but no descriptors.
+        adjusted_matches: match file to write.
+        config: settings; None uses the defaults.
+        workers: maximum number of processes; None takes one per core.
+        overwrite: replace files that were made with other settings.
+        progress: called with the number of pairs that are aligned and the number of all.
+
+    Raises:
+        MissingExtraError: h5py or SciPy is not installed.
+        StoreError: a file cannot be read, or has no alignments.
+        OutputError: a file cannot be written.
+    """
+    config = config or AdjustmentConfig()
+    target, final = Path(adjusted_features), Path(adjusted_matches)
+    moved = target.with_name(f".{target.name}.moved")
+    aligned = final.with_name(f".{final.name}.aligned")
+    manifest = _manifest(feature_file, match_file, config)
+    finished = _finished(target, final, manifest)
+    if finished is not None:
+        return finished
+    first = _solve(feature_file, match_file, config)
+    _write_keypoints(moved, first, manifest)
+    step = run_resumable(
+        aligned,
+        manifest,
+        dict.fromkeys(first.kept, fingerprint(manifest)),
+        AlignmentTask(
+            images=Path(images), feature_file=moved, match_file=Path(match_file), kept=first.kept
+        ),
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    second = _solve(moved, aligned, config)
+    counts: dict[str, Any] = {
+        "num_matches": first.num_matches,
+        "num_retained": sum(map(len, second.kept.values())),
+        "median_displacement": _median_displacement(first.keypoints, second.points),
+    }
+    _write_keypoints(target, second, manifest)
+    with Store(aligned) as store:
+        records = (_selected(store.read(key), rows) for key, rows in second.kept.items())
+        write_store(final, {**manifest, _COUNTS: counts}, records)
+    moved.unlink()
+    aligned.unlink()
+    return AdjustmentResult(feature_file=target, match_file=final, notes=step.notes, **counts)
+
+
+def _finished(target: Path, final: Path, manifest: Mapping[str, Any]) -> AdjustmentResult | None:
+    """The result of an earlier run with these inputs and settings; None if there is none."""
+    if not (target.is_file() and final.is_file()):
+        return None
+    found = []
+    for path in (target, final):
+        with Store(path) as store:
+            found.append({n: v for n, v in store.manifest.items() if n != "version"})
+    counts = found[1].pop(_COUNTS, None)
+    if counts is None or found != [manifest, manifest]:
+        return None
+    return AdjustmentResult(feature_file=target, match_file=final, **counts)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Solution:
+    """Moved keypoints, and the rows of the retained matches of each pair with enough of them."""
+
+    keypoints: NumberedKeypoints
+    points: dict[str, Float]
+    kept: dict[Key, NDArray[np.int64]]
+    num_matches: int
+
+
+def _solve(
+    feature_file: str | os.PathLike[str],
+    match_file: str | os.PathLike[str],
+    config: AdjustmentConfig,
+) -> _Solution:
+    with Store(feature_file) as features, Store(match_file) as matches:
+        keypoints = NumberedKeypoints(features)
+        rows: dict[Key, NDArray[np.int64]] = {}
+        counts: list[int] = []
+
+        def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
+            for names, indices, record in read_matches(matches, keypoints):
+                alignment = record.arrays.get("alignment")
+                if alignment is None or len(alignment) != len(indices):
+                    raise StoreError(
+                        f"{match_file}: has no alignments; match with this version again"
+                    )
+                counts.append(len(indices))
+                rows[names] = np.flatnonzero(np.isfinite(alignment).all(1))
+                yield (*keypoints.numbers(names, indices).T, alignment)
+
+        equations = Equations.of(parts())
+    adjusted = adjust_tracks(equations, keypoints.count, config)
+    return _Solution(
+        keypoints=keypoints,
+        points=keypoints.moved(adjusted.displacements),
+        kept=_kept(rows, adjusted),
+        num_matches=sum(counts),
+    )
+
+
+def _kept(
+    rows: Mapping[Key, NDArray[np.int64]], adjusted: Adjustment
+) -> dict[Key, NDArray[np.int64]]:
+    kept, start = {}, 0
+    for names, aligned in rows.items():
+        retained = aligned[~adjusted.rejected[start : start + len(aligned)]]
+        start += len(aligned)
+        if len(retained) >= _MIN_MATCHES:
+            kept[names] = retained
+    return kept
+
+
+def _write_keypoints(path: Path, solution: _Solution, manifest: Mapping[str, Any]) -> None:
+    def records() -> Iterator[Record]:
+        for name, points in solution.points.items():
+            frame = solution.keypoints.frames[name]
+            yield Record(
+                key=(name,),
+                attributes={"orientation": frame.orientation, "working_size": frame.working_size},
+                arrays={"keypoints": points, "image_size": np.array(frame.size, np.int64)},
+            )
+
+    write_store(path, manifest, records())
+
+
+def _manifest(
+    feature_file: str | os.PathLike[str],
+    match_file: str | os.PathLike[str],
+    config: AdjustmentConfig,
+) -> dict[str, Any]:
+    """What the adjustment is made from and with."""
+    with Store(match_file) as store:
+        max_size = store.manifest.get("features", {}).get("max_size")
+    return {
+        "kind": "adjustment",
+        "files": [file_state(path)[1:] for path in (feature_file, match_file)],
+        "adjustment": asdict(config),
+        "max_size": max_size,
+    }
+
+
+def _selected(record: Record, rows: NDArray[np.int64]) -> Record:
+    """The record of a pair with some of its matches only."""
+    arrays = dict(record.arrays)
+    chosen = np.zeros(len(arrays["matches0"]), np.bool_)
+    chosen[matched_indices(record)[rows, 0]] = True
+    arrays["matches0"] = np.where(chosen, arrays["matches0"], -1).astype(arrays["matches0"].dtype)
+    scores = arrays["matching_scores0"]
+    arrays["matching_scores0"] = np.where(chosen, scores, 0).astype(scores.dtype)
+    arrays["alignment"] = arrays["alignment"][rows]
+    return Record(key=record.key, attributes=record.attributes, arrays=arrays)
+
+
+def _median_displacement(before: NumberedKeypoints, after: Mapping[str, Float]) -> float:
+    """Median length, px of the working frame, of the displacements of the moved keypoints."""
+    lengths = [np.zeros(0)]
+    for name, points in after.items():
+        frame = before.frames[name]
+        moves = frame.to_working(points) - frame.to_working(before.points[name])
+        lengths.append(np.linalg.norm(moves, axis=1))
+    length = np.concatenate(lengths)
+    return float(np.median(length[length > 0])) if (length > 0).any() else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentTask:
+    """The alignment of the retained matches of one pair at the moved keypoints.
+
+    Attributes:
+        images: folder of the images.
+        feature_file: the moved keypoints.
+        match_file: the matches.
+        kept: rows of the retained matches, by pair.
+    """
+
+    images: Path
+    feature_file: Path
+    match_file: Path
+    kept: Mapping[Key, NDArray[np.int64]]
+
+    def open(self) -> Callable[[Key], Record]:
+        """See `Task`."""
+        features = FeatureReader(self.feature_file, self.images)
+        return functools.partial(self._align, features, Store(self.match_file))
+
+    def _align(self, features: FeatureReader, matches: Store, key: Key) -> Record:
+        try:
+            features0, features1 = (features.read(name) for name in key)
+        except ImageError as error:
+            return failed_record(key, str(error))
+        record = _selected(matches.read(key), self.kept[key])
+        rows, columns = matched_indices(record).T
+        arrays = {**record.arrays, "alignment": align_matches(features0, features1, rows, columns)}
+        return Record(key=key, attributes={}, arrays=arrays)
