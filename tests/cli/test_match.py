@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -237,3 +238,63 @@ def test_many_pairs_need_a_folder(
         arguments = ["match", "--input-pairs", str(tmp_path / "pairs.txt")]
         assert featherglue.cli.main([*arguments, "-o", str(tmp_path / name)]) == 2
         assert "is a file, not a folder" in capsys.readouterr().err
+
+
+# --- outputs and inputs ---------------------------------------------------------------------
+
+
+def test_matches_of_two_images_are_saved(
+    run: Run, matching: Path, shifted: tuple[Path, Path]
+) -> None:
+    code, out, err = run("match", *shifted, "--model", matching, "-o", "x.npz", "--json", "x.json")
+    assert (code, err) == (0, "")
+    assert "x.npz" in out
+    assert sorted(path.name for path in Path().iterdir()) == ["x.json", "x.npz"]
+    facts = json.loads(Path("x.json").read_text())
+    assert (facts["output"], facts["picture"]) == ("x.npz", None)
+    with np.load("x.npz") as saved:
+        assert len(saved["indices"]) == facts["matches"] == len(facts["scores"]) > 50
+        np.testing.assert_allclose(saved["points0"], facts["points0"], atol=1e-3)
+        np.testing.assert_allclose(saved["points1"], facts["points1"], atol=1e-3)
+
+
+def test_an_input_is_never_overwritten(
+    run: Run, matching: Path, shifted: tuple[Path, Path]
+) -> None:
+    first, second = shifted
+    before = second.read_bytes()
+    model = ("--model", matching)
+    for arguments in (
+        ("match", first, second, "-o", second),
+        ("match", first, second, "-o", second.parent / "." / second.name),
+        ("match", first, second, "--json", second),
+        ("match", first, second, "-o", "x.png", "--json", "x.png"),
+        ("match", second.parent, "-o", second.parent),
+        ("match", second.parent, "-o", second.parent / ".." / second.parent.name),
+    ):
+        code, out, err = run(*arguments, *model)
+        assert (code, out) == (2, ""), err
+        assert "name another file" in err or "same file" in err
+    assert second.read_bytes() == before
+    assert sorted(path.name for path in second.parent.glob("*.png")) == ["first.png", "second.png"]
+
+
+def test_a_model_does_not_replace_the_model_that_it_is_made_from(
+    run: Run, matching: Path, tmp_path: Path
+) -> None:
+    weights = (matching / "model.safetensors").read_bytes()
+    code, _, err = run("prune", "--model", matching, "-o", matching)
+    assert code == 2
+    assert "reads it" in err
+    assert (matching / "model.safetensors").read_bytes() == weights
+
+
+def test_a_list_on_standard_input(
+    run: Run, matching: Path, shifted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shifted
+    stdin = io.TextIOWrapper(io.BytesIO(f'"{first}" "{second}"\n'.encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    code, out, err = run("match", "--input-pairs", "-", "-o", "out", "--model", matching)
+    assert code == 0, err
+    assert "matched 1 pairs" in out

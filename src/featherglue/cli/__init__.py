@@ -20,6 +20,7 @@ from featherglue.cli.common import (
     one_line,
     one_line_warnings,
 )
+from featherglue.cli.outputs import CheckedCommand
 from featherglue.errors import FeatherglueError
 from featherglue.machine import exhausted_resource
 from featherglue.terminal import signals
@@ -95,8 +96,11 @@ def _application(names: Iterable[str]) -> typer.Typer:
             app.add_typer(command, name=name, rich_help_panel=definition.group)
             for registered in command.registered_commands:
                 registered.help = _help(registered.callback)
+                registered.cls = CheckedCommand
         else:
-            app.command(name, help=_help(command), rich_help_panel=definition.group)(command)
+            panel = definition.group
+            add = app.command(name, cls=CheckedCommand, help=_help(command), rich_help_panel=panel)
+            add(command)
     return app
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
+import numpy as np
 import typer
 
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, one_line, save_json
@@ -24,6 +26,8 @@ from featherglue.types import MatchResult
 
 INLIER_THRESHOLD = 2.0  # pixels
 DEFAULT_FOLDER = Path("featherglue_matches")
+MATCH_SUFFIX = ".npz"
+STANDARD_INPUT = "-"
 
 
 @with_session_options
@@ -34,7 +38,11 @@ def match(
     image1: Annotated[Path | None, typer.Argument(help="Second image.")] = None,
     input_pairs: Annotated[
         Path | None,
-        typer.Option("--input-pairs", metavar="FILE", help="List of image pairs, one per line."),
+        typer.Option(
+            "--input-pairs",
+            metavar="FILE|-",
+            help="List of image pairs, one per line; - is standard input.",
+        ),
     ] = None,
     input_dir: Annotated[
         Path | None,
@@ -55,7 +63,7 @@ def match(
             "-o",
             "--output",
             metavar="PATH",
-            help="Picture of the matches of two images; folder for many pairs "
+            help="Picture or .npz file of the matches of two images; folder for many pairs "
             f"({DEFAULT_FOLDER} by default).",
         ),
     ] = None,
@@ -70,10 +78,10 @@ def match(
 ) -> int:
     """Match two images, the pairs of a list, or the frames of a folder.
 
-    For two images it writes a picture of their matches. For a list or a folder it writes an npz
-    file and a picture for each pair. Each frame of a folder is matched with the next one.
-    With a feature file it extracts nothing, and writes the matches of the list into one file.
-    The exit code is 0 also without a consistent geometry, which has 0 inliers.
+    For two images it writes a picture of their matches, or their matches as an npz file. For a list
+    or a folder it writes an npz file and a picture for each pair. Each frame of a folder is matched
+    with the next one. With a feature file it extracts nothing, and writes the matches of the list
+    into one file. The exit code is 0 also without a consistent geometry, which has 0 inliers.
     """
     if feature_file is not None:
         if input_pairs is None or image0 is not None:
@@ -93,8 +101,9 @@ def match(
     pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
         raise UsageError("--overwrite applies to many pairs; two images are always matched again")
-    if pairs is None and output is not None and not cv2.haveImageWriter(output.name):
-        raise UsageError(f"-o {output}: unknown image format; use .png or .jpg")
+    is_picture = output is None or cv2.haveImageWriter(output.name)
+    if pairs is None and not is_picture and output is not None and output.suffix != MATCH_SUFFIX:
+        raise UsageError(f"-o {output}: unknown format; use .png or .jpg, or {MATCH_SUFFIX}")
     folder = output or DEFAULT_FOLDER
     if pairs is not None:
         _check_folder(folder)
@@ -121,7 +130,8 @@ def _pairs_to_match(
         folder = input_dir or Path()
         if not folder.is_dir():
             raise UsageError(f"--input-dir: no folder {folder}")
-        return read_pairs(input_pairs), folder
+        stream = sys.stdin.buffer if str(input_pairs) == STANDARD_INPUT else input_pairs
+        return read_pairs(stream), folder
     if input_dir is not None:
         raise UsageError("--input-dir needs --input-pairs")
     if image0 is None:
@@ -143,16 +153,21 @@ def _match_two(
     viz: bool,
     json_file: str | None,
 ) -> int:
-    if output is not None and not viz:
+    saves_matches = output is not None and output.suffix == MATCH_SUFFIX
+    if output is not None and not viz and not saves_matches:
         raise UsageError("-o names the picture of the matches: remove --no-viz")
     result = session(image0, image1)
     picture: Path | None = None
-    if viz:
+    if output is not None and saves_matches:
+        result.save(output)
+    elif viz:
         picture = output or Path(f"{image0.stem}_{image1.stem}_matches.png")
         write_image(picture, draw_matches(result, lines=_caption(result)))
     facts = summarize(result)
     facts["image0"], facts["image1"] = str(image0), str(image1)
     facts["picture"] = str(picture) if picture else None
+    facts["output"] = str(output) if saves_matches else facts["picture"]
+    facts |= _matches_as_lists(result)
     save_json(facts, json_file)
     if json_file == STANDARD_OUTPUT:
         return 0
@@ -172,9 +187,20 @@ def _match_two(
     for path, features in ((image0, result.features0), (image1, result.features1)):
         if not len(features):
             console.print(f"{one_line(str(path))}: no keypoints", markup=False)
-    if picture:
-        console.print(f"picture     {one_line(str(picture))}", markup=False)
+    if facts["output"]:
+        kind = "picture" if picture else "written to"
+        console.print(f"{kind:12}{one_line(facts['output'])}", markup=False)
     return 0
+
+
+def _matches_as_lists(result: MatchResult) -> dict[str, Any]:
+    """Points in pixels and scores of all matches, as plain values."""
+    matches = result.matches
+    return {
+        "points0": np.round(matches.points0.astype(float), 3).tolist(),
+        "points1": np.round(matches.points1.astype(float), 3).tolist(),
+        "scores": np.round(matches.scores.astype(float), 4).tolist(),
+    }
 
 
 def summarize(result: MatchResult) -> dict[str, Any]:
