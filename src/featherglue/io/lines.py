@@ -18,6 +18,7 @@ from typing import BinaryIO
 from featherglue.errors import PairListError
 
 MAX_SIZE = 1 << 30  # bytes
+MAX_LINE = 100_000  # characters
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it starts with
@@ -85,6 +86,9 @@ def read_fields(path: str | os.PathLike[str] | BinaryIO, check: Check) -> list[L
     name = path if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "input")
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if _is_used(line)]
+    for number, line in lines:
+        if len(line) > MAX_LINE:
+            raise PairListError(f"{name}, line {number}: {len(line)} characters are too long")
     as_csv = _csv_fields(lines)
     prefers_csv = str(name).lower().endswith(".csv")
     if prefers_csv and all(not check(fields) for _, fields in as_csv):

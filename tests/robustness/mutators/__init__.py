@@ -14,7 +14,7 @@ from importlib import import_module
 
 from mutators.mutator import Mutator
 
-MODULES = ("image_files",)
+MODULES = ("image_files", "list_files", "artifact_files", "stored_files", "configurations")
 
 
 def all_mutators() -> list[Mutator]:

@@ -19,6 +19,7 @@ NUMBERS = tuple(
     )
     for order in ("little", "big")
 )
+_MAX_APPENDED = 100_000
 _SPAN = 1 << 16  # positions are fractions of the length, in steps of 1 / _SPAN
 
 
@@ -50,7 +51,7 @@ class Edit:
             return data[:at] + data[at : at + self.length] * 3 + data[at + self.length :]
         if self.how == "cut":
             return data[:at]
-        return data + self.value * self.length
+        return data + (self.value * self.length)[:_MAX_APPENDED]
 
 
 def edits(values: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[Edit]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from featherglue.errors import FeatherglueError, ImageWarning
@@ -62,6 +62,7 @@ def property_test(mutator: Mutator) -> Callable[[], None]:
         derandomize=True,
         database=None,
         deadline=None,
+        phases=[Phase.generate],  # the repr of a case is short; to shrink it takes minutes
         suppress_health_check=list(HealthCheck),
     )
     @given(case=mutator.cases)
