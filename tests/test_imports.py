@@ -247,6 +247,7 @@ print("others:", *(m for m in sys.modules if m.startswith("featherglue.evaluatio
     assert loaded.split()[1:] == [
         "featherglue.cli.common",
         "featherglue.cli.match",
+        "featherglue.cli.outputs",
         "featherglue.cli.progress",
         "featherglue.cli.session_options",
     ]
