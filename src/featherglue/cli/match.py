@@ -28,6 +28,14 @@ INLIER_THRESHOLD = 2.0  # pixels
 DEFAULT_FOLDER = Path("featherglue_matches")
 MATCH_SUFFIX = ".npz"
 STANDARD_INPUT = "-"
+InputPairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--input-pairs",
+        metavar="FILE|-",
+        help="List of image pairs, one per line; - is standard input.",
+    ),
+]
 
 
 @with_session_options
@@ -36,14 +44,7 @@ def match(
         Path | None, typer.Argument(help="First image, or a folder of frames.")
     ] = None,
     image1: Annotated[Path | None, typer.Argument(help="Second image.")] = None,
-    input_pairs: Annotated[
-        Path | None,
-        typer.Option(
-            "--input-pairs",
-            metavar="FILE|-",
-            help="List of image pairs, one per line; - is standard input.",
-        ),
-    ] = None,
+    input_pairs: InputPairs = None,
     input_dir: Annotated[
         Path | None,
         typer.Option("--input-dir", metavar="DIR", help="Folder of the images of the list."),
