@@ -102,7 +102,7 @@ def latencies(
             "label": contender.name,
             "max_keypoints": contender.max_keypoints,
             "stages": {},
-            "end_to_end": summarize(times),
+            "end_to_end": summarize(times).to_dict(),
             "frames_per_second": round(1e3 / statistics.median(times), 2),
         }
         for contender, times in zip(named, all_times, strict=True)
@@ -148,11 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
         paths = [Path(folder) / "0.jpg", Path(folder) / "1.jpg"]
         for path, image in zip(paths, (views.image0, views.image1), strict=True):
             write_image(path, image)
-        rows[0].update(
-            cold_start(
-                Contender(label="fast", options=SessionOptions(threads=options.threads)), paths
-            )
-        )
+        fast = Contender(label="fast", options=SessionOptions(threads=options.threads))
+        start = cold_start(fast, paths)
+        rows[0] |= {"cold_start_ms": start.cold_start_ms, "peak_bytes": start.peak_bytes}
     speed = {
         "format_version": 1,
         "kind": "benchmark",

@@ -20,6 +20,7 @@ _PACKAGES = {
     "video": "Matching of video frames and tracking.",
     "collection": "Matching of many images.",
     "geometry": "Two-view geometry and metrics.",
+    "benchmarking": "Latency, memory and cold start of sessions.",
     "evaluation": "Accuracy on image pairs with a known relation.",
     "artifact": "The files of a model.",
     "export": "ONNX graphs.",

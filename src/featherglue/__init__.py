@@ -28,7 +28,7 @@ _PUBLIC = {
     "Recipe": "compression.recipe",
     "Session": "session",
     "SessionOptions": "options",
-    "benchmark": "benchmarking",
+    "benchmark": "benchmarking.latency",
     "compress": "compression.compress",
     "draw_matches": "drawing",
     "estimate_fundamental": "geometry.estimation",
@@ -63,7 +63,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from featherglue.artifact.registry import shipped_models as shipped_models
-    from featherglue.benchmarking import benchmark as benchmark
+    from featherglue.benchmarking.latency import benchmark as benchmark
     from featherglue.collection.reconstruction import reconstruct as reconstruct
     from featherglue.compression.compress import compress as compress
     from featherglue.compression.recipe import Recipe as Recipe

@@ -72,10 +72,10 @@ def latencies(
     config = BenchmarkConfig(image_sizes=(size,), repetitions=repetitions, warmup=2, cold=False)
     measured = benchmark(contenders, config)
     return {
-        "machine": measured["machine"],
+        "machine": dict(measured.machine),
         "threads": threads,
         "repetitions": repetitions,
-        "ms": {row["label"]: row["end_to_end"]["median_ms"] for row in measured["rows"]},
+        "ms": {row.label: row.end_to_end.median_ms for row in measured.rows},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
+from featherglue.benchmarking import BenchmarkConfig, BenchmarkResult, Contender, benchmark
 from featherglue.cli.common import (
     STANDARD_OUTPUT,
     CsvFile,
@@ -103,16 +103,17 @@ def run(
     frames = None if images is None else _frames(images)
     total = (repetitions + warmup) * len(sizes)
     with ProgressDisplay("measuring", total, unit="repetitions") as display:
-        measured = benchmark(contenders, config, frames, display.advance)
-    # The figures of the first contender at the top, for scripts that measure only one.
-    measured |= {key: measured["rows"][0][key] for key in ("stages", "end_to_end")}
-    measured["command"] = shlex.join(["featherglue", *sys.argv[1:]])
+        result = benchmark(contenders, config, frames, display.advance)
     if STANDARD_OUTPUT not in (json_file, csv_file):
-        _print_summary(measured)
-    save_json(measured, json_file)
-    save_csv([_flat(row) for row in measured["rows"]], csv_file)
+        _print_summary(result)
+    values = result.to_dict()
+    # The figures of the first contender at the top, for scripts that measure only one.
+    values |= {key: values["rows"][0][key] for key in ("stages", "end_to_end")}
+    values["command"] = shlex.join(["featherglue", *sys.argv[1:]])
+    save_json(values, json_file)
+    save_csv([_flat(row) for row in values["rows"]], csv_file)
     if plot is not None:
-        plot_latency(measured, plot)
+        plot_latency(values, plot)
 
 
 def make_contenders(
@@ -178,25 +179,29 @@ def _frames(folder: Path) -> tuple[Grey, Grey]:
     return read_grey(paths[0]), read_grey(paths[1])
 
 
-def _print_summary(measured: dict[str, Any]) -> None:
-    """Print the main figures; a column that is equal in all rows is in the title."""
-    machine, rows = measured["machine"], measured["rows"]
-    sizes = list(dict.fromkeys("×".join(map(str, row["image_size"])) for row in rows))
+def _print_summary(result: BenchmarkResult) -> None:
+    """Print the main figures; a size that is equal in all rows is in the title only."""
+    rows = result.rows
+    sizes = list(dict.fromkeys(_dimensions(row.image_size) for row in rows))
     head = ["", *(["size"] if len(sizes) > 1 else []), "keypoints", "ms", "p95", "frames/s"]
-    cold = "cold_start_ms" in rows[0]
+    cold = rows[0].cold_start_ms is not None
     head += ["cold start", "MiB"] if cold else []
     lines = []
     for row in rows:
-        time = row["end_to_end"]
-        line = [row["label"]]
-        line += ["×".join(map(str, row["image_size"]))] if len(sizes) > 1 else []
-        line += [str(row["max_keypoints"]), f"{time['median_ms']:.1f}", f"{time['p95_ms']:.1f}"]
-        line += [f"{row['frames_per_second']:.1f}"]
-        if cold:
-            line += [f"{row['cold_start_ms']:.0f}", f"{row['peak_bytes'] / 2**20:.0f}"]
+        line = [row.label, *([_dimensions(row.image_size)] if len(sizes) > 1 else [])]
+        line += [str(row.max_keypoints)]
+        line += [f"{row.end_to_end.median_ms:.1f}", f"{row.end_to_end.p95_ms:.1f}"]
+        line += [f"{row.frames_per_second:.1f}"]
+        if row.cold_start_ms is not None and row.peak_bytes is not None:
+            line += [f"{row.cold_start_ms:.0f}", f"{row.peak_bytes / 2**20:.0f}"]
         lines.append(line)
-    title = f"{machine['processor']}, {machine['cores']} cores\n{' and '.join(sizes)}, medians in "
-    print_table(head, lines, f"{title}ms over {measured['repetitions']} repetitions")
+    machine = f"{result.machine['processor']}, {result.machine['cores']} cores"
+    measured = f"{' and '.join(sizes)}, medians in ms over {result.repetitions} repetitions"
+    print_table(head, lines, f"{machine}\n{measured}")
+
+
+def _dimensions(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def latency_figure(measured: Mapping[str, Any]) -> Figure:
     """Draw the median end-to-end latency over the maximum number of keypoints, a line per label.
 
     Args:
-        measured: JSON values of a benchmark, see `benchmarking.benchmark`. Only the rows of its
+        measured: JSON values of a benchmark, see `BenchmarkResult.to_dict`. Only the rows of its
             first image size are drawn.
     """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")

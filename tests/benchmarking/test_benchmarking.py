@@ -10,7 +10,10 @@ import pytest
 
 from featherglue.benchmarking import (
     BenchmarkConfig,
+    BenchmarkResult,
+    BenchmarkRow,
     Contender,
+    Timing,
     benchmark,
     cold_start,
     draw_frames,
@@ -30,20 +33,72 @@ def test_rows_hold_stages_and_totals() -> None:
     ]
     ticks = []
     measured = benchmark(contenders, QUICK, progress=lambda: ticks.append(1))
-    assert [row["label"] for row in measured["rows"]] == ["sift", "orb"]
+    assert [row.label for row in measured.rows] == ["sift", "orb"]
     assert len(ticks) == QUICK.repetitions + QUICK.warmup
-    for row in measured["rows"]:
-        assert {"extractor", "matcher"} <= set(row["stages"])
-        parts = sum(s["median_ms"] for name, s in row["stages"].items() if name != "read")
+    for row in measured.rows:
+        assert {"extractor", "matcher"} <= set(row.stages)
+        parts = sum(timing.median_ms for name, timing in row.stages.items() if name != "read")
         # A median of three is reached twice: their sum is at most 1.5 times the slowest whole.
-        assert 0 < parts < 2 * row["end_to_end"]["p95_ms"]
-        assert row["end_to_end"]["p95_ms"] >= row["end_to_end"]["median_ms"]
-        assert row["frames_per_second"] == pytest.approx(
-            1e3 / row["end_to_end"]["median_ms"], rel=0.01
-        )
-        assert max(row["keypoints"]) <= 64
-    assert measured["machine"]["cores"] >= 1
-    json.dumps(measured)
+        assert 0 < parts < 2 * row.end_to_end.p95_ms
+        assert row.end_to_end.p95_ms >= row.end_to_end.median_ms
+        assert row.frames_per_second == pytest.approx(1e3 / row.end_to_end.median_ms, rel=0.01)
+        assert max(row.keypoints) <= 64
+        assert row.parameters is row.cold_start_ms is None
+    assert measured.machine["cores"] >= 1
+
+
+def test_the_result_as_json() -> None:
+    row = BenchmarkRow(
+        label="x",
+        model="fast",
+        runtime="auto",
+        features="superpoint",
+        matcher=None,
+        max_keypoints=512,
+        threads=None,
+        image_size=(160, 120),
+        keypoints=(30, 31),
+        matches=20,
+        stages={"read": Timing(median_ms=1.0, p95_ms=2.0)},
+        end_to_end=Timing(median_ms=4.0, p95_ms=5.0),
+        frames_per_second=250.0,
+        cold_start_ms=300.0,
+        peak_bytes=1000,
+    )
+    result = BenchmarkResult(
+        rows=(row,), repetitions=3, warmup=1, machine={"cores": 2}, version="1.0"
+    )
+    values = result.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert list(values) == [
+        "format_version",
+        "kind",
+        "image_size",
+        "repetitions",
+        "warmup",
+        "machine",
+        "featherglue",
+        "rows",
+    ]
+    assert (values["kind"], values["featherglue"]) == ("benchmark", "1.0")
+    assert values["image_size"] == values["rows"][0]["image_size"] == [160, 120]
+    assert values["rows"][0] == {
+        "label": "x",
+        "model": "fast",
+        "runtime": "auto",
+        "features": "superpoint",
+        "matcher": None,
+        "max_keypoints": 512,
+        "threads": None,
+        "image_size": [160, 120],
+        "keypoints": [30, 31],
+        "matches": 20,
+        "stages": {"read": {"median_ms": 1.0, "p95_ms": 2.0}},
+        "end_to_end": {"median_ms": 4.0, "p95_ms": 5.0},
+        "frames_per_second": 250.0,
+        "cold_start_ms": 300.0,
+        "peak_bytes": 1000,
+    }
 
 
 def test_drawn_frames_can_be_matched() -> None:
@@ -54,7 +109,7 @@ def test_drawn_frames_can_be_matched() -> None:
 
 
 def test_summary_is_median_and_95th_percentile() -> None:
-    assert summarize([3.0, 1.0, 2.0]) == {"median_ms": 2.0, "p95_ms": 2.9}
+    assert summarize([3.0, 1.0, 2.0]) == Timing(median_ms=2.0, p95_ms=2.9)
 
 
 def test_every_size_is_measured() -> None:
@@ -66,9 +121,9 @@ def test_every_size_is_measured() -> None:
     config = BenchmarkConfig(
         image_sizes=((160, 120), (200, 160)), repetitions=1, warmup=0, cold=False
     )
-    rows = benchmark(contenders, config)["rows"]
-    assert [row["image_size"] for row in rows] == [[160, 120], [200, 160]]
-    assert all(row["stages"]["read"]["median_ms"] > 0 for row in rows)
+    rows = benchmark(contenders, config).rows
+    assert [row.image_size for row in rows] == [(160, 120), (200, 160)]
+    assert all(row.stages["read"].median_ms > 0 for row in rows)
 
 
 def test_settings_out_of_range_are_rejected() -> None:
