@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_command_writes_json(tmp_path: Path, matching: Path) -> None:
     assert measured["stages"] == measured["rows"][0]["stages"]
     assert {"extractor", "decode"} <= set(measured["stages"])
     assert measured["rows"][0]["parameters"] > 0
-    assert measured["command"].startswith("featherglue ")
+    assert measured["command"] == shlex.join(["featherglue", *arguments])
     assert (tmp_path / "latency.png").stat().st_size > 1000
 
 

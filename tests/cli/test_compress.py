@@ -145,7 +145,13 @@ def test_quantize(run: Run, folders: dict[str, Path], photos: Path) -> None:
 def test_wildcards_that_select_delicate_layers_warn(run: Run, folders: dict[str, Path]) -> None:
     weights = ("--activation-bits", 0, "--include", "extractor.*")
     _, _, err = run("quantize", "--model", folders["one-head"], "-o", "all", *weights)
-    assert "warning" in err and "extractor.convPb, extractor.convDb" in err
+    assert "warning: --include selects" in err and "extractor.convPb, extractor.convDb" in err
+    Path("r.toml").write_text(
+        '[[steps]]\nstep = "linear"\nactivation_bits = 0\ninclude = ["extractor.*"]\n'
+    )
+    recipe = ("--recipe", "r.toml")
+    _, _, err = run("compress", "--model", folders["one-head"], "-o", "recipe", *recipe)
+    assert 'warning: "include" of the recipe selects' in err and "--include" not in err
     for quiet in (
         ("--include", "extractor.conv2*"),
         ("--include", "extractor.convPb"),

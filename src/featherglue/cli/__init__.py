@@ -142,14 +142,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         the exit code: 0 success, 1 failure, 2 misuse, 130 interrupted.
     """
-    arguments = join_sizes(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    arguments = join_sizes(given)
     app: typer.Typer | None = None
     try:
         if not _HELP.isdisjoint(arguments):
             _narrow_help_columns()
         app = _application(_called(arguments))
         with one_line_warnings(error_console):
-            code = app(arguments, standalone_mode=False, prog_name="featherglue")
+            code = app(arguments, standalone_mode=False, prog_name="featherglue", obj=given)
         sys.stdout.flush()
         if code == _INTERRUPTED:
             return _interrupted()

@@ -18,6 +18,7 @@ from featherglue.errors import MissingExtraError, UsageError
 if TYPE_CHECKING:
     from featherglue.compression.recipe import Recipe
     from featherglue.compression.step_types import Finetune
+    from featherglue.models.model import Model
 
 _FACTS = (
     "parameters",
@@ -43,11 +44,21 @@ def apply_recipe(
     calibration: CalibrationOptions,
     json_file: str | None,
     finetune: Finetune | None = None,
+    include_name: str = '"include" of the recipe',
 ) -> None:
     """Compress a model, save it and print its cost.
 
+    Args:
+        recipe: the steps.
+        model: name or folder of the model.
+        output: folder of the new model.
+        calibration: calibration images.
+        json_file: see `save_json`.
+        finetune: runs the steps "finetune"; None if the recipe has none.
+        include_name: what the user calls the selection of layers, for the warning about it.
+
     Raises:
-        FeatherglueError: The recipe does not fit, an option would have no effect, an image cannot
+        FeatherglueError: the recipe does not fit, an option would have no effect, an image cannot
             be read, or the model cannot be saved.
     """
     from featherglue.compression.compress import compress
@@ -75,7 +86,7 @@ def apply_recipe(
     save_json({"output": str(output), **{name: facts[name] for name in _FACTS}}, json_file)
     if json_file != STANDARD_OUTPUT:
         _print_facts(output, facts)
-    _warn_about_delicate_layers(recipe, made)
+    _warn_about_delicate_layers(recipe, made, include_name)
 
 
 def apply_step(
@@ -90,13 +101,13 @@ def apply_step(
     """Compress a model by a recipe with one step; see `apply_recipe`.
 
     Args:
-        command: Name of the command, for the error if PyTorch is missing.
-        step: Name of the step.
-        settings: Settings of the step. None uses the default.
-        model: Name or folder of the model.
-        output: Folder of the new model.
-        calibration: Calibration images.
-        json_file: See `save_json`.
+        command: name of the command, for the error if PyTorch is missing.
+        step: name of the step.
+        settings: settings of the step. None uses the default.
+        model: name or folder of the model.
+        output: folder of the new model.
+        calibration: calibration images.
+        json_file: see `save_json`.
     """
     try:
         from featherglue.compression.recipe import Recipe
@@ -104,7 +115,7 @@ def apply_step(
         raise MissingExtraError(command, "train") from None
     given = {key: value for key, value in settings.items() if value is not None}
     recipe = Recipe.from_dict({"steps": [{"step": step} | given]})
-    apply_recipe(recipe, model, output, calibration, json_file)
+    apply_recipe(recipe, model, output, calibration, json_file, include_name="--include")
 
 
 def _check_calibration(recipe: Recipe, calibration: CalibrationOptions) -> None:
@@ -115,7 +126,7 @@ def _check_calibration(recipe: Recipe, calibration: CalibrationOptions) -> None:
         raise UsageError("no step uses `calibration_images`; leave it out")
 
 
-def _warn_about_delicate_layers(recipe: Recipe, made: Any) -> None:
+def _warn_about_delicate_layers(recipe: Recipe, made: Model, include_name: str) -> None:
     from featherglue.compression.quantization.linear import LinearConfig
     from featherglue.compression.quantization.linear_targets import delicate_targets
 
@@ -124,8 +135,8 @@ def _warn_about_delicate_layers(recipe: Recipe, made: Any) -> None:
     delicate = list(dict.fromkeys(names))
     if delicate:
         error_console.print(
-            f"warning: --include also quantizes {', '.join(delicate)}, which are sensitive to "
-            "quantization. They stay floats without --include, or with --exclude",
+            f"warning: {include_name} selects {', '.join(delicate)}, which are sensitive to "
+            "quantization. They stay floats by default, or if they are excluded",
             markup=False,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -34,6 +33,7 @@ _BASELINES: tuple[FeaturesKind, ...] = ("sift", "orb")
 
 
 def run(
+    context: typer.Context,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", metavar="NAME|DIR", help="Model; can be given several times."),
@@ -109,7 +109,7 @@ def run(
     values = result.to_dict()
     # The figures of the first contender at the top, for scripts that measure only one.
     values |= {key: values["rows"][0][key] for key in ("stages", "end_to_end")}
-    values["command"] = shlex.join(["featherglue", *sys.argv[1:]])
+    values["command"] = shlex.join(["featherglue", *context.obj])
     save_json(values, json_file)
     save_csv([_flat(row) for row in values["rows"]], csv_file)
     if plot is not None:

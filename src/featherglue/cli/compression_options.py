@@ -63,7 +63,7 @@ class CalibrationOptions:
     """The options about calibration images, as given on the command line.
 
     Raises:
-        UsageError: An option about the images is given without a folder, or the size is invalid.
+        UsageError: an option about the images is given without a folder, or the size is invalid.
     """
 
     folder: Path | None

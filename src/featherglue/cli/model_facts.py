@@ -18,9 +18,9 @@ def describe(
     """Return the parameters, cost, size and provenance of a model; see `compression.cost`.
 
     Args:
-        artifact: A saved model.
+        artifact: a saved model.
         image_size: (width, height) in pixels for which MACs are counted.
-        num_keypoints: Number of keypoints of each image for which MACs are counted.
+        num_keypoints: number of keypoints of each image for which MACs are counted.
         baseline: Model to compare sizes with, in dense float32; the model itself by default.
 
     Returns:

@@ -25,11 +25,11 @@ class TrainingProgress:
     """Shows the reports of a training stage: pass `report` to it, and call `close` at the end.
 
     Args:
-        console: Where to print.
-        total: Number of steps of the run; None if it is unknown.
-        minutes: Time limit of the run.
-        unit: Plural name of a unit, such as "steps".
-        clock: Returns seconds from any origin.
+        console: where to print.
+        total: number of steps of the run; None if it is unknown.
+        minutes: time limit of the run.
+        unit: plural name of a unit, such as "steps".
+        clock: returns seconds from any origin.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ def show_training(
     """Show progress and warnings of the run in the body, and explain resuming after Ctrl-C.
 
     Args:
-        output: Folder of the run.
-        resume_files: The files of which one exists if the run can be resumed.
+        output: folder of the run.
+        resume_files: the files of which one exists if the run can be resumed.
     """
     try:
         with one_line_warnings(progress.console):

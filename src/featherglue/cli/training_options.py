@@ -42,7 +42,7 @@ def choose_device(device: str, threads: int | None) -> str:
     """Set the number of PyTorch threads and return the device to train on, "cpu" or "cuda".
 
     Raises:
-        UsageError: The device is not available.
+        UsageError: the device is not available.
     """
     import torch
 
@@ -65,9 +65,9 @@ def print_outputs(paths: Mapping[str, Path], json_file: str | None, **facts: str
     """Print the written files.
 
     Args:
-        paths: Written files by kind.
-        json_file: Value of `--json`.
-        facts: Further entries of the JSON output.
+        paths: written files by kind.
+        json_file: value of `--json`.
+        facts: further entries of the JSON output.
     """
     save_json({name: str(path) for name, path in paths.items()} | facts, json_file)
     if json_file != STANDARD_OUTPUT:
