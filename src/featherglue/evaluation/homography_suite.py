@@ -26,7 +26,7 @@ from featherglue.evaluation.suites import Metrics, PairResult
 from featherglue.evaluation.views import HomographyViews, warped_views
 from featherglue.geometry.direct_linear_transform import weighted_homography
 from featherglue.geometry.estimation import Method, estimate_homography
-from featherglue.geometry.metrics import Array, homography_match_metrics
+from featherglue.geometry.metrics import Array, MatchMetrics, homography_match_metrics
 from featherglue.geometry.projection import corner_error, reprojection_errors
 from featherglue.types import MatchResult
 
@@ -134,39 +134,17 @@ def measure_homography(
 
     The pair fails if RANSAC finds no model: its error is infinite and its ratios are 0.
     """
-    features0, features1, matches = matched.features0, matched.features1, matched.matches
-    size0, size1 = features0.image_size, features1.image_size
+    matches = matched.matches
 
     def robust(method: Method, local_optimization: bool = False) -> float:
-        estimate = estimate_homography(
-            matches.points0,
-            matches.points1,
-            threshold=config.threshold,
-            method=method,
-            iterations=config.iterations,
-            confidence=config.confidence,
-            seed=config.seed,
-            local_optimization=local_optimization,
-            max_false_alarms=None,  # the published protocol scores every estimate
-        )
-        return corner_error(estimate.model, views.H, size0)
+        return robust_corner_error(views, matched, config, method, local_optimization)
 
     def linear() -> float:
         H = weighted_homography(matches.points0, matches.points1, matches.scores)
-        return corner_error(H, views.H, size0)
+        return corner_error(H, views.H, matched.features0.image_size)
 
     error, failure = error_or_failure(lambda: robust("ransac"))
-    metrics = homography_match_metrics(
-        features0.keypoints,
-        features1.keypoints,
-        matches.indices,
-        matches.points0,
-        matches.points1,
-        views.H,
-        size0,
-        size1,
-        config.threshold,
-    )
+    metrics = match_metrics(views, matched, config)
     ratios = {name: 0.0 if failure else getattr(metrics, name) for name in RATIOS}
     return {
         "error": error,
@@ -176,9 +154,53 @@ def measure_homography(
         **ratios,
         "matches": metrics.matches,
         "correspondences": metrics.correspondences,
-        "keypoints0": len(features0),
-        "keypoints1": len(features1),
+        "keypoints0": len(matched.features0),
+        "keypoints1": len(matched.features1),
     }, failure
+
+
+def robust_corner_error(
+    views: HomographyViews,
+    matched: MatchResult,
+    config: HomographyConfig,
+    method: Method = "ransac",
+    local_optimization: bool = False,
+) -> float:
+    """Mean distance of the four corners under the estimated and the true homography, in pixels.
+
+    Raises:
+        EstimationError: the matches give no homography.
+    """
+    estimate = estimate_homography(
+        matched.matches.points0,
+        matched.matches.points1,
+        threshold=config.threshold,
+        method=method,
+        iterations=config.iterations,
+        confidence=config.confidence,
+        seed=config.seed,
+        local_optimization=local_optimization,
+        max_false_alarms=None,  # the published protocol scores every estimate
+    )
+    return corner_error(estimate.model, views.H, matched.features0.image_size)
+
+
+def match_metrics(
+    views: HomographyViews, matched: MatchResult, config: HomographyConfig
+) -> MatchMetrics:
+    """Metrics of the matches under the true homography."""
+    features0, features1, matches = matched.features0, matched.features1, matched.matches
+    return homography_match_metrics(
+        features0.keypoints,
+        features1.keypoints,
+        matches.indices,
+        matches.points0,
+        matches.points1,
+        views.H,
+        features0.image_size,
+        features1.image_size,
+        config.threshold,
+    )
 
 
 def failed_homography() -> Metrics:

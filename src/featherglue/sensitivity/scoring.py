@@ -19,17 +19,19 @@ import numpy as np
 
 from featherglue.errors import UsageError
 from featherglue.evaluation.aggregation import error_or_failure
-from featherglue.evaluation.homography_suite import HomographySuite
+from featherglue.evaluation.homography_suite import (
+    HomographySuite,
+    match_metrics,
+    robust_corner_error,
+)
 from featherglue.evaluation.pair_lists import HomographyPair
 from featherglue.evaluation.views import HomographyViews
-from featherglue.geometry.estimation import estimate_homography
-from featherglue.geometry.metrics import auc, homography_match_metrics
-from featherglue.geometry.projection import corner_error
+from featherglue.geometry.metrics import auc
 from featherglue.matching.extractors import NetworkExtractor
 from featherglue.matching.matchers import NetworkMatcher
 from featherglue.sensitivity.prefix_cache import CachedRuntime, PrefixCache
 from featherglue.session import Session
-from featherglue.types import Features, Matches
+from featherglue.types import Features, MatchResult
 
 if TYPE_CHECKING:
     from featherglue.models.model import Model
@@ -125,7 +127,7 @@ class HomographyScorer:
             features = original
             if not same:
                 features = session.extract(views.image0), session.extract(views.image1)
-            rows.append(self._measure(views, features, session.match(*features).matches))
+            rows.append(self._measure(views, session.match(*features)))
         errors, precision, recall = (list(column) for column in zip(*rows, strict=True))
         thresholds = self.suite.thresholds
         areas = {f"auc{t:g}": a for t, a in zip(thresholds, auc(errors, thresholds), strict=True)}
@@ -149,39 +151,13 @@ class HomographyScorer:
             processing,
         )
 
-    def _measure(
-        self, views: HomographyViews, features: FeaturePair, matches: Matches
-    ) -> tuple[float, float, float]:
+    def _measure(self, views: HomographyViews, matched: MatchResult) -> tuple[float, float, float]:
         """Return the corner error in pixels, and precision and recall in [0, 1]."""
-        config, (size0, size1) = self.suite.config, (f.image_size for f in features)
-
-        def estimate() -> float:
-            homography = estimate_homography(
-                matches.points0,
-                matches.points1,
-                threshold=config.threshold,
-                method="ransac",
-                iterations=config.iterations,
-                confidence=config.confidence,
-                local_optimization=False,
-                max_false_alarms=None,
-            )
-            return corner_error(homography.model, views.H, size0)
-
-        error, failure = error_or_failure(estimate)
+        config = self.suite.config
+        error, failure = error_or_failure(lambda: robust_corner_error(views, matched, config))
         if failure:
             return error, 0.0, 0.0
-        metrics = homography_match_metrics(
-            features[0].keypoints,
-            features[1].keypoints,
-            matches.indices,
-            matches.points0,
-            matches.points1,
-            views.H,
-            size0,
-            size1,
-            config.threshold,
-        )
+        metrics = match_metrics(views, matched, config)
         return error, metrics.precision, metrics.recall
 
 
