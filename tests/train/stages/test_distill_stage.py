@@ -30,12 +30,8 @@ from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.losses.descriptor_map import DescriptorMap
 from featherglue.train.losses.distillation_loss import DistillationConfig
 from featherglue.train.losses.student_teacher import Student
-from featherglue.train.stages.distill_stage import (
-    DistillStage,
-    _make_loss,
-    _make_samples,
-    train_distill,
-)
+from featherglue.train.stages.distill_stage import DistillStage, train_distill
+from featherglue.train.stages.distillation_parts import make_loss, make_samples
 from featherglue.train.stages.student import StudentConfig, build_student, build_teacher
 from featherglue.train.stages.validation import ValidationConfig
 
@@ -98,7 +94,7 @@ def gaps(stage: DistillStage, model: Model, images: Path) -> dict[str, float]:
     other = dataclasses.replace(stage, seed=77)
     student_model = build_student(stage.student, stage.part, stage.extractor)
     teacher = build_teacher(load_artifact(stage.teacher), student_model)
-    samples = _make_samples(other, PhotoFolder(images), None, "cpu")
+    samples = make_samples(other, PhotoFolder(images), None, "cpu")
     items = [samples[i] for i in range(6)]
     batch = {key: torch.stack([torch.as_tensor(i[key]) for i in items]) for key in items[0]}
     student = Student(
@@ -108,7 +104,7 @@ def gaps(stage: DistillStage, model: Model, images: Path) -> dict[str, float]:
     )
     torch.manual_seed(0)
     with torch.no_grad():
-        return _make_loss(other, student_model, teacher, ProcessGroup())(student.eval(), batch)[1]
+        return make_loss(other, student_model, teacher, ProcessGroup())(student.eval(), batch)[1]
 
 
 def test_extractor_approaches_its_teacher_on_held_out_data(images: Path, tmp_path: Path) -> None:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from featherglue.artifact.format import Artifact, load_artifact
+from featherglue.artifact.format import load_artifact
 from featherglue.config import Provenance
-from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 from featherglue.options import ProcessingConfig
-from featherglue.train.engine.distributed import ProcessGroup
-from featherglue.train.engine.loader import CombinedBatches, CombinedSamples
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.engine.run_log import Report, Validate
-from featherglue.train.losses.descriptor_map import DescriptorMap
-from featherglue.train.losses.distillation_loss import DistillationConfig, DistillationLoss
+from featherglue.train.engine.run_log import Report
+from featherglue.train.losses.distillation_loss import DistillationConfig
 from featherglue.train.losses.keypoint_pairs import check_keypoint_range
-from featherglue.train.losses.student_teacher import Student, Teacher
-from featherglue.train.losses.superglue_loss import SuperGlueLoss, check_depths
+from featherglue.train.losses.student_teacher import Student
+from featherglue.train.losses.superglue_loss import check_depths
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
+from featherglue.train.stages.distillation_parts import (
+    finished_model,
+    keypoint_finder,
+    make_loss,
+    make_samples,
+    make_validate,
+    teacher_on_device,
+    trained_networks,
+)
 from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
 from featherglue.train.stages.stage_provenance import model_fingerprint
 from featherglue.train.stages.student import (
@@ -42,11 +46,8 @@ from featherglue.train.stages.training_data import (
     LabelsConfig,
     check_views,
     default_spatial_views,
-    extractor_views,
-    matcher_scenes,
-    photographs_on_device,
 )
-from featherglue.train.stages.validation import ValidationConfig, make_validation
+from featherglue.train.stages.validation import ValidationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,27 +151,27 @@ def train_distill(
         photographs = run.require_photographs()
         student_model = _student_model(stage, student)
         teacher = build_teacher(artifact, student_model)
-        networks = _trained_networks(stage, student_model, teacher).to(
+        networks = trained_networks(stage, student_model, teacher).to(
             device=run.device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
-        teacher = _to_device(teacher, student_model, run.device)
-        loss = _make_loss(stage, student_model, teacher, run.group)
-        finder = _keypoint_finder(teacher, student_model, artifact, run.device)
+        teacher = teacher_on_device(teacher, student_model, run.device)
+        loss = make_loss(stage, student_model, teacher, run.group)
+        finder = keypoint_finder(teacher, student_model, artifact, run.device)
 
         def build(trained: nn.Module, provenance: Provenance) -> Model:
             assert isinstance(trained, Student)
-            return _finished_model(
+            return finished_model(
                 stage, student_model, student_model.with_trained(trained), provenance, finish
             )
 
         return TrainingTask(
             network=networks,
             loss=loss,
-            samples=_make_samples(stage, photographs.training, finder, run.device),
+            samples=make_samples(stage, photographs.training, finder, run.device),
             build=build,
             earlier_steps=student_model.model.provenance.recipe,
-            validate=_make_validate(stage, student_model, photographs.held_out, run.device),
+            validate=make_validate(stage, student_model, photographs.held_out, run.device),
             constraint=constraint,
             facts=inputs,
         )
@@ -198,110 +199,3 @@ def _student_model(stage: DistillStage, given: Model | None) -> StudentModel:
     if student.matcher is not None:
         check_depths(stage.depths, len(student.matcher.config.layers))
     return student
-
-
-def _trained_networks(stage: DistillStage, student: StudentModel, teacher: Teacher) -> Student:
-    descriptor_map = None
-    if student.extractor is not None and teacher.extractor is not None:
-        width, target = (
-            network.config.descriptor_dim for network in (student.extractor, teacher.extractor)
-        )
-        descriptor_map = DescriptorMap(width, target, stage.distillation.map)
-    return Student(student.extractor, student.matcher, descriptor_map)
-
-
-def _to_device(teacher: Teacher, student: StudentModel, device: str) -> Teacher:
-    """The teacher, after moving its networks and the keypoint extractor to the device."""
-    for network in (teacher.extractor, teacher.matcher, student.keypoint_extractor):
-        if network is not None:
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return teacher
-
-
-def _make_loss(
-    stage: DistillStage, student: StudentModel, teacher: Teacher, group: ProcessGroup
-) -> DistillationLoss:
-    superglue = None
-    if student.keypoint_extractor is not None:
-        superglue = SuperGlueLoss(
-            student.keypoint_extractor,
-            min_keypoints=stage.min_keypoints,
-            max_keypoints=stage.max_keypoints,
-            iterations=stage.sinkhorn_iterations,
-            depths=stage.depths,
-            bf16=stage.bf16_keypoints,
-        )
-    return DistillationLoss(teacher, stage.distillation, stage.loss, superglue, group)
-
-
-def _keypoint_finder(
-    teacher: Teacher, student: StudentModel, artifact: Artifact, device: str
-) -> Artifact | None:
-    """The artifact with which worker processes find the keypoints; None leaves it to the loss.
-
-    Worker processes require a frozen extractor that teacher and student have in common. On a GPU
-    the loss finds keypoints faster.
-    """
-    shared = student.part == "matcher" and teacher.extractor is None and device == "cpu"
-    return artifact if shared and artifact.architecture.extractor is not None else None
-
-
-def _make_samples(
-    stage: DistillStage, photos: PhotoFolder, finder: Artifact | None, device: str
-) -> CombinedSamples | CombinedBatches:
-    atlas = photographs_on_device(photos, device)
-    sources: dict[str, Any] = {}
-    if stage.part != "matcher":
-        sources["views"] = extractor_views(
-            photos, stage.views, stage.spatial_views, stage.spatial, stage.seed, atlas
-        )
-    if stage.part != "extractor":
-        sources["scenes"] = matcher_scenes(
-            photos, stage.scenes, stage.seed, atlas, finder, stage.max_keypoints
-        )
-    return CombinedSamples(sources) if atlas is None else CombinedBatches(sources)
-
-
-def _make_validate(
-    stage: DistillStage, student: StudentModel, held_out: PhotoFolder | None, device: str
-) -> Validate | None:
-    """A function that measures a `Student` as the stage of the trained part does."""
-    views = stage.views if stage.part == "extractor" else stage.scenes
-    strength = views.photometric_strength
-    validation = make_validation(held_out, strength, stage.validation, device)
-    if validation is None:
-        return None
-    measure_extractor = validation.of_extractor()
-    frozen = student.keypoint_extractor if student.extractor is None else None
-    measure_matcher = None if frozen is None else validation.of_matcher(frozen)
-
-    def measure(networks: nn.Module) -> dict[str, float]:
-        assert isinstance(networks, Student)
-        if networks.matcher is None:
-            assert networks.extractor is not None
-            return measure_extractor(networks.extractor)
-        if measure_matcher is not None:
-            return measure_matcher(networks.matcher)
-        assert networks.extractor is not None
-        return validation.of_matcher(networks.extractor)(networks.matcher)
-
-    return measure
-
-
-def _finished_model(
-    stage: DistillStage,
-    student: StudentModel,
-    trained: Model,
-    provenance: Provenance,
-    finish: Callable[[Model], Model],
-) -> Model:
-    """The model to save: provenance of the student and of this run, processing of the stage."""
-    before = student.model.provenance
-    provenance = replace(
-        provenance,
-        parent=student.parent,
-        data=stage.data or before.data,
-        license=before.license or provenance.license,
-    )
-    model = finish(replace(trained, provenance=provenance))
-    return model if stage.processing is None else replace(model, processing=stage.processing)
