@@ -9,6 +9,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Set before NumPy is imported: test processes side by side must not wait for each other's threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A process of pytest-xdist has it. It would fix the width of the consoles when they are made, and
+# tests set it later.
+os.environ.pop("COLUMNS", None)
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

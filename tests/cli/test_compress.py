@@ -147,7 +147,8 @@ def test_wildcards_that_select_delicate_layers_warn(run: Run, folders: dict[str,
     _, _, err = run("quantize", "--model", folders["one-head"], "-o", "all", *weights)
     assert "warning: --include selects" in err and "extractor.convPb, extractor.convDb" in err
     Path("r.toml").write_text(
-        '[[steps]]\nstep = "linear"\nactivation_bits = 0\ninclude = ["extractor.*"]\n'
+        '[[steps]]\nstep = "linear"\nactivation_bits = 0\ncorrect_bias = false\n'
+        'include = ["extractor.*"]\n'
     )
     recipe = ("--recipe", "r.toml")
     _, _, err = run("compress", "--model", folders["one-head"], "-o", "recipe", *recipe)
