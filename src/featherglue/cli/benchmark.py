@@ -106,10 +106,7 @@ def run(
         result = benchmark(contenders, config, frames, display.advance)
     if STANDARD_OUTPUT not in (json_file, csv_file):
         _print_summary(result)
-    values = result.to_dict()
-    # The figures of the first contender at the top, for scripts that measure only one.
-    values |= {key: values["rows"][0][key] for key in ("stages", "end_to_end")}
-    values["command"] = shlex.join(["featherglue", *context.obj])
+    values = _json_values(result, context.obj)
     save_json(values, json_file)
     save_csv([_flat(row) for row in values["rows"]], csv_file)
     if plot is not None:
@@ -202,6 +199,16 @@ def _print_summary(result: BenchmarkResult) -> None:
 
 def _dimensions(size: tuple[int, int]) -> str:
     return f"{size[0]}×{size[1]}"
+
+
+def _json_values(result: BenchmarkResult, arguments: list[str]) -> dict[str, Any]:
+    """The content of `--json`: the result and the command line.
+
+    The figures of the first contender are at the top too, for scripts that measure only one.
+    """
+    values = result.to_dict()
+    values |= {key: values["rows"][0][key] for key in ("stages", "end_to_end")}
+    return values | {"command": shlex.join(["featherglue", *arguments])}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
