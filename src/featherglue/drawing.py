@@ -18,6 +18,7 @@ _GAP = 8  # px between the images
 _KEYPOINT_COLOR = (170, 170, 170)
 _BLANK = 40  # grey value of an image that is not available
 _FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates
+_FARTHEST = 1e6  # px, beyond which points are drawn nearer: the coordinates have 32 bits
 
 
 def confidence_colors(scores: NDArray[np.float32]) -> RGB:
@@ -51,8 +52,14 @@ def draw_matches(
         (H, W, 3) uint8 RGB.
 
     Raises:
-        UsageError: an image has another size than the features.
+        UsageError: an image has another size than the features, or `max_width` is below 64.
     """
+    if (
+        isinstance(max_width, bool)
+        or not isinstance(max_width, (int, np.integer))
+        or max_width < 64
+    ):
+        raise UsageError(f"max_width must be an integer of at least 64, not {max_width!r}")
     images = [
         _image(result.features0, image0, "image0"),
         _image(result.features1, image1, "image1"),
@@ -85,6 +92,8 @@ def _image(features: Features, image: Grey | None, name: str) -> Grey:
         image = features.image
     if image is None:
         return np.full((height, width), _BLANK, np.uint8)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        raise UsageError(f"{name} must be a uint8 array of grey values")
     if image.shape != (height, width):
         raise UsageError(f"{name} must be ({height}, {width}), not {image.shape}")
     return image
@@ -98,7 +107,8 @@ def _draw_circle(
 
 
 def _fixed_point(x: float, y: float) -> tuple[int, int]:
-    return round(float(x) * 2**_FRACTION_BITS), round(float(y) * 2**_FRACTION_BITS)
+    x, y = (min(max(float(value), -_FARTHEST), _FARTHEST) for value in (x, y))
+    return round(x * 2**_FRACTION_BITS), round(y * 2**_FRACTION_BITS)
 
 
 def _side_by_side(images: list[Grey], scale: float) -> tuple[RGB, int]:

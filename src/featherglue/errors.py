@@ -57,6 +57,10 @@ class ImageWarning(UserWarning):
     """An image is used in a way that its owner may not expect, such as its first page only."""
 
 
+class KeypointsWarning(UserWarning):
+    """A matcher is given so many keypoints that it needs a lot of memory and time."""
+
+
 class StoredFileError(FeatherglueError):
     """A file that featherglue wrote is missing or damaged. It counts as absent where it can."""
 

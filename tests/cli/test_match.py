@@ -50,6 +50,19 @@ def test_pictures_of_different_scenes_have_no_consistent_geometry(
     assert json.loads(Path("facts.json").read_text())["inliers"] == 0
 
 
+def test_a_large_image_is_said_to_be_reduced(
+    run: Run, matching: Path, shifted: tuple[Path, Path]
+) -> None:
+    image = cv2.imread(str(shifted[0]))
+    assert image is not None
+    cv2.imwrite("large.png", cv2.resize(image, (1440, 1120)))
+    arguments = ("match", "large.png", shifted[1], "--model", matching, "--no-viz")
+    _, out, _ = run(*arguments)
+    assert "size        1440×1120 reduced to 1024×796 (--tiles: full detail)" in out
+    _, out, _ = run(*arguments, "--tiles")
+    assert "reduced" not in out
+
+
 def test_json_on_standard_output(run: Run, matching: Path, shifted: tuple[Path, Path]) -> None:
     code, out, err = run("match", *shifted, "--model", matching, "--json", "-", "--no-viz")
     assert (code, err) == (0, "")

@@ -9,6 +9,8 @@ from pathlib import Path
 from featherglue.artifact.folder import CONFIG
 from featherglue.errors import ArtifactError, UsageError, did_you_mean
 
+_MAX_SHOWN = 200  # characters of a name in a message
+
 
 def shipped_models() -> list[str]:
     """Names of the models that featherglue ships, sorted."""
@@ -25,17 +27,21 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         ArtifactError: there is no shipped model and no folder of that name.
         UsageError: `model` is neither a string nor a path.
     """
-    if not isinstance(model, (str, os.PathLike)):
-        raise UsageError(f"model must be a name or a path, not {model!r}")
+    if not isinstance(model, (str, os.PathLike)) or isinstance(os.fspath(model), bytes):
+        raise UsageError(f"model must be a name or a path, not {type(model).__name__}")
+    if os.fspath(model) == "":
+        raise UsageError("model must be a name or a path, not ''")
     names = shipped_models()
     if isinstance(model, str) and model in names:
         return _root() / model
-    if Path(model).is_dir():
-        return Path(model)
-    hint = did_you_mean(str(model), names)
-    raise ArtifactError(
-        f"no model {str(model)!r}{hint}: expected a folder, or one of {', '.join(names)}"
-    )
+    try:
+        if Path(model).is_dir():
+            return Path(model)
+    except (OSError, ValueError):  # too long for the file system, or with a NUL character
+        pass
+    shown = repr(str(model)[:_MAX_SHOWN])
+    hint = did_you_mean(str(model)[:_MAX_SHOWN], names)
+    raise ArtifactError(f"no model {shown}{hint}: expected a folder, or one of {', '.join(names)}")
 
 
 def portable_name(folder: Path | None) -> str:

@@ -20,6 +20,7 @@ from featherglue.drawing import draw_matches
 from featherglue.errors import EstimationError, UsageError
 from featherglue.io.files import write_image
 from featherglue.io.pairs import Pair, read_pairs
+from featherglue.matching.working_size import working_size
 from featherglue.options import SessionOptions
 from featherglue.session import Session, load
 from featherglue.types import MatchResult
@@ -182,7 +183,7 @@ def _match_two(
         f"keypoints   {facts['keypoints0']} and {facts['keypoints1']}\n"
         f"matches     {facts['matches']}, {facts['refined']} refined\n"
         f"inliers     {_inliers(facts['inliers'])}\n"
-        f"{view}"
+        f"{view}{_reduction(session, result)}"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"
     )
     for path, features in ((image0, result.features0), (image1, result.features1)):
@@ -219,6 +220,19 @@ def summarize(result: MatchResult) -> dict[str, Any]:
         "search": dataclasses.asdict(result.search) if result.search else None,
         "milliseconds": {name: round(ms, 3) for name, ms in result.milliseconds.items()},
     }
+
+
+def _reduction(session: Session, result: MatchResult) -> str:
+    """The line that names images which are reduced to the working size; empty without."""
+    sizes = []
+    for features in (result.features0, result.features1):
+        reduced = working_size(features.image_size, session.processing)
+        if reduced != features.image_size and not session.processing.resize:
+            (width, height), (small, low) = features.image_size, reduced
+            sizes.append(f"{width}×{height} reduced to {small}×{low}")
+    return (
+        f"size        {', '.join(dict.fromkeys(sizes))} (--tiles: full detail)\n" if sizes else ""
+    )
 
 
 def _inliers(count: int) -> str:

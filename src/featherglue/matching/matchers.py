@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import UsageError
+from featherglue.errors import KeypointsWarning, UsageError
 from featherglue.matching.assignment import mutual_matches, nearest_neighbours, optimal_transport
 from featherglue.matching.extractors import stage_settings
 from featherglue.matching.stopwatch import Stopwatch
@@ -17,6 +18,8 @@ from featherglue.runtime.base import Runtime
 from featherglue.types import Features
 
 Float = NDArray[np.float32]
+_MANY_KEYPOINTS = 4096  # of an image, above which a match takes more than 0.5 GB
+_BYTES_PER_PAIR = 27  # peak memory per pair of keypoints, measured with `fast` and `balanced`
 
 
 class Matcher(Protocol):
@@ -83,6 +86,7 @@ class NetworkMatcher:
             raise UsageError(
                 f"this model's SuperGlue takes {self.descriptor_dim}-d descriptors, not {width}-d"
             )
+        _warn_of_memory(max(len(features0), len(features1)))
         with watch.stage("matcher"):
             scores = self.runtime.match(
                 matcher_keypoints(features0),
@@ -138,6 +142,17 @@ class NearestNeighbourMatcher:
         """See `Matcher`."""
         shared = stage_settings(self.processing, "matching", shared=True)
         return {"kind": self.kind, "ratio": self.ratio} | shared
+
+
+def _warn_of_memory(count: int) -> None:
+    if count > _MANY_KEYPOINTS:
+        gigabytes = _BYTES_PER_PAIR * count**2 / 1e9
+        warnings.warn(
+            f"matching {count:,} keypoints takes about {gigabytes:.1f} GB of memory, as attention "
+            "compares all pairs; reduce `max_keypoints`, or use `matcher='nn'`",
+            KeypointsWarning,
+            stacklevel=2,
+        )
 
 
 def matcher_keypoints(features: Features) -> Float:

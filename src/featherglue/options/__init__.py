@@ -71,7 +71,11 @@ class ProcessingConfig:
     )
     spread: bool = _superpoint(False, "boolean", "Spread the keypoints of a tiled image evenly.")
     max_keypoints: int = _extraction(
-        512, "integer", "Maximum number of keypoints, strongest first; -1 keeps all.", minimum=-1
+        512,
+        "integer",
+        "Maximum number of keypoints, strongest first; -1 keeps all.",
+        minimum=-1,
+        maximum=1_000_000,
     )
     keypoint_threshold: float = _superpoint(
         0.005,
@@ -256,6 +260,8 @@ def make_options(options: SessionOptions | None = None, **overrides: Any) -> Ses
     if unknown:
         hint = did_you_mean(unknown[0], names)
         raise ConfigError(f"unknown option {unknown[0]!r}{hint}; known: {', '.join(names)}")
+    if options is not None and not isinstance(options, SessionOptions):
+        raise ConfigError(f"options must be SessionOptions, not {type(options).__name__}")
     return dataclasses.replace(options or SessionOptions(), **overrides)
 
 

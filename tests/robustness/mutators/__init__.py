@@ -14,7 +14,14 @@ from importlib import import_module
 
 from mutators.mutator import Mutator
 
-MODULES = ("image_files", "list_files", "artifact_files", "stored_files", "configurations")
+MODULES = (
+    "image_files",
+    "list_files",
+    "artifact_files",
+    "stored_files",
+    "configurations",
+    "python_calls",
+)
 
 
 def all_mutators() -> list[Mutator]:

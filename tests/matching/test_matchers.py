@@ -1,0 +1,45 @@
+"""The matcher's warning of many keypoints."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from featherglue.errors import KeypointsWarning
+from featherglue.matching.matchers import NetworkMatcher
+from featherglue.matching.stopwatch import Stopwatch
+from featherglue.options import ProcessingConfig
+from featherglue.types import Features
+
+
+class OneMatch:
+    """A runtime whose matcher compares the first ten keypoints of each image."""
+
+    name = "fake"
+
+    def extract(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+    def match(self, *arrays: np.ndarray) -> np.ndarray:
+        return np.eye(10, dtype=np.float32) * 10
+
+
+def features(count: int) -> Features:
+    zeros = np.zeros(count, np.float32)
+    return Features(
+        keypoints=np.stack((zeros, zeros), 1),
+        scores=zeros,
+        descriptors=np.zeros((count, 4), np.float32),
+        image_size=(10, 10),
+    )
+
+
+def test_many_keypoints_cause_a_warning() -> None:
+    matcher = NetworkMatcher(OneMatch(), ProcessingConfig(), 1.0, 4)
+    with pytest.warns(KeypointsWarning, match=r"matching 8,000 keypoints takes about 1.7 GB"):
+        matcher(features(10), features(8000), Stopwatch())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(matcher(features(4096), features(10), Stopwatch())[0]) == 10
