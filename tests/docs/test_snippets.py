@@ -36,6 +36,7 @@ SLOW = (
     "README.md",
     "docs/tutorial/evaluate.md",
     "docs/tutorial/compress.md",
+    "docs/how-to/benchmark.md",
     "docs/how-to/own-matcher.md",
     "docs/how-to/reconstruct.md",
     "docs/tutorial/video.md",

@@ -45,7 +45,11 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
 
 def portable_name(folder: Path | None) -> str:
-    """The name of a shipped model, which any installation knows; else the absolute path."""
+    """The name of a shipped model, which any installation knows; else the absolute path.
+
+    Raises:
+        UsageError: the model has no folder.
+    """
     if folder is None:
         raise UsageError("the model has no folder: save it first")
     path = folder.resolve()

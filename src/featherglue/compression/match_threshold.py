@@ -41,6 +41,9 @@ class ThresholdConfig:
         seed: Seed of the homographies.
         min_threshold: Smallest candidate.
         max_threshold: Largest candidate.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     num_pairs: int = 48

@@ -36,6 +36,9 @@ class Recipe:
         steps: Configurations of the steps, in order; see `steps.STEP_KINDS`.
         architecture: The architecture that the recipe is made for, or None for any architecture
             that has the named layers.
+
+    Raises:
+        ConfigError: There is no step, or a step has an unknown kind.
     """
 
     steps: tuple[Any, ...]

@@ -1,4 +1,8 @@
-"""Checks of recipe steps against the state that the preceding steps leave."""
+"""Checks of recipe steps against the state that the preceding steps leave.
+
+Each check returns the state after its step. It raises ConfigError if the step does not fit the
+model, and UsageError if the step cannot follow the preceding ones.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from featherglue.errors import ConfigError, UsageError
 
 
 def check_prune(state: ModelState, config: PruneConfig) -> ModelState:
-    """Check a step "prune". Like all checks, raises ConfigError or UsageError."""
+    """Check a step "prune"."""
     layer_ratios(_unquantized(state), config)
     return state
 

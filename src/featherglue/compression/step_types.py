@@ -45,6 +45,9 @@ class FinetuneConfig:
         settings: Plain values for the training function.
         prune: What to prune gradually during training; requires `schedule`.
         schedule: When to prune; requires `prune`.
+
+    Raises:
+        ConfigError: Only one of `prune` and `schedule` is set, or they do not fit each other.
     """
 
     network: Literal["extractor", "matcher", "both"] = "both"

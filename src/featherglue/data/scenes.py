@@ -46,6 +46,9 @@ class SceneConfig:
             instead of the photometric augmentation.
         detail: range of the scale of a texture, in view pixels per photograph pixel; crops of the
             photographs are used as textures. None uses whole photographs.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     size: tuple[int, int] = (320, 240)

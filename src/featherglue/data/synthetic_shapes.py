@@ -40,6 +40,9 @@ class ShapesConfig:
         contrast: minimum contrast of a right-angled corner that is labelled, grey levels. Other
             corners need the same Shi-Tomasi response.
         max_points: maximum number of corners in a sample.
+
+    Raises:
+        ConfigError: an unknown kind of shape, or a value out of range.
     """
 
     size: tuple[int, int] = (160, 120)

@@ -43,6 +43,9 @@ class ViewPairConfig:
         near, far: ranges of the two homographies; which view gets which is random.
         photometric_strength: strength of the photometric augmentation of each view, at least 0.
         max_points: maximum number of correspondences in a sample.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     size: tuple[int, int] = (176, 176)

@@ -90,6 +90,9 @@ class CachedRuntime:
         first_extractor: First stage of the extractor that differs from the original, or the number
             of stages.
         first_matcher: The same for the matcher.
+
+    Raises:
+        UsageError: The model lacks a network.
     """
 
     name = "torch"

@@ -56,6 +56,9 @@ class ScanConfig:
         include: Globs of layer names to scan. Empty selects all layers.
         exclude: Globs of layer names to leave out.
         minutes: Stop after this time; None for no limit. The scan can be continued.
+
+    Raises:
+        ConfigError: An unknown method, or a value out of range.
     """
 
     method: Method = "prune"

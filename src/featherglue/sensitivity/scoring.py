@@ -49,6 +49,9 @@ class ScoringConfig:
         refine: Refine matches to subpixel accuracy. This takes most of the time and hides the
             effect of a change on keypoints.
         cache_bytes: Maximum number of bytes of cached activations.
+
+    Raises:
+        UsageError: A value is out of range.
     """
 
     num_pairs: int = 32

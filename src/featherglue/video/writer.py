@@ -82,7 +82,12 @@ def open_writer(
 
 
 class PictureFolder(FrameWriter):
-    """A folder of pictures: `frame_000012.jpg` is frame 12."""
+    """A folder of pictures: `frame_000012.jpg` is frame 12.
+
+    Raises:
+        OutputError: the folder cannot be created.
+        UsageError: it has pictures of another run.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -115,6 +120,9 @@ class VideoWriter(FrameWriter):
         path: the file; its suffix chooses the format.
         rate: frames per second.
         real_time: repeat or omit pictures so that the video runs at the speed of the live source.
+
+    Raises:
+        OutputError: the file cannot be created.
     """
 
     def __init__(self, path: Path, *, rate: float, real_time: bool = False) -> None:

@@ -39,6 +39,9 @@ class PruneConfig:
             multiple of M. "Bx1" prunes blocks of B output channels at one input.
         include: Globs of layer names to prune. Empty selects all layers.
         exclude: Globs of layer names to leave out.
+
+    Raises:
+        ConfigError: A value is out of range, or settings exclude each other.
     """
 
     ratio: float = 0.5

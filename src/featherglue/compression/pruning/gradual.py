@@ -24,6 +24,9 @@ class ScheduleConfig:
         end: Training step at which the final ratio is reached.
         every: Number of steps between two updates of the masks.
         initial: Fraction of the final ratio that is pruned at `start`, in [0, 1].
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     end: int

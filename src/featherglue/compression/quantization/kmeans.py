@@ -42,6 +42,9 @@ class CodebookConfig:
         seed: Seed of "random".
         include: Globs of layer names to quantize. Empty selects all layers.
         exclude: Globs of layer names to leave out.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     bits: int = 4
@@ -85,7 +88,11 @@ def quantize_codebook(model: Model, config: CodebookConfig) -> Model:
 def cluster_weight(
     weight: Float, config: CodebookConfig, rng: np.random.Generator
 ) -> CodebookTensor:
-    """Quantize one weight (out, …)."""
+    """Quantize one weight (out, …).
+
+    Raises:
+        ConfigError: A centroid overflows float16.
+    """
     groups = 1
     if config.channels:
         groups = max(1, len(weight) // config.channels)

@@ -55,6 +55,9 @@ class LinearConfig:
         include: Globs of the layers and products to quantize. Empty selects all layers except the
             first and last ones; see `linear_targets`.
         exclude: Globs of names to leave out.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     bits: int = 8

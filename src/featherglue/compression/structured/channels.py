@@ -43,6 +43,9 @@ class ChannelConfig:
         include: Globs of groups to prune. Empty selects the channels of the extractor and of its
             heads, without the descriptor.
         exclude: Globs of groups to leave out.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     ratio: float = 0.5
@@ -71,6 +74,9 @@ class StructureConfig:
         layers: Number of whole layers to remove, those that change the features least.
         importance: As in `ChannelConfig`.
         multiple: As in `ChannelConfig`; it does not apply to the number of heads.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     heads: float = 0.0

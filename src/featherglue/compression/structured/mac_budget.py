@@ -52,6 +52,9 @@ class MacsConfig:
         include: Globs of groups to prune. Empty selects all groups except the numbers of heads and
             the descriptor.
         exclude: Globs of groups to leave out.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     budget: float
@@ -133,7 +136,11 @@ def check_macs(architecture: ArchitectureConfig, config: MacsConfig) -> Architec
 
 
 def macs_groups(architecture: ArchitectureConfig, config: MacsConfig) -> list[str]:
-    """Return the groups that may shrink, in network order."""
+    """Return the groups that may shrink, in network order.
+
+    Raises:
+        ConfigError: A glob matches nothing, or both widths are selected.
+    """
     names = list(group_sizes(architecture))
     default = [name for name in names if name != DESCRIPTOR and not name.endswith(".attn")]
     selected = select_layers(names, default, config.include, config.exclude)
@@ -143,7 +150,11 @@ def macs_groups(architecture: ArchitectureConfig, config: MacsConfig) -> list[st
 
 
 def cost_of(architecture: ArchitectureConfig, config: MacsConfig) -> Cost:
-    """Return a function that computes the cost of smaller versions of an architecture."""
+    """Return a function that computes the cost of smaller versions of an architecture.
+
+    Raises:
+        ConfigError: A latency is missing, or belongs to no layer.
+    """
     size, keypoints = config.image_size, config.num_keypoints
     macs = _macs(architecture, size, keypoints)
     rates = dict.fromkeys(macs, 1.0)

@@ -25,6 +25,9 @@ class LoopConfig:
         bf16: Run the forward pass in bfloat16 if the device supports it.
         validate_steps: Number of steps between validations.
         save_seconds: Time between checkpoints in seconds.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     steps: int

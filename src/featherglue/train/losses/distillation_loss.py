@@ -38,6 +38,9 @@ class DistillationConfig:
         distance: Distance of descriptors, "cosine" or "l2".
         map: Map of the student's descriptors to the teacher's if their widths differ: "learned"
             with the student, or "procrustes", fitted in closed form.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     scores: float = 1.0

@@ -26,6 +26,9 @@ class HingeConfig:
         negative_margin: Other pairs are pushed apart above this cosine.
         near: Maximum distance in pixels between the mapped centre of a cell and the centre of a
             corresponding cell.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     weight: float = 0.0001

@@ -37,6 +37,9 @@ class SuperPointLoss:
         reliability: Influence of the match probability of a point on its keypoint label, in
             [0, 1]. 0 learns all labels equally; 1 learns only points that can be matched. Only
             for the dual softmax.
+
+    Raises:
+        ConfigError: An unknown kind, a value out of range, or settings that exclude each other.
     """
 
     descriptor: Literal["dual_softmax", "hinge"] = "dual_softmax"

@@ -42,6 +42,9 @@ class AdaptStage:
         seed: Seed of the views; those of a photograph also depend on its name.
         bf16: Run the network in bfloat16 if the device supports it.
         save_seconds: Time between two writes of the label file in seconds.
+
+    Raises:
+        ConfigError: `seed` is negative.
     """
 
     extractor: str

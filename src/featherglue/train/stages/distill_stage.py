@@ -72,6 +72,9 @@ class DistillStage:
         validation: Held-out views.
         seed: Seed of weights and data.
         data: Description of the photographs for the model card; "" keeps that of `student.start`.
+
+    Raises:
+        ConfigError: A value is out of range, or no loss of a trained network has a weight.
     """
 
     loop: LoopConfig

@@ -46,6 +46,9 @@ class SuperGlueStage:
             or one with wider heads. "" starts from a matcher that compares descriptors.
         seed: Seed of weights and data.
         data: Description of the photographs for the model card.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     loop: LoopConfig

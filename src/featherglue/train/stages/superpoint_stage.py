@@ -44,6 +44,9 @@ class SuperPointStage:
             one; "" starts from scratch.
         seed: Seed of weights and data.
         data: Description of the photographs for the model card.
+
+    Raises:
+        ConfigError: A value is out of range, or settings exclude each other.
     """
 
     loop: LoopConfig

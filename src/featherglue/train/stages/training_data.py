@@ -37,6 +37,9 @@ class LabelsConfig:
         by: Factors of the rank, from "score", "repeatability" and "matchability".
         certain: Rank from which a label is learned in every sample. Labels between `minimum` and
             `certain` are learned more often the higher their rank. 0 learns all labels equally.
+
+    Raises:
+        ConfigError: No criterion is named, or `minimum` and `certain` do not fit.
     """
 
     file: str = ""

@@ -37,6 +37,9 @@ class ValidationConfig:
         views: Number of pairs of views.
         keypoints: Maximum number of keypoints per image.
         threshold: Minimum confidence of a match.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     fraction: float = 0.01
