@@ -32,7 +32,7 @@ def first_paragraph(documented: object) -> str:
 
 
 def attribute_help(cls: type) -> dict[str, str]:
-    """The text of each field in the "Attributes" section of a dataclass docstring."""
+    """The text of each field in the "Attributes" section of a dataclass docstring, capitalized."""
     docstring = inspect.getdoc(cls) or ""
     _, found, section = docstring.partition("Attributes:\n")
     if not found:
@@ -49,4 +49,4 @@ def attribute_help(cls: type) -> dict[str, str]:
             help_texts |= {name: rest.strip() for name in fields}
         elif current and line.strip():
             help_texts |= {name: f"{help_texts[name]} {line.strip()}" for name in current}
-    return help_texts
+    return {name: text[:1].upper() + text[1:] for name, text in help_texts.items()}

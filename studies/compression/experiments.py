@@ -21,10 +21,10 @@ class StudyRow:
 
     Attributes:
         auc: AUC of the corner error at 5, 10 and 25 px, in percent.
-        precision: Precision in percent.
-        recall: Recall in percent.
-        parameters: Number of parameters in millions.
-        mib: Size in MiB, counted in the way of the study.
+        precision: precision in percent.
+        recall: recall in percent.
+        parameters: number of parameters in millions.
+        mib: size in MiB, counted in the way of the study.
     """
 
     auc: tuple[float, float, float]
@@ -39,9 +39,9 @@ class Experiment:
     """A compressed model.
 
     Attributes:
-        name: Name of the recipe file without its suffix.
-        title: Title in tables.
-        study: Row of the corresponding model of the study, if there is one.
+        name: name of the recipe file without its suffix.
+        title: title in tables.
+        study: row of the corresponding model of the study, if there is one.
     """
 
     name: str
@@ -101,15 +101,15 @@ def load_recipe(
     """Return the recipe of an experiment, without checking it against the model.
 
     Args:
-        folder: Folder of the recipes.
-        experiment: The experiment.
-        architecture: Architecture of the model.
-        found: A sensitivity scan, from which the ratio of each layer is allocated so that the total
+        folder: folder of the recipes.
+        experiment: the experiment.
+        architecture: architecture of the model.
+        found: a sensitivity scan, from which the ratio of each layer is allocated so that the total
             loss is smallest. None prunes all layers of a step by the same ratio.
 
     Raises:
-        ConfigError: The recipe is invalid, or the scan does not reach a ratio.
-        UsageError: The scan lacks a layer.
+        ConfigError: the recipe is invalid, or the scan does not reach a ratio.
+        UsageError: the scan lacks a layer.
     """
     recipe = Recipe.load(folder / f"{experiment.name}.toml")
     if found is not None:

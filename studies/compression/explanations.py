@@ -48,9 +48,9 @@ class Variant:
     """A variant of a model.
 
     Attributes:
-        title: Title in tables.
-        make: Returns the model.
-        adapt: Returns the session to measure with, given the session of the model.
+        title: title in tables.
+        make: returns the model.
+        adapt: returns the session to measure with, given the session of the model.
     """
 
     title: str
@@ -72,8 +72,8 @@ def linear_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int])
     """Return variants of linear quantization, from the least to the most careful one.
 
     Args:
-        dense: The dense model, with batch normalisation if it was trained with it.
-        images: Calibration photographs, (H, W) grey uint8.
+        dense: the dense model, with batch normalisation if it was trained with it.
+        images: calibration photographs, (H, W) grey uint8.
         size: (width, height) in pixels to which the photographs are resized.
     """
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))

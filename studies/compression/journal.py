@@ -17,10 +17,10 @@ class Journal:
     """Results of finished steps, stored in a JSON file.
 
     Args:
-        path: Path of the file.
+        path: path of the file.
 
     Raises:
-        UsageError: The file is damaged.
+        UsageError: the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,10 +42,10 @@ class Journal:
         """Return the stored result of a step if its inputs are the same, else compute it.
 
         Args:
-            name: Name of the step.
-            inputs: Plain values that determine the result.
-            compute: Returns the result as plain values.
-            product: File or folder that the step writes. If it is missing, the step is repeated.
+            name: name of the step.
+            inputs: plain values that determine the result.
+            compute: returns the result as plain values.
+            product: file or folder that the step writes. If it is missing, the step is repeated.
         """
         key = fingerprint(inputs)
         stored = self.steps.get(name)

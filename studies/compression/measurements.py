@@ -19,11 +19,11 @@ def accuracy(
     """Return AUC by threshold, precision and recall in percent, and the number of failures.
 
     Args:
-        folder: Folder of the model.
-        suite: The suite.
-        limit: Maximum number of pairs.
-        threads: Number of threads of all processes together.
-        jobs: Number of processes.
+        folder: folder of the model.
+        suite: the suite.
+        limit: maximum number of pairs.
+        threads: number of threads of all processes together.
+        jobs: number of processes.
     """
     options = SessionOpener(model=str(folder), threads=max(1, threads // jobs))
     summary = evaluate(options, suite, num_pairs=limit, jobs=jobs).summary

@@ -29,11 +29,11 @@ class Tuning:
     """Settings of fine-tuning.
 
     Attributes:
-        teacher: Folder of the dense model.
-        images: Folder of photographs.
-        settings: Plain values of a `DistillStage`. Settings of a recipe step take precedence.
-        minutes: Total time of one experiment.
-        steps: Number of steps of each fine-tuning, which stops after twice `minutes` at the latest.
+        teacher: folder of the dense model.
+        images: folder of photographs.
+        settings: plain values of a `DistillStage`. Settings of a recipe step take precedence.
+        minutes: total time of one experiment.
+        steps: number of steps of each fine-tuning, which stops after twice `minutes` at the latest.
             0 takes as many steps as fit into `minutes`.
         device: "cpu" or "cuda".
     """
@@ -109,13 +109,13 @@ def make_model(
     """Return a compressed model.
 
     Args:
-        dense: The dense model.
-        recipe: The recipe.
-        calibration: Photographs, (H, W) grey uint8.
-        tuning: Settings of fine-tuning. None leaves out fine-tuning and the choice of the match
+        dense: the dense model.
+        recipe: the recipe.
+        calibration: photographs, (H, W) grey uint8.
+        tuning: settings of fine-tuning. None leaves out fine-tuning and the choice of the match
             threshold after it.
-        folder: Folder of the training runs.
-        parent: Hash of the dense model.
+        folder: folder of the training runs.
+        parent: hash of the dense model.
         size: (width, height) in pixels to which the photographs are resized.
     """
     if tuning is None:

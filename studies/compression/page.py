@@ -39,9 +39,9 @@ def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str
     """Return the page as Markdown.
 
     Args:
-        results: Content of results.json.
-        pictures: Caption → path relative to the page.
-        command: Command that reproduces the results.
+        results: content of results.json.
+        pictures: caption → path relative to the page.
+        command: command that reproduces the results.
     """
     rows = results["rows"]
     machine, scan = results["machine"], results["scan"]

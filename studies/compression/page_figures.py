@@ -40,11 +40,11 @@ def draw(
     """Draw the figures and return caption → path relative to the parent of `folder`.
 
     Args:
-        rows: Rows of the results.
-        found: Sensitivity scan, or None.
-        dense: The dense model.
-        layers: Layers whose weight distributions are drawn.
-        folder: Folder of the pictures.
+        rows: rows of the results.
+        found: sensitivity scan, or None.
+        dense: the dense model.
+        layers: layers whose weight distributions are drawn.
+        folder: folder of the pictures.
     """
     figures: dict[str, tuple[str, Figure]] = {"size": (SIZE_CAPTION, _size_figure(rows))}
     for method, (number, change, level) in _METHODS.items():

@@ -38,8 +38,8 @@ class Study:
     """One run of the study.
 
     Args:
-        options: Options of the command line.
-        command: Command that reproduces the run, for the page.
+        options: options of the command line.
+        command: command that reproduces the run, for the page.
     """
 
     def __init__(self, options: argparse.Namespace, command: str) -> None:

@@ -34,9 +34,9 @@ class CalibrationData:
     """Inputs on which networks are calibrated.
 
     Attributes:
-        images: Tensors (1, 1, H, W) float32 in [0, 1], all of one size. The second half shows
+        images: tensors (1, 1, H, W) float32 in [0, 1], all of one size. The second half shows
             other views of the first half.
-        features: Features of view 0 and of view 1, for a matcher. Entry i of both is pair i.
+        features: features of view 0 and of view 1, for a matcher. Entry i of both is pair i.
     """
 
     images: tuple[Tensor, ...]
@@ -55,13 +55,13 @@ def prepare_calibration(
     """Return pairs of views of photographs, with the features that the model extracts from them.
 
     Args:
-        model: Its extractor provides the features for its matcher.
-        images: Photographs, (H, W) uint8.
+        model: its extractor provides the features for its matcher.
+        images: photographs, (H, W) uint8.
         size: (width, height) of the views in pixels, multiples of 8.
-        seed: Seed of the homographies and of the photometric augmentation.
+        seed: seed of the homographies and of the photometric augmentation.
 
     Raises:
-        UsageError: There are no images, or no keypoints are found in them.
+        UsageError: there are no images, or no keypoints are found in them.
     """
     if not images:
         raise UsageError("calibration requires at least one image")
@@ -133,9 +133,9 @@ class ActivationSamples:
     """Recorded values of one activation.
 
     Attributes:
-        low: Smallest value.
-        high: Largest value.
-        parts: Samples of the values, one array for each call.
+        low: smallest value.
+        high: largest value.
+        parts: samples of the values, one array for each call.
     """
 
     low: float = float("inf")
@@ -152,7 +152,7 @@ class ActivationRecorder:
     """A hook that records activations.
 
     Args:
-        num_calls: Expected number of calls for each activation. All contribute equally many
+        num_calls: expected number of calls for each activation. All contribute equally many
             samples.
     """
 

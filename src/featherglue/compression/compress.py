@@ -31,19 +31,19 @@ def compress(
     The whole recipe is checked before the first step runs.
 
     Args:
-        model: Stays unchanged.
-        recipe: The steps.
-        calibration_images: Photographs, (H, W) grey uint8, for steps that measure activations or
+        model: stays unchanged.
+        recipe: the steps.
+        calibration_images: photographs, (H, W) grey uint8, for steps that measure activations or
             matches.
         image_size: (width, height) in pixels to which the photographs are resized, multiples of 8.
-        losses: Losses for importance "taylor"; `importance.probe_losses` by default.
-        finetune: Performs the steps "finetune"; see `step_types.Finetune`.
-        parent: Hash of the model's artifact, for the provenance.
-        report: Called with the number of a step, from 1, and its name, before the step runs.
+        losses: losses for importance "taylor"; `importance.probe_losses` by default.
+        finetune: performs the steps "finetune"; see `step_types.Finetune`.
+        parent: hash of the model's artifact, for the provenance.
+        report: called with the number of a step, from 1, and its name, before the step runs.
 
     Raises:
-        ConfigError: The recipe does not fit the model.
-        UsageError: The steps are in an impossible order, or calibration images or `finetune` are
+        ConfigError: the recipe does not fit the model.
+        UsageError: the steps are in an impossible order, or calibration images or `finetune` are
             missing.
     """
     if any(side < 8 or side % 8 for side in image_size):

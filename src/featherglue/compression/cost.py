@@ -27,19 +27,19 @@ class LayerCost:
     """Cost of one layer, including its bias and batch normalisation.
 
     Attributes:
-        name: Layer name.
-        parameters: Number of parameters.
-        nonzero: Number of non-zero parameters.
-        macs: Number of MACs.
-        effective_macs: Number of MACs with non-zero weights.
-        scheme: Encoding of the weight: "float", "linear" or "codebook".
-        bits: Bits of one weight.
-        sparsity: Fraction of zeros in the weight, in [0, 1].
-        coding: Storage of the codes: "plain", "packed" or "huffman".
-        study_bytes: Bytes in the way of the study.
-        bytes: Bytes in model.safetensors.
-        integer: Whether the layer is computed with integers.
-        float_reason: Why a quantized layer is computed with floats, else "".
+        name: layer name.
+        parameters: number of parameters.
+        nonzero: number of non-zero parameters.
+        macs: number of MACs.
+        effective_macs: number of MACs with non-zero weights.
+        scheme: encoding of the weight: "float", "linear" or "codebook".
+        bits: bits of one weight.
+        sparsity: fraction of zeros in the weight, in [0, 1].
+        coding: storage of the codes: "plain", "packed" or "huffman".
+        study_bytes: bytes in the way of the study.
+        bytes: bytes in model.safetensors.
+        integer: whether the layer is computed with integers.
+        float_reason: why a quantized layer is computed with floats, else "".
     """
 
     name: str
@@ -62,19 +62,19 @@ class ModelCost:
     """Cost of a model.
 
     Attributes:
-        parameters: Number of parameters.
-        nonzero: Number of non-zero parameters.
-        macs: Network name → number of MACs of one extraction or one match, including the products
+        parameters: number of parameters.
+        nonzero: number of non-zero parameters.
+        macs: network name → number of MACs of one extraction or one match, including the products
             of attention.
-        effective_macs: Like `macs`, without products of zero weights.
-        study_bytes: Bytes of all parameters in the way of the study.
-        bytes_on_disk: Bytes of config.json, model.safetensors and the model card.
-        study_ratio: Bytes of the parameters of the baseline in dense float32, divided by
+        effective_macs: like `macs`, without products of zero weights.
+        study_bytes: bytes of all parameters in the way of the study.
+        bytes_on_disk: bytes of config.json, model.safetensors and the model card.
+        study_ratio: bytes of the parameters of the baseline in dense float32, divided by
             `study_bytes`.
-        disk_ratio: Bytes of all tensors of the baseline in dense float32, divided by
+        disk_ratio: bytes of all tensors of the baseline in dense float32, divided by
             `bytes_on_disk`.
-        saturates: Whether sums of integer products may exceed 16 bits on CPUs without VNNI.
-        layers: Cost of each layer, in network order.
+        saturates: whether sums of integer products may exceed 16 bits on CPUs without VNNI.
+        layers: cost of each layer, in network order.
     """
 
     parameters: int
@@ -98,14 +98,14 @@ def model_cost(
     """Return the cost of a saved model.
 
     Args:
-        artifact: The model.
-        baseline: Model to compare sizes with, in dense float32; the model itself by default.
+        artifact: the model.
+        baseline: model to compare sizes with, in dense float32; the model itself by default.
         image_size: (width, height) in pixels for which MACs are counted.
-        num_keypoints: Number of keypoints of each image for which MACs are counted.
+        num_keypoints: number of keypoints of each image for which MACs are counted.
 
     Raises:
-        UsageError: The artifact is not saved.
-        ArtifactError: The file of the artifact cannot be read.
+        UsageError: the artifact is not saved.
+        ArtifactError: the file of the artifact cannot be read.
     """
     if artifact.folder is None:
         raise UsageError("the cost includes bytes on disk: save the model first")

@@ -53,17 +53,17 @@ def finetune(
     rounded in every forward pass (QAT). Of codebooks the entries are trained, the indices fixed.
 
     Args:
-        model: The compressed model; it is not changed.
-        stage: Settings of the training. `stage.student` is not used.
-        images: Folder of photographs.
-        folder: Folder of the run; a run with a checkpoint resumes.
-        original: The model before quantization, see `before_rounding`. Linearly quantized weights
+        model: the compressed model; it is not changed.
+        stage: settings of the training. `stage.student` is not used.
+        images: folder of photographs.
+        folder: folder of the run; a run with a checkpoint resumes.
+        original: the model before quantization, see `before_rounding`. Linearly quantized weights
             start from its weights.
-        prune, schedule: Prune gradually during training, see `compression.pruning.gradual`. The
+        prune, schedule: prune gradually during training, see `compression.pruning.gradual`. The
             recipe of the model gets a step "prune".
-        minutes: Time limit; the run can be resumed.
+        minutes: time limit; the run can be resumed.
         device: "cpu" or "cuda".
-        report: Called about every second with the step and the mean metrics.
+        report: called about every second with the step and the mean metrics.
 
     Raises:
         TrainingError: as `train_distill`.
@@ -133,7 +133,7 @@ def pruned_weights(model: Model, original: Model | None = None) -> Masks:
     zeros of weights that are not quantized count as pruned.
 
     Args:
-        original: The model before quantization; its zeros count instead.
+        original: the model before quantization; its zeros count instead.
     """
     steps = [step for step in model.provenance.recipe if step.get("step") in STEP_KINDS]
     zeros = Masks.from_zeros(original or model).kept
@@ -197,8 +197,8 @@ def finetune_stage(config: FinetuneConfig, teacher: str | os.PathLike[str]) -> D
     """The training stage of a recipe step "finetune".
 
     Args:
-        config: The step; its settings are those of `DistillStage`.
-        teacher: Folder of the teacher.
+        config: the step; its settings are those of `DistillStage`.
+        teacher: folder of the teacher.
 
     Raises:
         ConfigError: an invalid setting, or no number of steps.
@@ -227,11 +227,11 @@ def step_finetuner(
     The settings of a step are those of `DistillStage` except `teacher` and `part`.
 
     Args:
-        teacher: Folder of the teacher.
-        images: Folder of photographs.
-        folder: Folder of the runs `1`, `2`, …; runs with a checkpoint resume.
+        teacher: folder of the teacher.
+        images: folder of photographs.
+        folder: folder of the runs `1`, `2`, …; runs with a checkpoint resume.
         device: "cpu" or "cuda".
-        started: Called with the stage of each step before it starts; returns its `report`.
+        started: called with the stage of each step before it starts; returns its `report`.
 
     The function raises ConfigError for invalid settings, and the errors of `finetune`.
     """

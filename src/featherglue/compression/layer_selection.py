@@ -15,13 +15,13 @@ def select_layers(
     """Return the selected names, in the order of `names`.
 
     Args:
-        names: All names that can be selected.
-        default: Names that are selected if `include` is empty.
-        include: Globs of names to select.
-        exclude: Globs of names to leave out.
+        names: all names that can be selected.
+        default: names that are selected if `include` is empty.
+        include: globs of names to select.
+        exclude: globs of names to leave out.
 
     Raises:
-        ConfigError: A glob matches no name, or no name is selected.
+        ConfigError: a glob matches no name, or no name is selected.
     """
     for glob in (*include, *exclude):
         if not any(fnmatchcase(name, glob) for name in names):

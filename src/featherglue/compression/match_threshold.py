@@ -36,14 +36,14 @@ class ThresholdConfig:
     started from.
 
     Attributes:
-        num_pairs: Number of pairs to measure on. A pair is a calibration photograph and a view of
+        num_pairs: number of pairs to measure on. A pair is a calibration photograph and a view of
             it by a random homography; photographs are used in turn.
-        seed: Seed of the homographies.
-        min_threshold: Smallest candidate.
-        max_threshold: Largest candidate.
+        seed: seed of the homographies.
+        min_threshold: smallest candidate.
+        max_threshold: largest candidate.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     num_pairs: int = 48
@@ -123,15 +123,15 @@ def choose_threshold(
     equal losses the one nearest to the model's own threshold is chosen.
 
     Args:
-        model: The compressed model.
-        parent: The original model, which is measured with its own threshold.
-        images: Photographs, (H, W) grey uint8.
+        model: the compressed model.
+        parent: the original model, which is measured with its own threshold.
+        images: photographs, (H, W) grey uint8.
         size: (width, height) in pixels to which the photographs are resized.
-        config: Candidates and pairs.
+        config: candidates and pairs.
 
     Raises:
-        UsageError: There are no images, or the parent finds no matches in them.
-        ConfigError: A model lacks a network.
+        UsageError: there are no images, or the parent finds no matches in them.
+        ConfigError: a model lacks a network.
     """
     config = config or ThresholdConfig()
     if not images:

@@ -33,12 +33,12 @@ class Recipe:
     """The steps of compressing a model.
 
     Attributes:
-        steps: Configurations of the steps, in order; see `steps.STEP_KINDS`.
-        architecture: The architecture that the recipe is made for, or None for any architecture
+        steps: configurations of the steps, in order; see `steps.STEP_KINDS`.
+        architecture: the architecture that the recipe is made for, or None for any architecture
             that has the named layers.
 
     Raises:
-        ConfigError: There is no step, or a step has an unknown kind.
+        ConfigError: there is no step, or a step has an unknown kind.
     """
 
     steps: tuple[Any, ...]
@@ -55,7 +55,7 @@ class Recipe:
         """Read a TOML file.
 
         Raises:
-            ConfigError: The file cannot be read, or a step, version or key is unknown.
+            ConfigError: the file cannot be read, or a step, version or key is unknown.
         """
         data = read_toml(path)
         try:
@@ -101,12 +101,12 @@ class Recipe:
         """Check that every step can be performed after the preceding ones.
 
         Args:
-            architecture: Architecture of the model.
-            quantized: Whether any part of the model is quantized.
+            architecture: architecture of the model.
+            quantized: whether any part of the model is quantized.
 
         Raises:
-            ConfigError: A step does not fit the model. The message names the step.
-            UsageError: The steps are in an impossible order. The message names the step.
+            ConfigError: a step does not fit the model. The message names the step.
+            UsageError: the steps are in an impossible order. The message names the step.
         """
         _check_architecture(self.architecture, architecture)
         state = ModelState(architecture=architecture, quantized=quantized)

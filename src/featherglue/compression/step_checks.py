@@ -1,7 +1,7 @@
 """Checks of recipe steps against the state that the preceding steps leave.
 
-Each check returns the state after its step. It raises ConfigError if the step does not fit the
-model, and UsageError if the step cannot follow the preceding ones.
+Each check returns the state after its step. It raises ConfigError or UsageError if the step does
+not fit the model or cannot follow the preceding ones.
 """
 
 from __future__ import annotations

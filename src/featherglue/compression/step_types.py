@@ -20,8 +20,8 @@ class StepResult:
     """What a recipe step returns.
 
     Attributes:
-        model: The new model. `compress` ignores its provenance.
-        record: What the step did, as plain mappings with the key "step", for the provenance of the
+        model: the new model. `compress` ignores its provenance.
+        record: what the step did, as plain mappings with the key "step", for the provenance of the
             model. Most steps have one mapping: their configuration.
     """
 
@@ -41,13 +41,13 @@ class FinetuneConfig:
     The function `finetune` that is passed to `compress` defines the training.
 
     Attributes:
-        network: Which networks are trained.
-        settings: Plain values for the training function.
-        prune: What to prune gradually during training; requires `schedule`.
-        schedule: When to prune; requires `prune`.
+        network: which networks are trained.
+        settings: plain values for the training function.
+        prune: what to prune gradually during training; requires `schedule`.
+        schedule: when to prune; requires `prune`.
 
     Raises:
-        ConfigError: Only one of `prune` and `schedule` is set, or they do not fit each other.
+        ConfigError: only one of `prune` and `schedule` is set, or they do not fit each other.
     """
 
     network: Literal["extractor", "matcher", "both"] = "both"
@@ -77,12 +77,12 @@ class StepContext:
     """What recipe steps may use besides their configuration.
 
     Attributes:
-        calibrate: Returns the calibration data of a model, or None if there are no images.
-        losses: Losses for importance "taylor"; see `importance.Losses`.
-        finetune: Performs the steps "finetune".
-        unquantized: The folded model before linear quantization; see `Finetune`.
-        start: The model that the recipe started from.
-        images: Calibration photographs, (H, W) uint8.
+        calibrate: returns the calibration data of a model, or None if there are no images.
+        losses: losses for importance "taylor"; see `importance.Losses`.
+        finetune: performs the steps "finetune".
+        unquantized: the folded model before linear quantization; see `Finetune`.
+        start: the model that the recipe started from.
+        images: calibration photographs, (H, W) uint8.
         image_size: (width, height) in pixels to which the photographs are resized.
     """
 
@@ -100,8 +100,8 @@ class ModelState:
     """The state of a model after some steps, as far as known before they run.
 
     Attributes:
-        architecture: Architecture, which determines the names of layers.
-        quantized: Whether any part of the model is quantized.
+        architecture: architecture, which determines the names of layers.
+        quantized: whether any part of the model is quantized.
     """
 
     architecture: ArchitectureConfig
@@ -125,15 +125,15 @@ class StepKind:
     """A kind of recipe step.
 
     Attributes:
-        name: Name in recipes.
-        config: Class of the configuration.
-        run: Performs the step.
-        check: Returns the state after the step. Raises ConfigError or UsageError if the step
+        name: name in recipes.
+        config: class of the configuration.
+        run: performs the step.
+        check: returns the state after the step. Raises ConfigError or UsageError if the step
             cannot be performed.
-        needs_images: Whether a configuration requires calibration images.
-        uses_images: Whether a configuration uses calibration images if there are any.
-        version: Version of the configuration and of the method.
-        renamed: Keys of earlier versions → their present names.
+        needs_images: whether a configuration requires calibration images.
+        uses_images: whether a configuration uses calibration images if there are any.
+        version: version of the configuration and of the method.
+        renamed: keys of earlier versions → their present names.
     """
 
     name: str

@@ -140,7 +140,7 @@ def _pruning_kind(
     """Return the kind of a step that prunes; see `StepKind`.
 
     Args:
-        function: Prunes a model, given the configuration, calibration data and losses.
+        function: prunes a model, given the configuration, calibration data and losses.
     """
     return StepKind(
         name=name,

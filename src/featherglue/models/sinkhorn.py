@@ -29,7 +29,7 @@ def log_optimal_transport(
     Args:
         scores: (B, N0, N1) float, similarities of the keypoints.
         bin_score: scalar, the score of the dustbins.
-        iterations: Number of Sinkhorn iterations.
+        iterations: number of Sinkhorn iterations.
         mask0, mask1: (B, N0) and (B, N1) bool, False for padding. None means no padding.
 
     Returns:

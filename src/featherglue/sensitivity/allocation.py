@@ -39,16 +39,16 @@ def allocate(
     with the least cost for each weight is optimal (the fractional knapsack problem).
 
     Args:
-        costs: Layer name → ratio in [0, 1) → cost. The cost at ratio 0 is 0 unless given.
-        weights: Layer name → number of weights. Layers without costs stay dense, but count.
-        sparsity: Fraction of zeros among all weights, in [0, 1).
+        costs: layer name → ratio in [0, 1) → cost. The cost at ratio 0 is 0 unless given.
+        weights: layer name → number of weights. Layers without costs stay dense, but count.
+        sparsity: fraction of zeros among all weights, in [0, 1).
 
     Returns:
         Layer name → ratio, for every layer of `costs`. Use it as `ratios` of a `PruneConfig` whose
         `ratio` is 0.
 
     Raises:
-        ConfigError: A layer is unknown, a ratio or cost is invalid, or the measured ratios do not
+        ConfigError: a layer is unknown, a ratio or cost is invalid, or the measured ratios do not
             reach the sparsity.
     """
     if not 0 <= sparsity < 1:

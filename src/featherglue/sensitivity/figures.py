@@ -33,10 +33,10 @@ def draw_scan(found: Scan, method: Method, metric: str, folder: Path) -> list[Pa
     """Draw the curves and the heat map of a scan, and return the paths of the pictures.
 
     Args:
-        found: The scan. Without scores of the method, nothing is drawn.
-        method: Which scores to draw.
-        metric: Name of a score, or "" for the mean of all scores.
-        folder: Folder of the pictures.
+        found: the scan. Without scores of the method, nothing is drawn.
+        method: which scores to draw.
+        metric: name of a score, or "" for the mean of all scores.
+        folder: folder of the pictures.
     """
     from featherglue.evaluation.plots import save_figure
 
@@ -62,14 +62,14 @@ def curves_figure(
     """Draw the score against the level of change: a panel for each network, a curve for each layer.
 
     Args:
-        curves: Layer name → level → score. A level below 1 is a ratio; other levels are bits.
-        order: All layers, the most sensitive first. The first layers of each network are labelled.
-        base: Score of the unchanged model.
-        level: Label of the horizontal axis.
-        score: Label of the vertical axis.
+        curves: layer name → level → score. A level below 1 is a ratio; other levels are bits.
+        order: all layers, the most sensitive first. The first layers of each network are labelled.
+        base: score of the unchanged model.
+        level: label of the horizontal axis.
+        score: label of the vertical axis.
 
     Raises:
-        UsageError: There are no curves.
+        UsageError: there are no curves.
     """
     if not curves:
         raise UsageError("the scan contains no scores of this method yet")
@@ -111,13 +111,13 @@ def costs_figure(costs: Curves, order: Sequence[str], level: str, score: str) ->
     """Draw the loss of every layer at every level as a heat map, the most sensitive layer on top.
 
     Args:
-        costs: Layer name → level → loss of the score.
-        order: As in `curves_figure`.
-        level: Label of the horizontal axis.
-        score: Name of the score.
+        costs: layer name → level → loss of the score.
+        order: as in `curves_figure`.
+        level: label of the horizontal axis.
+        score: name of the score.
 
     Raises:
-        UsageError: There are no costs.
+        UsageError: there are no costs.
     """
     if not costs:
         raise UsageError("the scan contains no scores of this method yet")
@@ -144,10 +144,10 @@ def histogram_figure(weights: Mapping[str, NDArray[Any]]) -> Figure:
     """Draw the weight distribution of each layer in a panel. Zeros are excluded and counted.
 
     Args:
-        weights: Layer name → weight of any shape.
+        weights: layer name → weight of any shape.
 
     Raises:
-        UsageError: There are no layers.
+        UsageError: there are no layers.
     """
     if not weights:
         raise UsageError("there are no layers to draw histograms of")

@@ -31,7 +31,7 @@ class StageCache:
     Late stages are cached first, until the limit is reached.
 
     Args:
-        max_bytes: Maximum number of bytes for each input of the network.
+        max_bytes: maximum number of bytes for each input of the network.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -59,10 +59,10 @@ class PrefixCache:
     """The cached activations of an original model.
 
     Args:
-        original: Model with an extractor and a matcher.
-        num_images: Expected number of images.
-        num_pairs: Expected number of pairs.
-        max_bytes: Maximum number of bytes of all cached activations.
+        original: model with an extractor and a matcher.
+        num_images: expected number of images.
+        num_pairs: expected number of pairs.
+        max_bytes: maximum number of bytes of all cached activations.
     """
 
     def __init__(self, original: Model, num_images: int, num_pairs: int, max_bytes: int) -> None:
@@ -75,7 +75,7 @@ class PrefixCache:
         """Return a runtime of a model that uses the cache. The original fills the cache.
 
         Raises:
-            UsageError: The model lacks a network.
+            UsageError: the model lacks a network.
         """
         return CachedRuntime(self, model)
 
@@ -87,12 +87,12 @@ class CachedRuntime:
     The stages of a matcher are the keypoint encoding, its layers and the final projection.
 
     Attributes:
-        first_extractor: First stage of the extractor that differs from the original, or the number
+        first_extractor: first stage of the extractor that differs from the original, or the number
             of stages.
-        first_matcher: The same for the matcher.
+        first_matcher: the same for the matcher.
 
     Raises:
-        UsageError: The model lacks a network.
+        UsageError: the model lacks a network.
     """
 
     name = "torch"

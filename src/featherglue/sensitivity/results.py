@@ -36,9 +36,9 @@ class Change:
     """A change of one layer.
 
     Attributes:
-        layer: Layer name, or "" for the unchanged model.
-        method: What is done to the layer; see `Method`.
-        level: Pruning ratio in [0, 1), or number of bits.
+        layer: layer name, or "" for the unchanged model.
+        method: what is done to the layer; see `Method`.
+        level: pruning ratio in [0, 1), or number of bits.
     """
 
     layer: str
@@ -54,9 +54,9 @@ class Row:
     """The scores of a changed model.
 
     Attributes:
-        change: The change.
-        scores: Name → score. Higher is better.
-        seconds: Duration of scoring.
+        change: the change.
+        scores: name → score. Higher is better.
+        seconds: duration of scoring.
     """
 
     change: Change
@@ -69,8 +69,8 @@ class Scan:
     """The rows of a scan. The first row is the unchanged model.
 
     Attributes:
-        rows: The rows.
-        settings: The content of `scan.json`: the fingerprint of the model, and what affects scores.
+        rows: the rows.
+        settings: the content of `scan.json`: the fingerprint of the model, and what affects scores.
     """
 
     rows: tuple[Row, ...] = ()
@@ -88,11 +88,11 @@ class Scan:
         """Return layer name → level → score, with levels in ascending order.
 
         Args:
-            method: Which rows to use.
-            metric: Name of a score, or "" for the mean of all scores.
+            method: which rows to use.
+            metric: name of a score, or "" for the mean of all scores.
 
         Raises:
-            UsageError: The score does not exist.
+            UsageError: the score does not exist.
         """
         found: dict[str, dict[float, float]] = {}
         for row in self.rows:
@@ -143,7 +143,7 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
     """Return the scan in a folder, or an empty scan if there is none.
 
     Raises:
-        UsageError: A file is missing or damaged.
+        UsageError: a file is missing or damaged.
     """
     table, path = Path(folder) / TABLE, Path(folder) / SETTINGS
     if not table.exists() and not path.exists():
@@ -177,13 +177,13 @@ def open_scan(folder: str | os.PathLike[str], model: str, about: Mapping[str, An
     """Return the scan in a folder, or start a new one and write its settings.
 
     Args:
-        folder: Folder of the scan.
-        model: Fingerprint of the model.
-        about: Plain values that affect the scores.
+        folder: folder of the scan.
+        model: fingerprint of the model.
+        about: plain values that affect the scores.
 
     Raises:
-        UsageError: The folder contains a scan of another model or with other scores.
-        OutputError: The folder cannot be written.
+        UsageError: the folder contains a scan of another model or with other scores.
+        OutputError: the folder cannot be written.
     """
     found = read_scan(folder)
     settings = json.loads(json.dumps({"version": VERSION, "model": model, "score": dict(about)}))

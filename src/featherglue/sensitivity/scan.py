@@ -51,14 +51,14 @@ class ScanConfig:
     Attributes:
         method: "prune" by magnitude, "codebook" (k-means quantization) or "linear" quantization.
             Only weights are changed, with the default settings of the method.
-        levels: Pruning ratios in [0, 1), or bits: 2 to 8 for "codebook", 4 to 8 for "linear".
+        levels: pruning ratios in [0, 1), or bits: 2 to 8 for "codebook", 4 to 8 for "linear".
             Empty uses all of `LEVELS`.
-        include: Globs of layer names to scan. Empty selects all layers.
-        exclude: Globs of layer names to leave out.
-        minutes: Stop after this time; None for no limit. The scan can be continued.
+        include: globs of layer names to scan. Empty selects all layers.
+        exclude: globs of layer names to leave out.
+        minutes: stop after this time; None for no limit. The scan can be continued.
 
     Raises:
-        ConfigError: An unknown method, or a value out of range.
+        ConfigError: an unknown method, or a value out of range.
     """
 
     method: Method = "prune"
@@ -96,22 +96,22 @@ def scan(
     call continues it. Scans of one model with different methods share a folder.
 
     Args:
-        model: An unquantized model. For "linear", batch normalisation must be folded; see
+        model: an unquantized model. For "linear", batch normalisation must be folded; see
             `prepare_model`.
-        score: Returns name → score, always with the same names. Higher is better.
-        folder: Folder of the files; see `results`.
-        config: What to scan.
-        about: Plain values that affect the scores. They must equal those of an existing scan.
-        progress: Called with the number of scored changes, the number of all changes, and the
+        score: returns name → score, always with the same names. Higher is better.
+        folder: folder of the files; see `results`.
+        config: what to scan.
+        about: plain values that affect the scores. They must equal those of an existing scan.
+        progress: called with the number of scored changes, the number of all changes, and the
             change that is scored next.
 
     Returns:
         All rows in the folder, including those of earlier scans.
 
     Raises:
-        ConfigError: A glob matches no layer, or a level is invalid.
-        UsageError: The model is quantized, or the folder contains another scan.
-        OutputError: The folder cannot be written.
+        ConfigError: a glob matches no layer, or a level is invalid.
+        UsageError: the model is quantized, or the folder contains another scan.
+        OutputError: the folder cannot be written.
     """
     config = config or ScanConfig()
     require_unquantized(model)
@@ -154,7 +154,7 @@ def coarse_to_fine(levels: Sequence[float]) -> list[float]:
     far, where the unchanged model counts as a level.
 
     Args:
-        levels: Levels from mild to strong.
+        levels: levels from mild to strong.
     """
     taken = [-1, len(levels) - 1]
     order = [len(levels) - 1]
@@ -205,17 +205,17 @@ def ratios_for(
     """Return the pruning ratios of the scanned layers with the least loss for a given sparsity.
 
     Args:
-        found: Scan with the method "prune".
-        architecture: Architecture of the scanned model.
-        sparsity: Fraction of zeros among all weights of the scanned layers, in [0, 1).
-        metric: Name of the score that counts, or "" for the mean of all scores.
+        found: scan with the method "prune".
+        architecture: architecture of the scanned model.
+        sparsity: fraction of zeros among all weights of the scanned layers, in [0, 1).
+        metric: name of the score that counts, or "" for the mean of all scores.
 
     Returns:
         Layer name → ratio, the `ratios` of a `PruneConfig`.
 
     Raises:
-        ConfigError: As in `allocation.allocate`.
-        UsageError: The scan has no scores yet.
+        ConfigError: as in `allocation.allocate`.
+        UsageError: the scan has no scores yet.
     """
     costs = found.costs("prune", metric)
     weights = {name: count for name, count in weight_counts(architecture).items() if name in costs}

@@ -44,14 +44,14 @@ class ScoringConfig:
     """Settings of scoring.
 
     Attributes:
-        num_pairs: Number of pairs of the suite, drawn at random. All pairs if there are fewer.
-        seed: Seed of the draw.
-        refine: Refine matches to subpixel accuracy. This takes most of the time and hides the
+        num_pairs: number of pairs of the suite, drawn at random. All pairs if there are fewer.
+        seed: seed of the draw.
+        refine: refine matches to subpixel accuracy. This takes most of the time and hides the
             effect of a change on keypoints.
-        cache_bytes: Maximum number of bytes of cached activations.
+        cache_bytes: maximum number of bytes of cached activations.
 
     Raises:
-        UsageError: A value is out of range.
+        UsageError: a value is out of range.
     """
 
     num_pairs: int = 32
@@ -68,15 +68,15 @@ class HomographyScorer:
     """Scores models. The result equals that of `evaluate` with PyTorch on the same pairs.
 
     Args:
-        original: Model from which the scored models differ in few layers.
-        suite: Suite with the pairs.
-        config: Settings.
-        progress: Called with the number of prepared pairs and the number of all pairs.
+        original: model from which the scored models differ in few layers.
+        suite: suite with the pairs.
+        config: settings.
+        progress: called with the number of prepared pairs and the number of all pairs.
 
     Raises:
-        UsageError: The original lacks a network.
-        PairListError: The list of pairs is malformed.
-        ImageError: An image cannot be read.
+        UsageError: the original lacks a network.
+        PairListError: the list of pairs is malformed.
+        ImageError: an image cannot be read.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class HomographyScorer:
         suite in pixels. A failed pair has an infinite error, and a `precision` and `recall` of 0.
 
         Raises:
-            UsageError: The model lacks a network.
+            UsageError: the model lacks a network.
         """
         return self.score(model)
 
@@ -119,8 +119,8 @@ class HomographyScorer:
         """Return the scores of a model that is matched by another session.
 
         Args:
-            model: The model.
-            adapt: Returns the session to use, given the session of the model.
+            model: the model.
+            adapt: returns the session to use, given the session of the model.
         """
         runtime = self._cache.runtime(model)
         session = adapt(self._session(model, runtime))

@@ -28,20 +28,20 @@ class PruneConfig:
     """Settings of fine-grained pruning.
 
     Attributes:
-        ratio: Fraction of zero weights after pruning, in [0, 1). Existing zeros count.
-        ratios: Ratios of single layers, by glob. The last glob that matches a layer applies. These
+        ratio: fraction of zero weights after pruning, in [0, 1). Existing zeros count.
+        ratios: ratios of single layers, by glob. The last glob that matches a layer applies. These
             layers are left out of a "global" comparison. See `sensitivity.allocation.allocate`.
-        scope: The set in which weights are compared and to which the ratio applies: one "layer",
+        scope: the set in which weights are compared and to which the ratio applies: one "layer",
             one output channel ("row", as in Wanda), or all selected layers together ("global").
-        importance: Importance of a weight; see the module `importance`.
+        importance: importance of a weight; see the module `importance`.
         pattern: "" prunes single weights. "N:M" keeps N of every M consecutive inputs and
             determines the ratio; by default it applies to the layers whose number of inputs is a
             multiple of M. "Bx1" prunes blocks of B output channels at one input.
-        include: Globs of layer names to prune. Empty selects all layers.
-        exclude: Globs of layer names to leave out.
+        include: globs of layer names to prune. Empty selects all layers.
+        exclude: globs of layer names to leave out.
 
     Raises:
-        ConfigError: A value is out of range, or settings exclude each other.
+        ConfigError: a value is out of range, or settings exclude each other.
     """
 
     ratio: float = 0.5
@@ -72,12 +72,12 @@ def prune(
     """Return a copy of the model with the least important weights set to zero.
 
     Args:
-        calibration: Required by importance "activation", and by "taylor" without `losses`.
-        losses: Losses for importance "taylor".
+        calibration: required by importance "activation", and by "taylor" without `losses`.
+        losses: losses for importance "taylor".
 
     Raises:
-        ConfigError: A glob matches no layer, or the pattern does not fit a layer.
-        UsageError: The model is quantized, or calibration data is missing.
+        ConfigError: a glob matches no layer, or the pattern does not fit a layer.
+        UsageError: the model is quantized, or calibration data is missing.
     """
     return compute_masks(model, config, calibration, losses).apply(model)
 
@@ -105,7 +105,7 @@ def layer_ratios(architecture: ArchitectureConfig, config: PruneConfig) -> dict[
     """Return the pruning ratio of each selected layer, in network order.
 
     Raises:
-        ConfigError: A glob matches no layer, or the pattern does not fit a selected layer.
+        ConfigError: a glob matches no layer, or the pattern does not fit a selected layer.
     """
     input_sizes = {layer.name: layer.shape[1] for layer in layers(architecture)}
     names = list(input_sizes)

@@ -20,13 +20,13 @@ class ScheduleConfig:
     """Schedule of gradual pruning.
 
     Attributes:
-        start: Training step at which pruning begins.
-        end: Training step at which the final ratio is reached.
-        every: Number of steps between two updates of the masks.
-        initial: Fraction of the final ratio that is pruned at `start`, in [0, 1].
+        start: training step at which pruning begins.
+        end: training step at which the final ratio is reached.
+        every: number of steps between two updates of the masks.
+        initial: fraction of the final ratio that is pruned at `start`, in [0, 1].
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     end: int
@@ -56,12 +56,12 @@ class GradualMasks:
     the next update, as in the paper. After `schedule.end` the masks stay fixed.
 
     Args:
-        config: What to prune, with the final ratio.
-        schedule: When to prune.
-        step: Training step at which a resumed run continues.
+        config: what to prune, with the final ratio.
+        schedule: when to prune.
+        step: training step at which a resumed run continues.
 
     Raises:
-        ConfigError: The importance or the pattern cannot be used with a schedule.
+        ConfigError: the importance or the pattern cannot be used with a schedule.
     """
 
     def __init__(self, config: PruneConfig, schedule: ScheduleConfig, step: int = 0) -> None:

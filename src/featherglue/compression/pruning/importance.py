@@ -42,17 +42,17 @@ def weight_scores(
     """Return the importance of every weight of some layers.
 
     Args:
-        names: Names of the layers; see `artifact.layers.layers`.
-        importance: Kind of importance.
-        calibration: Required by "activation", and by "taylor" without `losses`, which then uses
+        names: names of the layers; see `artifact.layers.layers`.
+        importance: kind of importance.
+        calibration: required by "activation", and by "taylor" without `losses`, which then uses
             `probe_losses`.
-        losses: Losses for "taylor".
+        losses: losses for "taylor".
 
     Returns:
         Layer name → float64 array in the shape of the weight, at least 0.
 
     Raises:
-        UsageError: Calibration data is required and missing.
+        UsageError: calibration data is required and missing.
     """
     weights = {name: _weight(model, name) for name in names}
     if importance == "magnitude":
@@ -113,8 +113,8 @@ def probe_losses(calibration: CalibrationData, seed: int = 0) -> Losses:
     distance is that of the Fisher information. Descriptors have unit length.
 
     Args:
-        calibration: There is one loss for each image and one for each pair.
-        seed: Seed of the signs.
+        calibration: there is one loss for each image and one for each pair.
+        seed: seed of the signs.
     """
 
     def losses(model: Model) -> Iterator[Tensor]:

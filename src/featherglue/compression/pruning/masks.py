@@ -26,7 +26,7 @@ class Masks:
     """Pruning masks of some layers.
 
     Attributes:
-        kept: Layer name → bool array (out, in, …), False where the weight is zero.
+        kept: layer name → bool array (out, in, …), False where the weight is zero.
     """
 
     kept: Mapping[str, Mask]
@@ -53,7 +53,7 @@ class Masks:
         """Return a copy of a model with the masked weights set to zero.
 
         Raises:
-            ConfigError: The model lacks a layer, or the layer has another shape.
+            ConfigError: the model lacks a layer, or the layer has another shape.
         """
         artifact = model.to_artifact()
         for name, mask in self.kept.items():

@@ -27,9 +27,9 @@ class Pattern:
     """A sparsity pattern.
 
     Attributes:
-        keep: Number of weights that stay in each group of an N:M pattern, else 0.
-        group: Number of consecutive inputs in a group of an N:M pattern, else 0.
-        block: Number of output channels that are pruned together.
+        keep: number of weights that stay in each group of an N:M pattern, else 0.
+        group: number of consecutive inputs in a group of an N:M pattern, else 0.
+        block: number of output channels that are pruned together.
     """
 
     keep: int = 0
@@ -54,8 +54,8 @@ def select_weights(
     """Return the masks of the weights that stay. Every layer keeps at least one unit.
 
     Args:
-        scores: Layer name → importance of each weight, (out, in, …).
-        ratios: Layer name → fraction of the weights to remove, for the same layers.
+        scores: layer name → importance of each weight, (out, in, …).
+        ratios: layer name → fraction of the weights to remove, for the same layers.
     """
     pattern = Pattern.parse(config.pattern)
     if pattern.group:

@@ -35,10 +35,10 @@ def correct_biases(
     layer after the layers before it.
 
     Args:
-        quantized: Network with quantized weights.
-        original: The same network before quantization.
-        calibration: Data on which mean outputs are compared.
-        layers: Layer names within the network, such as "conv1b".
+        quantized: network with quantized weights.
+        original: the same network before quantization.
+        calibration: data on which mean outputs are compared.
+        layers: layer names within the network, such as "conv1b".
     """
     run = _batch_runner(quantized, calibration)
     recorder = _MeanRecorder()

@@ -30,21 +30,21 @@ class CodebookConfig:
     """Settings of k-means quantization.
 
     Attributes:
-        bits: Bits of an index, 2 to 8. A codebook has 2^bits values.
-        channels: Number of output channels that share a codebook; 0 uses one codebook for each
+        bits: bits of an index, 2 to 8. A codebook has 2^bits values.
+        channels: number of output channels that share a codebook; 0 uses one codebook for each
             layer.
-        start: Initial centroids (Han et al., section 3.2): "linear" spaces them evenly between the
+        start: initial centroids (Han et al., section 3.2): "linear" spaces them evenly between the
             smallest and the largest weight, "density" at even quantiles of the weights, "random"
             draws them from the weights.
-        iterations: Maximum number of iterations.
-        keep_zero: Whether zero weights stay zero. If a group has any, one value is reserved.
-        dtype: Data type of the stored codebooks.
-        seed: Seed of "random".
-        include: Globs of layer names to quantize. Empty selects all layers.
-        exclude: Globs of layer names to leave out.
+        iterations: maximum number of iterations.
+        keep_zero: whether zero weights stay zero. If a group has any, one value is reserved.
+        dtype: data type of the stored codebooks.
+        seed: seed of "random".
+        include: globs of layer names to quantize. Empty selects all layers.
+        exclude: globs of layer names to leave out.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     bits: int = 4
@@ -70,7 +70,7 @@ def quantize_codebook(model: Model, config: CodebookConfig) -> Model:
     """Return a copy of the model whose selected layers are stored as codebooks.
 
     Raises:
-        ConfigError: A glob matches no layer, or a weight overflows float16.
+        ConfigError: a glob matches no layer, or a weight overflows float16.
     """
     artifact = model.to_artifact()
     names = [layer.name for layer in layers(artifact.architecture)]
@@ -91,7 +91,7 @@ def cluster_weight(
     """Quantize one weight (out, …).
 
     Raises:
-        ConfigError: A centroid overflows float16.
+        ConfigError: a centroid overflows float16.
     """
     groups = 1
     if config.channels:
@@ -125,10 +125,10 @@ def kmeans(
 
     Args:
         values: (N,). If there are at most `count` distinct values, they are the centroids.
-        count: Number of centroids.
-        start: Initial centroids; see `CodebookConfig`.
-        iterations: Maximum number of iterations.
-        rng: Random numbers for start "random".
+        count: number of centroids.
+        start: initial centroids; see `CodebookConfig`.
+        iterations: maximum number of iterations.
+        rng: random numbers for start "random".
 
     Returns:
         Centroids in ascending order, (count,) float64.
@@ -191,7 +191,7 @@ def nearest_centroid(values: Float, centroids: Float) -> NDArray[np.uint8]:
     """Return the index of the nearest centroid for each value, in the shape of `values`.
 
     Args:
-        values: Any shape.
+        values: any shape.
         centroids: (K,) in ascending order.
     """
     midpoints = (centroids[1:].astype(np.float64) + centroids[:-1]) / 2

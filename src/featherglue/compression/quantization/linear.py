@@ -39,25 +39,25 @@ class LinearConfig:
     """Settings of linear quantization.
 
     Attributes:
-        bits: Bits of a weight, 4 to 8.
-        activation_bits: Bits of an activation, 4 to 8; 0 leaves activations as floats.
-        per: Whether each output "channel" of a weight has a scale, or the whole "tensor" has one.
+        bits: bits of a weight, 4 to 8.
+        activation_bits: bits of an activation, 4 to 8; 0 leaves activations as floats.
+        per: whether each output "channel" of a weight has a scale, or the whole "tensor" has one.
         weights: "symmetric", or "affine" with zero points.
         activations: "affine", or "symmetric" with 0 in the middle of the range (at the lower end
             if no value is negative).
-        weight_range: How the range of a weight is chosen: "minmax" covers all values, "percentile"
+        weight_range: how the range of a weight is chosen: "minmax" covers all values, "percentile"
             most of them, and "mse" minimizes the mean squared error.
-        activation_range: How the range of an activation is chosen, likewise.
-        percentile: Percentage of the values that "percentile" covers.
-        reduce_range: Use 7 instead of 8 bits for the weights of integer layers. On CPUs without
+        activation_range: how the range of an activation is chosen, likewise.
+        percentile: percentage of the values that "percentile" covers.
+        reduce_range: use 7 instead of 8 bits for the weights of integer layers. On CPUs without
             VNNI instructions the sum of two products of 8 bits saturates.
-        correct_bias: Correct biases so that the mean output of every layer is preserved.
-        include: Globs of the layers and products to quantize. Empty selects all layers except the
+        correct_bias: correct biases so that the mean output of every layer is preserved.
+        include: globs of the layers and products to quantize. Empty selects all layers except the
             first and last ones; see `linear_targets`.
-        exclude: Globs of names to leave out.
+        exclude: globs of names to leave out.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     bits: int = 8
@@ -90,14 +90,14 @@ def quantize_linear(
     """Return a copy of the model with batch normalisation folded and the selected parts quantized.
 
     Args:
-        model: Stays unchanged.
-        config: What to quantize, and how.
-        calibration: See `calibration.prepare_calibration`. Required if activations are quantized
+        model: stays unchanged.
+        config: what to quantize, and how.
+        calibration: see `calibration.prepare_calibration`. Required if activations are quantized
             or biases corrected.
 
     Raises:
-        ConfigError: A glob matches nothing, or batch normalisation cannot be folded.
-        UsageError: Calibration data is missing, or lacks features for the matcher.
+        ConfigError: a glob matches nothing, or batch normalisation cannot be folded.
+        UsageError: calibration data is missing, or lacks features for the matcher.
     """
     artifact = fold_batch_norm(model.to_artifact())
     names, default = linear_targets(artifact.architecture)

@@ -32,9 +32,9 @@ class LinearWeight(nn.Module):
     The scale is a fixed multiple of the largest magnitude of the weight.
 
     Args:
-        code: The quantized weight. Determines the bits, the zero points and the ratio between the
+        code: the quantized weight. Determines the bits, the zero points and the ratio between the
             scale and the largest magnitude.
-        weight: The weight before quantization, (out, …).
+        weight: the weight before quantization, (out, …).
     """
 
     ratio: Tensor
@@ -127,12 +127,12 @@ def prepare_qat(model: Model, parent: Model | None = None) -> Model:
     """Return a copy of a quantized model whose networks are ready for QAT.
 
     Args:
-        model: A quantized model.
-        parent: The model before quantization. If given, linearly quantized weights start from its
+        model: a quantized model.
+        parent: the model before quantization. If given, linearly quantized weights start from its
             unrounded weights.
 
     Raises:
-        UsageError: The model is not quantized.
+        UsageError: the model is not quantized.
     """
     if not model.quantization:
         raise UsageError("this model is not quantized; quantize it first")

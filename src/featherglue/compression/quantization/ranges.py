@@ -29,12 +29,12 @@ def quantize_weight(
 
     Args:
         weight: (out, …) float32.
-        bits: Number of bits, 4 to 8.
+        bits: number of bits, 4 to 8.
         groups: 1, or the number of output channels.
         scheme: "symmetric" has no zero point; "affine" covers any range that contains 0.
         method: "minmax" covers every value, "percentile" the given fraction of them, and "mse"
             minimizes the mean squared error.
-        percentile: Percentage of the values that "percentile" covers.
+        percentile: percentage of the values that "percentile" covers.
     """
     group = group_of(len(weight), groups)
     low, high = _weight_range(weight, group, groups, method, percentile)
@@ -115,14 +115,14 @@ def activation_range(
     """Return the scale and zero point of an activation that is stored as unsigned integers.
 
     Args:
-        values: Samples of the activation, (N,).
-        low: Smallest value of the activation.
-        high: Largest value of the activation.
-        bits: Number of bits, 4 to 8.
+        values: samples of the activation, (N,).
+        low: smallest value of the activation.
+        high: largest value of the activation.
+        bits: number of bits, 4 to 8.
         scheme: "affine" fits both ends of the range. "symmetric" places 0 in the middle, or at the
             lower end if no value is negative.
-        method: As in `quantize_weight`.
-        percentile: As in `quantize_weight`; it applies to each end.
+        method: as in `quantize_weight`.
+        percentile: as in `quantize_weight`; it applies to each end.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if method == "percentile":

@@ -36,16 +36,16 @@ class ChannelConfig:
     """Settings of channel pruning. The names of groups are those of `groups`.
 
     Attributes:
-        ratio: Fraction of the units to remove from every selected group, in [0, 1).
-        ratios: Ratios of single groups, by glob. The last glob that matches a group applies.
-        importance: Importance of a channel; see `unit_importance`.
-        multiple: Sizes are rounded to multiples of this number, if the group has that many units.
-        include: Globs of groups to prune. Empty selects the channels of the extractor and of its
+        ratio: fraction of the units to remove from every selected group, in [0, 1).
+        ratios: ratios of single groups, by glob. The last glob that matches a group applies.
+        importance: importance of a channel; see `unit_importance`.
+        multiple: sizes are rounded to multiples of this number, if the group has that many units.
+        include: globs of groups to prune. Empty selects the channels of the extractor and of its
             heads, without the descriptor.
-        exclude: Globs of groups to leave out.
+        exclude: globs of groups to leave out.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     ratio: float = 0.5
@@ -66,17 +66,17 @@ class StructureConfig:
     Ratios are fractions to remove, in [0, 1).
 
     Attributes:
-        heads: Ratio of the attention heads.
-        head_dim: Ratio of the width of every head.
-        hidden: Ratio of the hidden channels of the message MLPs.
-        encoder: Ratio of the hidden channels of the keypoint encoder.
-        width: Ratio of the feature width.
-        layers: Number of whole layers to remove, those that change the features least.
-        importance: As in `ChannelConfig`.
-        multiple: As in `ChannelConfig`; it does not apply to the number of heads.
+        heads: ratio of the attention heads.
+        head_dim: ratio of the width of every head.
+        hidden: ratio of the hidden channels of the message MLPs.
+        encoder: ratio of the hidden channels of the keypoint encoder.
+        width: ratio of the feature width.
+        layers: number of whole layers to remove, those that change the features least.
+        importance: as in `ChannelConfig`.
+        multiple: as in `ChannelConfig`; it does not apply to the number of heads.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     heads: float = 0.0
@@ -112,11 +112,11 @@ def prune_channels(
     """Return a copy of a model with fewer channels.
 
     Args:
-        calibration, losses: As in `unit_importance.unit_energies`.
+        calibration, losses: as in `unit_importance.unit_energies`.
 
     Raises:
-        ConfigError: A glob matches no group, or a group would be empty.
-        UsageError: The model is quantized, or calibration data is missing.
+        ConfigError: a glob matches no group, or a group would be empty.
+        UsageError: the model is quantized, or calibration data is missing.
     """
     require_unquantized(model)
     sizes = channel_sizes(model.architecture, config)
@@ -147,7 +147,7 @@ def remaining_size(name: str, size: int, ratio: float, multiple: int) -> int:
     """Return the size of a group after pruning, rounded to the nearest multiple.
 
     Raises:
-        ConfigError: The ratio removes all units.
+        ConfigError: the ratio removes all units.
     """
     left = size - round(ratio * size)
     if left < 1:
@@ -195,7 +195,7 @@ def without_layers(architecture: ArchitectureConfig, count: int) -> Architecture
     Which layers are removed depends on the weights, so their kinds may differ in the result.
 
     Raises:
-        ConfigError: There is no matcher, or it would have no layers.
+        ConfigError: there is no matcher, or it would have no layers.
     """
     matcher = architecture.matcher
     if matcher is None:
@@ -217,7 +217,7 @@ def structure_sizes(
     """Return the architecture without the removed layers, and the new sizes of its groups.
 
     Raises:
-        ConfigError: As in `prune_structure`.
+        ConfigError: as in `prune_structure`.
     """
     if architecture.matcher is None:
         raise ConfigError("this model has no matcher to prune")

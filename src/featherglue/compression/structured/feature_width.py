@@ -31,7 +31,7 @@ class Directions:
     """A basis of the features of a matcher, the most important directions first.
 
     Attributes:
-        fractions: Fraction of each direction in the total energy, (C,), in descending order.
+        fractions: fraction of each direction in the total energy, (C,), in descending order.
         analysis: (C, C) float64; maps features to coordinates in the basis.
         synthesis: (C, C) float64; its columns are the unit directions. It is the inverse of
             `analysis`.
@@ -51,8 +51,8 @@ def principal_directions(network: SuperGlue, calibration: CalibrationData | None
     of low energy are last, and also directions that the assignment does not depend on.
 
     Args:
-        network: The matcher.
-        calibration: Data to measure on. Without it, X is the second moment of the outputs of all
+        network: the matcher.
+        calibration: data to measure on. Without it, X is the second moment of the outputs of all
             layers for white noise, and G is the identity.
     """
     views = calibration.features if calibration is not None else None
@@ -134,10 +134,10 @@ def narrow_width(network: SuperGlue, width: int, directions: Directions) -> Supe
     A matcher without a projection of its descriptors gains one.
 
     Args:
-        network: The matcher.
-        width: New width, at most the old one and different from that of the descriptors (see
+        network: the matcher.
+        width: new width, at most the old one and different from that of the descriptors (see
             `groups.resized`).
-        directions: Result of `principal_directions`.
+        directions: result of `principal_directions`.
     """
     old = network.config
     if width == old.width:

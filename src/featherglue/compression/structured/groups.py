@@ -118,7 +118,7 @@ def resized(architecture: ArchitectureConfig, sizes: Mapping[str, int]) -> Archi
     """Return the architecture with new sizes of some groups.
 
     Raises:
-        ConfigError: A group does not exist, a size is larger than before or less than 1, or the
+        ConfigError: a group does not exist, a size is larger than before or less than 1, or the
             feature width of the matcher would become that of the descriptors.
     """
     old = group_sizes(architecture)

@@ -39,22 +39,22 @@ class MacsConfig:
     """Settings of structured pruning to a budget.
 
     Attributes:
-        budget: Fraction of the cost of one extraction and one match that remains, in (0, 1].
-        latencies: Layer name → measured latency in ms, or any other cost. The key
+        budget: fraction of the cost of one extraction and one match that remains, in (0, 1].
+        latencies: layer name → measured latency in ms, or any other cost. The key
             "matcher.attention" holds the products of attention and the similarity matrix. The cost
             of a layer is taken to be proportional to its MACs. None uses MACs as the cost.
         image_size: (width, height) in pixels for which MACs are counted.
-        num_keypoints: Number of keypoints of each image for which MACs are counted.
-        layers: Number of whole matcher layers to remove first.
-        min_fraction: Minimum fraction of its units that a group keeps, in (0, 1].
-        importance: Importance of a unit; see `unit_importance`.
-        multiple: Sizes are multiples of this number where possible.
-        include: Globs of groups to prune. Empty selects all groups except the numbers of heads and
+        num_keypoints: number of keypoints of each image for which MACs are counted.
+        layers: number of whole matcher layers to remove first.
+        min_fraction: minimum fraction of its units that a group keeps, in (0, 1].
+        importance: importance of a unit; see `unit_importance`.
+        multiple: sizes are multiples of this number where possible.
+        include: globs of groups to prune. Empty selects all groups except the numbers of heads and
             the descriptor.
-        exclude: Globs of groups to leave out.
+        exclude: globs of groups to leave out.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     budget: float
@@ -90,11 +90,11 @@ def prune_to_macs(
     """Return a smaller copy of a model that meets the budget.
 
     Args:
-        calibration, losses: As in `unit_importance.unit_energies`.
+        calibration, losses: as in `unit_importance.unit_energies`.
 
     Raises:
-        ConfigError: A glob matches nothing, a latency is missing, or the budget cannot be met.
-        UsageError: The model is quantized, or calibration data is missing.
+        ConfigError: a glob matches nothing, a latency is missing, or the budget cannot be met.
+        UsageError: the model is quantized, or calibration data is missing.
     """
     require_unquantized(model)
     check_macs(model.architecture, config)
@@ -112,7 +112,7 @@ def check_macs(architecture: ArchitectureConfig, config: MacsConfig) -> Architec
     """Return the smallest architecture that the settings allow.
 
     Raises:
-        ConfigError: As in `prune_to_macs`.
+        ConfigError: as in `prune_to_macs`.
     """
     cost = cost_of(architecture, config)
     before = cost(architecture)
@@ -139,7 +139,7 @@ def macs_groups(architecture: ArchitectureConfig, config: MacsConfig) -> list[st
     """Return the groups that may shrink, in network order.
 
     Raises:
-        ConfigError: A glob matches nothing, or both widths are selected.
+        ConfigError: a glob matches nothing, or both widths are selected.
     """
     names = list(group_sizes(architecture))
     default = [name for name in names if name != DESCRIPTOR and not name.endswith(".attn")]
@@ -153,7 +153,7 @@ def cost_of(architecture: ArchitectureConfig, config: MacsConfig) -> Cost:
     """Return a function that computes the cost of smaller versions of an architecture.
 
     Raises:
-        ConfigError: A latency is missing, or belongs to no layer.
+        ConfigError: a latency is missing, or belongs to no layer.
     """
     size, keypoints = config.image_size, config.num_keypoints
     macs = _macs(architecture, size, keypoints)
@@ -194,11 +194,11 @@ def find_sizes(
     """Return the group sizes with the least noise at a cost of at most `target`.
 
     Args:
-        architecture: Architecture before pruning.
-        energies: Group name → energy of each unit, of sum 1, for every group that may shrink.
-        cost: Cost of an architecture.
-        target: Maximum cost.
-        config: Bounds of the sizes.
+        architecture: architecture before pruning.
+        energies: group name → energy of each unit, of sum 1, for every group that may shrink.
+        cost: cost of an architecture.
+        target: maximum cost.
+        config: bounds of the sizes.
     """
     old = group_sizes(architecture)
     sizes = {name: old[name] for name in energies}

@@ -41,13 +41,13 @@ def shrink(
     The removal of a channel whose weights and bias are zero changes outputs by rounding only.
 
     Args:
-        sizes: Group name → new size; see `groups`. Other groups are unchanged.
-        energies: Group name → energy of each unit, for the same groups; see `unit_importance`.
-        calibration: Determines the directions that `matcher.width` keeps.
+        sizes: group name → new size; see `groups`. Other groups are unchanged.
+        energies: group name → energy of each unit, for the same groups; see `unit_importance`.
+        calibration: determines the directions that `matcher.width` keeps.
 
     Raises:
-        ConfigError: A size is not possible.
-        UsageError: The model is quantized.
+        ConfigError: a size is not possible.
+        UsageError: the model is quantized.
     """
     require_unquantized(model)
     resized(model.architecture, sizes)  # raises before any work is done
@@ -74,11 +74,11 @@ def remove_layers(model: Model, removed: Collection[int]) -> Model:
     """Return a copy of a model without some layers of its matcher.
 
     Args:
-        removed: Indices of the layers.
+        removed: indices of the layers.
 
     Raises:
-        ConfigError: There is no matcher, a layer does not exist, or no layer would remain.
-        UsageError: The model is quantized.
+        ConfigError: there is no matcher, a layer does not exist, or no layer would remain.
+        UsageError: the model is quantized.
     """
     require_unquantized(model)
     glue = model.architecture.matcher

@@ -42,11 +42,11 @@ def unit_energies(
     """Return the energy of every unit of some groups.
 
     Args:
-        names: Names of the groups; see `groups`.
-        importance: Kind of importance.
-        calibration: Required by "taylor" without `losses`. If given, it also determines the
+        names: names of the groups; see `groups`.
+        importance: kind of importance.
+        calibration: required by "taylor" without `losses`. If given, it also determines the
             directions of `matcher.width`.
-        losses: Losses for "taylor"; see `importance.Losses`.
+        losses: losses for "taylor"; see `importance.Losses`.
 
     Returns:
         Group name → (size,) float64, at least 0, of sum 1.
@@ -168,7 +168,7 @@ def layer_energies(model: Model, calibration: CalibrationData | None = None) -> 
     """Return how much each layer of a matcher changes the features, relative to them: (layers,).
 
     Args:
-        calibration: Data to measure on. Without it, the norms of the last weights of the layers
+        calibration: data to measure on. Without it, the norms of the last weights of the layers
             are compared.
     """
     network = model.matcher

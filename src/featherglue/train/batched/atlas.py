@@ -27,9 +27,9 @@ class Textures:
     Attributes:
         photo: int64, index of the photograph.
         mirrored: bool, whether the photograph is mirrored first.
-        left, top: Corner of the region in pixels.
-        width, height: Size of the region in pixels.
-        minimum: Minimum rank of a keypoint.
+        left, top: corner of the region in pixels.
+        width, height: size of the region in pixels.
+        minimum: minimum rank of a keypoint.
     """
 
     photo: Tensor
@@ -48,8 +48,8 @@ class Atlas:
     `PhotoFolder.keypoints` detects corners in the region itself.
 
     Args:
-        photos: The photographs; each is decoded once.
-        device: Device of the tensors.
+        photos: the photographs; each is decoded once.
+        device: device of the tensors.
 
     Attributes:
         sizes: (N, 2) float32, width and height in pixels.
@@ -128,7 +128,7 @@ class Atlas:
         """Grey values in [0, 255] at pixels (u, v) of regions, with bilinear interpolation.
 
         Args:
-            textures, u, v: Tensors of the same shape.
+            textures, u, v: tensors of the same shape.
             level: int64; level k has the photographs at 1/2^k of their size.
         """
         size = self.sizes[textures.photo]

@@ -197,7 +197,7 @@ def augment_views(draws: Draws, images: Tensor, strength: float) -> dict[str, Te
 
     Args:
         images: (2, B, H, W) float32 in [0, 255], sides multiples of 8.
-        strength: See `augment_images`.
+        strength: see `augment_images`.
 
     Returns:
         image0, image1 (B, 1, H, W) uint8.

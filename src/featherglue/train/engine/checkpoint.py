@@ -27,10 +27,10 @@ class Progress:
     """Progress of a run.
 
     Attributes:
-        step: Number of finished steps.
-        seconds: Training time so far, over all resumptions.
-        best: Highest validation score so far.
-        steps: Number of steps of the whole run if it was derived from the time limit, else 0.
+        step: number of finished steps.
+        seconds: training time so far, over all resumptions.
+        best: highest validation score so far.
+        steps: number of steps of the whole run if it was derived from the time limit, else 0.
     """
 
     step: int = 0

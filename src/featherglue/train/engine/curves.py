@@ -29,7 +29,7 @@ def draw_curves(folder: str | os.PathLike[str]) -> Path | None:
     """Draw the logs of a run to `folder/curves.png`.
 
     Args:
-        folder: Folder of the run with log.csv and, after a validation, validation.csv.
+        folder: folder of the run with log.csv and, after a validation, validation.csv.
 
     Returns:
         The path of the picture; None with fewer than two rows to draw.
@@ -61,7 +61,7 @@ def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """Moving average, (N,) -> (N,). The window is shorter at both ends.
 
     Args:
-        width: Size of the window, an odd number.
+        width: size of the window, an odd number.
     """
     sums = np.cumsum(np.r_[0.0, values])
     index = np.arange(len(values))

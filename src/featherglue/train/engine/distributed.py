@@ -20,8 +20,8 @@ class ProcessGroup:
     """The processes that train one network; a single one unless `torchrun` started more.
 
     Attributes:
-        rank: Index of this process.
-        size: Number of processes.
+        rank: index of this process.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -36,8 +36,8 @@ class ProcessGroup:
         """Number of samples in one forward pass of one process.
 
         Args:
-            batch_size: Number of samples of an optimizer step, over all processes.
-            accumulate: Number of forward passes per step in each process.
+            batch_size: number of samples of an optimizer step, over all processes.
+            accumulate: number of forward passes per step in each process.
 
         Raises:
             ConfigError: the batch cannot be divided evenly.

@@ -84,11 +84,11 @@ def make_loader(
     """The micro batches of one process, in order.
 
     Args:
-        first_step: Step at which the run starts or resumes.
-        steps: Number of steps of the whole run.
-        batch_size: Number of samples of a step, over all processes.
-        micro_batch_size: Number of samples in one forward pass of a process.
-        workers: Number of processes that make samples; unused for `Batches`.
+        first_step: step at which the run starts or resumes.
+        steps: number of steps of the whole run.
+        batch_size: number of samples of a step, over all processes.
+        micro_batch_size: number of samples in one forward pass of a process.
+        workers: number of processes that make samples; unused for `Batches`.
 
     Raises:
         UsageError: more workers than this machine can run.

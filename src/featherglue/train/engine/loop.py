@@ -60,16 +60,16 @@ def train(
     `folder/curves.png` at each validation and at the end if matplotlib is installed.
 
     Args:
-        loss_function: Returns the loss of a batch and the metrics to report.
-        samples: Item `step · batch_size + k` is sample k of a step. Worker processes make the
+        loss_function: returns the loss of a batch and the metrics to report.
+        samples: item `step · batch_size + k` is sample k of a step. Worker processes make the
             items unless `samples` implements `Batches`.
-        minutes: Time limit; the run can be resumed.
-        report: Called about every second with the step and the mean metrics since the last call.
-        validate: Measures the averaged network every `validate_steps`. A higher "score" is better.
-        constraint: Called with the network and with the average after each step, for example to
+        minutes: time limit; the run can be resumed.
+        report: called about every second with the step and the mean metrics since the last call.
+        validate: measures the averaged network every `validate_steps`. A higher "score" is better.
+        constraint: called with the network and with the average after each step, for example to
             apply pruning masks.
-        group: The processes of the run.
-        clock: Returns seconds from any origin.
+        group: the processes of the run.
+        clock: returns seconds from any origin.
 
     Raises:
         TrainingError: the loss is not finite (the last checkpoint is kept), or the checkpoint in

@@ -12,22 +12,22 @@ class LoopConfig:
     """Settings of the training loop.
 
     Attributes:
-        steps: Number of optimizer steps; the cosine ends there. 0 trains until the time limit of
+        steps: number of optimizer steps; the cosine ends there. 0 trains until the time limit of
             the run; the number of steps is then estimated from the warm-up.
-        batch_size: Number of samples per step, over all processes.
-        learning_rate: Peak learning rate.
-        weight_decay: Weight decay of AdamW.
-        warmup: Number of steps of linear warm-up.
-        ema: Decay of the exponential moving average of the weights, in [0, 1).
-        clip: Maximum norm of the gradient.
-        workers: Number of processes that make training data.
-        accumulate: Number of forward passes per step; more need less memory.
-        bf16: Run the forward pass in bfloat16 if the device supports it.
-        validate_steps: Number of steps between validations.
-        save_seconds: Time between checkpoints in seconds.
+        batch_size: number of samples per step, over all processes.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of AdamW.
+        warmup: number of steps of linear warm-up.
+        ema: decay of the exponential moving average of the weights, in [0, 1).
+        clip: maximum norm of the gradient.
+        workers: number of processes that make training data.
+        accumulate: number of forward passes per step; more need less memory.
+        bf16: run the forward pass in bfloat16 if the device supports it.
+        validate_steps: number of steps between validations.
+        save_seconds: time between checkpoints in seconds.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     steps: int

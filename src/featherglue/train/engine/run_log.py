@@ -33,12 +33,12 @@ class RunLog:
     """Writes the files of a run and calls `report`. Only the main process does either.
 
     Args:
-        folder: Folder of the run.
-        progress: Progress of the run; `seconds` and `best` are updated here.
-        report: Called about every second with the step and the mean metrics.
-        save_seconds: Time between two checkpoints.
-        group: The processes of the run.
-        clock: Returns seconds from any origin.
+        folder: folder of the run.
+        progress: progress of the run; `seconds` and `best` are updated here.
+        report: called about every second with the step and the mean metrics.
+        save_seconds: time between two checkpoints.
+        group: the processes of the run.
+        clock: returns seconds from any origin.
     """
 
     def __init__(

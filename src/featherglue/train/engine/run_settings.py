@@ -38,7 +38,7 @@ def read_stage(cls: type[T], path: str | os.PathLike[str]) -> T:
     """Read the configuration of a stage from a TOML file.
 
     Args:
-        cls: Class of the configuration, such as `SuperPointStage`.
+        cls: class of the configuration, such as `SuperPointStage`.
 
     Raises:
         ConfigError: the file is missing or not TOML, or a key is unknown, renamed or missing.
@@ -50,7 +50,7 @@ def stage_from_dict(cls: type[T], settings: Mapping[str, Any], source: str) -> T
     """The configuration of a stage from plain values.
 
     Args:
-        source: Where the values come from, for messages.
+        source: where the values come from, for messages.
 
     Raises:
         ConfigError: a key is unknown, renamed or missing.
@@ -75,8 +75,8 @@ def check_settings(
     limit), another number of workers and another time between checkpoints.
 
     Args:
-        stage: Configuration with `loop` and `seed`.
-        inputs: Plain values that replace settings in the comparison, such as the fingerprint of a
+        stage: configuration with `loop` and `seed`.
+        inputs: plain values that replace settings in the comparison, such as the fingerprint of a
             model instead of its folder.
 
     Raises:

@@ -35,7 +35,7 @@ def check_duration(config: LoopConfig, minutes: float, folder: str | os.PathLike
     """Check that a run has a number of steps or a time limit.
 
     Args:
-        folder: Folder of the run. A checkpoint there may hold the number of steps.
+        folder: folder of the run. A checkpoint there may hold the number of steps.
 
     Raises:
         ConfigError: it has neither.

@@ -29,18 +29,18 @@ class DistillationConfig:
     """Weights and forms of the distillation losses; a weight of 0 disables a loss.
 
     Attributes:
-        scores: Weight of the divergence from the teacher's score map.
-        descriptors: Weight of the distance from the teacher's descriptors.
-        assignment: Weight of the divergence from the teacher's assignment.
-        true_views: Weight of the extractor's loss without a teacher.
-        true_matches: Weight of the matcher's loss without a teacher.
-        temperature: Softens both score maps.
-        distance: Distance of descriptors, "cosine" or "l2".
-        map: Map of the student's descriptors to the teacher's if their widths differ: "learned"
+        scores: weight of the divergence from the teacher's score map.
+        descriptors: weight of the distance from the teacher's descriptors.
+        assignment: weight of the divergence from the teacher's assignment.
+        true_views: weight of the extractor's loss without a teacher.
+        true_matches: weight of the matcher's loss without a teacher.
+        temperature: softens both score maps.
+        distance: distance of descriptors, "cosine" or "l2".
+        map: map of the student's descriptors to the teacher's if their widths differ: "learned"
             with the student, or "procrustes", fitted in closed form.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     scores: float = 1.0
@@ -68,12 +68,12 @@ class DistillationLoss:
     from the source "scenes".
 
     Attributes:
-        teacher: The frozen teacher.
-        config: Weights of the losses.
-        superpoint: The extractor's loss without a teacher.
-        superglue: The matcher's loss without a teacher. Its extractor finds the keypoints; if it
+        teacher: the frozen teacher.
+        config: weights of the losses.
+        superpoint: the extractor's loss without a teacher.
+        superglue: the matcher's loss without a teacher. Its extractor finds the keypoints; if it
             is the student's own, it gets no gradient from the matcher.
-        group: The processes of the run.
+        group: the processes of the run.
     """
 
     teacher: Teacher

@@ -25,7 +25,7 @@ def score_map_divergence(
     Args:
         student, teacher: (B, 65, Hc, Wc) logits.
         inside: (B, Hc, Wc) bool; other cells do not count.
-        temperature: Softens both distributions; positive.
+        temperature: softens both distributions; positive.
 
     Returns:
         Scalar in nats, at least 0; 0 for equal distributions.

@@ -27,7 +27,7 @@ def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tupl
     Args:
         cosine: (B, P, P) similarities of corresponding points in the same order, −1e4 for padding.
         valid: (B, P) bool, False for padding.
-        temperature: Divides the similarities; positive.
+        temperature: divides the similarities; positive.
 
     Returns:
         The loss, a scalar; and the match probability of each point, (B, P) in [0, 1] without

@@ -66,9 +66,9 @@ class FeatureDistillationLoss:
     All points of the batch are negatives of each other.
 
     Attributes:
-        original: Frozen copy of the extractor that training starts from.
-        config: Weights and temperatures.
-        group: The processes of the run.
+        original: frozen copy of the extractor that training starts from.
+        config: weights and temperatures.
+        group: the processes of the run.
     """
 
     original: SuperPoint

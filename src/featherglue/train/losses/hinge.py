@@ -20,15 +20,15 @@ class HingeConfig:
     """Weights and margins of the hinge loss; the defaults are the published ones.
 
     Attributes:
-        weight: Weight λ of this loss relative to the detector loss.
-        positive: Weight λ_d of corresponding cells relative to the other pairs.
-        positive_margin: Corresponding cells are pulled together below this cosine.
-        negative_margin: Other pairs are pushed apart above this cosine.
-        near: Maximum distance in pixels between the mapped centre of a cell and the centre of a
+        weight: weight λ of this loss relative to the detector loss.
+        positive: weight λ_d of corresponding cells relative to the other pairs.
+        positive_margin: corresponding cells are pulled together below this cosine.
+        negative_margin: other pairs are pushed apart above this cosine.
+        near: maximum distance in pixels between the mapped centre of a cell and the centre of a
             corresponding cell.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     weight: float = 0.0001
@@ -78,7 +78,7 @@ def corresponding_cells(homographies: Tensor, height: int, width: int, near: flo
 
     Args:
         homographies: (B, 3, 3) H_0to1 in pixels.
-        height, width: Number of rows and columns of cells.
+        height, width: number of rows and columns of cells.
 
     Returns:
         (B, height·width, height·width) bool; rows are the cells of view 0.

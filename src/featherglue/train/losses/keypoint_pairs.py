@@ -41,7 +41,7 @@ class KeypointPairs:
         scores: (2B, N) float32 in [0, 1].
         descriptors: (2B, N, D) float32, L2-normalised.
         valid: (2B, N) bool, False for padding.
-        truth: Ground truth of the assignment.
+        truth: ground truth of the assignment.
     """
 
     keypoints: Tensor
@@ -66,8 +66,8 @@ def extract_keypoints(
 
     Args:
         images: (B, 1, H, W) uint8.
-        count: Number of keypoints per image, including padding.
-        bf16: Run the extractor in bfloat16 if the device supports it.
+        count: number of keypoints per image, including padding.
+        bf16: run the extractor in bfloat16 if the device supports it.
     """
     prepared = (images.float() / 255).contiguous(memory_format=torch.channels_last)
     with autocast(images.device, bf16):

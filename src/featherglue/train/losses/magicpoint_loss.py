@@ -18,10 +18,10 @@ class ShapesLoss:
     """Cell cross-entropy on the corners of shapes; the descriptors are not trained.
 
     Attributes:
-        threshold: Minimum score of a detection in the reported metrics.
-        nms_radius: Radius of non-maximum suppression in pixels, for the reported metrics.
-        near: Maximum distance in pixels of a true detection from a corner.
-        judged: Number of images of a batch that the reported metrics are computed on.
+        threshold: minimum score of a detection in the reported metrics.
+        nms_radius: radius of non-maximum suppression in pixels, for the reported metrics.
+        near: maximum distance in pixels of a true detection from a corner.
+        judged: number of images of a batch that the reported metrics are computed on.
     """
 
     threshold: float = 0.015

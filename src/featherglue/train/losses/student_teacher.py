@@ -24,7 +24,7 @@ class Student(nn.Module):
 
     Args:
         extractor, matcher: None if the network is not trained.
-        descriptor_map: Used to train an extractor; it is not part of the model.
+        descriptor_map: used to train an extractor; it is not part of the model.
     """
 
     def __init__(

@@ -32,14 +32,14 @@ class SuperGlueLoss:
     """The assignment loss of a batch of `data.scenes.Scenes` or `ExtractedScenes`.
 
     Attributes:
-        extractor: Frozen extractor in evaluation mode.
-        min_keypoints, max_keypoints: Range of the number of keypoints per image. A number is drawn
+        extractor: frozen extractor in evaluation mode.
+        min_keypoints, max_keypoints: range of the number of keypoints per image. A number is drawn
             for each batch.
-        iterations: Number of Sinkhorn iterations.
-        threshold: Minimum confidence of a match in the reported metrics.
-        depths: Numbers of layers after which the loss is also computed, so that the matcher can
+        iterations: number of Sinkhorn iterations.
+        threshold: minimum confidence of a match in the reported metrics.
+        depths: numbers of layers after which the loss is also computed, so that the matcher can
             be used with fewer layers. The loss after the last layer is always computed.
-        bf16: Run the extractor in bfloat16 if the device supports it.
+        bf16: run the extractor in bfloat16 if the device supports it.
     """
 
     extractor: SuperPoint

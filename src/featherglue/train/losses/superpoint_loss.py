@@ -26,20 +26,20 @@ class SuperPointLoss:
     """Cell cross-entropy on keypoint labels plus a loss on descriptors.
 
     Attributes:
-        descriptor: Loss on descriptors: "dual_softmax" at exact correspondences, or the published
+        descriptor: loss on descriptors: "dual_softmax" at exact correspondences, or the published
             "hinge" over all pairs of cells. The hinge requires views of one photograph.
-        negatives: Points that a descriptor is compared with: those of its "pair", or of the whole
+        negatives: points that a descriptor is compared with: those of its "pair", or of the whole
             "batch". Only for the dual softmax.
-        temperature: Temperature of the softmax over cosine similarities.
-        hinge: Settings of the hinge.
-        detector: Weight of the detector loss. It is the mean over both views with the dual softmax
+        temperature: temperature of the softmax over cosine similarities.
+        hinge: settings of the hinge.
+        detector: weight of the detector loss. It is the mean over both views with the dual softmax
             and, as published, the sum over both views with the hinge.
-        reliability: Influence of the match probability of a point on its keypoint label, in
+        reliability: influence of the match probability of a point on its keypoint label, in
             [0, 1]. 0 learns all labels equally; 1 learns only points that can be matched. Only
             for the dual softmax.
 
     Raises:
-        ConfigError: An unknown kind, a value out of range, or settings that exclude each other.
+        ConfigError: an unknown kind, a value out of range, or settings that exclude each other.
     """
 
     descriptor: Literal["dual_softmax", "hinge"] = "dual_softmax"

@@ -49,7 +49,7 @@ def true_assignment(
         planes0, planes1: (B, H, W) uint8, plane of each pixel; `NO_PLANE` for none.
         maps: (B, P, 3, 3) H_0to1 of each plane, in pixels.
         valid0, valid1: (B, N0) and (B, N1) bool, False for padding.
-        near, far: Distances in pixels.
+        near, far: distances in pixels.
     """
     back = torch.linalg.inv(maps.double()).float()
     to1, seen1, known0 = _project(keypoints0, planes0, planes1, maps)

@@ -37,11 +37,11 @@ class AdaptStage:
     """Settings of the stage "adapt".
 
     Attributes:
-        extractor: Folder of the model whose extractor finds the labels.
-        labels: Settings of homographic adaptation.
-        seed: Seed of the views; those of a photograph also depend on its name.
-        bf16: Run the network in bfloat16 if the device supports it.
-        save_seconds: Time between two writes of the label file in seconds.
+        extractor: folder of the model whose extractor finds the labels.
+        labels: settings of homographic adaptation.
+        seed: seed of the views; those of a photograph also depend on its name.
+        bf16: run the network in bfloat16 if the device supports it.
+        save_seconds: time between two writes of the label file in seconds.
 
     Raises:
         ConfigError: `seed` is negative.
@@ -70,11 +70,11 @@ def adapt(
     """Label the photographs of a folder, or resume labelling them.
 
     Args:
-        images: Folder of photographs. Unreadable ones are named in a warning and get no labels.
+        images: folder of photographs. Unreadable ones are named in a warning and get no labels.
         file: `*.npz` file, written atomically; or a folder, in which `labels.npz` is written.
-        minutes: Time limit; at least one photograph is labelled, and the run can be resumed.
+        minutes: time limit; at least one photograph is labelled, and the run can be resumed.
         device: "cpu" or "cuda".
-        report: Called about every 5 seconds with the number of labelled photographs, and means
+        report: called about every 5 seconds with the number of labelled photographs, and means
             over those since the last call, `rate` in photographs per second and `minutes_left`.
 
     Returns:

@@ -55,26 +55,26 @@ class DistillStage:
     """Settings of the stage "distill".
 
     Attributes:
-        loop: Settings of the training loop.
-        teacher: Folder of the teacher.
-        part: Networks that are trained: "extractor", "matcher" or "both".
-        student: Sizes and start weights of the student.
-        extractor: Folder of the model whose extractor finds the keypoints if only the matcher is
+        loop: settings of the training loop.
+        teacher: folder of the teacher.
+        part: networks that are trained: "extractor", "matcher" or "both".
+        student: sizes and start weights of the student.
+        extractor: folder of the model whose extractor finds the keypoints if only the matcher is
             trained; "" takes that of `student.start`.
-        distillation: Weights of the losses.
-        loss: The extractor's loss without a teacher.
-        views, labels: As in `SuperPointStage`, for an extractor.
-        spatial: Fraction of the extractor's samples that are 3D scenes, in [0, 1].
-        spatial_views: Those 3D scenes.
-        scenes, min_keypoints, max_keypoints, sinkhorn_iterations, depths, bf16_keypoints: As in
+        distillation: weights of the losses.
+        loss: the extractor's loss without a teacher.
+        views, labels: as in `SuperPointStage`, for an extractor.
+        spatial: fraction of the extractor's samples that are 3D scenes, in [0, 1].
+        spatial_views: those 3D scenes.
+        scenes, min_keypoints, max_keypoints, sinkhorn_iterations, depths, bf16_keypoints: as in
             `SuperGlueStage`, for a matcher.
-        processing: Settings of the finished model; None keeps those of `student.start`.
+        processing: settings of the finished model; None keeps those of `student.start`.
         validation: Held-out views.
-        seed: Seed of weights and data.
-        data: Description of the photographs for the model card; "" keeps that of `student.start`.
+        seed: seed of weights and data.
+        data: description of the photographs for the model card; "" keeps that of `student.start`.
 
     Raises:
-        ConfigError: A value is out of range, or no loss of a trained network has a weight.
+        ConfigError: a value is out of range, or no loss of a trained network has a weight.
     """
 
     loop: LoopConfig
@@ -132,14 +132,14 @@ def train_distill(
     """Train a student and save it as the model `folder/model`; see `run_stage`.
 
     Args:
-        images: Folder of photographs.
-        folder: Folder of the run; a run with a checkpoint resumes.
-        constraint: Called after each step with the module of the trained networks and with its
+        images: folder of photographs.
+        folder: folder of the run; a run with a checkpoint resumes.
+        constraint: called after each step with the module of the trained networks and with its
             average, for example to apply pruning masks.
-        student: Model to train instead of `stage.student`, for example a compressed one. Its layers
+        student: model to train instead of `stage.student`, for example a compressed one. Its layers
             may have parametrizations. It is copied, and must be passed again when a run resumes.
-        student_fingerprint: Fingerprint of `student`; a run resumes only with the same one.
-        finish: Called with the trained student; returns the model to save.
+        student_fingerprint: fingerprint of `student`; a run resumes only with the same one.
+        finish: called with the trained student; returns the model to save.
 
     Raises:
         TrainingError: as `run_stage`; or the teacher or the start model lacks a network.

@@ -29,8 +29,8 @@ class ExtractedScenes:
     valid1 (N,) bool. The strongest keypoints come first, padding comes last.
 
     Args:
-        scenes: The scenes.
-        artifact: Artifact with an extractor, loaded from a folder.
+        scenes: the scenes.
+        artifact: artifact with an extractor, loaded from a folder.
         max_keypoints: N.
     """
 

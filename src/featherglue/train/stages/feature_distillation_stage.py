@@ -40,24 +40,24 @@ class FeatureDistillationStage:
     The result has no matcher, because the matcher of `start` was trained on other descriptors.
 
     Attributes:
-        loop: Settings of the training loop.
-        start: Folder of the model whose extractor training starts from. The loss preserves its
+        loop: settings of the training loop.
+        start: folder of the model whose extractor training starts from. The loss preserves its
             detector.
         features: HDF5 file in hloc's layout, with keypoints and descriptors of every photograph,
             by its path below the folder of photographs.
         matches: HDF5 file in hloc's layout, with verified matches between the keypoints of
             `features`: pairs of photographs of one scene. "" trains on warped views alone.
-        real: Fraction of the samples that show two photographs; used with `matches`.
-        teacher: Name and licence of the extractor that made `features`, for the model card.
-        architecture: The extractor to train, of at least the sizes of `start`; None takes those
+        real: fraction of the samples that show two photographs; used with `matches`.
+        teacher: name and licence of the extractor that made `features`, for the model card.
+        architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
-        views: Pairs of views; `photometric_strength` is the strength of `augment_appearance`.
-        loss: Weights of the parts of the loss.
-        map: How descriptors are compared with those of a teacher of another width; see
+        views: pairs of views; `photometric_strength` is the strength of `augment_appearance`.
+        loss: weights of the parts of the loss.
+        map: how descriptors are compared with those of a teacher of another width; see
             `DescriptorMap`.
         validation: Held-out views.
-        seed: Seed of weights and data.
-        data: Description of the photographs for the model card.
+        seed: seed of weights and data.
+        data: description of the photographs for the model card.
     """
 
     loop: LoopConfig
@@ -91,8 +91,8 @@ def train_feature_distillation(
     """Train the extractor and save it as the model `folder/model`; see `run_stage`.
 
     Args:
-        images: Folder of photographs.
-        folder: Folder of the run; a run with a checkpoint resumes.
+        images: folder of photographs.
+        folder: folder of the run; a run with a checkpoint resumes.
 
     Raises:
         TrainingError: as `run_stage`; or a photograph has no features, or the architecture cannot

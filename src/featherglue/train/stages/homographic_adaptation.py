@@ -43,19 +43,19 @@ class LabelConfig:
     """Settings of homographic adaptation.
 
     Attributes:
-        homographies: Number of views of a photograph; the first one is the photograph itself.
-        views: Range of the homographies of the other views.
-        photometric_strength: Strength of their photometric augmentation.
-        longest: Photographs are shrunk to this longest side in pixels.
-        border: Width in pixels of the border of a view whose scores are ignored.
-        nms_radius: Radius of non-maximum suppression of labels in pixels.
-        threshold: Minimum mean score of a label. The maps are spread to neighbouring pixels first,
+        homographies: number of views of a photograph; the first one is the photograph itself.
+        views: range of the homographies of the other views.
+        photometric_strength: strength of their photometric augmentation.
+        longest: photographs are shrunk to this longest side in pixels.
+        border: width in pixels of the border of a view whose scores are ignored.
+        nms_radius: radius of non-maximum suppression of labels in pixels.
+        threshold: minimum mean score of a label. The maps are spread to neighbouring pixels first,
             which leaves a peak one pixel wide unchanged and raises wider peaks up to four times.
-        detection: Minimum score of a detection in a view.
-        max_labels: Maximum number of labels of a photograph.
-        near: Maximum distance in pixels between a detection in a view and the label.
-        sampling: Sampling of descriptors, see `ProcessingConfig.descriptor_sampling`.
-        batch_size: Number of views in one forward pass.
+        detection: minimum score of a detection in a view.
+        max_labels: maximum number of labels of a photograph.
+        near: maximum distance in pixels between a detection in a view and the label.
+        sampling: sampling of descriptors, see `ProcessingConfig.descriptor_sampling`.
+        batch_size: number of views in one forward pass.
     """
 
     homographies: int = 40
@@ -105,11 +105,11 @@ def label_photograph(
     """Label the keypoints of a photograph.
 
     Args:
-        extract: The network, on `device`.
+        extract: the network, on `device`.
         photo: (H, W) uint8.
-        config: Settings.
-        rng: Random generator of the views and their augmentation.
-        device: Device of the network.
+        config: settings.
+        rng: random generator of the views and their augmentation.
+        device: device of the network.
     """
     height, width = photo.shape
     size = working_size((width, height), config.longest)

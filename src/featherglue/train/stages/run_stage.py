@@ -58,9 +58,9 @@ class RunContext:
     """The device, the processes and the photographs of a run.
 
     Attributes:
-        device: Device of this process.
-        group: The processes of the run.
-        photographs: Training and validation photographs; None if the stage uses none.
+        device: device of this process.
+        group: the processes of the run.
+        photographs: training and validation photographs; None if the stage uses none.
     """
 
     device: str
@@ -83,15 +83,15 @@ class TrainingTask:
     """The network, loss, data and result of a stage.
 
     Attributes:
-        network: The network to train, on the device of the run.
-        loss: Returns the loss of a batch and the metrics to report.
-        samples: Training data.
-        build: Returns the model of a trained network and its provenance.
-        earlier_steps: Recipe steps that made the weights that the stage starts from.
-        sources: Folders of the models that the weights come from, for the licence.
-        validate: Measures the averaged network; None disables validation.
-        constraint: Called with the network and its average after each step.
-        facts: Further entries of the recipe step.
+        network: the network to train, on the device of the run.
+        loss: returns the loss of a batch and the metrics to report.
+        samples: training data.
+        build: returns the model of a trained network and its provenance.
+        earlier_steps: recipe steps that made the weights that the stage starts from.
+        sources: folders of the models that the weights come from, for the licence.
+        validate: measures the averaged network; None disables validation.
+        constraint: called with the network and its average after each step.
+        facts: further entries of the recipe step.
     """
 
     network: nn.Module
@@ -125,18 +125,18 @@ def run_stage(
     model `model` and, after a validation, the model `best` with the best weights.
 
     Args:
-        name: Name of the stage in the recipe of the model.
-        stage: Its configuration.
-        prepare: Builds networks and data. It is called after the random numbers are seeded.
-        images: Folder of photographs; None for a stage that uses none.
-        folder: Folder of the run; a run with a checkpoint resumes.
-        validation: Settings of validation; `fraction` of the photographs is held out for it.
-        labels: Keypoint labels of the photographs; None for none.
-        inputs: Plain values that identify inputs of the run, such as fingerprints of models. They
+        name: name of the stage in the recipe of the model.
+        stage: its configuration.
+        prepare: builds networks and data. It is called after the random numbers are seeded.
+        images: folder of photographs; None for a stage that uses none.
+        folder: folder of the run; a run with a checkpoint resumes.
+        validation: settings of validation; `fraction` of the photographs is held out for it.
+        labels: keypoint labels of the photographs; None for none.
+        inputs: plain values that identify inputs of the run, such as fingerprints of models. They
             replace the settings of the same name when a run resumes.
-        minutes: Time limit; the run can be resumed.
+        minutes: time limit; the run can be resumed.
         device: "cpu" or "cuda".
-        report: Called about every second with the step and the mean metrics.
+        report: called about every second with the step and the mean metrics.
 
     Raises:
         TrainingError: no usable photographs, a loss that is not finite, or a run in `folder` with

@@ -26,13 +26,13 @@ class ShapesStage:
     """Settings of the stage "shapes".
 
     Attributes:
-        loop: Settings of the training loop.
-        architecture: Sizes of the extractor.
-        shapes: The synthetic images.
-        loss: The loss and its metrics.
-        start: Folder of a model whose extractor to start from; "" starts from scratch.
-        seed: Seed of weights and data.
-        data: Description of the training data for the model card.
+        loop: settings of the training loop.
+        architecture: sizes of the extractor.
+        shapes: the synthetic images.
+        loss: the loss and its metrics.
+        start: folder of a model whose extractor to start from; "" starts from scratch.
+        seed: seed of weights and data.
+        data: description of the training data for the model card.
     """
 
     loop: LoopConfig

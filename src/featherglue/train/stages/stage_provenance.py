@@ -65,12 +65,12 @@ def stage_provenance(
     Weights that start from, or are combined with, weights under another licence keep that licence.
 
     Args:
-        name: Name of the stage.
-        stage: Its configuration, with `loop` and `data`.
-        folder: Folder of the run.
-        earlier_steps: Recipe steps before this one.
-        facts: Entries of the step that precede its settings and replace those of the same name.
-        sources: Folders of the models that the weights come from; "" is ignored.
+        name: name of the stage.
+        stage: its configuration, with `loop` and `data`.
+        folder: folder of the run.
+        earlier_steps: recipe steps before this one.
+        facts: entries of the step that precede its settings and replace those of the same name.
+        sources: folders of the models that the weights come from; "" is ignored.
     """
     stored_elsewhere = ("architecture", "processing", "extractor", "data", *(facts or {}))
     settings = {k: v for k, v in to_dict(stage).items() if k not in stored_elsewhere}

@@ -28,11 +28,11 @@ class Stage:
     """A stage of training.
 
     Attributes:
-        config: Class of its configuration.
-        run: Called with configuration, photographs, folder and options; returns the files that it
+        config: class of its configuration.
+        run: called with configuration, photographs, folder and options; returns the files that it
             wrote, by kind.
-        uses_images: Whether it learns from photographs.
-        writes_labels: Whether it writes labels instead of a model.
+        uses_images: whether it learns from photographs.
+        writes_labels: whether it writes labels instead of a model.
     """
 
     config: type[Any]

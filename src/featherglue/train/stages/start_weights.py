@@ -27,7 +27,7 @@ def start_from(network: nn.Module, model: Model, folder: str) -> None:
 
     Args:
         network: SuperPoint or SuperGlue, changed in place.
-        folder: Folder of the model, for messages.
+        folder: folder of the model, for messages.
 
     Raises:
         TrainingError: the model lacks such a network, or it does not fit.

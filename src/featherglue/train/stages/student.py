@@ -27,8 +27,8 @@ class StudentConfig:
     """The student of a distillation.
 
     Attributes:
-        start: Folder of a model to start from; "" starts from scratch.
-        extractor, matcher: Architectures; None takes that of `start`. The weights of `start` are
+        start: folder of a model to start from; "" starts from scratch.
+        extractor, matcher: architectures; None takes that of `start`. The weights of `start` are
             copied by `start_from`. A matcher without start weights compares descriptors.
     """
 
@@ -42,11 +42,11 @@ class StudentModel:
     """A model of which a part is trained.
 
     Attributes:
-        model: The model, with trained and frozen networks.
-        part: The part that is trained.
-        keypoint_extractor: Finds the keypoints of the matcher. It is the trained extractor if both
+        model: the model, with trained and frozen networks.
+        part: the part that is trained.
+        keypoint_extractor: finds the keypoints of the matcher. It is the trained extractor if both
             networks are trained; None if no matcher is trained.
-        parent: Fingerprint of the model that it starts from, or "".
+        parent: fingerprint of the model that it starts from, or "".
     """
 
     model: Model
@@ -76,7 +76,7 @@ def build_student(config: StudentConfig, part: Part, extractor_folder: str = "")
     """The student of a configuration, on the CPU.
 
     Args:
-        extractor_folder: Folder of the model whose extractor finds the keypoints if only the
+        extractor_folder: folder of the model whose extractor finds the keypoints if only the
             matcher is trained; "" takes that of `config.start`.
 
     Raises:

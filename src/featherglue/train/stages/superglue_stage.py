@@ -31,24 +31,24 @@ class SuperGlueStage:
     """Settings of the stage "superglue".
 
     Attributes:
-        loop: Settings of the training loop.
-        extractor: Folder of the model whose extractor finds the keypoints.
-        architecture: Sizes of the matcher.
-        scenes: Scenes of textured planes.
-        min_keypoints, max_keypoints: Range of the number of keypoints per image. A number is drawn
+        loop: settings of the training loop.
+        extractor: folder of the model whose extractor finds the keypoints.
+        architecture: sizes of the matcher.
+        scenes: scenes of textured planes.
+        min_keypoints, max_keypoints: range of the number of keypoints per image. A number is drawn
             for each batch.
-        sinkhorn_iterations: Number of Sinkhorn iterations in training.
-        depths: Numbers of layers after which the loss is also computed.
-        bf16_keypoints: Run the extractor in bfloat16 if the device supports it.
-        processing: Settings of the finished model.
+        sinkhorn_iterations: number of Sinkhorn iterations in training.
+        depths: numbers of layers after which the loss is also computed.
+        bf16_keypoints: run the extractor in bfloat16 if the device supports it.
+        processing: settings of the finished model.
         validation: Held-out views.
-        start: Folder of a model whose matcher to start from: of this architecture, a smaller one,
+        start: folder of a model whose matcher to start from: of this architecture, a smaller one,
             or one with wider heads. "" starts from a matcher that compares descriptors.
-        seed: Seed of weights and data.
-        data: Description of the photographs for the model card.
+        seed: seed of weights and data.
+        data: description of the photographs for the model card.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     loop: LoopConfig
@@ -83,8 +83,8 @@ def train_superglue(
     """Train a matcher and save it with its extractor as the model `folder/model`.
 
     Args:
-        images: Folder of photographs.
-        folder: Folder of the run; a run with a checkpoint resumes.
+        images: folder of photographs.
+        folder: folder of the run; a run with a checkpoint resumes.
 
     See `run_stage` for the other arguments and the errors.
     """

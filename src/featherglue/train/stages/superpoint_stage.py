@@ -32,21 +32,21 @@ class SuperPointStage:
     """Settings of the stage "superpoint".
 
     Attributes:
-        loop: Settings of the training loop.
-        architecture: Sizes of the extractor.
-        views: Pairs of views of photographs.
+        loop: settings of the training loop.
+        architecture: sizes of the extractor.
+        views: pairs of views of photographs.
         scenes: 3D scenes that replace a fraction of the pairs.
-        spatial: Fraction of the samples that are 3D scenes, in [0, 1].
-        labels: Keypoints to learn.
-        loss: Losses and their weights.
+        spatial: fraction of the samples that are 3D scenes, in [0, 1].
+        labels: keypoints to learn.
+        loss: losses and their weights.
         validation: Held-out views.
-        start: Folder of a model whose extractor to start from, with this architecture or a smaller
+        start: folder of a model whose extractor to start from, with this architecture or a smaller
             one; "" starts from scratch.
-        seed: Seed of weights and data.
-        data: Description of the photographs for the model card.
+        seed: seed of weights and data.
+        data: description of the photographs for the model card.
 
     Raises:
-        ConfigError: A value is out of range, or settings exclude each other.
+        ConfigError: a value is out of range, or settings exclude each other.
     """
 
     loop: LoopConfig
@@ -77,8 +77,8 @@ def train_superpoint(
     """Train an extractor and save it as the model `folder/model`; see `run_stage`.
 
     Args:
-        images: Folder of photographs.
-        folder: Folder of the run; a run with a checkpoint resumes.
+        images: folder of photographs.
+        folder: folder of the run; a run with a checkpoint resumes.
     """
 
     def prepare(run: RunContext) -> TrainingTask:

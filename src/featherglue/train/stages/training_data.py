@@ -32,14 +32,14 @@ class LabelsConfig:
     """Keypoint labels to learn.
 
     Attributes:
-        file: Labels from the stage "adapt"; "" learns the corners of the photographs.
-        minimum: Minimum rank of a label.
-        by: Factors of the rank, from "score", "repeatability" and "matchability".
-        certain: Rank from which a label is learned in every sample. Labels between `minimum` and
+        file: labels from the stage "adapt"; "" learns the corners of the photographs.
+        minimum: minimum rank of a label.
+        by: factors of the rank, from "score", "repeatability" and "matchability".
+        certain: rank from which a label is learned in every sample. Labels between `minimum` and
             `certain` are learned more often the higher their rank. 0 learns all labels equally.
 
     Raises:
-        ConfigError: No criterion is named, or `minimum` and `certain` do not fit.
+        ConfigError: no criterion is named, or `minimum` and `certain` do not fit.
     """
 
     file: str = ""
@@ -66,8 +66,8 @@ class TrainingPhotographs:
     """The photographs of a run.
 
     Attributes:
-        training: Photographs to train on.
-        held_out: Photographs for validation; None if there is no validation.
+        training: photographs to train on.
+        held_out: photographs for validation; None if there is no validation.
     """
 
     training: PhotoFolder
@@ -92,7 +92,7 @@ def read_photographs(
     """Read a folder of photographs, and hold out a fraction of them for validation.
 
     Args:
-        fraction: Fraction of the photographs for validation, in [0, 1); 0 holds out none.
+        fraction: fraction of the photographs for validation, in [0, 1); 0 holds out none.
 
     Raises:
         ImageError: the folder is missing or has no images.
@@ -159,10 +159,10 @@ def extractor_views(
     """Endless pairs of views for an extractor.
 
     Args:
-        views: Pairs of views of photographs. They have homographies only if `spatial` is 0.
+        views: pairs of views of photographs. They have homographies only if `spatial` is 0.
         scenes: 3D scenes.
-        spatial: Fraction of the pairs that show 3D scenes, in [0, 1].
-        atlas: Photographs on the device that makes the views; None makes them on the CPU.
+        spatial: fraction of the pairs that show 3D scenes, in [0, 1].
+        atlas: photographs on the device that makes the views; None makes them on the CPU.
     """
     if atlas is not None:
         return BatchedViews(atlas, views, scenes, spatial, seed)
@@ -183,11 +183,11 @@ def matcher_scenes(
     """Endless scenes for a matcher.
 
     Args:
-        atlas: Photographs on the device that makes the scenes; None makes them on the CPU, as do
+        atlas: photographs on the device that makes the scenes; None makes them on the CPU, as do
             scenes with `appearance`.
-        finder: Artifact whose extractor finds the keypoints of scenes made on the CPU; None leaves
+        finder: artifact whose extractor finds the keypoints of scenes made on the CPU; None leaves
             this to the loss.
-        max_keypoints: Number of keypoints per image that `finder` returns, including padding.
+        max_keypoints: number of keypoints per image that `finder` returns, including padding.
     """
     if atlas is not None and not scenes.appearance:  # the GPU lacks `augment_appearance`
         return BatchedScenes(atlas, scenes, seed)

@@ -32,14 +32,14 @@ class ValidationConfig:
     """Settings of validation.
 
     Attributes:
-        fraction: Fraction of the photographs that are held out from training, in [0, 0.2]; 0
+        fraction: fraction of the photographs that are held out from training, in [0, 0.2]; 0
             disables validation.
-        views: Number of pairs of views.
-        keypoints: Maximum number of keypoints per image.
-        threshold: Minimum confidence of a match.
+        views: number of pairs of views.
+        keypoints: maximum number of keypoints per image.
+        threshold: minimum confidence of a match.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: a value is out of range.
     """
 
     fraction: float = 0.01
@@ -60,7 +60,7 @@ def make_validation(
     """The validation on held-out photographs; None if there are none.
 
     Args:
-        photometric_strength: Strength of the photometric augmentation.
+        photometric_strength: strength of the photometric augmentation.
     """
     if held_out is None:
         return None
@@ -75,10 +75,10 @@ class Validation:
     Photographs, homographies and augmentation do not depend on the seed of the run.
 
     Args:
-        photos: The held-out photographs.
-        scenes: Size and photometric augmentation of the views.
-        config: Settings of validation.
-        device: Device of the networks.
+        photos: the held-out photographs.
+        scenes: size and photometric augmentation of the views.
+        config: settings of validation.
+        device: device of the networks.
     """
 
     def __init__(
