@@ -21,6 +21,7 @@ from featherglue.matching.extractors import (
     Extractor,
 )
 from featherglue.matching.feature_matching import match_features
+from featherglue.matching.masks import apply_mask
 from featherglue.matching.matchers import Matcher
 from featherglue.matching.methods import (
     check_fit,
@@ -193,21 +194,30 @@ class Session:
             extractor, matcher = extractor.with_runtime(running), matcher.with_runtime(running)
         return Session(extractor, matcher, self.processing, self.artifact, threads, self.search)
 
-    def extract(self, image: Image, watch: Stopwatch | None = None) -> Features:
+    def extract(
+        self, image: Image, watch: Stopwatch | None = None, mask: Image | None = None
+    ) -> Features:
         """Extract the features of one image.
 
         Args:
             image: a path, or an array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8, uint16 or
                 float in [0, 1].
             watch: adds up the time by stage.
+            mask: a path, or an array (H, W) of the size of the image; keypoints where it is 0 are
+                ignored.
 
         Returns:
             features in pixels of the given image, strongest first; none for a blank image.
 
         Raises:
-            ImageError: the image cannot be read or used.
+            ImageError: the image or the mask cannot be read or used.
         """
         watch = watch or Stopwatch()
+        if mask is not None:
+            grey, limit = load_grey(mask), self.processing.max_keypoints
+            return apply_mask(
+                self.with_settings(max_keypoints=-1).extract(image, watch), grey, limit
+            )
         return self.decode(self.run_extractor(image, watch), watch)
 
     def run_extractor(self, image: Image, watch: Stopwatch | None = None) -> RawFeatures:

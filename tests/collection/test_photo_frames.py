@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scenes import texture
 
-from featherglue.collection.photo_frames import Frame, image_names, read_view
+from featherglue.collection.photo_frames import Frame, image_names, mask_path, read_mask, read_view
 from featherglue.errors import ImageError
 from featherglue.io.image import read_grey
 
@@ -70,3 +70,28 @@ def test_names_that_a_match_file_cannot_tell_apart(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ImageError, match=r"'a-b.png' and 'a/b.png' have the same name"):
         image_names(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_mask_follows_its_image(tmp_path: Path, orientation: int) -> None:
+    image = texture(0, (80, 60))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif)
+    mask = np.zeros_like(image)
+    mask[10:30, 20:70] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg.png"), mask)
+    _, frame = read_view(tmp_path / "a.jpg", 40)
+    working = read_mask(mask_path(tmp_path, "a.jpg"), frame)
+    y, x = np.nonzero(working)
+    stored = frame.to_stored(np.stack((x, y), 1).astype(np.float32))
+    assert stored.min(0).tolist() == [20.5, 10.5]
+    assert stored.max(0).tolist() == [68.5, 28.5]
+
+
+def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), texture(0, (80, 60)))
+    cv2.imwrite(str(tmp_path / "a.png.png"), np.zeros((60, 79), np.uint8))
+    _, frame = read_view(tmp_path / "a.png", None)
+    with pytest.raises(ImageError, match=r"a.png.png: the mask has 79×60 pixels, its image 80×60"):
+        read_mask(tmp_path / "a.png.png", frame)

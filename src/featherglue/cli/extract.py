@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from featherglue.cli.collection_options import (
+    Masks,
     MaxSize,
     NumKeypoints,
     Overwrite,
@@ -32,6 +33,7 @@ def extract(
     model: Model = "fast",
     max_size: MaxSize = MAX_SIZE,
     num_keypoints: NumKeypoints = NUM_KEYPOINTS,
+    masks: Masks = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     json_file: JsonFile = None,
@@ -52,6 +54,7 @@ def extract(
             image_names(photos),
             source,
             max_size=max_size if max_size > 0 else None,
+            masks=masks,
             workers=workers,
             overwrite=overwrite,
             progress=display.step("extracting", "photos"),

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from featherglue.collection.photo_frames import read_view
+from featherglue.collection.photo_frames import mask_path, read_mask, read_view
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
-from featherglue.errors import ImageError
+from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.options import SessionOptions
 from featherglue.session import Session, load
@@ -44,11 +44,13 @@ class ExtractionTask:
         source: the session.
         images: folder of the images.
         max_size: px, maximum of the longest side in the working frame; None keeps the size.
+        masks: folder of masks by COLMAP's convention; None without masks.
     """
 
     source: SessionSource
     images: Path
     max_size: int | None
+    masks: Path | None = None
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
@@ -56,20 +58,25 @@ class ExtractionTask:
         return lambda key: extract_record(session, self.images, key[0], self.max_size)
 
 
-def extract_record(session: Session, images: Path, name: str, max_size: int | None) -> Record:
+def extract_record(
+    session: Session, images: Path, name: str, max_size: int | None, masks: Path | None = None
+) -> Record:
     """Extract the features of an image, as a record of a feature file (see `store`).
 
     The record of an image that cannot be read has only the attribute `error`.
 
     Args:
-        session: extracts; its `resize` must be off.
+        session: extracts; its `resize` must be −1.
         images: folder of the images.
         name: of the image, relative to the folder.
         max_size: px, maximum of the longest side in the working frame; None keeps the size.
+        masks: folder of masks; an image without a mask is used as a whole.
     """
     try:
         image, frame = read_view(images / name, max_size)
-        features = session.extract(image)
+        path = None if masks is None else mask_path(masks, name)
+        mask = read_mask(path, frame) if path is not None and path.exists() else None
+        features = session.extract(image, mask=mask)
     except ImageError as error:
         return failed_record((name,), str(error))
     return Record(
@@ -91,6 +98,7 @@ def extract_features(
     source: SessionSource,
     *,
     max_size: int | None = None,
+    masks: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -106,18 +114,29 @@ def extract_features(
         names: of the images, relative to the folder.
         source: the session.
         max_size: px, larger images are shrunk to this longest side; None keeps the size.
+        masks: folder of masks by COLMAP's convention: `image.jpg.png` has the size of `image.jpg`,
+            and keypoints where it is 0 are ignored. An image without a mask is used as a whole.
         workers: maximum number of processes, each with one thread; None takes one per core.
         overwrite: replace features that were made with other settings.
         progress: called with the number of images that are done and the number of all.
 
     Raises:
+        UsageError: `masks` is no folder, or has no mask of any image.
         StoreError: `output` was made with other settings, and not `overwrite`.
         OutputError: a file cannot be written.
     """
-    folder = Path(images)
-    items: dict[Key, str] = {(name,): image_fingerprint(folder / name) for name in names}
+    folder, mask_folder = Path(images), None if masks is None else Path(masks)
+    if mask_folder is not None and not any(mask_path(mask_folder, n).is_file() for n in names):
+        raise UsageError(
+            f"masks: {mask_folder} has no mask of any image; that of {names[0]} would be "
+            f"{mask_path(mask_folder, names[0])}"
+        )
+    items: dict[Key, str] = {
+        (name,): image_fingerprint(folder / name, mask_folder and mask_path(mask_folder, name))
+        for name in names
+    }
     manifest = {"kind": "features", "max_size": max_size, "extractor": _extractor(source)}
-    task = ExtractionTask(source=source, images=folder, max_size=max_size)
+    task = ExtractionTask(source=source, images=folder, max_size=max_size, masks=mask_folder)
     return run_resumable(
         Path(output),
         manifest,
@@ -129,9 +148,12 @@ def extract_features(
     )
 
 
-def image_fingerprint(path: Path) -> str:
-    """Fingerprint of the size and the modification time of an image file."""
-    return fingerprint(file_state(path)[1:])
+def image_fingerprint(path: Path, mask: Path | None = None) -> str:
+    """Fingerprint of the size and the modification time of an image file and of its mask."""
+    states = [file_state(path)[1:]]
+    if mask is not None and mask.exists():
+        states.append(file_state(mask)[1:])
+    return fingerprint(*states)
 
 
 def _extractor(source: SessionSource) -> dict[str, Any]:

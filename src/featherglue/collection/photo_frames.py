@@ -31,6 +31,7 @@ from featherglue.io.lines import quote_name
 
 Float = NDArray[np.float32]
 _EXIF_BYTES = 1 << 16  # the tags precede the pixels
+_HALF = 127  # of a mask that is shrunk
 # EXIF orientation -> whether the axes are swapped, and which axes of the stored frame are flipped.
 _ORIENTATIONS = {
     1: (False, False, False),
@@ -112,10 +113,42 @@ def read_view(path: str | os.PathLike[str], max_size: int | None) -> tuple[Grey,
     stored = decode_grey(encoded, os.fspath(path), upright=False)
     orientation = jpeg_orientation(encoded[:_EXIF_BYTES])
     frame = Frame.of((stored.shape[1], stored.shape[0]), orientation, max_size)
-    swapped, flip_x, flip_y = _ORIENTATIONS[orientation]
+    return _to_working(stored, frame), frame
+
+
+def read_mask(path: str | os.PathLike[str], frame: Frame) -> Grey:
+    """Read the mask of an image in the working frame of the image.
+
+    Args:
+        path: the mask file; it has the pixels of the image file as they are stored.
+        frame: of the image.
+
+    Returns:
+        (H, W) uint8; 0 is ignored.
+
+    Raises:
+        ImageError: the mask cannot be read, or has another size than the image.
+    """
+    mask = decode_grey(read_encoded(path), os.fspath(path), upright=False)
+    if mask.shape[::-1] != frame.size:
+        raise ImageError(
+            f"{path}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image "
+            f"{frame.size[0]}×{frame.size[1]}"
+        )
+    used = np.where(mask > 0, np.uint8(255), np.uint8(0))
+    return np.asarray(_to_working(used, frame) > _HALF, np.uint8)
+
+
+def mask_path(masks: str | os.PathLike[str], name: str) -> Path:
+    """The mask of an image by COLMAP's convention: its name with .png behind it."""
+    return Path(masks) / f"{name}.png"
+
+
+def _to_working(stored: Grey, frame: Frame) -> Grey:
+    swapped, flip_x, flip_y = _ORIENTATIONS[frame.orientation]
     upright = stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
     upright = upright.T if swapped else upright
-    return resize_grey(np.ascontiguousarray(upright), frame.working_size), frame
+    return resize_grey(np.ascontiguousarray(upright), frame.working_size)
 
 
 def image_names(folder: str | os.PathLike[str]) -> list[str]:

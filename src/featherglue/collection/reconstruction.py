@@ -59,6 +59,7 @@ class ReconstructionConfig:
         num_neighbours: number of nearest images of pairs="spatial".
         max_size: px, larger photographs are shrunk to this longest side; None keeps the size.
         num_keypoints: maximum number of keypoints of a photograph.
+        masks: folder of masks, see `extract_features`; None without masks.
         camera_mode, camera_model, camera_params: see `CameraOptions`.
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
@@ -75,6 +76,7 @@ class ReconstructionConfig:
     num_neighbours: int = DEFAULT_NUM_NEIGHBOURS
     max_size: int | None = MAX_SIZE
     num_keypoints: int = NUM_KEYPOINTS
+    masks: str | os.PathLike[str] | None = None
     camera_mode: CameraMode = "auto"
     camera_model: str = "SIMPLE_RADIAL"
     camera_params: str = ""
@@ -259,6 +261,7 @@ class _Run:
             names,
             self.source,
             max_size=self.config.max_size,
+            masks=self.config.masks,
             workers=self.config.workers,
             overwrite=self.config.overwrite,
             progress=functools.partial(self._report, "extracting", "photos"),
