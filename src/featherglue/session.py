@@ -21,7 +21,7 @@ from featherglue.matching.extractors import (
     Extractor,
 )
 from featherglue.matching.feature_matching import match_features
-from featherglue.matching.masks import apply_mask
+from featherglue.matching.keypoint_mask import apply_mask
 from featherglue.matching.matchers import Matcher
 from featherglue.matching.methods import (
     check_fit,

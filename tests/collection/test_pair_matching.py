@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def pair(first: str, second: str, *rotations: int) -> Pair:
 
 
 def run(
-    session: Session, pairs: list[Pair], images: Path, output: Path, **options: bool
+    session: Session, pairs: list[Pair], images: Path, output: Path, **options: Any
 ) -> list[PairOutcome]:
     return list(match_pairs(session, pairs, images, output, **options))
 
@@ -293,3 +294,22 @@ def test_equal_names_in_another_folder_are_matched_again(
     assert again.result is not None
     (unchanged,) = run(session, pairs, other, tmp_path / "out")
     assert unchanged.result is None and not unchanged.error
+
+
+def test_masks_are_rotated_with_their_images(
+    session: Session, images: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask = np.zeros((200, 240), np.uint8)
+    mask[:, 120:] = 255
+    cv2.imwrite(str(masks / "a.png.png"), mask)
+    (outcome,) = run(session, [pair("a.png", "b.png", 1, 0)], images, tmp_path / "out", masks=masks)
+    assert outcome.result is not None
+    masked, whole = outcome.result.features0, outcome.result.features1
+    assert masked.keypoints[:, 1].max() <= 119.5  # a quarter turn brings the right side up
+    assert whole.keypoints[:, 0].min() < 100
+    cv2.imwrite(str(masks / "a.png.png"), 255 - mask)
+    (again,) = run(session, [pair("a.png", "b.png", 1, 0)], images, tmp_path / "out", masks=masks)
+    assert again.result is not None
+    assert again.result.features0.keypoints[:, 1].min() >= 119.5

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,7 @@ from board_scene import Scene
 
 from featherglue import cli
 from featherglue.collection.reconstruction import Reconstruction, StepProgress, reconstruct
+from featherglue.collection.store import Store
 from featherglue.errors import ImageError, StoreError
 
 NUM_KEYPOINTS = 400
@@ -96,6 +100,40 @@ def test_a_second_run_reuses_everything(scene: Scene, result: Reconstruction, wo
     assert again.model == result.model
 
 
+KILLED = """
+import os, signal, sys
+import featherglue as fg
+
+def kill(progress):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+left = int(sys.argv[3])
+fg.reconstruct(sys.argv[1], sys.argv[2], num_keypoints=int(sys.argv[4]), workers=1, progress=kill)
+"""
+
+
+def test_a_killed_run_resumes_with_the_same_result(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    for units in (4, 9, 9):  # among the photographs, the pairs, and their alignments
+        arguments = [str(scene.folder), str(tmp_path), str(units), str(NUM_KEYPOINTS)]
+        killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    again = reconstruct(scene.folder, tmp_path, num_keypoints=NUM_KEYPOINTS, workers=1)
+    for name in ("features.h5", "matches.h5"):
+        assert (tmp_path / name).read_bytes() == (work / name).read_bytes()
+    with Store(tmp_path / "adjusted_features.h5") as a, Store(work / "adjusted_features.h5") as b:
+        for key in b.sorted_keys():
+            first, second = a.read(key).arrays, b.read(key).arrays
+            assert all((first[name] == second[name]).all() for name in second)
+    assert again.model is not None and result.model is not None
+    assert again.model.images == result.model.images
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_other_settings_are_refused(scene: Scene, result: Reconstruction, work: Path) -> None:
     with pytest.raises(StoreError, match=r"max_keypoints 400, now 300.*`overwrite`"):
         reconstruct(scene.folder, work, num_keypoints=300, workers=1)
@@ -119,6 +157,24 @@ def test_photographs_without_overlap_give_no_model(
     assert values["num_photos"] == 4
     assert values["model"]["num_registered"] == 0
     assert all("overlaps with no other" in image["reason"] for image in values["model"]["images"])
+
+
+def test_masks_of_the_scene(scene: Scene, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask = np.zeros((300, 400), np.uint8)
+    mask[:, 200:] = 255
+    cv2.imwrite(str(masks / "0.png.png"), mask)
+    cv2.imwrite(str(masks / "1.png.png"), mask[1:])
+    output = tmp_path / "features.h5"
+    arguments = [str(scene.folder), "-o", str(output), "--masks", str(masks), "--workers", "1"]
+    assert cli.main(["extract", *arguments, "--num-keypoints", "50"]) == 1
+    with h5py.File(output) as features:
+        assert features["0.png"]["keypoints"][:, 0].min() >= 199.5
+        assert len(features["0.png"]["keypoints"]) == 50
+        assert features["2.png"]["keypoints"][:, 0].min() < 150
+        assert "1.png" not in features
+    assert cli.main(["extract", *arguments[:4], str(tmp_path), "--num-keypoints", "50"]) == 2
 
 
 def test_a_folder_with_one_readable_photograph(tmp_path: Path, grey: np.ndarray) -> None:

@@ -52,14 +52,6 @@ NumKeypoints = Annotated[
     int,
     typer.Option("--num-keypoints", min=1, help="Maximum number of keypoints of a photograph."),
 ]
-Masks = Annotated[
-    Path | None,
-    typer.Option(
-        "--masks",
-        metavar="DIR",
-        help="Folder of masks: image.jpg.png is the mask of image.jpg; 0 is ignored.",
-    ),
-]
 CameraModeOption = Annotated[
     CameraMode,
     typer.Option(

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
@@ -22,6 +23,14 @@ Threads = Annotated[
 Model = Annotated[
     str,
     typer.Option("--model", metavar="NAME|DIR", help="Name of a shipped model, or model folder."),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        "--masks",
+        metavar="DIR",
+        help="Folder of masks: image.jpg.png is the mask of image.jpg; 0 is ignored.",
+    ),
 ]
 JsonFile = Annotated[
     str | None,

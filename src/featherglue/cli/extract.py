@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from featherglue.cli.collection_options import (
-    Masks,
     MaxSize,
     NumKeypoints,
     Overwrite,
@@ -16,7 +15,7 @@ from featherglue.cli.collection_options import (
     Workers,
     print_step,
 )
-from featherglue.cli.common import JsonFile, Model
+from featherglue.cli.common import JsonFile, Masks, Model
 from featherglue.cli.session_options import session_options_without
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.photo_frames import image_names

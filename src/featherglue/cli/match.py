@@ -12,10 +12,19 @@ import cv2
 import numpy as np
 import typer
 
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, one_line, save_json
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    JsonFile,
+    Masks,
+    Model,
+    console,
+    one_line,
+    save_json,
+)
 from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.session_options import with_session_options
 from featherglue.collection.pair_matching import PairOutcome, match_pairs, sequence_pairs
+from featherglue.collection.photo_frames import mask_path, read_masked
 from featherglue.drawing import draw_matches
 from featherglue.errors import EstimationError, UsageError
 from featherglue.io.files import write_image
@@ -69,6 +78,7 @@ def match(
             f"({DEFAULT_FOLDER} by default).",
         ),
     ] = None,
+    masks: Masks = None,
     model: Model = "fast",
     viz: Annotated[bool, typer.Option("--viz/--no-viz", help="Draw pictures of matches.")] = True,
     overwrite: Annotated[
@@ -86,8 +96,8 @@ def match(
     into one file. The exit code is 0 also without a consistent geometry, which has 0 inliers.
     """
     if feature_file is not None:
-        if input_pairs is None or image0 is not None:
-            raise UsageError("--feature-file needs --input-pairs, and no images")
+        if input_pairs is None or image0 is not None or masks is not None:
+            raise UsageError("--feature-file needs --input-pairs, and neither images nor --masks")
         from featherglue.cli.match_feature_file import match_feature_file
 
         return match_feature_file(
@@ -112,8 +122,8 @@ def match(
     session = load(model, options)
     if pairs is None:
         assert image0 is not None and image1 is not None
-        return _match_two(session, image0, image1, output, viz, json_file)
-    return _match_many(session, pairs, source, folder, viz, overwrite, json_file)
+        return _match_two(session, image0, image1, masks, output, viz, json_file)
+    return _match_many(session, pairs, source, masks, folder, viz, overwrite, json_file)
 
 
 def _check_folder(folder: Path) -> None:
@@ -151,6 +161,7 @@ def _match_two(
     session: Session,
     image0: Path,
     image1: Path,
+    masks: Path | None,
     output: Path | None,
     viz: bool,
     json_file: str | None,
@@ -158,7 +169,7 @@ def _match_two(
     saves_matches = output is not None and output.suffix == MATCH_SUFFIX
     if output is not None and not viz and not saves_matches:
         raise UsageError("-o names the picture of the matches: remove --no-viz")
-    result = session(image0, image1)
+    result = session(image0, image1) if masks is None else _masked(session, image0, image1, masks)
     picture: Path | None = None
     if output is not None and saves_matches:
         result.save(output)
@@ -203,6 +214,18 @@ def _matches_as_lists(result: MatchResult) -> dict[str, Any]:
         "points1": np.round(matches.points1.astype(float), 3).tolist(),
         "scores": np.round(matches.scores.astype(float), 4).tolist(),
     }
+
+
+def _masked(session: Session, image0: Path, image1: Path, masks: Path) -> MatchResult:
+    """Match two images where their masks are not 0."""
+    paths = [mask_path(masks, image.name) for image in (image0, image1)]
+    if not any(path.exists() for path in paths):
+        raise UsageError(f"--masks: neither {paths[0]} nor {paths[1]} exists")
+    features = []
+    for image, path in zip((image0, image1), paths, strict=True):
+        grey, mask = read_masked(image, path)
+        features.append(session.extract(grey, mask=mask))
+    return session.match(features[0], features[1])
 
 
 def summarize(result: MatchResult) -> dict[str, Any]:
@@ -256,6 +279,7 @@ def _match_many(
     session: Session,
     pairs: list[Pair],
     source: Path,
+    masks: Path | None,
     folder: Path,
     viz: bool,
     overwrite: bool,
@@ -263,7 +287,9 @@ def _match_many(
 ) -> int:
     rows: list[dict[str, Any]] = []
     num_skipped, num_failed, start = 0, 0, time.perf_counter()
-    outcomes = match_pairs(session, pairs, source, folder, pictures=viz, overwrite=overwrite)
+    outcomes = match_pairs(
+        session, pairs, source, folder, masks=masks, pictures=viz, overwrite=overwrite
+    )
     with ProgressDisplay("matching", len(pairs), unit="pairs") as progress:
         for outcome in progress.track(outcomes):
             if outcome.error:

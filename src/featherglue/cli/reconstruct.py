@@ -13,7 +13,6 @@ from featherglue.cli.collection_options import (
     CameraModel,
     CameraModeOption,
     CameraParams,
-    Masks,
     MaxSize,
     NumKeypoints,
     NumNeighbours,
@@ -24,7 +23,7 @@ from featherglue.cli.collection_options import (
     StepDisplay,
     Workers,
 )
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Masks, Model, console, save_json
 from featherglue.cli.session_options import session_options_without
 from featherglue.collection.reconstruction import (
     MAX_SIZE,

@@ -55,7 +55,7 @@ class ExtractionTask:
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1)
-        return lambda key: extract_record(session, self.images, key[0], self.max_size)
+        return lambda key: extract_record(session, self.images, key[0], self.max_size, self.masks)
 
 
 def extract_record(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featherglue.collection.photo_frames import mask_path, read_masked
 from featherglue.drawing import draw_matches
 from featherglue.errors import (
     ENVIRONMENT_FAULTS,
@@ -107,6 +108,7 @@ def match_pairs(
     input_folder: str | os.PathLike[str],
     output_folder: str | os.PathLike[str],
     *,
+    masks: str | os.PathLike[str] | None = None,
     pictures: bool = True,
     overwrite: bool = False,
 ) -> Iterator[PairOutcome]:
@@ -121,6 +123,7 @@ def match_pairs(
         pairs: the pairs.
         input_folder: folder of the images; their names are relative to it.
         output_folder: folder of the npz files and pictures.
+        masks: folder of masks by COLMAP's convention, see `extraction.extract_features`.
         pictures: whether to draw the matches of each pair.
         overwrite: match again even if the file is up to date.
 
@@ -142,11 +145,12 @@ def match_pairs(
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be created ({error.strerror})") from None
-    store = _FeatureStore(session, source)
+    mask_folder = None if masks is None else Path(masks)
+    store = _FeatureStore(session, source, mask_folder)
     listed = list(pairs)
     for pair, name in zip(listed, output_names(listed), strict=True):
         output = target / name
-        expected = _pair_fingerprint(session, source, pair)
+        expected = _pair_fingerprint(session, source, mask_folder, pair)
         picture = output.with_suffix(".png") if pictures else None
         drawn = picture is None or picture.is_file()
         if drawn and not overwrite and _is_up_to_date(output, expected):
@@ -167,9 +171,11 @@ def match_pairs(
         yield PairOutcome(pair=pair, output=output, result=result, picture=picture)
 
 
-def _pair_fingerprint(session: Session, folder: Path, pair: Pair) -> str:
+def _pair_fingerprint(session: Session, folder: Path, masks: Path | None, pair: Pair) -> str:
     """Fingerprint of everything that determines the matches of a pair, with the image files."""
+    names = () if masks is None else (pair.name0, pair.name1)
     return fingerprint(
+        *(file_state(mask_path(masks, name)) for name in names if masks is not None),
         file_state(folder / pair.name0),
         file_state(folder / pair.name1),
         [pair.rotation0, pair.rotation1],
@@ -193,8 +199,8 @@ def _is_up_to_date(output: Path, expected: str) -> bool:
 class _FeatureStore:
     """A cache of the features of the latest images; an image of many pairs is extracted once."""
 
-    def __init__(self, session: Session, folder: Path) -> None:
-        self._session, self._folder = session, folder
+    def __init__(self, session: Session, folder: Path, masks: Path | None) -> None:
+        self._session, self._folder, self._masks = session, folder, masks
         self._stored: OrderedDict[tuple[str, int], Features | ImageError] = OrderedDict()
 
     def get(self, name: str, rotation: int) -> Features:
@@ -216,8 +222,16 @@ class _FeatureStore:
         return sum(image.nbytes for image in images if image is not None)
 
     def _extract(self, name: str, rotation: int) -> Features | ImageError:
+        mask = None
         try:
-            image = read_grey(self._folder / name)
+            if self._masks is None:
+                image = read_grey(self._folder / name)
+            else:
+                image, mask = read_masked(self._folder / name, mask_path(self._masks, name))
         except ImageError as error:
             return error
-        return self._session.extract(np.ascontiguousarray(np.rot90(image, rotation)))
+        turned = np.ascontiguousarray(np.rot90(image, rotation))
+        if mask is None:
+            return self._session.extract(turned)
+        turned_mask = np.ascontiguousarray(np.rot90(mask, rotation))
+        return self._session.extract(turned, mask=turned_mask)

@@ -139,6 +139,18 @@ def read_mask(path: str | os.PathLike[str], frame: Frame) -> Grey:
     return np.asarray(_to_working(used, frame) > _HALF, np.uint8)
 
 
+def read_masked(
+    path: str | os.PathLike[str], mask: str | os.PathLike[str], max_size: int | None = None
+) -> tuple[Grey, Grey | None]:
+    """Read an image and its mask, both upright; None if the mask does not exist.
+
+    Raises:
+        ImageError: a file cannot be read, or the mask has another size than the image.
+    """
+    image, frame = read_view(path, max_size)
+    return image, read_mask(mask, frame) if Path(mask).exists() else None
+
+
 def mask_path(masks: str | os.PathLike[str], name: str) -> Path:
     """The mask of an image by COLMAP's convention: its name with .png behind it."""
     return Path(masks) / f"{name}.png"
