@@ -118,3 +118,27 @@ def test_image_of_another_size_is_rejected(grey: np.ndarray) -> None:
     image = grey[:48, :64]
     with pytest.raises(UsageError, match=r"image1 must be \(48, 64\), not \(20, 30\)"):
         draw_matches(result(image, image), image1=grey[:20, :30])
+
+
+def test_text_does_not_cover_small_images(grey: np.ndarray) -> None:
+    small = grey[:48, :64]
+    plain = draw_matches(result(small, small, 0), show_keypoints=False)
+    captioned = draw_matches(result(small, small, 0), show_keypoints=False, lines=["keypoints 2"])
+    assert captioned.shape[0] > plain.shape[0]
+    height, width = plain.shape[:2]
+    np.testing.assert_array_equal(captioned[-height:, :width], plain)
+    large = np.zeros((300, 400), np.uint8)
+    drawn = draw_matches(result(large, large, 0), show_keypoints=False, lines=["keypoints 2"])
+    assert drawn.shape[0] == 300
+
+
+def test_a_thumbnail_beside_a_large_image_stays_readable() -> None:
+    thumbnail, large = np.full((48, 64), 200, np.uint8), np.zeros((1200, 1600), np.uint8)
+    picture = draw_matches(result(thumbnail, large, 1), max_width=808)
+    assert picture.shape[1] <= 808
+    # The thumbnail is half as wide as the photograph: 267 of 800 px.
+    assert (picture[100, 150:260] == 200).all()
+    assert (picture[190, 100] == 200).all()
+    mapped = np.array([10, 20]) * (267 / 64)
+    x, y = np.rint(mapped).astype(int)
+    assert (picture[y - 1 : y + 2, x - 1 : x + 2] != 200).any()

@@ -17,6 +17,7 @@ RGB = NDArray[np.uint8]
 _GAP = 8  # px between the images
 _KEYPOINT_COLOR = (170, 170, 170)
 _BLANK = 40  # grey value of an image that is not available
+_MAX_TEXT = 0.25  # share of the height that text may cover; twice of the width
 _FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates
 _FARTHEST = 1e6  # px, beyond which points are drawn nearer: the coordinates have 32 bits
 
@@ -44,9 +45,10 @@ def draw_matches(
         result: features and matches.
         image0, image1: (H, W) uint8 grey images of the size of the features; None uses the images
             of the features, or a blank one.
-        max_width: px, maximum width of the picture; larger images are scaled down.
+        max_width: px, maximum width of the picture; larger images are scaled down. An image with
+            less than a third of the size of the other one is enlarged to half of it.
         show_keypoints: draw the keypoints of both images in grey.
-        lines: text for the upper left corner.
+        lines: text for the upper left corner; above the images if it would cover much of them.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -64,25 +66,24 @@ def draw_matches(
         _image(result.features0, image0, "image0"),
         _image(result.features1, image1, "image1"),
     ]
-    scale = min(1.0, (max_width - _GAP) / sum(image.shape[1] for image in images))
-    canvas, left = _side_by_side(images, scale)
+    scales = _scales(images, max_width)
+    canvas, left = _side_by_side(images, scales)
     offsets = np.array([[0, 0], [left, 0]], np.float32)
     if show_keypoints:
-        for features, offset in zip((result.features0, result.features1), offsets, strict=True):
-            for x, y in features.keypoints * scale + offset:
+        for i, features in enumerate((result.features0, result.features1)):
+            for x, y in features.keypoints * scales[i] + offsets[i]:
                 _draw_circle(canvas, x, y, 1.5, _KEYPOINT_COLOR, 1)
     matches = result.matches
     colors = confidence_colors(matches.scores)
     for i in np.argsort(matches.scores, kind="stable"):  # the most confident ones on top
-        first = matches.points0[i] * scale + offsets[0]
-        second = matches.points1[i] * scale + offsets[1]
+        first = matches.points0[i] * scales[0] + offsets[0]
+        second = matches.points1[i] * scales[1] + offsets[1]
         color = tuple(int(channel) for channel in colors[i])
         ends = _fixed_point(*first), _fixed_point(*second)
         cv2.line(canvas, *ends, color, 1, cv2.LINE_AA, _FRACTION_BITS)
         for x, y in (first, second):
             _draw_circle(canvas, x, y, 2, color, -1)
-    _write_text(canvas, lines or [])
-    return canvas
+    return _with_text(canvas, lines) if lines else canvas
 
 
 def _image(features: Features, image: Grey | None, name: str) -> Grey:
@@ -111,13 +112,22 @@ def _fixed_point(x: float, y: float) -> tuple[int, int]:
     return round(x * 2**_FRACTION_BITS), round(y * 2**_FRACTION_BITS)
 
 
-def _side_by_side(images: list[Grey], scale: float) -> tuple[RGB, int]:
+def _scales(images: list[Grey], max_width: int) -> list[float]:
+    """Factors by which the images are scaled for a picture of at most `max_width` px."""
+    sizes = [max(image.shape) for image in images]
+    factors = [max(sizes) / (2 * size) if 3 * size < max(sizes) else 1.0 for size in sizes]
+    width = sum(image.shape[1] * factor for image, factor in zip(images, factors, strict=True))
+    fit = min(1.0, (max_width - _GAP) / width)
+    return [factor * fit for factor in factors]
+
+
+def _side_by_side(images: list[Grey], scales: list[float]) -> tuple[RGB, int]:
     """Both scaled images on a white canvas, and the column at which the second one starts."""
     scaled = [
         resize_grey(
             image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         )
-        for image in images
+        for image, scale in zip(images, scales, strict=True)
     ]
     left = scaled[0].shape[1] + _GAP
     height = max(image.shape[0] for image in scaled)
@@ -127,14 +137,17 @@ def _side_by_side(images: list[Grey], scale: float) -> tuple[RGB, int]:
     return canvas, left
 
 
-def _write_text(canvas: RGB, lines: Sequence[str]) -> None:
-    """Write lines of white text on a dark rectangle, in a size that follows the picture's."""
+def _with_text(canvas: RGB, lines: Sequence[str]) -> RGB:
+    """The picture with lines of white text on a dark rectangle, in a size that follows its own."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, canvas.shape[0] / 1000)
-    if not lines:
-        return
-    height = round(32 * size + 4)
-    width = max(cv2.getTextSize(line, font, size, 1)[0][0] for line in lines)
-    cv2.rectangle(canvas, (0, 0), (width + 16, len(lines) * height + 8), (30, 30, 30), -1)
+    line_height = round(32 * size + 4)
+    width = max(cv2.getTextSize(line, font, size, 1)[0][0] for line in lines) + 16
+    height = len(lines) * line_height + 8
+    if height > canvas.shape[0] * _MAX_TEXT or width > canvas.shape[1] * 2 * _MAX_TEXT:
+        above = (height + 1, 0), (0, max(0, width + 1 - canvas.shape[1])), (0, 0)
+        canvas = np.pad(canvas, above, constant_values=255)
+    cv2.rectangle(canvas, (0, 0), (width, height), (30, 30, 30), -1)
     for i, line in enumerate(lines):
-        position = (8, (i + 1) * height)
+        position = (8, (i + 1) * line_height)
         cv2.putText(canvas, line, position, font, size, (255, 255, 255), 1, cv2.LINE_AA)
+    return canvas

@@ -128,3 +128,32 @@ def test_frames_of_a_folder(session: Session, moving: list[np.ndarray], tmp_path
         items = list(match_frames(session, source))
     assert [item.frame.name for item in items] == ["0.png", "1.png", "2.png"]
     assert all(item.milliseconds["read"] > 0 for item in items)
+
+
+def test_arrays_and_captures_are_matched_like_frames(
+    session: Session, moving: list[np.ndarray]
+) -> None:
+    expected = [shift(item) for item in list(match_frames(session, frames(moving[:3])))[1:]]
+    found = [shift(item) for item in list(match_frames(session, moving[:3]))[1:]]
+    np.testing.assert_array_equal(found, expected)
+
+    class Capture:
+        def __init__(self) -> None:
+            self.left, self.released = list(moving[:3]), False
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            return (True, self.left.pop(0)) if self.left else (False, None)
+
+        def grab(self) -> bool:
+            return self.read()[0]
+
+        def get(self, propId: int) -> float:
+            return 0.0
+
+        def release(self) -> None:
+            self.released = True
+
+    captured = [shift(item) for item in list(match_frames(session, Capture()))[1:]]
+    np.testing.assert_array_equal(captured, expected)
+    with pytest.raises(UsageError, match=r"not str; pass open_source"):
+        list(match_frames(session, "walk.mp4"))

@@ -173,3 +173,59 @@ def test_a_pipe_without_a_writer_ends_at_the_timeout(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"pipe: no answer within 0.05 s"):
         open_source(tmp_path / "pipe", timeout=0.05)
     os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # releases the thread
+
+
+# --- arrays, captures and unusual names ------------------------------------------------------
+
+
+def test_a_list_of_arrays_and_a_capture(moving: list[np.ndarray], make_video: MakeVideo) -> None:
+    images = [np.full((48, 64), 10 * i, np.uint8) for i in range(5)]
+    with open_source(images, skip=2) as source:
+        frames = list(source)
+    assert [frame.number for frame in frames] == [0, 2, 4]
+    assert [int(frame.image[0, 0]) for frame in frames] == [0, 20, 40]
+    path = make_video(moving)
+    with open_source(path) as source:
+        expected = [frame.image for frame in source]
+    with open_source(cv2.VideoCapture(str(path))) as source:
+        found = [frame.image for frame in source]
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(UsageError, match="a list of images or a capture, not dict"):
+        open_source({})  # type: ignore[arg-type]
+
+
+def test_a_name_with_a_colon_is_a_file(
+    moving: list[np.ndarray],
+    make_video: MakeVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_video(moving).rename("walk:1.avi")
+    with open_source("walk:1.avi") as source:
+        assert len(list(source)) > 1
+
+
+def test_a_glob_in_a_folder_with_brackets(tmp_path: Path) -> None:
+    folder = tmp_path / "run [1]" / "frames*"
+    folder.mkdir(parents=True)
+    for name in ("a1.png", "a2.png", "._a1.png", "b.txt"):
+        cv2.imwrite(str(tmp_path / "x.png"), np.zeros((8, 8), np.uint8))
+        (tmp_path / "x.png").rename(folder / name)
+    with open_source(f"{folder}/a?.png") as source:
+        assert [frame.name for frame in source] == ["a1.png", "a2.png"]
+    with open_source(f"{folder}/*") as source:
+        assert [frame.name for frame in source] == ["a1.png", "a2.png"]
+
+
+def test_an_animated_gif_is_a_video(tmp_path: Path) -> None:
+    import PIL.Image
+
+    frames = [PIL.Image.fromarray(np.full((48, 64), 60 * i, np.uint8)) for i in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    frames[2].save(tmp_path / "b.gif")
+    with open_source(tmp_path / "a.gif") as source:
+        assert len(list(source)) == 4
+    with open_source(tmp_path / "b.gif") as source:
+        (frame,) = source
+    assert frame.name == "b.gif"

@@ -50,6 +50,9 @@ SUFFIXES = frozenset(
     )
 )
 """Suffixes of image files. HEIC files are listed and refused by name, not left out in silence."""
+_OTHER_SUFFIXES = frozenset(
+    (".arw", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".jxl", ".nef", ".orf", ".psd", ".tga")
+)
 MAX_FILE_SIZE = 4_000_000_000  # bytes
 MAX_SMALL_FILE_MEMORY = 400_000_000
 """Memory, bytes, that every file may take for its decoding."""
@@ -74,12 +77,25 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     root = Path(folder)
     if not root.is_dir():
         raise ImageError(f"{root}: no such folder")
-    found = root.rglob("*") if recursive else root.iterdir()
-    images = (path for path in found if is_image_name(path.relative_to(root)) and path.is_file())
+    files = list(root.rglob("*") if recursive else root.iterdir())
+    images = (path for path in files if is_image_name(path.relative_to(root)) and path.is_file())
     paths = sorted(images, key=natural_sort_key)
+    _warn_of_others(root, files)
     if not paths:
         raise ImageError(f"{root}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
     return paths
+
+
+def _warn_of_others(folder: Path, files: Sequence[Path]) -> None:
+    """Name the image files of formats that are not read."""
+    suffixes = [path.suffix.lower() for path in files]
+    for suffix in sorted(_OTHER_SUFFIXES.intersection(suffixes)):
+        warnings.warn(
+            f"{folder}: {suffixes.count(suffix)} files {suffix} are left out; convert them to "
+            ".png or .jpg",
+            ImageWarning,
+            stacklevel=3,
+        )
 
 
 def is_image_name(path: Path) -> bool:

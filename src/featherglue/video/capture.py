@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -70,7 +71,8 @@ def open_file(path: str, name: str) -> Capture:
         SourceError: the file cannot be opened.
     """
     with quiet_opencv():
-        capture = cv2.VideoCapture(path)
+        # FFmpeg takes the part of a relative path before a colon for a protocol.
+        capture = cv2.VideoCapture(str(Path(path).absolute()))
     if not capture.isOpened():
         capture.release()
         raise SourceError(

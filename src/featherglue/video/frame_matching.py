@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from featherglue.errors import ImageError, UsageError
 from featherglue.io.image import Image
 from featherglue.session import Session
 from featherglue.types import Features, Matches, MatchResult
+from featherglue.video.arrays import as_source
+from featherglue.video.capture import Capture
 from featherglue.video.frames import Frame, FrameSource
 from featherglue.video.lookahead import lookahead as look_ahead
 from featherglue.video.lookahead_choice import choose_lookahead
@@ -187,7 +189,7 @@ class FrameMatcher:
 
     def run(
         self,
-        source: FrameSource | Iterable[Frame],
+        source: FrameSource | Capture | Iterable[Any],
         *,
         lookahead: bool | None = False,
         limit: int | None = None,
@@ -201,8 +203,9 @@ class FrameMatcher:
             lookahead: see `match_frames`.
             limit: maximum number of frames; None for all.
         """
-        frames = islice(source, limit)
-        frame_source = source if isinstance(source, FrameSource) else None
+        opened = as_source(source)
+        frames = islice(opened, limit)
+        frame_source = opened if isinstance(opened, FrameSource) else None
         if lookahead is None:
             live = frame_source is not None and frame_source.live
             lookahead = not live and (yield from choose_lookahead(self, frames, frame_source))
@@ -226,7 +229,7 @@ class FrameMatcher:
 
 def match_frames(
     session: Session,
-    source: FrameSource | Iterable[Frame],
+    source: FrameSource | Capture | Iterable[Any],
     *,
     against: Against = "previous",
     reference: Image | None = None,
@@ -237,7 +240,8 @@ def match_frames(
 
     Args:
         session: extracts and matches.
-        source: the frames.
+        source: a source of `open_source`, frames, images (arrays (H, W) or (H, W, 3) RGB, images of
+            Pillow, or paths), or a `cv2.VideoCapture`.
         against: see `FrameMatcher`.
         reference: see `FrameMatcher`.
         tracking: see `FrameMatcher`.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featherglue.errors import ImageError, SourceError
-from featherglue.io.image import SUFFIXES, natural_sort_key, read_grey
+from featherglue.io.image import is_image_name, natural_sort_key, read_grey
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame, FrameSource
 
@@ -74,10 +74,19 @@ def find_images(pattern: str) -> list[Path] | None:
         found = glob.glob(f"{glob.escape(start)}*{glob.escape(end)}")  # noqa: PTH207
         found = [path for path in found if exact.fullmatch(path)]
     elif glob.has_magic(pattern):
-        found = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no whole path)
+        escaped = _escape_folders(pattern)
+        found = glob.glob(escaped, recursive=True)  # noqa: PTH207 (Path.glob takes no whole path)
     else:
         return None
-    paths = [Path(path) for path in found if Path(path).suffix.lower() in SUFFIXES]
+    paths = [Path(path) for path in found if is_image_name(Path(Path(path).name))]
     if not paths:
         raise SourceError(f"{pattern}: no image matches this pattern")
     return sorted(paths, key=natural_sort_key)
+
+
+def _escape_folders(pattern: str) -> str:
+    """A glob in which a folder that exists by its literal name, such as `a[1]`, is literal."""
+    folder, parts = Path(), list(Path(pattern).parts)
+    while len(parts) > 1 and (folder / parts[0]).is_dir():
+        folder /= parts.pop(0)
+    return str(Path(glob.escape(str(folder)), *parts))

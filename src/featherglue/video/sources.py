@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from featherglue.errors import SourceError, UsageError
-from featherglue.io.image import SUFFIXES, list_images
+from featherglue.io.image import SUFFIXES, list_images, num_pages
+from featherglue.video.arrays import ArraySequence, is_capture
 from featherglue.video.capture import Capture, open_camera, open_file, open_url, within
 from featherglue.video.frames import FrameSource
 from featherglue.video.image_sequence import DEFAULT_RATE, ImageSequence, find_images
@@ -22,7 +24,7 @@ _SCHEMES = ("http", "https", "rtmp", "rtsp", "rtsps", "srt", "tcp", "udp")
 
 
 def open_source(
-    source: int | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    source: int | str | os.PathLike[str] | Sequence[Any] | Capture,
     *,
     rate: float | None = None,
     skip: int = 1,
@@ -34,7 +36,8 @@ def open_source(
     Args:
         source: index of a camera, as a number or text; device file; address (rtsp://, http://, …);
             video file; folder of images; glob (`frames/*.png`) or numbered pattern (`%06d.png`) of
-            images; one image, or a list of images.
+            images; one image, a list of images (paths or arrays), or a `cv2.VideoCapture`, which
+            the source releases.
         rate: frames per second: requested from a camera, otherwise used for the times of frames.
         skip: take every `skip`-th frame of a video or image sequence.
         camera_size: (width, height) to request from a camera.
@@ -54,7 +57,9 @@ def open_source(
         return _open_camera(int(source), f"camera {source}", rate, skip, camera_size, timeout)
     if not isinstance(source, (str, os.PathLike)):
         _refuse_camera_size(camera_size)
-        return _open_images(f"{len(source)} images", list(source), rate, skip)
+        if is_capture(source):
+            return VideoFile("capture", cast("Capture", source), rate=rate, skip=skip)
+        return _open_list(source, rate, skip)
     text = os.fspath(source)
     address = _ADDRESS.match(text)
     if address is None and Path(text).is_char_device():
@@ -142,13 +147,26 @@ def _open_path(text: str, rate: float | None, skip: int, timeout: float) -> Fram
         return _open_images(text, found, rate, skip)
     if path.is_file() and size == 0:
         raise SourceError(f"{text}: the file is empty")
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES and not (
+        path.suffix.lower() == ".gif" and num_pages(path) > 1
+    ):
         return _open_images(text, [path], rate, skip)
     opener = partial(open_file, str(path), text)
     if path.is_fifo():  # waits for a writer
         capture = within(timeout, text, opener, lambda late: late.release())
         return VideoFile(text, capture, rate=rate, skip=skip)
     return VideoFile(text, opener(), rate=rate, skip=skip)
+
+
+def _open_list(source: Any, rate: float | None, skip: int) -> FrameSource:
+    """A source of a list of paths or of arrays."""
+    if not isinstance(source, Sequence):
+        raise UsageError(
+            f"`source` must be a name, a list of images or a capture, not {type(source).__name__}"
+        )
+    if source and not any(isinstance(item, (str, os.PathLike)) for item in source):
+        return ArraySequence(source, rate=rate or DEFAULT_RATE, skip=skip)
+    return _open_images(f"{len(source)} images", list(source), rate, skip)
 
 
 def _open_images(

@@ -176,7 +176,9 @@ class VideoWriter(FrameWriter):
         self._size = (width + width % 2, height + height % 2)  # codecs need even sides
         code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         with quiet_opencv():
-            video = cv2.VideoWriter(str(self._partial.path), code, self._rate, self._size)
+            video = cv2.VideoWriter(
+                str(self._partial.path.absolute()), code, self._rate, self._size
+            )
         if not video.isOpened():
             raise OutputError(f"{self.path}: OpenCV cannot write this format here; try .avi")
         return video
