@@ -180,6 +180,8 @@ def test_a_model_without_an_extractor(
 def test_bfloat16_labels_are_similar(images: Path, tmp_path: Path, stage: AdaptStage) -> None:
     exact = adapt(stage, images, tmp_path / "exact.npz")
     rounded = adapt(dataclasses.replace(stage, bf16=True), images, tmp_path / "rounded.npz")
+    assert not stage.bf16
+    assert len(exact) == 3 and list(rounded) == list(exact)
     for name, labels in exact.items():
         gaps = np.linalg.norm(labels.points[:, None] - rounded[name].points, axis=2).min(1)
         assert np.median(gaps) < 0.5
@@ -192,5 +194,8 @@ def test_the_configuration_of_the_repository() -> None:
     stage = read_stage(AdaptStage, path)
     assert stage.labels.homographies == 16
     assert math.isclose(stage.labels.near, 3)
+
+
+def test_a_negative_seed_raises() -> None:
     with pytest.raises(ConfigError, match="seed"):
         AdaptStage(extractor="", seed=-1)
