@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from featherglue.video import SourceError, open_source
-from featherglue.video.capture import open_camera, quiet_opencv, within
+from featherglue.video.capture import call_with_timeout, open_camera, quiet_opencv
 
 
 def test_a_missing_camera(capfd: pytest.CaptureFixture[str]) -> None:
@@ -88,9 +88,9 @@ def test_the_log_level_is_restored_after_overlapping_threads() -> None:
 def test_a_late_result_is_discarded() -> None:
     go, discarded = threading.Event(), threading.Event()
     with pytest.raises(SourceError, match="slow: no answer"):
-        within(0.05, "slow", go.wait, lambda _: discarded.set())
+        call_with_timeout(0.05, "slow", go.wait, lambda _: discarded.set())
     go.set()
     assert discarded.wait(2)
-    assert within(5, "quick", lambda: 3, lambda _: None) == 3
+    assert call_with_timeout(5, "quick", lambda: 3, lambda _: None) == 3
     with pytest.raises(KeyError):
-        within(5, "bad", lambda: {}["x"], lambda _: None)
+        call_with_timeout(5, "bad", lambda: {}["x"], lambda _: None)

@@ -94,7 +94,7 @@ def open_url(url: str, name: str, timeout: float) -> Capture:
     if not capture.isOpened():
         capture.release()
         if time.monotonic() - start > 0.9 * timeout:
-            raise SourceError(no_answer(name, timeout))
+            raise SourceError(no_answer_message(name, timeout))
         raise SourceError(
             f"{name}: cannot be opened; check that the address is right and serves video"
         )
@@ -147,7 +147,9 @@ def _request(capture: cv2.VideoCapture, size: tuple[int, int] | None, rate: floa
     return ""
 
 
-def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[[T], None]) -> T:
+def call_with_timeout(
+    seconds: float, name: str, open_: Callable[[], T], discard: Callable[[T], None]
+) -> T:
     """Call a function in a thread and wait for its result for a limited time.
 
     Args:
@@ -181,13 +183,13 @@ def within(seconds: float, name: str, open_: Callable[[], T], discard: Callable[
     with lock:
         late = not outcome
     if late:
-        raise SourceError(no_answer(name, seconds))
+        raise SourceError(no_answer_message(name, seconds))
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
 
 
-def no_answer(name: str, timeout: float) -> str:
+def no_answer_message(name: str, timeout: float) -> str:
     """Error message for a source that does not answer."""
     return f"{name}: no answer within {timeout:g} s (`timeout`)"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from featherglue.errors import SourceError
-from featherglue.video.capture import Capture, grey_frame, no_answer
+from featherglue.video.capture import Capture, grey_frame, no_answer_message
 from featherglue.video.frames import Frame, FrameSource
 
 _POLL_SECONDS = 0.1  # how often a waiting reader checks for the end
@@ -57,7 +57,7 @@ class LiveSource(FrameSource):
         self._thread.start()
         try:
             if not self._wait():
-                raise SourceError(self._end_reason or no_answer(name, timeout))
+                raise SourceError(self._end_reason or no_answer_message(name, timeout))
         except BaseException:
             self.close()
             raise
@@ -117,7 +117,7 @@ class LiveSource(FrameSource):
 
     def _timeout_message(self) -> str:
         if self._num_read == 0:
-            return no_answer(self.name, self._timeout)
+            return no_answer_message(self.name, self._timeout)
         return f"{self.name}: no frame for {self._timeout:g} s"
 
     def _wait(self) -> bool:

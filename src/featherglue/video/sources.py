@@ -12,7 +12,7 @@ from typing import Any, cast
 from featherglue.errors import SourceError, UsageError
 from featherglue.io.image import SUFFIXES, list_images, num_pages
 from featherglue.video.arrays import ArraySequence, is_capture
-from featherglue.video.capture import Capture, open_camera, open_file, open_url, within
+from featherglue.video.capture import Capture, call_with_timeout, open_camera, open_file, open_url
 from featherglue.video.frames import FrameSource
 from featherglue.video.image_sequence import DEFAULT_RATE, ImageSequence, find_images
 from featherglue.video.live import LiveSource
@@ -123,7 +123,7 @@ def _open_address(
     opener = partial(open_url, url, name, timeout)
     suffix = Path(url.partition("?")[0]).suffix.lower()
     if scheme in ("http", "https") and suffix in VIDEO_SUFFIXES:
-        capture: Capture = within(timeout + 1, name, opener, lambda late: late.release())
+        capture: Capture = call_with_timeout(timeout + 1, name, opener, lambda late: late.release())
         advice = "download it and name the file; the server may not support range requests"
         return VideoFile(name, capture, rate=rate, skip=skip, advice=advice)
     _refuse_skip(skip, name)
@@ -153,7 +153,7 @@ def _open_path(text: str, rate: float | None, skip: int, timeout: float) -> Fram
         return _open_images(text, [path], rate, skip)
     opener = partial(open_file, str(path), text)
     if path.is_fifo():  # waits for a writer
-        capture = within(timeout, text, opener, lambda late: late.release())
+        capture = call_with_timeout(timeout, text, opener, lambda late: late.release())
         return VideoFile(text, capture, rate=rate, skip=skip)
     return VideoFile(text, opener(), rate=rate, skip=skip)
 

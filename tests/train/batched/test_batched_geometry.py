@@ -10,7 +10,7 @@ from batched_cases import SIZE, draws
 from featherglue.data.homography import HomographyRange
 from featherglue.data.scene_view_pairs import is_resolved
 from featherglue.train.batched.geometry import homographies, inverse, rotation
-from featherglue.train.batched.planes import project, readable
+from featherglue.train.batched.planes import are_resolved, project
 
 
 def test_inverse_and_rotation_equal_opencv() -> None:
@@ -40,7 +40,7 @@ def test_readable_points_equal_single_points() -> None:
     rng = np.random.default_rng(4)
     points = rng.uniform(0, 100, (300, 2)).astype(np.float32)
     H = np.array([[0.4, 0.1, 3], [-0.2, 0.9, 5], [0.002, 0.004, 1.0]])
-    found = readable(torch.from_numpy(points), torch.from_numpy(H).float())
+    found = are_resolved(torch.from_numpy(points), torch.from_numpy(H).float())
     expected = is_resolved(points, H)
     assert 0 < expected.sum() < 300
     assert (found.numpy() == expected).mean() > 0.99

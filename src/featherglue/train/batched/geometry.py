@@ -25,7 +25,7 @@ def matrix(rows: list[list[Tensor | float]]) -> Tensor:
     return torch.stack(flat, -1).reshape(*some.shape, len(rows), len(rows[0]))
 
 
-def shift(x: Tensor, y: Tensor) -> Tensor:
+def translation(x: Tensor, y: Tensor) -> Tensor:
     """Translation by (x, y)."""
     return matrix([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
@@ -35,7 +35,7 @@ def scaling(x: Tensor, y: Tensor) -> Tensor:
     return matrix([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
-def turn(angle: Tensor) -> Tensor:
+def plane_rotation(angle: Tensor) -> Tensor:
     """Rotation of the plane by radians."""
     c, s = angle.cos(), angle.sin()
     return matrix([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
@@ -66,7 +66,7 @@ def rotation(vector: Tensor) -> Tensor:
     return turned
 
 
-def tumble(draws: Draws, degrees: float | Tensor, *shape: int) -> Tensor:
+def random_rotations(draws: Draws, degrees: float | Tensor, *shape: int) -> Tensor:
     """Rotations about random axes by up to `degrees`; half as much about the viewing axis."""
     extent = torch.tensor([0.7, 0.7, 0.5], device=draws.device)
     vector = draws.uniform(-1, 1, *shape, 3) * extent * math.pi / 180
@@ -83,13 +83,23 @@ def homographies(
     scale = draws.factor(limits.scale, count)
     stretch = (draws.uniform(0, 0.5, count) * math.log(limits.anisotropy)).exp()
     axis = draws.uniform(0, math.pi, count)
-    linear = turn(angle) @ turn(-axis) @ scaling(scale * stretch, scale / stretch) @ turn(axis)
+    linear = (
+        plane_rotation(angle)
+        @ plane_rotation(-axis)
+        @ scaling(scale * stretch, scale / stretch)
+        @ plane_rotation(axis)
+    )
     tilt = draws.uniform(-1, 1, count, 2) * limits.perspective / (math.hypot(width, height) / 2)
     bend = matrix([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [tilt[:, 0], tilt[:, 1], 1.0]])
     move = draws.uniform(-1, 1, count, 2) * limits.translation
     x = torch.full_like(angle, (width - 1) / 2)
     y = torch.full_like(angle, (height - 1) / 2)
-    return shift(move[:, 0] * width + x, move[:, 1] * height + y) @ bend @ linear @ shift(-x, -y)
+    return (
+        translation(move[:, 0] * width + x, move[:, 1] * height + y)
+        @ bend
+        @ linear
+        @ translation(-x, -y)
+    )
 
 
 def second_cameras(draws: Draws, count: int) -> tuple[Tensor, Tensor]:
@@ -97,11 +107,11 @@ def second_cameras(draws: Draws, count: int) -> tuple[Tensor, Tensor]:
 
     The cameras orbit a point of the scene; 30 % of them also roll by up to 90°.
     """
-    orbit = tumble(draws, 45, count)
+    orbit = random_rotations(draws, 45, count)
     pivot = torch.zeros(count, 3, device=draws.device)
     pivot[:, 2] = draws.uniform(0.8, 1.8, count)
-    turned = tumble(draws, 12, count) @ orbit
+    turned = random_rotations(draws, 12, count) @ orbit
     moved = pivot - (orbit @ pivot[..., None])[..., 0] + draws.uniform(-0.12, 0.12, count, 3)
     angle = draws.uniform(-1, 1, count) * math.pi / 2
-    roll = turn(torch.where(draws.chance(0.3, count), angle, 0.0))
+    roll = plane_rotation(torch.where(draws.chance(0.3, count), angle, 0.0))
     return roll @ turned, (roll @ moved[..., None])[..., 0]

@@ -14,7 +14,7 @@ from torch import Tensor
 from featherglue.data.scenes import SceneConfig
 from featherglue.train.batched.atlas import Atlas, Textures
 from featherglue.train.batched.draws import Draws
-from featherglue.train.batched.geometry import matrix, second_cameras, shift, tumble
+from featherglue.train.batched.geometry import matrix, random_rotations, second_cameras, translation
 from featherglue.train.batched.planes import Planes
 
 
@@ -37,7 +37,7 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     depth = pick(
         back, draws.uniform(1.6, 3.0, count, num_planes), draws.uniform(0.6, 1.5, count, num_planes)
     )
-    tilt = tumble(draws, pick(back, 25.0, 60.0)[:, None], count, num_planes)
+    tilt = random_rotations(draws, pick(back, 25.0, 60.0)[:, None], count, num_planes)
     # A photograph's width in the world, so that it fills a fraction of the view.
     fraction = pick(
         back, draws.uniform(1.6, 2.2, count, num_planes), draws.uniform(0.3, 0.9, count, num_planes)
@@ -52,7 +52,7 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     centre = torch.cat((middle, along[..., None]), -1) * (depth / along)[..., None]
     zero = torch.zeros_like(pixel)
     flat = matrix([[pixel, 0.0, 0.0], [0.0, pixel, 0.0], [0.0, 0.0, zero]])
-    poses = tilt @ flat @ shift(-(width - 1) / 2, -(height - 1) / 2)
+    poses = tilt @ flat @ translation(-(width - 1) / 2, -(height - 1) / 2)
     poses = torch.cat((poses[..., :2], poses[..., 2:] + centre[..., None]), -1)
     K = matrix(
         [[focal, 0.0, (size[0] - 1) / 2], [0.0, focal, (size[1] - 1) / 2], [0.0, 0.0, 1.0]]
@@ -60,7 +60,7 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     turned, moved = second_cameras(draws, count)
     seen = turned[:, None] @ poses
     seen = torch.cat((seen[..., :2], seen[..., 2:] + moved[:, None, :, None]), -1)
-    return Planes(textures, exists, swapped(draws, K @ poses, K @ seen))
+    return Planes(textures, exists, in_random_order(draws, K @ poses, K @ seen))
 
 
 def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -> Textures:
@@ -76,7 +76,7 @@ def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -
     return replace(textures, left=left, top=top, width=width, height=height)
 
 
-def one_plane(textures: Textures, both: Tensor) -> Planes:
+def single_plane_scenes(textures: Textures, both: Tensor) -> Planes:
     """Scenes that show only the first texture of (B, K) by homographies (V, B, 3, 3)."""
     exists = torch.zeros_like(textures.mirrored)
     exists[:, 0] = True
@@ -84,13 +84,13 @@ def one_plane(textures: Textures, both: Tensor) -> Planes:
     return Planes(textures, exists, to_views)
 
 
-def swapped(draws: Draws, first: Tensor, second: Tensor) -> Tensor:
+def in_random_order(draws: Draws, first: Tensor, second: Tensor) -> Tensor:
     """Both tensors (B, …) in random order, (V, B, …)."""
     swap = draws.chance(0.5, len(first)).view(-1, *[1] * (first.ndim - 1))
     return torch.stack((torch.where(swap, second, first), torch.where(swap, first, second)))
 
 
-def either(chosen: Tensor, one: Planes, other: Planes) -> Planes:
+def select_scenes(chosen: Tensor, one: Planes, other: Planes) -> Planes:
     """The scenes `one` where `chosen` (B,) is true, else the scenes `other`."""
     pick = chosen[:, None]
     textures = Textures(

@@ -106,7 +106,7 @@ def project(points: Tensor, homographies: Tensor) -> Tensor:
     return torch.where(w > 1e-9, mapped[..., :2] / w, torch.nan)
 
 
-def readable(points: Tensor, homographies: Tensor) -> Tensor:
+def are_resolved(points: Tensor, homographies: Tensor) -> Tensor:
     """Whether points (…, P, 2) of textures keep a recognizable scale and slant, (…, P)."""
     mapped = points @ homographies[..., :2].mT + homographies[..., 2][..., None, :]
     w = mapped[..., 2:].clamp_min(1e-9)

@@ -8,8 +8,13 @@ from featherglue.data.scenes import SceneConfig
 from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.augmentation import augment_views
 from featherglue.train.batched.draws import Draws
-from featherglue.train.batched.geometry import homographies, inverse, scaling, shift
-from featherglue.train.batched.plane_scenes import either, one_plane, spatial_scenes, swapped
+from featherglue.train.batched.geometry import homographies, inverse, scaling, translation
+from featherglue.train.batched.plane_scenes import (
+    in_random_order,
+    select_scenes,
+    single_plane_scenes,
+    spatial_scenes,
+)
 from featherglue.train.batched.planes import Planes, render
 from featherglue.train.engine.loader import Batch
 
@@ -29,7 +34,7 @@ class BatchedScenes:
         """
         draws = Draws(self.seed, first, self.atlas.device)
         flat = draws.chance(self.config.planar, count)
-        scene = either(
+        scene = select_scenes(
             flat, self._planar(draws, count), spatial_scenes(self.atlas, self.config, draws, count)
         )
         seen = render(self.atlas, scene, self.config.size)
@@ -54,7 +59,7 @@ class BatchedScenes:
             torch.full_like(scale, (size[0] - 1) / 2),
             torch.full_like(scale, (size[1] - 1) / 2),
         )
-        fit = shift(*middle) @ scaling(scale, scale)
-        fit = fit @ shift(-(width - 1) / 2, -(height - 1) / 2)
+        fit = translation(*middle) @ scaling(scale, scale)
+        fit = fit @ translation(-(width - 1) / 2, -(height - 1) / 2)
         far = homographies(draws, size, self.config.homography, count) @ fit
-        return one_plane(textures, swapped(draws, fit, far))
+        return single_plane_scenes(textures, in_random_order(draws, fit, far))

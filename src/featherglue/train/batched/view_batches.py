@@ -17,9 +17,14 @@ from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.augmentation import augment_views
 from featherglue.train.batched.draws import Draws
-from featherglue.train.batched.geometry import homographies, inverse, scaling, shift
-from featherglue.train.batched.plane_scenes import either, one_plane, spatial_scenes, swapped
-from featherglue.train.batched.planes import Planes, Rendered, project, readable, render
+from featherglue.train.batched.geometry import homographies, inverse, scaling, translation
+from featherglue.train.batched.plane_scenes import (
+    in_random_order,
+    select_scenes,
+    single_plane_scenes,
+    spatial_scenes,
+)
+from featherglue.train.batched.planes import Planes, Rendered, are_resolved, project, render
 from featherglue.train.engine.loader import Batch
 
 _BORDER = 2  # pixels at the edge of a view without correspondences
@@ -52,7 +57,7 @@ class BatchedViews:
         chosen = draws.chance(self.spatial, count)  # 3D scenes
         if self.spatial:
             spatial = spatial_scenes(self.atlas, self.scenes, draws, count)
-            scene = either(~chosen, scene, spatial)
+            scene = select_scenes(~chosen, scene, spatial)
         seen = render(self.atlas, scene, self.config.size)
         batch = augment_views(draws, seen.images, self.config.photometric_strength)
         rows, columns = self._cells
@@ -90,10 +95,10 @@ class BatchedViews:
         side = torch.minimum(width, height) * draws.uniform(self.config.region, 1.0, count)
         x = draws.uniform(0, 1, count) * (width - side)
         y = draws.uniform(0, 1, count) * (height - side)
-        fit = scaling(size[0] / side, size[1] / side) @ shift(-x, -y)
+        fit = scaling(size[0] / side, size[1] / side) @ translation(-x, -y)
         near = homographies(draws, size, self.config.near, count) @ fit
         far = homographies(draws, size, self.config.far, count) @ fit
-        return one_plane(textures, swapped(draws, near, far))
+        return single_plane_scenes(textures, in_random_order(draws, near, far))
 
     def _keypoints(
         self, scene: Planes, seen: Rendered, spatial: Tensor
@@ -111,7 +116,7 @@ class BatchedViews:
         found, counts = self.atlas.keypoints(scene.textures)
         points = project(found, scene.to_views)
         deep = spatial[:, None, None]
-        clear = readable(found, scene.to_views) | ~deep
+        clear = are_resolved(found, scene.to_views) | ~deep
         width, height = self.config.size
         limit = points.new_tensor([width - 1, height - 1])
         known = counts & scene.exists[..., None] & clear
