@@ -39,6 +39,11 @@ def value_of(key: str, threshold: str | None = None) -> Callable[[Result], float
     return value
 
 
+def columns_with_values(columns: Sequence[Column], rows: Sequence[Result]) -> list[Column]:
+    """The columns that have a value in at least one row."""
+    return [column for column in columns if any(column.value(row) is not None for row in rows)]
+
+
 def table(
     names: Sequence[str],
     rows: Sequence[Result],

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from featherglue.evaluation.report.html_table import Column, Result, table, value_of
+from featherglue.evaluation.report.html_table import (
+    Column,
+    Result,
+    columns_with_values,
+    table,
+    value_of,
+)
 from featherglue.evaluation.report.media import figure
 
 
@@ -51,16 +57,12 @@ def benchmark_section(result: Result) -> str:
         f"<p>Medians in ms over {result['repetitions']} repetitions; the contenders take turns. "
         f"{html.escape(machine['processor'])}, {machine['cores']} cores, "
         f"{html.escape(', '.join(machine['flags']))}.</p>",
-        table(names, rows, _present(columns, rows), None, best=not several),
+        table(names, rows, columns_with_values(columns, rows), None, best=not several),
         table(names, rows, [columns[0], *parts_of_time], None, best=False) if stages else "",
     ]
     if several:
         parts.append(figure(plots.latency_figure(result), "Latency over the number of keypoints."))
     return "".join(parts) + "</section>"
-
-
-def _present(columns: Sequence[Column], rows: Sequence[Result]) -> list[Column]:
-    return [column for column in columns if any(column.value(row) is not None for row in rows)]
 
 
 def size_section(benchmarks: list[Result]) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from featherglue.evaluation.report.html_table import Column, Result, table, value_of
+from featherglue.evaluation.report.html_table import (
+    Column,
+    Result,
+    columns_with_values,
+    table,
+    value_of,
+)
 from featherglue.evaluation.report.media import figure, image
 
 # Metrics by threshold beside the AUC by RANSAC -> heading.
@@ -32,7 +38,7 @@ def suite_section(
     parts = [
         f"<section><h2>Suite: {html.escape(suite)}</h2>",
         f"<p>{first['pairs']} pairs. Settings: {html.escape(settings)}.</p>",
-        table(names, group, _present(_main_columns(group), group), against),
+        table(names, group, columns_with_values(_main_columns(group), group), against),
         _more_table(names, group, against),
     ]
     figures = [
@@ -72,11 +78,6 @@ def _main_columns(group: Sequence[Result]) -> list[Column]:
     ]
 
 
-def _present(columns: Sequence[Column], group: Sequence[Result]) -> list[Column]:
-    """The columns that have a value in some row."""
-    return [column for column in columns if any(column.value(row) is not None for row in group)]
-
-
 def _more_table(names: Sequence[str], group: Sequence[Result], baseline: int) -> str:
     """Tables of the other metrics, one for each estimator."""
     parts = []
@@ -91,7 +92,7 @@ def _more_table(names: Sequence[str], group: Sequence[Result], baseline: int) ->
         Column("repeatability", value_of("repeatability"), 1),
         Column("localisation, px", value_of("localisation_error"), -1, 2),
     ]
-    shown = _present(columns, group)
+    shown = columns_with_values(columns, group)
     if shown:
         parts.append(table(names, group, shown, baseline, note=False))
     return f"<details><summary>Other metrics</summary>{''.join(parts)}</details>" if parts else ""
