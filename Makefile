@@ -3,6 +3,9 @@
 # make quick  run the tests of matching, geometry, files and sessions (about a minute)
 # make check  format, lint, types and tests
 # make fuzz   run damaged input of every kind for MINUTES=30, and keep what fails in fuzz/
+# make web    build the page for browsers and serve it at http://localhost:8080/ (needs Node 20)
+# make web-build  build the page into web/dist/, for any static host
+# make test-web   test the page in Chromium
 # make docs   build the documentation into site/
 
 PYTHON ?= python3
@@ -15,7 +18,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 MINUTES ?= 30
 
-.PHONY: demo test quick check lint format fuzz docs clean
+.PHONY: demo test quick check lint format fuzz docs web web-build test-web clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python examples/demo.py
@@ -43,11 +46,39 @@ fuzz: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(VENV)/bin/python -m mkdocs build --strict --quiet
 
+WEB_MODELS = web/public/models/index.json
+WEB_PORT ?= 8080
+
+web: web-build
+	cd web && node scripts/serve.mjs --port $(WEB_PORT)
+
+web-build: web/node_modules/.installed $(WEB_MODELS)
+	cd web && npm run build
+
+test-web: web/node_modules/.installed $(WEB_MODELS) web/build/reference.json
+	cd web && npm test
+
+web/node_modules/.installed: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
+
+WEB_SOURCES = $(wildcard src/featherglue/export/*.py src/featherglue/weights/*/*)
+
+$(WEB_MODELS): web/scripts/export_models.py $(WEB_SOURCES) | $(VENV)/.web
+	PYTHONPATH=src $(VENV)/bin/python web/scripts/export_models.py web/public/models
+
+web/build/reference.json: web/scripts/reference_matches.py $(WEB_SOURCES) | $(VENV)/.web
+	PYTHONPATH=src $(VENV)/bin/python web/scripts/reference_matches.py web/public/samples $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(PIP) -e . "scikit-image>=0.22"
+	touch $@
+
+$(VENV)/.web: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e ".[export]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
@@ -60,4 +91,4 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo site fuzz .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site fuzz web/node_modules web/dist web/build web/public/models .hypothesis .pytest_cache .mypy_cache .ruff_cache

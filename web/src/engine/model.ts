@@ -1,0 +1,108 @@
+/** The two graphs of a model, ready to run. */
+import { InferenceSession, Tensor } from "onnxruntime-web/wasm";
+import { toGrey } from "../images/grey";
+import { checkPair, GraphError, readGraphInfo, type GraphInfo } from "./metadata";
+import type { Keypoints, Pixels } from "./protocol";
+
+export interface Features extends Keypoints {
+  /** One row of width D per place; (K, D). */
+  descriptors: Float32Array;
+  width: number;
+  height: number;
+}
+
+export interface Assignment {
+  matches: Int32Array;
+  confidence: Float32Array;
+}
+
+export class Model {
+  private constructor(
+    readonly info: GraphInfo,
+    private readonly extractor: InferenceSession,
+    private readonly matcher: InferenceSession,
+  ) {}
+
+  /** @throws GraphError: a graph is damaged, of another version, or the two do not belong together */
+  static async load(extract: Uint8Array, match: Uint8Array): Promise<Model> {
+    const info = readGraphInfo(extract, "extract.onnx");
+    checkPair(info, readGraphInfo(match, "match.onnx"));
+    const [extractor, matcher] = [await open(extract, "extract.onnx"), await open(match, "match.onnx")];
+    return new Model(info, extractor, matcher);
+  }
+
+  async release(): Promise<void> {
+    await Promise.all([this.extractor.release(), this.matcher.release()]);
+  }
+
+  /** Keypoints of an image; at most `numKeypoints`. Adds its times to `times`. */
+  async extract(image: Pixels, numKeypoints: number, times: Times): Promise<Features> {
+    const { width, height } = image;
+    this.checkSize(width, height);
+    const started = performance.now();
+    const grey = toGrey(image.data);
+    const converted = performance.now();
+    const output = await this.extractor.run({
+      image: new Tensor("uint8", grey, [1, 1, height, width]),
+    });
+    times.grey += converted - started;
+    times.extract += performance.now() - converted;
+    const features = {
+      points: output.keypoints.data as Float32Array,
+      scores: output.scores.data as Float32Array,
+      descriptors: output.descriptors.data as Float32Array,
+      width,
+      height,
+    };
+    features.scores.fill(0, Math.min(numKeypoints, features.scores.length));
+    return features;
+  }
+
+  async match(first: Features, second: Features, times: Times): Promise<Assignment> {
+    const started = performance.now();
+    const inputs: Record<string, Tensor> = {};
+    [first, second].forEach((view, i) => {
+      const places = view.scores.length;
+      const dim = view.descriptors.length / places;
+      inputs[`keypoints${i}`] = new Tensor("float32", view.points, [places, 2]);
+      inputs[`scores${i}`] = new Tensor("float32", view.scores, [places]);
+      inputs[`descriptors${i}`] = new Tensor("float32", view.descriptors, [places, dim]);
+      inputs[`image_size${i}`] = new Tensor("float32", [view.width, view.height], [2]);
+    });
+    const output = await this.matcher.run(inputs);
+    const matches = Int32Array.from(output.matches.data as BigInt64Array, Number);
+    times.match += performance.now() - started;
+    return { matches, confidence: output.confidence.data as Float32Array };
+  }
+
+  private checkSize(width: number, height: number): void {
+    const { size } = this.info;
+    if (size === null || (size[0] === width && size[1] === height)) return;
+    throw new GraphError(
+      `These graphs take images of ${size[0]}×${size[1]} px only, not ${width}×${height}. ` +
+        "Export them without --size.",
+    );
+  }
+}
+
+export interface Times {
+  grey: number;
+  extract: number;
+  match: number;
+}
+
+/** The used places of features. */
+export function usedKeypoints(features: Features): Keypoints {
+  const unused = features.scores.indexOf(0);
+  const count = unused < 0 ? features.scores.length : unused;
+  return { points: features.points.slice(0, 2 * count), scores: features.scores.slice(0, count) };
+}
+
+async function open(bytes: Uint8Array, file: string): Promise<InferenceSession> {
+  try {
+    return await InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  } catch (error) {
+    console.error(error);
+    throw new GraphError(`${file}: ONNX Runtime cannot open it; the file is damaged.`);
+  }
+}

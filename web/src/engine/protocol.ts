@@ -1,0 +1,78 @@
+/** Messages between the page and its worker. */
+import type { Homography } from "../geometry/homography";
+
+/** Pixels of an image: RGBA, row by row. */
+export interface Pixels {
+  data: Uint8ClampedArray<ArrayBuffer>;
+  width: number;
+  height: number;
+}
+
+/** Keypoints of an image, strongest first. */
+export interface Keypoints {
+  /** x, y, x, y, … in pixels; (0, 0) is the centre of the top-left pixel. */
+  points: Float32Array;
+  scores: Float32Array;
+}
+
+/** Duration of each stage, ms. */
+export interface StageTimes {
+  grey: number;
+  extract: number;
+  match: number;
+  geometry: number;
+}
+
+export interface MatchResult {
+  keypoints0: Keypoints;
+  keypoints1: Keypoints;
+  /** Index in keypoints1 for each of keypoints0; −1 for none. */
+  matches: Int32Array;
+  /** Probability of each match; 0 for none. */
+  confidence: Float32Array;
+  times: StageTimes;
+}
+
+/** A frame matched with the reference. */
+export interface TrackResult extends MatchResult {
+  /** Of the matches in their order, unmatched keypoints left out. */
+  homography: Homography | null;
+}
+
+export interface Requests {
+  /** Load the two graphs of a model under a key. */
+  load: {
+    request: { key: string; extract: Uint8Array; match: Uint8Array };
+    reply: { numKeypoints: number };
+  };
+  /** Extract and match two images. */
+  pair: {
+    request: { key: string; images: [Pixels, Pixels]; numKeypoints: number };
+    reply: MatchResult;
+  };
+  /** Make an image the reference of `track`. */
+  reference: {
+    request: { key: string; image: Pixels; numKeypoints: number };
+    reply: { keypoints: Keypoints };
+  };
+  /** Match the reference with an image, which becomes the reference if `keep`; null without one. */
+  track: {
+    request: { key: string; image: Pixels; numKeypoints: number; keep: boolean };
+    reply: TrackResult | null;
+  };
+}
+
+export type RequestName = keyof Requests;
+
+export type Request = {
+  [Name in RequestName]: { id: number; name: Name; request: Requests[Name]["request"] };
+}[RequestName];
+
+export type Reply = { id: number; reply: unknown } | { id: number; error: string };
+
+/** How a worker runs: sent once, before the requests. */
+export interface WorkerOptions {
+  threads: number;
+  moduleUrl: string;
+  wasmUrl: string;
+}

@@ -1,0 +1,15 @@
+import type { Catalog } from "../engine/catalog";
+import type { Engine } from "../engine/engine";
+
+/** What all pages share. */
+export interface Context {
+  engine: Engine;
+  catalog: Catalog;
+}
+
+export interface Page {
+  /** The page is visible or not. */
+  setVisible(visible: boolean): void;
+  /** The list of models has changed. */
+  modelsChanged(): void;
+}
