@@ -55,7 +55,7 @@ web: web-build
 web-build: web/node_modules/.installed $(WEB_MODELS)
 	cd web && npm run build
 
-test-web: web/node_modules/.installed $(WEB_MODELS) web/build/reference.json
+test-web: web/node_modules/.installed $(WEB_MODELS) web/build/reference.json web/build/camera.y4m
 	cd web && npm test
 
 web/node_modules/.installed: web/package-lock.json
@@ -69,6 +69,12 @@ $(WEB_MODELS): web/scripts/export_models.py $(WEB_SOURCES) | $(VENV)/.web
 
 web/build/reference.json: web/scripts/reference_matches.py $(WEB_SOURCES) | $(VENV)/.web
 	PYTHONPATH=src $(VENV)/bin/python web/scripts/reference_matches.py web/public/samples $@
+
+# The camera of the tests shows these images, or a synthetic clip where they are absent.
+CAMERA_IMAGES ?= ../shared/data/sequence
+
+web/build/camera.y4m: web/scripts/make_clips.py | $(VENV)/.web
+	$(VENV)/bin/python web/scripts/make_clips.py web/build $(CAMERA_IMAGES)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

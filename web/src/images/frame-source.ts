@@ -20,6 +20,7 @@ export class FrameSource {
   private taken = 0;
   private wake: (() => void) | null = null;
   private closed = false;
+  private cancelled = false;
 
   private constructor(
     readonly video: HTMLVideoElement,
@@ -86,13 +87,20 @@ export class FrameSource {
     return isNew;
   }
 
-  /** Wait for a frame that is newer than the last one; false if the source was closed. */
+  /** Wait for a frame that is newer than the last one; false if closed or cancelled. */
   async next(): Promise<boolean> {
+    this.cancelled = false;
     while (!this.take()) {
-      if (this.closed) return false;
+      if (this.closed || this.cancelled) return false;
       await new Promise<void>((wake) => (this.wake = wake));
     }
     return true;
+  }
+
+  /** End a wait in progress. */
+  cancel(): void {
+    this.cancelled = true;
+    this.wake?.();
   }
 
   /** Stop or continue a file; a camera goes on. */

@@ -44,7 +44,7 @@ export class LivePage implements Page {
   }
 
   setVisible(visible: boolean): void {
-    if (!visible && this.source && !this.paused) this.setPaused(true);
+    if (!visible && this.source && !this.paused) void this.guarded(() => this.setPaused(true));
   }
 
   modelsChanged(): void {
@@ -88,20 +88,19 @@ export class LivePage implements Page {
   }
 
   private async open(create: () => Promise<FrameSource>): Promise<void> {
-    this.close();
+    await this.close();
     status("Starting…");
     const [source] = await Promise.all([create(), this.load()]);
     this.source = source;
-    this.statistics.reset();
-    this.setPaused(false);
-    status("Playing.");
+    await this.setPaused(false);
   }
 
-  private close(): void {
+  private async close(): Promise<void> {
     if (this.recorder.active) this.toggleRecording();
-    this.tracker.stop();
-    this.source?.close();
+    const { source } = this;
     this.source = null;
+    source?.close();
+    await this.tracker.stop();
     this.paused = false;
     this.enableButtons();
     this.summary.textContent = "Nothing is playing. Video stays on this device.";
@@ -117,21 +116,22 @@ export class LivePage implements Page {
     return this.tracker.prepare(this.mode === "previous" ? null : this.matchedReference);
   }
 
-  private setPaused(paused: boolean): void {
+  private async setPaused(paused: boolean): Promise<void> {
     const { source } = this;
     if (!source) return;
     this.paused = paused;
     source.setPaused(paused);
     this.enableButtons();
-    this.tracker.stop();
+    await this.tracker.stop();
     if (paused) return status("Paused.");
     this.statistics.reset();
+    status("Playing.");
     void this.guarded(() => this.tracker.run(source));
   }
 
   private async step(): Promise<void> {
     if (!this.source) return;
-    if (!this.paused) this.setPaused(true);
+    if (!this.paused) await this.setPaused(true);
     await this.tracker.step(this.source);
   }
 

@@ -23,7 +23,8 @@ export interface TrackedFrame extends LiveFrame {
 const MAX_SHOWN_SIDE = 640;
 
 export class Tracker {
-  private running = false;
+  private running: FrameSource | null = null;
+  private loop: Promise<void> = Promise.resolve();
   private key = "";
   private readonly small = newCanvas(1, 1);
   // One picture is drawn while the next one is taken.
@@ -52,22 +53,17 @@ export class Tracker {
 
   /** Process frames until `stop` or the end of the source. */
   async run(source: FrameSource): Promise<void> {
-    this.running = true;
-    let pending = this.process(source);
-    while (this.running) {
-      const frame = await pending;
-      if (frame === null) return;
-      // The worker gets its next frame before this one is drawn.
-      const next = this.running ? this.process(source) : null;
-      this.onFrame(frame);
-      if (next === null) return;
-      pending = next;
-    }
-    await pending;
+    await this.stop();
+    this.running = source;
+    this.loop = this.work(source);
+    await this.loop;
   }
 
-  stop(): void {
-    this.running = false;
+  /** Stop, and wait for the frame in progress. */
+  async stop(): Promise<void> {
+    this.running?.cancel();
+    this.running = null;
+    await this.loop.catch(() => {}); // `run` reports its error
   }
 
   /** Process one frame of a paused source. */
@@ -75,6 +71,17 @@ export class Tracker {
     await source.step();
     const frame = await this.process(source);
     if (frame) this.onFrame(frame);
+  }
+
+  private async work(source: FrameSource): Promise<void> {
+    let pending: Promise<TrackedFrame | null> | null = this.process(source);
+    while (pending) {
+      const frame: TrackedFrame | null = await pending;
+      if (frame === null) return;
+      // The worker gets its next frame before this one is drawn.
+      pending = this.running === source ? this.process(source) : null;
+      this.onFrame(frame);
+    }
   }
 
   private async process(source: FrameSource): Promise<TrackedFrame | null> {

@@ -37,7 +37,7 @@ export async function startBrowser(
   viewport = { width: 1000, height: 800 },
 ): Promise<Browser> {
   const browser: Browser = await start(flags, { viewport });
-  browser.context.setDefaultTimeout(20_000);
+  browser.context.setDefaultTimeout(60_000);
   return browser;
 }
 

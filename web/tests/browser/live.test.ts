@@ -5,9 +5,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fakeCamera, openPage, serveSite, startBrowser, waitForStatus, WEB, type Browser, type Site } from "./harness";
 
 const CAMERA = join(WEB, "build/camera.y4m");
-// A loaded machine is several times slower than an idle one; web/scripts/measure.mjs measures speed.
-const MIN_RATE = 2;
-
 const errors: string[] = [];
 let site: Site;
 let browser: Browser;
@@ -46,10 +43,12 @@ describe("live with a camera", () => {
     await waitForMatches(60);
     const cells = await page.locator("#live-times td").allTextContents();
     expect(cells).toHaveLength(7);
-    const [, , extract, match, , , rate] = cells.map(Number);
-    expect(extract).toBeGreaterThan(0);
-    expect(match).toBeGreaterThan(0);
-    expect(rate).toBeGreaterThan(MIN_RATE);
+    const times = cells.map(Number);
+    const rate = times.pop()!;
+    expect(Math.min(...times.slice(2, 4))).toBeGreaterThan(0);
+    // Whatever the speed of the machine, little time passes between the stages.
+    const total = times.reduce((sum, time) => sum + time);
+    expect(rate).toBeGreaterThan(0.5 * Math.min(30, 1000 / total));
   });
 
   it("pauses, steps and goes on", async () => {
@@ -57,7 +56,7 @@ describe("live with a camera", () => {
     expect(await page.textContent("#live-pause")).toBe("Continue");
     const picture = () =>
       page.evaluate(() => (document.getElementById("live-canvas") as HTMLCanvasElement).toDataURL());
-    await page.waitForTimeout(400); // the frame in progress is drawn
+    await waitForStatus(page, "Paused");
     const before = await picture();
     await page.waitForTimeout(300);
     expect(await picture()).toBe(before);
@@ -115,7 +114,7 @@ describe("live with a video file", () => {
 
   it("records what it shows", async () => {
     await page.click("#live-record");
-    await page.waitForTimeout(800);
+    await page.waitForTimeout(3000);
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#live-record")]);
     expect(download.suggestedFilename()).toBe("featherglue.webm");
     const path = await download.path();

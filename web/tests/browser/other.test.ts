@@ -1,11 +1,36 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { deflateSync } from "node:zlib";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { crc32 } from "../../src/files/npz";
 import { openPage, serveSite, startBrowser, waitForStatus, WEB, type Browser, type Site } from "./harness";
 
 const MODELS = join(WEB, "public/models");
 const graph = (folder: string, name: string) => join(MODELS, folder, `${name}.onnx`);
+/** A grey PNG file of one level. */
+function blankPng(width: number, height: number): Buffer {
+  const chunk = (kind: string, content: Buffer) => {
+    const body = Buffer.concat([Buffer.from(kind), content]);
+    const bytes = Buffer.alloc(body.length + 8);
+    bytes.writeUInt32BE(content.length, 0);
+    body.copy(bytes, 4);
+    bytes.writeUInt32BE(crc32(body), body.length + 4);
+    return bytes;
+  };
+  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0]);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  const rows = deflateSync(Buffer.alloc((width + 1) * height));
+  const signature = Buffer.from([137, 80, 78, 71, 13, 10, 26, 10]);
+  return Buffer.concat([
+    signature,
+    chunk("IHDR", header),
+    chunk("IDAT", rows),
+    chunk("IEND", Buffer.alloc(0)),
+  ]);
+}
+
 const errors: string[] = [];
 let sites: Site[];
 let browser: Browser;
@@ -118,8 +143,51 @@ describe("bad input", () => {
   });
 });
 
+describe("unusual photos", () => {
+  it("scales a huge image down and says so; a blank one has no matches", async () => {
+    await page.click("#tab-photos");
+    const huge = { name: "huge.png", mimeType: "image/png", buffer: blankPng(9000, 6000) };
+    await page.setInputFiles("#slot1 input", huge);
+    await page.waitForFunction(() =>
+      document.getElementById("summary")!.textContent!.includes("9000×6000 to 640×427 px"),
+    );
+    expect(await page.textContent("#summary")).toMatch(/^0 matches .* no homography/);
+  });
+
+  it("names an image too small to match and an empty file", async () => {
+    const tiny = { name: "tiny.png", mimeType: "image/png", buffer: blankPng(4, 400) };
+    await page.setInputFiles("#slot1 input", tiny);
+    expect(await message()).toContain("tiny.png: 4×400 px is too small");
+    const empty = { name: "empty.jpg", mimeType: "image/jpeg", buffer: Buffer.alloc(0) };
+    await page.setInputFiles("#slot1 input", empty);
+    expect(await message()).toContain("empty.jpg: the file is empty");
+  });
+
+  it.each(["paste", "drop"])("takes photos by %s", async (kind) => {
+    await page.reload();
+    await page.waitForSelector("html[data-ready]");
+    await page.evaluate(async (type) => {
+      const names = ["rocket0.jpg", "rocket1.jpg"];
+      const transfer = new DataTransfer();
+      for (const name of names) {
+        const blob = await (await fetch(`samples/${name}`)).blob();
+        transfer.items.add(new File([blob], name, { type: "image/jpeg" }));
+      }
+      const options = { bubbles: true, cancelable: true };
+      document.dispatchEvent(
+        type === "paste"
+          ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
+          : new DragEvent("drop", { ...options, dataTransfer: transfer }),
+      );
+    }, kind);
+    await waitForStatus(page, "Done");
+    expect(await page.textContent("#slot1 .caption")).toContain("rocket1.jpg, 640×480");
+  });
+});
+
 describe("compare", () => {
   it("compares two models on the same photos", async () => {
+    await page.click("#tab-compare");
     await page.setInputFiles("#own-model", [graph("fast-256", "match"), graph("fast-256", "extract")]);
     await waitForStatus(page, "Loaded fast (yours)");
     await page.selectOption("#compare-model0", "balanced");
@@ -128,7 +196,7 @@ describe("compare", () => {
     await waitForStatus(page, "Compared");
     expect(await page.textContent("#compare-name0")).toBe("balanced");
     expect(await page.textContent("#compare-name1")).toBe("fast (yours)");
-    expect(await page.textContent("#compare-summary1")).toMatch(/^\d\d+ matches of 256 and 256/);
+    expect(await page.textContent("#compare-summary1")).toMatch(/^\d\d+ matches of \d+ and \d+ keypoints/);
     const totals = await page.locator("[id^=compare-times] td:last-child").allTextContents();
     expect(totals.map(Number).every((time) => time > 0)).toBe(true);
   });
