@@ -142,3 +142,28 @@ def test_a_thumbnail_beside_a_large_image_stays_readable() -> None:
     mapped = np.array([10, 20]) * (267 / 64)
     x, y = np.rint(mapped).astype(int)
     assert (picture[y - 1 : y + 2, x - 1 : x + 2] != 200).any()
+
+
+def test_far_points_are_drawn_towards_their_direction() -> None:
+    far = Features(
+        keypoints=np.array([(1e8, -1e8), (3e38, 5.0)], np.float32),
+        scores=np.ones(2, np.float32),
+        descriptors=np.zeros((2, 4), np.float32),
+        image_size=(64, 48),
+    )
+    matches = Matches(
+        indices=np.array([[0, 0]]),
+        scores=np.ones(1, np.float32),
+        points0=np.array([[20.0, 20.0]], np.float32),
+        points1=far.keypoints[:1],
+        refined=np.zeros(1, np.bool_),
+    )
+    near = features([(20.0, 20.0)], None)
+    picture = draw_matches(MatchResult(features0=near, features1=far, matches=matches))
+    assert picture.shape == (48, 64 + 8 + 64, 3)
+
+
+@pytest.mark.parametrize("width", [63, 0, -5, 100.0, None, True])
+def test_the_width_of_a_picture_is_checked(width: int) -> None:
+    with pytest.raises(UsageError, match="max_width must be an integer of at least 64"):
+        draw_matches(result(None, None), max_width=width)

@@ -410,6 +410,14 @@ def test_missing_models(tmp_path: Path) -> None:
             load(model)
     with pytest.raises(ArtifactError, match="not a featherglue model"):
         load(tmp_path)
+    for model in ("x" * 5000, "a\0b"):
+        with pytest.raises(ArtifactError, match=r"no model '.{3,220}: expected a folder"):
+            load(model)
+    for wrong in (None, "", b"fast", 3):
+        with pytest.raises(UsageError, match="model must be a name or a path, not"):
+            load(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="options must be SessionOptions, not dict"):
+        load("fast", {"resize": 640})  # type: ignore[arg-type]
 
 
 def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path: Path) -> None:

@@ -125,3 +125,45 @@ def test_geometry_needs_enough_matches() -> None:
     ):
         with pytest.raises(EstimationError, match="needs at least"):
             estimate()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("keypoints", [[1.0, 2.0]] * 5, "keypoints must be a NumPy array, not list"),
+        ("keypoints", np.float32(3), "keypoints must be a NumPy array"),
+        ("keypoints", np.array(3, np.float32), r"keypoints must be \(0, 2\), not \(\)"),
+        ("keypoints", np.full((5, 2), np.nan, np.float32), "keypoints must be finite"),
+        ("scores", np.array([1, 2, 3, 4, np.inf], np.float32), "scores must be finite"),
+        ("descriptors", np.full((5, 4), np.nan, np.float32), "descriptors must be finite"),
+        ("image_size", (120.5, 110), r"image_size must be \(width, height\)"),
+        ("image_size", "120x110", r"image_size must be \(width, height\)"),
+        ("image_size", None, r"image_size must be \(width, height\)"),
+    ],
+)
+def test_wrong_features_are_named(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        features(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("indices", [[0, 1], [1, 0]], "indices must be a NumPy array, not list"),
+        ("indices", np.zeros((2, 2)), "indices must be integer, not float64"),
+        ("indices", np.array([[0, -1], [1, 0]]), "indices must be at least 0"),
+        ("scores", np.zeros(2, np.int64), "scores must be floating, not int64"),
+        ("points1", np.full((2, 2), np.inf, np.float32), "points1 must be finite"),
+        ("refined", np.zeros(2, np.uint8), "refined must be bool, not uint8"),
+    ],
+)
+def test_wrong_matches_are_named(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(matches(2), **{name: value})
+
+
+def test_indices_are_keypoints_of_the_features() -> None:
+    with pytest.raises(UsageError, match="below the number of keypoints of features0, 2"):
+        MatchResult(features0=features(2), features1=features(5), matches=matches(2))
+    with pytest.raises(UsageError, match="below the number of keypoints of features1, 1"):
+        MatchResult(features0=features(5), features1=features(1), matches=matches(2))

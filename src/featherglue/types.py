@@ -278,8 +278,7 @@ def _check_array(name: str, value: Any, dtype: type[np.generic]) -> None:
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:
-    # The sum is finite in nearly all cases and takes a tenth of the time.
-    if not np.isfinite(array.sum(dtype=np.float64)) or np.isnan(array).any():
+    if not np.isfinite(array.sum(dtype=np.float64)):  # faster than a test of each element
         raise UsageError(f"{name} must be finite")
 
 

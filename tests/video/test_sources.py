@@ -230,3 +230,8 @@ def test_an_animated_gif_is_a_video(tmp_path: Path) -> None:
     with open_source(tmp_path / "b.gif") as source:
         (frame,) = source
     assert frame.name == "b.gif"
+
+
+def test_a_name_that_no_file_can_have_is_misuse() -> None:
+    with pytest.raises(UsageError, match=r"'x{80}' cannot be the name of a source"):
+        open_source("x" * 5000)

@@ -62,12 +62,21 @@ def open_source(
         return _open_list(source, rate, skip)
     text = os.fspath(source)
     address = _ADDRESS.match(text)
-    if address is None and Path(text).is_char_device():
+    if address is None and _is_device(text):
         return _open_camera(text, text, rate, skip, camera_size, timeout)
     _refuse_camera_size(camera_size)
     if address:
         return _open_address(text, address[1].lower(), rate, skip, timeout)
     return _open_path(text, rate, skip, timeout)
+
+
+def _is_device(text: str) -> bool:
+    """Whether a path is a device. Raises UsageError for a name that no file can have."""
+    try:
+        return Path(text).is_char_device()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{text[:80]!r} cannot be the name of a source ({reason})") from None
 
 
 def _check(

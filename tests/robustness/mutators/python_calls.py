@@ -147,7 +147,7 @@ def use_features(case: tuple[int, str, int, float, float], folder: Path) -> None
     result = session().match(first, second)
     if field == "indices":
         arrays = dict(vars(result.matches))
-        arrays["indices"] = arrays["indices"] + int(np.clip(x, -1e9, 1e9))
+        arrays["indices"] = arrays["indices"] + int(np.clip(np.nan_to_num(x), -1e9, 1e9))
         matches = fg.Matches(**arrays)
         result = fg.MatchResult(features0=first, features1=second, matches=matches)
     picture = fg.draw_matches(result, max_width=300)
