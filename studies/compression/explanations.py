@@ -21,6 +21,7 @@ from featherglue.compression.quantization.ranges import quantize_weight
 from featherglue.compression.structured.channels import ChannelConfig, channel_sizes, prune_channels
 from featherglue.compression.structured.groups import layer_flows, resized
 from featherglue.compression.structured.shrink import shrink, strongest
+from featherglue.io.grey import Grey
 from featherglue.matching.assignment import mutual_matches, optimal_transport
 from featherglue.matching.matchers import NetworkMatcher, matcher_keypoints
 from featherglue.matching.stopwatch import Stopwatch
@@ -29,7 +30,6 @@ from featherglue.sensitivity.scoring import HomographyScorer
 from featherglue.session import Session
 from featherglue.types import Features
 
-Grey = NDArray[np.uint8]
 RATIO = 0.2  # fraction of the channels of SuperPoint that the study removed
 _NAIVE = LinearConfig(
     per="tensor",

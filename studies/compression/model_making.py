@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from featherglue.compression.compress import compress
 from featherglue.compression.finetuning import finetune
 from featherglue.compression.match_threshold import ThresholdConfig
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import Finetune, FinetuneConfig, StepResult
+from featherglue.io.grey import Grey
 from featherglue.models.model import Model
 from featherglue.train.engine.run_settings import stage_from_dict
 from featherglue.train.stages.distill_stage import DistillStage
 
-Grey = NDArray[np.uint8]
 _WARMUP = 20  # steps, if the number of training steps is unknown
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
+from featherglue.io.grey import Grey
 from featherglue.io.image import read_evenly_spaced
-
-if TYPE_CHECKING:
-    from featherglue.compression.calibration import Grey
 
 _NUM_IMAGES, _SIZE = 16, "640,480"
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from featherglue.data.homography import HomographyRange, sample_homography, warp_image
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import UsageError
+from featherglue.io.grey import Grey
 from featherglue.io.image import resize_grey
 from featherglue.models.hooks import with_hooks
 from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
@@ -21,7 +22,6 @@ from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint, score_map
 
-Grey = NDArray[np.uint8]
 # Normalised keypoints (B, N, 2), scores (B, N) and descriptors (B, N, D).
 FeatureBatch = tuple[Tensor, Tensor, Tensor]
 _DEFAULT_MAX_KEYPOINTS = 512

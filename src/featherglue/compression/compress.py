@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from featherglue.compression.calibration import CalibrationData, Grey, prepare_calibration
+from featherglue.compression.calibration import CalibrationData, prepare_calibration
 from featherglue.compression.pruning.importance import Losses
 from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import Finetune, FinetuneConfig, StepContext
 from featherglue.compression.steps import fold, kind_of
 from featherglue.errors import UsageError
+from featherglue.io.grey import Grey
 from featherglue.models.model import Model
 
 

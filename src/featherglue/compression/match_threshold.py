@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.compression.calibration import Grey, random_view
+from featherglue.compression.calibration import random_view
 from featherglue.errors import ConfigError, UsageError
 from featherglue.geometry.metrics import homography_match_metrics
+from featherglue.io.grey import Grey
 from featherglue.io.image import resize_grey
 from featherglue.matching.extractors import NetworkExtractor
 from featherglue.matching.matchers import NetworkMatcher

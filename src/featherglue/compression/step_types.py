@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from featherglue.compression.calibration import CalibrationData, Grey
+from featherglue.compression.calibration import CalibrationData
 from featherglue.compression.pruning.fine_grained import PruneConfig
 from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig
 from featherglue.compression.pruning.importance import Losses
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError
+from featherglue.io.grey import Grey
 from featherglue.models.model import Model
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from featherglue.data.photometric import Augmentation, Float, Grey, augment_photometric
+from featherglue.data.photometric import Augmentation, Float, augment_photometric
+from featherglue.io.grey import Grey
 
 _LEVELS = np.arange(256)
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.keypoint_labels import KeypointLabels, RankBy
-from featherglue.data.photographs import Grey, PhotoCrop, PhotoFolder, Points
+from featherglue.data.photographs import PhotoCrop, PhotoFolder, Points
 from featherglue.errors import TrainingError
+from featherglue.io.grey import Grey
 
 
 class LabelledPhotoFolder(PhotoFolder):

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, ResourceError, TrainingError
+from featherglue.io.grey import Grey
 from featherglue.io.image import list_images, read_grey
 from featherglue.machine import exhausted_resource, num_cores
 
-Grey = NDArray[np.uint8]
 Points = NDArray[np.float32]
 _MIN_VALIDATION = 4
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ConfigError
+from featherglue.io.grey import Grey
 
-Grey = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Augmentation = Callable[[np.random.Generator, Float, float], Float]
 """(rng, image (H, W) float32 in [0, 255], strength) -> image of the same shape."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from featherglue.data.appearance import augment_appearance
 from featherglue.data.detector_labels import Sample, check_size
@@ -26,10 +25,10 @@ from featherglue.data.homography import (
 from featherglue.data.photographs import PhotoCrop, PhotoFolder
 from featherglue.data.photometric import augment_photometric, check_strength
 from featherglue.errors import ConfigError
+from featherglue.io.grey import Grey
 
 NO_PLANE = 255
 """Plane index of pixels that show no plane."""
-Grey = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)

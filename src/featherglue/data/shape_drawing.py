@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.homography import HomographyRange, sample_homography, warp_points
+from featherglue.io.grey import Grey
 
-Grey = NDArray[np.uint8]
 Points = NDArray[np.float64]
 _SUPERSAMPLING = 6  # images are drawn at this multiple of their size, then averaged
 _FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates

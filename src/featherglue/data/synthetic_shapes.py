@@ -23,8 +23,8 @@ from featherglue.data.photometric import augment_photometric, check_strength
 from featherglue.data.sample_points import padded_rows
 from featherglue.data.shape_drawing import KINDS, Canvas
 from featherglue.errors import ConfigError
+from featherglue.io.grey import Grey
 
-Grey = NDArray[np.uint8]
 # cv2.cornerMinEigenVal of a right-angled corner, divided by its squared contrast.
 _RIGHT_ANGLE = 0.25
 

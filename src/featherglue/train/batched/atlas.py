@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherglue.data.photographs import Grey, PhotoFolder, Points
+from featherglue.data.photographs import PhotoFolder, Points
+from featherglue.io.grey import Grey
 from featherglue.machine import num_cores
 from featherglue.train.batched.draws import Draws
 

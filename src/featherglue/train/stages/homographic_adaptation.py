@@ -27,13 +27,13 @@ from featherglue.data.homography import (
 from featherglue.data.keypoint_labels import PhotoLabels
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import ConfigError
+from featherglue.io.grey import Grey
 from featherglue.io.image import map_points, resize_grey, resized_size
 from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.options import Sampling
 
 # (B, 1, H, W) float32 in [0, 1] -> scores (B, H, W) in [0, 1] and descriptors (B, D, H/8, W/8).
 Extract = Callable[[Tensor], tuple[Tensor, Tensor]]
-Grey = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
