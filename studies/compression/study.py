@@ -223,8 +223,8 @@ class Study:
             before = read_json(self.options.output, finite=False)
             same = {name: before[name] for name in self.common} == self.common
             kept = {row["name"]: row for row in before["rows"]} if same else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            kept = {}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            kept = {}  # another error of the disk must not discard the rows
         existing = {name: row for name, row in kept.items() if self._folder(row).is_dir()}
         both = existing | made
         return [both[e.name] for e in experiments.EXPERIMENTS if e.name in both]
