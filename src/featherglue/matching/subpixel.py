@@ -283,6 +283,8 @@ def _step_matrices(
 
 def _sample(image: Grey, x: Float, y: Float) -> NDArray[np.generic]:
     """Sample an image bilinearly at columns and rows (W, S); its border is repeated."""
+    if x.size == 0:
+        return np.zeros(x.shape, np.float32)
     if max(*image.shape, *x.shape) >= _REMAP_LIMIT:
         return _sample_large(image, x, y)
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
