@@ -480,7 +480,7 @@ def test_a_window(run: Run, matching: Path, frames: Path, monkeypatch: pytest.Mo
         (["{0}", "--min-track-length", "3"], 2, "needs --track"),
         (["{0}", "--tracks", "tracks.txt"], 2, ".npz or .csv"),
         (["{0}", "--display"], 2, "--display: this OpenCV is built without windows"),
-        (["{0}", "-o", "{0}"], 2, "this is the source itself"),
+        (["{0}", "-o", "{0}"], 2, "the command reads it"),
         (["{0}", "-o", "out.png"], 2, "a video ends in .mp4"),
         (["{0}", "--resize", "3"], 2, "resize"),
         (["{0}", "--skip", "0"], 2, "--skip"),

@@ -21,7 +21,7 @@ from featherglue.cli.common import (
     one_line_warnings,
 )
 from featherglue.cli.outputs import CheckedCommand
-from featherglue.errors import FeatherglueError
+from featherglue.errors import FeatherglueError, ImageWarning, StoredFileWarning
 from featherglue.machine import exhausted_resource
 from featherglue.terminal import signals
 
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _HELP.isdisjoint(arguments):
             _narrow_help_columns()
         app = _application(_called(arguments))
-        with one_line_warnings(error_console):
+        with one_line_warnings(error_console, ImageWarning, StoredFileWarning):
             code = app(arguments, standalone_mode=False, prog_name="featherglue", obj=given)
         sys.stdout.flush()
         if code == _INTERRUPTED:

@@ -75,14 +75,20 @@ def _is_integer(text: str) -> bool:
 
 
 @contextmanager
-def one_line_warnings(console: Console) -> Iterator[None]:
-    """Print each warning in the body as one line, like an error."""
+def one_line_warnings(console: Console, *categories: type[Warning]) -> Iterator[None]:
+    """Print each warning in the body as one line, like an error.
+
+    Args:
+        console: where to print.
+        categories: warnings that are always shown; every `UserWarning` by default.
+    """
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         console.print(f"warning: {one_line(str(message))}", markup=False, highlight=False)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
+        for category in categories or (UserWarning,):
+            warnings.simplefilter("default", category)
         warnings.showwarning = show
         yield
 

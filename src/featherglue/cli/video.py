@@ -56,7 +56,6 @@ def video(
     given.check_options(anchor, reference, track, min_track_length)
     given.check_lookahead(lookahead, options.threads or num_cores())
     no_window = _why_no_window(display)
-    given.check_outputs([output, tracks], source)
     names = source[0] if len(source) == 1 else [Path(name) for name in source]
     length = min_track_length or given.MIN_TRACK_LENGTH
     with VideoReport(json_file, show_progress=bool(no_window)) as report:

@@ -104,13 +104,6 @@ def check_options(
         raise UsageError("--min-track-length needs --track")
 
 
-def check_outputs(outputs: list[Path | None], sources: list[str]) -> None:
-    """Raise UsageError if a file to write is also read."""
-    for output in outputs:
-        if output is not None and any(output.resolve() == Path(s).resolve() for s in sources):
-            raise UsageError(f"{output}: this is the source itself; name another file or folder")
-
-
 def check_lookahead(lookahead: bool | None, num_threads: int) -> None:
     """Raise UsageError if lookahead is requested on a single thread."""
     if lookahead and num_threads < 2:
