@@ -312,13 +312,15 @@ def test_strong_scores_do_not_overflow(matching: Path, tmp_path: Path) -> None:
     assert_same_matches(found, session.match(*map(features_of, views)).matches)
 
 
-@pytest.mark.parametrize("config", [{"num_keypoints": 0}, {"num_keypoints": 9000}])
-def test_a_wrong_number_of_keypoints_is_refused(config: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="num_keypoints must be in"):
+@pytest.mark.parametrize(
+    "config", [{"num_keypoints": 0}, {"num_keypoints": 9000}, {"num_keypoints": 10.5}]
+)
+def test_a_wrong_number_of_keypoints_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="num_keypoints must be an integer in"):
         PipelineConfig(**config)
 
 
-@pytest.mark.parametrize("size", [(0, 480), (640, 7), (9000, 480), (640,), (-1, -1)])
+@pytest.mark.parametrize("size", [(0, 480), (640, 7), (9000, 480), (640,), (-1, -1), (64.5, 64)])
 def test_a_wrong_size_is_refused(size: Any) -> None:
     with pytest.raises(ConfigError, match="size must be"):
         PipelineConfig(size=size)

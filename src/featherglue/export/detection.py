@@ -7,7 +7,7 @@ Values that are not static are computed from the shape of the image when the gra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class ScoreMap(Protocol):
     """The scores of all pixels, as a graph computes them.
 
     Attributes:
-        candidates: (C,) float32, scores of the candidates; 0 where no keypoint may lie.
+        candidates: (C,) float32, scores of the pixels; 0 where no keypoint may lie.
     """
 
     candidates: str
@@ -53,12 +53,12 @@ class ScoreMap(Protocol):
 
 
 def score_map(g: Graph, logits: str, sides: Sides, processing: ProcessingConfig) -> ScoreMap:
-    """Add non-maximum suppression, threshold and borders to a graph.
+    """Add non-maximum suppression and borders to a graph.
 
     Args:
         logits: (1, 64, Hc, Wc) float32, minus the logit of "no keypoint".
         sides: of the image.
-        processing: radius, threshold and borders.
+        processing: radius and borders.
     """
     return _PixelMap(g, logits, sides, processing)
 
@@ -66,7 +66,7 @@ def score_map(g: Graph, logits: str, sides: Sides, processing: ProcessingConfig)
 def top_candidates(
     g: Graph, scores: ScoreMap, count: int, processing: ProcessingConfig
 ) -> tuple[str, str, str, str]:
-    """Add the selection of the strongest candidates to a graph.
+    """Add the thresholds and the selection of the strongest candidates to a graph.
 
     Returns:
         x and y (K,) int64, scores (K,) float32, strongest first, and a mask (K,) float32 of the
@@ -75,7 +75,7 @@ def top_candidates(
     # There may be fewer candidates than places.
     padded = g.op("Concat", scores.candidates, g.constant("no_scores", np.zeros(count)), axis=0)
     values, index = g.split("TopK", padded, g.integers(count), outputs=2, axis=0)
-    above = g.op("Greater", values, g.number(0.0))
+    above = g.op("Greater", values, g.number(processing.keypoint_threshold))
     if processing.high_keypoint_threshold > processing.keypoint_threshold:
         early = np.arange(count) < processing.high_threshold_after
         high = g.op("Greater", values, g.number(processing.high_keypoint_threshold))
@@ -86,17 +86,12 @@ def top_candidates(
     return x, y, g.op("Mul", values, used), used
 
 
-def _allowed(
-    g: Graph, scores: str, x: str, y: str, sides: Sides, processing: ProcessingConfig
-) -> str:
-    """Mask of the scores above the threshold whose pixels lie inside the borders."""
-    border = g.number(float(processing.remove_borders))
-    allowed = g.op("Greater", scores, g.number(processing.keypoint_threshold))
-    for position, side in ((x, sides.width), (y, sides.height)):
-        after = g.op("GreaterOrEqual", position, border)
-        before = g.op("Less", position, g.op("Sub", side, border))
-        allowed = g.op("And", allowed, g.op("And", after, before))
-    return allowed
+def _inside(g: Graph, position: str, side: str, border: int) -> str:
+    """Mask float32 of the positions (px) at least `border` away from both ends of a side."""
+    width = g.number(float(border))
+    after = g.op("GreaterOrEqual", position, width)
+    before = g.op("Less", position, g.op("Sub", side, width))
+    return g.op("Cast", g.op("And", after, before), to=FLOAT)
 
 
 def _range(g: Graph, count: str) -> str:
@@ -121,11 +116,13 @@ class _PixelMap:
         scores = g.op("DepthToSpace", softmax(g, logits), blocksize=CELL, mode="CRD")
         x = _range(g, self._width)
         y = g.op("Unsqueeze", _range(g, g.op("Mul", sides.rows, cell)), g.integers(1))
-        kept = g.op("Cast", _allowed(g, scores, x, y, sides, processing), to=FLOAT)
+        kept = scores
         if processing.nms_radius > 0:
             kept = g.op("Mul", kept, self._suppress(scores, processing.nms_radius))
+        for position, side in ((x, sides.width), (y, sides.height)):
+            kept = g.op("Mul", kept, _inside(g, position, side, processing.remove_borders))
         flat = g.integers(-1)
-        self.candidates = g.op("Reshape", g.op("Mul", scores, kept), flat)
+        self.candidates = g.op("Reshape", kept, flat)
         self._scores = g.op("Reshape", scores, flat)
 
     def _suppress(self, scores: str, radius: int) -> str:
@@ -143,14 +140,17 @@ class _PixelMap:
         return maxima
 
     def _dilate(self, x: str, radius: int) -> str:
-        """Maximum over a square window, one axis after the other."""
-        side = 2 * radius + 1
-        for shape, pads in (
-            ([side, 1], [radius, 0, radius, 0]),
-            ([1, side], [0, radius, 0, radius]),
-        ):
-            x = self.g.op("MaxPool", x, kernel_shape=shape, pads=pads, strides=[1, 1])
-        return x
+        """Maximum over a square window, one axis after the other.
+
+        Runtimes distribute channels over threads, so the rows become 8 channels.
+        """
+        g, side = self.g, 2 * radius + 1
+        down: dict[str, Any] = {"kernel_shape": [side, 1], "pads": [radius, 0, radius, 0]}
+        across: dict[str, Any] = {"kernel_shape": [1, side], "pads": [0, radius, 0, radius]}
+        x = g.op("MaxPool", x, strides=[1, 1], **down)
+        x = g.op("Reshape", x, g.integers(0, CELL, -1, 0))
+        x = g.op("MaxPool", x, strides=[1, 1], **across)
+        return g.op("Reshape", x, g.integers(0, 1, -1, 0))
 
     def position(self, candidate: str) -> tuple[str, str]:
         """See `ScoreMap`."""

@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,16 +61,22 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         if self.size is not None and not (
-            len(self.size) == 2 and all(CELL <= side <= MAX_SIDE for side in self.size)
+            len(self.size) == 2 and all(_is_within(side, CELL, MAX_SIDE) for side in self.size)
         ):
             shown = " ".join(map(str, self.size))
             raise ConfigError(
                 f"size must be a width and a height in [{CELL}, {MAX_SIDE}] px, not {shown}"
             )
-        if self.num_keypoints is not None and not 1 <= self.num_keypoints <= MAX_KEYPOINTS:
+        count = self.num_keypoints
+        if count is not None and not _is_within(count, 1, MAX_KEYPOINTS):
             raise ConfigError(
-                f"num_keypoints must be in [1, {MAX_KEYPOINTS}], not {self.num_keypoints}"
+                f"num_keypoints must be an integer in [1, {MAX_KEYPOINTS}], not {count!r}"
             )
+
+
+def _is_within(value: Any, low: int, high: int) -> bool:
+    """Whether a value is an integer between two bounds, inclusive."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def export_pipeline(
