@@ -59,9 +59,10 @@ def align_matches(
         chosen = maps.deviation < config.max_deviation
         chosen &= np.abs(np.linalg.det(maps.affine)) > _MIN_AREA_CHANGE
         kept = np.flatnonzero(chosen)
-        alignment[kept] = _align(
-            features0.image, features1.image, points0[kept], points1[kept], maps[kept], config
-        )
+        if len(kept):
+            alignment[kept] = _align(
+                features0.image, features1.image, points0[kept], points1[kept], maps[kept], config
+            )
     return alignment.astype(np.float16)
 
 
