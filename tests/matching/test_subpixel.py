@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from featherglue.data.photographs import detect_corners
+from featherglue.matching import subpixel
 from featherglue.matching.subpixel import RefineConfig, refine_matches
 
 WARPS = {
@@ -258,3 +259,8 @@ def test_exact_matches_are_unchanged(photographs: dict[str, np.ndarray]) -> None
     refined, mask = refine_matches(image0, image0, points, points)
     assert mask.mean() < 0.2  # where rounding makes a move look better
     assert np.abs(refined - points).max() < 0.01
+
+
+def test_an_image_is_sampled_at_no_points() -> None:
+    empty = np.zeros((121, 0), np.float32)
+    assert subpixel._sample(np.zeros((8, 8), np.uint8), empty, empty).shape == (121, 0)
