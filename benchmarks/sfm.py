@@ -100,11 +100,17 @@ def pose_errors(model: Any, poses: dict[str, np.ndarray]) -> dict[str, float]:
     true = np.array([poses[Path(i.name).stem] for i in images])
     centres = -np.einsum("nji,nj->ni", true[:, :3, :3], true[:, :3, 3])
     extent = np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max()
-    weights = np.ones(len(images))
-    for _ in range(20):  # L1: a few wrong cameras do not turn the others
-        scale, R, shift = align(found, centres, weights)
+    errors = np.full(len(images), np.inf)
+    rng = np.random.default_rng(SEED)
+    for _ in range(300):  # the similarity of three cameras with the least median error
+        chosen = np.isin(np.arange(len(images)), rng.choice(len(images), 3, replace=False))
+        scale, R, shift = align(found, centres, chosen.astype(float))
+        distances = np.linalg.norm(scale * found @ R.T + shift - centres, axis=1)
+        errors = min(errors, distances, key=np.median)
+    for _ in range(10):  # least squares without the wrong cameras
+        good = errors <= max(3 * float(np.median(errors)), 1e-3 * extent)
+        scale, R, shift = align(found, centres, good.astype(float))
         errors = np.linalg.norm(scale * found @ R.T + shift - centres, axis=1)
-        weights = 1 / np.maximum(errors, 1e-4 * extent)
     relative = rotations @ R.T @ true[:, :3, :3].transpose(0, 2, 1)
     mean = np.linalg.svd(relative.sum(0))  # the residual rotation between both worlds
     relative = relative @ (mean[0] @ mean[2]).T

@@ -92,10 +92,6 @@ class EstimationError(FeatherglueError):
     """A geometric model cannot be estimated from the given matches."""
 
 
-class WorkerError(FeatherglueError):
-    """A worker process cannot start, or is lost again and again."""
-
-
 class OutputError(FeatherglueError):
     """A result cannot be written to the given path."""
 

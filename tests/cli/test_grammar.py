@@ -19,6 +19,7 @@ COUNTS = {
     "--nms-radius",
     "--remove-borders",
     "--threads",
+    "--workers",
     "--seed",
     "--skip",
     "--max-frames",

@@ -23,6 +23,7 @@ from featherglue.collection.workers import Done, run_workers
 from featherglue.errors import OutputError, StoreError
 from featherglue.io.files import write_json
 from featherglue.machine import num_cores
+from featherglue.processes import check_num_workers
 
 Progress = Callable[[int, int], None]
 _MIN_SHARE = 8  # items of a worker; starting it takes a second
@@ -83,8 +84,11 @@ def run_resumable(
     Raises:
         StoreError: the results of an earlier run have another manifest, and not `overwrite`.
         OutputError: a file cannot be written.
-        WorkerError: worker processes are lost again and again.
+        ResourceError: worker processes are lost again and again.
+        UsageError: `workers` is out of range.
     """
+    if workers is not None:
+        check_num_workers("workers", workers)
     parts = output.with_name(f".{output.name}.parts")
     known = _open_known(output, parts, items, dict(manifest), overwrite)
     todo = [key for key in items if not known.has(key)]

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from featherglue.collection.records import Key, RecordWriter, failed_record, with_fingerprint
-from featherglue.errors import FeatherglueError, WorkerError
+from featherglue.errors import FeatherglueError, ResourceError
+from featherglue.processes import starting_workers
 
 _CHUNK = 16  # keys that a worker has at a time
 _MAX_LOSSES = 2  # of workers, at the same key
@@ -65,7 +66,7 @@ def run_workers(
         a report for each key as it is done, in any order, and notes.
 
     Raises:
-        WorkerError: a worker cannot start.
+        ResourceError: workers are lost again and again.
         FeatherglueError: what a worker raised.
     """
     pool = _Pool(task, fingerprints, parts, deque(_chunks(keys)))
@@ -149,11 +150,12 @@ class _Pool:
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         with self._lock:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _START.format(path=sys.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
+            with starting_workers():
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _START.format(path=sys.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
             self._processes[number] = process
             if self._stopped:
                 process.kill()
@@ -164,7 +166,7 @@ class _Pool:
         code = self._processes[number].returncode
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
         if fruitless >= _MAX_FRUITLESS:
-            raise WorkerError(
+            raise ResourceError(
                 f"a worker process was lost {fruitless} times in a row ({reason}); use fewer "
                 "`workers` if the memory is full"
             )
