@@ -41,7 +41,7 @@ def seconds(command: list[str], repetitions: int) -> float:
 
 def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> dict[str, float]:
     """Median milliseconds of each stage, of all stages, and of refining up to 300 matches."""
-    session = fg.load("fast", threads=threads)
+    session = fg.load("fast", threads=threads, search="off")
     images = [
         cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), SIZE) for path in (first, second)
     ]

@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         matcher=options.matcher,
         max_keypoints=options.max_keypoints,
         threads=options.threads,
+        search="off",
         **{name: value for name, value in given.items() if value is not None},
         **({"consensus": None} if options.no_consensus else {}),
         **({"refine": False} if options.no_refine else {}),

@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     common: dict[str, Any] = {"max_keypoints": options.max_keypoints, "threads": options.threads}
     sessions = {
-        options.model: fg.load(options.model, **common),
+        options.model: fg.load(options.model, search="off", **common),
         f"{options.model}, search": fg.load(options.model, search="auto", **common),
         "SIFT": fg.load(features="sift", matcher="nn", **common),
     }

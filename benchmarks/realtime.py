@@ -149,14 +149,14 @@ class Lookahead(Runner):
 
 def contenders(options: argparse.Namespace) -> list[Runner]:
     """featherglue at its documented sizes, and its peers."""
-    common = {"threads": options.threads}
+    common: dict[str, Any] = {"threads": options.threads, "search": "off"}
     found = [
         Runner("fast", fg.load(options.model, **common)),
         Runner(
             "fast 320×240, 256", fg.load(options.model, max_keypoints=256, **common), (320, 240)
         ),
     ]
-    half = {"threads": max(1, options.threads // 2)}
+    half = common | {"threads": max(1, options.threads // 2)}
     found.insert(1, Lookahead("fast, lookahead", fg.load(options.model, **half)))
     small = fg.load(options.model, max_keypoints=256, **half)
     found.append(Lookahead("fast 320×240, 256, lookahead", small, (320, 240)))

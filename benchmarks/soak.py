@@ -147,6 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         runtime=options.runtime,
         threads=max(1, options.threads // 2),
         max_keypoints=options.max_keypoints,
+        search="off",
     )
     result = soak(session, options.folder, options.num_frames, options.every)
     result |= check_memory(result["samples"], options.max_growth, options.max_memory)

@@ -25,7 +25,7 @@ def accuracy(
         threads: number of threads of all processes together.
         jobs: number of processes.
     """
-    options = SessionOpener(model=str(folder), threads=max(1, threads // jobs))
+    options = SessionOpener(model=str(folder), threads=max(1, threads // jobs), search="off")
     summary = evaluate(options, suite, num_pairs=limit, jobs=jobs).summary
     kept = ("auc", "precision", "recall", "matches", "pairs", "failures")
     return {name: summary[name] for name in kept}

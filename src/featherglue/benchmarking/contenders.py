@@ -25,8 +25,14 @@ class Contender:
     options: SessionOptions = field(default_factory=SessionOptions)
 
     def open(self) -> Session:
-        """Open the session. See `featherglue.load` for the errors."""
-        return load(self.model, self.options)
+        """Open the session, without a search unless the options ask for it.
+
+        See `featherglue.load` for the errors.
+        """
+        options = self.options
+        if options.search is MODEL:  # frames of a video are not searched
+            options = dataclasses.replace(options, search="off")
+        return load(self.model, options)
 
     def to_json(self) -> str:
         """The contender as JSON, for another process."""
