@@ -88,7 +88,9 @@ def _help(setting: Setting) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is MODEL or value == ():
+    if value is MODEL:
+        return "see the meaning"
+    if value == ():
         return "image size"
     return code(value)
 

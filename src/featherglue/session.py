@@ -31,11 +31,13 @@ from featherglue.matching.methods import (
     make_nearest_neighbour_matcher,
 )
 from featherglue.matching.scratch import Scratch
-from featherglue.matching.search import SMALL_KEYPOINTS, Search
+from featherglue.matching.search import Search
+from featherglue.matching.search_pipeline import SessionPipeline
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.matching.tiles import extract_in_tiles
 from featherglue.matching.working_size import working_size
 from featherglue.options import (
+    Default,
     ProcessingConfig,
     RuntimeName,
     SearchMode,
@@ -92,7 +94,7 @@ class Session:
         self.processing, self.artifact = processing, artifact
         self.threads, self.search = threads, search
         self._scratch = Scratch()
-        self._search = Search(_SearchPipeline(self)) if search != "off" else None
+        self._search = Search(SessionPipeline(self)) if search != "off" else None
 
     def __repr__(self) -> str:
         model = self.artifact.name if self.artifact else None
@@ -174,6 +176,24 @@ class Session:
             self.artifact,
             self.threads,
             self.search,
+        )
+
+    def with_search(self, search: SearchMode) -> Session:
+        """A session on the same networks with another mode of the search, at no cost.
+
+        Args:
+            search: see `SessionOptions`.
+
+        Raises:
+            ConfigError: an unknown mode.
+        """
+        return Session(
+            self.extractor,
+            self.matcher,
+            self.processing,
+            self.artifact,
+            self.threads,
+            checked("search", search),
         )
 
     def with_threads(self, threads: int | None) -> Session:
@@ -266,7 +286,8 @@ class Session:
     ) -> MatchResult:
         """Match two sets of features.
 
-        Matches are refined to a fraction of a pixel where both sets keep their image.
+        Matches are refined to a fraction of a pixel where both sets keep their image. If the search
+        finds better matches (`result.search`), their indices belong to the features of the result.
 
         Args:
             features0: of the first image.
@@ -291,34 +312,6 @@ class Session:
         watch = Stopwatch()
         features0, features1 = self.extract(image0, watch), self.extract(image1, watch)
         return self.match(features0, features1, watch)
-
-
-class _SearchPipeline:
-    """The interface of a session to the search over rotation and scale."""
-
-    def __init__(self, session: Session) -> None:
-        self._processing = session.processing
-        plain = Session(session.extractor, session.matcher, session.processing)
-        self._full = plain.with_settings(resize=-1)
-        self._small = plain.with_settings(resize=-1, max_keypoints=SMALL_KEYPOINTS)
-
-    def extract_small(self, image: NDArray[np.uint8]) -> Features:
-        """See `search.Pipeline`."""
-        return self._small.extract(image)
-
-    def extract(self, image: NDArray[np.uint8]) -> Features:
-        """See `search.Pipeline`."""
-        return self._full.extract(image)
-
-    def working_factor(self, image: NDArray[np.uint8]) -> float:
-        """See `search.Pipeline`."""
-        size = (image.shape[1], image.shape[0])
-        width, height = working_size(size, self._processing)
-        return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
-
-    def match_plain(self, features0: Features, features1: Features) -> MatchResult:
-        """See `search.Pipeline`."""
-        return self._full.match(features0, features1)
 
 
 def load(
@@ -348,7 +341,7 @@ def load(
             make_nearest_neighbour_matcher(options, processing),
             processing,
             threads=options.threads,
-            search=options.search,
+            search=_search_mode(options),
         )
     artifact = load_artifact(find_model(model))
     check_fit(artifact, options)
@@ -360,8 +353,13 @@ def load(
         processing,
         artifact,
         options.threads,
-        options.search,
+        _search_mode(options),
     )
+
+
+def _search_mode(options: SessionOptions) -> SearchMode:
+    """The given mode of the search, or its default."""
+    return "off" if isinstance(options.search, Default) else options.search
 
 
 def _load_again(

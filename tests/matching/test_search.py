@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.matching.search import relative_view
+from featherglue.errors import ConfigError
+from featherglue.matching.search import _is_mild, relative_view
 from featherglue.matching.warped_views import View, local_scale, shrink
 from featherglue.session import Session, load
 from featherglue.types import Matches, MatchResult
@@ -16,7 +17,7 @@ from featherglue.types import Matches, MatchResult
 
 @pytest.fixture(scope="module")
 def plain() -> Session:
-    return load("fast", threads=1)
+    return load("fast", threads=1, search="off")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,13 @@ def test_every_rotation_is_found(
     difference = (result.search.rotation + degrees + 180) % 360 - 180
     assert abs(difference) < 2
     assert list(result.milliseconds)[-1] == "search"
-    np.testing.assert_array_equal(
-        result.matches.points0.shape, result.features0.keypoints[result.matches.indices[:, 0]].shape
-    )
+    for features, column, points in (
+        (result.features0, 0, result.matches.points0),
+        (result.features1, 1, result.matches.points1),
+    ):
+        assert len(features) <= searching.processing.max_keypoints
+        found = features.keypoints[result.matches.indices[:, column]]
+        assert np.abs(found - points).max() < (0.01 if column == 0 else 10)  # refined in image 1
 
 
 @pytest.mark.parametrize("factor", [0.4, 0.25])
@@ -134,6 +139,14 @@ def test_the_description_names_the_search(plain: Session, searching: Session) ->
     again = searching.with_settings(max_keypoints=99).with_threads(1)
     assert again.search == "auto"
     assert again.describe()["matcher"]["search"] == "auto"
+    assert searching.with_search("off").fingerprint() == plain.fingerprint()
+
+
+def test_the_mode_is_checked() -> None:
+    assert load("fast").search == "off"
+    assert load("fast", search="always").search == "always"
+    with pytest.raises(ConfigError, match="search must be one of off, auto, always"):
+        load("fast").with_search("on")  # type: ignore[arg-type]
 
 
 # --- views ----------------------------------------------------------------------------------
@@ -178,6 +191,17 @@ def test_relative_view(degrees: float, factor: float) -> None:
     )
     found = relative_view(matches)
     assert found == (pytest.approx(degrees, abs=2), pytest.approx(factor, rel=0.02))
+
+
+def test_maps_close_to_a_translation_are_mild() -> None:
+    points = np.array([[0, 0], [400, 0], [0, 300], [400, 300], [200, 150]], np.float32)
+    turn = np.vstack([cv2.getRotationMatrix2D((200, 150), 30, 1), [0, 0, 1]])
+    shear = np.array([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 1]])
+    tilt = np.array([[1.0, 0, 0], [0, 1, 0], [1e-3, 0, 1]])
+    shift = np.array([[1.0, 0.02, 9], [-0.02, 1.05, 4], [0, 0, 1]])
+    assert _is_mild(shift, points, 1.15, 15)
+    for H in (turn, shear, tilt, np.diag([2.0, 2, 1])):
+        assert not _is_mild(H, points, 1.15, 15)
 
 
 def test_scales() -> None:

@@ -15,7 +15,7 @@ from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import file_state, fingerprint
-from featherglue.options import SessionOptions
+from featherglue.options import MODEL, SessionOptions
 from featherglue.session import Session, load
 
 
@@ -32,8 +32,12 @@ class SessionSource:
     options: SessionOptions
 
     def open(self) -> Session:
-        """Load the session, with one thread: the same results with any number of workers."""
-        return load(self.model, self.options, threads=1)
+        """Load the session, with one thread: the same results with any number of workers.
+
+        It searches over rotation and scale only if the options ask for it.
+        """
+        search = "off" if self.options.search is MODEL else self.options.search
+        return load(self.model, self.options, threads=1, search=search)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,13 @@ from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.store import Store
 from featherglue.errors import ImageError, StoreError
 from featherglue.fingerprint import fingerprint
+from featherglue.matching.fusion import nearest_keypoints
 from featherglue.session import Session
 from featherglue.types import Features
 
 # Maximum size of the images and descriptors that a process keeps.
 _MAX_CACHED_BYTES = 256_000_000
+_MAX_KEYPOINT_DISTANCE = 3.0  # px, of a match of the search from a stored keypoint
 _MAX_INT16 = 32767
 
 
@@ -116,13 +118,18 @@ def match_record(session: Session, features: FeatureReader, key: Key) -> Record:
         features0, features1 = (features.read(name) for name in key)
     except ImageError as error:
         return failed_record(key, str(error))
-    matches = session.match(features0, features1).matches
-    order = np.argsort(matches.indices[:, 0], kind="stable")
-    rows, columns = matches.indices[order].T
+    result = session.match(features0, features1)
+    indices, confidence = result.matches.indices, result.matches.scores
+    if result.search is not None:  # the search has keypoints of its own
+        indices, confidence = nearest_keypoints(
+            result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE
+        )
+    order = np.argsort(indices[:, 0], kind="stable")
+    rows, columns = indices[order].T
     kind = np.int16 if max(len(features0), len(features1)) <= _MAX_INT16 else np.int32
     partner = np.full(len(features0), -1, kind)
     scores = np.zeros(len(features0), np.float16)
-    partner[rows], scores[rows] = columns, matches.scores[order]
+    partner[rows], scores[rows] = columns, confidence[order]
     arrays = {
         "matches0": partner,
         "matching_scores0": scores,

@@ -3,10 +3,13 @@
 The networks tolerate rotations up to about 45° and ratios of scale up to about 1.5. For larger
 differences this module estimates the rotation and the ratio on small versions of both images, and
 matches the images at that rotation and ratio. It then warps the finer image onto the coarser one by
-the homography of these matches, and matches again (as in MODS: Mishkin, Matas, Perdoch 2015).
+the homography of these matches, and matches again (as in MODS: Mishkin, Matas, Perdoch 2015). The
+result unites the matches of the warped and of the plain images, as far as they agree with one
+epipolar geometry.
 
-A hypothesis is a scale for each image and a number of quarter turns of image 1. All hypotheses are
-ranked by mutual nearest neighbours. The matcher runs on the best few.
+A hypothesis is a scale for each image and a number of quarter turns of image 1. Hypotheses are
+ranked by mutual nearest neighbours until one is clear: the plain one, then other ratios of scales,
+then rotations. The matcher runs on the best few.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from numpy.typing import NDArray
 
 from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.io.grey import Grey
-from featherglue.matching.warped_views import View, local_scale, shrink
+from featherglue.matching.fusion import unite, verify
+from featherglue.matching.warped_views import View, local_map, local_scale, shrink
 from featherglue.types import Features, Matches, MatchResult, SearchInfo
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
 _MIN_COSINE = 0.5  # nearest neighbours below it are not evidence of a match
-SMALL_KEYPOINTS = 200  # of each small version
 Known = Mapping[int, Features]  # by the id of their image
 
 
@@ -45,13 +48,20 @@ class SearchConfig:
         side: longest side in pixels of the small versions.
         scales: additional scales of the small versions.
         num_finalists: number of hypotheses that the matcher tries.
+        clear_similarity: similarity of a hypothesis above which no others are ranked.
         min_strength: total confidence of matches below which a hypothesis is dropped.
+        enough_strength: total confidence of a hypothesis above which no other one is tried.
         max_warps: maximum number of warps, each followed by a match.
         tolerance: px, inlier threshold of the homography by which an image is warped.
         min_inliers: minimum number of inliers of that homography.
         same_scale: ratio of scales below which no image is shrunk and no search is needed.
         margin: px, width of the border of a warped image without keypoints.
+        mild_ratio: ratio of the axes of local affine maps below which a homography needs no warp.
         min_gain: minimum ratio by which a warp must increase the total confidence for another one.
+        min_distance: px, minimum distance of a match of the plain images from those of the warped
+            ones, for it to be added.
+        max_epipolar: px, maximum distance of a match from its epipolar line.
+        min_verified: minimum number of matches that determine the epipolar geometry.
         max_cached: maximum number of images whose small features are kept.
     """
 
@@ -61,18 +71,29 @@ class SearchConfig:
     side: int = 240
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     num_finalists: int = 2
+    clear_similarity: float = 1.2
     min_strength: float = 4.5
+    enough_strength: float = 15.0
     max_warps: int = 2
     tolerance: float = 4.0
     min_inliers: int = 8
     same_scale: float = 1.15
     margin: float = 6.0
+    mild_ratio: float = 1.15
     min_gain: float = 1.05
+    min_distance: float = 3.0
+    max_epipolar: float = 4.0
+    min_verified: int = 12
     max_cached: int = 8
 
 
 class Pipeline(Protocol):
     """The part of a session that the search uses."""
+
+    @property
+    def max_keypoints(self) -> int:
+        """Maximum number of keypoints of an image; negative if there is none."""
+        ...
 
     def extract_small(self, image: Grey) -> Features:
         """A few strong features of a small image."""
@@ -88,6 +109,10 @@ class Pipeline(Protocol):
 
     def match_plain(self, features0: Features, features1: Features) -> MatchResult:
         """Match without a search."""
+        ...
+
+    def match_small(self, features0: Features, features1: Features) -> MatchResult:
+        """Match features of small images."""
         ...
 
 
@@ -167,10 +192,19 @@ class Search:
             if strength(coarse) < self.config.min_strength:
                 break
             found = self._match_hypothesis(image0, image1, hypothesis, coarse, known)
-            if strength(found) > strength(best):
+            if found is not None and strength(found) > strength(best):
                 best = found
                 break
-        return self._refine_by_warping(image0, image1, best, known)
+        best = self._refine_by_warping(image0, image1, best, known)
+        return plain if best is plain else self._fuse(plain, best)
+
+    def _fuse(self, plain: MatchResult, found: MatchResult) -> MatchResult:
+        """Add the plain matches, and drop those that contradict the epipolar geometry."""
+        config, limit = self.config, self.pipeline.max_keypoints
+        if limit < 0:
+            limit = len(plain.features0) + len(plain.features1) + len(found.features0)
+        united = unite(found, plain, config.min_distance, limit)
+        return verify(united, config.max_epipolar, config.min_verified)
 
     def _refine_by_warping(
         self, image0: Grey, image1: Grey, best: MatchResult, known: Known
@@ -191,17 +225,22 @@ class Search:
         """The hypotheses with the strongest matches on the small versions, best first."""
         scales = self.config.scales
         shrunk = [(1.0, s) for s in scales] + [(s, 1.0) for s in scales if s != 1.0]
-        scores = {}
-        for scale0, scale1 in shrunk:
-            features0 = self._small_features(image0, scale0, 0)
-            turned = [self._small_features(image1, scale1, turns) for turns in range(4)]
-            for turns, score in enumerate(_similarities(features0, turned)):
-                scores[Hypothesis(scale0, scale1, turns)] = score
-        tried = []
+        scores: dict[Hypothesis, float] = {}
+        for sizes, all_turns in ((shrunk[:1], [0]), (shrunk[1:], [0]), (shrunk, [1, 2, 3])):
+            for scale0, scale1 in sizes:
+                features0 = self._small_features(image0, scale0, 0)
+                turned = [self._small_features(image1, scale1, turns) for turns in all_turns]
+                for turns, score in zip(all_turns, _similarities(features0, turned), strict=True):
+                    scores[Hypothesis(scale0, scale1, turns)] = score
+            if max(scores.values()) > self.config.clear_similarity:
+                break
+        tried: list[tuple[Hypothesis, MatchResult]] = []
         for hypothesis in sorted(scores, key=lambda h: -scores[h])[: self.config.num_finalists]:
             features0 = self._small_features(image0, hypothesis.scale0, 0)
             features1 = self._small_features(image1, hypothesis.scale1, hypothesis.turns)
-            tried.append((hypothesis, self.pipeline.match_plain(features0, features1)))
+            tried.append((hypothesis, self.pipeline.match_small(features0, features1)))
+            if strength(tried[-1][1]) > self.config.enough_strength:
+                break
         return sorted(tried, key=lambda pair: -strength(pair[1]))
 
     def _small_features(self, image: Grey, scale: float, turns: int) -> Features:
@@ -226,8 +265,11 @@ class Search:
         hypothesis: Hypothesis,
         coarse: MatchResult,
         known: Known,
-    ) -> MatchResult:
-        """Match at the rotation of a hypothesis and the ratio of scales of its matches."""
+    ) -> MatchResult | None:
+        """Match at the rotation of a hypothesis and the ratio of scales of its matches.
+
+        Returns None if that is the plain match.
+        """
         config = self.config
         factor0 = hypothesis.scale0 * min(1.0, config.side / max(image0.shape))
         factor1 = hypothesis.scale1 * min(1.0, config.side / max(image1.shape))
@@ -238,6 +280,8 @@ class Search:
         ratio *= work1 / work0  # working pixels of image 1 per working pixel of image 0
         if abs(np.log(ratio)) < np.log(config.same_scale):
             ratio = 1.0
+            if hypothesis.turns == 0:
+                return None
         view0 = View.resized(image0, work0 * min(1.0, ratio), 0)
         view1 = View.resized(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
         return self._match_views(view0, view1, known, 0)
@@ -274,13 +318,17 @@ class Search:
         if len(matches) < max(4, self.config.min_inliers):
             return None
         take_blas_buffer()
-        H, inliers = cv2.findHomography(
+        estimate, inliers = cv2.findHomography(
             matches.points0, matches.points1, cv2.USAC_MAGSAC, self.config.tolerance
         )
-        if H is None or inliers.sum() < self.config.min_inliers or not np.isfinite(H).all():
+        if estimate is None or inliers.sum() < self.config.min_inliers:
             return None
-        center = matches.points0[inliers[:, 0] > 0].mean(0, dtype=np.float64)
-        ratio = local_scale(np.asarray(H, np.float64), center)
+        H, points = np.asarray(estimate, np.float64), matches.points0[inliers[:, 0] > 0]
+        if not np.isfinite(H).all():
+            return None
+        if _is_mild(H, points, self.config.mild_ratio, self.config.max_plain_rotation):
+            return None
+        ratio = local_scale(H, points.mean(0, dtype=np.float64))
         if not 1 / 32 < ratio < 32:
             return None
         if ratio <= 1:  # image 0 is the finer one
@@ -292,6 +340,28 @@ class Search:
             view1 = View.warped(image1, onto, view0.image.shape)
         warps = found.search.warps if found.search else 0
         return self._match_views(view0, view1, known, warps + 1)
+
+
+def _is_mild(H: Matrix, points: Float, ratio: float, degrees: float) -> bool:
+    """Whether the local affine maps of a homography are close to a translation.
+
+    Args:
+        H: (3, 3).
+        points: (N, 2), px; the maps are compared in the box of most of them.
+        ratio: maximum stretch or shrinkage of a mild map.
+        degrees: maximum rotation of a mild map.
+    """
+    low, middle, high = np.quantile(points, (0.1, 0.5, 0.9), axis=0)
+    for x, y in (middle, low, high, (low[0], high[1]), (high[0], low[1])):
+        linear = local_map(H, (x, y))
+        if not np.isfinite(linear).all():
+            return False
+        left, axes, right = np.linalg.svd(linear)
+        turn = left @ right
+        angle = np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))
+        if max(axes[0], 1 / max(axes[1], 1e-9)) > ratio or abs(angle) > degrees:
+            return False
+    return True
 
 
 def relative_view(matches: Matches) -> tuple[float, float]:

@@ -140,8 +140,12 @@ def _resize_matrix(size: tuple[int, int], onto: tuple[int, int]) -> Matrix:
     return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
 
 
+def local_map(H: Matrix, point: NDArray[Any] | tuple[float, float]) -> Matrix:
+    """(2, 2), linear part of the affine map that approximates a homography at a point (2,)."""
+    x, y, w = H @ (float(point[0]), float(point[1]), 1.0)
+    return np.asarray((H[:2, :2] - np.outer((x, y), H[2, :2]) / w) / w)
+
+
 def local_scale(H: Matrix, point: NDArray[Any]) -> float:
     """Square root of the change of area of a homography (3, 3) at a point (2,)."""
-    x, y, w = H @ (float(point[0]), float(point[1]), 1.0)
-    jacobian = (H[:2, :2] - np.outer((x, y), H[2, :2]) / w) / w
-    return float(np.sqrt(abs(np.linalg.det(jacobian))))
+    return float(np.sqrt(abs(np.linalg.det(local_map(H, point)))))

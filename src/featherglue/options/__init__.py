@@ -171,7 +171,7 @@ class SessionOptions:
         threads: maximum number of threads of the networks; None lets the runtime choose.
         features: kind of local features.
         matcher: kind of matcher.
-        search: whether to search over rotation and scale; see `matching.search`.
+        search: whether to search over rotation and scale; see `matching.search`. "off" by default.
 
     Raises:
         ConfigError: a value of the wrong type or out of bounds.
@@ -192,10 +192,11 @@ class SessionOptions:
         "Kind of matcher; nn is mutual nearest neighbours.",
         choices=get_args(MatcherKind),
     )
-    search: SearchMode = _session(
-        "off",
+    search: SearchMode | Default = _session(
+        MODEL,
         "choice",
-        "Search over rotation and scale: for pairs that need it (auto), always, or off.",
+        "Search over rotation and scale: for pairs that need it (auto), always, or off (the "
+        "default).",
         choices=get_args(SearchMode),
     )
     resize: int | Sequence[int] | Default = MODEL

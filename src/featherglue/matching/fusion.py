@@ -1,0 +1,148 @@
+"""Union of two matches of one pair of images, and its verification by epipolar geometry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.geometry.blas_buffer import take_blas_buffer
+from featherglue.types import Features, Matches, MatchResult
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_CONFIDENCE, _ITERATIONS = 0.999, 5000  # of MAGSAC++
+
+
+def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) -> MatchResult:
+    """Add the matches of a second result that the first lacks.
+
+    Args:
+        first: its matches are kept.
+        second: of the same images, possibly with other keypoints.
+        distance: px, a match of `second` is new if it is farther than this from all matches of
+            `first` in both images.
+        limit: maximum number of keypoints of an image. Unmatched keypoints of `first` make room,
+            weakest first; if that is not enough, matches of `second` are left out, weakest first.
+
+    Returns:
+        the first result with its features and matches extended.
+    """
+    old, new = first.matches, second.matches
+    if not len(new):
+        return first
+    chosen = np.ones(len(new), np.bool_)
+    for points, others in ((new.points0, old.points0), (new.points1, old.points1)):
+        if len(others):
+            squares = np.square(points[:, None] - others).sum(2).min(1)
+            chosen &= squares > distance**2
+    indices = np.flatnonzero(chosen)
+    room = max(0, limit - len(old))
+    if len(indices) > room:
+        indices = np.sort(indices[np.argsort(-new.scores[indices], kind="stable")[:room]])
+    if not len(indices):
+        return first
+    features0, rows0 = _extended(
+        first.features0, old.indices[:, 0], second.features0, new.indices[indices, 0], limit
+    )
+    features1, rows1 = _extended(
+        first.features1, old.indices[:, 1], second.features1, new.indices[indices, 1], limit
+    )
+    matches = Matches(
+        indices=np.stack((rows0, rows1), 1),
+        scores=np.concatenate((old.scores, new.scores[indices])),
+        points0=np.concatenate((old.points0, new.points0[indices])),
+        points1=np.concatenate((old.points1, new.points1[indices])),
+        refined=np.concatenate((old.refined, new.refined[indices])),
+    )
+    return replace(first, features0=features0, features1=features1, matches=matches)
+
+
+def _extended(
+    features: Features, matched: Index, others: Features, added: Index, limit: int
+) -> tuple[Features, Index]:
+    """Features with some of others appended, at most `limit`.
+
+    Returns:
+        The features, and the indices among them of the matched ones, followed by the added ones.
+    """
+    is_matched = np.zeros(len(features), np.bool_)
+    is_matched[matched] = True
+    unmatched = np.flatnonzero(~is_matched)
+    num_unmatched = max(0, min(len(unmatched), limit - len(matched) - len(added)))
+    strongest = np.argsort(-features.scores[unmatched], kind="stable")[:num_unmatched]
+    kept = np.sort(np.concatenate((matched, unmatched[strongest])))
+    places = np.zeros(len(features), np.int64)
+    places[kept] = np.arange(len(kept))
+    names = ("keypoints", "scores", "descriptors")
+    arrays: dict[str, Any] = {
+        name: np.concatenate((getattr(features, name)[kept], getattr(others, name)[added]))
+        for name in names
+    }
+    rows = np.concatenate((places[matched], len(kept) + np.arange(len(added))))
+    return replace(features, **arrays), rows
+
+
+def nearest_keypoints(
+    matches: Matches, features0: Features, features1: Features, distance: float
+) -> tuple[Index, Float]:
+    """Assign matches to given keypoints.
+
+    A keypoint has at most one match: the one with the highest confidence.
+
+    Args:
+        matches: of any keypoints of the same images.
+        features0, features1: the keypoints.
+        distance: px, maximum distance of a match from its keypoint, in each image.
+
+    Returns:
+        Indices (M, 2) of the keypoints of each remaining match, and its confidence (M,), in
+        descending order of the confidence.
+    """
+    order = np.argsort(-matches.scores, kind="stable")
+    if not (len(order) and len(features0) and len(features1)):
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+    near = np.ones(len(order), np.bool_)
+    columns = []
+    for points, features in ((matches.points0, features0), (matches.points1, features1)):
+        squares = np.square(points[order][:, None] - features.keypoints).sum(2)
+        columns.append(squares.argmin(1))
+        near &= squares.min(1) <= distance**2
+    indices, scores = np.stack(columns, 1)[near], matches.scores[order][near]
+    for column in (0, 1):
+        first = np.sort(np.unique(indices[:, column], return_index=True)[1])
+        indices, scores = indices[first], scores[first]
+    return indices, scores
+
+
+def verify(result: MatchResult, tolerance: float, min_inliers: int) -> MatchResult:
+    """Drop the matches that contradict the epipolar geometry, estimated by MAGSAC++.
+
+    Args:
+        result: its matches are verified.
+        tolerance: px, maximum distance of a match from its epipolar line.
+        min_inliers: with fewer inliers all matches are kept.
+    """
+    matches = result.matches
+    if len(matches) < min_inliers:
+        return result
+    take_blas_buffer()
+    F, inliers = cv2.findFundamentalMat(
+        matches.points0,
+        matches.points1,
+        cv2.USAC_MAGSAC,
+        tolerance,
+        _CONFIDENCE,
+        _ITERATIONS,
+    )
+    if F is None or inliers is None or inliers.sum() < min_inliers or inliers.all():
+        return result
+    kept = inliers[:, 0] > 0
+    names = ("indices", "scores", "points0", "points1", "refined")
+    arrays: dict[str, Any] = {name: getattr(matches, name)[kept] for name in names}
+    return replace(result, matches=Matches(**arrays))

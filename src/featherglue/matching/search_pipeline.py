@@ -1,0 +1,69 @@
+"""What the search over rotation and scale needs from a session."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from featherglue.io.grey import Grey
+from featherglue.matching.working_size import working_size
+from featherglue.options import ProcessingConfig
+from featherglue.types import Features, MatchResult
+
+SMALL_KEYPOINTS = 200  # of each small version
+
+
+class PlainSession(Protocol):
+    """The methods of a session that the search calls."""
+
+    processing: ProcessingConfig
+
+    def with_settings(self, **overrides: Any) -> PlainSession:
+        """A session with other settings."""
+        ...
+
+    def with_search(self, search: Any) -> PlainSession:
+        """A session with another mode of the search."""
+        ...
+
+    def extract(self, image: Grey) -> Features:
+        """Features of an image."""
+        ...
+
+    def match(self, features0: Features, features1: Features) -> MatchResult:
+        """Matches of two sets of features."""
+        ...
+
+
+class SessionPipeline:
+    """Extraction and plain matching by a session, at the sizes that the search asks for."""
+
+    def __init__(self, session: PlainSession) -> None:
+        plain = session.with_search("off")
+        self._processing = session.processing
+        self.max_keypoints = session.processing.max_keypoints
+        self._full = plain.with_settings(resize=-1)
+        self._coarse = plain.with_settings(resize=-1, max_keypoints=SMALL_KEYPOINTS, refine=False)
+
+    def extract_small(self, image: Grey) -> Features:
+        """See `search.Pipeline`."""
+        return self._coarse.extract(image)
+
+    def extract(self, image: Grey) -> Features:
+        """See `search.Pipeline`."""
+        return self._full.extract(image)
+
+    def working_factor(self, image: Grey) -> float:
+        """See `search.Pipeline`."""
+        size = (image.shape[1], image.shape[0])
+        width, height = working_size(size, self._processing)
+        return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
+
+    def match_plain(self, features0: Features, features1: Features) -> MatchResult:
+        """See `search.Pipeline`."""
+        return self._full.match(features0, features1)
+
+    def match_small(self, features0: Features, features1: Features) -> MatchResult:
+        """See `search.Pipeline`."""
+        return self._coarse.match(features0, features1)

@@ -1,0 +1,47 @@
+"""Matches of stored features."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.collection.extraction import SessionSource
+from featherglue.collection.store_matching import match_record
+from featherglue.options import SessionOptions
+from featherglue.session import load
+from featherglue.types import Features
+
+
+class Stored:
+    """Features by name, as a `FeatureReader` gives them."""
+
+    def __init__(self, features: dict[str, Features]) -> None:
+        self._features = features
+
+    def read(self, name: str) -> Features:
+        return self._features[name]
+
+
+def test_matches_of_a_search_belong_to_the_stored_keypoints(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    image = cv2.resize(photographs["coffee"], (400, 300), interpolation=cv2.INTER_AREA)
+    session = load("fast", threads=1, refine=False, search="auto")
+    upside_down = np.ascontiguousarray(np.rot90(image, 2))
+    features = {"a": session.extract(image), "b": session.extract(upside_down)}
+    record = match_record(session, Stored(features), ("a", "b"))  # type: ignore[arg-type]
+    partner = record.arrays["matches0"]
+    rows = np.flatnonzero(partner >= 0)
+    assert len(rows) > 80
+    assert len(set(partner[rows])) == len(rows)
+    turned = np.array([399, 299]) - features["a"].keypoints[rows]
+    errors = np.hypot(*(turned - features["b"].keypoints[partner[rows]]).T)
+    assert np.mean(errors < 4) > 0.9
+
+
+@pytest.mark.parametrize("given", [{}, {"search": "auto"}])
+def test_a_collection_is_searched_only_if_asked(given: dict[str, str]) -> None:
+    options = SessionOptions(**given)  # type: ignore[arg-type]
+    session = SessionSource(model="fast", options=options).open()
+    assert session.search == given.get("search", "off")
