@@ -76,7 +76,7 @@ def test_the_faster_way_is_chosen(
 
 @pytest.fixture
 def two_threads(matching: Path) -> Session:
-    return load(matching, threads=2, max_keypoints=200)
+    return load(matching, threads=2, max_keypoints=200, search="off")
 
 
 def test_the_trial_gives_the_same_matches(two_threads: Session, moving: list[np.ndarray]) -> None:

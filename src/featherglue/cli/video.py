@@ -12,7 +12,7 @@ from featherglue.cli.video_loop import VideoLoop, stop_on_signals
 from featherglue.cli.video_report import VideoReport
 from featherglue.errors import UsageError
 from featherglue.machine import num_cores
-from featherglue.options import SessionOptions
+from featherglue.options import Default, SessionOptions
 from featherglue.session import load
 from featherglue.video.frame_matching import FrameMatcher
 from featherglue.video.frames import FrameSource
@@ -69,6 +69,7 @@ def video(
                 against="anchor" if anchor else "previous",
                 reference=reference,
                 tracking=track,
+                search="off" if isinstance(options.search, Default) else options.search,
             )
             writer = stack.enter_context(_writer(output, frames, skip, rate)) if output else None
             path = tracks or _tracks_path(output, writer)

@@ -14,11 +14,13 @@ import numpy as np
 
 from featherglue.errors import ImageError, UsageError
 from featherglue.io.image import Image
+from featherglue.options import SearchMode
 from featherglue.session import Session
 from featherglue.types import Features, Matches, MatchResult
 from featherglue.video.arrays import as_source
 from featherglue.video.capture import Capture
 from featherglue.video.frames import Frame, FrameSource
+from featherglue.video.held_search import HeldSearch
 from featherglue.video.lookahead import lookahead as look_ahead
 from featherglue.video.lookahead_choice import choose_lookahead
 
@@ -80,14 +82,16 @@ class FrameMatcher:
         reference: an image to match every frame with; replaces `against`.
         tracking: continue from the refined position of a match instead of the detected keypoint,
             so that a chain of matches stays on one point. Needs matches with the previous frame.
+        search: whether to search over rotation and scale; replaces the mode of the session. With an
+            anchor or a reference image, a view that was found is kept for the next frames.
         clock: returns seconds of any origin.
 
     Attributes:
-        session: the session in use.
+        session: the session in use; its search has the mode `search`.
         lookahead: whether the next frame is extracted in a thread at present.
 
     Raises:
-        UsageError: `tracking` with an anchor or a reference, or an unknown `against`.
+        UsageError: `tracking` with an anchor, a reference or a search, or an unknown `against`.
         ImageError: the reference image cannot be read, or has no keypoints.
     """
 
@@ -98,6 +102,7 @@ class FrameMatcher:
         against: Against = "previous",
         reference: Image | None = None,
         tracking: bool = False,
+        search: SearchMode = "off",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if against not in ("previous", "anchor"):
@@ -106,13 +111,19 @@ class FrameMatcher:
             raise UsageError(
                 "`tracking` needs matches with the previous frame: remove `against` and `reference`"
             )
-        self.session, self.clock = session, clock
+        if tracking and search != "off":
+            raise UsageError(
+                "`search` finds keypoints of its own, which `tracking` cannot follow: remove one"
+            )
+        self.session = session if session.search == search else session.with_search(search)
+        self.clock = clock
         self.lookahead = False
         self._fixed = against == "anchor" or reference is not None
         self._tracking = tracking
         self._counterpart: Features | None = None
         self._counterpart_number: int | None = None
         self._newest: tuple[Features, int] | None = None
+        self._held: HeldSearch | None = None
         if reference is not None:
             self._counterpart = session.extract(reference)
             if not len(self._counterpart):
@@ -168,7 +179,7 @@ class FrameMatcher:
         if counterpart is None:
             result = _unmatched(features)
         else:
-            result = self.session.match(counterpart, features)
+            result = self._match_features(counterpart, features)
         refine = result.milliseconds.get("refine", 0.0)
         milliseconds = {
             "read": frame.read_ms,
@@ -186,6 +197,13 @@ class FrameMatcher:
         return FrameMatches(
             frame=frame, result=result, against=against, dropped=dropped, milliseconds=milliseconds
         )
+
+    def _match_features(self, counterpart: Features, features: Features) -> MatchResult:
+        if self.session.search == "off" or not self._fixed:
+            return self.session.match(counterpart, features)
+        if self._held is None or self._held.session is not self.session:
+            self._held = HeldSearch(self.session)
+        return self._held.match(counterpart, features)
 
     def run(
         self,
@@ -234,6 +252,7 @@ def match_frames(
     against: Against = "previous",
     reference: Image | None = None,
     tracking: bool = False,
+    search: SearchMode = "off",
     lookahead: bool | None = False,
 ) -> Iterator[FrameMatches]:
     """Match the frames of a source one after the other.
@@ -245,6 +264,7 @@ def match_frames(
         against: see `FrameMatcher`.
         reference: see `FrameMatcher`.
         tracking: see `FrameMatcher`.
+        search: see `FrameMatcher`.
         lookahead: read and extract the next frame in a thread while this one is matched and used.
             On two cores or more this often gives more frames per second, and each frame is
             delayed by half a frame or more; a session with half of the threads gains most. None
@@ -259,7 +279,9 @@ def match_frames(
         ImageError: the reference image or a frame cannot be used.
         UsageError: arguments that exclude each other.
     """
-    matcher = FrameMatcher(session, against=against, reference=reference, tracking=tracking)
+    matcher = FrameMatcher(
+        session, against=against, reference=reference, tracking=tracking, search=search
+    )
     return matcher.run(source, lookahead=lookahead)
 
 

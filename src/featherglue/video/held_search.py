@@ -1,0 +1,82 @@
+"""Matching of many frames with one image, without a search for every frame.
+
+The search finds how a frame sees the image. The image, warped to that view, replaces it for the
+following frames: each then costs as much as a plain match, as long as the view holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from featherglue.geometry.blas_buffer import take_blas_buffer
+from featherglue.matching.search import relative_view
+from featherglue.matching.warped_views import View
+from featherglue.session import Session
+from featherglue.types import Features, MatchResult, SearchInfo
+
+_TOLERANCE = 4.0  # px, inlier threshold of the homography
+_MIN_INLIERS = 15
+_MIN_RATIO = 0.5  # number of matches, against the match that the search found
+_MARGIN = 6.0  # px, border of the image without keypoints
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Features of a warped image, and the image that they stand for."""
+
+    original: Features
+    view: View
+    features: Features
+    num_matches: int
+
+
+class HeldSearch:
+    """Matches frames with an image and keeps the view that a search found.
+
+    Args:
+        session: extracts and matches; searches if its mode is not "off".
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._plain = session.with_search("off")
+        self._held: _Held | None = None
+
+    def match(self, image: Features, frame: Features) -> MatchResult:
+        """Match the features of an image, which may be held, with those of a frame."""
+        if self._held is not None and self._held.original is image:
+            result = self._match_held(self._held, frame)
+            if len(result.matches) >= _MIN_RATIO * self._held.num_matches:
+                return result
+        result = self.session.match(image, frame)
+        self._held = None if result.search is None else self._hold(image, result)
+        return result
+
+    def _match_held(self, held: _Held, frame: Features) -> MatchResult:
+        result = self._plain.match(held.features, frame)
+        matches = replace(result.matches, points0=held.view.back(result.matches.points0))
+        rotation, scale = relative_view(matches)
+        return replace(
+            result,
+            features0=held.view.in_original(held.features),
+            matches=matches,
+            search=SearchInfo(rotation=rotation, scale=scale, warps=1),
+        )
+
+    def _hold(self, image: Features, result: MatchResult) -> _Held | None:
+        """Warp the image onto the frame by the homography of their matches."""
+        matches, frame = result.matches, result.features1
+        if image.image is None or len(matches) < _MIN_INLIERS:
+            return None
+        take_blas_buffer()
+        H, inliers = cv2.findHomography(
+            matches.points0, matches.points1, cv2.USAC_MAGSAC, _TOLERANCE
+        )
+        if H is None or inliers.sum() < _MIN_INLIERS or not np.isfinite(H).all():
+            return None
+        view = View.warped(image.image, np.asarray(H, np.float64), frame.image_size[::-1])
+        features = view.keep_inside(self._plain.extract(view.image), _MARGIN)
+        return _Held(image, view, features, len(matches))
