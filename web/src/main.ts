@@ -28,15 +28,15 @@ async function start(): Promise<void> {
     live.modelsChanged();
   });
   const pages: Record<string, Page> = { photos, live, compare };
+  let visible: Page = photos;
   connectTabs(byId("tabs", HTMLElement), (name) => {
     for (const [other, page] of Object.entries(pages)) page.setVisible(other === name);
+    visible = pages[name];
   });
   const threads = engine.threads === 1 ? "1 thread" : `${engine.threads} threads`;
   byId("machine", HTMLElement).textContent = `WebAssembly, ${threads}.`;
-  acceptFiles((files) => {
-    const isGraph = (file: File) => file.name.toLowerCase().endsWith(".onnx");
-    void (files.some(isGraph) ? compare.addModel(files) : photos.take(files));
-  });
+  const isGraph = (file: File) => file.name.toLowerCase().endsWith(".onnx");
+  acceptFiles((files) => void (files.some(isGraph) ? compare : visible).take(files));
   document.documentElement.dataset.ready = "true";
 }
 

@@ -72,6 +72,7 @@ export class PairView {
   private pair: Pair | null = null;
   private placed: [Placed, Placed] | null = null;
   private chosen = -1;
+  private width = 0; // of the parent, px
   private images: HTMLCanvasElement | null = null;
 
   /** @param onChoose receives the chosen match, −1 for none */
@@ -85,7 +86,9 @@ export class PairView {
       if (event.pointerType === "mouse") this.choose(-1);
     });
     canvas.addEventListener("keydown", (event) => this.onKey(event));
-    new ResizeObserver(() => this.relayout()).observe(canvas.parentElement ?? canvas);
+    new ResizeObserver(() => {
+      if (canvas.parentElement?.clientWidth !== this.width) this.relayout();
+    }).observe(canvas.parentElement ?? canvas);
   }
 
   show(pair: Pair | null): void {
@@ -97,6 +100,7 @@ export class PairView {
   private relayout(): void {
     const width = this.canvas.parentElement?.clientWidth ?? 0;
     if (!this.pair || width === 0) return;
+    this.width = width;
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     const sizes = this.pair.images.map((c) => [c.width, c.height]) as [
       [number, number],

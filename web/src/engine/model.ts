@@ -103,6 +103,9 @@ async function open(bytes: Uint8Array, file: string): Promise<InferenceSession> 
     return await InferenceSession.create(bytes, { executionProviders: ["wasm"] });
   } catch (error) {
     console.error(error);
+    if (String(error).includes("no available backend")) {
+      throw new Error("The WebAssembly runtime cannot be loaded. Check the connection and reload.");
+    }
     throw new GraphError(`${file}: ONNX Runtime cannot open it; the file is damaged.`);
   }
 }

@@ -15,6 +15,8 @@ const CAMERA_ERRORS: Record<string, string> = {
 const STEP_SECONDS = 1 / 30;
 
 export class FrameSource {
+  /** Is called when the camera is disconnected. */
+  onEnded: () => void = () => {};
   /** Number of frames that have been shown. */
   private shown = 0;
   private taken = 0;
@@ -28,6 +30,9 @@ export class FrameSource {
     private readonly url: string | null,
   ) {
     this.watch();
+    for (const track of stream?.getTracks() ?? []) {
+      track.addEventListener("ended", () => this.onEnded());
+    }
   }
 
   /** @throws VideoError: no camera, or not allowed */

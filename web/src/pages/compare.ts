@@ -51,8 +51,14 @@ export class ComparePage implements Page {
     for (const select of this.models) fillSelect(select, this.context.catalog.names);
   }
 
+  /** Take the graphs of a model, or other photos. */
+  async take(files: File[]): Promise<void> {
+    const images = files.filter((file) => file.type.startsWith("image/"));
+    await (images.length > 0 ? this.photos.take(images) : this.addModel(files));
+  }
+
   /** Add the user's own pair of graphs and choose it as the second model. */
-  async addModel(files: File[]): Promise<void> {
+  private async addModel(files: File[]): Promise<void> {
     status("Loading your model…");
     try {
       const name = await this.context.catalog.add(files);

@@ -10,6 +10,8 @@ export interface Context {
 export interface Page {
   /** The page is visible or not. */
   setVisible(visible: boolean): void;
+  /** Files were pasted, or dropped beside the places for them. */
+  take(files: File[]): Promise<void>;
   /** The list of models has changed. */
   modelsChanged(): void;
 }

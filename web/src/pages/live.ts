@@ -51,6 +51,14 @@ export class LivePage implements Page {
     fillSelect(this.model, this.context.catalog.names);
   }
 
+  async take(files: File[]): Promise<void> {
+    const [file] = files;
+    await this.guarded(async () => {
+      if (file.type.startsWith("video/")) await this.open(() => FrameSource.file(file));
+      else await this.setReference(await readPhoto(file, file.name));
+    });
+  }
+
   private connect(): void {
     const onClick = (id: string, action: () => unknown) =>
       byId(id, HTMLButtonElement).addEventListener("click", () => void this.guarded(action));
@@ -92,6 +100,11 @@ export class LivePage implements Page {
     status("Starting…");
     const [source] = await Promise.all([create(), this.load()]);
     this.source = source;
+    source.onEnded = () =>
+      void this.guarded(async () => {
+        await this.close();
+        throw new VideoError("The camera was disconnected.");
+      });
     await this.setPaused(false);
   }
 
