@@ -1,11 +1,12 @@
 // Measures the built page in Chromium: size and time of the first visit, time of a pair, and frames
 // per second of the live page.
 //
-//     node scripts/measure.mjs [--threads 2] [--repetitions 5]
+//     python scripts/make_clips.py build/fast-camera IMAGES --rate 60
+//     node scripts/measure.mjs [--threads 2] [--repetitions 5] [--camera build/fast-camera/camera.y4m]
 //
-// The fake camera shows build/camera.y4m; make it with `scripts/make_clips.py build IMAGES --rate 120`.
 // Prints minima and medians: on a busy machine only minima tell something about the page.
 import { existsSync } from "node:fs";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { fakeCamera, startBrowser } from "./browser.mjs";
@@ -15,10 +16,11 @@ const { values } = parseArgs({
   options: {
     threads: { type: "string", default: "2" },
     repetitions: { type: "string", default: "5" },
+    camera: { type: "string", default: "build/fast-camera/camera.y4m" },
   },
 });
 const path = (name) => fileURLToPath(new URL(`../${name}`, import.meta.url));
-const camera = path("build/camera.y4m");
+const camera = resolve(values.camera);
 if (!existsSync(camera)) throw new Error(`${camera} is missing: run scripts/make_clips.py`);
 const repetitions = Number(values.repetitions);
 const server = await serve(path("dist"));

@@ -17,6 +17,7 @@ export interface LiveFrame {
 }
 
 const LEVELS = 8; // colours of one drawing
+const OPACITY = 0.75; // of the picture on the reference
 
 /** Draw the motion of each match since the previous frame. */
 export function drawMotion(canvas: HTMLCanvasElement, frame: LiveFrame): void {
@@ -36,7 +37,7 @@ export function drawBeside(
   const scale0 = picture.height / reference.height;
   const left = Math.round(reference.width * scale0);
   setSize(canvas, left + picture.width, picture.height);
-  const context = context2d(canvas);
+  const context = shownContext(canvas);
   context.drawImage(reference, 0, 0, left, picture.height);
   context.drawImage(picture, left, 0);
   if (!frame.matched) return;
@@ -60,9 +61,9 @@ export function drawAugmented(
   );
   const corners = outline(reference.width, reference.height, shown);
   if (corners === null) return;
-  const target = pixelsOf(canvas);
+  const target = pixelsOf(frame.picture);
   const toReference = resizeMap(reference.width / picture.width, reference.height / picture.height);
-  warpOnto(target, pixelsOf(picture), multiply(shown, toReference), 0.9);
+  warpOnto(target, pixelsOf(picture), multiply(shown, toReference), OPACITY);
   context.putImageData(new ImageData(target.data, target.width, target.height), 0, 0);
   context.strokeStyle = "#00e5c0";
   context.lineWidth = 3;
@@ -74,9 +75,14 @@ export function drawAugmented(
 
 function drawPicture(canvas: HTMLCanvasElement, { picture }: LiveFrame): CanvasRenderingContext2D {
   setSize(canvas, picture.width, picture.height);
-  const context = context2d(canvas);
+  const context = shownContext(canvas);
   context.drawImage(picture, 0, 0);
   return context;
+}
+
+/** The context of a canvas that may be recorded: Chromium records none that is read frequently. */
+function shownContext(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
+  return canvas.getContext("2d") ?? context2d(canvas);
 }
 
 function setSize(canvas: HTMLCanvasElement, width: number, height: number): void {

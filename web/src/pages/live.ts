@@ -113,9 +113,9 @@ export class LivePage implements Page {
     const { source } = this;
     this.source = null;
     source?.close();
-    await this.tracker.stop();
     this.paused = false;
     this.enableButtons();
+    await this.tracker.stop(); // the frame in progress is still shown
     this.summary.textContent = "Nothing is playing. Video stays on this device.";
   }
 

@@ -29,7 +29,7 @@ beforeAll(async () => {
   expect(existsSync(CAMERA)).toBe(true);
   site = await serveSite();
   browser = await startBrowser(fakeCamera(CAMERA));
-  page = await openPage(browser, `${site.url}?threads=2#live`, errors);
+  page = await openPage(browser, `${site.url}?threads=1#live`, errors);
 });
 
 afterAll(async () => {
@@ -72,7 +72,9 @@ describe("live with a camera", () => {
   it("stops", async () => {
     await page.click("#live-stop");
     expect(await page.isDisabled("#live-pause")).toBe(true);
-    expect(await page.textContent("#live-summary")).toContain("Nothing is playing");
+    await page.waitForFunction(() =>
+      document.getElementById("live-summary")!.textContent!.startsWith("Nothing is playing"),
+    );
   });
 });
 

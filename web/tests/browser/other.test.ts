@@ -40,7 +40,7 @@ beforeAll(async () => {
   sites = [await serveSite(), await serveSite(false)];
   // Without a fake permission, headless Chromium denies the camera.
   browser = await startBrowser(["--use-fake-device-for-media-stream"], { width: 390, height: 844 });
-  page = await openPage(browser, `${sites[0].url}?threads=2`, errors);
+  page = await openPage(browser, `${sites[0].url}?threads=1`, errors);
 });
 
 afterAll(async () => {
