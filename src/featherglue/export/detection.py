@@ -7,7 +7,7 @@ Values that are not static are computed from the shape of the image when the gra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -34,80 +34,18 @@ class Sides:
     rows: str
 
 
-class ScoreMap(Protocol):
-    """The scores of all pixels, as a graph computes them.
-
-    Attributes:
-        candidates: (C,) float32, scores of the pixels; 0 where no keypoint may lie.
-    """
-
-    candidates: str
-
-    def position(self, candidate: str) -> tuple[str, str]:
-        """Pixel x and y (K,) int64 of candidates (K,) int64."""
-        ...
-
-    def scores(self, x: str, y: str) -> str:
-        """Scores (…) float32 at pixels x and y (…) int64."""
-        ...
-
-
-def score_map(g: Graph, logits: str, sides: Sides, processing: ProcessingConfig) -> ScoreMap:
-    """Add non-maximum suppression and borders to a graph.
+class ScoreMap:
+    """The scores of all pixels in a graph. Non-maximum suppression is exactly as published.
 
     Args:
+        g: the graph.
         logits: (1, 64, Hc, Wc) float32, minus the logit of "no keypoint".
         sides: of the image.
         processing: radius and borders.
+
+    Attributes:
+        candidates: (H·W,) float32, scores of the pixels; 0 where no keypoint may lie.
     """
-    return _PixelMap(g, logits, sides, processing)
-
-
-def top_candidates(
-    g: Graph, scores: ScoreMap, count: int, processing: ProcessingConfig
-) -> tuple[str, str, str, str]:
-    """Add the thresholds and the selection of the strongest candidates to a graph.
-
-    Returns:
-        x and y (K,) int64, scores (K,) float32, strongest first, and a mask (K,) float32 of the
-        used places. Unused places have score 0.
-    """
-    # There may be fewer candidates than places.
-    padded = g.op("Concat", scores.candidates, g.constant("no_scores", np.zeros(count)), axis=0)
-    values, index = g.split("TopK", padded, g.integers(count), outputs=2, axis=0)
-    above = g.op("Greater", values, g.number(processing.keypoint_threshold))
-    if processing.high_keypoint_threshold > processing.keypoint_threshold:
-        early = np.arange(count) < processing.high_threshold_after
-        high = g.op("Greater", values, g.number(processing.high_keypoint_threshold))
-        above = g.op("And", above, g.op("Or", high, g.constant("early", early)))
-    used = g.op("Cast", above, to=FLOAT)
-    index = g.op("Mul", index, g.op("Cast", above, to=INT64))
-    x, y = scores.position(index)
-    return x, y, g.op("Mul", values, used), used
-
-
-def _inside(g: Graph, position: str, side: str, border: int) -> str:
-    """Mask float32 of the positions (px) at least `border` away from both ends of a side."""
-    width = g.number(float(border))
-    after = g.op("GreaterOrEqual", position, width)
-    before = g.op("Less", position, g.op("Sub", side, width))
-    return g.op("Cast", g.op("And", after, before), to=FLOAT)
-
-
-def _range(g: Graph, count: str) -> str:
-    """0, 1, …, count − 1 as float32, for a scalar int64."""
-    steps = g.op("Range", g.integer(0), count, g.integer(1))
-    return g.op("Cast", steps, to=FLOAT)
-
-
-def _divide(g: Graph, dividend: str, divisor: str) -> tuple[str, str]:
-    """Quotient and remainder of int64 values, at least 0."""
-    quotient = g.op("Div", dividend, divisor)
-    return quotient, g.op("Sub", dividend, g.op("Mul", quotient, divisor))
-
-
-class _PixelMap:
-    """Every pixel is a candidate: non-maximum suppression exactly as published."""
 
     def __init__(self, g: Graph, logits: str, sides: Sides, processing: ProcessingConfig) -> None:
         self.g = g
@@ -153,12 +91,50 @@ class _PixelMap:
         return g.op("Reshape", x, g.integers(0, 1, -1, 0))
 
     def position(self, candidate: str) -> tuple[str, str]:
-        """See `ScoreMap`."""
-        y, x = _divide(self.g, candidate, self._width)
-        return x, y
+        """Pixel x and y (K,) int64 of candidates (K,) int64."""
+        g = self.g
+        y = g.op("Div", candidate, self._width)
+        return g.op("Sub", candidate, g.op("Mul", y, self._width)), y
 
     def scores(self, x: str, y: str) -> str:
-        """See `ScoreMap`."""
+        """Scores (…) float32 at pixels x and y (…) int64."""
         g = self.g
         pixel = g.op("Add", g.op("Mul", y, self._width), x)
         return g.op("Gather", self._scores, pixel, axis=0)
+
+
+def top_candidates(
+    g: Graph, scores: ScoreMap, count: int, processing: ProcessingConfig
+) -> tuple[str, str, str, str]:
+    """Add the thresholds and the selection of the strongest candidates to a graph.
+
+    Returns:
+        x and y (K,) int64, scores (K,) float32, strongest first, and a mask (K,) float32 of the
+        used places. Unused places have score 0.
+    """
+    # There may be fewer candidates than places.
+    padded = g.op("Concat", scores.candidates, g.constant("no_scores", np.zeros(count)), axis=0)
+    values, index = g.split("TopK", padded, g.integers(count), outputs=2, axis=0)
+    above = g.op("Greater", values, g.number(processing.keypoint_threshold))
+    if processing.high_keypoint_threshold > processing.keypoint_threshold:
+        early = np.arange(count) < processing.high_threshold_after
+        high = g.op("Greater", values, g.number(processing.high_keypoint_threshold))
+        above = g.op("And", above, g.op("Or", high, g.constant("early", early)))
+    used = g.op("Cast", above, to=FLOAT)
+    index = g.op("Mul", index, g.op("Cast", above, to=INT64))
+    x, y = scores.position(index)
+    return x, y, g.op("Mul", values, used), used
+
+
+def _inside(g: Graph, position: str, side: str, border: int) -> str:
+    """Mask float32 of the positions (px) at least `border` away from both ends of a side."""
+    width = g.number(float(border))
+    after = g.op("GreaterOrEqual", position, width)
+    before = g.op("Less", position, g.op("Sub", side, width))
+    return g.op("Cast", g.op("And", after, before), to=FLOAT)
+
+
+def _range(g: Graph, count: str) -> str:
+    """0, 1, …, count − 1 as float32, for a scalar int64."""
+    steps = g.op("Range", g.integer(0), count, g.integer(1))
+    return g.op("Cast", steps, to=FLOAT)

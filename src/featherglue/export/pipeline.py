@@ -26,7 +26,7 @@ from featherglue.artifact.layers import CELL
 from featherglue.errors import ConfigError, UsageError
 from featherglue.export.builder import FLOAT, INT64, UINT8, Graph
 from featherglue.export.cache import FINGERPRINT_KEY, graph_fingerprint
-from featherglue.export.detection import Sides, score_map, top_candidates
+from featherglue.export.detection import ScoreMap, Sides, top_candidates
 from featherglue.export.extractor import ExtractorBuilder
 from featherglue.export.matcher import MatcherBuilder
 from featherglue.export.optimal_matching import mutual_matches, optimal_transport
@@ -137,13 +137,13 @@ class _Exporter:
         config, processing = self.config, dataclasses.asdict(self.processing)
         processing["max_keypoints"] = self.count
         size = None if config.size is None else list(config.size)
-        code = graph_fingerprint(self.artifact)
+        code, half = graph_fingerprint(self.artifact), config.float16
         return {
             "featherglue": featherglue.__version__,
             "interface": str(INTERFACE),
             "graph": name,
             "model": self.artifact.name or "",
-            FINGERPRINT_KEY: fingerprint("pipeline", INTERFACE, code, size, processing),
+            FINGERPRINT_KEY: fingerprint("pipeline", INTERFACE, code, size, processing, half),
             "num_keypoints": str(self.count),
             "size": json.dumps(size),
             "settings": json.dumps(processing),
@@ -208,7 +208,7 @@ class _Exporter:
         quantizer = Quantizer(g, self.folded.quantization)
         builder = ExtractorBuilder(self.folded.arrays, g, quantizer)
         encoded = builder.encode(image)
-        scores = score_map(g, builder.logits(builder.conv("Pa", encoded)), sides, processing)
+        scores = ScoreMap(g, builder.logits(builder.conv("Pa", encoded)), sides, processing)
         x, y, values, used = top_candidates(g, scores, self.count, processing)
         keypoints = pixel_positions(g, x, y)
         if processing.subpixel:
