@@ -1,4 +1,7 @@
-"""The definition of one setting, and the check of a value against it."""
+"""The type of a definition of a setting, and the check of a value against it.
+
+The settings themselves are defined in `options/__init__.py`.
+"""
 
 from __future__ import annotations
 
