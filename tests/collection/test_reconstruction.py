@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pytest
 from board_scene import Scene
 
 from featherglue import cli
+from featherglue.collection.colmap_export import export_colmap
 from featherglue.collection.reconstruction import Reconstruction, StepProgress, reconstruct
 from featherglue.collection.store import Store
-from featherglue.errors import ImageError, StoreError
+from featherglue.errors import ImageError, OutputError, StoreError
 
 NUM_KEYPOINTS = 400
 
@@ -137,6 +139,32 @@ def test_a_killed_run_resumes_with_the_same_result(
 def test_other_settings_are_refused(scene: Scene, result: Reconstruction, work: Path) -> None:
     with pytest.raises(StoreError, match=r"max_keypoints 400, now 300.*`overwrite`"):
         reconstruct(scene.folder, work, num_keypoints=300, workers=1)
+
+
+def test_a_database_of_another_program_is_not_replaced(scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "database.db").write_bytes(b"of another program")
+    settings = {"num_keypoints": 50, "workers": 1, "adjust": False, "map": False}
+    with pytest.raises(OutputError, match=r"database.db: exists.*`overwrite`"):
+        reconstruct(scene.folder, tmp_path, **settings)
+    assert (tmp_path / "database.db").read_bytes() == b"of another program"
+    result = reconstruct(scene.folder, tmp_path, overwrite=True, **settings)
+    assert result.database.num_images == 6
+    assert result.model is None
+
+
+def test_images_that_colmap_cannot_read_are_left_out(
+    result: Reconstruction, scene: Scene, work: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene.folder, photos)
+    (photos / "2.png").write_bytes(b"damaged since the extraction")
+    exported = export_colmap(
+        photos, work / "adjusted_features.h5", work / "adjusted_matches.h5", tmp_path / "a.db"
+    )
+    assert exported.unreadable == ("2.png",)
+    assert exported.num_images == 5
+    assert 0 < exported.num_pairs <= 10
+    assert {path.name for path in tmp_path.iterdir()} == {"a.db", "photos"}
 
 
 def test_photographs_without_overlap_give_no_model(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featherglue.collection import resumable
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import StepResult, run_resumable
 from featherglue.collection.store import Store
@@ -46,6 +47,12 @@ class Square:
 
     def calls(self) -> list[str]:
         return self.log.read_text().split() if self.log.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def _few_items_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start worker processes for 16 items already."""
+    monkeypatch.setattr(resumable, "_MIN_SHARE", 8)
 
 
 def items(count: int, state: str = "new") -> dict[Key, str]:

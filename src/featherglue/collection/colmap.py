@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError, MissingExtraError, UsageError
+from featherglue.errors import MissingExtraError, UsageError
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
 _PIXEL_CENTRE = 0.5  # of COLMAP's first pixel
 _SEED = 0
-_PRINT_ERRORS = 2  # level of COLMAP's log
+_PRINT_FATAL = 3  # level of COLMAP's log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +93,11 @@ def import_images(
 ) -> None:
     """Write images with cameras and GPS positions from their EXIF tags into a database.
 
+    Images that COLMAP cannot read are left out.
+
     Raises:
         MissingExtraError: pycolmap is not installed.
         UsageError: an invalid camera model.
-        ImageError: COLMAP cannot read an image.
     """
     pycolmap = require_pycolmap()
     cameras = cameras or CameraOptions()
@@ -108,11 +109,6 @@ def import_images(
         pycolmap.import_images(
             database, images, pycolmap.CameraMode.__members__[mode], list(names), options
         )
-    with pycolmap.Database.open(database) as opened:
-        imported = {image.name for image in opened.read_all_images()}
-    missing = [name for name in names if name not in imported]
-    if missing:
-        raise ImageError(f"{images}: COLMAP cannot read {missing[0]!r}")
 
 
 def write_database(
@@ -124,6 +120,8 @@ def write_database(
 ) -> None:
     """Write a database with cameras, images, keypoints and matches; no two-view geometries yet.
 
+    Images that COLMAP cannot read, and their matches, are left out.
+
     Args:
         database: the file, which must not exist.
         images: folder of the images.
@@ -133,7 +131,6 @@ def write_database(
 
     Raises:
         UsageError: an invalid camera model.
-        ImageError: COLMAP cannot read an image.
     """
     pycolmap = require_pycolmap()
     import_images(database, images, list(keypoints), cameras)
@@ -141,8 +138,12 @@ def write_database(
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         with pycolmap.DatabaseTransaction(opened):
             for name, points in keypoints.items():
+                if name not in ids:
+                    continue
                 opened.write_keypoints(ids[name], points + np.float32(_PIXEL_CENTRE))
             for (name0, name1), indices in matches:
+                if name0 not in ids or name1 not in ids:
+                    continue
                 opened.write_matches(ids[name0], ids[name1], indices.astype(np.uint32))
 
 
@@ -165,10 +166,10 @@ def verify_matches(database: Path, num_threads: int | None = None) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let COLMAP print errors only."""
+    """Let COLMAP print nothing: its errors are exceptions, or images that it leaves out."""
     log = require_pycolmap().logging
     before = log.minloglevel
-    log.minloglevel = _PRINT_ERRORS
+    log.minloglevel = _PRINT_FATAL
     try:
         yield
     finally:

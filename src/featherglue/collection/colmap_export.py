@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from featherglue.collection.colmap import (
 )
 from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
 from featherglue.collection.store import Store
-from featherglue.errors import OutputError
+from featherglue.errors import FeatherglueError, OutputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class ExportResult:
     Attributes:
         database: the file.
         num_images: number of images.
+        unreadable: names of the images that COLMAP cannot read, which are left out.
         num_pairs: number of pairs with matches.
         num_verified_pairs: number of pairs with a two-view geometry.
         num_matches: number of matches.
@@ -32,6 +35,7 @@ class ExportResult:
 
     database: Path
     num_images: int
+    unreadable: tuple[str, ...]
     num_pairs: int
     num_verified_pairs: int
     num_matches: int
@@ -63,7 +67,6 @@ def export_colmap(
         OutputError: the database exists, and not `overwrite`; or it cannot be written.
         StoreError: a file cannot be read, or a match has no keypoint.
         UsageError: an invalid camera model.
-        ImageError: COLMAP cannot read an image.
     """
     target = Path(database)
     if target.exists() and not overwrite:
@@ -79,21 +82,37 @@ def export_colmap(
             write_database(partial, images, keypoints.points, pairs, cameras)
             verify_matches(partial, num_threads)
             partial.replace(target)
-        except OSError as error:
+        except FeatherglueError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:  # of COLMAP and SQLite
             raise OutputError(f"{target}: cannot be written ({error})") from None
         finally:
-            partial.unlink(missing_ok=True)
-    return describe_database(target)
+            _remove_partial(target)
+    return describe_database(target, keypoints.points)
 
 
-def describe_database(database: str | os.PathLike[str]) -> ExportResult:
-    """Count the content of a database."""
+def _remove_partial(target: Path) -> None:
+    """Remove unfinished databases, also of a run that was killed."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.partial*"):
+        path.unlink(missing_ok=True)
+
+
+def describe_database(
+    database: str | os.PathLike[str], names: Collection[str] = ()
+) -> ExportResult:
+    """Count the content of a database.
+
+    Args:
+        database: the file.
+        names: of the images that it should have.
+    """
     pycolmap = require_pycolmap()
     with pycolmap.Database.open(database) as opened:
         _, counts = opened.read_two_view_geometry_num_inliers()
         return ExportResult(
             database=Path(database),
             num_images=opened.num_images(),
+            unreadable=tuple(sorted({*names} - {i.name for i in opened.read_all_images()})),
             num_pairs=opened.num_matched_image_pairs(),
             num_verified_pairs=sum(count > 0 for count in counts),
             num_matches=opened.num_matches(),

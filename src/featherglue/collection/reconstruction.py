@@ -35,7 +35,7 @@ from featherglue.collection.resumable import StepResult
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
-from featherglue.errors import ConfigError, ImageError
+from featherglue.errors import ConfigError, ImageError, OutputError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.options import SessionOptions, make_options
@@ -235,7 +235,12 @@ class _Run:
             num_photos=len(names),
             num_pairs=len(pairs),
             skipped=skipped,
-            notes=(*features.notes, *matches.notes, *_failed_pairs(matches)),
+            notes=(
+                *features.notes,
+                *matches.notes,
+                *_failed_pairs(matches),
+                *(f"{name}: COLMAP cannot read this image" for name in exported.unreadable),
+            ),
             adjustment=adjusted,
             database=exported,
             model=summary,
@@ -310,6 +315,12 @@ class _Run:
         inputs = [file_state(path)[1:] for path in (features, matches)]
         state = fingerprint(inputs, dataclasses.asdict(self.config.cameras))
         if not self._is_current("database", state, database):
+            if database.exists() and not (self.config.overwrite or self._manifest()):
+                raise OutputError(
+                    f"{database}: exists, and no run of this work folder wrote it; use another "
+                    "folder, or `overwrite`"
+                )
+            self._note("database", "unfinished")
             self._report("verifying", "", 0, None)
             export_colmap(
                 self.photos,
@@ -321,7 +332,8 @@ class _Run:
                 overwrite=True,
             )
             self._note("database", state)
-        return describe_database(database)
+        with Store(features) as store:
+            return describe_database(database, [key[0] for key in store.sorted_keys()])
 
     def _map(self) -> ModelSummary:
         database, models = self.work / DATABASE, self.work / MODELS

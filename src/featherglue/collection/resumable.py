@@ -26,7 +26,7 @@ from featherglue.machine import num_cores
 from featherglue.processes import check_num_workers
 
 Progress = Callable[[int, int], None]
-_MIN_SHARE = 8  # items of a worker; starting it takes a second
+_MIN_SHARE = 32  # items of a worker; starting it takes a second
 
 
 class Task(Protocol):
