@@ -11,7 +11,7 @@ import typer
 from featherglue.cli.collection_options import Overwrite, StepDisplay, Workers
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.adjustment import adjust_collection
-from featherglue.collection.reconstruction import (
+from featherglue.collection.reconstruction_config import (
     ADJUSTED_FEATURES,
     ADJUSTED_MATCHES,
     FEATURES,

@@ -18,7 +18,7 @@ from featherglue.cli.collection_options import (
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.colmap import CameraOptions
 from featherglue.collection.colmap_export import export_colmap as export
-from featherglue.collection.reconstruction import DATABASE, FEATURES, MATCHES
+from featherglue.collection.reconstruction_config import DATABASE, FEATURES, MATCHES
 
 
 def export_colmap(

@@ -19,7 +19,7 @@ from featherglue.cli.common import JsonFile, Masks, Model
 from featherglue.cli.session_options import session_options_without
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.photo_frames import image_names
-from featherglue.collection.reconstruction import FEATURES, MAX_SIZE, NUM_KEYPOINTS
+from featherglue.collection.reconstruction_config import FEATURES, MAX_SIZE, NUM_KEYPOINTS
 from featherglue.options import SessionOptions, make_options
 
 

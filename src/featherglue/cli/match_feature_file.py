@@ -6,7 +6,7 @@ from pathlib import Path
 
 from featherglue.cli.collection_options import StepDisplay, print_step
 from featherglue.collection.extraction import SessionSource
-from featherglue.collection.reconstruction import MATCHES
+from featherglue.collection.reconstruction_config import MATCHES
 from featherglue.collection.store_matching import match_features
 from featherglue.errors import UsageError
 from featherglue.io.pairs import read_pairs

@@ -11,7 +11,7 @@ from featherglue.cli.collection_options import NumNeighbours, Overlap, PairFile,
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.pair_selection import choose_pairs, write_pairs
 from featherglue.collection.photo_frames import image_names
-from featherglue.collection.reconstruction import PAIRS
+from featherglue.collection.reconstruction_config import PAIRS
 
 
 def pairs(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.collection.adjustment import AdjustmentResult, adjust_collection
-from featherglue.collection.colmap import CameraMode, CameraOptions, check_camera, require_pycolmap
+from featherglue.collection.colmap import check_camera, require_pycolmap
 from featherglue.collection.colmap_export import (
     ExportResult,
     describe_database,
@@ -22,89 +22,32 @@ from featherglue.collection.colmap_export import (
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.mapping import ModelSummary, map_database, summarize_model, write_points
 from featherglue.collection.pair_selection import (
-    DEFAULT_NUM_NEIGHBOURS,
-    DEFAULT_OVERLAP,
     NamePair,
-    PairMethod,
-    check_choice,
     choose_pairs,
     write_pairs,
 )
 from featherglue.collection.photo_frames import image_names
+from featherglue.collection.reconstruction_config import (
+    ADJUSTED_FEATURES,
+    ADJUSTED_MATCHES,
+    DATABASE,
+    FEATURES,
+    MANIFEST,
+    MATCHES,
+    MODELS,
+    PAGE,
+    PAIRS,
+    POINTS,
+    ReconstructionConfig,
+)
 from featherglue.collection.resumable import StepResult
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
-from featherglue.errors import ConfigError, ImageError, OutputError
+from featherglue.errors import ImageError, OutputError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.options import SessionOptions, make_options
-
-MAX_SIZE, NUM_KEYPOINTS = 1024, 2048
-FEATURES, PAIRS, MATCHES = "features.h5", "pairs.txt", "matches.h5"
-ADJUSTED_FEATURES, ADJUSTED_MATCHES = "adjusted_features.h5", "adjusted_matches.h5"
-DATABASE, MODELS, POINTS, PAGE = "database.db", "sparse", "points.ply", "index.html"
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructionConfig:
-    """Settings of a reconstruction.
-
-    Attributes:
-        pairs: which images are matched: all pairs, each image with the following ones, with the
-            nearest ones by GPS, or the pairs of a file.
-        pair_file: the list of pairs="file".
-        overlap: number of following images of pairs="sequential".
-        num_neighbours: number of nearest images of pairs="spatial".
-        max_size: px, larger photographs are shrunk to this longest side; None keeps the size.
-        num_keypoints: maximum number of keypoints of a photograph.
-        masks: folder of masks, see `extract_features`; None without masks.
-        camera_mode, camera_model, camera_params: see `CameraOptions`.
-        adjust: whether to adjust the keypoints to their tracks.
-        map: whether to make the sparse model.
-        workers: maximum number of processes, and of threads of COLMAP; None takes one per core.
-        overwrite: replace results in the work folder that were made with other settings.
-
-    Raises:
-        ConfigError: a value out of bounds, or values that exclude each other.
-    """
-
-    pairs: PairMethod = "exhaustive"
-    pair_file: str | os.PathLike[str] | None = None
-    overlap: int = DEFAULT_OVERLAP
-    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS
-    max_size: int | None = MAX_SIZE
-    num_keypoints: int = NUM_KEYPOINTS
-    masks: str | os.PathLike[str] | None = None
-    camera_mode: CameraMode = "auto"
-    camera_model: str = "SIMPLE_RADIAL"
-    camera_params: str = ""
-    adjust: bool = True
-    map: bool = True
-    workers: int | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice(self.pairs, self.pair_file)
-        for name, low in (
-            ("overlap", 1),
-            ("num_neighbours", 1),
-            ("num_keypoints", 1),
-            ("workers", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ConfigError(f"{name} must be at least {low}, not {value}")
-        if self.max_size is not None and self.max_size < 32:
-            raise ConfigError(f"max_size must be at least 32 or None, not {self.max_size}")
-
-    @property
-    def cameras(self) -> CameraOptions:
-        """The cameras of the database."""
-        return CameraOptions(
-            mode=self.camera_mode, model=self.camera_model, params=self.camera_params
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
