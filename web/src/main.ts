@@ -1,3 +1,4 @@
+/** Starts the site: checks the browser, loads the first model and connects the pages. */
 import { Catalog } from "./engine/catalog";
 import { Engine } from "./engine/engine";
 import { missingSupport } from "./engine/support";

@@ -1,4 +1,4 @@
-"""The keypoints and matches of a collection, numbered through over all images."""
+"""The keypoints and matches of a collection, with one numbering over all images."""
 
 from __future__ import annotations
 

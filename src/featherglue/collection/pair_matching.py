@@ -1,4 +1,7 @@
-"""Matching of many image pairs: resumable; an unreadable image only fails its own pairs."""
+"""Matching of many image pairs, with one match file (.npz) for each pair.
+
+A repeated run matches only the pairs without a result. An unreadable image fails only its pairs.
+"""
 
 from __future__ import annotations
 

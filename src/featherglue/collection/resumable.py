@@ -1,4 +1,4 @@
-"""Work on many items that resumes: its results go to record files, and at the end to a store."""
+"""Resumable work on many items: results go to record files, and at the end to an HDF5 file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matches of image pairs from a feature file, as a match file."""
+"""The matches of image pairs from a feature file, as one match file (HDF5) for all pairs."""
 
 from __future__ import annotations
 

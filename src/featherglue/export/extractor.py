@@ -1,4 +1,4 @@
-"""The ONNX graph of SuperPoint, optimised for CPUs.
+"""The ONNX graph of SuperPoint, optimized for CPUs.
 
 Shape legend: H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, D descriptor width.
 """

@@ -1,4 +1,4 @@
-"""The ONNX graph of SuperGlue, optimised for CPUs.
+"""The ONNX graph of SuperGlue, optimized for CPUs.
 
 Shape legend: N keypoints of each image, C feature width, D descriptor width, h heads, d head width.
 """

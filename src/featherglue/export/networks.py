@@ -1,6 +1,6 @@
-"""Export of an artifact as ONNX graphs.
+"""Export of the two networks of an artifact as ONNX graphs.
 
-Batch normalisation is folded, consecutive linear layers are merged, and the matcher processes both
+Batch normalization is folded, consecutive linear layers are merged, and the matcher processes both
 images as one batch. Linear quantization becomes QuantizeLinear and DequantizeLinear nodes (QDQ), so
 that runtimes use integer kernels.
 """

@@ -1,1 +1,1 @@
-"""The pipeline of a match: keypoints, assignment, consensus and subpixel refinement."""
+"""The pipeline of a match: keypoints, assignment, consensus, refinement and search."""

@@ -1,4 +1,4 @@
-"""Union of two matches of one pair of images, and its verification by epipolar geometry."""
+"""Union of two sets of matches of one image pair, and its verification by epipolar geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of images: which keypoints count."""
+"""Masks of images: keypoints where the mask is 0 are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the search over rotation and scale needs from a session."""
+"""The part of a session that the search over rotation and scale calls."""
 
 from __future__ import annotations
 
