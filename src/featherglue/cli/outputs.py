@@ -1,4 +1,4 @@
-"""A check of every command: what it writes is not what it reads."""
+"""Check that no command writes to a file or folder that it reads."""
 
 from __future__ import annotations
 
