@@ -22,7 +22,7 @@ def data(val: Path, photographs: dict[str, np.ndarray], tmp_path: Path) -> Path:
     real.mkdir()
     image = photographs["camera"][:240, :320]
     for k in range(1, 7):
-        cv2.imwrite(str(wide / f"{k}.ppm"), image)
+        cv2.imwrite(str(wide / f"{k}.ppm"), cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
         if k > 1:
             np.savetxt(wide / f"H_1_{k}", np.eye(3))
     for k in range(2):
