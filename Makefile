@@ -6,6 +6,7 @@
 # make web    build the page for browsers and serve it at http://localhost:8080/ (needs Node 20)
 # make web-build  build the page into web/dist/, for any static host
 # make test-web   test the page in Chromium
+# make examples   install the packages of the example in Node
 # make docs   build the documentation into site/
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 MINUTES ?= 30
 
-.PHONY: demo test quick check lint format fuzz docs web web-build test-web clean
+.PHONY: demo test quick check lint format fuzz docs web web-build test-web examples clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python examples/demo.py
@@ -76,6 +77,12 @@ CAMERA_IMAGES ?= ../shared/data/sequence
 web/build/camera.y4m: web/scripts/make_clips.py | $(VENV)/.web
 	$(VENV)/bin/python web/scripts/make_clips.py web/build $(CAMERA_IMAGES)
 
+examples: examples/node/node_modules/.installed
+
+examples/node/node_modules/.installed: examples/node/package-lock.json
+	cd examples/node && npm ci --no-audit --no-fund
+	touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -97,4 +104,5 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo site fuzz web/node_modules web/dist web/build web/public/models .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site fuzz web/node_modules web/dist web/build web/public/models examples/node/node_modules \
+	  examples/cpp/build .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,16 @@ def check(words: list[str]) -> None:
             assert set(extras.split(",")) <= set(project["optional-dependencies"]), words
     elif program == "python":
         path = Path(*rest[1].split("."), "__main__.py") if rest[0] == "-m" else Path(rest[0])
+        if rest[0] == "-m" and not (ROOT / path).exists():  # a module of another package
+            spec = find_spec(rest[1])
+            assert spec is not None and spec.origin is not None, words
+            path = Path(spec.origin)
         script = (ROOT / path).read_text(encoding="utf-8")
         for option in (word for word in rest if word.startswith("--")):
             assert option in script, f"{rest[0]} has no option {option}"
+    elif program in ("cmake", "node") or program.startswith("examples/"):
+        for path in (word for word in words if word.startswith("examples/")):
+            assert (ROOT / path.partition("/build")[0]).exists(), words
     else:
         pytest.fail(f"no check for {words}")
 
