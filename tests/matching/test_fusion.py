@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -101,6 +102,16 @@ def test_matches_off_the_epipolar_lines_are_dropped() -> None:
     kept = set(verified.matches.indices[:, 0])
     assert set(range(15, 60)) <= kept
     assert len(kept & set(range(15))) <= 4  # some lie near their line by chance
+
+
+def test_a_failed_estimation_keeps_all_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("Assertion failed")
+
+    monkeypatch.setattr(cv2, "findFundamentalMat", fail)
+    points = np.random.default_rng(1).uniform(0, 400, (20, 2))
+    exact = result(points, points + 3)
+    assert verify(exact, tolerance=2, min_inliers=12) is exact
 
 
 def test_too_few_matches_are_not_verified() -> None:

@@ -126,20 +126,23 @@ def verify(result: MatchResult, tolerance: float, min_inliers: int) -> MatchResu
     Args:
         result: its matches are verified.
         tolerance: px, maximum distance of a match from its epipolar line.
-        min_inliers: with fewer inliers all matches are kept.
+        min_inliers: with fewer inliers all matches are kept; also if the estimation fails.
     """
     matches = result.matches
     if len(matches) < min_inliers:
         return result
     take_blas_buffer()
-    F, inliers = cv2.findFundamentalMat(
-        matches.points0,
-        matches.points1,
-        cv2.USAC_MAGSAC,
-        tolerance,
-        _CONFIDENCE,
-        _ITERATIONS,
-    )
+    try:
+        F, inliers = cv2.findFundamentalMat(
+            matches.points0,
+            matches.points1,
+            cv2.USAC_MAGSAC,
+            tolerance,
+            _CONFIDENCE,
+            _ITERATIONS,
+        )
+    except cv2.error:  # OpenCV fails on some matches of a plane
+        return result
     if F is None or inliers is None or inliers.sum() < min_inliers or inliers.all():
         return result
     kept = inliers[:, 0] > 0
