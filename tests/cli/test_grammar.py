@@ -20,6 +20,7 @@ COUNTS = {
     "--remove-borders",
     "--threads",
     "--workers",
+    "--max-size",
     "--seed",
     "--skip",
     "--max-frames",

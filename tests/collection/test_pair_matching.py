@@ -182,7 +182,7 @@ def test_few_large_images_are_stored(
 ) -> None:
     monkeypatch.setattr(collection, "_MAX_STORED_BYTES", 50_000)  # one image
     counting = Counting(session)
-    store = collection._FeatureStore(counting, images)
+    store = collection._FeatureStore(counting, images, None)
     for name in ("a.png", "b.png", "b.png", "a.png", "c.png", "b.png"):
         store.get(name, 0)
     assert counting.extracted == 4

@@ -156,7 +156,7 @@ def runs(words: list[str]) -> bool:
     if words[1] == "video" and not Path(words[2]).exists():
         return False
     outputs = {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--json")}
-    named = [word for word in words[2:] if re.search(r"\.\w{3,4}$|\w/|^[A-Z]+(/|$)", word)]
+    named = [word for word in words[2:] if re.search(r"\.\w{2,4}$|\w/|^[A-Z]+(/|$)", word)]
     return all(Path(word).exists() for word in named if word not in outputs)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from featherglue.artifact.format import load_artifact
 from featherglue.cli import main
+from featherglue.io.partial import PartialFile
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
 
 STAGE = """
@@ -127,15 +128,15 @@ def test_full_disk_preserves_the_last_checkpoint(
 ) -> None:
     assert run("--minutes", "0")[0] == 0
     before = (tmp_path / "run" / "last.pt").read_bytes()
-    _open = Path.open
+    replace = PartialFile.replace
 
-    def full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        if path.name.startswith(".last.pt"):
+    def full(partial: PartialFile, path: Path) -> None:
+        if path.name == "last.pt":
             raise OSError(28, "No space left on device")
-        return _open(path, mode, *rest, **options)
+        replace(partial, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", full)
+        patch.setattr(PartialFile, "replace", full)
         code, printed = run("--resume")
     assert code == 1
     assert "No space left on device" in printed

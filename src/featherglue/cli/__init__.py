@@ -142,6 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         the exit code: 0 success, 1 failure, 2 misuse, 130 interrupted.
     """
+    signals.forget_signals()
     given = sys.argv[1:] if arguments is None else arguments
     arguments = join_sizes(given)
     app: typer.Typer | None = None

@@ -34,6 +34,11 @@ def exit_code() -> int | None:
     return 128 + _received[0] if _received else None
 
 
+def forget_signals() -> None:
+    """Start a command without a record of signals, in a process that has run another command."""
+    _received.clear()
+
+
 def message() -> str:
     """What to print about the signal."""
     return _MESSAGES[_received[0]] if _received else _MESSAGES[signal.SIGINT]
