@@ -13,7 +13,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Plain "torch" brings gigabytes of CUDA on Linux; this release has a CPU build.
 TORCH ?= torch==2.13.0
-# PYTEST_ARGS="-n 2 --dist loadfile" runs the tests in two processes, one file in one process.
+# One process a core, one file in one process; PYTEST_ARGS= runs all tests in one.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 PYTEST = $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
