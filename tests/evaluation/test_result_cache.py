@@ -55,9 +55,9 @@ def test_features_are_reused_for_other_settings(
     expected = plain(evaluate(Oracle(shift_and_turn, name="new"), stricter))
     assert plain(evaluate(again, stricter, cache=cache)) == expected
     assert again.extractions == 0
+    damaged = next((cache / "features").glob("*/*.npz"))
     evaluate(other, stricter, cache=cache)
     assert other.extractions == 6
-    damaged = next((cache / "features").glob("*/*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:40])
     for log in cache.glob("*.jsonl"):
         log.unlink()

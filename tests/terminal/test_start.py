@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow
 # Sends a signal to its own process at the import of a module.
 _START = """
-import importlib.abc, os, sys
+import importlib.abc, os, sys, signal
 class Interrupter(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == MODULE:
@@ -25,6 +25,8 @@ class Interrupter(importlib.abc.MetaPathFinder):
 MODULE, NUMBER = sys.argv[1], int(sys.argv[2])
 sys.argv[1:] = ["match", "no.png", "no.png"]
 sys.meta_path.insert(0, Interrupter())
+# The background of a shell ignores SIGINT, and so do its child processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from featherglue.__main__ import main
 main()
 """
@@ -61,6 +63,7 @@ def broken(*_, **__):
     except KeyboardInterrupt:
         raise ImportError("numpy: multiarray failed to import")
 featherglue.cli._application = broken
+signal.signal(signal.SIGINT, signal.default_int_handler)
 raise_on_signals()
 sys.exit(featherglue.cli.main(["info"]))
 """
