@@ -1,6 +1,6 @@
 # make demo   match two photographs with the shipped weights
 # make test   run all tests
-# make quick  run the tests of matching, geometry, files and sessions (about a minute)
+# make quick  run the tests of matching, geometry, files and sessions (less than a minute)
 # make check  format, lint, types and tests
 # make fuzz   run damaged input of every kind for MINUTES=30, and keep what fails in fuzz/
 # make web    build the page for browsers and serve it at http://localhost:8080/ (needs Node 20)

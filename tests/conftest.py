@@ -139,8 +139,10 @@ def _build(architecture: ArchitectureConfig, seed: int = 0) -> Model:
 
 # Folders whose tests train, compress, start processes or encode videos: all of them count as slow.
 SLOW_FOLDERS = {
+    "benchmarking",
     "benchmarks",
     "cli",
+    "collection",
     "compression",
     "docs",
     "evaluation",

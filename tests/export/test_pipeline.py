@@ -27,6 +27,8 @@ from featherglue.models.model import Model
 from featherglue.session import Session, load
 from featherglue.types import Features
 
+pytestmark = pytest.mark.slow
+
 Array = np.ndarray
 Run = Callable[[dict[str, Array]], list[Array]]
 SIZE, COUNT = (320, 253), 200  # the height is no multiple of 8
