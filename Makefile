@@ -72,8 +72,8 @@ $(WEB_MODELS): web/scripts/export_models.py $(WEB_SOURCES) | $(VENV)/.web
 web/build/reference.json: web/scripts/reference_matches.py $(WEB_SOURCES) | $(VENV)/.web
 	PYTHONPATH=src $(VENV)/bin/python web/scripts/reference_matches.py web/public/samples $@
 
-# The camera of the tests shows these images, or a synthetic clip where they are absent.
-CAMERA_IMAGES ?= ../shared/data/sequence
+# Folder of images that the camera of the tests shows; empty shows a moving view of a sample.
+CAMERA_IMAGES ?=
 
 web/build/camera.y4m: web/scripts/make_clips.py | $(VENV)/.web
 	$(VENV)/bin/python web/scripts/make_clips.py web/build $(CAMERA_IMAGES)
