@@ -13,8 +13,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # Plain "torch" brings gigabytes of CUDA on Linux; this release has a CPU build.
 TORCH ?= torch==2.13.0
-# One process a core, one file in one process; PYTEST_ARGS= runs all tests in one.
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+# One process a core, one file in one process; PYTEST_ARGS= runs all tests in one. A process that
+# crashes ends the run: with a new one in its place, pytest-xdist may wait forever.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart=0
 PYTEST = $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 

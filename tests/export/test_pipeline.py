@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,17 @@ def open_onnxruntime(path: Path) -> Run:
     return lambda inputs: session.run(None, inputs)
 
 
-def open_openvino(path: Path) -> Run:
+@cache
+def openvino_core() -> Any:
+    """A single one: signals crash Python when several have been destroyed."""
     import openvino
 
+    return openvino.Core()
+
+
+def open_openvino(path: Path) -> Run:
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    compiled = openvino_core().compile_model(path, "CPU", settings)
     return lambda inputs: [np.array(value) for value in compiled(inputs).values()]
 
 

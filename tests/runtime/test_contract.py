@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -149,6 +150,24 @@ def test_runtimes_are_thread_safe(runtime: Runtime, grey: np.ndarray) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+SIGNAL_AFTER_SESSIONS = """
+import signal, sys, featherglue as fg
+first, second = (fg.load(sys.argv[1], runtime=sys.argv[2], threads=1) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTALLED)
+def test_signals_are_handled_after_sessions_are_gone(name: str, folders: dict[str, Path]) -> None:
+    arguments = [sys.executable, "-c", SIGNAL_AFTER_SESSIONS, str(folders["one-head"]), name]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "handled\n", "")
 
 
 def test_float16_weights_agree_with_pytorch(

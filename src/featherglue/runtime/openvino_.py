@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ class OpenVinoRuntime:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
+        core = _core(os.getpid())
         self._requests = {name: _open(core, path, settings) for name, path in graphs.items()}
         self._locks = {name: threading.Lock() for name in graphs}
 
@@ -54,6 +56,18 @@ class OpenVinoRuntime:
             return self._requests[name].infer(inputs)
         except RuntimeError as error:
             raise _fault(error, f"OpenVINO cannot run the {name}") from None
+
+
+@cache
+def _core(process: int) -> openvino.Core:
+    """One core for the process, which is never destroyed.
+
+    Each core installs a stack for signal handlers and, when it is destroyed, restores the stack
+    that it found. That of another core may be gone by then, and the next signal, such as Ctrl-C,
+    would crash Python. A forked process needs a core of its own.
+    """
+    del process
+    return openvino.Core()
 
 
 def _open(core: openvino.Core, path: Path, settings: dict[str, Any]) -> openvino.InferRequest:
