@@ -15,7 +15,7 @@ import featherglue as fg
 
 
 def texture(seed: int) -> np.ndarray:
-    """A grey image (480, 640) uint8 with structure at several scales."""
+    """A gray image (480, 640) uint8 with structure at several scales."""
     rng = np.random.default_rng(seed)
     image = np.zeros((480, 640), np.float32)
     for scale in (4, 16, 64):

@@ -37,7 +37,7 @@ from featherglue.evaluation import HomographySuite, HPatchesSuite, PoseSuite, ev
 from featherglue.evaluation.openers import describe
 from featherglue.fingerprint import code_fingerprint, file_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_json
-from featherglue.io.image import list_images, read_grey
+from featherglue.io.image import list_images, read_gray
 from featherglue.machine import describe_machine
 
 Pipeline = Any  # has `extract` and `match`
@@ -145,7 +145,7 @@ def chosen_photos(paths: Sequence[Path], count: int) -> list[np.ndarray]:
     step = max(1, len(paths) // count)
     size = invariance.SIZE
     return [
-        cv2.resize(read_grey(path), size, interpolation=cv2.INTER_AREA)
+        cv2.resize(read_gray(path), size, interpolation=cv2.INTER_AREA)
         for path in paths[::step][:count]
     ]
 
@@ -248,7 +248,7 @@ def page(measured: Mapping[str, Any], chosen: Sequence[Suite], command: str) -> 
         f"```bash\n{command}\n```\n",
         "A name states the model, the maximum number of keypoints, and the setting `search`. AUC "
         "is in percent, by OpenCV's RANSAC, and by RANSAC with local optimization (*optimized*). "
-        "SIFT and XFeat are matched by mutual nearest neighbours, without a search. Unrelated "
+        "SIFT and XFeat are matched by mutual nearest neighbors, without a search. Unrelated "
         "photographs must not match: a pair passes verification if a fundamental matrix has "
         f"{CHANCE} inliers. [Metrics](../reference/metrics.md) defines the figures.\n",
     ]

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 import featherglue as fg
-from featherglue.io.image import list_images, read_grey
+from featherglue.io.image import list_images, read_gray
 
 SIZE = (640, 480)
 DEGREES = (0, 30, 60, 90, 120, 150, 180)
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     paths = list_images(options.photos)
     step = max(1, len(paths) // options.num_photos)
     photos = [
-        cv2.resize(read_grey(path), SIZE, interpolation=cv2.INTER_AREA)
+        cv2.resize(read_gray(path), SIZE, interpolation=cv2.INTER_AREA)
         for path in paths[::step][: options.num_photos]
     ]
     common: dict[str, Any] = {"max_keypoints": options.max_keypoints, "threads": options.threads}

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 import featherglue as fg
-from featherglue.io.image import read_grey
+from featherglue.io.image import read_gray
 from featherglue.machine import peak_memory
 
 MODES = {"default": {}, "tile": {"tile": True}, "spread": {"tile": True, "spread": True}}
@@ -28,7 +28,7 @@ MODES = {"default": {}, "tile": {"tile": True}, "spread": {"tile": True, "spread
 
 def measure(path: str, megapixels: float, mode: str, model: str, keypoints: int) -> dict:
     """Counts, milliseconds and peak megabytes of one match in this process."""
-    photograph = read_grey(path)
+    photograph = read_gray(path)
     factor = (megapixels * 1e6 / photograph.size) ** 0.5
     large = cv2.resize(photograph, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     del photograph

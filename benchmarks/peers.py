@@ -35,7 +35,7 @@ from featherglue.evaluation import HomographySuite, PoseSuite, SessionOpener, ev
 from featherglue.evaluation.openers import open_pipeline
 from featherglue.evaluation.suites import Pipeline
 from featherglue.io.files import write_image, write_json
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.machine import describe_machine
 from featherglue.options import SessionOptions
 
@@ -86,7 +86,7 @@ def contenders(options: argparse.Namespace) -> list[Named]:
 
 
 def latencies(
-    named: Sequence[Named], images: tuple[Grey, Grey], repetitions: int
+    named: Sequence[Named], images: tuple[Gray, Gray], repetitions: int
 ) -> list[dict[str, Any]]:
     """Latency of extraction from the second image and matching, interleaved by repetition."""
     opened: list[Pipeline] = [open_pipeline(contender.matching) for contender in named]

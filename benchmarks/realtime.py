@@ -42,7 +42,7 @@ from xfeat import XFeat
 import featherglue as fg
 from featherglue.artifact.registry import shipped_models
 from featherglue.io.files import write_json
-from featherglue.io.image import list_images, read_grey, resize_grey
+from featherglue.io.image import list_images, read_gray, resize_gray
 from featherglue.machine import describe_machine
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.video import Frame, match_frames
@@ -78,7 +78,7 @@ class Runner:
 
     def run(self, frames: Sequence[np.ndarray]) -> None:
         """Process the whole sequence once."""
-        small = [resize_grey(frame, self.size) for frame in frames]
+        small = [resize_gray(frame, self.size) for frame in frames]
         previous = self.matching.extract(small[0])
         times = []
         for k, frame in enumerate(small[1:]):
@@ -133,7 +133,7 @@ class Lookahead(Runner):
     """Extracts the next frame while the current one is matched, like `featherglue video`."""
 
     def run(self, frames: Sequence[np.ndarray]) -> None:
-        small = (resize_grey(frame, self.size) for frame in frames)
+        small = (resize_gray(frame, self.size) for frame in frames)
         pictures = [Frame(number=i, time=i, image=image) for i, image in enumerate(small)]
         times = []
         last = time.perf_counter()
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
-    frames = [read_grey(path) for path in list_images(options.frames)]
+    frames = [read_gray(path) for path in list_images(options.frames)]
     if len(frames) < WARMUP + 2:
         parser.error(f"{options.frames}: at least {WARMUP + 2} frames are needed")
     runners = contenders(options)

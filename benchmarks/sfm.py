@@ -5,8 +5,8 @@
 Each scene is a folder of photographs. Where the poses are known it has `poses.npz` or
 `sfm_poses.npz`: `names`, with or without suffix, and `w2c` (N, 4, 4) from world to camera. SIFT is
 COLMAP's with its defaults, at the same size and number of features, with exhaustive pairs for all
-methods. A method `NAME-raw` is without track adjustment. Errors of camera centres follow a robust
-similarity onto the known centres, in percent of their extent. The processor time counts all
+methods. A method `NAME-raw` is without track adjustment. Errors of camera centers follow a robust
+similarity onto the known centers, in percent of their extent. The processor time counts all
 processes.
 """
 
@@ -91,33 +91,33 @@ def align(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[
 
 
 def pose_errors(model: Any, poses: dict[str, np.ndarray]) -> dict[str, float]:
-    """Median errors of camera centres (percent of the extent) and of rotations (degrees)."""
+    """Median errors of camera centers (percent of the extent) and of rotations (degrees)."""
     images = [i for i in model.images.values() if i.has_pose and Path(i.name).stem in poses]
     if len(images) < 4:
         return {}
     found = np.array([i.projection_center() for i in images])
     rotations = np.array([i.cam_from_world().rotation.matrix() for i in images])
     true = np.array([poses[Path(i.name).stem] for i in images])
-    centres = -np.einsum("nji,nj->ni", true[:, :3, :3], true[:, :3, 3])
-    extent = np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max()
+    centers = -np.einsum("nji,nj->ni", true[:, :3, :3], true[:, :3, 3])
+    extent = np.linalg.norm(centers - np.median(centers, axis=0), axis=1).max()
     errors = np.full(len(images), np.inf)
     rng = np.random.default_rng(SEED)
     for _ in range(300):  # the similarity of three cameras with the least median error
         chosen = np.isin(np.arange(len(images)), rng.choice(len(images), 3, replace=False))
-        scale, R, shift = align(found, centres, chosen.astype(float))
-        distances = np.linalg.norm(scale * found @ R.T + shift - centres, axis=1)
+        scale, R, shift = align(found, centers, chosen.astype(float))
+        distances = np.linalg.norm(scale * found @ R.T + shift - centers, axis=1)
         errors = min(errors, distances, key=np.median)
     for _ in range(10):  # least squares without the wrong cameras
         good = errors <= max(3 * float(np.median(errors)), 1e-3 * extent)
-        scale, R, shift = align(found, centres, good.astype(float))
-        errors = np.linalg.norm(scale * found @ R.T + shift - centres, axis=1)
+        scale, R, shift = align(found, centers, good.astype(float))
+        errors = np.linalg.norm(scale * found @ R.T + shift - centers, axis=1)
     relative = rotations @ R.T @ true[:, :3, :3].transpose(0, 2, 1)
     mean = np.linalg.svd(relative.sum(0))  # the residual rotation between both worlds
     relative = relative @ (mean[0] @ mean[2]).T
     cosines = (np.trace(relative, axis1=1, axis2=2) - 1) / 2
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return {
-        "centre_percent": float(np.median(errors)) / extent * 100,
+        "center_percent": float(np.median(errors)) / extent * 100,
         "rotation_degrees": float(np.median(angles)),
     }
 
@@ -166,7 +166,7 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
         "points": "{:.0f}",
         "track_length": "{:.2f}",
         "reprojection_error": "{:.2f}",
-        "centre_percent": "{:.3f}",
+        "center_percent": "{:.3f}",
         "rotation_degrees": "{:.3f}",
         "seconds": "{:.0f}",
         "processor_seconds": "{:.0f}",
@@ -186,7 +186,7 @@ def ratios(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     names = dict.fromkeys(name for methods in results.values() for name in methods)
     for name in names:
         parts = []
-        for key in ("track_length", "centre_percent", "rotation_degrees", "processor_seconds"):
+        for key in ("track_length", "center_percent", "rotation_degrees", "processor_seconds"):
             found = [
                 methods[name][key] / methods["sift"][key]
                 for methods in results.values()

@@ -51,7 +51,7 @@ def render(folder: Path, command: str) -> str:
         "has an infinite error, and precision and recall 0; no pair is left out. "
         "[Metrics](reference/metrics.md) defines the figures.\n",
         "SIFT is OpenCV's, with RootSIFT and a ratio test at 0.85. SIFT, ORB and XFeat are matched "
-        "by mutual nearest neighbours. The matches of our models, and those called *refined*, have "
+        "by mutual nearest neighbors. The matches of our models, and those called *refined*, have "
         'subpixel refinement. Our models use consensus, as they are shipped, and `search="off"`; '
         "[the search](how-to/search.md) is measured separately.\n",
     ]

@@ -1,6 +1,6 @@
 """XFeat (Potje et al. 2024) from an exported ONNX file, for comparison.
 
-Input: grey image (1, 1, 640, 640), normalised to mean 0 and variance 1. Outputs: descriptors
+Input: gray image (1, 1, 640, 640), normalized to mean 0 and variance 1. Outputs: descriptors
 (80, 80, 64), keypoint logits (80, 80, 65) and reliability (1, 1, 80, 80).
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from featherglue.io.image import Image, load_grey, map_points, resize_grey
-from featherglue.matching.assignment import nearest_neighbours
+from featherglue.io.image import Image, load_gray, map_points, resize_gray
+from featherglue.matching.assignment import nearest_neighbors
 from featherglue.matching.subpixel import refine_matches
 from featherglue.types import Features, Matches, MatchResult
 
@@ -23,7 +23,7 @@ SIDE, CELLS, WINDOW, THRESHOLD = 640, 80, 5, 0.05
 
 
 class XFeat:
-    """Sparse XFeat features with mutual nearest neighbours; has `extract` and `match`."""
+    """Sparse XFeat features with mutual nearest neighbors; has `extract` and `match`."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class XFeat:
 
     def extract(self, image: Image) -> Features:
         """Extract features. The image is scaled to fit 640×640 and padded on the right or below."""
-        grey = load_grey(image)
-        size = (grey.shape[1], grey.shape[0])
+        gray = load_gray(image)
+        size = (gray.shape[1], gray.shape[0])
         scale = SIDE / max(size)
         small_size = (round(size[0] * scale), round(size[1] * scale))
-        small = resize_grey(grey, small_size).astype(np.float32)
+        small = resize_gray(gray, small_size).astype(np.float32)
         padded = np.zeros((1, 1, SIDE, SIDE), np.float32)
         inside = padded[0, 0, : small_size[1], : small_size[0]]
         inside[:] = (small - small.mean()) / np.sqrt(small.var() + 1e-5)
@@ -65,7 +65,7 @@ class XFeat:
             scores=scores,
             descriptors=_sample(_unit(descriptors), keypoints, cubic=True),
             image_size=size,
-            image=grey,
+            image=gray,
         )
 
     def _keypoints(
@@ -85,8 +85,8 @@ class XFeat:
         return keypoints[order], np.clip(scores[order], 0, 1).astype(np.float32)
 
     def match(self, features0: Features, features1: Features) -> MatchResult:
-        """Match by mutual nearest neighbours."""
-        indices, scores = nearest_neighbours(features0.descriptors, features1.descriptors)
+        """Match by mutual nearest neighbors."""
+        indices, scores = nearest_neighbors(features0.descriptors, features1.descriptors)
         points0 = features0.keypoints[indices[:, 0]]
         points1 = features1.keypoints[indices[:, 1]]
         refined = np.zeros(len(indices), np.bool_)

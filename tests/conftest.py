@@ -31,7 +31,7 @@ from featherglue.config import (
     SuperGlueConfig,
     SuperPointConfig,
 )
-from featherglue.io.grey import to_grey
+from featherglue.io.gray import to_gray
 from featherglue.models.model import Model
 from featherglue.session import Session, load
 
@@ -208,7 +208,7 @@ def folders(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def matching(grey: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def matching(gray: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that matches correctly: its random descriptors are whitened for this photograph."""
     torch.manual_seed(0)
     architecture = ArchitectureConfig(extractor=POINT, matcher=_glue(2, 8, batch_norm=False))
@@ -216,7 +216,7 @@ def matching(grey: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
     extractor, matcher = model.extractor, model.matcher
     assert extractor is not None and matcher is not None
     with torch.no_grad():
-        image = torch.from_numpy(grey)[None, None].float() / 255
+        image = torch.from_numpy(gray)[None, None].float() / 255
         dense = extractor.forward_raw(image)[1][0].flatten(1).double()
         values, vectors = torch.linalg.eigh(torch.cov(dense))
         whiten = vectors @ torch.diag(values.rsqrt()) @ vectors.T
@@ -246,33 +246,33 @@ def session(matching: Path) -> Session:
 
 
 @pytest.fixture(scope="session")
-def grey() -> np.ndarray:
-    """A photograph, (256, 320) grey uint8."""
-    return np.ascontiguousarray(cv2.resize(to_grey(skimage.data.camera()), (320, 320))[:256])
+def gray() -> np.ndarray:
+    """A photograph, (256, 320) gray uint8."""
+    return np.ascontiguousarray(cv2.resize(to_gray(skimage.data.camera()), (320, 320))[:256])
 
 
 @pytest.fixture(scope="session")
-def colour() -> np.ndarray:
+def color() -> np.ndarray:
     """A photograph, (200, 300, 3) RGB uint8."""
     return cv2.resize(skimage.data.coffee(), (300, 200), interpolation=cv2.INTER_AREA)
 
 
 @pytest.fixture(scope="session")
 def photographs() -> dict[str, np.ndarray]:
-    """Photographs at full size, grey."""
+    """Photographs at full size, gray."""
     return {
-        "camera": to_grey(skimage.data.camera()),
-        "astronaut": to_grey(skimage.data.astronaut()),
-        "coffee": to_grey(skimage.data.coffee()),
+        "camera": to_gray(skimage.data.camera()),
+        "astronaut": to_gray(skimage.data.astronaut()),
+        "coffee": to_gray(skimage.data.coffee()),
     }
 
 
 @pytest.fixture
-def shifted(grey: np.ndarray, tmp_path: Path) -> tuple[Path, Path]:
+def shifted(gray: np.ndarray, tmp_path: Path) -> tuple[Path, Path]:
     """Two crops of one photograph as files; the second one starts 24 px right, 16 px below."""
     first, second = tmp_path / "first.png", tmp_path / "second.png"
-    cv2.imwrite(str(first), grey[:224, :288])
-    cv2.imwrite(str(second), grey[16:240, 24:312])
+    cv2.imwrite(str(first), gray[:224, :288])
+    cv2.imwrite(str(second), gray[16:240, 24:312])
     return first, second
 
 

@@ -41,7 +41,7 @@ def result(
     return MatchResult(features0=features0, features1=features1, matches=matches, milliseconds={})
 
 
-def test_colours_go_from_blue_over_green_to_red() -> None:
+def test_colors_go_from_blue_over_green_to_red() -> None:
     low, middle, high = confidence_colors(np.array([0.1, 0.5, 0.9], np.float32)).astype(int)
     assert low.argmax() == 2
     assert middle.argmax() == 1
@@ -53,8 +53,8 @@ def test_colours_go_from_blue_over_green_to_red() -> None:
     assert confidence_colors(np.zeros(0, np.float32)).shape == (0, 3)
 
 
-def test_both_images_stand_side_by_side(grey: np.ndarray) -> None:
-    first, second = grey[:48, :64], grey[100:160, 100:180]
+def test_both_images_stand_side_by_side(gray: np.ndarray) -> None:
+    first, second = gray[:48, :64], gray[100:160, 100:180]
     picture = draw_matches(result(first, second, 0), show_keypoints=False)
     assert picture.shape == (60, 64 + 8 + 80, 3)
     assert picture.dtype == np.uint8
@@ -64,7 +64,7 @@ def test_both_images_stand_side_by_side(grey: np.ndarray) -> None:
     assert (picture[48:, :64] == 255).all()
 
 
-def test_lines_join_the_matched_points_in_their_colours() -> None:
+def test_lines_join_the_matched_points_in_their_colors() -> None:
     black = np.zeros((48, 64), np.uint8)
     picture = draw_matches(result(black, black, 2), show_keypoints=False).astype(int)
     right = 64 + 8
@@ -83,7 +83,7 @@ def test_unmatched_keypoints_are_optional() -> None:
     black = np.zeros((48, 64), np.uint8)
     unmatched = draw_matches(result(black, black, 1))[26:35, 36:45]
     assert unmatched.max() > 100
-    assert (unmatched[..., 0] == unmatched[..., 1]).all()  # grey
+    assert (unmatched[..., 0] == unmatched[..., 1]).all()  # gray
     assert draw_matches(result(black, black, 0), show_keypoints=False)[26:35, 36:45].max() == 0
 
 
@@ -106,22 +106,22 @@ def test_large_images_are_scaled_down_together(shape: tuple[int, int]) -> None:
     assert picture.shape[0] <= max(1, shape[0] // 2)
 
 
-def test_features_without_images_are_drawn_on_given_or_blank_ones(grey: np.ndarray) -> None:
-    image = grey[:48, :64]
+def test_features_without_images_are_drawn_on_given_or_blank_ones(gray: np.ndarray) -> None:
+    image = gray[:48, :64]
     kept = draw_matches(result(image, image, 2))
     given = draw_matches(result(None, None, 2), image, image)
     np.testing.assert_array_equal(given, kept)
     assert draw_matches(result(None, None, 2)).shape == kept.shape
 
 
-def test_image_of_another_size_is_rejected(grey: np.ndarray) -> None:
-    image = grey[:48, :64]
+def test_image_of_another_size_is_rejected(gray: np.ndarray) -> None:
+    image = gray[:48, :64]
     with pytest.raises(UsageError, match=r"image1 must be \(48, 64\), not \(20, 30\)"):
-        draw_matches(result(image, image), image1=grey[:20, :30])
+        draw_matches(result(image, image), image1=gray[:20, :30])
 
 
-def test_text_does_not_cover_small_images(grey: np.ndarray) -> None:
-    small = grey[:48, :64]
+def test_text_does_not_cover_small_images(gray: np.ndarray) -> None:
+    small = gray[:48, :64]
     plain = draw_matches(result(small, small, 0), show_keypoints=False)
     captioned = draw_matches(result(small, small, 0), show_keypoints=False, lines=["keypoints 2"])
     assert captioned.shape[0] > plain.shape[0]

@@ -255,7 +255,7 @@ print("others:", *(m for m in sys.modules if m.startswith("featherglue.evaluatio
 
 
 def test_matching_without_optional_dependencies(
-    matching: Path, grey: np.ndarray, tmp_path: Path
+    matching: Path, gray: np.ndarray, tmp_path: Path
 ) -> None:
     artifact = load_artifact(matching)
     folder = tmp_path / "model"
@@ -263,7 +263,7 @@ def test_matching_without_optional_dependencies(
     for path in matching.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     export_onnx(artifact, folder)
-    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    cv2.imwrite(str(tmp_path / "a.png"), gray)
     code = f"""
 import sys
 for name in ("torch", "onnx", "openvino", "matplotlib", "transformers", "skimage", "tomli"):

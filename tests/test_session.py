@@ -30,9 +30,9 @@ SHIFT = np.array([[1.0, 0, -24], [0, 1, -16], [0, 0, 1]])
 STAGES = ["read", "resize", "extractor", "decode", "matcher", "sinkhorn", "filter", "refine"]
 
 
-def views(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def views(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two crops of one photograph, under SHIFT."""
-    return grey[:224, :288], grey[16:240, 24:312]
+    return gray[:224, :288], gray[16:240, 24:312]
 
 
 def check_features(features: Features, image: np.ndarray, width: int = 16) -> None:
@@ -69,8 +69,8 @@ def precision(matches: Matches, H: np.ndarray, within: float = 1.5) -> float:
 
 
 @pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "torch"])
-def test_two_views_of_one_scene(runtime: Any, matching: Path, grey: np.ndarray) -> None:
-    result = load(matching, runtime=runtime, threads=1)(*views(grey))
+def test_two_views_of_one_scene(runtime: Any, matching: Path, gray: np.ndarray) -> None:
+    result = load(matching, runtime=runtime, threads=1)(*views(gray))
     matches = result.matches
     assert len(matches) > 150
     assert precision(matches, SHIFT) > 0.9
@@ -91,17 +91,17 @@ def test_two_views_of_one_scene(runtime: Any, matching: Path, grey: np.ndarray) 
     assert (matches.scores <= 1 + 1e-5).all()
 
 
-def test_the_runtimes_agree(matching: Path, grey: np.ndarray) -> None:
+def test_the_runtimes_agree(matching: Path, gray: np.ndarray) -> None:
     first, second = (
-        load(matching, runtime=runtime)(*views(grey)).matches
+        load(matching, runtime=runtime)(*views(gray)).matches
         for runtime in ("onnxruntime", "torch")
     )
     pairs = [set(map(tuple, m.points0.round(2).tolist())) for m in (first, second)]
     assert len(pairs[0] & pairs[1]) > 0.97 * max(map(len, pairs))
 
 
-def test_single_steps_equal_the_whole_session(session: Session, grey: np.ndarray) -> None:
-    image0, image1 = views(grey)
+def test_single_steps_equal_the_whole_session(session: Session, gray: np.ndarray) -> None:
+    image0, image1 = views(gray)
     whole = session(image0, image1)
     features0, features1 = session.extract(image0), session.extract(image1)
     decoded = [session.decode(session.run_extractor(image)) for image in (image0, image1)]
@@ -112,25 +112,25 @@ def test_single_steps_equal_the_whole_session(session: Session, grey: np.ndarray
 
 
 def test_paths_and_arrays_have_equal_matches(
-    session: Session, grey: np.ndarray, shifted: tuple[Path, Path]
+    session: Session, gray: np.ndarray, shifted: tuple[Path, Path]
 ) -> None:
-    arrays = session(*views(grey)).matches
+    arrays = session(*views(gray)).matches
     for paths in (shifted, tuple(map(str, shifted))):
         matches = session(*paths).matches
         np.testing.assert_array_equal(matches.points0, arrays.points0)
         np.testing.assert_array_equal(matches.points1, arrays.points1)
 
 
-def test_colour_and_other_dtypes_equal_grey(session: Session, colour: np.ndarray) -> None:
-    luminance = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+def test_color_and_other_dtypes_equal_gray(session: Session, color: np.ndarray) -> None:
+    luminance = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
     expected = session.extract(luminance)
     for image in (
-        colour,
-        np.dstack((colour, np.full(colour.shape[:2], 9, np.uint8))),
+        color,
+        np.dstack((color, np.full(color.shape[:2], 9, np.uint8))),
         luminance[..., None],
         luminance.astype(np.uint16) * 257,
         luminance / 255,
-        colour[::-1][::-1],
+        color[::-1][::-1],
     ):
         features = session.extract(image)
         np.testing.assert_array_equal(features.keypoints, expected.keypoints)
@@ -139,8 +139,8 @@ def test_colour_and_other_dtypes_equal_grey(session: Session, colour: np.ndarray
     np.testing.assert_array_equal(features.image, luminance)
 
 
-def test_refinement_needs_the_images(session: Session, grey: np.ndarray) -> None:
-    features0, features1 = (session.extract(view) for view in views(grey))
+def test_refinement_needs_the_images(session: Session, gray: np.ndarray) -> None:
+    features0, features1 = (session.extract(view) for view in views(gray))
     with_images = session.match(features0, features1).matches
     assert with_images.refined.any()
     for missing in ((True, False), (False, True), (True, True)):
@@ -154,8 +154,8 @@ def test_refinement_needs_the_images(session: Session, grey: np.ndarray) -> None
         np.testing.assert_array_equal(matches.points1, features1.keypoints[matches.indices[:, 1]])
 
 
-def test_refinement_can_be_disabled(matching: Path, grey: np.ndarray) -> None:
-    result = load(matching, refine=False)(*views(grey))
+def test_refinement_can_be_disabled(matching: Path, gray: np.ndarray) -> None:
+    result = load(matching, refine=False)(*views(gray))
     assert not result.matches.refined.any()
     assert "refine" not in result.milliseconds
 
@@ -178,26 +178,26 @@ def test_refinement_can_be_disabled(matching: Path, grey: np.ndarray) -> None:
         (1, 300),
     ],
 )
-def test_any_size(shape: tuple[int, int], session: Session, grey: np.ndarray) -> None:
-    image = grey[: shape[0], : shape[1]]
+def test_any_size(shape: tuple[int, int], session: Session, gray: np.ndarray) -> None:
+    image = gray[: shape[0], : shape[1]]
     features = session.extract(image)
     check_features(features, image)
     if min(shape) > 30:
         assert len(features) > 10
         assert len(session(image, image).matches) > 10
-    result = session(image, grey[:100, :100])
+    result = session(image, gray[:100, :100])
     assert len(result.matches) <= len(features)
 
 
 @pytest.mark.parametrize("value", [0, 127, 255])
-def test_a_blank_image_has_no_features(value: int, matching: Path, grey: np.ndarray) -> None:
+def test_a_blank_image_has_no_features(value: int, matching: Path, gray: np.ndarray) -> None:
     # The random network gives a constant pattern on a blank image; the threshold is above it.
     session = load(matching, keypoint_threshold=0.9)
     blank = np.full((60, 80), value, np.uint8)
     features = session.extract(blank)
     assert len(features) == 0
     check_features(features, blank)
-    other = load(matching).extract(grey)
+    other = load(matching).extract(gray)
     for pair in ((features, other), (other, features), (features, features)):
         matches = session.match(*pair).matches
         assert len(matches) == 0
@@ -219,28 +219,28 @@ def test_a_blank_image_has_no_classical_features(kind: Any) -> None:
 @pytest.mark.parametrize("counts", [(0, 1), (1, 0), (1, 1), (1, 50), (50, 1), (2, 3)])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_few_keypoints(
-    runtime: Any, counts: tuple[int, int], matching: Path, grey: np.ndarray
+    runtime: Any, counts: tuple[int, int], matching: Path, gray: np.ndarray
 ) -> None:
     session = load(matching, runtime=runtime)
-    features = session.extract(grey)
+    features = session.extract(gray)
     matches = session.match(some(features, counts[0]), some(features, counts[1])).matches
     assert len(matches) <= min(counts)
     if counts == (1, 1):
         assert matches.indices.tolist() == [[0, 0]]  # the very same keypoint
 
 
-def test_unreadable_images(session: Session, tmp_path: Path, grey: np.ndarray) -> None:
-    for image in (tmp_path / "missing.png", tmp_path, np.zeros((0, 5), np.uint8), grey[0]):
+def test_unreadable_images(session: Session, tmp_path: Path, gray: np.ndarray) -> None:
+    for image in (tmp_path / "missing.png", tmp_path, np.zeros((0, 5), np.uint8), gray[0]):
         with pytest.raises(ImageError):
             session.extract(image)
         with pytest.raises(ImageError):
-            session(grey, image)
+            session(gray, image)
 
 
-def test_input_images_are_not_modified(session: Session, grey: np.ndarray) -> None:
-    image = grey.copy()
+def test_input_images_are_not_modified(session: Session, gray: np.ndarray) -> None:
+    image = gray.copy()
     session(image, image)
-    np.testing.assert_array_equal(image, grey)
+    np.testing.assert_array_equal(image, gray)
 
 
 # --- sizes ----------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_too_large_images_are_rejected(matching: Path) -> None:
 
 
 def test_out_of_memory_is_a_featherglue_error(
-    session: Session, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    session: Session, gray: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
         def run(self, *_: object) -> None:
@@ -264,22 +264,22 @@ def test_out_of_memory_is_a_featherglue_error(
     runtime = session.extractor.runtime  # type: ignore[attr-defined]
     monkeypatch.setitem(runtime._sessions, "extractor", Failing())
     with pytest.raises(ResourceError, match=r"extractor runs on 1×1×.*resize"):
-        session.extract(grey)
+        session.extract(gray)
 
 
 @pytest.mark.parametrize("resize", [(160, 128), (200,), (97, 151), (640,)])
 def test_keypoints_of_resized_images_are_in_original_pixels(
-    resize: tuple[int, ...], matching: Path, grey: np.ndarray
+    resize: tuple[int, ...], matching: Path, gray: np.ndarray
 ) -> None:
     session = load(matching, resize=resize)
-    features = session.extract(grey)
-    check_features(features, grey)
+    features = session.extract(gray)
+    check_features(features, gray)
     assert features.image is not None
-    assert features.image.shape == grey.shape
+    assert features.image.shape == gray.shape
     width, height = {1: (resize[0], resize[0] * 256 // 320)}.get(len(resize), resize)
     scale = np.array([width / 320, height / 256])
     small = cv2.resize(
-        grey,
+        gray,
         (width, height),
         interpolation=cv2.INTER_AREA if scale.prod() < 1 else cv2.INTER_LINEAR,
     )
@@ -289,17 +289,17 @@ def test_keypoints_of_resized_images_are_in_original_pixels(
     np.testing.assert_array_equal(features.descriptors, direct.descriptors)
 
 
-def test_resize_minus_one_keeps_the_size(matching: Path, grey: np.ndarray) -> None:
-    expected = load(matching).extract(grey).keypoints
+def test_resize_minus_one_keeps_the_size(matching: Path, gray: np.ndarray) -> None:
+    expected = load(matching).extract(gray).keypoints
     for resize in ((), (-1,), [-1], (320, 256)):
         np.testing.assert_array_equal(
-            load(matching, resize=resize).extract(grey).keypoints, expected
+            load(matching, resize=resize).extract(gray).keypoints, expected
         )
 
 
-def test_matches_of_resized_images_are_in_original_pixels(matching: Path, grey: np.ndarray) -> None:
+def test_matches_of_resized_images_are_in_original_pixels(matching: Path, gray: np.ndarray) -> None:
     session = load(matching, resize=(144, 112))  # half of each crop, moved by whole cells
-    result = session(grey[:224, :288], grey[16:240, 32:320])
+    result = session(gray[:224, :288], gray[16:240, 32:320])
     H = result.homography().model
     assert len(result.matches) > 30
     truth = np.array([[1.0, 0, -32], [0, 1, -16], [0, 0, 1]])
@@ -309,25 +309,25 @@ def test_matches_of_resized_images_are_in_original_pixels(matching: Path, grey: 
 # --- options --------------------------------------------------------------------------------
 
 
-def test_overrides(matching: Path, session: Session, grey: np.ndarray) -> None:
-    plain = session.extract(grey)
-    few = load(matching, max_keypoints=20).extract(grey)
+def test_overrides(matching: Path, session: Session, gray: np.ndarray) -> None:
+    plain = session.extract(gray)
+    few = load(matching, max_keypoints=20).extract(gray)
     np.testing.assert_array_equal(few.keypoints, plain.keypoints[:20])
-    everything = load(matching, max_keypoints=-1).extract(grey)
+    everything = load(matching, max_keypoints=-1).extract(gray)
     assert len(everything) > 512 == len(plain)
-    picky = load(matching, max_keypoints=-1, keypoint_threshold=0.3).extract(grey)
+    picky = load(matching, max_keypoints=-1, keypoint_threshold=0.3).extract(gray)
     assert 0 < len(picky) < len(everything)
     assert picky.scores.min() > 0.3
-    wide = load(matching, nms_radius=12).extract(grey)
+    wide = load(matching, nms_radius=12).extract(gray)
     assert 0 < len(wide) < len(everything) / 2
-    whole = load(matching, subpixel=False).extract(grey)
+    whole = load(matching, subpixel=False).extract(gray)
     np.testing.assert_array_equal(whole.keypoints, whole.keypoints.round())
     assert np.abs(plain.keypoints - plain.keypoints.round()).max() > 0.2
-    strict = load(matching, match_threshold=0.6)(*views(grey)).matches
+    strict = load(matching, match_threshold=0.6)(*views(gray)).matches
     assert strict.scores.min() > 0.6
-    assert 0 < len(strict) < len(session(*views(grey)).matches)
-    once = load(matching, sinkhorn_iterations=1)(*views(grey)).matches
-    assert not np.array_equal(once.scores, session(*views(grey)).matches.scores)
+    assert 0 < len(strict) < len(session(*views(gray)).matches)
+    once = load(matching, sinkhorn_iterations=1)(*views(gray)).matches
+    assert not np.array_equal(once.scores, session(*views(gray)).matches.scores)
 
 
 def test_overrides_do_not_change_the_artifact(matching: Path) -> None:
@@ -338,12 +338,12 @@ def test_overrides_do_not_change_the_artifact(matching: Path) -> None:
     assert session.artifact.processing.max_keypoints == 512
 
 
-def test_number_of_threads_does_not_change_matches(matching: Path, grey: np.ndarray) -> None:
+def test_number_of_threads_does_not_change_matches(matching: Path, gray: np.ndarray) -> None:
     session = load(matching, threads=2, match_threshold=0.05)
     other = session.with_threads(1)
     assert (session.threads, other.threads, other.processing) == (2, 1, session.processing)
     assert session.runtime == other.runtime == "onnxruntime"
-    one, two = (s(grey, grey[8:, 8:]).matches for s in (other, session))
+    one, two = (s(gray, gray[8:, 8:]).matches for s in (other, session))
     assert len(one) > 0
     np.testing.assert_array_equal(one.points1, two.points1)
     np.testing.assert_array_equal(one.scores, two.scores)
@@ -352,10 +352,10 @@ def test_number_of_threads_does_not_change_matches(matching: Path, grey: np.ndar
 
 
 @pytest.mark.parametrize("kind", [{"features": "sift", "matcher": "nn"}, {"matcher": "nn"}])
-def test_number_of_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarray) -> None:
+def test_number_of_threads_of_other_methods(kind: dict[str, Any], gray: np.ndarray) -> None:
     session = load(**kind)
     other = session.with_threads(1)
-    np.testing.assert_array_equal(other.extract(grey).keypoints, session.extract(grey).keypoints)
+    np.testing.assert_array_equal(other.extract(gray).keypoints, session.extract(gray).keypoints)
     assert type(other.matcher) is type(session.matcher)
     assert (other.threads, other.runtime) == (1, session.runtime)
     with pytest.raises(UsageError, match=r"threads must be in \[1, "):
@@ -363,7 +363,7 @@ def test_number_of_threads_of_other_methods(kind: dict[str, Any], grey: np.ndarr
 
 
 def test_keypoint_threshold_applies_to_all_keypoints(
-    matching: Path, tmp_path: Path, grey: np.ndarray
+    matching: Path, tmp_path: Path, gray: np.ndarray
 ) -> None:
     model = Model.load(matching)
     few = dataclasses.replace(
@@ -371,12 +371,12 @@ def test_keypoint_threshold_applies_to_all_keypoints(
     )
     dataclasses.replace(model, processing=few).save(tmp_path / "few")
     session = load(tmp_path / "few")
-    assert len(session.extract(grey)) == 5
+    assert len(session.extract(gray)) == 5
     chosen = load(tmp_path / "few", keypoint_threshold=0.001)
     again = session.with_settings(keypoint_threshold=0.001)
-    assert len(chosen.extract(grey)) == len(again.extract(grey)) > 50
+    assert len(chosen.extract(gray)) == len(again.extract(gray)) > 50
     both = session.with_settings(keypoint_threshold=0.001, high_keypoint_threshold=1.0)
-    assert len(both.extract(grey)) == 5
+    assert len(both.extract(gray)) == 5
 
 
 @pytest.mark.parametrize(
@@ -433,11 +433,11 @@ def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path:
         load(tmp_path / "matcher", features="sift")
 
 
-def test_superglue_on_sift_features(tmp_path: Path, grey: np.ndarray) -> None:
+def test_superglue_on_sift_features(tmp_path: Path, gray: np.ndarray) -> None:
     config = SuperGlueConfig(descriptor_dim=128, width=8, keypoint_encoder=(8,), layers=())
     Model.build(ArchitectureConfig(matcher=config)).save(tmp_path / "model")
     session = load(tmp_path / "model", features="sift", match_threshold=0.0)
-    result = session(*views(grey))
+    result = session(*views(gray))
     assert result.features0.descriptors.shape[1] == 128
     assert "sinkhorn" in result.milliseconds
 
@@ -446,28 +446,26 @@ def test_superglue_on_sift_features(tmp_path: Path, grey: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("kind", "width"), [("sift", 128), ("orb", 256)])
-def test_classical_features_with_nearest_neighbours(
-    kind: Any, width: int, grey: np.ndarray
-) -> None:
+def test_classical_features_with_nearest_neighbors(kind: Any, width: int, gray: np.ndarray) -> None:
     session = load(features=kind, matcher="nn", max_keypoints=300)
     assert session.artifact is None
-    result = session(*views(grey))
-    check_features(result.features0, views(grey)[0], width)
+    result = session(*views(gray))
+    check_features(result.features0, views(gray)[0], width)
     assert 50 < len(result.features0) <= 300
     assert len(result.matches) > 50
     assert precision(result.matches, SHIFT) > 0.8
     assert corner_error(result.homography().model, SHIFT, (288, 224)) < 0.5
 
 
-def test_superpoint_with_nearest_neighbours(matching: Path, grey: np.ndarray) -> None:
-    result = load(matching, matcher="nn")(*views(grey))
+def test_superpoint_with_nearest_neighbors(matching: Path, gray: np.ndarray) -> None:
+    result = load(matching, matcher="nn")(*views(gray))
     assert precision(result.matches, SHIFT) > 0.7
     assert len(result.matches) > 150
 
 
-def test_descriptors_of_different_widths_are_rejected(session: Session, grey: np.ndarray) -> None:
-    sift = load(features="sift", matcher="nn").extract(grey)
-    superpoint = session.extract(grey)
+def test_descriptors_of_different_widths_are_rejected(session: Session, gray: np.ndarray) -> None:
+    sift = load(features="sift", matcher="nn").extract(gray)
+    superpoint = session.extract(gray)
     with pytest.raises(UsageError, match="128 and 16"):
         session.match(sift, superpoint)
     with pytest.raises(FeatherglueError):  # equal widths, but not that of this matcher

@@ -37,7 +37,7 @@ def equal(first: Features, second: Features) -> bool:
     ],
 )
 def test_a_session_survives_pickling(
-    options: dict[str, object], matching: Path, grey: np.ndarray
+    options: dict[str, object], matching: Path, gray: np.ndarray
 ) -> None:
     classical = options.get("features") == "sift"
     session = load(**options) if classical else load(matching, **options)
@@ -50,7 +50,7 @@ def test_a_session_survives_pickling(
         session.search,
         session.runtime,
     )
-    assert equal(copy.extract(grey), session.extract(grey))
+    assert equal(copy.extract(gray), session.extract(gray))
 
 
 def test_changed_settings_survive_pickling(session: Session) -> None:
@@ -79,10 +79,10 @@ def test_networks_without_an_artifact_cannot_be_pickled(session: Session) -> Non
 
 
 @pytest.mark.slow
-def test_a_spawned_process_takes_a_session(session: Session, grey: np.ndarray) -> None:
+def test_a_spawned_process_takes_a_session(session: Session, gray: np.ndarray) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        there = pool.submit(session.extract, grey).result()
-    assert equal(there, session.extract(grey))
+        there = pool.submit(session.extract, gray).result()
+    assert equal(there, session.extract(gray))
 
 
 @dataclasses.dataclass
@@ -98,8 +98,8 @@ class _Keypoints(torch.utils.data.Dataset[np.ndarray]):
 
 
 @pytest.mark.slow
-def test_a_loader_of_pytorch_takes_a_session(session: Session, grey: np.ndarray) -> None:
-    images = [grey, grey[::-1].copy()]
+def test_a_loader_of_pytorch_takes_a_session(session: Session, gray: np.ndarray) -> None:
+    images = [gray, gray[::-1].copy()]
     loader = torch.utils.data.DataLoader(
         _Keypoints(session, images),
         batch_size=None,

@@ -42,7 +42,7 @@ def camera(phase: float) -> np.ndarray:
 
 
 def frames() -> list[np.ndarray]:
-    """Grey frames (H, W) uint8 along the camera path."""
+    """Gray frames (H, W) uint8 along the camera path."""
     photograph = cv2.cvtColor(data.coffee(), cv2.COLOR_RGB2GRAY)
     return [
         cv2.warpPerspective(

@@ -27,7 +27,7 @@ size_t read_number(std::istream& file) {
     return number;
 }
 
-/// Read a PGM or PPM file as a grey tensor (1, 1, H, W) uint8, as OpenCV does.
+/// Read a PGM or PPM file as a gray tensor (1, 1, H, W) uint8, as OpenCV does.
 ov::Tensor read_image(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error(path + ": cannot be opened");
@@ -43,10 +43,10 @@ ov::Tensor read_image(const std::string& path) {
     if (!file.read(reinterpret_cast<char*>(pixels.data()), pixels.size()))
         throw std::runtime_error(path + ": is truncated");
     ov::Tensor image(ov::element::u8, {1, 1, height, width});
-    auto* grey = image.data<uint8_t>();
+    auto* gray = image.data<uint8_t>();
     for (size_t i = 0; i < width * height; ++i) {
         const uint8_t* pixel = &pixels[i * channels];
-        grey[i] = channels == 1 ? pixel[0]
+        gray[i] = channels == 1 ? pixel[0]
                                 : (9798 * pixel[0] + 19235 * pixel[1] + 3735 * pixel[2] + 16384) >> 15;
     }
     return image;

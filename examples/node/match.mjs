@@ -28,21 +28,21 @@ function decode(bytes) {
   throw new Error("neither a PNG nor a JPEG file");
 }
 
-/** Convert RGBA pixels to a grey tensor (1, 1, H, W) uint8, with the weights and rounding of OpenCV. */
-function toGrey({ width, height, data }) {
+/** Convert RGBA pixels to a gray tensor (1, 1, H, W) uint8, with the weights and rounding of OpenCV. */
+function toGray({ width, height, data }) {
   if (width < 8 || height < 8) throw new Error("needs sides of at least 8 pixels");
-  const grey = new Uint8Array(width * height);
-  for (let i = 0; i < grey.length; i++) {
+  const gray = new Uint8Array(width * height);
+  for (let i = 0; i < gray.length; i++) {
     const [red, green, blue] = [data[4 * i], data[4 * i + 1], data[4 * i + 2]];
-    grey[i] = (9798 * red + 19235 * green + 3735 * blue + 16384) >> 15;
+    gray[i] = (9798 * red + 19235 * green + 3735 * blue + 16384) >> 15;
   }
-  return new Tensor("uint8", grey, [1, 1, height, width]);
+  return new Tensor("uint8", gray, [1, 1, height, width]);
 }
 
 /** Compute the features of an image: keypoints (K, 2), scores (K,), descriptors (K, D), image_size. */
 async function extract(extractor, path) {
   return naming(path, async () => {
-    const image = toGrey(decode(await readFile(path)));
+    const image = toGray(decode(await readFile(path)));
     const [height, width] = image.dims.slice(2);
     const features = await extractor.run({ image });
     return { ...features, image_size: new Tensor("float32", [width, height], [2]) };

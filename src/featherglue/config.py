@@ -35,7 +35,7 @@ class SuperPointConfig:
         detector_channels: output channels of convPa.
         descriptor_channels: output channels of convDa.
         descriptor_dim: output channels of convDb, the descriptor width D.
-        batch_norm: whether batch normalisation follows each convolution but convPb and convDb.
+        batch_norm: whether batch normalization follows each convolution but convPb and convDb.
         stem: stride of conv1a. 1 is the published network. 2 has a kernel of 4×4 pixels and no
             pooling after conv1b, so that no layer runs at full resolution.
         context_channels: output channels of convC1a, convC1b, convC2a, convC2b, …: the context
@@ -112,7 +112,7 @@ class SuperGlueConfig:
         width: feature width of the graph neural network.
         keypoint_encoder: hidden widths of the MLP that encodes (x, y, score).
         layers: the attention layers, in order.
-        batch_norm: whether the MLPs have batch normalisation.
+        batch_norm: whether the MLPs have batch normalization.
     """
 
     descriptor_dim: int = 256
@@ -230,7 +230,7 @@ class Provenance:
         recipe: the steps of training and compression in order, with their settings.
         data: description of the training data.
         parent: hash of the weights of the model that it was derived from, or "".
-        license: licence of the weights, or "".
+        license: license of the weights, or "".
     """
 
     recipe: tuple[dict[str, Any], ...] = ()

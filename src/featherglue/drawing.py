@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import UsageError
-from featherglue.io.grey import Grey
-from featherglue.io.image import resize_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import resize_gray
 from featherglue.types import Features, MatchResult
 
 RGB = NDArray[np.uint8]
 _GAP = 8  # px between the images
 _KEYPOINT_COLOR = (170, 170, 170)
-_BLANK = 40  # grey value of an image that is not available
+_BLANK = 40  # gray value of an image that is not available
 _MAX_TEXT = 0.25  # share of the height that text may cover; twice of the width
 _FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates
 _FARTHEST = 1e6  # px, beyond which points are drawn nearer: the coordinates have 32 bits
 
 
 def confidence_colors(scores: NDArray[np.float32]) -> RGB:
-    """Colours (M, 3) of confidences (M,): blue (0), green, red (1). Others are clipped."""
+    """Colors (M, 3) of confidences (M,): blue (0), green, red (1). Others are clipped."""
     levels = np.clip(np.asarray(scores) * 255, 0, 255).astype(np.uint8)
     if len(levels) == 0:
         return np.zeros((0, 3), np.uint8)
@@ -32,22 +32,22 @@ def confidence_colors(scores: NDArray[np.float32]) -> RGB:
 
 def draw_matches(
     result: MatchResult,
-    image0: Grey | None = None,
-    image1: Grey | None = None,
+    image0: Gray | None = None,
+    image1: Gray | None = None,
     *,
     max_width: int = 1600,
     show_keypoints: bool = True,
     lines: Sequence[str] | None = None,
 ) -> RGB:
-    """Draw both images side by side, with lines between matches in colours of their confidence.
+    """Draw both images side by side, with lines between matches in colors of their confidence.
 
     Args:
         result: features and matches.
-        image0, image1: (H, W) uint8 grey images of the size of the features; None uses the images
+        image0, image1: (H, W) uint8 gray images of the size of the features; None uses the images
             of the features, or a blank one.
         max_width: px, maximum width of the picture; larger images are scaled down. An image with
             less than a third of the size of the other one is enlarged to half of it.
-        show_keypoints: draw the keypoints of both images in grey.
+        show_keypoints: draw the keypoints of both images in gray.
         lines: text for the upper left corner; above the images if it would cover much of them.
 
     Returns:
@@ -86,7 +86,7 @@ def draw_matches(
     return _with_text(canvas, lines) if lines else canvas
 
 
-def _image(features: Features, image: Grey | None, name: str) -> Grey:
+def _image(features: Features, image: Gray | None, name: str) -> Gray:
     """The given image, that of the features, or a blank one."""
     width, height = features.image_size
     if image is None:
@@ -94,7 +94,7 @@ def _image(features: Features, image: Grey | None, name: str) -> Grey:
     if image is None:
         return np.full((height, width), _BLANK, np.uint8)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        raise UsageError(f"{name} must be a uint8 array of grey values")
+        raise UsageError(f"{name} must be a uint8 array of gray values")
     if image.shape != (height, width):
         raise UsageError(f"{name} must be ({height}, {width}), not {image.shape}")
     return image
@@ -112,7 +112,7 @@ def _fixed_point(x: float, y: float) -> tuple[int, int]:
     return round(x * 2**_FRACTION_BITS), round(y * 2**_FRACTION_BITS)
 
 
-def _scales(images: list[Grey], max_width: int) -> list[float]:
+def _scales(images: list[Gray], max_width: int) -> list[float]:
     """Factors by which the images are scaled for a picture of at most `max_width` px."""
     sizes = [max(image.shape) for image in images]
     factors = [max(sizes) / (2 * size) if 3 * size < max(sizes) else 1.0 for size in sizes]
@@ -121,10 +121,10 @@ def _scales(images: list[Grey], max_width: int) -> list[float]:
     return [factor * fit for factor in factors]
 
 
-def _side_by_side(images: list[Grey], scales: list[float]) -> tuple[RGB, int]:
+def _side_by_side(images: list[Gray], scales: list[float]) -> tuple[RGB, int]:
     """Both scaled images on a white canvas, and the column at which the second one starts."""
     scaled = [
-        resize_grey(
+        resize_gray(
             image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         )
         for image, scale in zip(images, scales, strict=True)

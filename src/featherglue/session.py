@@ -14,7 +14,7 @@ from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.artifact.registry import find_model, portable_name
 from featherglue.errors import ArtifactError, ImageError, UsageError
 from featherglue.fingerprint import fingerprint
-from featherglue.io.image import Image, load_grey, map_points, resize_grey
+from featherglue.io.image import Image, load_gray, map_points, resize_gray
 from featherglue.matching.extractors import (
     ClassicalExtractor,
     Decoded,
@@ -28,7 +28,7 @@ from featherglue.matching.methods import (
     check_no_model,
     make_extractor,
     make_matcher,
-    make_nearest_neighbour_matcher,
+    make_nearest_neighbor_matcher,
 )
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.search import Search
@@ -60,7 +60,7 @@ class RawFeatures:
 
     Attributes:
         output: what `Extractor.run` returned, or the decoded features of tiles.
-        image: the grey image (H, W) uint8 in its own size.
+        image: the gray image (H, W) uint8 in its own size.
         working_size: (width, height) at which the network saw it.
     """
 
@@ -234,9 +234,9 @@ class Session:
         """
         watch = watch or Stopwatch()
         if mask is not None:
-            grey, limit = load_grey(mask), self.processing.max_keypoints
+            gray, limit = load_gray(mask), self.processing.max_keypoints
             return apply_mask(
-                self.with_settings(max_keypoints=-1).extract(image, watch), grey, limit
+                self.with_settings(max_keypoints=-1).extract(image, watch), gray, limit
             )
         return self.decode(self.run_extractor(image, watch), watch)
 
@@ -250,14 +250,14 @@ class Session:
         """
         watch = watch or Stopwatch()
         with watch.stage("read"):
-            grey = load_grey(image)
-        size = (grey.shape[1], grey.shape[0])
+            gray = load_gray(image)
+        size = (gray.shape[1], gray.shape[0])
         with watch.stage("resize"):
-            small = resize_grey(grey, working_size(size, self.processing))
+            small = resize_gray(gray, working_size(size, self.processing))
         reached = (small.shape[1], small.shape[0])
         if self.processing.tile:
             output: Any = extract_in_tiles(self.extractor, small, self.processing, watch)
-            return RawFeatures(output=output, image=grey, working_size=reached)
+            return RawFeatures(output=output, image=gray, working_size=reached)
         if small.size > _MAX_PIXELS:
             raise ImageError(
                 f"{small.shape[1]}×{small.shape[0]} pixels are too many, the maximum is "
@@ -265,7 +265,7 @@ class Session:
                 "`tile`"
             )
         output = self.extractor.run(small, watch)
-        return RawFeatures(output=output, image=grey, working_size=reached)
+        return RawFeatures(output=output, image=gray, working_size=reached)
 
     def decode(self, raw: RawFeatures, watch: Stopwatch | None = None) -> Features:
         """The second step of `extract`: features from the output of the network."""
@@ -338,7 +338,7 @@ def load(
         processing = options.apply(ProcessingConfig())
         return Session(
             ClassicalExtractor(options.features, processing),
-            make_nearest_neighbour_matcher(options, processing),
+            make_nearest_neighbor_matcher(options, processing),
             processing,
             threads=options.threads,
             search=_search_mode(options),

@@ -1,7 +1,7 @@
 """Results of the pipeline: `Features`, `Matches` and `MatchResult`.
 
 All data are NumPy arrays. Points are (x, y) pixels in the coordinates of the image that the user
-gave; the centre of the top-left pixel is (0, 0).
+gave; the center of the top-left pixel is (0, 0).
 
 Shape legend: N keypoints, D descriptor width, M matches, H×W pixels.
 """
@@ -39,7 +39,7 @@ class Features:
         scores: (N,) float32 in [0, 1].
         descriptors: (N, D) float32, L2-normalized.
         image_size: (width, height) of the image.
-        image: (H, W) uint8, the grey image, which the refinement of matches needs; None disables
+        image: (H, W) uint8, the gray image, which the refinement of matches needs; None disables
             the refinement.
 
     Raises:
@@ -211,7 +211,7 @@ class MatchResult:
         """Estimate the pose of camera 1 relative to camera 0 by RANSAC and local optimization.
 
         Args:
-            K0, K1: (3, 3) intrinsics in px, with pixel centres at integer coordinates.
+            K0, K1: (3, 3) intrinsics in px, with pixel centers at integer coordinates.
             threshold: px, maximum Sampson distance of an inlier.
             seed: has no effect on RANSAC, which always draws the same samples.
 

@@ -21,7 +21,7 @@ from featherglue.compression.quantization.ranges import quantize_weight
 from featherglue.compression.structured.channels import ChannelConfig, channel_sizes, prune_channels
 from featherglue.compression.structured.groups import layer_flows, resized
 from featherglue.compression.structured.shrink import shrink, strongest
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.assignment import mutual_matches, optimal_transport
 from featherglue.matching.matchers import NetworkMatcher, matcher_keypoints
 from featherglue.matching.stopwatch import Stopwatch
@@ -68,12 +68,12 @@ def measure(variants: Sequence[Variant], scorer: HomographyScorer) -> list[dict[
     return rows
 
 
-def linear_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]) -> list[Variant]:
+def linear_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]) -> list[Variant]:
     """Return variants of linear quantization, from the least to the most careful one.
 
     Args:
-        dense: the dense model, with batch normalisation if it was trained with it.
-        images: calibration photographs, (H, W) grey uint8.
+        dense: the dense model, with batch normalization if it was trained with it.
+        images: calibration photographs, (H, W) gray uint8.
         size: (width, height) in pixels to which the photographs are resized.
     """
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
@@ -103,11 +103,11 @@ def linear_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int])
     if dense.architecture != folded.architecture:
         found[3:3] = [
             Variant(
-                "all tensors in 8 bits, including variances of normalisation",
+                "all tensors in 8 bits, including variances of normalization",
                 lambda: _rounded(dense, lambda name: True),
             ),
             Variant(
-                "weights in 8 bits, normalisation not folded",
+                "weights in 8 bits, normalization not folded",
                 lambda: _rounded(dense, _weights_of(dense)),
             ),
         ]
@@ -120,7 +120,7 @@ def _weights_of(model: Model) -> Callable[[str], bool]:
 
 
 def _rounded(model: Model, chosen: Callable[[str], bool]) -> Model:
-    """Quantize tensors to 8 bits with one scale each, without folding batch normalisation."""
+    """Quantize tensors to 8 bits with one scale each, without folding batch normalization."""
     artifact = model.to_artifact()
     for name, array in artifact.arrays.items():
         if array.ndim and chosen(name):
@@ -167,7 +167,7 @@ class _CoarseMatcher(NetworkMatcher):
         return mutual_matches(rounded, self.processing.match_threshold)
 
 
-def channel_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]) -> list[Variant]:
+def channel_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]) -> list[Variant]:
     """Return variants of pruning a fifth of the channels of SuperPoint."""
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
     calibration = prepare_calibration(folded, images, size)
@@ -191,7 +191,7 @@ def channel_variants(dense: Model, images: Sequence[Grey], size: tuple[int, int]
         found.insert(
             2,
             Variant(
-                "smallest L2 norm, inputs aligned, wrong statistics of normalisation",
+                "smallest L2 norm, inputs aligned, wrong statistics of normalization",
                 lambda: _wrong_statistics(dense, l2),
             ),
         )

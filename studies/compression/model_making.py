@@ -14,7 +14,7 @@ from featherglue.compression.finetuning import finetune
 from featherglue.compression.match_threshold import ThresholdConfig
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import Finetune, FinetuneConfig, StepResult
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.models.model import Model
 from featherglue.train.engine.run_settings import stage_from_dict
 from featherglue.train.stages.distill_stage import DistillStage
@@ -98,7 +98,7 @@ class Tuning:
 def make_model(
     dense: Model,
     recipe: Recipe,
-    calibration: Sequence[Grey],
+    calibration: Sequence[Gray],
     tuning: Tuning | None,
     folder: Path,
     parent: str,
@@ -109,7 +109,7 @@ def make_model(
     Args:
         dense: the dense model.
         recipe: the recipe.
-        calibration: photographs, (H, W) grey uint8.
+        calibration: photographs, (H, W) gray uint8.
         tuning: settings of fine-tuning. None leaves out fine-tuning and the choice of the match
             threshold after it.
         folder: folder of the training runs.

@@ -28,7 +28,7 @@ def scan_captions(number: str, change: str, pairs: Any, refined: bool) -> tuple[
     """Return the captions of the curves and of the heat map of a scan."""
     settings = f"{pairs} pairs, {'refined' if refined else 'not refined'}; gains are noise"
     return (
-        f"Figure {number}: sensitivity of each layer to {change}, the most sensitive labelled; "
+        f"Figure {number}: sensitivity of each layer to {change}, the most sensitive labeled; "
         f"{settings}",
         f"Figure {number}, all layers: loss of the mean score in points; {settings}",
     )
@@ -77,13 +77,13 @@ def _size_figure(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for i, row in enumerate(rows):
-        mib, colour = row["bytes_on_disk"] / 2**20, f"C{i % 10}"
+        mib, color = row["bytes_on_disk"] / 2**20, f"C{i % 10}"
         marker = "os^"[i // 10]
-        axes.plot([mib], [row["before"]["auc"]["5"]], marker, color=colour, fillstyle="none")
+        axes.plot([mib], [row["before"]["auc"]["5"]], marker, color=color, fillstyle="none")
         if row["after"] is not None:
-            axes.plot([mib], [row["after"]["auc"]["5"]], marker, color=colour, label=row["title"])
+            axes.plot([mib], [row["after"]["auc"]["5"]], marker, color=color, label=row["title"])
         else:
-            axes.plot([], [], marker, color=colour, fillstyle="none", label=row["title"])
+            axes.plot([], [], marker, color=color, fillstyle="none", label=row["title"])
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

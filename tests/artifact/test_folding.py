@@ -1,4 +1,4 @@
-"""Folding of batch normalisation."""
+"""Folding of batch normalization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ["one-head", "four-heads", "projected", "bare"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_folding_keeps_the_outputs(
-    name: str, folders: dict[str, Path], grey: np.ndarray, models: dict[str, Model]
+    name: str, folders: dict[str, Path], gray: np.ndarray, models: dict[str, Model]
 ) -> None:
     artifact = load_artifact(folders[name])
     folded = fold_batch_norm(artifact)
@@ -34,7 +34,7 @@ def test_folding_keeps_the_outputs(
     assert plain.extractor is not None
     assert plain.matcher is not None
     with torch.no_grad():
-        image = torch.from_numpy(grey[:64, :64])[None, None].float() / 255
+        image = torch.from_numpy(gray[:64, :64])[None, None].float() / 255
         for ours, theirs in zip(plain.extractor(image), original.extractor(image), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
         generator = torch.Generator().manual_seed(0)

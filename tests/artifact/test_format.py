@@ -47,13 +47,13 @@ def put_weights(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     edit(folder, lambda header: header.update(hash=hashlib.sha256(data).hexdigest()))
 
 
-def outputs(artifact: Artifact, grey: np.ndarray) -> list[np.ndarray]:
+def outputs(artifact: Artifact, gray: np.ndarray) -> list[np.ndarray]:
     runtime = open_runtime(artifact, "torch", None)
     rng = np.random.default_rng(0)
     points = rng.random((9, 3), np.float32)
     descriptors = rng.standard_normal((9, 16)).astype(np.float32)
     scores = runtime.match(points, descriptors, points[::-1], descriptors[::-1])
-    return [*runtime.extract(grey[:64, :64]), scores]
+    return [*runtime.extract(gray[:64, :64]), scores]
 
 
 # --- round trips -------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def outputs(artifact: Artifact, grey: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_round_trip_is_exact(
-    name: str, models: dict[str, Model], tmp_path: Path, grey: np.ndarray
+    name: str, models: dict[str, Model], tmp_path: Path, gray: np.ndarray
 ) -> None:
     model = dataclasses.replace(
         models[name],
@@ -82,11 +82,11 @@ def test_float32_round_trip_is_exact(
     assert loaded.hash == returned.hash
     assert loaded.hash == hashlib.sha256((tmp_path / "model" / WEIGHTS).read_bytes()).hexdigest()
     assert loaded.folder == tmp_path / "model"
-    for first, second in zip(outputs(artifact, grey), outputs(loaded, grey), strict=True):
+    for first, second in zip(outputs(artifact, gray), outputs(loaded, gray), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-def test_float16_rounds_once(models: dict[str, Model], tmp_path: Path, grey: np.ndarray) -> None:
+def test_float16_rounds_once(models: dict[str, Model], tmp_path: Path, gray: np.ndarray) -> None:
     original = models["four-heads"].to_artifact()
     once = save_artifact(tmp_path / "once", original, "float16")
     twice = save_artifact(tmp_path / "twice", once, "float16")
@@ -99,7 +99,7 @@ def test_float16_rounds_once(models: dict[str, Model], tmp_path: Path, grey: np.
         assert once.storage.tensors[key].dtype == "float16"
     assert changed > 1000
     assert once.hash == twice.hash
-    for first, second in zip(outputs(once, grey), outputs(twice, grey), strict=True):
+    for first, second in zip(outputs(once, gray), outputs(twice, gray), strict=True):
         np.testing.assert_array_equal(first, second)
     sizes = [
         save_artifact(tmp_path / "full", original).file_sizes()[WEIGHTS],
@@ -179,7 +179,7 @@ def test_the_model_card(models: dict[str, Model], tmp_path: Path) -> None:
     for fact in (
         "# sparrow",
         "a SuperPoint extractor and a SuperGlue matcher",
-        "| Licence | Apache-2.0 |",
+        "| License | Apache-2.0 |",
         "| Training data | photos |",
         f"| Parameters | {artifact.num_parameters:,} |",
         f"| Size of the weights | {artifact.file_sizes()[WEIGHTS]:,} bytes |",
@@ -195,7 +195,7 @@ def test_the_model_card_of_an_extractor(models: dict[str, Model], tmp_path: Path
     dataclasses.replace(models["one-head"], matcher=None).save(tmp_path / "wren")
     card = (tmp_path / "wren" / CARD).read_text(encoding="utf-8")
     assert "a SuperPoint extractor." in card
-    assert "| Licence | unknown |" in card
+    assert "| License | unknown |" in card
     assert "Matching" not in card and "## Use" not in card and "## How" not in card
 
 

@@ -43,10 +43,10 @@ def test_the_table_is_measured(
 
 def test_changes_have_exact_homographies(script: ModuleType) -> None:
     image = np.zeros((60, 80), np.uint8)
-    image[20:23, 30:33] = 255  # centre (31, 21)
+    image[20:23, 30:33] = 255  # center (31, 21)
     for changed, H in (script.rotated(image, 90), script.shrunk(image, 0.5)):
         x, y, w = H @ (31, 21, 1)
         rows, columns = np.nonzero(changed)
         weights = changed[rows, columns].astype(float)
-        centre = np.average(columns, weights=weights), np.average(rows, weights=weights)
-        assert centre == (pytest.approx(x / w, abs=0.1), pytest.approx(y / w, abs=0.1))
+        center = np.average(columns, weights=weights), np.average(rows, weights=weights)
+        assert center == (pytest.approx(x / w, abs=0.1), pytest.approx(y / w, abs=0.1))

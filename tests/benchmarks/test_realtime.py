@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featherglue.artifact.registry import find_model
-from featherglue.io.image import resize_grey
+from featherglue.io.image import resize_gray
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def half_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return resize_grey(image, (size[0] // 2, size[1] // 2))
+    return resize_gray(image, (size[0] // 2, size[1] // 2))
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_all_contenders_are_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(script, "resize_grey", half_size)
+    monkeypatch.setattr(script, "resize_gray", half_size)
     out = tmp_path / "out.json"
     arguments = ["--dense", str(find_model("fast")), "--num-rounds", "1", "--threads", "1"]
     script.main([str(frames), *arguments, "--json", str(out)])

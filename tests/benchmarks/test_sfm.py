@@ -23,11 +23,11 @@ class Pose:
 
     name: str
     R: np.ndarray
-    centre: np.ndarray
+    center: np.ndarray
     has_pose: bool = True
 
     def projection_center(self) -> np.ndarray:
-        return self.centre
+        return self.center
 
     def cam_from_world(self) -> Any:
         @dataclass
@@ -57,20 +57,20 @@ def rotation(*angles: float) -> np.ndarray:
 
 def test_errors_are_free_of_the_similarity_of_the_model(script: ModuleType) -> None:
     rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1, (12, 3))
-    rotations = [rotation(*rng.normal(0, 1, 3)) for _ in centres]
+    centers = rng.normal(0, 1, (12, 3))
+    rotations = [rotation(*rng.normal(0, 1, 3)) for _ in centers]
     poses = {}
-    for i, (R, centre) in enumerate(zip(rotations, centres, strict=True)):
-        poses[str(i)] = np.r_[np.c_[R, -R @ centre], [[0, 0, 0, 1]]]
+    for i, (R, center) in enumerate(zip(rotations, centers, strict=True)):
+        poses[str(i)] = np.r_[np.c_[R, -R @ center], [[0, 0, 0, 1]]]
     world, scale, shift = rotation(0.3, -1.2, 2.0), 3.7, np.array([5.0, -2.0, 1.0])
     turn = np.radians(0.5)
     images = [
         Pose(f"{i}.jpg", rotation(0, 0, turn * (-1) ** i) @ R @ world.T, scale * world @ c + shift)
-        for i, (R, c) in enumerate(zip(rotations, centres, strict=True))
+        for i, (R, c) in enumerate(zip(rotations, centers, strict=True))
     ]
-    images[3] = Pose("3.jpg", images[3].R, images[3].centre + 100)  # a wrong camera
+    images[3] = Pose("3.jpg", images[3].R, images[3].center + 100)  # a wrong camera
     errors = script.pose_errors(Model(images), poses)
-    assert errors["centre_percent"] < 0.05
+    assert errors["center_percent"] < 0.05
     assert errors["rotation_degrees"] == pytest.approx(0.5, abs=0.1)
 
 

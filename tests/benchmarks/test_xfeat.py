@@ -40,8 +40,8 @@ def script(load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyP
     return module
 
 
-def test_keypoints_and_matches(script: ModuleType, grey: np.ndarray) -> None:
-    image = grey[:240, :320]  # fits 640×640 at twice its size
+def test_keypoints_and_matches(script: ModuleType, gray: np.ndarray) -> None:
+    image = gray[:240, :320]  # fits 640×640 at twice its size
     features = script.XFeat("unused.onnx").extract(image)
     expected = [(8 * x + p % 8, 8 * y + p // 8) for x, y, p in reversed(SPOTS)]
     expected = [((x + 0.5) / 2 - 0.5, (y + 0.5) / 2 - 0.5) for x, y in expected]

@@ -47,11 +47,11 @@ def run_in_empty_folder(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def frames(tmp_path: Path, grey: np.ndarray) -> Path:
+def frames(tmp_path: Path, gray: np.ndarray) -> Path:
     """A folder of three overlapping frames and a text file."""
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in range(3):
-        cv2.imwrite(str(folder / f"{i}.png"), grey[8 * i : 200 + 8 * i, 16 * i : 240 + 16 * i])
+        cv2.imwrite(str(folder / f"{i}.png"), gray[8 * i : 200 + 8 * i, 16 * i : 240 + 16 * i])
     (folder / "notes.txt").write_text("no image")
     return folder

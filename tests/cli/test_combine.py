@@ -15,10 +15,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def test_combining_a_model_with_itself_gives_its_weights(
-    run: Run, matching: Path, grey: np.ndarray, tmp_path: Path
+    run: Run, matching: Path, gray: np.ndarray, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
-    cv2.imwrite(str(tmp_path / "photos" / "a.png"), grey)
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), gray)
     parts = ("combine", "--extractor", matching, "--matcher", matching)
     code, out, err = run(*parts, "-o", "plain")
     assert (code, out, err) == (0, "wrote plain\n", "")

@@ -49,7 +49,7 @@ include = ["matcher.*"]
 
 
 def test_compress_applies_a_recipe(
-    run: Run, folders: dict[str, Path], photos: Path, tmp_path: Path, grey: np.ndarray
+    run: Run, folders: dict[str, Path], photos: Path, tmp_path: Path, gray: np.ndarray
 ) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
     size = ("--image-size", 160, 120)
@@ -75,7 +75,7 @@ def test_compress_applies_a_recipe(
     assert set(facts["float_layers"].values()) == {"its weight is a codebook"}
     assert facts["disk_ratio"] > 0
     assert facts["nonzero"] < 0.6 * facts["parameters"]
-    scores = [open_runtime(artifact, r, 1).extract(grey)[0] for r in ("torch", "onnxruntime")]  # type: ignore[arg-type]
+    scores = [open_runtime(artifact, r, 1).extract(gray)[0] for r in ("torch", "onnxruntime")]  # type: ignore[arg-type]
     np.testing.assert_allclose(*scores, atol=0.02)
     code, out, err = run(
         "info", "--model", "out/small", "--layers", "--baseline", folders["one-head"]

@@ -122,7 +122,7 @@ def test_options_reach_the_session(
     matching: Path,
     shifted: tuple[Path, Path],
 ) -> None:
-    model = [] if "nn" in options else [matching]  # SIFT with nearest neighbours uses no model
+    model = [] if "nn" in options else [matching]  # SIFT with nearest neighbors uses no model
     chosen = ["--model", *model] if model else []
     code, out, err = run("match", *options, *shifted, *chosen, "--json", "-", "--no-viz")
     assert (code, err) == (0, "")

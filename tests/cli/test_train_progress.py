@@ -57,7 +57,7 @@ def test_validation_has_its_own_lines() -> None:
     assert out.getvalue() == "step 5 of 10: validation auc5 12.35, recall 0.5\n"
 
 
-def test_labelling_counts_photographs() -> None:
+def test_labeling_counts_photographs() -> None:
     clock, out = Clock(), io.StringIO()
     progress = TrainingProgress(Console(file=out, width=200), None, unit="photographs", clock=clock)
     clock.now += 40

@@ -48,12 +48,12 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.fixture
-def frames(tmp_path: Path, grey: np.ndarray) -> Path:
+def frames(tmp_path: Path, gray: np.ndarray) -> Path:
     """Six overlapping frames."""
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in range(6):
-        picture = grey[8 * i :, 8 * i :][:208, :272]
+        picture = gray[8 * i :, 8 * i :][:208, :272]
         cv2.imwrite(str(folder / f"{i}.png"), picture)
     return folder
 

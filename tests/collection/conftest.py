@@ -23,5 +23,5 @@ def scene(tmp_path_factory: pytest.TempPathFactory, photographs: dict[str, np.nd
         cv2.imencode(".png", render(pictures, angle))[1].tofile(path)
     cameras = [camera(angle) for angle in angles]
     return Scene(
-        folder, np.array([centre for _, centre in cameras]), np.array([R for R, _ in cameras])
+        folder, np.array([center for _, center in cameras]), np.array([R for R, _ in cameras])
     )

@@ -23,12 +23,12 @@ from featherglue.types import Features
 
 
 @pytest.fixture
-def images(tmp_path: Path, grey: np.ndarray) -> Path:
+def images(tmp_path: Path, gray: np.ndarray) -> Path:
     """a.png, b.png, c.png and sub/d.png: crops of one photograph."""
     folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
     for i, name in enumerate(("a", "b", "c", "sub/d")):
-        cv2.imwrite(str(folder / f"{name}.png"), grey[8 * i : 200 + 8 * i, 16 * i : 240 + 16 * i])
+        cv2.imwrite(str(folder / f"{name}.png"), gray[8 * i : 200 + 8 * i, 16 * i : 240 + 16 * i])
     return folder
 
 
@@ -217,9 +217,9 @@ def test_a_bad_image_is_reported_and_the_others_go_on(
 
 
 def test_images_are_rotated_as_the_list_says(
-    session: Session, images: Path, tmp_path: Path, grey: np.ndarray
+    session: Session, images: Path, tmp_path: Path, gray: np.ndarray
 ) -> None:
-    upright = grey[:200, :240]
+    upright = gray[:200, :240]
     for turns in (1, 2, 3):
         cv2.imwrite(str(images / f"turned{turns}.png"), np.rot90(upright, -turns))
     expected = session(upright, upright).matches

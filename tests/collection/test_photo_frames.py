@@ -12,7 +12,7 @@ from scenes import texture
 
 from featherglue.collection.photo_frames import Frame, image_names, mask_path, read_mask, read_view
 from featherglue.errors import ImageError
-from featherglue.io.image import read_grey
+from featherglue.io.image import read_gray
 
 ORIENTATIONS = range(1, 9)
 
@@ -26,7 +26,7 @@ def test_a_view_is_upright_and_its_points_are_those_of_the_file(
     exif[0x0112] = orientation
     Image.fromarray(texture(0, (80, 60))).save(path, exif=exif, quality=95)
     view, frame = read_view(path, None)
-    assert np.array_equal(view, read_grey(path))
+    assert np.array_equal(view, read_gray(path))
     assert frame.size == (80, 60)
     stored = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     assert stored is not None

@@ -42,9 +42,9 @@ def test_every_photograph_is_registered_at_its_place(scene: Scene, result: Recon
     model = pycolmap.Reconstruction(result.model.folder)
     names = [f"{i}.png" for i in range(5)] + ["zur Tür/letztes Bild.png"]
     of_name = {image.name: image for image in model.images.values()}
-    centres = np.array([of_name[name].projection_center() for name in names])
-    # Similarity between both sets of centres (Umeyama 1991).
-    a, b = centres - centres.mean(0), scene.centres - scene.centres.mean(0)
+    centers = np.array([of_name[name].projection_center() for name in names])
+    # Similarity between both sets of centers (Umeyama 1991).
+    a, b = centers - centers.mean(0), scene.centers - scene.centers.mean(0)
     U, S, Vt = np.linalg.svd(b.T @ a)
     R = U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
     scale = S @ [1, 1, np.linalg.det(U @ Vt)] / np.square(a).sum()
@@ -205,8 +205,8 @@ def test_masks_of_the_scene(scene: Scene, tmp_path: Path) -> None:
     assert cli.main(["extract", *arguments[:4], str(tmp_path), "--num-keypoints", "50"]) == 2
 
 
-def test_a_folder_with_one_readable_photograph(tmp_path: Path, grey: np.ndarray) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), grey)
+def test_a_folder_with_one_readable_photograph(tmp_path: Path, gray: np.ndarray) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), gray)
     (tmp_path / "b.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"1 of 2 photographs can be read.*b.png"):
         reconstruct(tmp_path, tmp_path / "work", workers=1)

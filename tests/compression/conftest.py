@@ -14,7 +14,7 @@ SIZE = (160, 120)
 
 @pytest.fixture(scope="session")
 def images(photographs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Two small photographs, grey."""
+    """Two small photographs, gray."""
     return [cv2.resize(photographs[name], SIZE) for name in ("camera", "astronaut")]
 
 

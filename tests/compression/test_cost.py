@@ -38,7 +38,7 @@ def test_cost_of_a_dense_model(folders: dict[str, Path]) -> None:
         layer.name for layer in layers(artifact.architecture)
     ]
     first = cost.layers[0]
-    assert first.parameters == 4 * 9 + 4 + 2 * 4  # with bias and batch normalisation
+    assert first.parameters == 4 * 9 + 4 + 2 * 4  # with bias and batch normalization
     assert first.bytes == 4 * (4 * 9 + 4 + 4 * 4)  # with running statistics
     assert first.macs == first.effective_macs == 4 * 9 * 640 * 480
     # bin_score does not belong to a layer.

@@ -262,7 +262,7 @@ GOOD = PruneConfig(ratio=0.5)
         ((CodebookConfig(), ChannelConfig()), "move this step before quantization"),
         (
             (CodebookConfig(), LinearConfig(activation_bits=0, correct_bias=False)),
-            "batch normalisation cannot be folded",
+            "batch normalization cannot be folded",
         ),
         ((LinearConfig(),), "step 2 (linear) requires photographs; set `calibration_images`"),
         ((PruneConfig(importance="taylor"),), "step 2 (prune) requires photographs"),

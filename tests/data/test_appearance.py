@@ -22,26 +22,26 @@ def edges(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("change", [change for change, _ in AUGMENTATIONS])
 def test_each_augmentation_is_seeded_and_leaves_edges_in_place(
-    change: Augmentation, grey: np.ndarray
+    change: Augmentation, gray: np.ndarray
 ) -> None:
-    image = grey.astype(np.float32)
+    image = gray.astype(np.float32)
     results = [change(np.random.default_rng(seed), image.copy(), 1.0) for seed in (1, 1, 2)]
     assert results[0].dtype == np.float32
     assert results[0].shape == image.shape
     np.testing.assert_array_equal(results[0], results[1])
     assert np.abs(results[0] - results[2]).max() > 1
-    assert np.corrcoef(edges(results[0]).ravel(), edges(grey).ravel())[0, 1] > 0.3
+    assert np.corrcoef(edges(results[0]).ravel(), edges(gray).ravel())[0, 1] > 0.3
 
 
-def test_strength_0_returns_the_image(grey: np.ndarray) -> None:
-    assert augment_appearance(np.random.default_rng(0), grey, 0.0) is grey
+def test_strength_0_returns_the_image(gray: np.ndarray) -> None:
+    assert augment_appearance(np.random.default_rng(0), gray, 0.0) is gray
 
 
-def test_appearance_changes_more_than_a_camera_does(grey: np.ndarray) -> None:
+def test_appearance_changes_more_than_a_camera_does(gray: np.ndarray) -> None:
     def median_change(augment: object) -> float:
-        changed = [augment(np.random.default_rng(i), grey, 1.0) for i in range(40)]  # type: ignore[operator]
-        assert all(image.dtype == np.uint8 and image.shape == grey.shape for image in changed)
-        return float(np.median([np.abs(image.astype(float) - grey).mean() for image in changed]))
+        changed = [augment(np.random.default_rng(i), gray, 1.0) for i in range(40)]  # type: ignore[operator]
+        assert all(image.dtype == np.uint8 and image.shape == gray.shape for image in changed)
+        return float(np.median([np.abs(image.astype(float) - gray).mean() for image in changed]))
 
     assert median_change(augment_appearance) > median_change(augment_photometric)
 

@@ -40,12 +40,12 @@ def test_sampling_is_seeded() -> None:
 
 
 def test_each_limit_bounds_its_quantity() -> None:
-    centre = np.array([[(SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2]])
+    center = np.array([[(SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2]])
     angles = []
     for H in draw(200, rotation=30):
         angles.append(np.rad2deg(np.arctan2(H[1, 0], H[0, 0])))
         np.testing.assert_allclose(H[:2, :2] @ H[:2, :2].T, np.eye(2), atol=1e-9)
-        np.testing.assert_allclose(warp_points(centre, H), centre, atol=1e-9)
+        np.testing.assert_allclose(warp_points(center, H), center, atol=1e-9)
     assert -30 <= min(angles) < -20
     assert 20 < max(angles) <= 30
     scales = [np.sqrt(np.linalg.det(H[:2, :2])) for H in draw(200, scale=2)]
@@ -58,7 +58,7 @@ def test_each_limit_bounds_its_quantity() -> None:
         assert values.prod() == pytest.approx(1)
     assert max(ratios) <= 1.5 + 1e-9
     assert max(ratios) > 1.3
-    moves = np.array([warp_points(centre, H)[0] - centre[0] for H in draw(200, translation=0.2)])
+    moves = np.array([warp_points(center, H)[0] - center[0] for H in draw(200, translation=0.2)])
     assert (np.abs(moves) <= np.array(SIZE) * 0.2 + 1e-9).all()
     assert (np.abs(moves).max(0) > np.array(SIZE) * 0.15).all()
     corners = np.array([(0, 0), (SIZE[0] - 1, 0), (0, SIZE[1] - 1), (SIZE[0] - 1, SIZE[1] - 1)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featherglue.data.keypoint_labels import KeypointLabels, PhotoLabels
-from featherglue.data.labelled_photographs import LabelledPhotoFolder
+from featherglue.data.labeled_photographs import LabeledPhotoFolder
 from featherglue.errors import OutputError, TrainingError, UsageError
 from featherglue.io.files import write_npz
 
@@ -165,7 +165,7 @@ def test_labels_of_a_higher_rank_are_targets_more_often(tmp_path: Path) -> None:
     labels = KeypointLabels({"a.png": own}, "ab", {})
     rng = np.random.default_rng(0)
 
-    def counts(folder: LabelledPhotoFolder) -> np.ndarray:
+    def counts(folder: LabeledPhotoFolder) -> np.ndarray:
         """How often each label was in 400 pictures."""
         drawn = [folder.keypoints(*folder.draw(rng)) for _ in range(400)]
         return np.array(
@@ -173,9 +173,9 @@ def test_labels_of_a_higher_rank_are_targets_more_often(tmp_path: Path) -> None:
         )
 
     np.testing.assert_array_equal(
-        counts(LabelledPhotoFolder(tmp_path, labels, 0.2, ("score",))), [400, 400, 400, 0]
+        counts(LabeledPhotoFolder(tmp_path, labels, 0.2, ("score",))), [400, 400, 400, 0]
     )
-    shares = counts(LabelledPhotoFolder(tmp_path, labels, 0.2, ("score",), 0.6)) / 400
+    shares = counts(LabeledPhotoFolder(tmp_path, labels, 0.2, ("score",), 0.6)) / 400
     np.testing.assert_allclose(shares, [1, 0.75, 0.25, 0], atol=0.08)
 
 
@@ -183,6 +183,6 @@ def test_labels_of_other_photographs_raise(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((80, 96), np.uint8))
     labels = KeypointLabels({"a.png": photo_labels(4, size=(96, 64))}, "ab", {})
     with pytest.raises(TrainingError, match=r"a\.png: is 96×80 px"):
-        LabelledPhotoFolder(tmp_path, labels).draw(np.random.default_rng(0))
+        LabeledPhotoFolder(tmp_path, labels).draw(np.random.default_rng(0))
     with pytest.raises(TrainingError, match="no label reaches min_rank = 5"):
-        LabelledPhotoFolder(tmp_path, labels, 5.0)
+        LabeledPhotoFolder(tmp_path, labels, 5.0)

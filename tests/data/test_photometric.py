@@ -9,31 +9,31 @@ from featherglue.data import photometric
 from featherglue.data.photometric import AUGMENTATIONS, augment_photometric
 
 
-def test_strength_0_returns_the_image(grey: np.ndarray) -> None:
-    assert augment_photometric(np.random.default_rng(0), grey, 0.0) is grey
+def test_strength_0_returns_the_image(gray: np.ndarray) -> None:
+    assert augment_photometric(np.random.default_rng(0), gray, 0.0) is gray
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
-def test_augmented_images_are_seeded_and_differ(strength: float, grey: np.ndarray) -> None:
-    original = grey.copy()
-    changed = [augment_photometric(np.random.default_rng(i), grey, strength) for i in range(20)]
+def test_augmented_images_are_seeded_and_differ(strength: float, gray: np.ndarray) -> None:
+    original = gray.copy()
+    changed = [augment_photometric(np.random.default_rng(i), gray, strength) for i in range(20)]
     for image in changed:
         assert image.dtype == np.uint8
-        assert image.shape == grey.shape
-    np.testing.assert_array_equal(grey, original)
-    again = augment_photometric(np.random.default_rng(7), grey, strength)
+        assert image.shape == gray.shape
+    np.testing.assert_array_equal(gray, original)
+    again = augment_photometric(np.random.default_rng(7), gray, strength)
     np.testing.assert_array_equal(again, changed[7])
-    differences = [np.abs(image.astype(float) - grey).mean() for image in changed]
+    differences = [np.abs(image.astype(float) - gray).mean() for image in changed]
     assert len(set(differences)) > 15
     assert np.median(differences) > 3
 
 
-def test_the_change_grows_with_the_strength(grey: np.ndarray) -> None:
+def test_the_change_grows_with_the_strength(gray: np.ndarray) -> None:
     means = [
         np.mean(
             [
                 np.abs(
-                    augment_photometric(np.random.default_rng(i), grey, s).astype(float) - grey
+                    augment_photometric(np.random.default_rng(i), gray, s).astype(float) - gray
                 ).mean()
                 for i in range(30)
             ]
@@ -46,8 +46,8 @@ def test_the_change_grows_with_the_strength(grey: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "change", [change for change, _ in AUGMENTATIONS], ids=lambda c: c.__name__
 )
-def test_each_augmentation_is_seeded(change: photometric.Change, grey: np.ndarray) -> None:
-    image = grey.astype(np.float32)
+def test_each_augmentation_is_seeded(change: photometric.Change, gray: np.ndarray) -> None:
+    image = gray.astype(np.float32)
     results = [change(np.random.default_rng(seed), image.copy(), 1.0) for seed in (1, 1, 2)]
     assert results[0].dtype == np.float32
     assert results[0].shape == image.shape
@@ -59,7 +59,7 @@ def test_each_augmentation_is_seeded(change: photometric.Change, grey: np.ndarra
 
 @pytest.mark.parametrize("name", ["defocus", "motion", "resolution", "jpeg"])
 def test_blur_and_compression_do_not_move_the_image(name: str) -> None:
-    """Correspondences stay exact: blurs are centred on the pixel that they blur."""
+    """Correspondences stay exact: blurs are centered on the pixel that they blur."""
     change = getattr(photometric, name)
     y, x = np.mgrid[:96, :96]
     moved = []

@@ -15,7 +15,7 @@ SCENES = SceneConfig(size=SIZE, max_planes=3, detail=(0.5, 1.3))
 VIEWS = ViewPairConfig(size=SIZE, photometric_strength=0.0, max_points=40)
 
 
-def test_correspondences_are_labelled_keypoints_of_both_views(photos: PhotoFolder) -> None:
+def test_correspondences_are_labeled_keypoints_of_both_views(photos: PhotoFolder) -> None:
     pairs, total = SceneViewPairs(photos, SCENES, VIEWS), 0
     for index in range(6):
         sample = pairs[index]

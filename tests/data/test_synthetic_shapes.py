@@ -32,9 +32,9 @@ def blank(size: tuple[int, int] = (96, 80)) -> Canvas:
     return canvas
 
 
-def add(canvas: Canvas, corners: np.ndarray, grey: float = 200) -> None:
+def add(canvas: Canvas, corners: np.ndarray, gray: float = 200) -> None:
     canvas.start_shape(corners)
-    canvas.fill(corners, grey)
+    canvas.fill(corners, gray)
 
 
 def pictures(kind: str, count: int, contrast: float = 12) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -50,22 +50,22 @@ def test_a_square_is_drawn_at_its_corners() -> None:
     image, points = canvas.finish()
     light = image / 200.0
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
-    centre = (light * x).sum() / light.sum(), (light * y).sum() / light.sum()
-    np.testing.assert_allclose(centre, (35.3, 30.6), atol=0.15)
+    center = (light * x).sum() / light.sum(), (light * y).sum() / light.sum()
+    np.testing.assert_allclose(center, (35.3, 30.6), atol=0.15)
     assert abs(np.sqrt(light.sum()) - 30) < 0.3
     np.testing.assert_allclose(points, square(20.3, 15.6, 30))
 
 
-def test_corners_of_chequerboards_are_saddle_points() -> None:
+def test_corners_of_checkerboards_are_saddle_points() -> None:
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 40, 0.001)
     moved = []
     for index in range(12):
         rng = np.random.default_rng(index)
-        image, points = draw_shapes(rng, "chequerboard", (320, 240), 60)
+        image, points = draw_shapes(rng, "checkerboard", (320, 240), 60)
         if len(points) < 9:
             continue
         gaps = np.linalg.norm(points[:, None] - points, axis=2) + 1e9 * np.eye(len(points))
-        # Within the board: four neighbours of about the same distance, none near the edges.
+        # Within the board: four neighbors of about the same distance, none near the edges.
         near = np.sort(gaps, axis=1)[:, :4]
         inner = (
             (near[:, 3] < 2 * near[:, 0]) & (near[:, 0] > 12) & points_inside(points, (320, 240), 8)
@@ -95,7 +95,7 @@ def test_corners_have_a_high_response(kind: str) -> None:
     assert np.median(np.concatenate(own)) > 10 * np.median(np.concatenate(elsewhere))
 
 
-def test_all_strong_corners_of_polygons_are_labelled() -> None:
+def test_all_strong_corners_of_polygons_are_labeled() -> None:
     """Outlines do not cross, so there are no strong corners without labels."""
     for image, points in pictures("polygons", 12):
         found = cv2.goodFeaturesToTrack(image, 200, 0.2, 5)
@@ -199,7 +199,7 @@ def test_samples_depend_only_on_seed_and_index() -> None:
 def test_kinds_can_be_chosen() -> None:
     config = ShapesConfig(size=(64, 48), kinds=("ellipses",))
     assert all(SyntheticShapes(config)[i]["count"] == 0 for i in range(5))
-    config = ShapesConfig(size=(64, 48), kinds=("chequerboard",))
+    config = ShapesConfig(size=(64, 48), kinds=("checkerboard",))
     assert all(SyntheticShapes(config)[i]["count"] > 0 for i in range(5))
 
 

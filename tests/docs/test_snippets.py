@@ -70,10 +70,10 @@ def of_language(language: str) -> list[str]:
 
 
 def views(count: int) -> Iterator[np.ndarray]:
-    """Overlapping grey views (H, W) uint8 of a photograph."""
-    grey = cv2.resize(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), (320, 320))
+    """Overlapping gray views (H, W) uint8 of a photograph."""
+    gray = cv2.resize(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), (320, 320))
     for i in range(count):
-        yield grey[60 : 60 + SIZE[1], 10 + 6 * i : 10 + 6 * i + SIZE[0]]
+        yield gray[60 : 60 + SIZE[1], 10 + 6 * i : 10 + 6 * i + SIZE[0]]
 
 
 @pytest.fixture(scope="module")

@@ -73,10 +73,10 @@ def test_examples_have_no_text_because_the_report_has_captions(
     [path] = draw_worst(oracle, suite, found, 1, tmp_path)
     example = next(e for e in found.examples if path.name == f"01_{e.name}.png")
     bare = cv2.imdecode(np.frombuffer(example.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    labelled = cv2.imread(str(path))
-    assert bare is not None and labelled is not None
+    labeled = cv2.imread(str(path))
+    assert bare is not None and labeled is not None
     # The caption stays off small images: it is a strip above them.
-    rows = len(labelled) - len(bare)
+    rows = len(labeled) - len(bare)
     assert rows > 0
-    assert np.median(cv2.absdiff(bare, labelled[rows:])) < 8
-    assert labelled[:rows].std() > 2
+    assert np.median(cv2.absdiff(bare, labeled[rows:])) < 8
+    assert labeled[:rows].std() > 2

@@ -30,7 +30,7 @@ def test_hpatches(tmp_path: Path, shift_and_turn: Array) -> None:
     assert view["mma"]["1"] == pytest.approx(80)
     assert view["precision"] == pytest.approx(80)
     # The oracle detects the same places everywhere, and uses another homography here.
-    assert (light["repeatability"], light["localisation_error"]) == (100, 0)
+    assert (light["repeatability"], light["localization_error"]) == (100, 0)
     assert light["mma"]["1"] < 20 < light["mma"]["10"]
     assert light["accuracy"]["1"] == 0
     table = found.to_markdown().splitlines()

@@ -34,7 +34,7 @@ def test_a_rotated_camera_sees_the_rotated_image(times: int) -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_rotated_intrinsics_equal_superglues(times: int) -> None:
-    """`rotate_intrinsics`, with w − 1 for w: our pixel centres have integer coordinates."""
+    """`rotate_intrinsics`, with w − 1 for w: our pixel centers have integer coordinates."""
     (fx, _, cx), (_, fy, cy) = K[0], K[1]
     w, h = 319, 239
     expected = {

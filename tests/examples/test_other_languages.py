@@ -98,10 +98,10 @@ def python_matches(graphs: Path, images: list[Array], suffix: str) -> Array:
     )
     inputs = {}
     for i, image in enumerate(images):
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        values = extractor.run(list(names), {"image": grey[None, None]})
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        values = extractor.run(list(names), {"image": gray[None, None]})
         inputs |= {f"{name}{i}": value for name, value in zip(names, values, strict=True)}
-        inputs[f"image_size{i}"] = np.array(grey.shape[::-1], np.float32)
+        inputs[f"image_size{i}"] = np.array(gray.shape[::-1], np.float32)
     matches, confidence = matcher.run(["matches", "confidence"], inputs)
     rows = np.flatnonzero(matches >= 0)
     points = inputs["keypoints0"][rows], inputs["keypoints1"][matches[rows]]
@@ -130,8 +130,8 @@ def assert_same_matches(found: Array, expected: Array) -> None:
 def save_images(folder: Path, images: list[Array], suffix: str) -> list[Path]:
     paths = [folder / f"image{i}{suffix}" for i in range(len(images))]
     for path, image in zip(paths, images, strict=True):
-        grey = suffix == ".pgm"
-        cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image)
+        gray = suffix == ".pgm"
+        cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if gray else image)
     return paths
 
 
@@ -149,7 +149,7 @@ def test_node_reads_jpeg_files(
     found = printed_matches(run([*node, graphs, *paths]).stdout)
     decoded = [cv2.imread(str(path)) for path in paths]
     expected = python_matches(graphs, decoded, "onnx")
-    # JPEG decoders differ by a few grey values: most matches are the same within a pixel.
+    # JPEG decoders differ by a few gray values: most matches are the same within a pixel.
     distances = np.abs(found[None, :, :4] - expected[:, None, :4]).max(2).min(1)
     assert (distances < 1).mean() > 0.85
 

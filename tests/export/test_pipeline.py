@@ -86,8 +86,8 @@ def plain(matching: Path) -> Session:
 
 
 @pytest.fixture(scope="module")
-def images(grey: Array) -> tuple[Array, Array]:
-    return grey[:253], np.roll(grey, (-8, 16), (0, 1))[:253]
+def images(gray: Array) -> tuple[Array, Array]:
+    return gray[:253], np.roll(gray, (-8, 16), (0, 1))[:253]
 
 
 def inputs_of(*views: list[Array], size: tuple[int, int] = SIZE) -> dict[str, Array]:
@@ -225,7 +225,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_at_several_sizes(
-    name: str, matching: Path, plain: Session, grey: Array, tmp_path: Path
+    name: str, matching: Path, plain: Session, gray: Array, tmp_path: Path
 ) -> None:
     """More places than keypoints in some images, and fewer in others."""
     artifact = load_artifact(matching)
@@ -236,7 +236,7 @@ def test_settings_at_several_sizes(
     assert set(run) == {"extract"}
     session = plain.with_settings(**SETTINGS[name])
     for height, width in ((253, 320), (40, 67), (8, 8), (13, 9)):
-        image = np.ascontiguousarray(grey[60 : 60 + height, :width])
+        image = np.ascontiguousarray(gray[60 : 60 + height, :width])
         assert_same_features(run["extract"]({"image": image[None, None]}), session.extract(image))
 
 

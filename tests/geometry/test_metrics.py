@@ -217,17 +217,17 @@ def test_detector_metrics_equal_loops(seed: int) -> None:
     close = [gap for gap in least if gap <= 3]
     found = metrics.detector_metrics(keypoints0, keypoints1, H, SIZE0, SIZE1)
     assert found.repeatability == pytest.approx(len(close) / len(least))
-    assert found.localisation_error == pytest.approx(np.mean(close))
+    assert found.localization_error == pytest.approx(np.mean(close))
 
 
 def test_detector_metrics_of_known_cases() -> None:
     grid = np.stack(np.meshgrid(np.arange(10, 90, 20), np.arange(10, 90, 20)), -1).reshape(-1, 2)
     size = (100, 100)
     same = metrics.detector_metrics(grid, grid, np.eye(3), size, size)
-    assert (same.repeatability, same.localisation_error) == (1, 0)
+    assert (same.repeatability, same.localization_error) == (1, 0)
     off = metrics.detector_metrics(grid, grid + np.array([1, 0]), np.eye(3), size, size)
-    assert (off.repeatability, off.localisation_error) == (1, 1)
+    assert (off.repeatability, off.localization_error) == (1, 1)
     far = metrics.detector_metrics(grid, grid + np.array([9, 0]), np.eye(3), size, size)
-    assert far.repeatability == 0 and np.isnan(far.localisation_error)
+    assert far.repeatability == 0 and np.isnan(far.localization_error)
     none = metrics.detector_metrics(grid[:0], grid[:0], np.eye(3), size, size)
-    assert none.repeatability == 0 and np.isnan(none.localisation_error)
+    assert none.repeatability == 0 and np.isnan(none.localization_error)

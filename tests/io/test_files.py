@@ -68,17 +68,17 @@ def test_json_is_indented_and_readable(tmp_path: Path) -> None:
     assert json.loads(text) == {"name": "grün", "values": [1, 2]}
 
 
-def test_images_are_written_from_rgb(tmp_path: Path, colour: np.ndarray, grey: np.ndarray) -> None:
-    write_image(tmp_path / "c.png", colour)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "c.png"))[..., ::-1], colour)
-    write_image(tmp_path / "g.png", grey)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "g.png"), -1), grey)
+def test_images_are_written_from_rgb(tmp_path: Path, color: np.ndarray, gray: np.ndarray) -> None:
+    write_image(tmp_path / "c.png", color)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "c.png"))[..., ::-1], color)
+    write_image(tmp_path / "g.png", gray)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "g.png"), -1), gray)
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "a", "a.txt"])
 def test_an_unknown_image_format_is_an_output_error(
-    tmp_path: Path, name: str, grey: np.ndarray
+    tmp_path: Path, name: str, gray: np.ndarray
 ) -> None:
     with pytest.raises(OutputError, match=r"use \.png or \.jpg"):
-        write_image(tmp_path / name, grey)
+        write_image(tmp_path / name, gray)
     assert list(tmp_path.iterdir()) == []

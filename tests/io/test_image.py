@@ -14,14 +14,14 @@ import PIL.ImageOps
 import pytest
 
 from featherglue.errors import ImageError, ImageWarning
-from featherglue.io.grey import to_grey
+from featherglue.io.gray import to_gray
 from featherglue.io.image import (
     list_images,
-    load_grey,
+    load_gray,
     map_points,
     read_evenly_spaced,
-    read_grey,
-    resize_grey,
+    read_gray,
+    resize_gray,
     resized_size,
 )
 
@@ -49,45 +49,45 @@ def with_orientation(jpeg: bytes, orientation: int, endian: str) -> bytes:
 # --- arrays ---------------------------------------------------------------------------------
 
 
-def test_grey_uint8_is_unchanged(grey: np.ndarray) -> None:
-    np.testing.assert_array_equal(to_grey(grey), grey)
-    np.testing.assert_array_equal(to_grey(grey[..., None]), grey)
-    view = to_grey(grey[::2, ::-3])
-    np.testing.assert_array_equal(view, grey[::2, ::-3])
+def test_gray_uint8_is_unchanged(gray: np.ndarray) -> None:
+    np.testing.assert_array_equal(to_gray(gray), gray)
+    np.testing.assert_array_equal(to_gray(gray[..., None]), gray)
+    view = to_gray(gray[::2, ::-3])
+    np.testing.assert_array_equal(view, gray[::2, ::-3])
     assert view.flags.c_contiguous
 
 
-def test_rgb_is_weighted_by_luminance(colour: np.ndarray) -> None:
-    expected = colour @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(to_grey(colour) - expected).max() <= 1
+def test_rgb_is_weighted_by_luminance(color: np.ndarray) -> None:
+    expected = color @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(to_gray(color) - expected).max() <= 1
     # Red before blue: the order matters.
     pure = np.zeros((1, 3, 3), np.uint8)
     pure[0, [0, 1, 2], [0, 1, 2]] = 255
-    np.testing.assert_array_equal(to_grey(pure), [[76, 150, 29]])
+    np.testing.assert_array_equal(to_gray(pure), [[76, 150, 29]])
 
 
-def test_alpha_is_ignored(colour: np.ndarray) -> None:
-    alpha = np.random.default_rng(0).integers(0, 256, colour.shape[:2], np.uint8)
-    np.testing.assert_array_equal(to_grey(np.dstack((colour, alpha))), to_grey(colour))
+def test_alpha_is_ignored(color: np.ndarray) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, color.shape[:2], np.uint8)
+    np.testing.assert_array_equal(to_gray(np.dstack((color, alpha))), to_gray(color))
 
 
 def test_sixteen_bits_are_divided_by_257() -> None:
     values = np.array([[0, 128, 129, 257, 65407, 65535, 32896]], np.uint16)
-    np.testing.assert_array_equal(to_grey(values), [[0, 0, 1, 1, 255, 255, 128]])
+    np.testing.assert_array_equal(to_gray(values), [[0, 0, 1, 1, 255, 255, 128]])
     every = np.arange(256, dtype=np.uint16)[None] * 257
-    np.testing.assert_array_equal(to_grey(every), np.arange(256)[None])
-    np.testing.assert_array_equal(to_grey(np.dstack([every] * 3)), np.arange(256)[None])
+    np.testing.assert_array_equal(to_gray(every), np.arange(256)[None])
+    np.testing.assert_array_equal(to_gray(np.dstack([every] * 3)), np.arange(256)[None])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_lie_between_0_and_1(dtype: type, grey: np.ndarray) -> None:
-    scaled = (grey / 255).astype(dtype)
-    np.testing.assert_array_equal(to_grey(scaled), grey)
-    np.testing.assert_array_equal(to_grey(np.dstack([scaled] * 3)), grey)
+def test_floats_lie_between_0_and_1(dtype: type, gray: np.ndarray) -> None:
+    scaled = (gray / 255).astype(dtype)
+    np.testing.assert_array_equal(to_gray(scaled), gray)
+    np.testing.assert_array_equal(to_gray(np.dstack([scaled] * 3)), gray)
 
 
-def test_bools_are_black_and_white(grey: np.ndarray) -> None:
-    np.testing.assert_array_equal(to_grey(grey > 100), np.where(grey > 100, 255, 0))
+def test_bools_are_black_and_white(gray: np.ndarray) -> None:
+    np.testing.assert_array_equal(to_gray(gray > 100), np.where(gray > 100, 255, 0))
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_bools_are_black_and_white(grey: np.ndarray) -> None:
 )
 def test_invalid_arrays_are_rejected(image: np.ndarray, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        to_grey(image)
+        to_gray(image)
 
 
 def test_more_than_200_megapixels_are_rejected() -> None:
     huge = np.broadcast_to(np.zeros(1, np.uint8), (20_001, 10_000))
     with pytest.raises(ImageError, match="megapixels"):
-        to_grey(huge)
+        to_gray(huge)
 
 
 def test_a_huge_png_is_rejected_before_it_is_decoded(
@@ -124,14 +124,14 @@ def test_a_huge_png_is_rejected_before_it_is_decoded(
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(png(30_000, 30_000))
     with pytest.raises(ImageError, match=r"bomb.png: 30000×30000 pixels are more .* reduce"):
-        read_grey(bomb)
+        read_gray(bomb)
     bomb.write_bytes(png(14_000, 14_000))
     with pytest.raises(ImageError, match=r"states 14000×14000 pixels in 45 bytes"):
-        read_grey(bomb)
+        read_gray(bomb)
     data = png(10, 10)
     bomb.write_bytes(data[:33] + b"\x7f\xff\xff\xffIDAT" + data[33:])
     with pytest.raises(ImageError, match="the length of a chunk is wrong"):
-        read_grey(bomb)
+        read_gray(bomb)
 
 
 def png(width: int, height: int) -> bytes:
@@ -144,43 +144,43 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-def test_a_jpeg_without_its_end_marker_is_read(tmp_path: Path, grey: np.ndarray) -> None:
+def test_a_jpeg_without_its_end_marker_is_read(tmp_path: Path, gray: np.ndarray) -> None:
     for parameters in ((), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)):
-        data = cv2.imencode(".jpg", grey, parameters)[1].tobytes()
+        data = cv2.imencode(".jpg", gray, parameters)[1].tobytes()
         path = tmp_path / "a.jpg"
         path.write_bytes(data)
-        whole = read_grey(path)
+        whole = read_gray(path)
         path.write_bytes(data[:-2])
-        np.testing.assert_array_equal(read_grey(path), whole)
+        np.testing.assert_array_equal(read_gray(path), whole)
         for missing in (20, 200, 2000):
             path.write_bytes(data[:-missing])
             with pytest.raises(ImageError, match="truncated"):
-                read_grey(path)
+                read_gray(path)
 
 
 def test_a_thumbnail_does_not_hide_that_a_photograph_is_truncated(
-    tmp_path: Path, grey: np.ndarray
+    tmp_path: Path, gray: np.ndarray
 ) -> None:
-    data = cv2.imencode(".jpg", grey)[1].tobytes()
-    thumbnail = cv2.imencode(".jpg", grey[::8, ::8])[1].tobytes()
+    data = cv2.imencode(".jpg", gray)[1].tobytes()
+    thumbnail = cv2.imencode(".jpg", gray[::8, ::8])[1].tobytes()
     path = tmp_path / "a.jpg"
     whole = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
     path.write_bytes(whole)
-    assert read_grey(path).shape == grey.shape
+    assert read_gray(path).shape == gray.shape
     path.write_bytes(whole[: len(whole) - len(data) // 2])
     with pytest.raises(ImageError, match="truncated"):
-        read_grey(path)
+        read_gray(path)
 
 
-def test_of_several_pages_the_first_one_is_read(tmp_path: Path, grey: np.ndarray) -> None:
+def test_of_several_pages_the_first_one_is_read(tmp_path: Path, gray: np.ndarray) -> None:
     for name in ("a.tif", "a.gif", "a.webp", "a.png"):
         path = tmp_path / name
-        first, second = PIL.Image.fromarray(grey), PIL.Image.fromarray(grey[::-1].copy())
+        first, second = PIL.Image.fromarray(gray), PIL.Image.fromarray(gray[::-1].copy())
         first.save(path, save_all=True, append_images=[second], **LOSSLESS.get(name, {}))
         with pytest.warns(ImageWarning, match=rf"{name}: has several pages"):
-            np.testing.assert_allclose(read_grey(path), grey, atol=2)
+            np.testing.assert_allclose(read_gray(path), gray, atol=2)
         first.save(path, **LOSSLESS.get(name, {}))
-        np.testing.assert_allclose(read_grey(path), grey, atol=2)
+        np.testing.assert_allclose(read_gray(path), gray, atol=2)
 
 
 LOSSLESS = {"a.webp": {"lossless": True}}
@@ -200,7 +200,7 @@ def test_unsupported_formats_are_named(tmp_path: Path, start: bytes, name: str) 
     path = tmp_path / "a.heic"
     path.write_bytes(start + bytes(100))
     with pytest.raises(ImageError, match=f"a.heic: {name} files are not read; convert"):
-        read_grey(path)
+        read_gray(path)
     assert list_images(tmp_path) == [path]
 
 
@@ -210,86 +210,86 @@ def test_unsupported_formats_are_named(tmp_path: Path, start: bytes, name: str) 
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "HSV", "YCbCr", "I", "F"]
 )
-def test_pillow_images_of_every_mode(mode: str, colour: np.ndarray) -> None:
-    source = PIL.Image.fromarray(colour)
+def test_pillow_images_of_every_mode(mode: str, color: np.ndarray) -> None:
+    source = PIL.Image.fromarray(color)
     image = source.convert("RGB" if mode in ("LA", "I", "F") else mode)
-    expected, tolerance = to_grey(np.asarray(image.convert("RGB"))), 2
+    expected, tolerance = to_gray(np.asarray(image.convert("RGB"))), 2
     if mode == "LA":
         image = source.convert("LA")
     elif mode == "I":
-        image = PIL.Image.fromarray(to_grey(colour).astype(np.int32) * 257)
+        image = PIL.Image.fromarray(to_gray(color).astype(np.int32) * 257)
     elif mode == "F":
-        image = PIL.Image.fromarray(to_grey(colour).astype(np.float32) / 255)
+        image = PIL.Image.fromarray(to_gray(color).astype(np.float32) / 255)
     assert image.mode == mode
-    np.testing.assert_allclose(load_grey(image).astype(int), expected, atol=tolerance)
+    np.testing.assert_allclose(load_gray(image).astype(int), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pillow_images_are_turned_upright(
-    tmp_path: Path, orientation: int, colour: np.ndarray
+    tmp_path: Path, orientation: int, color: np.ndarray
 ) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
-    PIL.Image.fromarray(colour).save(path, exif=exif)
+    PIL.Image.fromarray(color).save(path, exif=exif)
     with PIL.Image.open(path) as image:
-        turned = load_grey(image).astype(int)
-        # Luminance is clipped differently where the colours of the file are out of range.
-        assert np.abs(turned - read_grey(path)).mean() < 0.5
+        turned = load_gray(image).astype(int)
+        # Luminance is clipped differently where the colors of the file are out of range.
+        assert np.abs(turned - read_gray(path)).mean() < 0.5
         upright = PIL.ImageOps.exif_transpose(image)
-        np.testing.assert_array_equal(load_grey(image), load_grey(upright))
+        np.testing.assert_array_equal(load_gray(image), load_gray(upright))
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
-def test_16_bit_arrays_with_fewer_bits_are_scaled(bits: int, grey: np.ndarray) -> None:
-    values = ((grey.astype(np.uint32) * (2**bits - 1) + 127) // 255).astype(np.uint16)
+def test_16_bit_arrays_with_fewer_bits_are_scaled(bits: int, gray: np.ndarray) -> None:
+    values = ((gray.astype(np.uint32) * (2**bits - 1) + 127) // 255).astype(np.uint16)
     values[0, 0] = 2**bits - 1
     with pytest.warns(ImageWarning, match=f"up to {2**bits - 1} are taken for {bits}-bit"):
-        scaled = to_grey(values)
-    np.testing.assert_allclose(scaled[1:].astype(int), grey[1:], atol=1)
+        scaled = to_gray(values)
+    np.testing.assert_allclose(scaled[1:].astype(int), gray[1:], atol=1)
 
 
-def test_other_byte_orders_and_ragged_lists(grey: np.ndarray) -> None:
-    wide = grey.astype(np.uint16) * 257
-    np.testing.assert_array_equal(to_grey(wide.astype(">u2")), to_grey(wide))
+def test_other_byte_orders_and_ragged_lists(gray: np.ndarray) -> None:
+    wide = gray.astype(np.uint16) * 257
+    np.testing.assert_array_equal(to_gray(wide.astype(">u2")), to_gray(wide))
     with pytest.raises(ImageError, match="equal lengths"):
-        load_grey([[1, 2], [3]])  # type: ignore[arg-type]
+        load_gray([[1, 2], [3]])  # type: ignore[arg-type]
 
 
 # --- files ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".pgm", ".tif"])
-def test_lossless_files_are_read_exactly(tmp_path: Path, suffix: str, grey: np.ndarray) -> None:
-    np.testing.assert_array_equal(read_grey(write(tmp_path / f"a{suffix}", grey)), grey)
+def test_lossless_files_are_read_exactly(tmp_path: Path, suffix: str, gray: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_gray(write(tmp_path / f"a{suffix}", gray)), gray)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".ppm", ".tif", ".bmp"])
-def test_colour_files_agree_with_colour_arrays(
-    tmp_path: Path, suffix: str, colour: np.ndarray
+def test_color_files_agree_with_color_arrays(
+    tmp_path: Path, suffix: str, color: np.ndarray
 ) -> None:
-    path = write(tmp_path / f"a{suffix}", colour[..., ::-1])
+    path = write(tmp_path / f"a{suffix}", color[..., ::-1])
     # Decoders round the luminance in their own ways.
-    assert np.abs(read_grey(path).astype(int) - to_grey(colour)).max() <= 1
+    assert np.abs(read_gray(path).astype(int) - to_gray(color)).max() <= 1
 
 
-def test_a_file_with_alpha(tmp_path: Path, colour: np.ndarray) -> None:
-    alpha = np.random.default_rng(0).integers(0, 256, colour.shape[:2], np.uint8)
-    path = write(tmp_path / "a.png", np.dstack((colour[..., ::-1], alpha)))
-    assert np.abs(read_grey(path).astype(int) - to_grey(colour)).max() <= 1
+def test_a_file_with_alpha(tmp_path: Path, color: np.ndarray) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, color.shape[:2], np.uint8)
+    path = write(tmp_path / "a.png", np.dstack((color[..., ::-1], alpha)))
+    assert np.abs(read_gray(path).astype(int) - to_gray(color)).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_a_file_of_16_bits(tmp_path: Path, suffix: str, grey: np.ndarray) -> None:
-    path = write(tmp_path / f"a{suffix}", grey.astype(np.uint16) * 257)
-    np.testing.assert_array_equal(read_grey(path), grey)
+def test_a_file_of_16_bits(tmp_path: Path, suffix: str, gray: np.ndarray) -> None:
+    path = write(tmp_path / f"a{suffix}", gray.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_gray(path), gray)
 
 
-def test_jpeg_and_webp_are_close(tmp_path: Path, grey: np.ndarray) -> None:
+def test_jpeg_and_webp_are_close(tmp_path: Path, gray: np.ndarray) -> None:
     for suffix in (".jpg", ".webp"):
-        read = read_grey(write(tmp_path / f"a{suffix}", grey))
-        assert read.shape == grey.shape
-        assert np.abs(read.astype(int) - grey).mean() < 4
+        read = read_gray(write(tmp_path / f"a{suffix}", gray))
+        assert read.shape == gray.shape
+        assert np.abs(read.astype(int) - gray).mean() < 4
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
@@ -297,7 +297,7 @@ def test_jpeg_and_webp_are_close(tmp_path: Path, grey: np.ndarray) -> None:
 def test_exif_orientation_turns_the_image_upright(
     tmp_path: Path, orientation: int, endian: str
 ) -> None:
-    # 64×32 blocks of four greys: JPEG compression does not change which side is up.
+    # 64×32 blocks of four grays: JPEG compression does not change which side is up.
     upright = np.kron(np.array([[20, 90], [160, 230]], np.uint8), np.ones((16, 32), np.uint8))
     stored = {
         1: upright,
@@ -312,17 +312,17 @@ def test_exif_orientation_turns_the_image_upright(
     jpeg = cv2.imencode(".jpg", np.ascontiguousarray(stored))[1].tobytes()
     path = tmp_path / "a.jpg"
     path.write_bytes(with_orientation(jpeg, orientation, endian))
-    read = read_grey(path)
+    read = read_gray(path)
     assert read.shape == upright.shape
     assert np.abs(read.astype(int) - upright).max() < 10
 
 
 @pytest.mark.parametrize("name", ["grün ☂.png", "照片.png", "with space.PNG", "-dash.png"])
-def test_file_names_may_have_any_characters(tmp_path: Path, name: str, grey: np.ndarray) -> None:
+def test_file_names_may_have_any_characters(tmp_path: Path, name: str, gray: np.ndarray) -> None:
     path = tmp_path / name
-    path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
-    np.testing.assert_array_equal(load_grey(str(path)), grey)
-    np.testing.assert_array_equal(load_grey(path), grey)
+    path.write_bytes(cv2.imencode(".png", gray)[1].tobytes())
+    np.testing.assert_array_equal(load_gray(str(path)), gray)
+    np.testing.assert_array_equal(load_gray(path), gray)
 
 
 def test_files_without_an_image_are_rejected(tmp_path: Path) -> None:
@@ -338,23 +338,23 @@ def test_files_without_an_image_are_rejected(tmp_path: Path) -> None:
         (text / "below.png", "cannot be read|no such file"),
     ):
         with pytest.raises(ImageError, match=message) as caught:
-            read_grey(path)
+            read_gray(path)
         assert path.name in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_truncated_files_are_rejected(
-    tmp_path: Path, suffix: str, share: float, grey: np.ndarray
+    tmp_path: Path, suffix: str, share: float, gray: np.ndarray
 ) -> None:
-    path = write(tmp_path / f"a{suffix}", grey)
+    path = write(tmp_path / f"a{suffix}", gray)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ImageError, match=r"a\."):
-        read_grey(path)
+        read_gray(path)
 
 
-def test_only_images_are_listed_sorted_by_name(tmp_path: Path, grey: np.ndarray) -> None:
+def test_only_images_are_listed_sorted_by_name(tmp_path: Path, gray: np.ndarray) -> None:
     for name in ("b.png", "a.JPG", "c.tiff", "notes.txt", "under/d.png"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -441,7 +441,7 @@ def test_points_follow_the_pixels_of_a_resized_image(to_size: tuple[int, int]) -
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     for point in ((80.0, 60.0), (200.3, 31.6), (159.5, 200.0)):
         blob = 250 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * 6.0**2))
-        resized = resize_grey(blob.astype(np.uint8), to_size).astype(float)
+        resized = resize_gray(blob.astype(np.uint8), to_size).astype(float)
         assert resized.shape == to_size[::-1]
         columns, rows = np.arange(to_size[0]), np.arange(to_size[1])
         total = resized.sum()
@@ -451,5 +451,5 @@ def test_points_follow_the_pixels_of_a_resized_image(to_size: tuple[int, int]) -
         np.testing.assert_allclose(mapped, centroid, atol=0.06)
 
 
-def test_an_image_of_the_right_size_is_not_copied(grey: np.ndarray) -> None:
-    assert resize_grey(grey, grey.shape[::-1]) is grey
+def test_an_image_of_the_right_size_is_not_copied(gray: np.ndarray) -> None:
+    assert resize_gray(gray, gray.shape[::-1]) is gray

@@ -1,4 +1,4 @@
-"""Optimal transport against the log domain; mutual matches and neighbours against brute force."""
+"""Optimal transport against the log domain; mutual matches and neighbors against brute force."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from featherglue.matching import assignment
-from featherglue.matching.assignment import mutual_matches, nearest_neighbours, optimal_transport
+from featherglue.matching.assignment import mutual_matches, nearest_neighbors, optimal_transport
 from featherglue.models.sinkhorn import log_optimal_transport
 
 
@@ -109,7 +109,7 @@ def unit_vectors(rng: np.random.Generator, count: int, width: int = 4) -> np.nda
 @pytest.mark.parametrize("cosine", [-1.0, 0.9])
 @pytest.mark.parametrize("ratio", [None, 0.95, 0.6])
 @pytest.mark.parametrize("counts", [(60, 50), (1, 20), (20, 1), (1, 1)])
-def test_nearest_neighbours_by_brute_force(
+def test_nearest_neighbors_by_brute_force(
     counts: tuple[int, int], ratio: float | None, cosine: float
 ) -> None:
     rng = np.random.default_rng(5)
@@ -125,20 +125,20 @@ def test_nearest_neighbours_by_brute_force(
         similar = 1 - row[j] ** 2 / 2 > cosine
         if distances[:, j].argmin() == i and passes and similar:
             expected.append([i, j])
-    indices, scores = nearest_neighbours(first, second, ratio, cosine)
+    indices, scores = nearest_neighbors(first, second, ratio, cosine)
     assert indices.tolist() == expected
     products = (first @ second.T)[tuple(indices.T)]
     np.testing.assert_allclose(scores, np.clip(products, 0, 1), atol=1e-6)
 
 
-def test_the_ratio_test_drops_ambiguous_neighbours() -> None:
+def test_the_ratio_test_drops_ambiguous_neighbors() -> None:
     rng = np.random.default_rng(6)
     second = unit_vectors(rng, 40)
     first = second[:20] + 0.05 * rng.standard_normal((20, 4)).astype(np.float32)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     twins = np.concatenate((second, second[:10] + 1e-3))  # ten of them twice
     twins /= np.linalg.norm(twins, axis=1, keepdims=True)
-    kept = nearest_neighbours(first, twins, 0.8)[0][:, 0]
+    kept = nearest_neighbors(first, twins, 0.8)[0][:, 0]
     assert (kept >= 10).all()
     assert len(kept) >= 5
 
@@ -146,7 +146,7 @@ def test_the_ratio_test_drops_ambiguous_neighbours() -> None:
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])
 def test_nothing_to_match(counts: tuple[int, int]) -> None:
     empty = [np.zeros((count, 4), np.float32) for count in counts]
-    indices, scores = nearest_neighbours(empty[0], empty[1], 0.8)
+    indices, scores = nearest_neighbors(empty[0], empty[1], 0.8)
     assert indices.shape == (0, 2)
     assert scores.shape == (0,)
 

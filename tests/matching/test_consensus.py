@@ -1,4 +1,4 @@
-"""The consensus of neighbouring matches."""
+"""The consensus of neighboring matches."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def test_too_few_matches_are_all_kept(count: int) -> None:
     assert maps is None
 
 
-def test_refinement_fits_the_same_maps_as_the_caller(grey: np.ndarray) -> None:
+def test_refinement_fits_the_same_maps_as_the_caller(gray: np.ndarray) -> None:
     points0, points1, scores, _ = scene(0.3)
     kept, _ = filter_by_consensus(points0, points1, scores, 0.9)
     points0, points1 = points0[kept] / 3, points1[kept] / 3
-    alone = refine_matches(grey, grey, points0, points1)
-    given = refine_matches(grey, grey, points0, points1, maps=fit_local_maps(points0, points1))
+    alone = refine_matches(gray, gray, points0, points1)
+    given = refine_matches(gray, gray, points0, points1, maps=fit_local_maps(points0, points1))
     np.testing.assert_array_equal(given[0], alone[0])
     np.testing.assert_array_equal(given[1], alone[1])
 

@@ -67,7 +67,7 @@ def maxima(scores: np.ndarray, radius: int, threshold: float, most: int = -1) ->
 def test_suppress_equals_the_pytorch_version(radius: int, threshold: float, ties: bool) -> None:
     for seed in range(6):
         scores = random_scores(seed, ties=ties)
-        if seed % 2:  # hills, among which pixels in neighbouring blocks are nearly the same
+        if seed % 2:  # hills, among which pixels in neighboring blocks are nearly the same
             scores = cv2.GaussianBlur(scores, (0, 0), 0.5 * seed)
         expected = torch_keypoints.non_maximum_suppression(torch.from_numpy(scores)[None], radius)[
             0
@@ -254,17 +254,17 @@ def test_descriptors_equal_the_pytorch_version(sampling: str, cells: tuple[int, 
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
 
 
-def test_exact_sampling_meets_the_cell_centres() -> None:
+def test_exact_sampling_meets_the_cell_centers() -> None:
     dense = np.random.default_rng(1).standard_normal((3, 4, 6)).astype(np.float32)
     y, x = np.mgrid[:3, :4]
-    centres = np.stack((8 * x + 3.5, 8 * y + 3.5), -1).reshape(-1, 2).astype(np.float32)
+    centers = np.stack((8 * x + 3.5, 8 * y + 3.5), -1).reshape(-1, 2).astype(np.float32)
     flat = dense.reshape(-1, 6)
     expected = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     np.testing.assert_allclose(
-        decode.sample_descriptors(dense, centres, "exact"), expected, atol=1e-6
+        decode.sample_descriptors(dense, centers, "exact"), expected, atol=1e-6
     )
     # The published grid is stretched: it meets the first cell, and drifts by up to half a pixel.
-    published = decode.sample_descriptors(dense, centres, "published")
+    published = decode.sample_descriptors(dense, centers, "published")
     np.testing.assert_allclose(published[0], expected[0], atol=1e-6)
     assert np.abs(published - expected).max() > 1e-3
 

@@ -121,7 +121,7 @@ def test_repeated_texture_is_not_confused() -> None:
     assert np.concatenate(worse).mean() < 0.05
 
 
-def test_neighbours_fix_a_match_on_a_straight_edge() -> None:
+def test_neighbors_fix_a_match_on_a_straight_edge() -> None:
     stripes = np.arange(240) // 40 % 2 * 150 + 50
     image0 = np.asarray(cv2.GaussianBlur(np.tile(stripes, (240, 1)).astype(np.uint8), (0, 0), 1.0))
     x, y = np.meshgrid(np.arange(40, 240, 40) - 0.5, np.linspace(20, 220, 15))
@@ -149,7 +149,7 @@ def test_a_flat_image_moves_nothing(value: int, photographs: dict[str, np.ndarra
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 9, 10])
-def test_too_few_neighbours_change_nothing(count: int, photographs: dict[str, np.ndarray]) -> None:
+def test_too_few_neighbors_change_nothing(count: int, photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
     image1, points0, points1, _ = jittered(image0, WARPS["shift"])
     refined, mask = refine_matches(image0, image1, points0[:count], points1[:count])
@@ -158,11 +158,11 @@ def test_too_few_neighbours_change_nothing(count: int, photographs: dict[str, np
     assert not mask.any()
 
 
-def test_one_neighbour_more_is_enough(photographs: dict[str, np.ndarray]) -> None:
+def test_one_neighbor_more_is_enough(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
     image1, points0, points1, truth = jittered(image0, WARPS["shift"])
     config = RefineConfig()
-    near = np.argsort(np.linalg.norm(points0 - points0[0], axis=1))[: config.num_neighbours + 1]
+    near = np.argsort(np.linalg.norm(points0 - points0[0], axis=1))[: config.num_neighbors + 1]
     refined, mask = refine_matches(image0, image1, points0[near], points1[near], config)
     assert mask.sum() >= 6
     assert np.median(errors(refined, truth[near])) < 0.4
@@ -171,7 +171,7 @@ def test_one_neighbour_more_is_enough(photographs: dict[str, np.ndarray]) -> Non
 def test_repeated_points(photographs: dict[str, np.ndarray]) -> None:
     image0 = photographs["camera"]
     image1, points0, points1, truth = jittered(image0, WARPS["slant"])
-    for repeats in (2, 20):  # also more often than there are neighbours
+    for repeats in (2, 20):  # also more often than there are neighbors
         twice0, twice1 = (
             np.repeat(points0, repeats, 0)[:1000],
             np.repeat(points1, repeats, 0)[:1000],

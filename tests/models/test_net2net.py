@@ -1,4 +1,4 @@
-"""Large networks initialised with the function of a small one."""
+"""Large networks initialized with the function of a small one."""
 
 from __future__ import annotations
 

@@ -153,9 +153,9 @@ def test_superpoint(
     border: int,
     ours: Model,
     hf_weights: dict[str, torch.Tensor],
-    grey: np.ndarray,
+    gray: np.ndarray,
 ) -> None:
-    image = np.ascontiguousarray(grey[:160, :240])
+    image = np.ascontiguousarray(gray[:160, :240])
     expected = hf_features(hf_weights, image, border)
     keypoints, scores, descriptors = features(ours, image, border)
     assert len(expected[0]) > 150
@@ -270,10 +270,10 @@ def test_end_to_end_on_two_images(
     runtime: Any,
     ours: Model,
     hf_weights: dict[str, torch.Tensor],
-    grey: np.ndarray,
+    gray: np.ndarray,
     tmp_path: Path,
 ) -> None:
-    images = grey[:160, :240], grey[24:184, 40:280]
+    images = gray[:160, :240], gray[24:184, 40:280]
     threshold = 0.01
     both = torch.stack([pixels(np.ascontiguousarray(image))[0] for image in images])[None]
     output = hf_pair(hf_weights, threshold)(both)

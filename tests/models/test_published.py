@@ -142,7 +142,7 @@ def imported(arguments: list[str | Path], output: Path) -> Model:
 
 
 def test_both_layouts_give_the_same_model(
-    files: dict[str, Path], tmp_path: Path, grey: np.ndarray
+    files: dict[str, Path], tmp_path: Path, gray: np.ndarray
 ) -> None:
     models = [
         imported([files["superpoint"], files["superglue"]], tmp_path / "a"),
@@ -151,7 +151,7 @@ def test_both_layouts_give_the_same_model(
         imported([files["pair"], files["point"]], tmp_path / "d"),
     ]
     first = models[0].to_artifact()
-    image = torch.from_numpy(grey[:64, :96])[None, None].float() / 255
+    image = torch.from_numpy(gray[:64, :96])[None, None].float() / 255
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.rand(1, 20, 2, generator=generator),

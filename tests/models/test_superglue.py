@@ -262,7 +262,7 @@ def test_a_mutual_match_below_the_threshold_keeps_its_score() -> None:
     assert scores0.tolist() == scores1.tolist() == [[pytest.approx(0.1)]]
 
 
-def test_keypoints_are_normalised_by_the_longer_side() -> None:
+def test_keypoints_are_normalized_by_the_longer_side() -> None:
     keypoints = torch.tensor([[[0.0, 0.0], [640.0, 480.0], [320.0, 240.0]]])
     expected = torch.tensor([[[-320.0, -240.0], [320.0, 240.0], [0.0, 0.0]]]) / (0.7 * 640)
     torch.testing.assert_close(normalize_keypoints(keypoints, torch.tensor([[640, 480]])), expected)

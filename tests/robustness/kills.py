@@ -88,7 +88,7 @@ def scan_rows(out: Path) -> Results:
 
 
 def labels(out: Path) -> Results:
-    """Labelled photographs."""
+    """Labeled photographs."""
     from featherglue.data.keypoint_labels import KeypointLabels
 
     if not (out / "labels.npz").exists():

@@ -19,7 +19,7 @@ from featherglue.errors import ImageError, OutputError, ResourceError
 from featherglue.evaluation.homography_suite import HomographySuite
 from featherglue.evaluation.pair_evaluation import PairEvaluator
 from featherglue.evaluation.runner import evaluate
-from featherglue.io.image import read_grey
+from featherglue.io.image import read_gray
 from featherglue.session import Session
 
 resource = pytest.importorskip("resource")
@@ -136,11 +136,11 @@ def test_too_many_open_files_are_no_unreadable_image(photographs: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(used, 3), before[1]))
         with pytest.raises(ResourceError, match="too many open files"):
-            read_grey(path)
+            read_gray(path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
         for file in held:
             file.close()
-    assert read_grey(path).shape == (240, 320)
+    assert read_gray(path).shape == (240, 320)
     with pytest.raises(ImageError):
-        read_grey(photographs / "no.png")
+        read_gray(photographs / "no.png")

@@ -69,9 +69,9 @@ def matcher_inputs(counts: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("shape", [(64, 96), (8, 8), (8, 200), (61, 90)])
 def test_extract_agrees_with_pytorch(
-    shape: tuple[int, int], runtime: Runtime, model: Model, grey: np.ndarray
+    shape: tuple[int, int], runtime: Runtime, model: Model, gray: np.ndarray
 ) -> None:
-    image = pad_to_cells(np.ascontiguousarray(grey[50 : 50 + shape[0], 20 : 20 + shape[1]]))
+    image = pad_to_cells(np.ascontiguousarray(gray[50 : 50 + shape[0], 20 : 20 + shape[1]]))
     scores, descriptors = runtime.extract(image)
     assert model.extractor is not None
     with torch.no_grad():
@@ -103,8 +103,8 @@ def test_match_agrees_with_pytorch(counts: tuple[int, int], runtime: Runtime, mo
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_results_are_repeatable_and_not_overwritten(runtime: Runtime, grey: np.ndarray) -> None:
-    image, other = grey[:64, :64].copy(), grey[64:128, 64:128].copy()
+def test_results_are_repeatable_and_not_overwritten(runtime: Runtime, gray: np.ndarray) -> None:
+    image, other = gray[:64, :64].copy(), gray[64:128, 64:128].copy()
     first = runtime.extract(image)
     kept = [array.copy() for array in first]
     runtime.extract(other)
@@ -120,15 +120,15 @@ def test_results_are_repeatable_and_not_overwritten(runtime: Runtime, grey: np.n
     np.testing.assert_array_equal(runtime.match(*inputs), copy)
 
 
-def test_non_contiguous_inputs(runtime: Runtime, grey: np.ndarray) -> None:
-    rotated = np.rot90(grey[:64, :96])
+def test_non_contiguous_inputs(runtime: Runtime, gray: np.ndarray) -> None:
+    rotated = np.rot90(gray[:64, :96])
     expected = runtime.extract(np.ascontiguousarray(rotated))
     for actual, desired in zip(runtime.extract(rotated), expected, strict=True):
         np.testing.assert_array_equal(actual, desired)
 
 
-def test_runtimes_are_thread_safe(runtime: Runtime, grey: np.ndarray) -> None:
-    images = [np.ascontiguousarray(grey[i : i + 64, :128]) for i in range(0, 128, 16)]
+def test_runtimes_are_thread_safe(runtime: Runtime, gray: np.ndarray) -> None:
+    images = [np.ascontiguousarray(gray[i : i + 64, :128]) for i in range(0, 128, 16)]
     pairs = [matcher_inputs((20, 20 + i), i) for i in range(8)]
     expected = [
         (*runtime.extract(i), runtime.match(*p)) for i, p in zip(images, pairs, strict=True)
@@ -171,11 +171,11 @@ def test_signals_are_handled_after_sessions_are_gone(name: str, folders: dict[st
 
 
 def test_float16_weights_agree_with_pytorch(
-    artifact: Artifact, tmp_path: Path, grey: np.ndarray
+    artifact: Artifact, tmp_path: Path, gray: np.ndarray
 ) -> None:
     half = save_artifact(tmp_path / "half", artifact, "float16")
     results = [open_runtime(half, name, 1) for name in ("torch", "onnxruntime")]  # type: ignore[arg-type]
-    scores = [result.extract(grey[:64, :64].copy())[0] for result in results]
+    scores = [result.extract(gray[:64, :64].copy())[0] for result in results]
     matrices = [result.match(*matcher_inputs((9, 14))) for result in results]
     np.testing.assert_allclose(*scores, atol=1e-4)
     np.testing.assert_allclose(*matrices, atol=1e-4)
@@ -207,27 +207,27 @@ def own(folders: dict[str, Path], tmp_path: Path) -> Artifact:
     return load_artifact(shutil.copytree(folders["projected"], tmp_path / "own"))
 
 
-def first_scores(artifact: Artifact, grey: np.ndarray, name: Any = "onnxruntime") -> np.ndarray:
-    return open_runtime(artifact, name, 1).extract(grey[:64, :64].copy())[0]
+def first_scores(artifact: Artifact, gray: np.ndarray, name: Any = "onnxruntime") -> np.ndarray:
+    return open_runtime(artifact, name, 1).extract(gray[:64, :64].copy())[0]
 
 
 @pytest.mark.parametrize("name", [n for n in INSTALLED if n != "torch"])
 def test_graphs_are_exported_once_into_the_cache(
-    name: str, own: Artifact, cache: Path, grey: np.ndarray
+    name: str, own: Artifact, cache: Path, gray: np.ndarray
 ) -> None:
-    expected = first_scores(own, grey, name)
+    expected = first_scores(own, gray, name)
     files = sorted(path.name for path in cache.rglob("*.onnx"))
     assert files == ["extractor.onnx", "matcher.onnx"]
     assert not list(own.folder.glob("*.onnx"))  # type: ignore[union-attr]
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")}
-    np.testing.assert_array_equal(first_scores(own, grey, name), expected)
+    np.testing.assert_array_equal(first_scores(own, gray, name), expected)
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")} == before
 
 
 def test_cache_separates_models(
-    own: Artifact, cache: Path, grey: np.ndarray, models: dict[str, Model], tmp_path: Path
+    own: Artifact, cache: Path, gray: np.ndarray, models: dict[str, Model], tmp_path: Path
 ) -> None:
-    first = first_scores(own, grey)
+    first = first_scores(own, gray)
     changed = dataclasses.replace(
         own,
         arrays=own.arrays
@@ -237,39 +237,39 @@ def test_cache_separates_models(
         },
     )
     other = save_artifact(tmp_path / "other", changed)
-    second = first_scores(other, grey)
+    second = first_scores(other, gray)
     assert np.abs(first - second).max() > 1e-3
-    np.testing.assert_array_equal(first_scores(own, grey), first)
+    np.testing.assert_array_equal(first_scores(own, gray), first)
     assert len(list(cache.iterdir())) == 2
 
 
 def test_graphs_in_the_artifact_folder_are_used(
-    own: Artifact, cache: Path, grey: np.ndarray
+    own: Artifact, cache: Path, gray: np.ndarray
 ) -> None:
     assert own.folder is not None
-    expected = first_scores(own, grey, "torch")
+    expected = first_scores(own, gray, "torch")
     paths = export_onnx(own, own.folder)
     assert [path.name for path in paths] == ["extractor.onnx", "matcher.onnx"]
-    np.testing.assert_allclose(first_scores(own, grey), expected, atol=1e-4)
+    np.testing.assert_allclose(first_scores(own, gray), expected, atol=1e-4)
     assert not cache.exists()
 
 
-def test_stale_graphs_are_not_used(own: Artifact, cache: Path, grey: np.ndarray) -> None:
+def test_stale_graphs_are_not_used(own: Artifact, cache: Path, gray: np.ndarray) -> None:
     assert own.folder is not None
-    stale = first_scores(own, grey)
+    stale = first_scores(own, gray)
     graphs = [path.read_bytes() for path in export_onnx(own, own.folder)]
     bias = own.arrays["extractor.convPb.bias"] + np.float32(np.arange(65) % 3)
     changed = dataclasses.replace(own, arrays=own.arrays | {"extractor.convPb.bias": bias})
     fresh = save_artifact(own.folder, changed)
     for name, data in zip(("extractor.onnx", "matcher.onnx"), graphs, strict=True):
         (own.folder / name).write_bytes(data)  # graphs of the previous weights
-    found = first_scores(fresh, grey)
+    found = first_scores(fresh, gray)
     assert np.abs(found - stale).max() > 1e-3
-    np.testing.assert_allclose(found, first_scores(fresh, grey, "torch"), atol=1e-4)
+    np.testing.assert_allclose(found, first_scores(fresh, gray, "torch"), atol=1e-4)
 
 
 def test_equal_weights_with_other_heads_have_other_graphs(
-    own: Artifact, cache: Path, grey: np.ndarray
+    own: Artifact, cache: Path, gray: np.ndarray
 ) -> None:
     def matched(artifact: Artifact) -> np.ndarray:
         runtime = open_runtime(artifact, "onnxruntime", 1)
@@ -297,17 +297,17 @@ def test_equal_weights_with_other_heads_have_other_graphs(
 @pytest.mark.parametrize("where", ["beside", "cache"])
 @pytest.mark.parametrize("damage", ["empty", "half", "garbage"])
 def test_damaged_graphs_are_exported_again(
-    damage: str, where: str, own: Artifact, cache: Path, grey: np.ndarray
+    damage: str, where: str, own: Artifact, cache: Path, gray: np.ndarray
 ) -> None:
     assert own.folder is not None
-    expected = first_scores(own, grey)
+    expected = first_scores(own, gray)
     folder = own.folder if where == "beside" else cache_folder(own)
     for path in export_onnx(own, folder):
         data = path.read_bytes()
         path.write_bytes(
             {"empty": b"", "half": data[: len(data) // 2], "garbage": b"x" * 99}[damage]
         )
-    np.testing.assert_array_equal(first_scores(own, grey), expected)
+    np.testing.assert_array_equal(first_scores(own, gray), expected)
 
 
 def test_cache_without_write_permission(

@@ -86,7 +86,7 @@ def test_refined_quantized_and_normalized_models(
     weights = LinearConfig(bits=4, activation_bits=0, correct_bias=False)
     coded = quantize_linear(model, weights)
     assert scorer(coded) == pytest.approx(evaluate_model(coded, suite, tmp_path / "c"), abs=1e-9)
-    # Another architecture, with batch normalisation in both networks.
+    # Another architecture, with batch normalization in both networks.
     other = models["four-heads"]
     expected = evaluate_model(other, suite, tmp_path / "other")
     assert scorer(other) == pytest.approx(expected, abs=1e-9)

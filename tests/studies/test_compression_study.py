@@ -189,7 +189,7 @@ def test_recipes_fit_the_published_architecture(reproduce: Main) -> None:
 
 @pytest.mark.slow
 def test_variants_are_measured(
-    reproduce: Main, matching: Path, tmp_path: Path, grey: np.ndarray
+    reproduce: Main, matching: Path, tmp_path: Path, gray: np.ndarray
 ) -> None:
     from featherglue.evaluation import HomographySuite
     from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
@@ -200,7 +200,7 @@ def test_variants_are_measured(
     model = Model.load(matching)
     scorer = HomographyScorer(model, suite, ScoringConfig(num_pairs=1))
     for variants in (explanations.linear_variants, explanations.channel_variants):
-        rows = explanations.measure(variants(model, [grey], (160, 120)), scorer)
+        rows = explanations.measure(variants(model, [gray], (160, 120)), scorer)
         assert rows[0]["recall"] == pytest.approx(scorer(model)["recall"], abs=0.01)
         assert len(rows) == len({row["title"] for row in rows}) >= 5
 

@@ -92,10 +92,10 @@ def test_full_standard_error_keeps_the_exit_code() -> None:
         assert run("info", "--model", "fast", "--no-such-option", stderr=full).returncode == 2
 
 
-def test_names_on_an_ascii_terminal(grey: np.ndarray, tmp_path: Path) -> None:
+def test_names_on_an_ascii_terminal(gray: np.ndarray, tmp_path: Path) -> None:
     names = tmp_path / "café.png", tmp_path / "naïve.png"
     for name in names:
-        name.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+        name.write_bytes(cv2.imencode(".png", gray)[1].tobytes())
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     arguments = ("match", *names, "-o", tmp_path / "é.png")
     done = run(*arguments, "--json", "-", stdout=subprocess.PIPE, env=ascii_only)
@@ -107,10 +107,10 @@ def test_names_on_an_ascii_terminal(grey: np.ndarray, tmp_path: Path) -> None:
     assert missing.stderr.count(b"\n") == 1
 
 
-def test_nothing_is_written_to_the_home_folder(grey: np.ndarray, tmp_path: Path) -> None:
+def test_nothing_is_written_to_the_home_folder(gray: np.ndarray, tmp_path: Path) -> None:
     home, image = tmp_path / "home", tmp_path / "a.png"
     home.mkdir()
-    image.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    image.write_bytes(cv2.imencode(".png", gray)[1].tobytes())
     dropped = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ORT_DISABLE_TELEMETRY")
     environment = {k: v for k, v in os.environ.items() if k not in dropped} | {"HOME": str(home)}
     done = run("match", image, image, "--no-viz", stdout=subprocess.PIPE, env=environment)

@@ -38,11 +38,11 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def images(tmp_path: Path, grey: np.ndarray) -> Path:
+def images(tmp_path: Path, gray: np.ndarray) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(2):
-        cv2.imwrite(str(folder / f"{i}.png"), grey[i : i + 100, :120])
+        cv2.imwrite(str(folder / f"{i}.png"), gray[i : i + 100, :120])
     return folder
 
 

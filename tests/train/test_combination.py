@@ -38,11 +38,11 @@ def rotated(model: Model, width: int) -> Model:
 
 @pytest.mark.parametrize("width", [16, 24])
 def test_rotated_descriptors_are_rotated_back(
-    width: int, matching: Path, grey: np.ndarray, tmp_path: Path
+    width: int, matching: Path, gray: np.ndarray, tmp_path: Path
 ) -> None:
     model = Model.load(matching)
     rotated(model, width).save(tmp_path / "rotated")
-    combined = combine(tmp_path / "rotated", matching, [grey])
+    combined = combine(tmp_path / "rotated", matching, [gray])
     assert combined.aligned is not None
     assert combined.aligned.cosine_before < 0.9
     assert combined.aligned.cosine_after == pytest.approx(1, abs=1e-3)
@@ -52,7 +52,7 @@ def test_rotated_descriptors_are_rotated_back(
     expected = model.to_artifact().arrays
     for name, array in made.arrays.items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
-    found, original = (load(folder)(grey, grey) for folder in (tmp_path / "both", matching))
+    found, original = (load(folder)(gray, gray) for folder in (tmp_path / "both", matching))
     np.testing.assert_array_equal(found.matches.indices, original.matches.indices)
 
 
@@ -67,7 +67,7 @@ def test_descriptors_are_unchanged_without_images(matching: Path, tmp_path: Path
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_missing_network_is_an_error(matching: Path, grey: np.ndarray, tmp_path: Path) -> None:
+def test_a_missing_network_is_an_error(matching: Path, gray: np.ndarray, tmp_path: Path) -> None:
     model = Model.load(matching)
     replace(model, matcher=None).save(tmp_path / "extractor")
     replace(model, extractor=None).save(tmp_path / "matcher")
@@ -76,7 +76,7 @@ def test_a_missing_network_is_an_error(matching: Path, grey: np.ndarray, tmp_pat
     with pytest.raises(UsageError, match="no matcher"):
         combine(matching, tmp_path / "extractor")
     with pytest.raises(UsageError, match="no extractor to align"):
-        combine(matching, tmp_path / "matcher", [grey])
+        combine(matching, tmp_path / "matcher", [gray])
     rotated(model, 24).save(tmp_path / "wide")
     with pytest.raises(UsageError, match="no matcher"):
-        combine(matching, tmp_path / "wide", [grey])
+        combine(matching, tmp_path / "wide", [gray])

@@ -15,20 +15,20 @@ Pictures = Sequence[np.ndarray]
 
 
 @pytest.fixture
-def moving(grey: np.ndarray) -> list[np.ndarray]:
+def moving(gray: np.ndarray) -> list[np.ndarray]:
     """Eight views (192, 256) of a photograph that moves by 8 px to the left and up per frame."""
-    return [np.ascontiguousarray(grey[8 * i :, 8 * i :][:192, :256]) for i in range(8)]
+    return [np.ascontiguousarray(gray[8 * i :, 8 * i :][:192, :256]) for i in range(8)]
 
 
 @pytest.fixture(scope="session")
 def classical() -> Session:
-    """SIFT with nearest neighbours; unlike a random network it finds nothing in a blank image."""
+    """SIFT with nearest neighbors; unlike a random network it finds nothing in a blank image."""
     return load(features="sift", matcher="nn", threads=1)
 
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[..., Path]:
-    """make_video(pictures, name, rate): path of a video of grey pictures of one size."""
+    """make_video(pictures, name, rate): path of a video of gray pictures of one size."""
 
     def make(pictures: Pictures, name: str = "walk.avi", rate: float = 25.0) -> Path:
         path = tmp_path / name

@@ -28,11 +28,11 @@ def moving_views() -> Iterator[np.ndarray]:
         cos, sin = np.cos(0.2 * np.sin(turn)), np.sin(0.2 * np.sin(turn))
         zoom = 1.1 + 0.1 * np.cos(turn)
         rotation = np.array([[zoom * cos, -zoom * sin, 0], [zoom * sin, zoom * cos, 0], [0, 0, 1]])
-        to_centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
+        to_center = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
         tilt = np.eye(3)
         tilt[2, :2] = 4e-4 * np.sin(turn), 3e-4 * (1 - np.cos(turn))
         to_view = np.array([[1, 0, 320 + 25 * np.sin(2 * turn)], [0, 1, 240], [0, 0, 1]])
-        H = to_view @ tilt @ rotation @ to_centre
+        H = to_view @ tilt @ rotation @ to_center
         yield cv2.warpPerspective(photograph, H, SIZE, borderMode=cv2.BORDER_REFLECT)
 
 

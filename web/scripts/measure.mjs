@@ -103,7 +103,7 @@ for (const [size, keypoints] of [[320, 256], [640, 512]]) {
   const rows = await live(size, keypoints);
   const rates = rows.map((row) => row[6]);
   console.log(`live, ${size} px, ${keypoints} keypoints: frames/s ${summary(rates)}`);
-  const names = ["copy", "grey", "extraction", "matching", "homography", "drawing"];
+  const names = ["copy", "gray", "extraction", "matching", "homography", "drawing"];
   names.forEach((name, i) => console.log(`  ${name}, ms: ${summary(rows.map((row) => row[i]))}`));
 }
 server.close();

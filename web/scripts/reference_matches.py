@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def matches(session: fg.Session, samples: Path, name: str) -> list[list[float]]:
-    """Matches of a sample pair, from its colours as a browser reads them."""
+    """Matches of a sample pair, from its colors as a browser reads them."""
     images = [
         cv2.cvtColor(cv2.imread(str(samples / f"{name}{i}.jpg")), cv2.COLOR_BGR2RGB)
         for i in range(2)

@@ -37,7 +37,7 @@ def check_activations(architecture: ArchitectureConfig, names: Iterable[str]) ->
     """Check that activations of these names can be quantized.
 
     Raises:
-        ArtifactError: the architecture has no such activation or has batch normalisation, or only
+        ArtifactError: the architecture has no such activation or has batch normalization, or only
             one of the two inputs of a message MLP is named.
     """
     names = set(names)
@@ -53,5 +53,5 @@ def check_activations(architecture: ArchitectureConfig, names: Iterable[str]) ->
     networks = (architecture.extractor, architecture.matcher)
     if names and any(network is not None and network.batch_norm for network in networks):
         raise ArtifactError(
-            "activations can be quantized only after batch normalisation has been folded"
+            "activations can be quantized only after batch normalization has been folded"
         )

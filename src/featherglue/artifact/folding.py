@@ -1,4 +1,4 @@
-"""Folding of batch normalisation into the preceding layer."""
+"""Folding of batch normalization into the preceding layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EPSILON = 1e-5  # the default of torch.nn.BatchNorm
 
 
 def fold_batch_norm(artifact: Artifact) -> Artifact:
-    """A copy of the artifact with all batch normalisation folded.
+    """A copy of the artifact with all batch normalization folded.
 
     The networks compute the same function, up to float rounding. A quantized layer whose weights
     change is no longer quantized.

@@ -54,7 +54,7 @@ class Artifact:
             held dequantized.
         quantization: codes of the quantized weights, and quantized activations.
         storage: how model.safetensors holds the tensors; set by `load_artifact`.
-        provenance: recipe, training data and licence.
+        provenance: recipe, training data and license.
         hash: SHA-256 of model.safetensors; "" before the artifact is saved.
         folder: folder that it was loaded from; None before it is saved.
     """

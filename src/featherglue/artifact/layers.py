@@ -27,7 +27,7 @@ class Layer:
         shape: shape of the weight: (out, in, k, k) or (out, in).
         per: "keypoint" if the layer runs once for each keypoint; "pixel/n" if it runs once for
             every n pixels of the image, rounded up along each side.
-        norm: name of the batch normalisation that follows, or "".
+        norm: name of the batch normalization that follows, or "".
     """
 
     name: str

@@ -39,7 +39,7 @@ def model_card(
     parts = architecture.extractor is not None, architecture.matcher is not None
     macs = total_macs(architecture)
     facts = [
-        ("Licence", provenance.license or "unknown"),
+        ("License", provenance.license or "unknown"),
         ("Training data", provenance.data or "unknown"),
         ("Parameters", f"{num_parameters:,}"),
         ("Size of the weights", f"{weight_bytes:,} bytes"),

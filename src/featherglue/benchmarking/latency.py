@@ -19,8 +19,8 @@ from featherglue.benchmarking.drawn_frames import draw_frames
 from featherglue.benchmarking.startup import ColdStart, cold_start
 from featherglue.errors import UsageError
 from featherglue.io.files import write_image
-from featherglue.io.grey import Grey
-from featherglue.io.image import read_grey, resize_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import read_gray, resize_gray
 from featherglue.machine import describe_machine
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.session import Session
@@ -55,7 +55,7 @@ class BenchmarkConfig:
 def benchmark(
     contenders: Sequence[Contender | str],
     config: BenchmarkConfig | None = None,
-    frames: tuple[Grey, Grey] | None = None,
+    frames: tuple[Gray, Gray] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchmarkResult:
     """Measure sessions side by side.
@@ -66,7 +66,7 @@ def benchmark(
     Args:
         contenders: sessions, or names of models.
         config: how to measure.
-        frames: two grey images (H, W) uint8 of one scene, resized to each size; None draws them.
+        frames: two gray images (H, W) uint8 of one scene, resized to each size; None draws them.
         progress: called after every repetition of all contenders.
 
     Returns:
@@ -83,7 +83,7 @@ def benchmark(
     sessions = [contender.open() for contender in named]
     rows: list[BenchmarkRow] = []
     for size in config.image_sizes:
-        first, second = (resize_grey(frame, size) for frame in frames or draw_frames(size))
+        first, second = (resize_gray(frame, size) for frame in frames or draw_frames(size))
         measured = _take_turns(sessions, (first, second), config, progress)
         starts = _cold_starts(named, (first, second)) if config.cold else [None] * len(named)
         rows.extend(map(_row, named, sessions, measured, starts, [size] * len(named)))
@@ -113,7 +113,7 @@ class _Times:
 
 def _take_turns(
     sessions: Sequence[Session],
-    frames: tuple[Grey, Grey],
+    frames: tuple[Gray, Gray],
     config: BenchmarkConfig,
     progress: Callable[[], None],
 ) -> list[_Times]:
@@ -129,7 +129,7 @@ def _take_turns(
                 watch = Stopwatch()
                 result = session.match(before, session.extract(frames[1], watch), watch)
                 middle = time.perf_counter()
-                read_grey(path)
+                read_gray(path)
                 end = time.perf_counter()
                 if repetition >= config.warmup:
                     found.results.append(result)
@@ -140,7 +140,7 @@ def _take_turns(
 
 
 def _cold_starts(
-    contenders: Sequence[Contender], frames: tuple[Grey, Grey]
+    contenders: Sequence[Contender], frames: tuple[Gray, Gray]
 ) -> Sequence[ColdStart | None]:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.jpg" for i in range(2)]

@@ -23,8 +23,8 @@ from featherglue.cli.common import (
 from featherglue.cli.progress import ProgressDisplay
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.io.grey import Grey
-from featherglue.io.image import list_images, read_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import list_images, read_gray
 from featherglue.options import FeaturesKind, RuntimeName, SessionOptions
 
 # The parser takes no list of a Literal.
@@ -169,11 +169,11 @@ def _size(text: str) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _frames(folder: Path) -> tuple[Grey, Grey]:
+def _frames(folder: Path) -> tuple[Gray, Gray]:
     paths = list_images(folder)
     if len(paths) < 2:
         raise UsageError(f"--images {folder}: two images are needed, found {len(paths)}")
-    return read_grey(paths[0]), read_grey(paths[1])
+    return read_gray(paths[0]), read_gray(paths[1])
 
 
 def _print_summary(result: BenchmarkResult) -> None:

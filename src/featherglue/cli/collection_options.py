@@ -34,10 +34,10 @@ Overlap = Annotated[
         "--num-overlap", min=1, help="Number of following photographs, for --pairs sequential."
     ),
 ]
-NumNeighbours = Annotated[
+NumNeighbors = Annotated[
     int,
     typer.Option(
-        "--num-neighbours", min=1, help="Number of nearest photographs, for --pairs spatial."
+        "--num-neighbors", min=1, help="Number of nearest photographs, for --pairs spatial."
     ),
 ]
 MaxSize = Annotated[

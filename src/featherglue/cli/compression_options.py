@@ -10,7 +10,7 @@ import typer
 
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.io.image import read_evenly_spaced
 
 _NUM_IMAGES, _SIZE = 16, "640,480"
@@ -83,7 +83,7 @@ class CalibrationOptions:
         width, height = parse_resize(self.image_size or _SIZE)
         return width, height
 
-    def read(self) -> list[Grey] | None:
+    def read(self) -> list[Gray] | None:
         """Read the photographs, or return None without a folder. Raises ImageError."""
         if self.folder is None:
             return None

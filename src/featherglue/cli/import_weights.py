@@ -26,7 +26,7 @@ def import_weights(
 ) -> None:
     """Convert published SuperPoint and SuperGlue checkpoints.
 
-    The licence of the checkpoints applies to the model too.
+    The license of the checkpoints applies to the model too.
     """
     try:
         from featherglue.export.networks import export_onnx

@@ -78,7 +78,7 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
     )
     _add_integer_rows(table, facts)
     provenance = facts["provenance"]
-    table.add_row("licence", provenance["license"] or "unknown")
+    table.add_row("license", provenance["license"] or "unknown")
     table.add_row("data", provenance["data"] or "unknown")
     for i, step in enumerate(provenance["recipe"]):
         table.add_row(f"step {i + 1}", _step_line(step))

@@ -223,8 +223,8 @@ def _masked(session: Session, image0: Path, image1: Path, masks: Path) -> MatchR
         raise UsageError(f"--masks: neither {paths[0]} nor {paths[1]} exists")
     features = []
     for image, path in zip((image0, image1), paths, strict=True):
-        grey, mask = read_masked(image, path)
-        features.append(session.extract(grey, mask=mask))
+        gray, mask = read_masked(image, path)
+        features.append(session.extract(gray, mask=mask))
     return session.match(features[0], features[1])
 
 

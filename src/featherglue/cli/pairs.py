@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.collection_options import NumNeighbours, Overlap, PairFile, Pairs
+from featherglue.cli.collection_options import NumNeighbors, Overlap, PairFile, Pairs
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.pair_selection import choose_pairs, write_pairs
 from featherglue.collection.photo_frames import image_names
@@ -22,7 +22,7 @@ def pairs(
     method: Pairs = "exhaustive",
     pair_file: PairFile = None,
     overlap: Overlap = 10,
-    num_neighbours: NumNeighbours = 20,
+    num_neighbors: NumNeighbors = 20,
     json_file: JsonFile = None,
 ) -> int:
     """Choose the pairs of photographs to match, and write them as a list."""
@@ -33,7 +33,7 @@ def pairs(
         names,
         pair_file=pair_file,
         overlap=overlap,
-        num_neighbours=num_neighbours,
+        num_neighbors=num_neighbors,
     )
     write_pairs(output, chosen)
     save_json({"photos": len(names), "pairs": len(chosen), "output": str(output)}, json_file)

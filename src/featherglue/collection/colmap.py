@@ -16,7 +16,7 @@ from featherglue.errors import MissingExtraError, UsageError
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
-_PIXEL_CENTRE = 0.5  # of COLMAP's first pixel
+_PIXEL_CENTER = 0.5  # of COLMAP's first pixel
 _SEED = 0
 _PRINT_FATAL = 3  # level of COLMAP's log
 
@@ -140,7 +140,7 @@ def write_database(
             for name, points in keypoints.items():
                 if name not in ids:
                     continue
-                opened.write_keypoints(ids[name], points + np.float32(_PIXEL_CENTRE))
+                opened.write_keypoints(ids[name], points + np.float32(_PIXEL_CENTER))
             for (name0, name1), indices in matches:
                 if name0 not in ids or name1 not in ids:
                     continue

@@ -74,7 +74,7 @@ def map_database(
 
     Args:
         database: with two-view geometries.
-        images: folder of the images, for the colours of the points.
+        images: folder of the images, for the colors of the points.
         output: folder to write; `0` is the largest model, `1` the next one. It is replaced.
         num_threads: maximum number of threads; None takes one per core.
         registered: called with the number of registered images after each of them.
@@ -154,7 +154,7 @@ def summarize_model(
 
 
 def write_points(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Write the points of a model with their colours as a PLY file.
+    """Write the points of a model with their colors as a PLY file.
 
     Raises:
         OutputError: the file cannot be written.

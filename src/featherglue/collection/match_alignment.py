@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.consensus import LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import RefineConfig, align_windows
@@ -54,8 +54,8 @@ def align_matches(
     config = RefineConfig()
     alignment = np.full((len(rows), NUM_COLUMNS), np.nan, np.float32)
     points0, points1 = features0.keypoints[rows], features1.keypoints[columns]
-    if len(rows) > config.num_neighbours:
-        maps = fit_local_maps(points0, points1, config.num_neighbours)
+    if len(rows) > config.num_neighbors:
+        maps = fit_local_maps(points0, points1, config.num_neighbors)
         chosen = maps.deviation < config.max_deviation
         chosen &= np.abs(np.linalg.det(maps.affine)) > _MIN_AREA_CHANGE
         kept = np.flatnonzero(chosen)
@@ -75,8 +75,8 @@ class _Offsets:
 
 
 def _align(
-    image0: Grey | None,
-    image1: Grey | None,
+    image0: Gray | None,
+    image1: Gray | None,
     points0: Float,
     points1: Float,
     maps: LocalMaps,
@@ -107,8 +107,8 @@ def _align(
 
 
 def _one_way(
-    image0: Grey,
-    image1: Grey,
+    image0: Gray,
+    image1: Gray,
     points0: Float,
     points1: Float,
     offsets: Float,

@@ -29,7 +29,7 @@ from featherglue.errors import (
 )
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_image
-from featherglue.io.image import list_images, read_grey
+from featherglue.io.image import list_images, read_gray
 from featherglue.io.npz import read_npz
 from featherglue.io.pairs import Pair
 from featherglue.session import Session
@@ -228,7 +228,7 @@ class _FeatureStore:
         mask = None
         try:
             if self._masks is None:
-                image = read_grey(self._folder / name)
+                image = read_gray(self._folder / name)
             else:
                 image, mask = read_masked(self._folder / name, mask_path(self._masks, name))
         except ImageError as error:

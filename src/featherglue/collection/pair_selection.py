@@ -17,8 +17,8 @@ from featherglue.io.pairs import read_pairs
 
 PairMethod = Literal["exhaustive", "sequential", "spatial", "file"]
 NamePair = tuple[str, str]
-DEFAULT_OVERLAP, DEFAULT_NUM_NEIGHBOURS = 10, 20
-_MAX_DISTANCE = 1e9  # m, between the positions of a pair: only the number of neighbours counts
+DEFAULT_OVERLAP, DEFAULT_NUM_NEIGHBORS = 10, 20
+_MAX_DISTANCE = 1e9  # m, between the positions of a pair: only the number of neighbors counts
 
 
 def choose_pairs(
@@ -28,7 +28,7 @@ def choose_pairs(
     *,
     pair_file: str | os.PathLike[str] | None = None,
     overlap: int = DEFAULT_OVERLAP,
-    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS,
+    num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
 ) -> list[NamePair]:
     """Choose pairs by the name of the method.
 
@@ -39,7 +39,7 @@ def choose_pairs(
         names: of the images, relative to the folder, in the order of a sequence.
         pair_file: the list of "file".
         overlap: number of following images of "sequential".
-        num_neighbours: number of nearest images of "spatial".
+        num_neighbors: number of nearest images of "spatial".
 
     Raises:
         UsageError: a value out of bounds, or a missing list.
@@ -49,7 +49,7 @@ def choose_pairs(
     if method == "sequential":
         return sequential_pairs(names, overlap)
     if method == "spatial":
-        return spatial_pairs(images, names, num_neighbours)
+        return spatial_pairs(images, names, num_neighbors)
     if method == "file":
         assert pair_file is not None
         return listed_pairs(pair_file, names)
@@ -99,16 +99,16 @@ def sequential_pairs(names: Sequence[str], overlap: int = DEFAULT_OVERLAP) -> li
 def spatial_pairs(
     images: str | os.PathLike[str],
     names: Sequence[str],
-    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS,
+    num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
 ) -> list[NamePair]:
     """Pair each image with the nearest ones by the GPS positions of the EXIF tags.
 
-    COLMAP reads the positions and finds the neighbours.
+    COLMAP reads the positions and finds the neighbors.
 
     Args:
         images: folder of the images.
         names: of the images, relative to the folder.
-        num_neighbours: number of nearest images.
+        num_neighbors: number of nearest images.
 
     Raises:
         MissingExtraError: pycolmap is not installed.
@@ -116,7 +116,7 @@ def spatial_pairs(
     """
     pycolmap = require_pycolmap()
     options = pycolmap.SpatialPairingOptions(
-        max_num_neighbors=num_neighbours + 1, max_distance=_MAX_DISTANCE
+        max_num_neighbors=num_neighbors + 1, max_distance=_MAX_DISTANCE
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "database.db"

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, PairListError
 from featherglue.io.exif import jpeg_orientation
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.io.image import (
-    decode_grey,
+    decode_gray,
     list_images,
     map_points,
     read_encoded,
-    resize_grey,
+    resize_gray,
     resized_size,
 )
 from featherglue.io.lines import quote_name
@@ -96,7 +96,7 @@ class Frame:
         return flipped
 
 
-def read_view(path: str | os.PathLike[str], max_size: int | None) -> tuple[Grey, Frame]:
+def read_view(path: str | os.PathLike[str], max_size: int | None) -> tuple[Gray, Frame]:
     """Read an image in its working frame.
 
     Args:
@@ -110,13 +110,13 @@ def read_view(path: str | os.PathLike[str], max_size: int | None) -> tuple[Grey,
         ImageError: the image cannot be read.
     """
     encoded = read_encoded(path)
-    stored = decode_grey(encoded, os.fspath(path), upright=False)
+    stored = decode_gray(encoded, os.fspath(path), upright=False)
     orientation = jpeg_orientation(encoded[:_EXIF_BYTES])
     frame = Frame.of((stored.shape[1], stored.shape[0]), orientation, max_size)
     return _to_working(stored, frame), frame
 
 
-def read_mask(path: str | os.PathLike[str], frame: Frame) -> Grey:
+def read_mask(path: str | os.PathLike[str], frame: Frame) -> Gray:
     """Read the mask of an image in the working frame of the image.
 
     Args:
@@ -129,7 +129,7 @@ def read_mask(path: str | os.PathLike[str], frame: Frame) -> Grey:
     Raises:
         ImageError: the mask cannot be read, or has another size than the image.
     """
-    mask = decode_grey(read_encoded(path), os.fspath(path), upright=False)
+    mask = decode_gray(read_encoded(path), os.fspath(path), upright=False)
     if mask.shape[::-1] != frame.size:
         raise ImageError(
             f"{path}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image "
@@ -141,7 +141,7 @@ def read_mask(path: str | os.PathLike[str], frame: Frame) -> Grey:
 
 def read_masked(
     path: str | os.PathLike[str], mask: str | os.PathLike[str], max_size: int | None = None
-) -> tuple[Grey, Grey | None]:
+) -> tuple[Gray, Gray | None]:
     """Read an image and its mask, both upright; None if the mask does not exist.
 
     Raises:
@@ -156,11 +156,11 @@ def mask_path(masks: str | os.PathLike[str], name: str) -> Path:
     return Path(masks) / f"{name}.png"
 
 
-def _to_working(stored: Grey, frame: Frame) -> Grey:
+def _to_working(stored: Gray, frame: Frame) -> Gray:
     swapped, flip_x, flip_y = _ORIENTATIONS[frame.orientation]
     upright = stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
     upright = upright.T if swapped else upright
-    return resize_grey(np.ascontiguousarray(upright), frame.working_size)
+    return resize_gray(np.ascontiguousarray(upright), frame.working_size)
 
 
 def image_names(folder: str | os.PathLike[str]) -> list[str]:

@@ -222,7 +222,7 @@ class _Run:
             names,
             pair_file=self.config.pair_file,
             overlap=self.config.overlap,
-            num_neighbours=self.config.num_neighbours,
+            num_neighbors=self.config.num_neighbors,
         )
         write_pairs(self.work / PAIRS, pairs)
         return pairs

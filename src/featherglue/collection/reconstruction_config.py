@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from featherglue.collection.colmap import CameraMode, CameraOptions
 from featherglue.collection.pair_selection import (
-    DEFAULT_NUM_NEIGHBOURS,
+    DEFAULT_NUM_NEIGHBORS,
     DEFAULT_OVERLAP,
     PairMethod,
     check_choice,
@@ -30,7 +30,7 @@ class ReconstructionConfig:
             nearest ones by GPS, or the pairs of a file.
         pair_file: the list of pairs="file".
         overlap: number of following images of pairs="sequential".
-        num_neighbours: number of nearest images of pairs="spatial".
+        num_neighbors: number of nearest images of pairs="spatial".
         max_size: px, larger photographs are shrunk to this longest side; None keeps the size.
         num_keypoints: maximum number of keypoints of a photograph.
         masks: folder of masks, see `extract_features`; None without masks.
@@ -47,7 +47,7 @@ class ReconstructionConfig:
     pairs: PairMethod = "exhaustive"
     pair_file: str | os.PathLike[str] | None = None
     overlap: int = DEFAULT_OVERLAP
-    num_neighbours: int = DEFAULT_NUM_NEIGHBOURS
+    num_neighbors: int = DEFAULT_NUM_NEIGHBORS
     max_size: int | None = MAX_SIZE
     num_keypoints: int = NUM_KEYPOINTS
     masks: str | os.PathLike[str] | None = None
@@ -63,7 +63,7 @@ class ReconstructionConfig:
         check_choice(self.pairs, self.pair_file)
         for name, low in (
             ("overlap", 1),
-            ("num_neighbours", 1),
+            ("num_neighbors", 1),
             ("num_keypoints", 1),
             ("workers", 1),
         ):

@@ -57,7 +57,7 @@ def run_workers(
 
     Args:
         task: see `Task`.
-        keys: the items; neighbours in the order go to the same worker.
+        keys: the items; neighbors in the order go to the same worker.
         fingerprints: of the items.
         parts: folder of the record files.
         num_workers: number of processes.

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from featherglue.data.homography import HomographyRange, sample_homography, warp_image
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import UsageError
-from featherglue.io.grey import Grey
-from featherglue.io.image import resize_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import resize_gray
 from featherglue.models.hooks import with_hooks
 from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint, score_map
 
-# Normalised keypoints (B, N, 2), scores (B, N) and descriptors (B, N, D).
+# Normalized keypoints (B, N, 2), scores (B, N) and descriptors (B, N, D).
 FeatureBatch = tuple[Tensor, Tensor, Tensor]
 _DEFAULT_MAX_KEYPOINTS = 512
 _MIN_KEYPOINTS = 16
@@ -50,7 +50,7 @@ class CalibrationData:
 
 
 def prepare_calibration(
-    model: Model, images: Sequence[Grey], size: tuple[int, int] = (640, 480), seed: int = 0
+    model: Model, images: Sequence[Gray], size: tuple[int, int] = (640, 480), seed: int = 0
 ) -> CalibrationData:
     """Return pairs of views of photographs, with the features that the model extracts from them.
 
@@ -66,9 +66,9 @@ def prepare_calibration(
     if not images:
         raise UsageError("calibration requires at least one image")
     rng = np.random.default_rng(seed)
-    views: list[list[Grey]] = [[], []]
+    views: list[list[Gray]] = [[], []]
     for image in images:
-        photo = resize_grey(image, size)
+        photo = resize_gray(image, size)
         views[0].append(photo)
         views[1].append(random_view(rng, photo)[1])
     tensors = tuple(
@@ -80,7 +80,7 @@ def prepare_calibration(
     return CalibrationData(images=tensors, features=_extract(model, tensors, size))
 
 
-def random_view(rng: np.random.Generator, photo: Grey) -> tuple[NDArray[np.float64], Grey]:
+def random_view(rng: np.random.Generator, photo: Gray) -> tuple[NDArray[np.float64], Gray]:
     """Return a random homography (3, 3), and the warped and augmented photograph (H, W)."""
     size = (photo.shape[1], photo.shape[0])
     homography = sample_homography(rng, size, HomographyRange())

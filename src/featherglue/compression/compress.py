@@ -12,7 +12,7 @@ from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import Finetune, FinetuneConfig, StepContext
 from featherglue.compression.steps import fold, kind_of
 from featherglue.errors import UsageError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.models.model import Model
 
 
@@ -20,7 +20,7 @@ def compress(
     model: Model,
     recipe: Recipe,
     *,
-    calibration_images: Sequence[Grey] | None = None,
+    calibration_images: Sequence[Gray] | None = None,
     image_size: tuple[int, int] = (640, 480),
     losses: Losses | None = None,
     finetune: Finetune | None = None,
@@ -34,7 +34,7 @@ def compress(
     Args:
         model: stays unchanged.
         recipe: the steps.
-        calibration_images: photographs, (H, W) grey uint8, for steps that measure activations or
+        calibration_images: photographs, (H, W) gray uint8, for steps that measure activations or
             matches.
         image_size: (width, height) in pixels to which the photographs are resized, multiples of 8.
         losses: losses for importance "taylor"; `importance.probe_losses` by default.
@@ -79,7 +79,7 @@ def compress(
 class _Calibration:
     """Prepares the calibration data of a model when a step requires it."""
 
-    def __init__(self, images: Sequence[Grey] | None, size: tuple[int, int]) -> None:
+    def __init__(self, images: Sequence[Gray] | None, size: tuple[int, int]) -> None:
         self._images, self._size = images, size
 
     def __call__(self, model: Model) -> CalibrationData | None:

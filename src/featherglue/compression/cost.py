@@ -24,7 +24,7 @@ _FLOAT_BITS = {"float32": 32, "float16": 16}
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """Cost of one layer, including its bias and batch normalisation.
+    """Cost of one layer, including its bias and batch normalization.
 
     Attributes:
         name: layer name.

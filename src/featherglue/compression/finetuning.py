@@ -149,7 +149,7 @@ def pruned_weights(model: Model, original: Model | None = None) -> Masks:
 
 
 def _pruned_layers(architecture: ArchitectureConfig, config: PruneConfig) -> set[str]:
-    """Names of the layers that a step prunes. Folding batch normalisation may have renamed them."""
+    """Names of the layers that a step prunes. Folding batch normalization may have renamed them."""
     unfolded = ArchitectureConfig(
         extractor=architecture.extractor and replace(architecture.extractor, batch_norm=True),
         matcher=architecture.matcher and replace(architecture.matcher, batch_norm=True),
@@ -167,7 +167,7 @@ def _pruned_layers(architecture: ArchitectureConfig, config: PruneConfig) -> set
 
 
 def before_rounding(model: Model, candidate: Artifact) -> Model | None:
-    """The candidate with folded batch normalisation, if `model` is its quantized version.
+    """The candidate with folded batch normalization, if `model` is its quantized version.
 
     Returns:
         None if other steps than folding and linear quantization were performed since.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from featherglue.compression.calibration import random_view
 from featherglue.errors import ConfigError, UsageError
 from featherglue.geometry.metrics import homography_match_metrics
-from featherglue.io.grey import Grey
-from featherglue.io.image import resize_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import resize_gray
 from featherglue.matching.extractors import NetworkExtractor
 from featherglue.matching.matchers import NetworkMatcher
 from featherglue.models.model import Model
@@ -71,7 +71,7 @@ class _CachedMatching:
         self._runtime = runtime
         self._scores: Float | None = None
 
-    def extract(self, image: Grey) -> tuple[Float, Float]:
+    def extract(self, image: Gray) -> tuple[Float, Float]:
         """See `Runtime`."""
         return self._runtime.extract(image)
 
@@ -114,7 +114,7 @@ class _Pair:
 def choose_threshold(
     model: Model,
     parent: Model,
-    images: Sequence[Grey],
+    images: Sequence[Gray],
     size: tuple[int, int] = (640, 480),
     config: ThresholdConfig | None = None,
 ) -> Model:
@@ -126,7 +126,7 @@ def choose_threshold(
     Args:
         model: the compressed model.
         parent: the original model, which is measured with its own threshold.
-        images: photographs, (H, W) grey uint8.
+        images: photographs, (H, W) gray uint8.
         size: (width, height) in pixels to which the photographs are resized.
         config: candidates and pairs.
 
@@ -166,7 +166,7 @@ def _mean_metrics(pairs: Iterable[_Pair], threshold: float) -> NDArray[np.float6
 
 
 def _extract_pairs(
-    model: Model, images: Sequence[Grey], size: tuple[int, int], config: ThresholdConfig
+    model: Model, images: Sequence[Gray], size: tuple[int, int], config: ThresholdConfig
 ) -> Iterator[_Pair]:
     if model.extractor is None or model.matcher is None:
         raise ConfigError("choosing a match threshold requires an extractor and a matcher")
@@ -175,7 +175,7 @@ def _extract_pairs(
     settings = replace(model.processing, resize=())  # views already have their size
     rng = np.random.default_rng(config.seed)
     for i in range(config.num_pairs):
-        photo = resize_grey(images[i % len(images)], size)
+        photo = resize_gray(images[i % len(images)], size)
         H, view = random_view(rng, photo)
         cached = _CachedMatching(runtime)
         matcher = NetworkMatcher(cached, settings, bin_score, width)

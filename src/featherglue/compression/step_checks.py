@@ -55,7 +55,7 @@ def check_linear(state: ModelState, config: LinearConfig) -> ModelState:
     """Check a step "linear"."""
     if state.quantized and _has_batch_norm(state.architecture):
         raise UsageError(
-            "batch normalisation cannot be folded into quantized layers: add a step "
+            "batch normalization cannot be folded into quantized layers: add a step "
             '"fold" before they are quantized, or quantize linearly first'
         )
     architecture = _without_batch_norm(state.architecture)
@@ -81,7 +81,7 @@ def check_fold(state: ModelState, config: FoldConfig) -> ModelState:
     """Check a step "fold"."""
     del config
     if state.quantized and _has_batch_norm(state.architecture):
-        raise UsageError("batch normalisation cannot be folded into quantized layers: fold first")
+        raise UsageError("batch normalization cannot be folded into quantized layers: fold first")
     return replace(state, architecture=_without_batch_norm(state.architecture))
 
 

@@ -12,7 +12,7 @@ from featherglue.compression.pruning.gradual import GradualMasks, ScheduleConfig
 from featherglue.compression.pruning.importance import Losses
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.models.model import Model
 
 
@@ -32,7 +32,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldConfig:
-    """Fold batch normalisation into the preceding layers."""
+    """Fold batch normalization into the preceding layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class StepContext:
     finetune: Finetune | None = None
     unquantized: Model | None = None
     start: Model | None = None
-    images: Sequence[Grey] = ()
+    images: Sequence[Gray] = ()
     image_size: tuple[int, int] = (640, 480)
 
 

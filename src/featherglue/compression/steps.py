@@ -37,7 +37,7 @@ _Pruning = PruneConfig | ChannelConfig | StructureConfig | MacsConfig
 
 
 def fold(model: Model) -> Model:
-    """Return a copy of the model with batch normalisation folded into the preceding layers."""
+    """Return a copy of the model with batch normalization folded into the preceding layers."""
     folded = Model.from_artifact(fold_batch_norm(model.to_artifact()))
     return replace(folded, provenance=model.provenance)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from featherglue.data.photometric import Augmentation, Float, augment_photometric
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 _LEVELS = np.arange(256)
 
@@ -38,7 +38,7 @@ def tone_curve(rng: np.random.Generator, unusual: float) -> Float:
             not monotone.
 
     Returns:
-        (256,) float32 in [0, 255], the new value of each grey level.
+        (256,) float32 in [0, 255], the new value of each gray level.
     """
     knots = int(rng.integers(4, 9))
     values = np.cumsum(rng.gamma(0.8, 1.0, knots))
@@ -120,7 +120,7 @@ AUGMENTATIONS: tuple[tuple[Augmentation, float], ...] = (
 )
 
 
-def augment_appearance(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:
+def augment_appearance(rng: np.random.Generator, image: Gray, strength: float = 1.0) -> Gray:
     """Apply a random subset of `AUGMENTATIONS`, then `augment_photometric`.
 
     Args:

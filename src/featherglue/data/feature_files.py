@@ -22,9 +22,9 @@ class StoredFeatures:
     """Features of one image.
 
     Attributes:
-        keypoints: (N, 2) float32 xy, pixels of the image; the centre of the top-left pixel is
+        keypoints: (N, 2) float32 xy, pixels of the image; the center of the top-left pixel is
             (0, 0).
-        descriptors: (N, D) float32, L2-normalised.
+        descriptors: (N, D) float32, L2-normalized.
     """
 
     keypoints: Float

@@ -51,12 +51,12 @@ def sample_homography(
 ) -> Matrix:
     """Draw a homography between two images of `size` (width, height).
 
-    It combines rotation, scale, anisotropic scale and perspective about the image centre with a
+    It combines rotation, scale, anisotropic scale and perspective about the image center with a
     translation. Each factor is uniform within `limits`; scales are uniform in the logarithm.
     """
     width, height = size
     half_diagonal = np.hypot(width, height) / 2
-    centre = (width - 1) / 2, (height - 1) / 2
+    center = (width - 1) / 2, (height - 1) / 2
     angle = np.deg2rad(rng.uniform(-limits.rotation, limits.rotation))
     scale = np.exp(rng.uniform(-1, 1) * np.log(limits.scale))
     stretch = np.exp(rng.uniform(0, 0.5) * np.log(limits.anisotropy))
@@ -70,9 +70,9 @@ def sample_homography(
     perspective = np.eye(3)
     perspective[2, :2] = rng.uniform(-1, 1, 2) * limits.perspective / half_diagonal
     offset = rng.uniform(-1, 1, 2) * limits.translation * np.array([width, height])
-    to_centre = translation_matrix(-centre[0], -centre[1])
-    from_centre = translation_matrix(*centre)
-    return translation_matrix(*offset) @ from_centre @ perspective @ linear @ to_centre
+    to_center = translation_matrix(-center[0], -center[1])
+    from_center = translation_matrix(*center)
+    return translation_matrix(*offset) @ from_center @ perspective @ linear @ to_center
 
 
 def warp_points(points: NDArray[np.floating], homography: Matrix) -> Matrix:
@@ -86,9 +86,9 @@ def warp_points(points: NDArray[np.floating], homography: Matrix) -> Matrix:
 def warp_image(
     image: NDArray[np.uint8], homography: Matrix, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Warp a grey image by a homography, bilinear, black outside of the image.
+    """Warp a gray image by a homography, bilinear, black outside of the image.
 
-    Where the scale at the centre is below 0.6, the image is halved by area averaging first.
+    Where the scale at the center is below 0.6, the image is halved by area averaging first.
 
     Args:
         image: (H, W) uint8.
@@ -99,13 +99,13 @@ def warp_image(
         (height, width) uint8.
     """
     height, width = image.shape
-    centre = np.linalg.inv(homography) @ ((size[0] - 1) / 2, (size[1] - 1) / 2, 1.0)
-    w = homography[2] @ (centre / centre[2])
+    center = np.linalg.inv(homography) @ ((size[0] - 1) / 2, (size[1] - 1) / 2, 1.0)
+    w = homography[2] @ (center / center[2])
     scale = np.sqrt(abs(np.linalg.det(homography)) / abs(w) ** 3)
     if scale < _MIN_BILINEAR_SCALE and min(width, height) >= 16:
         half = (width // 2, height // 2)
         image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA))
         enlarge = np.diag([width / half[0], height / half[1], 1.0])
-        to_corner, to_centre = translation_matrix(0.5, 0.5), translation_matrix(-0.5, -0.5)
-        homography = homography @ to_centre @ enlarge @ to_corner
+        to_corner, to_center = translation_matrix(0.5, 0.5), translation_matrix(-0.5, -0.5)
+        homography = homography @ to_center @ enlarge @ to_corner
     return np.asarray(cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR))

@@ -46,7 +46,7 @@ class PhotoLabels:
         covered: (N,) uint16, number of warped views that show the point.
         found: (N,) uint16, number of these views in which it is detected.
         matched: (N,) uint16, number of these views in which its descriptor is the nearest
-            neighbour of its original among all labels.
+            neighbor of its original among all labels.
     """
 
     size: tuple[int, int]
@@ -126,7 +126,7 @@ class KeypointLabels(Mapping[str, PhotoLabels]):
             (N, 2) float32 xy, pixels of the photograph.
 
         Raises:
-            TrainingError: the photograph has no labels, or another size than when it was labelled.
+            TrainingError: the photograph has no labels, or another size than when it was labeled.
         """
         if name not in self:
             raise TrainingError(f"{name}: has no labels; create labels for its folder")
@@ -134,7 +134,7 @@ class KeypointLabels(Mapping[str, PhotoLabels]):
         if size is not None and size != labels.size:
             raise TrainingError(
                 f"{name}: is {size[0]}×{size[1]} px, but was {labels.size[0]}×{labels.size[1]} px "
-                "when it was labelled; create the labels again"
+                "when it was labeled; create the labels again"
             )
         rank = labels.rank(by)
         order = np.argsort(-rank, kind="stable")

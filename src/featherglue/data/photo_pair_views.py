@@ -58,12 +58,12 @@ class PhotoPairViews:
         if rng.random() < 0.5:
             names, matches = (names[1], names[0]), matches[:, ::-1]
         known = [self.features[name] for name in names]
-        centre = int(rng.integers(len(matches))) if len(matches) else 0
+        center = int(rng.integers(len(matches))) if len(matches) else 0
         images, points = [], []
         for view, name in enumerate(names):
             photo = self.photos[self._numbers[name]]
             matched = known[view].keypoints[matches[:, view]]
-            to_view = self._to_view(rng, photo.shape, matched[centre : centre + 1])
+            to_view = self._to_view(rng, photo.shape, matched[center : center + 1])
             warped = warp_image(photo, to_view, config.size)
             images.append(augment_appearance(rng, warped, config.photometric_strength))
             points.append(warp_points(matched, to_view))
@@ -78,18 +78,18 @@ class PhotoPairViews:
         return sample
 
     def _to_view(
-        self, rng: np.random.Generator, shape: tuple[int, ...], centre: NDArray[np.float32]
+        self, rng: np.random.Generator, shape: tuple[int, ...], center: NDArray[np.float32]
     ) -> Matrix:
-        """A homography (3, 3) from a photograph (H, W) to a view of the region around `centre`.
+        """A homography (3, 3) from a photograph (H, W) to a view of the region around `center`.
 
         Args:
-            centre: (1, 2) xy pixels, or (0, 2) for a region anywhere.
+            center: (1, 2) xy pixels, or (0, 2) for a region anywhere.
         """
         size, (height, width) = self.config.size, shape[:2]
         side = min(height, width) * rng.uniform(self.config.region, 1.0)
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
-        if len(centre):
-            x, y = np.clip(centre[0] - side / 2, 0, (width - side, height - side))
+        if len(center):
+            x, y = np.clip(center[0] - side / 2, 0, (width - side, height - side))
         crop = np.diag([size[0] / side, size[1] / side, 1.0]) @ translation_matrix(-x, -y)
         return sample_homography(rng, size, self.config.near) @ crop
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, ResourceError, TrainingError
-from featherglue.io.grey import Grey
-from featherglue.io.image import list_images, read_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import list_images, read_gray
 from featherglue.machine import exhausted_resource, num_cores
 
 Points = NDArray[np.float32]
@@ -88,21 +88,21 @@ class PhotoFolder:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Grey:
+    def __getitem__(self, index: int) -> Gray:
         encoded = np.frombuffer(self._encoded[index], np.uint8)
         image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
         if image is None:  # it could be decoded when the folder was opened
             raise ResourceError(f"{self.names[index]}: not enough memory to decode it")
         return np.asarray(image, np.uint8)
 
-    def draw(self, rng: np.random.Generator) -> tuple[Grey, PhotoCrop]:
+    def draw(self, rng: np.random.Generator) -> tuple[Gray, PhotoCrop]:
         """A random photograph (H, W), mirrored with probability 1/2."""
         index = int(rng.integers(len(self)))
         photo, mirrored = self[index], bool(rng.random() < 0.5)
         image = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
         return image, PhotoCrop(index, mirrored)
 
-    def keypoints(self, image: Grey, crop: PhotoCrop) -> Points:
+    def keypoints(self, image: Gray, crop: PhotoCrop) -> Points:
         """Keypoint targets of a training image: its Shi-Tomasi corners, strongest first.
 
         Args:
@@ -120,7 +120,7 @@ class PhotoFolder:
         """Range from which `draw` takes the minimum rank of an image's keypoints."""
         return 0.0, 0.0
 
-    def ranked_keypoints(self, index: int, image: Grey) -> tuple[Points, NDArray[np.float32]]:
+    def ranked_keypoints(self, index: int, image: Gray) -> tuple[Points, NDArray[np.float32]]:
         """All keypoint targets of a photograph with their ranks, strongest first.
 
         Args:
@@ -163,7 +163,7 @@ class PhotoFolder:
 def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
     """An image file with its height and width; empty if it cannot be decoded."""
     try:
-        return path.read_bytes(), read_grey(path).shape
+        return path.read_bytes(), read_gray(path).shape
     except (ImageError, OSError) as error:
         lack = exhausted_resource(error)
         if lack:
@@ -171,7 +171,7 @@ def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
         return b"", (0, 0)
 
 
-def detect_corners(image: Grey, max_corners: int = 1000, spacing: float = 4.0) -> Points:
+def detect_corners(image: Gray, max_corners: int = 1000, spacing: float = 4.0) -> Points:
     """Shi-Tomasi corners with sub-pixel accuracy, strongest first.
 
     Args:

@@ -1,4 +1,4 @@
-"""Photometric augmentation of grey images: light, lens, sensor and compression, seeded."""
+"""Photometric augmentation of gray images: light, lens, sensor and compression, seeded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ConfigError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 Float = NDArray[np.float32]
 Augmentation = Callable[[np.random.Generator, Float, float], Float]
@@ -23,7 +23,7 @@ def exposure(rng: np.random.Generator, image: Float, strength: float) -> Float:
 
 
 def contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Random contrast about the mean grey level."""
+    """Random contrast about the mean gray level."""
     mean = image.mean()
     factor = np.float32(np.exp(rng.uniform(-0.6, 0.4) * strength))
     return np.asarray((image - mean) * factor + mean)
@@ -49,7 +49,7 @@ def shadow(rng: np.random.Generator, image: Float, strength: float) -> Float:
 
 
 def vignette(rng: np.random.Generator, image: Float, strength: float) -> Float:
-    """Quadratic darkening away from a random centre."""
+    """Quadratic darkening away from a random center."""
     height, width = image.shape
     cx, cy = rng.uniform(0.25, 0.75, 2) * (width, height)
     x = ((np.arange(width, dtype=np.float32) - cx) / width) ** 2
@@ -121,7 +121,7 @@ def check_strength(strength: float) -> None:
         raise ConfigError(f"photometric_strength must be at least 0, not {strength}")
 
 
-def augment_photometric(rng: np.random.Generator, image: Grey, strength: float = 1.0) -> Grey:
+def augment_photometric(rng: np.random.Generator, image: Gray, strength: float = 1.0) -> Gray:
     """Apply a random subset of `AUGMENTATIONS`.
 
     Args:
@@ -138,5 +138,5 @@ def augment_photometric(rng: np.random.Generator, image: Grey, strength: float =
     for augmentation, probability in AUGMENTATIONS:
         if rng.random() < probability:
             augmented = augmentation(rng, augmented, strength)
-    rounded: Grey = np.clip(augmented + 0.5, 0, 255).astype(np.uint8)
+    rounded: Gray = np.clip(augmented + 0.5, 0, 255).astype(np.uint8)
     return rounded

@@ -25,7 +25,7 @@ from featherglue.data.homography import (
 from featherglue.data.photographs import PhotoCrop, PhotoFolder
 from featherglue.data.photometric import augment_photometric, check_strength
 from featherglue.errors import ConfigError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 NO_PLANE = 255
 """Plane index of pixels that show no plane."""
@@ -90,10 +90,10 @@ class Scene3D:
             that its third coordinate is the depth.
     """
 
-    textures: list[Grey]
+    textures: list[Gray]
     crops: list[PhotoCrop]
-    images: list[Grey]
-    planes: list[Grey]
+    images: list[Gray]
+    planes: list[Gray]
     to_views: list[list[Matrix]]
 
 
@@ -131,7 +131,7 @@ class Scenes:
             sample[f"planes{name}"] = indices
         return sample
 
-    def _planar(self, rng: np.random.Generator) -> tuple[list[Grey], list[Grey], list[Matrix]]:
+    def _planar(self, rng: np.random.Generator) -> tuple[list[Gray], list[Gray], list[Matrix]]:
         """Images, plane indices and homography of a scene of a single plane."""
         (photo, _), size = self.photos.draw(rng), self.config.size
         height, width = photo.shape
@@ -172,12 +172,12 @@ class Scenes:
 
     def _draw_planes(
         self, rng: np.random.Generator, size: tuple[int, int], focal: float
-    ) -> tuple[list[Grey], list[PhotoCrop], list[Matrix]]:
+    ) -> tuple[list[Gray], list[PhotoCrop], list[Matrix]]:
         """Textures, crops and poses of all planes. The depth of the scene is about 1.
 
         A pose is (3, 3); it maps texture pixel (x, y, 1) to a point in world coordinates.
         """
-        textures: list[Grey] = []
+        textures: list[Gray] = []
         crops: list[PhotoCrop] = []
         poses: list[Matrix] = []
         for i in range(1 + int(rng.integers(1, self.config.max_planes + 1))):
@@ -192,18 +192,18 @@ class Scenes:
             extent = fraction * size[0] / focal * depth
             pixel = max(extent / width, 0.75 * extent / height)
             spread = 0.1 if background else 0.45
-            centre = np.append(rng.uniform(-spread, spread, 2) * size, focal) * depth / focal
+            center = np.append(rng.uniform(-spread, spread, 2) * size, focal) * depth / focal
             scale = np.array([[pixel, 0, 0], [0, pixel, 0], [0, 0, 0]])
             pose = rotation @ scale @ translation_matrix(-(width - 1) / 2, -(height - 1) / 2)
-            pose[:, 2] += centre
+            pose[:, 2] += center
             textures.append(texture)
             crops.append(crop)
             poses.append(pose)
         return textures, crops, poses
 
     def _crop(
-        self, rng: np.random.Generator, photo: Grey, crop: PhotoCrop, shown: float
-    ) -> tuple[Grey, PhotoCrop]:
+        self, rng: np.random.Generator, photo: Gray, crop: PhotoCrop, shown: float
+    ) -> tuple[Gray, PhotoCrop]:
         """Crop a photograph so that it covers `shown` pixels of the view at a scale of `detail`."""
         if not self.config.detail:
             return photo, crop
@@ -245,8 +245,8 @@ def _texture_to_view(K: Matrix, camera: Matrix, pose: Matrix) -> Matrix:
 
 
 def _render(
-    textures: list[Grey], to_view: list[Matrix], size: tuple[int, int]
-) -> tuple[Grey, Grey]:
+    textures: list[Gray], to_view: list[Matrix], size: tuple[int, int]
+) -> tuple[Gray, Gray]:
     """Image (H, W) and plane indices (H, W) of a view, by a depth buffer."""
     x = np.arange(size[0], dtype=np.float32)
     y = np.arange(size[1], dtype=np.float32)[:, None]

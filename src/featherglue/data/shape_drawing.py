@@ -1,6 +1,6 @@
 """Random drawings of lines, polygons, stars, boards, boxes and ellipses with exact corners.
 
-Points are (x, y) pixels of the finished image; the centre of its top-left pixel is (0, 0).
+Points are (x, y) pixels of the finished image; the center of its top-left pixel is (0, 0).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.homography import HomographyRange, sample_homography, warp_points
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 Points = NDArray[np.float64]
 _SUPERSAMPLING = 6  # images are drawn at this multiple of their size, then averaged
 _FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates
 _MIN_GAP = 3.0  # pixels between the outlines of two shapes
-_MIN_CONTRAST = 25  # grey levels between adjacent areas
+_MIN_CONTRAST = 25  # gray levels between adjacent areas
 _BOARD_RANGE = HomographyRange(
     rotation=180, scale=1.3, anisotropy=1.3, perspective=0.35, translation=0.15
 )
@@ -29,7 +29,7 @@ class Canvas:
 
     Attributes:
         size: (width, height), pixels.
-        background: mean grey level of the background.
+        background: mean gray level of the background.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
@@ -37,19 +37,19 @@ class Canvas:
         shape = size[1] * _SUPERSAMPLING, size[0] * _SUPERSAMPLING
         coarse = rng.uniform(-1, 1, rng.integers(2, 7, 2)) * rng.uniform(0, 40)
         smooth = cv2.resize(coarse + self.background, shape[::-1], interpolation=cv2.INTER_CUBIC)
-        self._image: Grey = np.clip(smooth, 0, 255).astype(np.uint8)
-        self._shapes: Grey = np.zeros(shape, np.uint8)  # number of the topmost shape, 0 for none
-        self._outlines: Grey = np.zeros(shape, np.uint8)
+        self._image: Gray = np.clip(smooth, 0, 255).astype(np.uint8)
+        self._shapes: Gray = np.zeros(shape, np.uint8)  # number of the topmost shape, 0 for none
+        self._outlines: Gray = np.zeros(shape, np.uint8)
         self._corners: list[Points] = []
 
     def start_shape(self, corners: Points) -> None:
         """Begin a shape with these corners (N, 2); `fill` then draws parts of it."""
         self._corners.append(corners)
 
-    def fill(self, polygon: Points, grey: float) -> None:
+    def fill(self, polygon: Points, gray: float) -> None:
         """Fill a polygon (M, 2) of the current shape."""
         fixed = _fixed_point(polygon)
-        cv2.fillPoly(self._image, [fixed], round(grey), cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillPoly(self._image, [fixed], round(gray), cv2.LINE_8, _FRACTION_BITS)
         cv2.fillPoly(self._shapes, [fixed], len(self._corners), cv2.LINE_8, _FRACTION_BITS)
         cv2.polylines(self._outlines, [fixed], True, 1, 1, cv2.LINE_8, _FRACTION_BITS)
 
@@ -73,7 +73,7 @@ class Canvas:
         enlarged = cv2.resize(grain, shape, interpolation=cv2.INTER_LINEAR)
         self._image = np.clip(enlarged, 0, 255).astype(np.uint8)
 
-    def finish(self) -> tuple[Grey, Points]:
+    def finish(self) -> tuple[Gray, Points]:
         """The image (H, W) uint8, and the corners (N, 2) that no later shape hides."""
         small = cv2.resize(self._image, self.size, interpolation=cv2.INTER_AREA)
         image = np.asarray(small, np.uint8)
@@ -97,13 +97,13 @@ def _fixed_point(polygon: Points) -> NDArray[np.int32]:
     return np.asarray(np.rint(fine * 2**_FRACTION_BITS), np.int32)
 
 
-def _other_grey(rng: np.random.Generator, *greys: float) -> float:
-    """A random grey level that contrasts with all of `greys`."""
+def _other_gray(rng: np.random.Generator, *grays: float) -> float:
+    """A random gray level that contrasts with all of `grays`."""
     for _ in range(50):
-        grey = float(rng.uniform(0, 255))
-        if all(abs(grey - g) >= _MIN_CONTRAST for g in greys):
-            return grey
-    return 255.0 if np.mean(greys) < 128 else 0.0
+        gray = float(rng.uniform(0, 255))
+        if all(abs(gray - g) >= _MIN_CONTRAST for g in grays):
+            return gray
+    return 255.0 if np.mean(grays) < 128 else 0.0
 
 
 def _side(canvas: Canvas) -> float:
@@ -132,15 +132,15 @@ def lines(rng: np.random.Generator, canvas: Canvas) -> None:
         bar = _bar(start, end, rng.uniform(1, 0.03 * _side(canvas)))
         if canvas.is_free(bar):
             canvas.start_shape(np.stack((start, end)))
-            canvas.fill(bar, _other_grey(rng, canvas.background))
+            canvas.fill(bar, _other_gray(rng, canvas.background))
 
 
-def _random_polygon(rng: np.random.Generator, centre: Points, radius: float) -> Points:
-    """A polygon (M, 2) around a centre without angles above 150°."""
+def _random_polygon(rng: np.random.Generator, center: Points, radius: float) -> Points:
+    """A polygon (M, 2) around a center without angles above 150°."""
     count = int(rng.integers(3, 9))
     angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.35, 0.35, count)) / count
     radii = radius * rng.uniform(0.4, 1, count)
-    polygon = centre + radii[:, None] * np.stack((np.cos(angles), np.sin(angles)), 1)
+    polygon = center + radii[:, None] * np.stack((np.cos(angles), np.sin(angles)), 1)
     while len(polygon) > 3:
         before, after = np.roll(polygon, 1, 0) - polygon, np.roll(polygon, -1, 0) - polygon
         lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
@@ -156,7 +156,7 @@ def polygon(rng: np.random.Generator, canvas: Canvas) -> None:
     """One large polygon."""
     corners = _random_polygon(rng, _place(rng, canvas), rng.uniform(0.3, 0.6) * _side(canvas))
     canvas.start_shape(corners)
-    canvas.fill(corners, _other_grey(rng, canvas.background))
+    canvas.fill(corners, _other_gray(rng, canvas.background))
 
 
 def polygons(rng: np.random.Generator, canvas: Canvas) -> None:
@@ -167,7 +167,7 @@ def polygons(rng: np.random.Generator, canvas: Canvas) -> None:
         corners = _random_polygon(rng, _place(rng, canvas), radius)
         if canvas.is_free(corners):
             canvas.start_shape(corners)
-            used.append(_other_grey(rng, *used[:1], *used[-2:]))
+            used.append(_other_gray(rng, *used[:1], *used[-2:]))
             canvas.fill(corners, used[-1])
 
 
@@ -183,27 +183,27 @@ def ellipses(rng: np.random.Generator, canvas: Canvas) -> None:
         outline = _place(rng, canvas) + circle * axes @ rotation.T
         if canvas.is_free(outline):
             canvas.start_shape(np.zeros((0, 2)))
-            used.append(_other_grey(rng, *used[:1], *used[-2:]))
+            used.append(_other_gray(rng, *used[:1], *used[-2:]))
             canvas.fill(outline, used[-1])
 
 
 def star(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Three to six rays; corners are the centre and the end points of the rays."""
+    """Three to six rays; corners are the center and the end points of the rays."""
     count = int(rng.integers(3, 7))
     angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * (
         (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
     )
     lengths = rng.uniform(0.2, 0.7, count) * _side(canvas)
-    centre = rng.uniform(0.2, 0.8, 2) * canvas.size
-    ends = centre + lengths[:, None] * np.stack((np.cos(angles), np.sin(angles)), 1)
-    grey, thickness = _other_grey(rng, canvas.background), rng.uniform(1, 0.03 * _side(canvas))
-    canvas.start_shape(np.concatenate((centre[None], ends)))
+    center = rng.uniform(0.2, 0.8, 2) * canvas.size
+    ends = center + lengths[:, None] * np.stack((np.cos(angles), np.sin(angles)), 1)
+    gray, thickness = _other_gray(rng, canvas.background), rng.uniform(1, 0.03 * _side(canvas))
+    canvas.start_shape(np.concatenate((center[None], ends)))
     for end in ends:
-        canvas.fill(_bar(centre, end, thickness), grey)
+        canvas.fill(_bar(center, end, thickness), gray)
 
 
 def _board(rng: np.random.Generator, canvas: Canvas, across: Points, down: Points) -> None:
-    """Draw a grid of alternating grey levels in perspective; its nodes are the corners.
+    """Draw a grid of alternating gray levels in perspective; its nodes are the corners.
 
     Args:
         across, down: x of the vertical and y of the horizontal grid lines, as fractions of the
@@ -215,18 +215,18 @@ def _board(rng: np.random.Generator, canvas: Canvas, across: Points, down: Point
         nodes = warp_points(grid, sample_homography(rng, canvas.size, _BOARD_RANGE))
     canvas.start_shape(nodes)
     corners = nodes.reshape(len(down), len(across), 2)
-    even = _other_grey(rng, canvas.background)
-    odd = _other_grey(rng, canvas.background, even)
+    even = _other_gray(rng, canvas.background)
+    odd = _other_gray(rng, canvas.background, even)
     jitter = rng.uniform(0, 8)
     for i in range(len(down) - 1):
         for j in range(len(across) - 1):
             cell = corners[[i, i, i + 1, i + 1], [j, j + 1, j + 1, j]]
-            grey = (odd if (i + j) % 2 else even) + rng.uniform(-1, 1) * jitter
-            canvas.fill(cell, float(np.clip(grey, 0, 255)))
+            gray = (odd if (i + j) % 2 else even) + rng.uniform(-1, 1) * jitter
+            canvas.fill(cell, float(np.clip(gray, 0, 255)))
 
 
-def chequerboard(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A chequerboard in perspective."""
+def checkerboard(rng: np.random.Generator, canvas: Canvas) -> None:
+    """A checkerboard in perspective."""
     columns, rows = rng.integers(3, 10, 2)
     left, top = rng.uniform(-0.1, 0.25, 2)
     width, height = rng.uniform(0.5, 1, 2)
@@ -243,12 +243,12 @@ def stripes(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def cube(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A box whose visible faces differ in grey; corners are those of the visible faces."""
+    """A box whose visible faces differ in gray; corners are those of the visible faces."""
     unit = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
     rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     box = unit * rng.uniform(0.15, 0.35, 3) * _side(canvas) @ rotation.T
     flat = box[:, :2] + rng.uniform(0.2, 0.8, 2) * canvas.size
-    greys, visible = [canvas.background], np.zeros(8, np.bool_)
+    grays, visible = [canvas.background], np.zeros(8, np.bool_)
     faces = []
     for axis in range(3):
         sign = -1 if rotation[2, axis] > 0 else 1  # the camera looks along z
@@ -257,8 +257,8 @@ def cube(rng: np.random.Generator, canvas: Canvas) -> None:
         faces.append(face)
     canvas.start_shape(flat[visible])
     for face in faces:
-        greys.append(_other_grey(rng, *greys))
-        canvas.fill(flat[face], greys[-1])
+        grays.append(_other_gray(rng, *grays))
+        canvas.fill(flat[face], grays[-1])
 
 
 def noise(rng: np.random.Generator, canvas: Canvas) -> None:
@@ -274,7 +274,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Canvas], None]] = {
         polygons,
         ellipses,
         star,
-        chequerboard,
+        checkerboard,
         stripes,
         cube,
         noise,

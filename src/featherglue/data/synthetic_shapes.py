@@ -23,7 +23,7 @@ from featherglue.data.photometric import augment_photometric, check_strength
 from featherglue.data.sample_points import padded_rows
 from featherglue.data.shape_drawing import KINDS, Canvas
 from featherglue.errors import ConfigError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 # cv2.cornerMinEigenVal of a right-angled corner, divided by its squared contrast.
 _RIGHT_ANGLE = 0.25
@@ -37,7 +37,7 @@ class ShapesConfig:
         size: (width, height) of an image, pixels, multiples of 8.
         kinds: names of `shape_drawing.KINDS` to draw, with equal probability.
         photometric_strength: strength of the photometric augmentation.
-        contrast: minimum contrast of a right-angled corner that is labelled, grey levels. Other
+        contrast: minimum contrast of a right-angled corner that is labeled, gray levels. Other
             corners need the same Shi-Tomasi response.
         max_points: maximum number of corners in a sample.
 
@@ -95,7 +95,7 @@ class SyntheticShapes:
 
 def draw_shapes(
     rng: np.random.Generator, kind: str, size: tuple[int, int], contrast: float
-) -> tuple[Grey, NDArray[np.float64]]:
+) -> tuple[Gray, NDArray[np.float64]]:
     """An image of one kind of shapes without photometric augmentation, and its visible corners.
 
     Corners that another shape hides, that lie outside of the image or whose Shi-Tomasi response
@@ -118,7 +118,7 @@ def draw_shapes(
     return image, points[visible][np.argsort(-response[visible], kind="stable")]
 
 
-def corner_response(image: Grey, points: NDArray[np.float64]) -> NDArray[np.float32]:
+def corner_response(image: Gray, points: NDArray[np.float64]) -> NDArray[np.float32]:
     """Shi-Tomasi response at points: the maximum over the 3×3 pixels around each.
 
     Args:

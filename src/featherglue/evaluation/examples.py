@@ -23,7 +23,7 @@ from featherglue.io.files import write_image
 from featherglue.machine import exhausted_resource
 from featherglue.types import MatchResult
 
-# Positions on the colour scale of confidence: green for a correct match, red for twice the
+# Positions on the color scale of confidence: green for a correct match, red for twice the
 # threshold and more.
 _GREEN, _RED = 0.5, 0.95
 _EXAMPLE_WIDTH, _JPEG_QUALITY = 960, 80

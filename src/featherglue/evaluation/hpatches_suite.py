@@ -31,7 +31,7 @@ class HPatchesSuite:
 
     The summary holds that of `HomographySuite` and `accuracy` (percent of pairs whose corner
     error by RANSAC is at most a threshold), `mma` (mean matching accuracy at 1 … 10 px, percent),
-    `repeatability` (percent) and `localisation_error` (px, mean over the pairs that have one) of
+    `repeatability` (percent) and `localization_error` (px, mean over the pairs that have one) of
     the detector. Its entries `illumination` and `viewpoint` hold the same for their sequences.
 
     Attributes:
@@ -68,7 +68,7 @@ class HPatchesSuite:
             for t, ratio in zip(MMA_THRESHOLDS, ratios, strict=True)
         }
         metrics["repeatability"] = detector.repeatability
-        metrics["localisation_error"] = detector.localisation_error
+        metrics["localization_error"] = detector.localization_error
         return metrics, failure
 
     def failed_metrics(self) -> Metrics:
@@ -76,7 +76,7 @@ class HPatchesSuite:
         return (
             failed_homography()
             | ratios
-            | {"repeatability": 0.0, "localisation_error": float("nan")}
+            | {"repeatability": 0.0, "localization_error": float("nan")}
         )
 
     def normalized_errors(self, views: HomographyViews, matched: MatchResult) -> Array:
@@ -98,7 +98,7 @@ class HPatchesSuite:
             "accuracy": by_threshold(self.thresholds, accuracy(errors, self.thresholds)),
             "mma": by_threshold(MMA_THRESHOLDS, ratios),
             "repeatability": percent(results, "repeatability"),
-            "localisation_error": mean(results, "localisation_error"),
+            "localization_error": mean(results, "localization_error"),
         }
 
     def settings(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class PosePair:
         name: name in tables, unique in the list.
         path0, path1: the images.
         rotation0, rotation1: number of quarter turns by which np.rot90 rotates each image.
-        K0, K1: (3, 3) float64 intrinsics of the images before rotation; the centre of the
+        K0, K1: (3, 3) float64 intrinsics of the images before rotation; the center of the
             top-left pixel is (0, 0).
         T_0to1: (4, 4) float64 pose from camera 0 to camera 1, before rotation. The scale of its
             translation is arbitrary.

@@ -31,7 +31,7 @@ class PoseConfig:
     Attributes:
         threshold: px, maximum distance of an inlier from its epipolar line.
         confidence: probability of the right model at which RANSAC stops, in (0, 1).
-        epipolar: symmetric squared epipolar distance in normalised coordinates below which a
+        epipolar: symmetric squared epipolar distance in normalized coordinates below which a
             match is correct.
         seed: recorded only; OpenCV's RANSAC always draws the same samples.
 

@@ -27,7 +27,7 @@ _COLUMNS = {
     "recall": "recall",
     "matching_score": "matching score",
     "repeatability": "repeatability",
-    "localisation_error": "localisation (px)",
+    "localization_error": "localization (px)",
     "matches": "matches",
     "pairs": "pairs",
     "failures": "failures",
@@ -203,7 +203,7 @@ def _cell(summary: Mapping[str, Any], key: str, threshold: str | None) -> str:
         return "–"
     if isinstance(value, int):
         return str(value)
-    return f"{value:.2f}" if key == "localisation_error" else f"{value:.1f}"
+    return f"{value:.2f}" if key == "localization_error" else f"{value:.1f}"
 
 
 def _row(result: PairResult) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from featherglue.evaluation.openers import describe, is_identifiable
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_npz
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.io.json_lines import checked_entry, checked_line, read_lines
 from featherglue.io.npz import read_npz
 from featherglue.types import Features
@@ -47,8 +47,8 @@ class FeatureCache:
             extraction = description.get("extractor", description)
             self._folder = folder / "features" / fingerprint(extraction, code_fingerprint())
 
-    def extract(self, image: Grey) -> Features:
-        """Features of a grey image (H, W) uint8.
+    def extract(self, image: Gray) -> Features:
+        """Features of a gray image (H, W) uint8.
 
         Raises:
             OutputError: the features cannot be stored.
@@ -61,7 +61,7 @@ class FeatureCache:
         self._recent.move_to_end(key)
         return self._recent[key]
 
-    def _load_or_extract(self, key: str, image: Grey) -> Features:
+    def _load_or_extract(self, key: str, image: Gray) -> Features:
         if self._folder is None:
             return self._pipeline.extract(image)
         path = self._folder / f"{key}.npz"
@@ -84,7 +84,7 @@ class FeatureCache:
         return features
 
 
-def _read_features(path: Path, image: Grey) -> Features | None:
+def _read_features(path: Path, image: Gray) -> Features | None:
     if not path.exists():
         return None
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from featherglue.geometry.metrics import Array
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.types import Features, MatchResult
 
 Metrics = dict[str, float]
@@ -20,11 +20,11 @@ class Pipeline(Protocol):
     `name`) and identifies it in caches. Equal descriptions must mean equal matches.
     """
 
-    def extract(self, image: Grey, /) -> Features:
+    def extract(self, image: Gray, /) -> Features:
         """Extract features.
 
         Args:
-            image: (H, W) uint8, grey.
+            image: (H, W) uint8, gray.
         """
         ...
 
@@ -56,9 +56,9 @@ class Views(Protocol):
     """The images (H, W) uint8 of a pair."""
 
     @property
-    def image0(self) -> Grey: ...
+    def image0(self) -> Gray: ...
     @property
-    def image1(self) -> Grey: ...
+    def image1(self) -> Gray: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from featherglue.data.photometric import augment_photometric
 from featherglue.evaluation.pair_lists import HomographyPair, PosePair
-from featherglue.io.grey import Grey
-from featherglue.io.image import read_grey, resize_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import read_gray, resize_gray
 
 Matrix = NDArray[np.float64]
 
@@ -21,12 +21,12 @@ class HomographyViews:
     """Images of a planar scene.
 
     Attributes:
-        image0, image1: (H, W) uint8, grey.
+        image0, image1: (H, W) uint8, gray.
         H: (3, 3) float64, maps (x, y, 1) pixels of image 0 to image 1.
     """
 
-    image0: Grey
-    image1: Grey
+    image0: Gray
+    image1: Gray
     H: Matrix
 
 
@@ -35,13 +35,13 @@ class PoseViews:
     """Images of calibrated cameras.
 
     Attributes:
-        image0, image1: (H, W) uint8, grey.
+        image0, image1: (H, W) uint8, gray.
         K0, K1: (3, 3) float64 intrinsics.
         T_0to1: (4, 4) float64 pose from camera 0 to camera 1.
     """
 
-    image0: Grey
-    image1: Grey
+    image0: Gray
+    image1: Gray
     K0: Matrix
     K1: Matrix
     T_0to1: Matrix
@@ -59,7 +59,7 @@ def warped_views(pair: HomographyPair, size: tuple[int, int], seed: int | None) 
     Raises:
         ImageError: the image cannot be read.
     """
-    image0 = resize_grey(read_grey(pair.path0), size)
+    image0 = resize_gray(read_gray(pair.path0), size)
     image1 = np.asarray(cv2.warpPerspective(image0, pair.H, size), np.uint8)
     if seed is not None:
         image1 = augment_photometric(np.random.default_rng((seed, pair.index)), image1)
@@ -73,7 +73,7 @@ def photographed_views(pair: HomographyPair) -> HomographyViews:
         ImageError: an image cannot be read.
     """
     assert pair.path1 is not None
-    return HomographyViews(image0=read_grey(pair.path0), image1=read_grey(pair.path1), H=pair.H)
+    return HomographyViews(image0=read_gray(pair.path0), image1=read_gray(pair.path1), H=pair.H)
 
 
 def pose_views(pair: PosePair) -> PoseViews:
@@ -82,18 +82,18 @@ def pose_views(pair: PosePair) -> PoseViews:
     Raises:
         ImageError: an image cannot be read.
     """
-    image0, K0, turn0 = rotate_camera(read_grey(pair.path0), pair.K0, pair.rotation0)
-    image1, K1, turn1 = rotate_camera(read_grey(pair.path1), pair.K1, pair.rotation1)
+    image0, K0, turn0 = rotate_camera(read_gray(pair.path0), pair.K0, pair.rotation0)
+    image1, K1, turn1 = rotate_camera(read_gray(pair.path1), pair.K1, pair.rotation1)
     return PoseViews(
         image0=image0, image1=image1, K0=K0, K1=K1, T_0to1=turn1 @ pair.T_0to1 @ turn0.T
     )
 
 
-def rotate_camera(image: Grey, K: Matrix, times: int) -> tuple[Grey, Matrix, Matrix]:
+def rotate_camera(image: Gray, K: Matrix, times: int) -> tuple[Gray, Matrix, Matrix]:
     """Rotate an image by np.rot90, and its camera with it.
 
     Equals `rotate_intrinsics` and `rotate_pose_inplane` of SuperGlue's evaluation, except that
-    the centre of the top-left pixel is (0, 0): w − 1 takes the place of the width w.
+    the center of the top-left pixel is (0, 0): w − 1 takes the place of the width w.
 
     Args:
         image: (H, W) uint8.

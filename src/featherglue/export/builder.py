@@ -106,7 +106,7 @@ class Graph:
         return name
 
     def build(self, metadata: Mapping[str, str]) -> bytes:
-        """The serialised ONNX model.
+        """The serialized ONNX model.
 
         Args:
             metadata: the model's metadata properties.

@@ -18,10 +18,10 @@ Float = NDArray[np.float32]
 
 
 def extractor_graph(arrays: Arrays, quantization: Quantization = NOT_QUANTIZED) -> Graph:
-    """The graph of an extractor without batch normalisation.
+    """The graph of an extractor without batch normalization.
 
     Input: `image` (1, 1, H, W) uint8. Outputs: `scores` (1, 1, H, W) in [0, 1] and `descriptors`
-    (1, Hc, Wc, D) without normalisation, both float32.
+    (1, Hc, Wc, D) without normalization, both float32.
     """
     g = Graph("extractor")
     builder = ExtractorBuilder(arrays, g, Quantizer(g, quantization))

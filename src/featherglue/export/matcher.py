@@ -22,10 +22,10 @@ Float = NDArray[np.float32]
 def matcher_graph(
     arrays: Arrays, config: SuperGlueConfig, quantization: Quantization = NOT_QUANTIZED
 ) -> Graph:
-    """The graph of a matcher without batch normalisation. The batch axis holds both images.
+    """The graph of a matcher without batch normalization. The batch axis holds both images.
 
-    Inputs, float32: `keypoints` (2, N, 3), normalised (x, y) and score; `descriptors` (2, N, D),
-    L2-normalised; `bias` (2, 1, N), added to the logits of attention to these keypoints: 0, or a
+    Inputs, float32: `keypoints` (2, N, 3), normalized (x, y) and score; `descriptors` (2, N, D),
+    L2-normalized; `bias` (2, 1, N), added to the logits of attention to these keypoints: 0, or a
     large negative number for padding. Output: `scores` (N, N) float32.
     """
     g = Graph("matcher")

@@ -1,7 +1,7 @@
 """End-to-end ONNX graphs: from pixels to keypoints, descriptors and matches.
 
 `extract.onnx` turns an image into keypoints, `match.onnx` matches those of two images, and
-`pipeline.onnx` does both. They need no code before or after them. The consensus of neighbours and
+`pipeline.onnx` does both. They need no code before or after them. The consensus of neighbors and
 the refinement on the images, which a session adds, are not in the graphs.
 
 Shape legend: H×W pixels, K keypoints (`num_keypoints`), D descriptor width.
@@ -247,10 +247,10 @@ class _Exporter:
 
     def _matcher_keypoints(self, g: Graph, view: _View, size: str) -> str:
         """Normalized positions and scores (K, 3); see `matching.matchers.matcher_keypoints`."""
-        centre = g.op("Mul", size, g.number(0.5))
+        center = g.op("Mul", size, g.number(0.5))
         longest = g.op("ReduceMax", size, axes=[0], keepdims=1)
         scale = g.op("Mul", longest, g.number(0.7))
-        normalized = g.op("Div", g.op("Sub", view.keypoints, centre), scale)
+        normalized = g.op("Div", g.op("Sub", view.keypoints, center), scale)
         scores = g.op("Unsqueeze", view.scores, g.integers(1))
         return g.op("Concat", normalized, scores, axis=1)
 

@@ -66,14 +66,14 @@ class Quantizer:
         return g.op("DequantizeLinear", codes, self._scale(how.scale * factor), zero)
 
     def image(self, image: str, name: str) -> str:
-        """A grey uint8 image as floats in [0, 1], rounded as the activation `name`."""
+        """A gray uint8 image as floats in [0, 1], rounded as the activation `name`."""
         how = self.quantization.activations[name]
         if np.float32(how.scale) == np.float32(1 / 255) and how.zero_point == 0 and how.bits == 8:
             scaled = self.g.op("DequantizeLinear", image, self._scale(how.scale), self._zero(how))
             self._known[scaled] = how
             return scaled
         x = self.g.op("Cast", image, to=FLOAT)
-        return self.activation(self.g.op("Mul", x, self.g.constant("grey", 1 / 255)), name)
+        return self.activation(self.g.op("Mul", x, self.g.constant("gray", 1 / 255)), name)
 
     def weights(
         self,

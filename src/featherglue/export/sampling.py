@@ -41,7 +41,7 @@ def subpixel_offsets(g: Graph, scores: ScoreMap, x: str, y: str, sides: Sides) -
         axis=0,
     )
     logs = g.op("Log", g.op("Max", at, g.number(1e-8)))
-    before, centre, after = g.split(
+    before, center, after = g.split(
         "Split",
         g.op("Reshape", logs, g.integers(2, 3, -1)),
         g.integers(1, 1, 1),
@@ -49,7 +49,7 @@ def subpixel_offsets(g: Graph, scores: ScoreMap, x: str, y: str, sides: Sides) -
         axis=1,
     )
     slope = g.op("Mul", g.op("Sub", after, before), g.number(0.5))
-    curve = g.op("Sub", g.op("Sub", g.op("Mul", centre, g.number(2.0)), before), after)
+    curve = g.op("Sub", g.op("Sub", g.op("Mul", center, g.number(2.0)), before), after)
     offset = g.op("Div", slope, g.op("Max", curve, g.number(1e-6)))
     offset = g.op("Max", g.op("Min", offset, g.number(0.5)), g.number(-0.5))
     return g.op("Transpose", g.op("Squeeze", offset, g.integers(1)), perm=[1, 0])

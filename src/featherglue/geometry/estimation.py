@@ -224,7 +224,7 @@ def estimate_relative_pose(
 
     Args:
         points0, points1: (M, 2) matched (x, y) pixels.
-        K0, K1: (3, 3) intrinsics in px, with pixel centres at integer coordinates.
+        K0, K1: (3, 3) intrinsics in px, with pixel centers at integer coordinates.
         threshold: px, maximum Sampson distance of an inlier; it is divided by the mean focal
             length.
         method, confidence, seed, local_optimization, size1, max_false_alarms: as for

@@ -51,11 +51,11 @@ class DetectorMetrics:
     Attributes:
         repeatability: ratio of the keypoints that have a keypoint of the other image within the
             threshold, of all that are visible in both images; 0 without any.
-        localisation_error: px, mean distance of repeated keypoints; NaN without any.
+        localization_error: px, mean distance of repeated keypoints; NaN without any.
     """
 
     repeatability: float
-    localisation_error: float
+    localization_error: float
 
 
 def recall_curve(errors: Sequence[float] | Floats) -> tuple[Array, Array]:
@@ -111,7 +111,7 @@ def accuracy(errors: Sequence[float] | Floats, thresholds: Sequence[float]) -> l
 
 
 def inside_image(points: Floats, size: Size) -> NDArray[np.bool_]:
-    """Mask (N,) of the points between the centres of the outermost pixels of an image."""
+    """Mask (N,) of the points between the centers of the outermost pixels of an image."""
     limit = np.asarray(size) - 1
     return np.asarray(((points >= 0) & (points <= limit)).all(1))
 
@@ -147,7 +147,7 @@ def true_correspondences(
 ) -> Index:
     """Pairs of keypoints of the same point of the scene.
 
-    Keypoints correspond if they are mutual nearest neighbours in image 1, at most `threshold` px
+    Keypoints correspond if they are mutual nearest neighbors in image 1, at most `threshold` px
     apart, and each is visible in the other image.
 
     Args:
@@ -219,7 +219,7 @@ def matching_accuracy(
 def detector_metrics(
     keypoints0: Floats, keypoints1: Floats, H: Array, size0: Size, size1: Size, threshold: float = 3
 ) -> DetectorMetrics:
-    """Repeatability and localisation error; distances in px of image 1."""
+    """Repeatability and localization error; distances in px of image 1."""
     warped0 = warp_points(keypoints0, H)
     warped0 = warped0[inside_image(warped0, size1)]
     visible1 = inside_image(warp_points(keypoints1, _inverse(H)), size0)
@@ -230,7 +230,7 @@ def detector_metrics(
     close = distances[distances <= threshold]
     return DetectorMetrics(
         repeatability=_ratio(len(close), len(distances)),
-        localisation_error=float(close.mean()) if len(close) else float("nan"),
+        localization_error=float(close.mean()) if len(close) else float("nan"),
     )
 
 

@@ -53,7 +53,7 @@ def hartley_normalization(points: Floats) -> Array:
 
     Hartley, In Defense of the Eight-Point Algorithm, 1997.
     """
-    centre = np.mean(points, 0)
-    spread = float(np.linalg.norm(points - centre, axis=1).mean())
+    center = np.mean(points, 0)
+    spread = float(np.linalg.norm(points - center, axis=1).mean())
     scale = np.sqrt(2) / max(spread, 1e-12)
-    return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
+    return np.array([[scale, 0, -scale * center[0]], [0, scale, -scale * center[1]], [0, 0, 1]])

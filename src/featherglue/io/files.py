@@ -98,7 +98,7 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
 
     Args:
         path: the file, such as "matches.png".
-        image: (H, W) grey or (H, W, 3) RGB, uint8.
+        image: (H, W) gray or (H, W, 3) RGB, uint8.
 
     Raises:
         OutputError: the suffix names no image format, or the file cannot be written.

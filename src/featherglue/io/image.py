@@ -1,6 +1,6 @@
-"""Reading, grey conversion and resizing of images; mapping of points between image sizes.
+"""Reading, gray conversion and resizing of images; mapping of points between image sizes.
 
-Points are (x, y) pixels; the centre of the top-left pixel is (0, 0). A resize maps pixel edges to
+Points are (x, y) pixels; the center of the top-left pixel is (0, 0). A resize maps pixel edges to
 pixel edges: x' = (x + 0.5)·(w'/w) − 0.5. Sizes are (width, height).
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, ImageWarning, ResourceError
-from featherglue.io.grey import Grey, check_size, from_pillow, is_pillow, to_grey
+from featherglue.io.gray import Gray, check_size, from_pillow, is_pillow, to_gray
 from featherglue.io.image_formats import ImageHeader, parse_header, scan_start
 from featherglue.machine import exhausted_resource
 
@@ -104,7 +104,7 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def read_evenly_spaced(folder: str | os.PathLike[str], num_images: int) -> list[Grey]:
+def read_evenly_spaced(folder: str | os.PathLike[str], num_images: int) -> list[Gray]:
     """Read images at even distances in the sorted list of a folder and its sub-folders.
 
     Args:
@@ -116,7 +116,7 @@ def read_evenly_spaced(folder: str | os.PathLike[str], num_images: int) -> list[
     """
     paths = list_images(folder, recursive=True)
     count = min(num_images, len(paths))
-    return [read_grey(paths[i * len(paths) // count]) for i in range(count)]
+    return [read_gray(paths[i * len(paths) // count]) for i in range(count)]
 
 
 def natural_sort_key(path: Path) -> list[tuple[int, str]]:
@@ -125,17 +125,17 @@ def natural_sort_key(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def read_grey(path: str | os.PathLike[str]) -> Grey:
-    """Read an image file as grey (H, W) uint8, rotated upright by its EXIF orientation.
+def read_gray(path: str | os.PathLike[str]) -> Gray:
+    """Read an image file as gray (H, W) uint8, rotated upright by its EXIF orientation.
 
-    Colour is converted to luminance, alpha is ignored, and 16-bit values are divided by 257. Of
+    Color is converted to luminance, alpha is ignored, and 16-bit values are divided by 257. Of
     several pages or frames, the first one is read, with an `ImageWarning`. The size in the header
     is checked before anything is decoded.
 
     Raises:
         ImageError: the file is missing, empty, truncated, too large, or not an image.
     """
-    return decode_grey(read_encoded(path), os.fspath(path))
+    return decode_gray(read_encoded(path), os.fspath(path))
 
 
 def read_encoded(path: str | os.PathLike[str]) -> bytes:
@@ -173,8 +173,8 @@ def num_pages(path: str | os.PathLike[str]) -> int:
         return 1
 
 
-def decode_grey(data: bytes, name: str, upright: bool = True) -> Grey:
-    """Decode an image file. See `read_grey`.
+def decode_gray(data: bytes, name: str, upright: bool = True) -> Gray:
+    """Decode an image file. See `read_gray`.
 
     Args:
         data: content of the file.
@@ -199,7 +199,7 @@ def decode_grey(data: bytes, name: str, upright: bool = True) -> Grey:
             ImageWarning,
             stacklevel=4,
         )
-    return to_grey(image, name)
+    return to_gray(image, name)
 
 
 def _check_header(header: ImageHeader, file_size: int, name: str) -> None:
@@ -249,21 +249,21 @@ def _raise_if_exhausted(error: Exception, name: str) -> None:
         raise ResourceError(f"{name}: {lack}") from None
 
 
-def load_grey(image: Image) -> Grey:
-    """Read a path, or convert an array or a Pillow image, to a grey image (H, W) uint8.
+def load_gray(image: Image) -> Gray:
+    """Read a path, or convert an array or a Pillow image, to a gray image (H, W) uint8.
 
     A Pillow image of any mode is rotated upright by its EXIF orientation, as a file is.
 
     Raises:
-        ImageError: see `read_grey` and `to_grey`.
+        ImageError: see `read_gray` and `to_gray`.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_grey(image)
+        return read_gray(image)
     if is_pillow(image):
         image = from_pillow(image)
     elif image is None or np.isscalar(image):
         raise ImageError(f"image must be a path or an array (H, W[, 3]), not {image!r}")
-    return to_grey(image)
+    return to_gray(image)
 
 
 def resized_size(size: tuple[int, int], resize: Sequence[int]) -> tuple[int, int]:
@@ -281,7 +281,7 @@ def resized_size(size: tuple[int, int], resize: Sequence[int]) -> tuple[int, int
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize_grey(image: Grey, size: tuple[int, int]) -> Grey:
+def resize_gray(image: Gray, size: tuple[int, int]) -> Gray:
     """Resize an image (H, W) to (width, height).
 
     Areas are averaged when the image becomes smaller; otherwise pixels are interpolated bilinearly.

@@ -1,4 +1,4 @@
-"""Assignment: Sinkhorn's algorithm, mutual matches and nearest neighbours.
+"""Assignment: Sinkhorn's algorithm, mutual matches and nearest neighbors.
 
 The optimal matching layer of SuperGlue (Sarlin et al. 2020) runs in the exponential domain: an
 iteration is two matrix–vector products. Scaling factors are absorbed into the kernel before they
@@ -142,10 +142,10 @@ def _mutual(values: Float, threshold: float) -> tuple[Index, Float]:
     return np.stack((kept, best[kept]), 1), scores[kept]
 
 
-def nearest_neighbours(
+def nearest_neighbors(
     descriptors0: Float, descriptors1: Float, ratio: float | None = None, cosine: float = -1.0
 ) -> tuple[Index, Float]:
-    """Match descriptors by mutual nearest neighbours.
+    """Match descriptors by mutual nearest neighbors.
 
     Args:
         descriptors0, descriptors1: (N0, D) and (N1, D) float32, L2-normalized.

@@ -1,10 +1,10 @@
-"""Filter matches by the consensus of their neighbours.
+"""Filter matches by the consensus of their neighbors.
 
 A local affine map, fitted to the nearest matches, predicts where a point lies in image 1. Wrong
 matches rarely lie near the prediction; true matches mostly do, also on curved and broken surfaces.
 Related methods: GMS (Bian et al. 2017) and AdaLAM (Cavalli et al. 2020).
 
-Shape legend: M matches, k neighbours.
+Shape legend: M matches, k neighbors.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from featherglue.errors import UsageError
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
-NUM_NEIGHBOURS = 10  # for maps of matches that have been filtered
-# The filter takes more neighbours, because some are wrong, and a minimum of retained ones.
-_NUM_FILTER_NEIGHBOURS, _MIN_RETAINED = 13, 5
-_MIN_WEIGHT = 0.01  # of a neighbour with score 0
-# Residuals (px) that reduce the weight of a neighbour to a quarter, in successive iterations.
+NUM_NEIGHBORS = 10  # for maps of matches that have been filtered
+# The filter takes more neighbors, because some are wrong, and a minimum of retained ones.
+_NUM_FILTER_NEIGHBORS, _MIN_RETAINED = 13, 5
+_MIN_WEIGHT = 0.01  # of a neighbor with score 0
+# Residuals (px) that reduce the weight of a neighbor to a quarter, in successive iterations.
 _SCALES = (8.0, 4.0)
-# Maximum deviation (px) and residual scales: first with wrong neighbours, then without most.
+# Maximum deviation (px) and residual scales: first with wrong neighbors, then without most.
 _PASSES = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
-_CURVATURE = 0.5  # added to the maximum deviation, times the distance of the neighbours
+_CURVATURE = 0.5  # added to the maximum deviation, times the distance of the neighbors
 _FLANN_SINGLE_TREE = 4  # exact search
 _MAX_COORDINATE = 1e9  # px; squared distances overflow beyond
-# Ridge that pulls a map towards the median of all maps, relative to the spread of the neighbours.
+# Ridge that pulls a map towards the median of all maps, relative to the spread of the neighbors.
 # The first fit has no median yet and uses a smaller one.
 _RIDGE, _INITIAL_RIDGE = 0.05, 1e-3
 
@@ -45,7 +45,7 @@ class LocalMaps:
     Attributes:
         affine: (M, 2, 2) float32, linear part.
         offsets: (2, M) float32, px, prediction minus position of each point in image 1.
-        distance: (M,) float32, px, root mean square distance of the neighbours in image 1, from
+        distance: (M,) float32, px, root mean square distance of the neighbors in image 1, from
             that in image 0 and the area change of the map.
     """
 
@@ -65,7 +65,7 @@ class LocalMaps:
 def filter_by_consensus(
     points0: Float, points1: Float, scores: Float, confidence: float
 ) -> tuple[Index, LocalMaps | None]:
-    """Select the matches that their neighbours support or whose score is high.
+    """Select the matches that their neighbors support or whose score is high.
 
     With at most 13 matches all are kept.
 
@@ -82,48 +82,46 @@ def filter_by_consensus(
         UsageError: a coordinate is not finite.
     """
     every = np.arange(len(points0))
-    if len(every) <= _NUM_FILTER_NEIGHBOURS:
+    if len(every) <= _NUM_FILTER_NEIGHBORS:
         return every, None
-    neighbourhoods = Neighbourhoods.find(points0, points1, _NUM_FILTER_NEIGHBOURS)
+    neighborhoods = Neighborhoods.find(points0, points1, _NUM_FILTER_NEIGHBORS)
     kept = np.ones(len(every), np.bool_)
     maps = None
     weights = np.maximum(scores, np.float32(_MIN_WEIGHT))
     weights /= weights.max()
     for max_deviation, scales in _PASSES:
-        maps = neighbourhoods.fit(weights * kept, scales)
-        supported = kept[neighbourhoods.indices].sum(0) >= _MIN_RETAINED
+        maps = neighborhoods.fit(weights * kept, scales)
+        supported = kept[neighborhoods.indices].sum(0) >= _MIN_RETAINED
         supported &= maps.deviation < max_deviation + np.float32(_CURVATURE) * maps.distance
         kept &= supported | (scores > confidence)
-        if np.count_nonzero(kept) <= _NUM_FILTER_NEIGHBOURS:
+        if np.count_nonzero(kept) <= _NUM_FILTER_NEIGHBORS:
             return np.flatnonzero(kept), None
     indices = np.flatnonzero(kept)
     return indices, None if maps is None else maps[indices]
 
 
-def fit_local_maps(
-    points0: Float, points1: Float, num_neighbours: int = NUM_NEIGHBOURS
-) -> LocalMaps:
-    """Fit a local affine map to the neighbours of each match, with equal weights.
+def fit_local_maps(points0: Float, points1: Float, num_neighbors: int = NUM_NEIGHBORS) -> LocalMaps:
+    """Fit a local affine map to the neighbors of each match, with equal weights.
 
     Args:
-        points0, points1: (M, 2) float32 (x, y) pixels, M > `num_neighbours`.
-        num_neighbours: k, number of nearest matches in image 0.
+        points0, points1: (M, 2) float32 (x, y) pixels, M > `num_neighbors`.
+        num_neighbors: k, number of nearest matches in image 0.
 
     Raises:
         UsageError: a coordinate is not finite.
     """
-    neighbourhoods = Neighbourhoods.find(points0, points1, num_neighbours)
-    return neighbourhoods.fit(np.ones(len(points0), np.float32), _SCALES)
+    neighborhoods = Neighborhoods.find(points0, points1, num_neighbors)
+    return neighborhoods.fit(np.ones(len(points0), np.float32), _SCALES)
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbourhoods:
+class Neighborhoods:
     """The nearest matches of each match in image 0.
 
     Attributes:
-        indices: (k, M) of the neighbours.
-        spread: (M,) float32, px, root mean square distance of the neighbours in image 0.
-        relative: (5, k, M) float32: x and y of the neighbours in image 0 relative to the match, in
+        indices: (k, M) of the neighbors.
+        spread: (M,) float32, px, root mean square distance of the neighbors in image 0.
+        relative: (5, k, M) float32: x and y of the neighbors in image 0 relative to the match, in
             units of `spread`; 1; x and y in image 1 relative to the match, px.
     """
 
@@ -132,11 +130,9 @@ class Neighbourhoods:
     relative: Float
 
     @staticmethod
-    def find(
-        points0: Float, points1: Float, num_neighbours: int = NUM_NEIGHBOURS
-    ) -> Neighbourhoods:
-        """Search the neighbours of each match. See `fit_local_maps` for the arguments."""
-        indices, squares = _nearest(np.ascontiguousarray(points0), num_neighbours + 1)
+    def find(points0: Float, points1: Float, num_neighbors: int = NUM_NEIGHBORS) -> Neighborhoods:
+        """Search the neighbors of each match. See `fit_local_maps` for the arguments."""
+        indices, squares = _nearest(np.ascontiguousarray(points0), num_neighbors + 1)
         indices, squares = _without_itself(indices, squares)
         indices = np.ascontiguousarray(indices.T)
         spread = np.sqrt(squares.mean(1)) + np.float32(1e-3)
@@ -144,16 +140,16 @@ class Neighbourhoods:
         for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
             np.subtract(np.ascontiguousarray(values)[indices], values, out=relative[row])
         relative[:2] /= spread
-        return Neighbourhoods(indices, spread, relative)
+        return Neighborhoods(indices, spread, relative)
 
     def fit(self, weights: Float, scales: Sequence[float]) -> LocalMaps:
         """Fit the affine maps by iteratively re-weighted least squares.
 
-        A ridge pulls each map towards the median of all maps. It decides where the neighbours do
+        A ridge pulls each map towards the median of all maps. It decides where the neighbors do
         not determine the map, for example on a line.
 
         Args:
-            weights: (M,) float32 in [0, 1], weight of each match as a neighbour.
+            weights: (M,) float32 in [0, 1], weight of each match as a neighbor.
             scales: px, residual that reduces a weight to a quarter, for each iteration.
         """
         design, target = self.relative[:3], self.relative[3:]
@@ -201,7 +197,7 @@ def _medians(values: Float) -> Float:
 
 
 def _without_itself(indices: NDArray[Any], squares: Float) -> tuple[NDArray[Any], Float]:
-    """Remove the point itself from its neighbours: (M, k+1) → (M, k), nearest first."""
+    """Remove the point itself from its neighbors: (M, k+1) → (M, k), nearest first."""
     rows = np.arange(len(indices))
     if (indices[:, 0] == rows).all():
         return indices[:, 1:], squares[:, 1:]
@@ -217,7 +213,7 @@ def _solve(moments: Float, prior: Float, ridge: float) -> Float:
     Args:
         moments: (3, 5, M), normal matrix and its two right-hand sides.
         prior: (2, 2, M), linear part that the ridge pulls towards.
-        ridge: relative to the spread of the neighbours.
+        ridge: relative to the spread of the neighbors.
 
     Returns:
         (2, 3, M): linear part and offset, for x and y of image 1.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.keypoints import decode_features, pad_to_cells
 from featherglue.matching.opencv import extract_classical
 from featherglue.matching.scratch import Scratch
@@ -45,8 +45,8 @@ class Extractor(Protocol):
         """Runtime of the network; None without a network."""
         ...
 
-    def run(self, image: Grey, watch: Stopwatch) -> Any:
-        """Run the network on a grey image (H, W) uint8. Returns what `decode` needs."""
+    def run(self, image: Gray, watch: Stopwatch) -> Any:
+        """Run the network on a gray image (H, W) uint8. Returns what `decode` needs."""
         ...
 
     def decode(self, output: Any, size: tuple[int, int], watch: Stopwatch) -> Decoded:
@@ -75,7 +75,7 @@ class NetworkExtractor:
     scratch: Scratch = dataclasses.field(default_factory=Scratch, repr=False, compare=False)
     kind: ClassVar[str] = "superpoint"
 
-    def run(self, image: Grey, watch: Stopwatch) -> tuple[Float, Float]:
+    def run(self, image: Gray, watch: Stopwatch) -> tuple[Float, Float]:
         """See `Extractor`."""
         with watch.stage("extractor"):
             return self.runtime.extract(pad_to_cells(image))
@@ -108,7 +108,7 @@ class ClassicalExtractor:
     processing: ProcessingConfig
     runtime: ClassVar[None] = None
 
-    def run(self, image: Grey, watch: Stopwatch) -> Decoded:
+    def run(self, image: Gray, watch: Stopwatch) -> Decoded:
         """See `Extractor`; OpenCV does all the work in this step."""
         with watch.stage("extractor"):
             return Decoded(*extract_classical(self.kind, image, self.processing.max_keypoints))

@@ -53,7 +53,7 @@ def match_features(
     confidence = processing.consensus
     if confidence is not None:
         if not matcher.gives_probabilities:
-            confidence = np.inf  # every match needs the support of its neighbours
+            confidence = np.inf  # every match needs the support of its neighbors
         with watch.stage("consensus"):
             first, second = (
                 points if factor == 1 else points * np.float32(factor)

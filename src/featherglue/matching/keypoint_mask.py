@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 
 from featherglue.errors import ImageError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.types import Features
 
 
-def apply_mask(features: Features, mask: Grey, max_keypoints: int) -> Features:
+def apply_mask(features: Features, mask: Gray, max_keypoints: int) -> Features:
     """The strongest keypoints where the mask is not 0.
 
     Args:

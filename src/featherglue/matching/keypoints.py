@@ -1,7 +1,7 @@
 """Decoding of the extractor's output into keypoints and descriptors.
 
 Shape legend: H×W pixels (multiples of 8), Hc = H/8, Wc = W/8 cells, N keypoints, D descriptor
-width. Keypoints are (x, y) pixels; the centre of the top-left pixel is (0, 0).
+width. Keypoints are (x, y) pixels; the center of the top-left pixel is (0, 0).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.nms import find_maxima, recover_maxima
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig, Sampling
@@ -20,7 +20,7 @@ Index = NDArray[np.int64]
 CELL = 8
 
 
-def pad_to_cells(image: Grey) -> Grey:
+def pad_to_cells(image: Gray) -> Gray:
     """Repeat the last row and column until height and width are multiples of 8."""
     height, width = image.shape
     bottom, right = -height % CELL, -width % CELL
@@ -123,11 +123,11 @@ def subpixel_offsets(scores: Float, x: NDArray[np.int64], y: NDArray[np.int64]) 
     at = y * width + x
     above, below = at - width * (y > 0), at + width * (y < height - 1)
     pixels = np.stack((at, at - (x > 0), at + (x < width - 1), above, below))
-    centre, *sides = np.log(np.maximum(scores.reshape(-1)[pixels], np.float32(1e-8)))
+    center, *sides = np.log(np.maximum(scores.reshape(-1)[pixels], np.float32(1e-8)))
     offsets = np.empty((len(x), 2), np.float32)
     for axis, (before, after) in enumerate((sides[:2], sides[2:])):
         slope = (after - before) / 2
-        curve = 2 * centre - before - after
+        curve = 2 * center - before - after
         offsets[:, axis] = slope / np.maximum(curve, 1e-6)
     return np.clip(offsets, -0.5, 0.5, out=offsets)
 
@@ -138,7 +138,7 @@ def sample_descriptors(descriptors: Float, keypoints: Float, sampling: Sampling)
     Args:
         descriptors: (Hc, Wc, D) float32, not normalized.
         keypoints: (N, 2) float32 (x, y) pixels.
-        sampling: "exact" places the centre of cell i at 8·i + 3.5. "published" uses the sampling
+        sampling: "exact" places the center of cell i at 8·i + 3.5. "published" uses the sampling
             grid of SuperPoint (DeTone et al. 2018), which stretches the cells to the image border.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Matchers: SuperGlue in a runtime, and nearest neighbours."""
+"""Matchers: SuperGlue in a runtime, and nearest neighbors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import KeypointsWarning, UsageError
-from featherglue.matching.assignment import mutual_matches, nearest_neighbours, optimal_transport
+from featherglue.matching.assignment import mutual_matches, nearest_neighbors, optimal_transport
 from featherglue.matching.extractors import stage_settings
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.options import ProcessingConfig
@@ -114,8 +114,8 @@ class NetworkMatcher:
 
 
 @dataclasses.dataclass(frozen=True)
-class NearestNeighbourMatcher:
-    """Mutual nearest neighbours; with Lowe's ratio test unless `ratio` is None."""
+class NearestNeighborMatcher:
+    """Mutual nearest neighbors; with Lowe's ratio test unless `ratio` is None."""
 
     ratio: float | None
     processing: ProcessingConfig
@@ -128,13 +128,13 @@ class NearestNeighbourMatcher:
     ) -> tuple[NDArray[np.int64], Float]:
         """See `Matcher`."""
         with watch.stage("matcher"):
-            return nearest_neighbours(features0.descriptors, features1.descriptors, self.ratio)
+            return nearest_neighbors(features0.descriptors, features1.descriptors, self.ratio)
 
-    def with_settings(self, processing: ProcessingConfig) -> NearestNeighbourMatcher:
+    def with_settings(self, processing: ProcessingConfig) -> NearestNeighborMatcher:
         """See `Matcher`."""
         return dataclasses.replace(self, processing=processing)
 
-    def with_runtime(self, runtime: Runtime) -> NearestNeighbourMatcher:
+    def with_runtime(self, runtime: Runtime) -> NearestNeighborMatcher:
         """See `Matcher`."""
         return self
 

@@ -7,7 +7,7 @@ import os
 from featherglue.artifact.format import Artifact
 from featherglue.errors import UsageError
 from featherglue.matching.extractors import ClassicalExtractor, Extractor, NetworkExtractor
-from featherglue.matching.matchers import Matcher, NearestNeighbourMatcher, NetworkMatcher
+from featherglue.matching.matchers import Matcher, NearestNeighborMatcher, NetworkMatcher
 from featherglue.matching.opencv import DESCRIPTOR_WIDTHS
 from featherglue.options import FeaturesKind, ProcessingConfig, SessionOptions, settings
 from featherglue.runtime.base import Runtime
@@ -16,11 +16,11 @@ from featherglue.runtime.base import Runtime
 _RATIOS: dict[FeaturesKind, float | None] = {"superpoint": None, "sift": 0.85, "orb": None}
 
 
-def make_nearest_neighbour_matcher(
+def make_nearest_neighbor_matcher(
     options: SessionOptions, processing: ProcessingConfig
-) -> NearestNeighbourMatcher:
-    """Mutual nearest neighbours, with Lowe's test for SIFT."""
-    return NearestNeighbourMatcher(_RATIOS[options.features], processing)
+) -> NearestNeighborMatcher:
+    """Mutual nearest neighbors, with Lowe's test for SIFT."""
+    return NearestNeighborMatcher(_RATIOS[options.features], processing)
 
 
 def make_extractor(
@@ -37,7 +37,7 @@ def make_matcher(
 ) -> Matcher:
     """The matcher of `options`; `running` executes the network of `artifact`."""
     if options.matcher == "nn":
-        return make_nearest_neighbour_matcher(options, processing)
+        return make_nearest_neighbor_matcher(options, processing)
     config = artifact.architecture.matcher
     assert config is not None
     bin_score = float(artifact.arrays["matcher.bin_score"])

@@ -156,7 +156,7 @@ class _Blocks:
         """Mask (N,) of values without a higher block that overlaps the radius of any pixel."""
         if self.side == 1:
             return np.ones(len(places), np.bool_)
-        # One block more than `reach`, covered by the reach of the four diagonal neighbours.
+        # One block more than `reach`, covered by the reach of the four diagonal neighbors.
         up, down = -self.columns, self.columns
         corners = np.array([up - 1, up + 1, down - 1, down + 1])
         beyond = self.highest.reshape(-1)[corners[:, None] + places]
@@ -190,15 +190,15 @@ def _maxima_of(
     for start in range(0, len(uncertain), chunk):
         part = uncertain[start : start + chunk]
         pixels = candidates[part]
-        neighbours = _neighbours(pixels, radius, scores.shape)
-        others = scores.reshape(-1)[neighbours]
+        neighbors = _neighbors(pixels, radius, scores.shape)
+        others = scores.reshape(-1)[neighbors]
         if suppressed is not None:
-            others *= suppressed.reshape(-1)[neighbours] == 0
+            others *= suppressed.reshape(-1)[neighbors] == 0
         kept[part] = others.max(0) <= scores.reshape(-1)[pixels]
     return candidates[kept]
 
 
-def _neighbours(pixels: Index, radius: int, shape: tuple[int, ...]) -> Index:
+def _neighbors(pixels: Index, radius: int, shape: tuple[int, ...]) -> Index:
     """The pixels ((2·radius + 1)², N) within the radius; coordinates are clipped to the map."""
     height, width = shape
     offsets = np.arange(-radius, radius + 1)[:, None]

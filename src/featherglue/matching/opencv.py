@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 Float = NDArray[np.float32]
 DESCRIPTOR_WIDTHS = {"sift": 128, "orb": 256}
@@ -16,7 +16,7 @@ _ORB_BORDER = 31  # px without keypoints on every side
 
 
 def extract_classical(
-    kind: Literal["sift", "orb"], image: Grey, max_keypoints: int
+    kind: Literal["sift", "orb"], image: Gray, max_keypoints: int
 ) -> tuple[Float, Float, Float]:
     """Extract SIFT (Lowe 2004) or ORB (Rublee et al. 2011) features, strongest first.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
-from featherglue.io.image import map_points, resize_grey
+from featherglue.io.gray import Gray
+from featherglue.io.image import map_points, resize_gray
 from featherglue.matching.consensus import LocalMaps
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import refine_matches
@@ -22,8 +22,8 @@ _NUM_SCALES = 2
 
 
 def refine_at_scales(
-    image0: Grey,
-    image1: Grey,
+    image0: Gray,
+    image1: Gray,
     points0: Float,
     points1: Float,
     factors: tuple[float, float],
@@ -33,7 +33,7 @@ def refine_at_scales(
     """Align the points of image 1 to those of image 0, from coarse to fine.
 
     Args:
-        image0, image1: (H, W) uint8 grey images in their own sizes.
+        image0, image1: (H, W) uint8 gray images in their own sizes.
         points0, points1: (M, 2) float32 (x, y) pixels of the matches.
         factors: by which each image was reduced for extraction, in (0, 1]; 1 and 1 is a plain
             `subpixel.refine_matches`.
@@ -58,7 +58,7 @@ def refine_at_scales(
     return points1, refined
 
 
-def _scaled(image0: Grey, image1: Grey, factors: tuple[float, float]) -> list[tuple[Grey, Grey]]:
+def _scaled(image0: Gray, image1: Gray, factors: tuple[float, float]) -> list[tuple[Gray, Gray]]:
     """Both images at each scale, the smallest first; a scale is made from the next larger one."""
     images, scales = (image0, image1), []
     for i in reversed(range(_NUM_SCALES)):
@@ -70,10 +70,10 @@ def _scaled(image0: Grey, image1: Grey, factors: tuple[float, float]) -> list[tu
     return scales[::-1]
 
 
-def _reduced(image: Grey, size: tuple[int, int], factor: float) -> Grey:
+def _reduced(image: Gray, size: tuple[int, int], factor: float) -> Gray:
     """An image at a factor of the original of `size`."""
-    return resize_grey(image, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))))
+    return resize_gray(image, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))))
 
 
-def _size(image: Grey) -> tuple[int, int]:
+def _size(image: Gray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]

@@ -8,7 +8,7 @@ result unites the matches of the warped and of the plain images, as far as they 
 epipolar geometry.
 
 A hypothesis is a scale for each image and a number of quarter turns of image 1. Hypotheses are
-ranked by mutual nearest neighbours until one is clear: the plain one, then other ratios of scales,
+ranked by mutual nearest neighbors until one is clear: the plain one, then other ratios of scales,
 then rotations. The matcher runs on the best few.
 """
 
@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.geometry.blas_buffer import take_blas_buffer
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.fusion import unite, verify
 from featherglue.matching.warped_views import View, local_map, local_scale, shrink
 from featherglue.types import Features, Matches, MatchResult, SearchInfo
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
-_MIN_COSINE = 0.5  # nearest neighbours below it are not evidence of a match
+_MIN_COSINE = 0.5  # nearest neighbors below it are not evidence of a match
 Known = Mapping[int, Features]  # by the id of their image
 
 
@@ -95,15 +95,15 @@ class Pipeline(Protocol):
         """Maximum number of keypoints of an image; negative if there is none."""
         ...
 
-    def extract_small(self, image: Grey) -> Features:
+    def extract_small(self, image: Gray) -> Features:
         """A few strong features of a small image."""
         ...
 
-    def extract(self, image: Grey) -> Features:
+    def extract(self, image: Gray) -> Features:
         """Features of an image at its own size."""
         ...
 
-    def working_factor(self, image: Grey) -> float:
+    def working_factor(self, image: Gray) -> float:
         """Factor by which the session shrinks an image before extraction."""
         ...
 
@@ -126,7 +126,7 @@ class Hypothesis:
 
 
 def _similarities(features0: Features, turned: Sequence[Features]) -> list[float]:
-    """Similarity of image 0 and each rotation of image 1, from mutual nearest neighbours."""
+    """Similarity of image 0 and each rotation of image 1, from mutual nearest neighbors."""
     found = []
     stacked = np.concatenate([features1.descriptors for features1 in turned])
     products = features0.descriptors @ stacked.T
@@ -155,7 +155,7 @@ class Search:
     def __init__(self, pipeline: Pipeline, config: SearchConfig | None = None) -> None:
         self.pipeline, self.config = pipeline, config or SearchConfig()
         self._lock = threading.Lock()
-        self._small: OrderedDict[int, tuple[Grey, dict[tuple[float, int], Features]]]
+        self._small: OrderedDict[int, tuple[Gray, dict[tuple[float, int], Features]]]
         self._small = OrderedDict()
 
     def is_needed(self, result: MatchResult) -> bool:
@@ -207,7 +207,7 @@ class Search:
         return verify(united, config.max_epipolar, config.min_verified)
 
     def _refine_by_warping(
-        self, image0: Grey, image1: Grey, best: MatchResult, known: Known
+        self, image0: Gray, image1: Gray, best: MatchResult, known: Known
     ) -> MatchResult:
         for _ in range(self.config.max_warps):
             found = self._warp_and_match(image0, image1, best, known)
@@ -221,7 +221,7 @@ class Search:
 
     # --- hypotheses -------------------------------------------------------------------------
 
-    def _finalists(self, image0: Grey, image1: Grey) -> Sequence[tuple[Hypothesis, MatchResult]]:
+    def _finalists(self, image0: Gray, image1: Gray) -> Sequence[tuple[Hypothesis, MatchResult]]:
         """The hypotheses with the strongest matches on the small versions, best first."""
         scales = self.config.scales
         shrunk = [(1.0, s) for s in scales] + [(s, 1.0) for s in scales if s != 1.0]
@@ -243,7 +243,7 @@ class Search:
                 break
         return sorted(tried, key=lambda pair: -strength(pair[1]))
 
-    def _small_features(self, image: Grey, scale: float, turns: int) -> Features:
+    def _small_features(self, image: Gray, scale: float, turns: int) -> Features:
         key = (scale, turns)
         with self._lock:
             kept = self._small.setdefault(id(image), (image, {}))[1]
@@ -260,8 +260,8 @@ class Search:
 
     def _match_hypothesis(
         self,
-        image0: Grey,
-        image1: Grey,
+        image0: Gray,
+        image1: Gray,
         hypothesis: Hypothesis,
         coarse: MatchResult,
         known: Known,
@@ -311,7 +311,7 @@ class Search:
         return view.keep_inside(self.pipeline.extract(view.image), self.config.margin)
 
     def _warp_and_match(
-        self, image0: Grey, image1: Grey, found: MatchResult, known: Known
+        self, image0: Gray, image1: Gray, found: MatchResult, known: Known
     ) -> MatchResult | None:
         """Warp the finer image onto the coarser by the homography of a result; match again."""
         matches = found.matches

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, MatchResult
@@ -27,7 +27,7 @@ class PlainSession(Protocol):
         """A session with another mode of the search."""
         ...
 
-    def extract(self, image: Grey) -> Features:
+    def extract(self, image: Gray) -> Features:
         """Features of an image."""
         ...
 
@@ -46,15 +46,15 @@ class SessionPipeline:
         self._full = plain.with_settings(resize=-1)
         self._coarse = plain.with_settings(resize=-1, max_keypoints=SMALL_KEYPOINTS, refine=False)
 
-    def extract_small(self, image: Grey) -> Features:
+    def extract_small(self, image: Gray) -> Features:
         """See `search.Pipeline`."""
         return self._coarse.extract(image)
 
-    def extract(self, image: Grey) -> Features:
+    def extract(self, image: Gray) -> Features:
         """See `search.Pipeline`."""
         return self._full.extract(image)
 
-    def working_factor(self, image: Grey) -> float:
+    def working_factor(self, image: Gray) -> float:
         """See `search.Pipeline`."""
         size = (image.shape[1], image.shape[0])
         width, height = working_size(size, self._processing)

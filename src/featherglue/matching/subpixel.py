@@ -1,9 +1,9 @@
 """Subpixel refinement of matches, for any features and matcher.
 
-A match that its neighbours support has a local affine map. It warps a small window of image 0,
+A match that its neighbors support has a local affine map. It warps a small window of image 0,
 which is then aligned to image 1 by Gauss–Newton on the translation (inverse compositional, Baker
 and Matthews 2004). The alignment is invariant to brightness and contrast. It starts between the
-match and the position that its neighbours predict.
+match and the position that its neighbors predict.
 
 Shape legend: M matches, S supported matches, W samples of a window, V samples of a window and its
 border.
@@ -18,15 +18,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
-from featherglue.matching.consensus import NUM_NEIGHBOURS, LocalMaps, fit_local_maps
+from featherglue.io.gray import Gray
+from featherglue.matching.consensus import NUM_NEIGHBORS, LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _DAMPING = 0.02  # relative to the trace of a window's structure tensor
-_MIN_CONTRAST = 0.5  # grey values, standard deviation of a window; less is noise or rounding
+_MIN_CONTRAST = 0.5  # gray values, standard deviation of a window; less is noise or rounding
 _REMAP_LIMIT = 32767  # px, cv2.remap needs shorter sides
 
 
@@ -35,7 +35,7 @@ class RefineConfig:
     """Settings of the refinement.
 
     Attributes:
-        num_neighbours: number of nearest matches that a local affine map is fitted to.
+        num_neighbors: number of nearest matches that a local affine map is fitted to.
         max_deviation: px, maximum distance from the predicted position of a supported match.
         window: px, odd side of the aligned window.
         sigma: px, standard deviation of the blur of both images.
@@ -45,7 +45,7 @@ class RefineConfig:
         min_correlation: minimum correlation of an accepted alignment.
     """
 
-    num_neighbours: int = NUM_NEIGHBOURS
+    num_neighbors: int = NUM_NEIGHBORS
     max_deviation: float = 10.0
     window: int = 11
     sigma: float = 0.8
@@ -74,8 +74,8 @@ class Alignment:
 
 
 def refine_matches(
-    image0: Grey,
-    image1: Grey,
+    image0: Gray,
+    image1: Gray,
     points0: Float,
     points1: Float,
     config: RefineConfig | None = None,
@@ -84,12 +84,12 @@ def refine_matches(
 ) -> tuple[Float, Mask]:
     """Align the points of image 1 to those of image 0.
 
-    A refined point is accepted if the neighbours support the match, both windows have contrast,
+    A refined point is accepted if the neighbors support the match, both windows have contrast,
     their correlation has increased and exceeds `min_correlation`, and the point has moved less than
     `max_move` and lies inside the image.
 
     Args:
-        image0, image1: (H, W) uint8 grey images of any sizes.
+        image0, image1: (H, W) uint8 gray images of any sizes.
         points0, points1: (M, 2) float32 (x, y) pixels of the matches.
         config: settings; None uses the defaults.
         scratch: buffers, if many pairs are refined.
@@ -100,9 +100,9 @@ def refine_matches(
     """
     config = config or RefineConfig()
     unchanged = points1, np.zeros(len(points1), np.bool_)
-    if len(points0) <= config.num_neighbours:
+    if len(points0) <= config.num_neighbors:
         return unchanged
-    maps = maps or fit_local_maps(points0, points1, config.num_neighbours)
+    maps = maps or fit_local_maps(points0, points1, config.num_neighbors)
     chosen = np.flatnonzero(maps.deviation < config.max_deviation)
     if len(chosen) == 0:
         return unchanged
@@ -127,8 +127,8 @@ def refine_matches(
 
 
 def align_windows(
-    image0: Grey,
-    image1: Grey,
+    image0: Gray,
+    image1: Gray,
     points0: Float,
     points1: Float,
     pulls: Float,
@@ -192,7 +192,7 @@ def align_windows(
     return Alignment(moved.T, accepted, correlation, tensor)
 
 
-def _blur(image: Grey, sigma: float, out: Grey) -> Grey:
+def _blur(image: Gray, sigma: float, out: Gray) -> Gray:
     cv2.GaussianBlur(image, (3, 3), sigma, dst=out)
     return out
 
@@ -210,39 +210,39 @@ def _window(size: int) -> tuple[Float, Float]:
 
 
 @cache
-def _neighbourhood(size: int) -> tuple[Float, NDArray[np.int64], list[NDArray[np.int64]]]:
-    """The samples of a round window and their neighbours, which gradients need.
+def _neighborhood(size: int) -> tuple[Float, NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The samples of a round window and their neighbors, which gradients need.
 
     Returns:
-        Offsets (V, 2); indices (W,) of the samples of the window; indices (W,) of their neighbours
+        Offsets (V, 2); indices (W,) of the samples of the window; indices (W,) of their neighbors
         to the left, to the right, above and below.
     """
     grid, _ = _window(size)
     sides = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], np.float32)
     offsets, place = np.unique((grid + sides[:, None]).reshape(-1, 2), axis=0, return_inverse=True)
-    centre, *neighbours = place.reshape(5, -1)
-    return offsets, centre, neighbours
+    center, *neighbors = place.reshape(5, -1)
+    return offsets, center, neighbors
 
 
 def _template(
-    image: Grey, points: Float, weights: Float, size: int, scratch: Scratch
+    image: Gray, points: Float, weights: Float, size: int, scratch: Scratch
 ) -> tuple[Float, Float, Float, Float]:
     """Sample and normalize the windows of image 0.
 
     Returns:
         Windows (W, S) with mean 0 and standard deviation 1; their gradients along x and y
-        (2, W, S), as differences over 2 px of the grey values; standard deviations (S,) and means
-        (S,) of the grey values.
+        (2, W, S), as differences over 2 px of the gray values; standard deviations (S,) and means
+        (S,) of the gray values.
     """
-    offsets, centre, (left, right, above, below) = _neighbourhood(size)
+    offsets, center, (left, right, above, below) = _neighborhood(size)
     shape = (len(offsets), len(points))
     column, row, wide = scratch.array("wide", (3, *shape), np.float32)
     np.add(offsets[:, :1], points[:, 0], out=column)
     np.add(offsets[:, 1:], points[:, 1], out=row)
     wide[:] = _sample(image, column, row)
-    parts = scratch.array("template", (3, len(centre), len(points)), np.float32)
+    parts = scratch.array("template", (3, len(center), len(points)), np.float32)
     windows, gradients = parts[0], parts[1:]
-    np.take(wide, centre, axis=0, out=windows)
+    np.take(wide, center, axis=0, out=windows)
     for gradient, before, after in zip(gradients, (left, above), (right, below), strict=True):
         np.subtract(wide[after], wide[before], out=gradient)
     mean = weights @ windows
@@ -260,7 +260,7 @@ def _step_matrices(
     The damping keeps a window from sliding along an edge.
 
     Args:
-        gradients: (2, W, S), differences over 2 px of the grey values.
+        gradients: (2, W, S), differences over 2 px of the gray values.
         weights: (W,).
         contrast: (S,), standard deviations of the windows.
         maps: (S, 2, 2), linear parts of the local maps.
@@ -281,7 +281,7 @@ def _step_matrices(
     return np.asarray(np.einsum("sij,jks->iks", maps, inverse), np.float32), tensor
 
 
-def _sample(image: Grey, x: Float, y: Float) -> NDArray[np.generic]:
+def _sample(image: Gray, x: Float, y: Float) -> NDArray[np.generic]:
     """Sample an image bilinearly at columns and rows (W, S); its border is repeated."""
     if x.size == 0:
         return np.zeros(x.shape, np.float32)
@@ -290,7 +290,7 @@ def _sample(image: Grey, x: Float, y: Float) -> NDArray[np.generic]:
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _sample_large(image: Grey, x: Float, y: Float) -> Float:
+def _sample_large(image: Gray, x: Float, y: Float) -> Float:
     """As `_sample`, for sides beyond OpenCV's 16-bit coordinates."""
     height, width = image.shape
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.matching.extractors import Decoded, Extractor
 from featherglue.matching.keypoints import CELL
 from featherglue.matching.stopwatch import Stopwatch
@@ -34,7 +34,7 @@ class Span:
 
 
 def extract_in_tiles(
-    extractor: Extractor, image: Grey, processing: ProcessingConfig, watch: Stopwatch
+    extractor: Extractor, image: Gray, processing: ProcessingConfig, watch: Stopwatch
 ) -> Decoded:
     """Extract an image tile by tile and select keypoints over all tiles.
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.types import Features
 
 Float = NDArray[np.float32]
@@ -26,8 +26,8 @@ class View:
         to_original: (3, 3), homography from pixels of `image` to those of `original`.
     """
 
-    image: Grey
-    original: Grey
+    image: Gray
+    original: Gray
     to_original: Matrix
 
     @property
@@ -36,7 +36,7 @@ class View:
         return np.linalg.inv(self.to_original)
 
     @staticmethod
-    def resized(image: Grey, factor: float, turns: int) -> View:
+    def resized(image: Gray, factor: float, turns: int) -> View:
         """An image shrunk by a factor, then rotated.
 
         Args:
@@ -59,7 +59,7 @@ class View:
         return View(turned, image, grow @ unturn)
 
     @staticmethod
-    def warped(image: Grey, H: Matrix, shape: tuple[int, ...]) -> View:
+    def warped(image: Gray, H: Matrix, shape: tuple[int, ...]) -> View:
         """An image warped by a homography.
 
         The image is first shrunk by about the scale of H, to avoid aliasing.
@@ -99,8 +99,8 @@ class View:
         height, width = self.original.shape
         # Homogeneous coordinates, because a point beyond the horizon maps to the wrong side.
         depth = features.keypoints @ self.to_original[2, :2] + self.to_original[2, 2]
-        centre = self.to_original[2, :2] @ np.array(self.image.shape[::-1]) / 2
-        sign = np.sign(centre + self.to_original[2, 2])
+        center = self.to_original[2, :2] @ np.array(self.image.shape[::-1]) / 2
+        sign = np.sign(center + self.to_original[2, 2])
         kept = (depth * sign > 0) & np.isfinite(points).all(1)
         if not np.array_equal(self.to_original, np.eye(3)):
             kept &= (points >= margin).all(1)
@@ -125,7 +125,7 @@ class View:
         )
 
 
-def shrink(image: Grey, factor: float) -> Grey:
+def shrink(image: Gray, factor: float) -> Gray:
     """An image resized by a factor ≤ 1, at least 16 px wide and high."""
     if factor >= 1:
         return image

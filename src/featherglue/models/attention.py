@@ -69,7 +69,7 @@ class AttentionLayer(nn.Module):
     Args:
         width: feature width C.
         config: kind and sizes of the layer.
-        batch_norm: whether the MLP has batch normalisation.
+        batch_norm: whether the MLP has batch normalization.
     """
 
     def __init__(self, width: int, config: AttentionConfig, batch_norm: bool) -> None:

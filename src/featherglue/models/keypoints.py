@@ -1,6 +1,6 @@
 """Post-processing of SuperPoint in PyTorch: the batched twin of `matching.keypoints`.
 
-Training and labelling use it. Sessions use `matching.keypoints` and `matching.nms`, which are in
+Training and labeling use it. Sessions use `matching.keypoints` and `matching.nms`, which are in
 NumPy and process one image.
 
 Shape legend: B images, H×W pixels, Hc×Wc cells, N keypoints, D descriptor width.
@@ -90,11 +90,11 @@ def sample_descriptors(descriptors: Tensor, keypoints: Tensor, sampling: Samplin
         descriptors: (B, D, Hc, Wc).
         keypoints: (B, N, 2) xy pixels.
         sampling: "published" is the grid of the published code, whose outermost samples lie on
-            the centres of the outermost cells; "exact" has cell centres at 8·i + 3.5 and repeats
+            the centers of the outermost cells; "exact" has cell centers at 8·i + 3.5 and repeats
             the border.
 
     Returns:
-        (B, N, D), L2-normalised.
+        (B, N, D), L2-normalized.
     """
     height, width = descriptors.shape[2:]
     size = keypoints.new_tensor([width, height]) * 8
@@ -127,9 +127,9 @@ def subpixel_offsets(scores: Tensor, keypoints: Tensor) -> Tensor:
         column, row = (x + dx).clamp(0, width - 1), (y + dy).clamp(0, height - 1)
         return logs.gather(1, row * width + column)
 
-    centre = at(0, 0)
+    center = at(0, 0)
     offsets = []
     for dx, dy in ((1, 0), (0, 1)):
         before, after = at(-dx, -dy), at(dx, dy)
-        offsets.append((after - before) / 2 / (2 * centre - before - after).clamp_min(1e-6))
+        offsets.append((after - before) / 2 / (2 * center - before - after).clamp_min(1e-6))
     return torch.stack(offsets, -1).clamp(-0.5, 0.5)

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron of SuperGlue, with batch normalisation that ignores padding.
+"""The multi-layer perceptron of SuperGlue, with batch normalization that ignores padding.
 
 Shape legend: B pairs, N keypoints, C channels. A mask is (B, N) bool, False for padding.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over (B, N, C) whose statistics leave out padded keypoints."""
+    """Batch normalization over (B, N, C) whose statistics leave out padded keypoints."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, C) -> (B, N, C), 0 for padding if there is a mask in training mode."""
@@ -23,13 +23,13 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 class MLP(nn.Sequential):
-    """Linear layers with optional batch normalisation and ReLU between them.
+    """Linear layers with optional batch normalization and ReLU between them.
 
     The last layer has no activation, and its bias starts at 0.
 
     Args:
         widths: number of channels of the input and of each layer's output.
-        batch_norm: whether batch normalisation precedes each ReLU.
+        batch_norm: whether batch normalization precedes each ReLU.
     """
 
     def __init__(self, widths: Sequence[int], batch_norm: bool) -> None:

@@ -27,7 +27,7 @@ class Model:
         extractor: the SuperPoint network, or None.
         matcher: the SuperGlue network, or None.
         processing: default settings of extraction and matching.
-        provenance: recipe, training data and licence.
+        provenance: recipe, training data and license.
         quantization: codes of the quantized weights, which the networks hold dequantized, and the
             quantized activations, which the networks round in their forward pass.
     """

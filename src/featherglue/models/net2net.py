@@ -1,4 +1,4 @@
-"""Net2net: initialisation of a large network with the function of a trained small network.
+"""Net2net: initialization of a large network with the function of a trained small network.
 
 Chen, Goodfellow, Shlens: Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016.
 
@@ -43,7 +43,7 @@ def grow_superpoint(small: SuperPoint, config: SuperPointConfig) -> SuperPoint:
 
     Raises:
         ConfigError: a size is below that of the small network, only one of the two has batch
-            normalisation, or the stem of the new network is finer.
+            normalization, or the stem of the new network is finer.
     """
     if small.config.stem != config.stem:
         small = _coarser_stem(small, config)
@@ -83,7 +83,7 @@ def _coarser_stem(network: SuperPoint, config: SuperPointConfig) -> SuperPoint:
     """A similar network whose first convolution has stride 2.
 
     The new conv1a is the old one averaged over 2×2 pixels; it replaces the first max pooling. The
-    new conv1b is the sum of the old kernel at its centre, exact for constant input.
+    new conv1b is the sum of the old kernel at its center, exact for constant input.
     """
     if network.config.stem > config.stem:
         raise ConfigError("stem must not be finer than that of the small network")
@@ -117,7 +117,7 @@ def grow_superglue(small: SuperGlue, config: SuperGlueConfig) -> SuperGlue:
 
     Raises:
         ConfigError: a size is below that of the small network, its first layers have other kinds,
-            or one of the two has batch normalisation.
+            or one of the two has batch normalization.
     """
     _check_superglue(small.config, config)
     grown = SuperGlue(config)

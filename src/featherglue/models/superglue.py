@@ -71,10 +71,10 @@ class SuperGlue(nn.Module):
 
     @torch.no_grad()
     def init_from_descriptors(self, temperature: float = 0.05, unmatched: float = 0.7) -> None:
-        """Initialise the weights so that the score matrix is that of the descriptors alone.
+        """Initialize the weights so that the score matrix is that of the descriptors alone.
 
         All layers add zero to the descriptors and the final projection is a multiple of the
-        identity. Training then starts from nearest-neighbour matching instead of noise.
+        identity. Training then starts from nearest-neighbor matching instead of noise.
 
         Args:
             temperature: divisor of the cosine similarities.
@@ -101,7 +101,7 @@ class SuperGlue(nn.Module):
         Args:
             keypoints: (B, N, 2) from `normalize_keypoints`.
             scores: (B, N) detection scores in [0, 1].
-            descriptors: (B, N, D), L2-normalised.
+            descriptors: (B, N, D), L2-normalized.
             mask: (B, N), or None for no padding.
 
         Returns:
@@ -122,7 +122,7 @@ class SuperGlue(nn.Module):
         """Features of both images after the attention layers.
 
         With masks and the same number of keypoints, both images run through each layer as one
-        batch, so that batch normalisation takes its statistics over both.
+        batch, so that batch normalization takes its statistics over both.
 
         Args:
             features0: (B, N0, C). features1: (B, N1, C).
@@ -172,7 +172,7 @@ class SuperGlue(nn.Module):
         Args:
             keypoints0, keypoints1: (B, N0, 2) and (B, N1, 2) from `normalize_keypoints`.
             scores0, scores1: (B, N0) and (B, N1) detection scores in [0, 1].
-            descriptors0, descriptors1: (B, N0, D) and (B, N1, D), L2-normalised.
+            descriptors0, descriptors1: (B, N0, D) and (B, N1, D), L2-normalized.
             mask0, mask1: (B, N0) and (B, N1), or None for no padding.
 
         Returns:
@@ -184,7 +184,7 @@ class SuperGlue(nn.Module):
 
 
 def normalize_keypoints(keypoints: Tensor, size: Tensor) -> Tensor:
-    """Keypoints relative to the image centre, divided by 0.7 times the longer side.
+    """Keypoints relative to the image center, divided by 0.7 times the longer side.
 
     Args:
         keypoints: (B, N, 2) xy pixels.

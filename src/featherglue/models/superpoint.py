@@ -25,7 +25,7 @@ class SuperPoint(nn.Module):
     """Detector and descriptor network.
 
     The convolutions have the published names: conv1a … conv4b, convPa, convPb, convDa, convDb.
-    With `config.batch_norm` each but convPb and convDb is followed by batch normalisation
+    With `config.batch_norm` each but convPb and convDb is followed by batch normalization
     (bn1a … bnDa).
 
     With `config.context_channels` the descriptors use a context branch too. Level i has convC{i}a
@@ -42,7 +42,7 @@ class SuperPoint(nn.Module):
         self.pooled = pooled_layers(config.stem)
         previous = 1
         for name, width in zip(ENCODER, config.channels, strict=True):
-            # A 4×4 kernel with stride 2 centres its outputs between four pixels, as pooling does.
+            # A 4×4 kernel with stride 2 centers its outputs between four pixels, as pooling does.
             kernel, stride = (4, 2) if name == ENCODER[0] and config.stem == 2 else (3, 1)
             self._add(name, previous, width, kernel, config.batch_norm, stride)
             previous = width
@@ -64,17 +64,17 @@ class SuperPoint(nn.Module):
             self.add_module(f"bn{name}", nn.BatchNorm2d(outputs))
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        """Convolution, batch normalisation if there is one, ReLU."""
+        """Convolution, batch normalization if there is one, ReLU."""
         x = self.get_submodule(f"conv{name}")(x)
         if self.config.batch_norm:
             x = self.get_submodule(f"bn{name}")(x)
         return F.relu(x)
 
     def forward_raw(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Detector logits and descriptors without normalisation.
+        """Detector logits and descriptors without normalization.
 
         Args:
-            image: (B, 1, H, W) grey in [0, 1].
+            image: (B, 1, H, W) gray in [0, 1].
 
         Returns:
             Logits (B, 65, Hc, Wc), whose last channel is "no keypoint", and descriptors
@@ -105,7 +105,7 @@ class SuperPoint(nn.Module):
         return logits
 
     def describe(self, x: Tensor) -> Tensor:
-        """Encoder output (B, C, Hc, Wc) -> descriptors (B, D, Hc, Wc) without normalisation."""
+        """Encoder output (B, C, Hc, Wc) -> descriptors (B, D, Hc, Wc) without normalization."""
         x = self._add_context(x, context_levels(self.config))
         descriptors: Tensor = self.get_submodule("convDb")(self._block("Da", x))
         return descriptors
@@ -125,11 +125,11 @@ class SuperPoint(nn.Module):
         """Score map and descriptors.
 
         Args:
-            image: (B, 1, H, W) grey in [0, 1].
+            image: (B, 1, H, W) gray in [0, 1].
 
         Returns:
             Scores (B, H, W) in [0, 1], before non-maximum suppression, and descriptors
-            (B, D, Hc, Wc), L2-normalised over D.
+            (B, D, Hc, Wc), L2-normalized over D.
         """
         logits, descriptors = self.forward_raw(image)
         return score_map(logits), F.normalize(descriptors, dim=1)

@@ -126,7 +126,7 @@ class ProcessingConfig:
     consensus: float | None = _matching(
         None,
         "number",
-        "Drop matches that contradict their neighbours, unless their confidence is above "
+        "Drop matches that contradict their neighbors, unless their confidence is above "
         "this value; None keeps all.",
         minimum=0,
         maximum=1,
@@ -189,7 +189,7 @@ class SessionOptions:
     matcher: MatcherKind = _session(
         "superglue",
         "choice",
-        "Kind of matcher; nn is mutual nearest neighbours.",
+        "Kind of matcher; nn is mutual nearest neighbors.",
         choices=get_args(MatcherKind),
     )
     search: SearchMode | Default = _session(

@@ -27,7 +27,7 @@ class Runtime(Protocol):
         """Run the extractor.
 
         Args:
-            image: (H, W) grey uint8.
+            image: (H, W) gray uint8.
 
         Returns:
             scores (H, W) in [0, 1] before non-maximum suppression; descriptors (Hc, Wc, D), not

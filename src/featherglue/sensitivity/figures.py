@@ -25,7 +25,7 @@ except ModuleNotFoundError:
 
 Curves = Mapping[str, Mapping[float, float]]
 _SCORE_LABELS = {"precision": "precision", "recall": "recall", "": "mean of the scores"}
-_NUM_NAMED = 8  # curves with a colour and a label, in each panel
+_NUM_NAMED = 8  # curves with a color and a label, in each panel
 _NETWORKS = {"extractor": "SuperPoint", "matcher": "SuperGlue"}
 
 
@@ -63,7 +63,7 @@ def curves_figure(
 
     Args:
         curves: layer name → level → score. A level below 1 is a ratio; other levels are bits.
-        order: all layers, the most sensitive first. The first layers of each network are labelled.
+        order: all layers, the most sensitive first. The first layers of each network are labeled.
         base: score of the unchanged model.
         level: label of the horizontal axis.
         score: label of the vertical axis.

@@ -149,7 +149,7 @@ class CachedRuntime:
     def match(
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
-        """Return the scores (N0, N1). Keypoints are (x, y, score) with normalised positions."""
+        """Return the scores (N0, N1). Keypoints are (x, y, score) with normalized positions."""
         network = self._model.matcher
         assert network is not None
         depth = len(network.config.layers)

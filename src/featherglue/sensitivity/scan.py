@@ -96,7 +96,7 @@ def scan(
     call continues it. Scans of one model with different methods share a folder.
 
     Args:
-        model: an unquantized model. For "linear", batch normalisation must be folded; see
+        model: an unquantized model. For "linear", batch normalization must be folded; see
             `prepare_model`.
         score: returns name → score, always with the same names. Higher is better.
         folder: folder of the files; see `results`.
@@ -193,7 +193,7 @@ def step_of(change: Change) -> PruneConfig | CodebookConfig | LinearConfig:
 
 
 def prepare_model(model: Model, method: Method) -> Model:
-    """Return the model to scan: with batch normalisation folded for "linear", else unchanged."""
+    """Return the model to scan: with batch normalization folded for "linear", else unchanged."""
     if method == "linear":
         return Model.from_artifact(fold_batch_norm(model.to_artifact()))
     return model

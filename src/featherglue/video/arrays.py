@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from featherglue.errors import UsageError
-from featherglue.io.image import load_grey
+from featherglue.io.image import load_gray
 from featherglue.video.frames import Frame, FrameSource
 from featherglue.video.image_sequence import DEFAULT_RATE
 from featherglue.video.video_file import VideoFile
@@ -51,9 +51,9 @@ def to_frames(images: Iterable[Any], rate: float = DEFAULT_RATE, skip: int = 1) 
             yield image
             continue
         start = time.perf_counter()
-        grey = load_grey(image)
+        gray = load_gray(image)
         milliseconds = (time.perf_counter() - start) * 1e3
-        yield Frame(number=number, time=number / rate, image=grey, read_ms=milliseconds)
+        yield Frame(number=number, time=number / rate, image=gray, read_ms=milliseconds)
 
 
 def as_source(source: Any) -> FrameSource | Iterator[Frame]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import SourceError
-from featherglue.io.grey import Grey, to_grey
+from featherglue.io.gray import Gray, to_gray
 
 T = TypeVar("T")
 _RATE_TOLERANCE = 0.05  # relative; 29.97 counts as 30
@@ -194,8 +194,8 @@ def no_answer_message(name: str, timeout: float) -> str:
     return f"{name}: no answer within {timeout:g} s (`timeout`)"
 
 
-def grey_frame(image: NDArray[np.uint8], name: str) -> Grey:
-    """Convert a frame (H, W, 3) BGR or (H, W) uint8 to grey (H, W) uint8."""
+def gray_frame(image: NDArray[np.uint8], name: str) -> Gray:
+    """Convert a frame (H, W, 3) BGR or (H, W) uint8 to gray (H, W) uint8."""
     if image.ndim == 3 and image.shape[2] == 3:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
-    return to_grey(image, name)
+    return to_gray(image, name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from featherglue.errors import SourceError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,15 +22,15 @@ class Frame:
         number: index of the frame in the source, from 0; skipped and dropped frames leave gaps.
         time: seconds since the first frame: the timestamps of a video, the clock of a live source,
             or `number` divided by the rate of an image sequence.
-        image: (H, W) uint8, grey.
+        image: (H, W) uint8, gray.
         name: file name of an image of a sequence, otherwise "".
         read_ms: milliseconds of reading and decoding. Live sources read in a thread of their own;
-            for them it is the time of the conversion to grey.
+            for them it is the time of the conversion to gray.
     """
 
     number: int
     time: float
-    image: Grey = field(repr=False)
+    image: Gray = field(repr=False)
     name: str = ""
     read_ms: float = 0.0
 

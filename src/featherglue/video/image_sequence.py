@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featherglue.errors import ImageError, SourceError
-from featherglue.io.image import is_image_name, natural_sort_key, read_grey
+from featherglue.io.image import is_image_name, natural_sort_key, read_gray
 from featherglue.video.capture import quiet_opencv
 from featherglue.video.frames import Frame, FrameSource
 
@@ -42,7 +42,7 @@ class ImageSequence(FrameSource):
             path, start = self._paths[number], time.perf_counter()
             try:
                 with quiet_opencv():
-                    image = read_grey(path)
+                    image = read_gray(path)
             except ImageError as error:
                 self.problems.append(str(error))
                 continue

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from featherglue.errors import SourceError
-from featherglue.video.capture import Capture, grey_frame, no_answer_message
+from featherglue.video.capture import Capture, gray_frame, no_answer_message
 from featherglue.video.frames import Frame, FrameSource
 
 _POLL_SECONDS = 0.1  # how often a waiting reader checks for the end
@@ -139,9 +139,9 @@ class LiveSource(FrameSource):
                 number, seconds, image = self._newest
                 self._newest = None
             start = time.perf_counter()
-            grey = grey_frame(image, self.name)
+            gray = gray_frame(image, self.name)
             milliseconds = (time.perf_counter() - start) * 1e3
-            yield Frame(number=number, time=seconds, image=grey, read_ms=milliseconds)
+            yield Frame(number=number, time=seconds, image=gray, read_ms=milliseconds)
         if self._end_reason is not None and not self._stopping:
             self.problems.append(self._end_reason)
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from featherglue.drawing import RGB, confidence_colors, draw_matches
-from featherglue.io.image import resize_grey
+from featherglue.io.image import resize_gray
 from featherglue.video.frame_matching import STAGES, FrameMatches
 from featherglue.video.tracking import Tracks
 
@@ -89,7 +89,7 @@ def _draw_tracks(
     image = item.frame.image
     scale = min(1.0, max_side / image.shape[1])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    canvas = np.ascontiguousarray(np.repeat(resize_grey(image, size)[..., None], 3, 2))
+    canvas = np.ascontiguousarray(np.repeat(resize_gray(image, size)[..., None], 3, 2))
     long = tracks.lengths >= min_track_length
     if keypoints:
         for x, y in tracks.positions[~long] * scale:

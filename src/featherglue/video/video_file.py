@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import cv2
 
-from featherglue.video.capture import Capture, grey_frame
+from featherglue.video.capture import Capture, gray_frame
 from featherglue.video.frames import Frame, FrameSource
 
 # The number of frames in the header of a video is an estimate. Only a larger gap is reported.
@@ -64,7 +64,7 @@ class VideoFile(FrameSource):
             yield Frame(
                 number=number,
                 time=last,
-                image=grey_frame(image, self.name),
+                image=gray_frame(image, self.name),
                 read_ms=(time.perf_counter() - start) * 1e3,
             )
             number += 1

@@ -63,14 +63,14 @@ def test_onnx_runtime_agrees_with_pytorch(
     quantized: dict[str, Model],
     calibration: dict[str, CalibrationData],
     tmp_path: Path,
-    grey: Any,
+    gray: Any,
 ) -> None:
     """Integer kernels and fake quantization differ only where values are rounded at ties."""
     artifact = quantized[name].save(tmp_path / "model")
     integers, _ = integer_layers(artifact.architecture, artifact.quantization)
     assert len(integers) == len(artifact.quantization.tensors)
     torch_, onnx_ = (open_runtime(artifact, r, 1) for r in ("torch", "onnxruntime"))  # type: ignore[arg-type]
-    for one, other in zip(torch_.extract(grey), onnx_.extract(grey), strict=True):
+    for one, other in zip(torch_.extract(gray), onnx_.extract(gray), strict=True):
         spread = float(one.std())
         assert np.abs(one - other).mean() < 0.02 * spread
     views = calibration[name].features

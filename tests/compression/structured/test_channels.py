@@ -248,7 +248,7 @@ def test_channels_of_largest_norm_are_kept(models: dict[str, Model]) -> None:
     assert model.extractor is not None and model.extractor.config.channels[0] == 4
 
 
-def test_batch_normalisation_affects_importance(models: dict[str, Model]) -> None:
+def test_batch_normalization_affects_importance(models: dict[str, Model]) -> None:
     artifact = models["four-heads"].to_artifact()
     artifact.arrays["extractor.bn2a.weight"][3] = 0
     artifact.arrays["extractor.bn2a.bias"][3] = 0
@@ -260,7 +260,7 @@ def test_pruned_model_is_saved_and_runs(
     models: dict[str, Model],
     calibration: dict[str, CalibrationData],
     tmp_path: Any,
-    grey: np.ndarray,
+    gray: np.ndarray,
 ) -> None:
     config = StructureConfig(heads=0.5, head_dim=0.25, hidden=0.5, encoder=0.25, width=0.25)
     pruned = prune_structure(models["four-heads"], config, calibration["four-heads"])
@@ -268,7 +268,7 @@ def test_pruned_model_is_saved_and_runs(
     artifact = pruned.save(tmp_path / "model")
     assert Model.load(tmp_path / "model").architecture == pruned.architecture
     results = [open_runtime(artifact, name, 1) for name in ("torch", "onnxruntime")]  # type: ignore
-    one, other = (runtime.extract(grey) for runtime in results)
+    one, other = (runtime.extract(gray) for runtime in results)
     np.testing.assert_allclose(one[0], other[0], atol=1e-4)
     views = calibration["four-heads"].features
     assert views is not None

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from featherglue.io.image import read_grey
+from featherglue.io.image import read_gray
 from featherglue.io.image_formats import parse_header
 from mutators.byte_edits import Damaged, damaged
 from mutators.mutator import Mutator
 
 RNG = np.random.default_rng(0)
 SMOOTH = cv2.GaussianBlur(RNG.integers(0, 256, (48, 64, 4)).astype(np.uint8), (0, 0), 2)
-GREY, RGB, RGBA = SMOOTH[..., 0], SMOOTH[..., :3], SMOOTH
+GRAY, RGB, RGBA = SMOOTH[..., 0], SMOOTH[..., :3], SMOOTH
 
 PAM_HEADER = b"P7\nWIDTH 64\nHEIGHT 48\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
 
@@ -45,11 +45,11 @@ def _exif(orientation: int) -> bytes:
 
 
 SEEDS: dict[str, Callable[[], bytes]] = {
-    "png-grey": partial(_opencv, ".png", GREY),
+    "png-gray": partial(_opencv, ".png", GRAY),
     "png-16": partial(_opencv, ".png", RGB.astype(np.uint16) * 257),
     "png-rgba": partial(_opencv, ".png", RGBA),
     "png-palette": partial(_pillow, "PNG", RGB, mode="P"),
-    "png-1": partial(_pillow, "PNG", GREY, mode="1"),
+    "png-1": partial(_pillow, "PNG", GRAY, mode="1"),
     "png-animated": partial(_pillow, "PNG", RGB, RGB[::-1]),
     "jpeg": partial(_opencv, ".jpg", RGB),
     "jpeg-progressive": partial(_opencv, ".jpg", RGB, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
@@ -58,15 +58,15 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "jpeg-exif": partial(_pillow, "JPEG", RGB, exif=_exif(6)),
     "jpeg-multi": partial(_pillow, "MPO", RGB, RGB[::-1]),
     "gif": partial(_pillow, "GIF", RGB),
-    "gif-animated": partial(_pillow, "GIF", RGB, RGB[::-1], GREY),
+    "gif-animated": partial(_pillow, "GIF", RGB, RGB[::-1], GRAY),
     "bmp": partial(_opencv, ".bmp", RGB),
     "bmp-palette": partial(_pillow, "BMP", RGB, mode="P"),
     "tiff-lzw": partial(_pillow, "TIFF", RGB, compression="tiff_lzw"),
     "tiff-deflate": partial(_pillow, "TIFF", RGB, compression="tiff_adobe_deflate"),
     "tiff-jpeg": partial(_pillow, "TIFF", RGB, compression="jpeg"),
-    "tiff-16": partial(_opencv, ".tif", GREY.astype(np.uint16) * 257),
-    "tiff-float": partial(_opencv, ".tif", GREY.astype(np.float32) / 255),
-    "tiff-pages": partial(_pillow, "TIFF", RGB, GREY),
+    "tiff-16": partial(_opencv, ".tif", GRAY.astype(np.uint16) * 257),
+    "tiff-float": partial(_opencv, ".tif", GRAY.astype(np.float32) / 255),
+    "tiff-pages": partial(_pillow, "TIFF", RGB, GRAY),
     "tiff-big": partial(_pillow, "TIFF", RGB, big_tiff=True),
     "webp": partial(_opencv, ".webp", RGB, cv2.IMWRITE_WEBP_QUALITY, 80),
     "webp-lossless": partial(_pillow, "WEBP", RGBA, lossless=True),
@@ -75,26 +75,26 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "j2k": partial(_pillow, "JPEG2000", RGB, no_jp2=True),
     "avif": partial(_pillow, "AVIF", RGB),
     "avif-animated": partial(_pillow, "AVIF", RGB, RGB[::-1]),
-    "pgm": partial(_opencv, ".pgm", GREY),
+    "pgm": partial(_opencv, ".pgm", GRAY),
     "ppm-text": partial(_opencv, ".ppm", RGB[:8, :8], cv2.IMWRITE_PXM_BINARY, 0),
-    "pbm": partial(_pillow, "PPM", GREY, mode="1"),
+    "pbm": partial(_pillow, "PPM", GRAY, mode="1"),
     "pam": lambda: PAM_HEADER + RGBA.tobytes(),
-    "pfm": partial(_opencv, ".pfm", GREY.astype(np.float32)),
+    "pfm": partial(_opencv, ".pfm", GRAY.astype(np.float32)),
     "hdr": partial(_opencv, ".hdr", RGB.astype(np.float32) / 255),
     "sun": partial(_opencv, ".ras", RGB),
 }
 
 
 def _read(case: Damaged, folder: Path) -> None:
-    """Read the file; what is read is a grey image of the size that its header states."""
+    """Read the file; what is read is a gray image of the size that its header states."""
     path, data = folder / f"image.{case.seed.partition('-')[0]}", case.data()
     path.write_bytes(data)
-    grey = read_grey(path)
+    gray = read_gray(path)
     header = parse_header(data)
-    assert grey.shape in ((header.height, header.width), (header.width, header.height))
-    assert grey.dtype == np.uint8
-    assert grey.ndim == 2
-    assert grey.size > 0
+    assert gray.shape in ((header.height, header.width), (header.width, header.height))
+    assert gray.dtype == np.uint8
+    assert gray.ndim == 2
+    assert gray.size > 0
 
 
 IMAGES = Mutator(name="images", cases=damaged(SEEDS), use=_read, num_tested=150)

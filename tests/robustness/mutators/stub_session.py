@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from featherglue.io.image import Image, load_grey
+from featherglue.io.image import Image, load_gray
 from featherglue.session import Session
 from featherglue.types import Features, Matches, MatchResult
 
@@ -18,12 +18,12 @@ class StubSession(Session):
         pass
 
     def extract(self, image: Image) -> Features:
-        grey = load_grey(image)
+        gray = load_gray(image)
         return Features(
             keypoints=np.array([[1, 1], [2, 1], [1, 2], [2, 2]], np.float32),
             scores=np.ones(4, np.float32),
             descriptors=np.ones((4, 2), np.float32),
-            image_size=(grey.shape[1], grey.shape[0]),
+            image_size=(gray.shape[1], gray.shape[0]),
         )
 
     def match(self, features0: Features, features1: Features) -> MatchResult:

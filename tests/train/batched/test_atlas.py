@@ -12,7 +12,7 @@ import torch
 from batched_cases import draws, whole
 
 from featherglue.data.keypoint_labels import KeypointLabels, PhotoLabels
-from featherglue.data.labelled_photographs import LabelledPhotoFolder
+from featherglue.data.labeled_photographs import LabeledPhotoFolder
 from featherglue.data.photographs import PhotoFolder
 from featherglue.train.batched.atlas import Atlas
 
@@ -74,7 +74,7 @@ def test_labels_below_the_minimum_rank_are_ignored(tmp_path: Path) -> None:
     labels = KeypointLabels(
         {"a.png": PhotoLabels((100, 80), points, scores, zero, zero, zero)}, "", {}
     )
-    folder = LabelledPhotoFolder(tmp_path, labels, min_rank=0.2, by=("score",), certain_rank=0.6)
+    folder = LabeledPhotoFolder(tmp_path, labels, min_rank=0.2, by=("score",), certain_rank=0.6)
     atlas = Atlas(folder, "cpu")
     _, counts = atlas.keypoints(atlas.draw(draws(), 300))
     number = counts.sum(1)

@@ -31,8 +31,8 @@ def test_homographies_stay_in_their_range() -> None:
     angle = torch.atan2(H[:, 1, 0], H[:, 0, 0]).rad2deg()
     assert 0.5 <= scale.min() < 0.55 and 1.9 < scale.max() <= 2.0001
     assert 28 < angle.abs().max() <= 30.001
-    centre = torch.tensor([(SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2])
-    moved = (project(centre.expand(500, 1, 2), H)[:, 0] - centre).abs() / torch.tensor(SIZE)
+    center = torch.tensor([(SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2])
+    moved = (project(center.expand(500, 1, 2), H)[:, 0] - center).abs() / torch.tensor(SIZE)
     assert 0.09 < moved.max() <= 0.1001
 
 

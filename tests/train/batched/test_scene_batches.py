@@ -48,7 +48,7 @@ def test_scene_homographies_map_equal_content(atlas: Atlas) -> None:
     truth = true_assignment(grid, projected, planes0, planes1, batch["maps"], valid, valid)
     pairs = truth.matches.nonzero()
     assert len(pairs) > 300
-    # Both views have similar grey values where both show the same point.
+    # Both views have similar gray values where both show the same point.
     first = batch["image0"][:, 0][pairs[:, 0], y.flatten()[pairs[:, 1]], x.flatten()[pairs[:, 1]]]
     at = projected[pairs[:, 0], pairs[:, 2]].round().long()
     second = batch["image1"][:, 0][pairs[:, 0], at[:, 1], at[:, 0]]

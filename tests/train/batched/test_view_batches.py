@@ -42,8 +42,8 @@ def test_points_of_views_correspond(atlas: Atlas, spatial: float) -> None:
         for i, number in enumerate(count.tolist()):
             assert torch.allclose(mapped[i, :number], batch["points1"][i, :number], atol=0.02)
             assert not batch["points0"][i, number:].any()
-    # Both views have similar grey values at corresponding points, but not at other points.
-    grey = [
+    # Both views have similar gray values at corresponding points, but not at other points.
+    gray = [
         torch.stack(
             [
                 torch.from_numpy(
@@ -60,8 +60,8 @@ def test_points_of_views_correspond(atlas: Atlas, spatial: float) -> None:
         for n in "01"
     ]
     real = torch.arange(40) < count[:, None]
-    apart = (grey[0] - grey[1]).abs()[real].median()
-    other = (grey[0] - grey[1].roll(1, 1)).abs()[real].median()
+    apart = (gray[0] - gray[1]).abs()[real].median()
+    other = (gray[0] - gray[1].roll(1, 1)).abs()[real].median()
     assert apart < 0.4 * other
 
 

@@ -62,7 +62,7 @@ def test_panels_of_logged_metrics(tmp_path: Path) -> None:
     assert whole.shape[0] == pytest.approx(2 * half.shape[0], abs=2)
 
 
-def test_smoothing_takes_means_of_neighbours() -> None:
+def test_smoothing_takes_means_of_neighbors() -> None:
     line = np.arange(9.0)
     np.testing.assert_allclose(smooth(line, 1), line)
     np.testing.assert_allclose(smooth(line, 5), [1, 1.5, 2, 3, 4, 5, 6, 6.5, 7])

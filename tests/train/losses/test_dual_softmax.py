@@ -8,7 +8,7 @@ import torch
 from featherglue.train.losses.dual_softmax import (
     cosine_similarity,
     dual_softmax_loss,
-    nearest_neighbour_accuracy,
+    nearest_neighbor_accuracy,
     valid_points,
 )
 
@@ -80,9 +80,9 @@ def test_better_descriptors_have_a_lower_loss() -> None:
     assert losses[0] < losses[1] < losses[2]
 
 
-def test_nearest_neighbour_accuracy() -> None:
+def test_nearest_neighbor_accuracy() -> None:
     cosine = torch.tensor([[[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.1, 0.2, 0.3]]])
     real = torch.tensor([[True, True, True]])
-    assert nearest_neighbour_accuracy(cosine, real).item() == torch.tensor(2 / 3).item()
-    assert nearest_neighbour_accuracy(cosine, torch.tensor([[True, True, False]])).item() == 0.5
-    assert nearest_neighbour_accuracy(cosine, torch.tensor([[False] * 3])).item() == 0
+    assert nearest_neighbor_accuracy(cosine, real).item() == torch.tensor(2 / 3).item()
+    assert nearest_neighbor_accuracy(cosine, torch.tensor([[True, True, False]])).item() == 0.5
+    assert nearest_neighbor_accuracy(cosine, torch.tensor([[False] * 3])).item() == 0

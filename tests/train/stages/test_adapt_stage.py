@@ -79,14 +79,14 @@ def test_resumed_run_equals_an_uninterrupted_one(
         assert len(part) == count
     assert_equal(part, whole)
     assert_equal(KeypointLabels.load(tmp_path / "parts.npz"), whole)
-    # A photograph's labels do not depend on its neighbours.
+    # A photograph's labels do not depend on its neighbors.
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "camera.png").write_bytes((images / "camera.png").read_bytes())
     alone = adapt(stage, tmp_path / "one", tmp_path / "one.npz")
     np.testing.assert_array_equal(alone["camera.png"].points, whole["camera.png"].points)
 
 
-def test_interrupted_labelling_saves_all_labels(
+def test_interrupted_labeling_saves_all_labels(
     images: Path, tmp_path: Path, stage: AdaptStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, label, calls = (

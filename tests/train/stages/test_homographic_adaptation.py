@@ -23,27 +23,27 @@ from featherglue.train.stages.homographic_adaptation import (
 )
 
 CONFIG = LabelConfig(homographies=16, threshold=0.2, detection=0.1, batch_size=5)
-CENTRES = np.array([(40.0, 36.3), (80.4, 40.0), (120.7, 60.2), (56.0, 84.6), (100.3, 96.0)])
-GREYS = np.array([250, 90, 130, 170, 210])
+CENTERS = np.array([(40.0, 36.3), (80.4, 40.0), (120.7, 60.2), (56.0, 84.6), (100.3, 96.0)])
+GRAYS = np.array([250, 90, 130, 170, 210])
 
 
 def photograph(
-    centres: np.ndarray = CENTRES, greys: np.ndarray = GREYS, size: tuple[int, int] = (160, 128)
+    centers: np.ndarray = CENTERS, grays: np.ndarray = GRAYS, size: tuple[int, int] = (160, 128)
 ) -> np.ndarray:
     """Soft dots on black."""
     y, x = np.mgrid[: size[1], : size[0]]
     image = np.zeros(size[::-1])
-    for centre, grey in zip(centres, greys, strict=True):
-        image += grey * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 2.0**2))
+    for center, gray in zip(centers, grays, strict=True):
+        image += gray * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * 2.0**2))
     return image.astype(np.uint8)
 
 
 def dots(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds dots; its descriptor is the grey level of the nearest one."""
+    """Finds dots; its descriptor is the gray level of the nearest one."""
     highest = F.max_pool2d(images, 9, 1, 4)
     peaks = (images == highest) & (images > 0.2)
-    grey = F.max_pool2d(F.max_pool2d(images, 8), 3, 1, 1)[:, 0] * 2.5
-    return 0.8 * peaks[:, 0].float(), torch.stack((grey.cos(), grey.sin()), 1)
+    gray = F.max_pool2d(F.max_pool2d(images, 8), 3, 1, 1)[:, 0] * 2.5
+    return 0.8 * peaks[:, 0].float(), torch.stack((gray.cos(), gray.sin()), 1)
 
 
 def run(
@@ -52,20 +52,20 @@ def run(
     return label_photograph(extract, photo, config, np.random.default_rng(seed))
 
 
-def nearest(labels: PhotoLabels, centres: np.ndarray = CENTRES) -> np.ndarray:
-    """For each centre its label, all of them different."""
-    gaps = np.linalg.norm(centres[:, None] - labels.points, axis=2)
+def nearest(labels: PhotoLabels, centers: np.ndarray = CENTERS) -> np.ndarray:
+    """For each center its label, all of them different."""
+    gaps = np.linalg.norm(centers[:, None] - labels.points, axis=2)
     own = gaps.argmin(1)
-    assert len(set(own)) == len(centres)
+    assert len(set(own)) == len(centers)
     return np.asarray(own)
 
 
 def test_labels_lie_at_detections() -> None:
     labels = run(photograph())
-    assert len(labels) == len(CENTRES)
+    assert len(labels) == len(CENTERS)
     assert labels.size == (160, 128)
     own = nearest(labels)
-    errors = np.linalg.norm(labels.points[own] - CENTRES, axis=1)
+    errors = np.linalg.norm(labels.points[own] - CENTERS, axis=1)
     assert errors.max() < 0.6
     assert errors.mean() < 0.25  # whole pixels would give 0.36
     assert (labels.scores > 0.4).all()
@@ -92,18 +92,18 @@ def test_detections_that_do_not_move_with_the_photograph_are_dropped() -> None:
 
 
 def test_each_point_counts_the_views_that_cover_it() -> None:
-    centres = np.array([(14.0, 14.0), (80.0, 64.0)])
+    centers = np.array([(14.0, 14.0), (80.0, 64.0)])
     shifts = LabelConfig(
         homographies=24,
         threshold=0.2,
         views=HomographyRange(rotation=0, scale=1, anisotropy=1, perspective=0, translation=0.3),
     )
-    labels = run(photograph(centres, np.array([200, 200])), config=shifts)
-    corner, centre = nearest(labels, centres)
-    assert 3 <= labels.covered[corner] < 0.6 * labels.covered[centre]
-    assert labels.covered[centre] == 23
+    labels = run(photograph(centers, np.array([200, 200])), config=shifts)
+    corner, center = nearest(labels, centers)
+    assert 3 <= labels.covered[corner] < 0.6 * labels.covered[center]
+    assert labels.covered[center] == 23
     # Found in every view that shows it, it has the same score.
-    np.testing.assert_allclose(labels.scores[corner], labels.scores[centre], rtol=0.25)
+    np.testing.assert_allclose(labels.scores[corner], labels.scores[center], rtol=0.25)
     assert labels.found[corner] == labels.covered[corner]
 
 
@@ -118,7 +118,7 @@ def test_repeatability_is_the_ratio_of_detecting_views() -> None:
             scores[images[:, 0] < 0.9] = 0
         return scores, descriptors
 
-    photo = photograph(greys=np.array([255, 90, 130, 170, 200]))
+    photo = photograph(grays=np.array([255, 90, 130, 170, 200]))
     config = LabelConfig(homographies=15, threshold=0.05, detection=0.1, batch_size=5)
     labels = run(photo, forgetful, config)
     assert calls == [5, 5, 5]
@@ -129,8 +129,8 @@ def test_repeatability_is_the_ratio_of_detecting_views() -> None:
 
 
 def test_equal_descriptors_lower_matchability() -> None:
-    greys = np.array([250, 90, 150, 150, 210])  # two are equal
-    labels = run(photograph(greys=greys))
+    grays = np.array([250, 90, 150, 150, 210])  # two are equal
+    labels = run(photograph(grays=grays))
     own = nearest(labels)
     equal, others = labels.matchability[own][2:4], labels.matchability[own][[0, 1, 4]]
     assert equal.sum() < 1.3
@@ -158,14 +158,14 @@ def test_a_detection_is_a_maximum() -> None:
 
 
 def test_labels_are_in_pixels_of_the_photograph() -> None:
-    large = photograph(CENTRES * 3 + 1, GREYS, (484, 380))
+    large = photograph(CENTERS * 3 + 1, GRAYS, (484, 380))
     large = cv2.GaussianBlur(large, (0, 0), 4)
     large = (large * (250 / large.max())).astype(np.uint8)
     config = LabelConfig(homographies=8, threshold=0.1, detection=0.1, longest=160)
     labels = run(large, config=config)
     assert labels.size == (484, 380)
-    own = nearest(labels, CENTRES * 3 + 1)
-    np.testing.assert_allclose(labels.points[own], CENTRES * 3 + 1, atol=2.0)
+    own = nearest(labels, CENTERS * 3 + 1)
+    np.testing.assert_allclose(labels.points[own], CENTERS * 3 + 1, atol=2.0)
     assert working_size((484, 380), 160) == (160, 128)
     assert working_size((100, 69), 320) == (96, 72)  # never enlarged by much
     assert working_size((1000, 20), 320) == (320, 8)

@@ -1,4 +1,4 @@
-"""Common behaviour of all stages: resumption, settings and saved models."""
+"""Common behavior of all stages: resumption, settings and saved models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from featherglue.train.stages.superpoint_stage import SuperPointStage, train_sup
 
 @pytest.mark.slow
 def test_both_stages_from_the_command_line_to_a_session(
-    images: Path, tmp_path: Path, grey: np.ndarray, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, gray: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     point = write(tmp_path / "point.toml", POINT)
     command = ["train", "superpoint", "--config", str(point), "--images", str(images)]
@@ -46,7 +46,7 @@ def test_both_stages_from_the_command_line_to_a_session(
     assert extractor.provenance.data == "three photographs"
     for name, array in extractor.arrays.items():
         np.testing.assert_array_equal(artifact.arrays[name], array)
-    result = load(tmp_path / "glue" / "model")(grey, grey)
+    result = load(tmp_path / "glue" / "model")(gray, gray)
     assert 0 < len(result.features0) <= 77
     assert main(command) == 1  # there is a run already
     assert "--resume" in capsys.readouterr().err
@@ -149,7 +149,7 @@ def test_a_run_with_renamed_settings_resumes(
         train_superglue(stage, images, tmp_path / "run", minutes=0)
 
 
-def test_weights_of_another_licence_keep_it(images: Path, tmp_path: Path) -> None:
+def test_weights_of_another_license_keep_it(images: Path, tmp_path: Path) -> None:
     stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
     ours = train_superpoint(stage, images, tmp_path / "run")
     assert ours.provenance.license == "Apache-2.0"

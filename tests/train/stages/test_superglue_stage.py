@@ -56,10 +56,10 @@ def test_training_reduces_the_loss_of_superglue(
     assert all(p.grad is None for p in extractor.parameters())
 
 
-def test_keypoints_in_training_are_those_of_a_session(matching: Path, grey: np.ndarray) -> None:
+def test_keypoints_in_training_are_those_of_a_session(matching: Path, gray: np.ndarray) -> None:
     extractor = Model.load(matching).extractor
     assert extractor is not None
-    image = np.ascontiguousarray(grey[:128, :160])
+    image = np.ascontiguousarray(gray[:128, :160])
     features = load(matching, keypoint_threshold=0.001, max_keypoints=50).extract(image)
     keypoints, scores, descriptors, valid = extract_keypoints(
         extractor, torch.from_numpy(image)[None, None], 50

@@ -1,4 +1,4 @@
-/** Colours of confidences: blue (0), green, yellow, red (1); others are clipped. */
+/** Colors of confidences: blue (0), green, yellow, red (1); others are clipped. */
 const STOPS = [
   [70, 107, 227],
   [40, 187, 236],

@@ -16,7 +16,7 @@ export interface LiveFrame {
   matched: MatchedPoints | null;
 }
 
-const LEVELS = 8; // colours of one drawing
+const LEVELS = 8; // colors of one drawing
 const OPACITY = 0.75; // of the picture on the reference
 
 /** Draw the motion of each match since the previous frame. */

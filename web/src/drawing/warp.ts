@@ -36,8 +36,8 @@ export function warpOnto(
 }
 
 function inverseSign(forward: Matrix3, inverse: Matrix3, source: Pixels): number {
-  const centre = [(source.width - 1) / 2, (source.height - 1) / 2];
-  const mapped = project(forward, centre[0], centre[1]);
+  const center = [(source.width - 1) / 2, (source.height - 1) / 2];
+  const mapped = project(forward, center[0], center[1]);
   if (mapped === null) return 1;
   return inverse[6] * mapped[0] + inverse[7] * mapped[1] + inverse[8] > 0 ? 1 : -1;
 }

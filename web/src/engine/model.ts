@@ -1,6 +1,6 @@
 /** The two graphs of a model, ready to run. */
 import { InferenceSession, Tensor } from "onnxruntime-web/wasm";
-import { toGrey } from "../images/grey";
+import { toGray } from "../images/gray";
 import { checkPair, GraphError, readGraphInfo, type GraphInfo } from "./metadata";
 import type { Keypoints, Pixels } from "./protocol";
 
@@ -40,12 +40,12 @@ export class Model {
     const { width, height } = image;
     this.checkSize(width, height);
     const started = performance.now();
-    const grey = toGrey(image.data);
+    const gray = toGray(image.data);
     const converted = performance.now();
     const output = await this.extractor.run({
-      image: new Tensor("uint8", grey, [1, 1, height, width]),
+      image: new Tensor("uint8", gray, [1, 1, height, width]),
     });
-    times.grey += converted - started;
+    times.gray += converted - started;
     times.extract += performance.now() - converted;
     const features = {
       points: output.keypoints.data as Float32Array,
@@ -86,7 +86,7 @@ export class Model {
 }
 
 export interface Times {
-  grey: number;
+  gray: number;
   extract: number;
   match: number;
 }

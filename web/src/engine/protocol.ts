@@ -10,14 +10,14 @@ export interface Pixels {
 
 /** Keypoints of an image, strongest first. */
 export interface Keypoints {
-  /** x, y, x, y, … in pixels; (0, 0) is the centre of the top-left pixel. */
+  /** x, y, x, y, … in pixels; (0, 0) is the center of the top-left pixel. */
   points: Float32Array;
   scores: Float32Array;
 }
 
 /** Duration of each stage, ms. */
 export interface StageTimes {
-  grey: number;
+  gray: number;
   extract: number;
   match: number;
   geometry: number;

@@ -26,7 +26,7 @@ function model(key: string): Model {
   return found;
 }
 
-const noTimes = (): StageTimes => ({ grey: 0, extract: 0, match: 0, geometry: 0 });
+const noTimes = (): StageTimes => ({ gray: 0, extract: 0, match: 0, geometry: 0 });
 
 function result(a: Features, b: Features, found: Assignment, times: StageTimes): MatchResult {
   const keypoints0 = usedKeypoints(a);

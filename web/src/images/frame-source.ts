@@ -22,7 +22,7 @@ export class FrameSource {
   private taken = 0;
   private wake: (() => void) | null = null;
   private closed = false;
-  private cancelled = false;
+  private canceled = false;
 
   private constructor(
     readonly video: HTMLVideoElement,
@@ -92,11 +92,11 @@ export class FrameSource {
     return isNew;
   }
 
-  /** Wait for a frame that is newer than the last one; false if closed or cancelled. */
+  /** Wait for a frame that is newer than the last one; false if closed or canceled. */
   async next(): Promise<boolean> {
-    this.cancelled = false;
+    this.canceled = false;
     while (!this.take()) {
-      if (this.closed || this.cancelled) return false;
+      if (this.closed || this.canceled) return false;
       await new Promise<void>((wake) => (this.wake = wake));
     }
     return true;
@@ -104,7 +104,7 @@ export class FrameSource {
 
   /** End a wait in progress. */
   cancel(): void {
-    this.cancelled = true;
+    this.canceled = true;
     this.wake?.();
   }
 

@@ -100,7 +100,7 @@ export class ComparePage implements Page {
   private async prepare(name: string): Promise<Compared> {
     const numKeypoints = Math.min(this.keypoints.value, this.context.catalog.maxKeypoints(name));
     const key = await this.context.catalog.load(name, numKeypoints);
-    const times = { grey: Infinity, extract: Infinity, match: Infinity, geometry: 0 };
+    const times = { gray: Infinity, extract: Infinity, match: Infinity, geometry: 0 };
     return { name, numKeypoints, key, result: null, times };
   }
 

@@ -201,8 +201,8 @@ export class PhotosPage implements Page {
     );
     byId("summary", HTMLElement).textContent = text + scaled.join("");
     this.pairView.canvas.setAttribute("aria-label", "Matches of the two photos");
-    const { grey, extract, match } = result.times;
-    const times = [grey, extract, match, homographyTime];
+    const { gray, extract, match } = result.times;
+    const times = [gray, extract, match, homographyTime];
     fillRow(byId("times", HTMLElement), [...times, times.reduce((a, b) => a + b, 0)]);
     this.showView();
     status(`Done: ${count} matches.`);

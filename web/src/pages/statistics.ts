@@ -17,7 +17,7 @@ export class FrameStatistics {
   /**
    * Add a frame.
    *
-   * @returns once a second: times of copy, grey, extraction, matching, homography and drawing in ms,
+   * @returns once a second: times of copy, gray, extraction, matching, homography and drawing in ms,
    *   and frames per second; otherwise null
    */
   add(now: number, { grabTime, result }: TrackedFrame, drawTime: number): number[] | null {
@@ -25,9 +25,9 @@ export class FrameStatistics {
       this.since = now; // the first frame starts the clock
       return null;
     }
-    const times = result?.times ?? { grey: 0, extract: 0, match: 0, geometry: 0 };
-    const { grey, extract, match, geometry } = times;
-    [grabTime, grey, extract, match, geometry, drawTime].forEach((time, i) => (this.sums[i] += time));
+    const times = result?.times ?? { gray: 0, extract: 0, match: 0, geometry: 0 };
+    const { gray, extract, match, geometry } = times;
+    [grabTime, gray, extract, match, geometry, drawTime].forEach((time, i) => (this.sums[i] += time));
     this.count++;
     const passed = now - this.since;
     if (passed < WINDOW_MS) return null;

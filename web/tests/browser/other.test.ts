@@ -8,7 +8,7 @@ import { openPage, serveSite, startBrowser, waitForStatus, WEB, type Browser, ty
 
 const MODELS = join(WEB, "public/models");
 const graph = (folder: string, name: string) => join(MODELS, folder, `${name}.onnx`);
-/** A grey PNG file of one level. */
+/** A gray PNG file of one level. */
 function blankPng(width: number, height: number): Buffer {
   const chunk = (kind: string, content: Buffer) => {
     const body = Buffer.concat([Buffer.from(kind), content]);

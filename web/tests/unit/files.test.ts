@@ -19,7 +19,7 @@ const PAIR: PairResult = {
     keypoints1: { points: Float32Array.of(11, 21, 1, 1), scores: Float32Array.of(0.8, 0.4) },
     matches: Int32Array.of(1, 0, -1),
     confidence: Float32Array.of(0.9, 0.3, 0),
-    times: { grey: 0, extract: 0, match: 0, geometry: 0 },
+    times: { gray: 0, extract: 0, match: 0, geometry: 0 },
   },
   minConfidence: 0.5,
   homography: {

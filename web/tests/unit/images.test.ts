@@ -3,7 +3,7 @@ import { outline, warpOnto } from "../../src/drawing/warp";
 import { layout, nearestMatch } from "../../src/drawing/pair-view";
 import { confidenceColor } from "../../src/drawing/colors";
 import { fittingSize } from "../../src/images/photo";
-import { toGrey } from "../../src/images/grey";
+import { toGray } from "../../src/images/gray";
 import type { Pixels } from "../../src/engine/protocol";
 
 function image(width: number, height: number, value: (x: number, y: number) => number): Pixels {
@@ -14,11 +14,11 @@ function image(width: number, height: number, value: (x: number, y: number) => n
   return { data, width, height };
 }
 
-describe("toGrey", () => {
+describe("toGray", () => {
   it("has OpenCV's values", () => {
-    // cv2.cvtColor of these colours, COLOR_RGB2GRAY
-    const colours = [255, 0, 0, 255, 0, 255, 0, 255, 0, 0, 255, 255, 12, 200, 99, 0, 255, 255, 255, 9];
-    expect([...toGrey(Uint8ClampedArray.from(colours))]).toEqual([76, 150, 29, 132, 255]);
+    // cv2.cvtColor of these colors, COLOR_RGB2GRAY
+    const colors = [255, 0, 0, 255, 0, 255, 0, 255, 0, 0, 255, 255, 12, 200, 99, 0, 255, 255, 255, 9];
+    expect([...toGray(Uint8ClampedArray.from(colors))]).toEqual([76, 150, 29, 132, 255]);
   });
 });
 
@@ -46,7 +46,7 @@ describe("warpOnto", () => {
     expect([row(3), row(5), row(8), row(13)]).toEqual([7, 5, 35, 7]);
   });
 
-  it("mixes colours by opacity", () => {
+  it("mixes colors by opacity", () => {
     const target = image(4, 4, () => 100);
     warpOnto(target, image(4, 4, () => 200), Float64Array.of(1, 0, 0, 0, 1, 0, 0, 0, 1), 0.25);
     expect(target.data[0]).toBe(125);

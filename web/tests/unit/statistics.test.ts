@@ -3,7 +3,7 @@ import { FrameStatistics } from "../../src/pages/statistics";
 import type { TrackedFrame } from "../../src/pages/tracker";
 
 const frame = (extract: number): TrackedFrame =>
-  ({ grabTime: 2, result: { times: { grey: 1, extract, match: 4, geometry: 0.5 } } }) as TrackedFrame;
+  ({ grabTime: 2, result: { times: { gray: 1, extract, match: 4, geometry: 0.5 } } }) as TrackedFrame;
 
 describe("FrameStatistics", () => {
   it("has the mean times and the rate of each second", () => {

@@ -31,7 +31,7 @@ from featherglue.config import ActivationStorage
 from featherglue.errors import ConfigError, UsageError
 from featherglue.models.model import Model
 
-_IMAGE = ActivationStorage(scale=1 / 255)  # exact for 8-bit grey values
+_IMAGE = ActivationStorage(scale=1 / 255)  # exact for 8-bit gray values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class LinearConfig:
 def quantize_linear(
     model: Model, config: LinearConfig, calibration: CalibrationData | None = None
 ) -> Model:
-    """Return a copy of the model with batch normalisation folded and the selected parts quantized.
+    """Return a copy of the model with batch normalization folded and the selected parts quantized.
 
     Args:
         model: stays unchanged.
@@ -96,7 +96,7 @@ def quantize_linear(
             or biases corrected.
 
     Raises:
-        ConfigError: a glob matches nothing, or batch normalisation cannot be folded.
+        ConfigError: a glob matches nothing, or batch normalization cannot be folded.
         UsageError: calibration data is missing, or lacks features for the matcher.
     """
     artifact = fold_batch_norm(model.to_artifact())

@@ -131,9 +131,9 @@ def activation_range(
     if method != "mse":
         return _storage(low, high, bits, scheme)
     counts, edges = np.histogram(values, _NUM_BINS, (low, max(high, low + 1e-12)))
-    centres = (edges[1:] + edges[:-1]) / 2
+    centers = (edges[1:] + edges[:-1]) / 2
     tried = [_storage(low * f, high * f, bits, scheme) for f in _ACTIVATION_FACTORS]
-    errors = [float((counts * (_dequantized(centres, s) - centres) ** 2).sum()) for s in tried]
+    errors = [float((counts * (_dequantized(centers, s) - centers) ** 2).sum()) for s in tried]
     return tried[int(np.argmin(errors))]
 
 

@@ -22,7 +22,7 @@ from featherglue.models.superglue import SuperGlue
 
 Double = NDArray[np.float64]
 State = dict[str, Tensor]
-# Added to the eigenvalues of a normalised moment, so that it can be inverted.
+# Added to the eigenvalues of a normalized moment, so that it can be inverted.
 _EPSILON = 1e-12
 
 
@@ -71,7 +71,7 @@ def principal_directions(network: SuperGlue, calibration: CalibrationData | None
 
 
 def _square_root(moment: Tensor) -> Tensor:
-    """Return the square root of a normalised second moment."""
+    """Return the square root of a normalized second moment."""
     moment = moment / moment.trace()
     values, vectors = torch.linalg.eigh(moment)
     root: Tensor = vectors * (values.clamp_min(0) + _EPSILON).sqrt() @ vectors.T

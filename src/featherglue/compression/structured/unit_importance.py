@@ -1,6 +1,6 @@
 """Importance of channels, heads and directions: the energy of every unit of a group.
 
-- "l2": the squared norm of the weights and bias that produce a channel, with batch normalisation
+- "l2": the squared norm of the weights and bias that produce a channel, with batch normalization
   folded (like the L1 norm of Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017). For a
   head it is the squared norm of the product of its value and merge matrices.
 - "taylor": the mean square of the derivative of a loss with respect to a gate that multiplies the

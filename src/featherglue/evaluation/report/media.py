@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from featherglue.io.image import read_grey
+from featherglue.io.image import read_gray
 
 
 def figure(drawing: Any, caption: str) -> str:
@@ -37,7 +37,7 @@ def pictures_section(pictures: Sequence[str | os.PathLike[str]]) -> str:
     """
     parts = ["<section><h2>Pictures</h2>"]
     for path in pictures:
-        read_grey(path)  # raises ImageError
+        read_gray(path)  # raises ImageError
         picture = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
         assert picture is not None
         scale = min(1.0, 1400 / picture.shape[1])

@@ -90,7 +90,7 @@ def _more_table(names: Sequence[str], group: Sequence[Result], baseline: int) ->
     columns = [
         Column("matching score", value_of("matching_score"), 1),
         Column("repeatability", value_of("repeatability"), 1),
-        Column("localisation, px", value_of("localisation_error"), -1, 2),
+        Column("localization, px", value_of("localization_error"), -1, 2),
     ]
     shown = columns_with_values(columns, group)
     if shown:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featherglue.data.photographs import PhotoFolder, Points
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 from featherglue.machine import num_cores
 from featherglue.train.batched.draws import Draws
 
@@ -92,7 +92,7 @@ class Atlas:
         pixels = photos.longest**2 * sum(0.25**level for level in range(_LEVELS))
         return int(len(photos) * (pixels + _KEYPOINT_BYTES)) + 8 * _PIXELS_AT_ONCE
 
-    def _keep(self, first: int, images: list[Grey]) -> None:
+    def _keep(self, first: int, images: list[Gray]) -> None:
         """Store photographs in all levels, starting at index `first`."""
         full = np.zeros((len(images), self._side, self._side), np.uint8)
         for i, image in enumerate(images):
@@ -126,7 +126,7 @@ class Atlas:
         return torch.stack((x, y), -1), counts
 
     def look(self, textures: Textures, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
-        """Grey values in [0, 255] at pixels (u, v) of regions, with bilinear interpolation.
+        """Gray values in [0, 255] at pixels (u, v) of regions, with bilinear interpolation.
 
         Args:
             textures, u, v: tensors of the same shape.

@@ -58,11 +58,11 @@ def _polygons(x: Tensor, y: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def vignette(draws: Draws, images: Tensor, strength: float) -> Tensor:
-    """Darkening away from random centres."""
+    """Darkening away from random centers."""
     count, height, width = images.shape
-    centre = draws.uniform(0.25, 0.75, 2, count, 1, 1)
-    x = torch.arange(width, device=images.device) / width - centre[0]
-    y = torch.arange(height, device=images.device)[:, None] / height - centre[1]
+    center = draws.uniform(0.25, 0.75, 2, count, 1, 1)
+    x = torch.arange(width, device=images.device) / width - center[0]
+    y = torch.arange(height, device=images.device)[:, None] / height - center[1]
     fall = draws.uniform(0, 0.9, count, 1, 1) * min(strength, 1.4)
     return images * (1 - fall * (x**2 + y**2)).clamp_min(0.15)
 

@@ -49,11 +49,11 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     spread = pick(back, 0.1, 0.45)[:, None]
     middle = draws.uniform(-1, 1, count, num_planes, 2) * spread * width.new_tensor(size)
     along = focal.expand(-1, num_planes)
-    centre = torch.cat((middle, along[..., None]), -1) * (depth / along)[..., None]
+    center = torch.cat((middle, along[..., None]), -1) * (depth / along)[..., None]
     zero = torch.zeros_like(pixel)
     flat = matrix([[pixel, 0.0, 0.0], [0.0, pixel, 0.0], [0.0, 0.0, zero]])
     poses = tilt @ flat @ translation(-(width - 1) / 2, -(height - 1) / 2)
-    poses = torch.cat((poses[..., :2], poses[..., 2:] + centre[..., None]), -1)
+    poses = torch.cat((poses[..., :2], poses[..., 2:] + center[..., None]), -1)
     K = matrix(
         [[focal, 0.0, (size[0] - 1) / 2], [0.0, focal, (size[1] - 1) / 2], [0.0, 0.0, 1.0]]
     )  # (B, 1, 3, 3)

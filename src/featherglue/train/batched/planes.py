@@ -92,8 +92,8 @@ def _levels(to_views: Tensor, back: Tensor, size: tuple[int, int]) -> Tensor:
     It is 1 below a scale of 0.6, as in `warp_image`, and 2 below 0.3.
     """
     middle = back.new_tensor([(size[0] - 1) / 2, (size[1] - 1) / 2, 1.0])
-    centre = back @ middle
-    w = (to_views[..., 2, :] * (centre / centre[..., 2:])).sum(-1)
+    center = back @ middle
+    w = (to_views[..., 2, :] * (center / center[..., 2:])).sum(-1)
     scale = (determinant(to_views).abs() / w.abs() ** 3).sqrt()
     halvings: Tensor = (scale < 0.6).long() + (scale < 0.3).long()
     return halvings

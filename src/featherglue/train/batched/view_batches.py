@@ -63,9 +63,9 @@ class BatchedViews:
         rows, columns = self._cells
         covered = (seen.planes != NO_PLANE).reshape(2, count, rows, CELL, columns, CELL)
         covered = covered.all(5).all(3)
-        points, labelled, shown, order = self._keypoints(scene, seen, chosen)
+        points, labeled, shown, order = self._keypoints(scene, seen, chosen)
         for view, name in enumerate("01"):
-            batch[f"labels{name}"] = cell_labels(points[view], labelled[view], order, rows, columns)
+            batch[f"labels{name}"] = cell_labels(points[view], labeled[view], order, rows, columns)
             batch[f"inside{name}"] = covered[view]
         both = shown[0] & shown[1]
         max_points = min(self.config.max_points, both.shape[1])
@@ -127,8 +127,8 @@ class BatchedViews:
         plane = torch.arange(within.shape[2], device=shown.device)[:, None]
         within &= shown == plane
         inner = within & ((points >= _BORDER) & (points <= limit - _BORDER)).all(-1)
-        labelled = torch.where(deep, inner, within)
-        return points.flatten(2, 3), labelled.flatten(2), inner.flatten(2), _order(counts)
+        labeled = torch.where(deep, inner, within)
+        return points.flatten(2, 3), labeled.flatten(2), inner.flatten(2), _order(counts)
 
 
 def _order(counts: Tensor) -> Tensor:

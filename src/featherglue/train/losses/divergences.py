@@ -42,7 +42,7 @@ def descriptor_distance(mapped: Tensor, teacher: Tensor, distance: Distance) -> 
 
     Args:
         mapped: (M, E), unit descriptors of the student, mapped to the teacher's space.
-        teacher: (M, E), L2-normalised.
+        teacher: (M, E), L2-normalized.
         distance: "cosine" is 1 − cosine in [0, 2]; "l2" is the squared Euclidean distance.
 
     Returns:

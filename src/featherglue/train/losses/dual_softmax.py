@@ -40,7 +40,7 @@ def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tupl
     return loss, (-losses.detach()).exp()
 
 
-def nearest_neighbour_accuracy(cosine: Tensor, valid: Tensor) -> Tensor:
+def nearest_neighbor_accuracy(cosine: Tensor, valid: Tensor) -> Tensor:
     """Ratio of the valid points whose nearest descriptor in view 1 is the corresponding one."""
     hit = cosine.argmax(2) == torch.arange(cosine.shape[1], device=cosine.device)
     return (hit & valid).sum() / valid.sum().clamp_min(1)

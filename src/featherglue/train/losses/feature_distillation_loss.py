@@ -20,7 +20,7 @@ from featherglue.train.losses.divergences import descriptor_distance, score_map_
 from featherglue.train.losses.dual_softmax import (
     cosine_similarity,
     dual_softmax_loss,
-    nearest_neighbour_accuracy,
+    nearest_neighbor_accuracy,
     valid_points,
 )
 from featherglue.train.losses.student_teacher import Student
@@ -107,7 +107,7 @@ class FeatureDistillationLoss:
         weighted = [getattr(config, name) * value for name, value in parts.items()]
         row = {name: float(value.detach()) for name, value in parts.items()}
         row["matched"] = float(
-            nearest_neighbour_accuracy(cosine_similarity(own0, own1, valid), valid)
+            nearest_neighbor_accuracy(cosine_similarity(own0, own1, valid), valid)
         )
         return torch.stack(weighted).sum(), row
 

@@ -24,7 +24,7 @@ class HingeConfig:
         positive: weight λ_d of corresponding cells relative to the other pairs.
         positive_margin: corresponding cells are pulled together below this cosine.
         negative_margin: other pairs are pushed apart above this cosine.
-        near: maximum distance in pixels between the mapped centre of a cell and the centre of a
+        near: maximum distance in pixels between the mapped center of a cell and the center of a
             corresponding cell.
 
     Raises:
@@ -74,7 +74,7 @@ def hinge_loss(
 
 @torch.no_grad()
 def corresponding_cells(homographies: Tensor, height: int, width: int, near: float) -> Tensor:
-    """Pairs of cells whose centres are within `near` px after mapping view 0 to view 1.
+    """Pairs of cells whose centers are within `near` px after mapping view 0 to view 1.
 
     Args:
         homographies: (B, 3, 3) H_0to1 in pixels.
@@ -87,11 +87,11 @@ def corresponding_cells(homographies: Tensor, height: int, width: int, near: flo
     y, x = torch.meshgrid(
         torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
     )
-    centres = torch.stack((x, y), -1).flatten(0, 1).float() * CELL + (CELL - 1) / 2
+    centers = torch.stack((x, y), -1).flatten(0, 1).float() * CELL + (CELL - 1) / 2
     with torch.autocast(device.type, enabled=False):
-        mapped = F.pad(centres, (0, 1), value=1.0) @ homographies.float().transpose(1, 2)
+        mapped = F.pad(centers, (0, 1), value=1.0) @ homographies.float().transpose(1, 2)
     w = mapped[..., 2:]
     projected = mapped[..., :2] / w.clamp_min(1e-6)  # points behind the camera land far away
-    distances = (projected[:, :, None] - centres).norm(dim=-1)
+    distances = (projected[:, :, None] - centers).norm(dim=-1)
     corresponding: Tensor = (distances <= near) & (w > 0)
     return corresponding

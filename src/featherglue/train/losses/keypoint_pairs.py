@@ -39,7 +39,7 @@ class KeypointPairs:
         keypoints: (2B, N, 2) float32, xy in pixels.
         normalized: (2B, N, 2) float32, from `normalize_keypoints`.
         scores: (2B, N) float32 in [0, 1].
-        descriptors: (2B, N, D) float32, L2-normalised.
+        descriptors: (2B, N, D) float32, L2-normalized.
         valid: (2B, N) bool, False for padding.
         truth: ground truth of the assignment.
     """

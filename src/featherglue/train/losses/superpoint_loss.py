@@ -15,7 +15,7 @@ from featherglue.train.losses.detector import detector_loss, label_weights
 from featherglue.train.losses.dual_softmax import (
     cosine_similarity,
     dual_softmax_loss,
-    nearest_neighbour_accuracy,
+    nearest_neighbor_accuracy,
     valid_points,
 )
 from featherglue.train.losses.hinge import HingeConfig, hinge_loss
@@ -75,7 +75,7 @@ class SuperPointLoss:
 
         Args:
             logits: (2B, 65, Hc, Wc), view 0 of all pairs first.
-            dense: (2B, D, Hc, Wc), unnormalised descriptors.
+            dense: (2B, D, Hc, Wc), unnormalized descriptors.
 
         Raises:
             ConfigError: the hinge is used, and the batch has no homographies.
@@ -107,7 +107,7 @@ class SuperPointLoss:
         metrics = {
             "detector": float(detector.detach()),
             "descriptor": float(descriptor.detach()),
-            "matched": float(nearest_neighbour_accuracy(cosine, valid)),
+            "matched": float(nearest_neighbor_accuracy(cosine, valid)),
         }
         return descriptor + self.detector * detector, metrics
 

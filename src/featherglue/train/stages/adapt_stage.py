@@ -67,18 +67,18 @@ def adapt(
     device: str = "cpu",
     report: Callable[[int, dict[str, float]], None] = lambda done, row: None,
 ) -> KeypointLabels:
-    """Label the photographs of a folder, or resume labelling them.
+    """Label the photographs of a folder, or resume labeling them.
 
     Args:
         images: folder of photographs. Unreadable ones are named in a warning and get no labels.
         file: `*.npz` file, written atomically; or a folder, in which `labels.npz` is written.
-        minutes: time limit; at least one photograph is labelled, and the run can be resumed.
+        minutes: time limit; at least one photograph is labeled, and the run can be resumed.
         device: "cpu" or "cuda".
-        report: called about every 5 seconds with the number of labelled photographs, and means
+        report: called about every 5 seconds with the number of labeled photographs, and means
             over those since the last call, `rate` in photographs per second and `minutes_left`.
 
     Returns:
-        The labels of all photographs that were labelled within the time limit.
+        The labels of all photographs that were labeled within the time limit.
 
     Raises:
         TrainingError: no usable photographs, or `file` holds labels of another model, other

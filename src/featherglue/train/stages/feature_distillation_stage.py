@@ -48,7 +48,7 @@ class FeatureDistillationStage:
         matches: HDF5 file in hloc's layout, with verified matches between the keypoints of
             `features`: pairs of photographs of one scene. "" trains on warped views alone.
         real: fraction of the samples that show two photographs; used with `matches`.
-        teacher: name and licence of the extractor that made `features`, for the model card.
+        teacher: name and license of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
         views: pairs of views; `photometric_strength` is the strength of `augment_appearance`.

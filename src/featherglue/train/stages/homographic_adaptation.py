@@ -27,8 +27,8 @@ from featherglue.data.homography import (
 from featherglue.data.keypoint_labels import PhotoLabels
 from featherglue.data.photometric import augment_photometric
 from featherglue.errors import ConfigError
-from featherglue.io.grey import Grey
-from featherglue.io.image import map_points, resize_grey, resized_size
+from featherglue.io.gray import Gray
+from featherglue.io.image import map_points, resize_gray, resized_size
 from featherglue.models.keypoints import find_keypoints, sample_descriptors, subpixel_offsets
 from featherglue.options import Sampling
 
@@ -49,7 +49,7 @@ class LabelConfig:
         longest: photographs are shrunk to this longest side in pixels.
         border: width in pixels of the border of a view whose scores are ignored.
         nms_radius: radius of non-maximum suppression of labels in pixels.
-        threshold: minimum mean score of a label. The maps are spread to neighbouring pixels first,
+        threshold: minimum mean score of a label. The maps are spread to neighboring pixels first,
             which leaves a peak one pixel wide unchanged and raises wider peaks up to four times.
         detection: minimum score of a detection in a view.
         max_labels: maximum number of labels of a photograph.
@@ -97,7 +97,7 @@ class LabelConfig:
 
 def label_photograph(
     extract: Extract,
-    photo: Grey,
+    photo: Gray,
     config: LabelConfig,
     rng: np.random.Generator,
     device: str = "cpu",
@@ -113,7 +113,7 @@ def label_photograph(
     """
     height, width = photo.shape
     size = working_size((width, height), config.longest)
-    small = resize_grey(photo, size)
+    small = resize_gray(photo, size)
     to_views = draw_homographies(rng, size, config)
     images = [
         augment_photometric(rng, warp_image(small, H, size), config.photometric_strength)
@@ -143,7 +143,7 @@ def label_photograph(
 
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(width, height) at which a photograph is labelled, rounded to multiples of 8."""
+    """(width, height) at which a photograph is labeled, rounded to multiples of 8."""
     small = resized_size(size, (longest,)) if max(size) > longest else size
     return max(CELL, round(small[0] / CELL) * CELL), max(CELL, round(small[1] / CELL) * CELL)
 
@@ -169,10 +169,10 @@ def draw_homographies(
     return drawn
 
 
-def aggregate(scores: Float, covers: list[Grey], to_views: list[Matrix]) -> Float:
+def aggregate(scores: Float, covers: list[Gray], to_views: list[Matrix]) -> Float:
     """The mean of the score maps of the views, warped back to the photograph.
 
-    Each map is first spread to the neighbouring pixels, which keeps the height of a maximum. A
+    Each map is first spread to the neighboring pixels, which keeps the height of a maximum. A
     score that is one pixel wide could otherwise fall between the pixels of the photograph.
 
     Args:
@@ -196,7 +196,7 @@ def aggregate(scores: Float, covers: list[Grey], to_views: list[Matrix]) -> Floa
     return np.asarray(total / np.maximum(count, 1), np.float32)
 
 
-def _run(extract: Extract, images: Grey, batch_size: int, device: str) -> tuple[Float, Tensor]:
+def _run(extract: Extract, images: Gray, batch_size: int, device: str) -> tuple[Float, Tensor]:
     """Score maps (V, H, W) on the CPU, and descriptors (V, D, H/8, W/8) on the device."""
     scores, descriptors = [], []
     for start in range(0, len(images), batch_size):
@@ -207,7 +207,7 @@ def _run(extract: Extract, images: Grey, batch_size: int, device: str) -> tuple[
     return np.concatenate(scores), torch.cat(descriptors)
 
 
-def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Grey:
+def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Gray:
     """(H, W), 1 if a view shows the photograph, at least `border` px from the edges of both."""
     whole = np.ones((size[1], size[0]), np.uint8)
     cover = cv2.warpPerspective(whole, homography, size, flags=cv2.INTER_NEAREST)
@@ -216,14 +216,14 @@ def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Grey:
     return np.asarray(eroded, np.uint8)
 
 
-def _look_up(mask: Grey, points: Matrix) -> Mask:
+def _look_up(mask: Gray, points: Matrix) -> Mask:
     """(N,), whether a mask (H, W) is set at the nearest pixel of each point (N, 2)."""
     within = points_inside(points, (mask.shape[1], mask.shape[0]))
     x, y = np.rint(np.where(within[:, None], points, 0)).astype(np.int64).T
     return np.asarray(within & (mask[y, x] > 0))
 
 
-def _near_detections(scores: Float, config: LabelConfig) -> Grey:
+def _near_detections(scores: Float, config: LabelConfig) -> Gray:
     """(H, W), nonzero within `near` px of a detection in a score map (H, W)."""
     side = 2 * config.nms_radius + 1
     highest = np.asarray(cv2.dilate(scores, np.ones((side, side), np.uint8)))

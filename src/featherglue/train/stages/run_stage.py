@@ -88,7 +88,7 @@ class TrainingTask:
         samples: training data.
         build: returns the model of a trained network and its provenance.
         earlier_steps: recipe steps that made the weights that the stage starts from.
-        sources: folders of the models that the weights come from, for the licence.
+        sources: folders of the models that the weights come from, for the license.
         validate: measures the averaged network; None disables validation.
         constraint: called with the network and its average after each step.
         facts: further entries of the recipe step.

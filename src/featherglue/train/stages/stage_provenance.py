@@ -1,4 +1,4 @@
-"""The provenance of a trained model: recipe, data, licence and hardware."""
+"""The provenance of a trained model: recipe, data, license and hardware."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def stage_provenance(
 ) -> Provenance:
     """The provenance of the model of a run.
 
-    Weights that start from, or are combined with, weights under another licence keep that licence.
+    Weights that start from, or are combined with, weights under another license keep that license.
 
     Args:
         name: name of the stage.

@@ -23,7 +23,7 @@ def start_from(network: nn.Module, model: Model, folder: str) -> None:
     """Copy the weights of a model's network of the same kind.
 
     The heads of a matcher may be wider in the model. Otherwise a smaller network is grown to the
-    new size (net2net), with its batch normalisation folded if the new network has none.
+    new size (net2net), with its batch normalization folded if the new network has none.
 
     Args:
         network: SuperPoint or SuperGlue, changed in place.
@@ -59,7 +59,7 @@ def _same_kind(network: nn.Module, model: Model) -> SuperPoint | SuperGlue | Non
 
 
 def folded_extractor(model: Model) -> SuperPoint:
-    """A frozen copy of a model's extractor with its batch normalisation folded.
+    """A frozen copy of a model's extractor with its batch normalization folded.
 
     Raises:
         TrainingError: the model has no extractor.

@@ -166,7 +166,7 @@ def _matcher(config: StudentConfig, start: Model | None) -> SuperGlue:
 
 
 def build_teacher(artifact: Artifact, student: StudentModel) -> Teacher:
-    """The teacher's networks that the student needs, frozen, with folded batch normalisation.
+    """The teacher's networks that the student needs, frozen, with folded batch normalization.
 
     Raises:
         TrainingError: the teacher lacks a network, or its matcher cannot read the student's

@@ -12,7 +12,7 @@ import torch
 from featherglue.artifact.format import Artifact
 from featherglue.config import to_dict
 from featherglue.data.keypoint_labels import KeypointLabels, RankBy
-from featherglue.data.labelled_photographs import LabelledPhotoFolder
+from featherglue.data.labeled_photographs import LabeledPhotoFolder
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.scene_view_pairs import MixedViewPairs, SceneViewPairs
 from featherglue.data.scenes import SceneConfig, Scenes
@@ -101,7 +101,7 @@ def read_photographs(
     """
     if labels is not None and labels.file:
         loaded = KeypointLabels.load(labels.file)
-        photos: PhotoFolder = LabelledPhotoFolder(
+        photos: PhotoFolder = LabeledPhotoFolder(
             images, loaded, labels.minimum, labels.by, labels.certain
         )
     else:

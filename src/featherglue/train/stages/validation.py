@@ -16,7 +16,7 @@ from featherglue.errors import ConfigError, EstimationError
 from featherglue.geometry.estimation import estimate_homography
 from featherglue.geometry.metrics import auc, detector_metrics, homography_match_metrics
 from featherglue.geometry.projection import corner_error
-from featherglue.matching.assignment import nearest_neighbours
+from featherglue.matching.assignment import nearest_neighbors
 from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import SuperGlue, mutual_matches, normalize_keypoints
 from featherglue.models.superpoint import SuperPoint
@@ -92,7 +92,7 @@ class Validation:
         self._samples = [samples[i] for i in range(config.views)]
 
     def of_extractor(self) -> Callable[[nn.Module], dict[str, float]]:
-        """A function that measures an extractor with nearest-neighbour matching."""
+        """A function that measures an extractor with nearest-neighbor matching."""
 
         def measure(network: nn.Module) -> dict[str, float]:
             assert isinstance(network, SuperPoint)
@@ -158,7 +158,7 @@ def _nearest(extracted: Extracted) -> NDArray[np.int64]:
     first, second = (d[v].cpu().numpy() for d, v in zip(descriptors, valid, strict=True))
     if len(first) == 0 or len(second) == 0:
         return np.zeros((0, 2), np.int64)
-    return nearest_neighbours(first, second)[0]
+    return nearest_neighbors(first, second)[0]
 
 
 def _homography_error(

@@ -1,4 +1,4 @@
-"""Conversion of arrays and of Pillow images to grey images (H, W) uint8."""
+"""Conversion of arrays and of Pillow images to gray images (H, W) uint8."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, ImageWarning
 
-Grey: TypeAlias = NDArray[np.uint8]
+Gray: TypeAlias = NDArray[np.uint8]
 MAX_PIXELS = 200_000_000
 _ORIENTATION = 0x0112  # tag of EXIF
 _DIRECT_MODES = ("1", "L", "RGB", "RGBA", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def to_grey(image: NDArray[Any], name: str = "image") -> Grey:
-    """Convert an array to a grey image (H, W) uint8.
+def to_gray(image: NDArray[Any], name: str = "image") -> Gray:
+    """Convert an array to a gray image (H, W) uint8.
 
     Args:
         image: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. uint8 values are kept, uint16
@@ -40,14 +40,14 @@ def to_grey(image: NDArray[Any], name: str = "image") -> Grey:
     if image.shape[0] < 1 or image.shape[1] < 1:
         raise ImageError(f"{name}: the image is empty, shape {image.shape}")
     check_size(image.shape[0], image.shape[1], name)
-    grey = _to_uint8(image, name)
-    if grey.ndim == 3:
-        if grey.shape[2] == 1:
-            grey = grey[:, :, 0]
+    gray = _to_uint8(image, name)
+    if gray.ndim == 3:
+        if gray.shape[2] == 1:
+            gray = gray[:, :, 0]
         else:
-            code = cv2.COLOR_RGB2GRAY if grey.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
-            grey = np.asarray(cv2.cvtColor(grey, code), dtype=np.uint8)
-    return np.ascontiguousarray(grey)
+            code = cv2.COLOR_RGB2GRAY if gray.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
+            gray = np.asarray(cv2.cvtColor(gray, code), dtype=np.uint8)
+    return np.ascontiguousarray(gray)
 
 
 def check_size(height: int, width: int, name: str) -> None:
@@ -105,7 +105,7 @@ def from_pillow(image: Any) -> NDArray[Any]:
     """The array of a Pillow image of any mode, rotated upright by its EXIF orientation.
 
     Returns:
-        (H, W) or (H, W, 3|4) array, see `to_grey`.
+        (H, W) or (H, W, 3|4) array, see `to_gray`.
 
     Raises:
         ImageError: the image cannot be decoded.

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from featherglue.data.keypoint_labels import KeypointLabels, RankBy
 from featherglue.data.photographs import PhotoCrop, PhotoFolder, Points
 from featherglue.errors import TrainingError
-from featherglue.io.grey import Grey
+from featherglue.io.gray import Gray
 
 
-class LabelledPhotoFolder(PhotoFolder):
+class LabeledPhotoFolder(PhotoFolder):
     """A folder of photographs whose keypoint targets are labels instead of corners.
 
     Args:
@@ -59,7 +59,7 @@ class LabelledPhotoFolder(PhotoFolder):
         """Range from which `draw` takes the minimum rank of an image's labels."""
         return self.min_rank, self.certain_rank or self.min_rank
 
-    def ranked_keypoints(self, index: int, image: Grey) -> tuple[Points, NDArray[np.float32]]:
+    def ranked_keypoints(self, index: int, image: Gray) -> tuple[Points, NDArray[np.float32]]:
         """The labels of a photograph from `min_rank` up, highest rank first, and their ranks.
 
         See `PhotoFolder.ranked_keypoints`.
@@ -69,15 +69,15 @@ class LabelledPhotoFolder(PhotoFolder):
         ranks = np.sort(self.labels[name].rank(self.by))[::-1]
         return points, np.ascontiguousarray(ranks[: len(points)])
 
-    def draw(self, rng: np.random.Generator) -> tuple[Grey, PhotoCrop]:
+    def draw(self, rng: np.random.Generator) -> tuple[Gray, PhotoCrop]:
         """A random photograph, mirrored with probability 1/2, with a random minimum rank."""
         photo, crop = super().draw(rng)
-        # Raises if the photograph has changed since it was labelled.
+        # Raises if the photograph has changed since it was labeled.
         self.labels.points(self.names[crop.index], size=(photo.shape[1], photo.shape[0]))
         low, high = self.min_rank, self.certain_rank
         return photo, replace(crop, min_rank=rng.uniform(low, high) if high else low)
 
-    def keypoints(self, image: Grey, crop: PhotoCrop) -> Points:
+    def keypoints(self, image: Gray, crop: PhotoCrop) -> Points:
         """The labels that lie inside a training image, highest rank first.
 
         See `PhotoFolder.keypoints`.
