@@ -143,6 +143,20 @@ def test_other_settings_are_refused_or_replaced(tmp_path: Path) -> None:
     assert task.calls() == ["0", "1", "2"] * 2
 
 
+def test_settings_that_an_older_version_lacked_have_their_defaults(tmp_path: Path) -> None:
+    output, task = tmp_path / "out.h5", Square(tmp_path / "log")
+    run(tmp_path, task, 3)
+    defaults = {"extractor": {"color": False}, "tiles": None}
+    later = {"kind": "test", "extractor": {"size": 1, "color": False}, "tiles": None}
+    again = run_resumable(output, later, items(3), task, defaults=defaults)
+    assert again.num_reused == 3
+    later["extractor"] = {"size": 1, "color": True}
+    with pytest.raises(StoreError, match=r"extractor\.color False, now True"):
+        run_resumable(output, later, items(3), task, defaults=defaults)
+    with pytest.raises(StoreError, match=r"extractor\.size 1, now None"):
+        run_resumable(output, {"kind": "test", "extractor": {}}, items(3), task)
+
+
 def test_unfinished_work_with_other_settings_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "out.h5"
     with pytest.raises(ImageError):

@@ -112,6 +112,7 @@ def adjust_collection(
         AlignmentTask(
             images=Path(images), feature_file=moved, match_file=Path(match_file), kept=first.kept
         ),
+        defaults={"adjustment": asdict(AdjustmentConfig())},
         workers=workers,
         overwrite=overwrite,
         progress=progress,

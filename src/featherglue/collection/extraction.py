@@ -15,7 +15,8 @@ from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import file_state, fingerprint
-from featherglue.options import MODEL, SessionOptions
+from featherglue.matching.extractors import stage_settings
+from featherglue.options import MODEL, ProcessingConfig, SessionOptions
 from featherglue.session import Session, load
 
 
@@ -146,6 +147,7 @@ def extract_features(
         manifest,
         items,
         task,
+        defaults={"extractor": stage_settings(ProcessingConfig(), "extraction")},
         workers=workers,
         overwrite=overwrite,
         progress=progress,

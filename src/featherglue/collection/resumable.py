@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ def run_resumable(
     items: Mapping[Key, str],
     task: Task,
     *,
+    defaults: Mapping[str, Any] | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -76,6 +78,8 @@ def run_resumable(
         manifest: what determines the results beside the items.
         items: key of each item, in the order of the work, and its fingerprint.
         task: the work.
+        defaults: values that a manifest has where it lacks them, such as settings that a later
+            version added.
         workers: maximum number of processes; None takes one per core. Few items are done in this
             process.
         overwrite: replace results that were made with another manifest.
@@ -90,7 +94,8 @@ def run_resumable(
     if workers is not None:
         check_num_workers("workers", workers)
     parts = output.with_name(f".{output.name}.parts")
-    known = _open_known(output, parts, items, dict(manifest), overwrite)
+    difference = functools.partial(_difference, now=manifest, defaults=defaults or {})
+    known = _open_known(output, parts, items, difference, overwrite)
     todo = [key for key in items if not known.has(key)]
     num_reused = len(items) - len(todo)
     if not todo and output.is_file() and not parts.exists() and known.covers():
@@ -179,20 +184,20 @@ def _open_known(
     output: Path,
     parts: Path,
     items: Mapping[Key, str],
-    manifest: dict[str, Any],
+    difference: Callable[[Mapping[str, Any]], str],
     overwrite: bool,
 ) -> _Known:
-    """The results of earlier runs with this manifest; others are removed if `overwrite`."""
+    """The results of earlier runs whose manifest agrees; others are removed if `overwrite`."""
     for path, read in ((output, _store_manifest), (parts / "manifest.json", _parts_manifest)):
         if not path.is_file():
             continue
-        found = read(path)
-        if found == manifest:
+        other = difference(read(path))
+        if not other:
             continue
         if not overwrite:
             raise StoreError(
-                f"{path}: was made with other settings ({_difference(found, manifest)}); use "
-                "another folder, or `overwrite`"
+                f"{path}: was made with other settings ({other}); use another folder, or "
+                "`overwrite`"
             )
         path.unlink()
         if path.parent == parts:
@@ -210,15 +215,20 @@ def _parts_manifest(path: Path) -> dict[str, Any]:
     return found
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
-    """The first setting that differs, such as "max_size 1024, now 1600"."""
+def _difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = ""
+) -> str:
+    """The first setting that differs, such as "max_size 1024, now 1600"; "" if all agree."""
     for name in sorted({*before, *now}):
-        first, second = before.get(name), now.get(name)
-        if isinstance(first, dict) and isinstance(second, dict) and first != second:
-            return _difference(first, second, f"{prefix}{name}.")
-        if first != second:
+        default = defaults.get(name)
+        first, second = before.get(name, default), now.get(name, default)
+        if isinstance(first, dict) and isinstance(second, dict):
+            inner = _difference(first, second, default or {}, f"{prefix}{name}.")
+            if inner:
+                return inner
+        elif first != second:
             return f"{prefix}{name} {first!r}, now {second!r}"
-    return "nothing"
+    return ""
 
 
 def _prepare(parts: Path, manifest: Mapping[str, Any]) -> None:

@@ -18,7 +18,9 @@ from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.store import Store
 from featherglue.errors import ImageError, StoreError
 from featherglue.fingerprint import fingerprint
+from featherglue.matching.extractors import stage_settings
 from featherglue.matching.fusion import nearest_keypoints
+from featherglue.options import ProcessingConfig
 from featherglue.session import Session
 from featherglue.types import Features
 
@@ -197,6 +199,10 @@ def match_features(
         manifest,
         items,
         task,
+        defaults={
+            "features": {"extractor": stage_settings(ProcessingConfig(), "extraction")},
+            "matcher": {**stage_settings(ProcessingConfig(), "matching"), "search": "off"},
+        },
         workers=workers,
         overwrite=overwrite,
         progress=progress,
