@@ -1,7 +1,8 @@
 """Run the mutators for a long time: `make fuzz MINUTES=30`.
 
-Cases run in child processes with a limit of memory and of time. Where anything is wrong with a
-batch of cases, each of them runs again in a process of its own. A finding is an exception
+The mutators take turns; the next turn is that of the mutator with the smallest share of its goal.
+Cases run in child processes with a limit of memory and of time. Where anything is wrong with the
+cases of a turn, each of them runs again in a process of its own. A finding is an exception
 that does not refuse the case properly, a crash, a hang, or too much memory. Its files, its case and
 its traceback are written to a folder. Exit code 1 if there are findings.
 """
@@ -19,6 +20,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from mutators import all_mutators
 from mutators.mutator import Mutator
 
-ROUND = 500  # cases of one run of hypothesis, which remembers all of them
-BATCH = 50  # cases of one process
+TURN = 200  # cases of one run of hypothesis and of one process; the exit code counts refusals
 _OK, _REFUSED, _FAULT = 0, 2, 3
 _MAX_SAME = 3  # findings that are kept of one kind
 _MB = 1_000_000
@@ -42,10 +44,12 @@ class Tally:
     """Counts of one mutator.
 
     Attributes:
+        turns: number of turns.
         cases, refused: number of cases, and of those that were refused.
         kinds: number of findings by kind.
     """
 
+    turns: int = 0
     cases: int = 0
     refused: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -132,37 +136,24 @@ def _last_line(path: Path) -> str:
     return f"{lines[-1].partition(':')[0][:80]} in {places[-1] if places else '?'}"
 
 
-def fuzz(mutator: Mutator, until: float, start: int, limits: argparse.Namespace) -> Tally:
-    """Run cases of a mutator until a time of `time.monotonic`."""
-    tally, round_, batch = Tally(), 0, []
+def take_turn(mutator: Mutator, tally: Tally, limits: argparse.Namespace) -> None:
+    """Generate and run the cases of one turn, and each alone if there is a finding among them."""
+    cases: list[Any] = []
 
-    def collect(case: Any) -> None:
-        batch.append(case)
-        if len(batch) == BATCH:
-            _flush(mutator, batch, until, tally, limits)
+    @seed(limits.seed + tally.turns)
+    @settings(
+        max_examples=min(TURN, limits.cases - tally.cases),
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=mutator.cases)
+    def generate(case: Any) -> None:
+        cases.append(case)
 
-    while time.monotonic() < until and tally.cases < limits.cases:
-        run = settings(
-            max_examples=min(ROUND, limits.cases - tally.cases),
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )(seed(start + round_)(given(case=mutator.cases)(collect)))
-        run()
-        _flush(mutator, batch, until, tally, limits)
-        round_ += 1
-    return tally
-
-
-def _flush(
-    mutator: Mutator, batch: list[Any], until: float, tally: Tally, limits: argparse.Namespace
-) -> None:
-    """Run the collected cases, and each alone if there is a finding among them."""
-    cases = batch.copy()
-    batch.clear()
-    if time.monotonic() > until or not cases:
-        return
+    generate()
+    tally.turns += 1
     refused = run_batch(mutator, cases, limits)
     if refused is not None:
         tally.cases += len(cases)
@@ -179,6 +170,19 @@ def _flush(
                 _keep(mutator, case, folder, f"{kind}, {peak} MB", tally, limits)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def fuzz(
+    mutators: Sequence[Mutator], tallies: Mapping[str, Tally], limits: argparse.Namespace
+) -> None:
+    """Let the mutators take turns until the time is over or each has `limits.cases` cases."""
+    until = time.monotonic() + limits.minutes * 60
+    while time.monotonic() < until:
+        waiting = [m for m in mutators if tallies[m.name].cases < limits.cases]
+        if not waiting:
+            return
+        mutator = min(waiting, key=lambda m: tallies[m.name].cases / m.goal)
+        take_turn(mutator, tallies[mutator.name], limits)
 
 
 def _keep(
@@ -210,17 +214,19 @@ def main() -> int:
         parser.error(f"no mutator {sorted(unknown)}; there are {[m.name for m in mutators]}")
     chosen = [m for m in mutators if not options.names or m.name in options.names]
     gc.freeze()
+    tallies = {mutator.name: Tally() for mutator in chosen}
+    with suppress(KeyboardInterrupt):
+        fuzz(chosen, tallies, options)
     found = 0
-    print(f"{'mutator':20}{'cases':>8}{'refused':>9}{'findings':>10}", flush=True)
+    print(f"{'mutator':20}{'goal':>8}{'cases':>8}{'refused':>9}{'findings':>10}")
     for mutator in chosen:
-        until = time.monotonic() + options.minutes * 60 / len(chosen)
-        tally = fuzz(mutator, until, options.seed, options)
+        tally = tallies[mutator.name]
         total = sum(tally.kinds.values())
         found += total
-        row = f"{mutator.name:20}{tally.cases:8}{tally.refused:9}{total:10}"
-        print(row, flush=True)
+        counts = f"{mutator.goal:8}{tally.cases:8}{tally.refused:9}{total:10}"
+        print(f"{mutator.name:20}{counts}")
         for kind, number in tally.kinds.most_common():
-            print(f"    {number} × {kind}", flush=True)
+            print(f"    {number} × {kind}")
     print(f"{found} findings" + (f" in {options.output}" if found else ""))
     return 1 if found else 0
 

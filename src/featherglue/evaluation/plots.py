@@ -61,11 +61,12 @@ def latency_figure(measured: Mapping[str, Any]) -> Figure:
     for label in dict.fromkeys(row["label"] for row in of_size):
         rows = [row for row in of_size if row["label"] == label]
         counts = [row["max_keypoints"] for row in rows]
-        axes.plot(counts, [row["end_to_end"]["median_ms"] for row in rows], "o-", label=label)
+        times = [row["end_to_end"]["median_ms"] for row in rows]
+        axes.plot(counts, times, "o-", label=_text(label))
     axes.set_xlabel("keypoints")
     axes.set_ylabel(f"a frame of {size[0]}×{size[1]} and its matches, ms")
     axes.set_xscale("log", base=2)
-    counts = sorted({row["max_keypoints"] for row in measured["rows"]})
+    counts = sorted({row["max_keypoints"] for row in measured["rows"] if row["max_keypoints"] > 0})
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -96,7 +97,7 @@ def recall_figure(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
         errors = sorted(row["error"] for row in evaluation["results"] if row["error"] is not None)
         total = len(evaluation["results"])
         percentages = [100 * i / total for i in range(len(errors) + 1)]
-        axes.step([0, *errors], percentages, where="post", label=str(evaluation["model"]["name"]))
+        axes.step([0, *errors], percentages, where="post", label=_text(evaluation["model"]["name"]))
     unit = "degrees" if evaluations[0]["suite"] == "pose" else "px"
     axes.set_xlim(0, largest)
     axes.set_ylim(0, 100)
@@ -126,8 +127,9 @@ def trade_figure(
     threshold = min(evaluations[0]["auc"], key=float)
     for evaluation in evaluations:
         name = str(evaluation["model"]["name"])
-        x, y = facts[name][key], evaluation["auc"][threshold]
-        axes.plot([x], [y], "o", label=name)
+        x, y = facts[name][key], evaluation["auc"].get(threshold)
+        if y is not None:
+            axes.plot([x], [y], "o", label=_text(name))
     axes.set_xlabel(label)
     axes.set_ylabel(f"AUC@{threshold}, %")
     axes.margins(0.15)
@@ -135,3 +137,8 @@ def trade_figure(
     figure.legend(frameon=False, loc="outside right upper")
     axes.grid(alpha=0.3)
     return figure
+
+
+def _text(name: object) -> str:
+    """A name as a label: matplotlib reads "$" as mathematics and hides a leading underscore."""
+    return " " * str(name).startswith("_") + str(name).replace("$", r"\$")

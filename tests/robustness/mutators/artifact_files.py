@@ -124,4 +124,5 @@ ARTIFACTS = Mutator(
     ),
     use=_load,
     num_tested=50,
+    goal=3000,
 )

@@ -97,4 +97,4 @@ def _read(case: Damaged, folder: Path) -> None:
     assert gray.size > 0
 
 
-IMAGES = Mutator(name="images", cases=damaged(SEEDS), use=_read, num_tested=150)
+IMAGES = Mutator(name="images", cases=damaged(SEEDS), use=_read, num_tested=150, goal=10_000)

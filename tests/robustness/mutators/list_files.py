@@ -102,7 +102,9 @@ def _match(case: Names, folder: Path) -> None:
     assert all(outcome.result is None for outcome in again)
 
 
-LISTS = Mutator(name="lists", cases=damaged(SEEDS, WORDS | st.binary(max_size=3)), use=_read)
+LISTS = Mutator(
+    name="lists", cases=damaged(SEEDS, WORDS | st.binary(max_size=3)), use=_read, goal=2000
+)
 NAMED = Mutator(
     name="names",
     cases=st.lists(st.tuples(NAMES, NAMES), max_size=4).map(lambda pairs: Names(tuple(pairs))),

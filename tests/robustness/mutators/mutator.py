@@ -28,6 +28,7 @@ class Mutator:
             AssertionError of its own, is a finding.
         refusals: exceptions that refuse a case properly.
         num_tested: number of cases in `make test`.
+        goal: number of cases in an hour of `make fuzz`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Mutator:
     use: Callable[[Any, Path], None]
     refusals: tuple[type[Exception], ...] = (FeatherglueError,)
     num_tested: int = 100
+    goal: int = 1000
 
     def run(self, case: Any, folder: Path) -> bool:
         """Use a case with warnings as errors. Returns False if featherglue refused it.

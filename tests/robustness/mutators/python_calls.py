@@ -111,6 +111,7 @@ ESTIMATION = Mutator(
     ),
     use=estimate,
     num_tested=120,
+    goal=3000,
 )
 
 

@@ -179,7 +179,9 @@ def _use(case: Damaged, folder: Path) -> None:
         USES[case.seed](path, folder)
 
 
-STORED = Mutator(name="stored", cases=damaged(SEEDS, max_edits=3), use=_use, num_tested=150)
+STORED = Mutator(
+    name="stored", cases=damaged(SEEDS, max_edits=3), use=_use, num_tested=150, goal=1500
+)
 
 
 # --- results of evaluations and benchmarks --------------------------------------------------
@@ -254,4 +256,5 @@ REPORTS = Mutator(
     ),
     use=_report,
     num_tested=25,
+    goal=500,
 )

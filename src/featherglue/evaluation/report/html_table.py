@@ -34,7 +34,7 @@ def value_of(key: str, threshold: str | None = None) -> Callable[[Result], float
         found = row.get(key)
         if threshold is not None and isinstance(found, Mapping):
             found = found.get(threshold)
-        return float(found) if isinstance(found, (int, float)) else None
+        return float(found) if isinstance(found, (int, float)) and abs(found) < 1e300 else None
 
     return value
 

@@ -12,22 +12,36 @@ from featherglue.io.json import read_json
 
 FORMAT_VERSION = 1
 _NUMBER = (int, float)
-# Required keys and their types; a tuple of a type and keys describes the items of a list.
+_OPTIONAL_NUMBER = (int, float, type(None))
+_MAX_NUMBER = 1e18  # far above every time, size and metric; figures of larger numbers overflow
+# Keys and their types. A list holds the type of its items; a key that ends in "?" may be missing.
 _TIMES = {"median_ms": _NUMBER, "p95_ms": _NUMBER}
+_COUNT = (int, type(None))
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "evaluation": {
         "suite": str,
-        "model": {"name": str},
+        "model": {"name": str, "extractor?": {"max_keypoints?": _COUNT}, "max_keypoints?": _COUNT},
         "settings": {},
         "auc": {},
         "pairs": int,
-        "results": [{}],
+        "results": [{"error": _OPTIONAL_NUMBER}],
     },
     "benchmark": {
         "image_size": [int],
         "repetitions": int,
         "machine": {"processor": str, "cores": int, "flags": [str]},
-        "rows": [{"label": str, "max_keypoints": int, "stages": {}, "end_to_end": _TIMES}],
+        "rows": [
+            {
+                "label": str,
+                "max_keypoints": int,
+                "stages": {},
+                "end_to_end": _TIMES,
+                "image_size?": [int],
+                "macs?": _NUMBER,
+                "bytes_on_disk?": _NUMBER,
+                "peak_bytes?": _NUMBER,
+            }
+        ],
     },
 }
 
@@ -82,7 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ReportError(f"{path}: not JSON ({error})") from None
     kind = result.get("kind") if isinstance(result, dict) else None
-    if kind not in _SCHEMAS or not isinstance(result.get("format_version"), int):
+    known = isinstance(kind, str) and kind in _SCHEMAS
+    if not known or not isinstance(result.get("format_version"), int):
         raise ReportError(f"{path}: not a result of featherglue evaluate or benchmark")
     if result["format_version"] > FORMAT_VERSION:
         raise ReportError(
@@ -91,42 +106,56 @@ def _read(path: Path) -> dict[str, Any]:
     _check(result, _SCHEMAS[kind], str(path), "")
     if kind == "evaluation":
         _check_evaluation(result, path)
-    elif len(result["image_size"]) != 2 or not result["rows"]:
-        raise ReportError(f"{path}: `image_size` needs two values and `rows` at least one")
+    else:
+        _check_benchmark(result, path)
     return {**result, "path": str(path)}
 
 
 def _check_evaluation(result: dict[str, Any], path: Path) -> None:
     for threshold, value in result["auc"].items():
-        if not _is_number(threshold) or not (value is None or _is_number(value)):
-            raise ReportError(f"{path}: `auc` must map thresholds to numbers")
+        if not _is_threshold(threshold) or not _has_type(value, _OPTIONAL_NUMBER):
+            raise ReportError(f"{path}: `auc` must map positive thresholds to numbers")
     if not result["auc"] or not result["results"]:
         raise ReportError(f"{path}: `auc` and `results` must not be empty")
-    for i, row in enumerate(result["results"]):
-        if not (row.get("error", "") is None or isinstance(row.get("error"), _NUMBER)):
-            raise ReportError(f"{path}: `results[{i}].error` must be a number or null")
 
 
-def _is_number(value: Any) -> bool:
+def _check_benchmark(result: dict[str, Any], path: Path) -> None:
+    sizes = [result["image_size"], *(row.get("image_size", [1, 1]) for row in result["rows"])]
+    if any(len(size) != 2 for size in sizes) or not result["rows"]:
+        raise ReportError(f"{path}: `image_size` needs two values and `rows` at least one")
+    for i, row in enumerate(result["rows"]):
+        for name, times in row["stages"].items():
+            _check(times, {"median_ms": _NUMBER}, str(path), f"rows[{i}].stages.{name[:80]}")
+
+
+def _is_threshold(text: str) -> bool:
     try:
-        float(value)
-    except (TypeError, ValueError):
+        return 0 < float(text) <= _MAX_NUMBER
+    except ValueError:
         return False
-    return True
+
+
+def _has_type(value: Any, expected: type | tuple[type, ...]) -> bool:
+    """Whether a value has a type; numbers must be in a range that figures can show."""
+    if isinstance(value, bool) or not isinstance(value, expected):
+        return False
+    return not isinstance(value, _NUMBER) or abs(value) <= _MAX_NUMBER
 
 
 def _check(value: Any, schema: Any, path: str, key: str) -> None:
     """Raise ReportError unless a value has the types and the keys of a schema."""
     expected = type(schema) if isinstance(schema, (dict, list)) else schema
-    if not isinstance(value, expected) or isinstance(value, bool):
+    if not _has_type(value, expected):
         names = {dict: "a mapping", list: "a list", str: "a string", int: "an integer"}
         raise ReportError(f"{path}: `{key}` must be {names.get(expected, 'a number')}")
     if isinstance(schema, dict):
-        for name, part in schema.items():
+        for entry, part in schema.items():
+            name = entry.removesuffix("?")
             inner = f"{key}.{name}" if key else name
-            if name not in value:
+            if name in value:
+                _check(value[name], part, path, inner)
+            elif name == entry:
                 raise ReportError(f"{path}: `{inner}` is missing")
-            _check(value[name], part, path, inner)
     elif isinstance(schema, list):
         for i, item in enumerate(value):
             _check(item, schema[0], path, f"{key}[{i}]")
