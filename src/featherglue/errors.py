@@ -21,6 +21,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def short_reason(error: Exception) -> str:
+    """The start of a library's message: some quote the content of a damaged file, or a stack."""
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 class FeatherglueError(Exception):
     """Base class of all exceptions that featherglue raises deliberately."""
 

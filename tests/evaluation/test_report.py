@@ -183,6 +183,12 @@ def test_invalid_arguments_and_pictures(files: list[Path], tmp_path: Path) -> No
         ("speed", {"machine": {"processor": "P", "cores": 2}}, "machine.flags"),
         ("speed", {"rows": [{"label": "a"}]}, r"rows\[0\].max_keypoints"),
         ("speed", {"image_size": "640x480"}, "image_size"),
+        ("fast", {"auc": {"nan": 1.0}}, "auc"),
+        ("fast", {"auc": {"5": 1e300}}, "auc"),
+        ("fast", {"results": [{}]}, r"results\[0\].error"),
+        ("fast", {"results": [{"error": 10**299}]}, r"results\[0\].error"),
+        ("fast", {"model": {"name": "a", "extractor": [1]}}, "model.extractor"),
+        ("fast", {"model": {"name": "a", "max_keypoints": {}}}, "model.max_keypoints"),
     ],
 )
 def test_wrong_values_are_named_with_file_and_key(
@@ -192,6 +198,55 @@ def test_wrong_values_are_named_with_file_and_key(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ReportError, match=rf"{name}\.json: `{key}`"):
         read_results([path])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stages", {"extractor": None}),
+        ("stages", {"extractor": {}}),
+        ("image_size", 3),
+        ("image_size", [3]),
+        ("macs", "1"),
+        ("peak_bytes", None),
+        ("end_to_end", {"median_ms": 1e300, "p95_ms": 1.0}),
+    ],
+)
+def test_wrong_values_of_a_row_are_named(
+    files: list[Path], tmp_path: Path, key: str, value: Any
+) -> None:
+    result = speed(["fast"])
+    result["rows"][0][key] = value
+    (tmp_path / "speed.json").write_text(json.dumps(result))
+    with pytest.raises(ReportError, match=rf"speed\.json: `.*{key}"):
+        read_results([tmp_path / "speed.json"])
+
+
+def test_a_kind_that_is_no_text_is_not_a_result(tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text(json.dumps(evaluation("fast", 70.0) | {"kind": []}))
+    with pytest.raises(ReportError, match="not a result"):
+        read_results([tmp_path / "odd.json"])
+
+
+def test_names_are_labels_as_they_are(tmp_path: Path) -> None:
+    names = ["_a", "b$c$", "d$\\alph{", "plain"]
+    for i, name in enumerate(names):
+        (tmp_path / f"{i}.json").write_text(json.dumps(evaluation(name, 70.0 + i)))
+    (tmp_path / "speed.json").write_text(json.dumps(speed(names, (-1, 512))))
+    page = tmp_path / "report.html"
+    write_report(read_results(sorted(tmp_path.glob("*.json"))), page)
+    text = page.read_text()
+    # Twice as the row of a table, and in the legends of the figures.
+    assert all(text.count(f">{name}<") + text.count(f"> {name}<") >= 4 for name in names)
+
+
+def test_a_model_without_a_threshold_has_no_point(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(evaluation("a", 70.0)))
+    other = evaluation("b", 70.0) | {"auc": {"3": None, "10": 1.0}}
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    (tmp_path / "speed.json").write_text(json.dumps(speed(["a", "b"])))
+    write_report(read_results(sorted(tmp_path.glob("*.json"))), tmp_path / "report.html")
+    assert "Accuracy against" in (tmp_path / "report.html").read_text()
 
 
 def test_a_single_point_is_not_plotted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,7 @@ import pytest
 
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model, shipped_models
+from featherglue.errors import StoredFileWarning
 from featherglue.export.cache import (
     cache_folder,
     current_graphs,
@@ -25,7 +27,8 @@ def test_the_fingerprint_is_read_from_the_metadata(
     for path in export_onnx(artifact, tmp_path):
         assert read_fingerprint(path) == graph_fingerprint(artifact)
         stored = {p.key: p.value for p in onnx.load(path).metadata_props}
-        assert stored == {"fingerprint": graph_fingerprint(artifact)}
+        assert stored["fingerprint"] == graph_fingerprint(artifact)
+        assert int(stored["checksum"], 16) == zlib.crc32(path.read_bytes()[:-22])
 
 
 @pytest.mark.parametrize("name", shipped_models())
@@ -35,6 +38,7 @@ def test_the_graphs_of_shipped_models_are_current(name: str) -> None:
     assert {path.parent for path in current_graphs(artifact).values()} == {find_model(name)}
 
 
+@pytest.mark.filterwarnings("ignore::featherglue.errors.StoredFileWarning")
 def test_other_files_have_none(folders: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     assert read_fingerprint(path) is None
@@ -47,6 +51,22 @@ def test_other_files_have_none(folders: dict[str, Path], tmp_path: Path) -> None
     model.metadata_props[0].key = "author"
     onnx.save(model, path)
     assert read_fingerprint(path) is None
+
+
+def test_damaged_graphs_are_exported_again(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATHERGLUE_CACHE", str(tmp_path))
+    artifact = load_artifact(folders["one-head"])
+    for path in current_graphs(artifact).values():
+        intact = path.read_bytes()
+        for position in range(0, len(intact) - 22, len(intact) // 7):
+            path.write_bytes(
+                intact[:position] + bytes([intact[position] ^ 16]) + intact[position + 1 :]
+            )
+            with pytest.warns(StoredFileWarning, match=f"{path.name}: damaged"):
+                current_graphs(artifact)
+            assert path.read_bytes() == intact
 
 
 def test_current_graphs_are_exported_once(

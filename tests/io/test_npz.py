@@ -52,6 +52,17 @@ def test_every_flipped_bit_of_a_member_is_noticed(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[name], array)
 
 
+def test_a_message_does_not_quote_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_npz(path, ARRAYS)
+    data = bytearray(path.read_bytes())
+    data[27] = 0x10  # the name of the first member has 4096 bytes more
+    path.write_bytes(data + bytes(5000))
+    with pytest.raises(StoredFileError, match=r"a\.npz: damaged") as raised:
+        read_npz(path)
+    assert len(str(raised.value)) < 300 + len(str(path))
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(StoredFileError, match="no such file"):

@@ -84,7 +84,8 @@ def scan_rows(out: Path) -> Results:
         return {}
     with (out / "scan.csv").open() as file:
         rows = list(csv.DictReader(file))
-    return {f"{row['layer']} {row['level']}": {**row, "seconds": ""} for row in rows}
+    changing = {"seconds": "", "checksum": ""}
+    return {f"{row['layer']} {row['level']}": row | changing for row in rows}
 
 
 def labels(out: Path) -> Results:

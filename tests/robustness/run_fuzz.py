@@ -37,6 +37,7 @@ TURN = 200  # cases of one run of hypothesis and of one process; the exit code c
 _OK, _REFUSED, _FAULT = 0, 2, 3
 _MAX_SAME = 3  # findings that are kept of one kind
 _MB = 1_000_000
+_WAITING = 10  # the limit of real time, as a multiple of that of processor time
 
 
 @dataclass(kw_only=True)
@@ -57,7 +58,8 @@ class Tally:
 
 def limit_process(limits: argparse.Namespace) -> None:
     """Limit the memory of the forked process, and keep its core and its messages away."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     # Beyond the limit that is reported, so that a hungry case is caught before the machine suffers.
@@ -70,7 +72,8 @@ def limit_process(limits: argparse.Namespace) -> None:
 
 def run_case(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespace) -> int:
     """Run a case in the present process; the exit code is its outcome."""
-    signal.alarm(limits.seconds)
+    signal.setitimer(signal.ITIMER_PROF, limits.seconds)
+    signal.alarm(_WAITING * limits.seconds)
     (folder / "files").mkdir()
     try:
         return _OK if mutator.run(case, folder / "files") else _REFUSED
@@ -119,7 +122,11 @@ def examine(mutator: Mutator, case: Any, folder: Path, limits: argparse.Namespac
     peak, kind = usage.ru_maxrss * 1024 // _MB, ""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        kind = "hang" if number == signal.SIGALRM else f"crash {signal.Signals(number).name}"
+        kind = (
+            "hang"
+            if number in (signal.SIGALRM, signal.SIGPROF)
+            else f"crash {signal.Signals(number).name}"
+        )
     elif os.WEXITSTATUS(status) not in (_OK, _REFUSED):
         kind = _last_line(folder / "traceback.txt")
     elif peak > limits.megabytes:
@@ -205,7 +212,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10**9, help="maximum number for each mutator")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--megabytes", type=int, default=600, help="limit of memory of one case")
-    parser.add_argument("--seconds", type=int, default=20, help="limit of time of one case")
+    parser.add_argument(
+        "--seconds", type=int, default=20, help="limit of processor time of one case"
+    )
     parser.add_argument("--output", type=Path, default=Path("fuzz"), help="folder of the findings")
     options = parser.parse_args()
     mutators = all_mutators()

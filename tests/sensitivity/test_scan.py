@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
-from featherglue.errors import ConfigError, UsageError
+from featherglue.errors import ConfigError, StoredFileWarning, UsageError
 from featherglue.models.model import Model
 from featherglue.sensitivity.allocation import weight_counts
 from featherglue.sensitivity.results import UNCHANGED, Change, Row, Scan, read_scan
@@ -89,7 +89,7 @@ def test_scan_scores_every_change(model: Model, tmp_path: Path) -> None:
         assert ours.change == theirs.change
         assert dict(theirs.scores) == pytest.approx(dict(ours.scores), abs=1e-4)
     assert (tmp_path / "scan.csv").read_text().splitlines()[0] == (
-        "layer,method,level,auc5,recall,seconds"
+        "layer,method,level,auc5,recall,seconds,checksum"
     )
 
 
@@ -112,6 +112,30 @@ def test_interrupted_scan_continues(model: Model, tmp_path: Path) -> None:
     assert len(found.rows) == 11
     assert list(found.curves("codebook")) == ["extractor.conv1a"]
     assert list(found.curves("prune")) == LAYERS
+
+
+def test_damaged_rows_are_scored_again(model: Model, tmp_path: Path) -> None:
+    scan(model, ZeroScore(), tmp_path, FEW)
+    table = tmp_path / "scan.csv"
+    intact = table.read_text().splitlines()
+    damaged = intact.copy()
+    damaged[1] = intact[1].replace(",5", ",6", 1)  # the score of the unchanged model
+    damaged[4] = intact[4][:-20]
+    table.write_text("\n".join(damaged) + "\n")
+    with pytest.warns(StoredFileWarning, match=r"scan\.csv: 2 damaged rows"):
+        assert len(read_scan(tmp_path).rows) == len(intact) - 3
+    score = ZeroScore()
+    with pytest.warns(StoredFileWarning, match="2 damaged rows"):
+        scan(model, score, tmp_path, FEW)
+    assert score.calls == 2
+    values = [line.split(",")[:5] for line in intact]
+    assert sorted(line.split(",")[:5] for line in table.read_text().splitlines()) == sorted(values)
+    # A damaged heading leaves nothing that can be trusted; a table of version 0.1 has no checksums.
+    table.write_text("\n".join([intact[0].replace("auc5", "auc6"), *intact[1:]]))
+    with pytest.raises(UsageError, match="no row has a correct checksum"):
+        read_scan(tmp_path)
+    table.write_text("\n".join(line.rpartition(",")[0] for line in intact))
+    assert len(read_scan(tmp_path).rows) == len(intact) - 1
 
 
 def test_scan_stops_after_the_time_limit(

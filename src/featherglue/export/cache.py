@@ -1,15 +1,21 @@
-"""The ONNX graphs of an artifact: where they are stored, and whether they are up to date."""
+"""The ONNX graphs of an artifact: where they are stored, and whether they are up to date.
+
+A written graph ends in a metadata entry that holds the CRC-32 of all bytes before it. To append an
+entry to a serialized protobuf message is to add it to the message.
+"""
 
 from __future__ import annotations
 
 import os
+import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 
 from featherglue.artifact.format import Artifact
-from featherglue.errors import RuntimeUnavailableError
+from featherglue.errors import RuntimeUnavailableError, StoredFileWarning
 from featherglue.fingerprint import fingerprint
 
 NETWORKS = ("extractor", "matcher")
@@ -17,6 +23,9 @@ FINGERPRINT_KEY = "fingerprint"  # in the metadata of a graph
 _EXPORT_VERSION = 5
 # Field numbers of ModelProto and StringStringEntryProto, from onnx.proto.
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+# The tags and lengths of an entry with the key "checksum" and a value of eight digits.
+_CHECKSUM_ENTRY = b"\x72\x14\x0a\x08checksum\x12\x08"
+_NUM_DIGITS = 8
 
 
 def graph_fingerprint(artifact: Artifact) -> str:
@@ -50,22 +59,47 @@ def cache_folder(artifact: Artifact) -> Path:
     return Path(root) / graph_fingerprint(artifact)
 
 
+def with_checksum(graph: bytes) -> bytes:
+    """A serialized graph with the metadata entry of its checksum."""
+    return graph + _CHECKSUM_ENTRY + _checksum(graph)
+
+
+def _checksum(graph: bytes | memoryview) -> bytes:
+    return f"{zlib.crc32(graph):0{_NUM_DIGITS}x}".encode()
+
+
+def _is_intact(data: memoryview) -> bool:
+    """Whether the checksum is correct; graphs of version 0.1 have none."""
+    end = len(data) - _NUM_DIGITS
+    start = end - len(_CHECKSUM_ENTRY)
+    if start < 0 or data[start:end] != _CHECKSUM_ENTRY:
+        return True
+    return bool(data[end:] == _checksum(data[:start]))
+
+
 def read_fingerprint(path: Path) -> str | None:
-    """The fingerprint in the metadata of an ONNX file; None for none, or for another file."""
+    """The fingerprint in the metadata of an ONNX file; None for none, or for another file.
+
+    A damaged graph has none, with a StoredFileWarning.
+    """
     try:
         with path.open("rb") as file:
             data = memoryview(file.read())
     except OSError:
         return None
+    if not _is_intact(data):
+        warnings.warn(f"{path}: damaged; another graph is used", StoredFileWarning, stacklevel=2)
+        return None
+    found = None
     try:
-        for number, value in _fields(data):
+        for number, value in _fields(data):  # to the end: the file may be cut off
             if number == _METADATA_PROPS:
                 entry = {key: bytes(text).decode() for key, text in _fields(value)}
                 if entry.get(_KEY) == FINGERPRINT_KEY:
-                    return entry.get(_VALUE)
+                    found = entry.get(_VALUE)
     except (IndexError, ValueError):  # not a protobuf message
         return None
-    return None
+    return found
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.errors import UsageError
-from featherglue.export.cache import FINGERPRINT_KEY, graph_fingerprint
+from featherglue.export.cache import FINGERPRINT_KEY, graph_fingerprint, with_checksum
 from featherglue.export.extractor import extractor_graph
 from featherglue.export.matcher import matcher_graph
 from featherglue.io.files import atomic_write
@@ -22,7 +22,7 @@ from featherglue.io.files import atomic_write
 def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path]:
     """Write extractor.onnx and matcher.onnx, for the networks of the artifact, to a folder.
 
-    The metadata of a graph holds its fingerprint; see `export.cache`.
+    The metadata of a graph holds its fingerprint and a checksum; see `export.cache`.
 
     Returns:
         Paths of the files.
@@ -46,6 +46,6 @@ def export_onnx(artifact: Artifact, folder: str | os.PathLike[str]) -> list[Path
     for name, data in built.items():
         path = Path(folder) / name
         with atomic_write(path) as file:
-            file.write(data)
+            file.write(with_checksum(data))
         paths.append(path)
     return paths

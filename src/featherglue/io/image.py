@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, ImageWarning, ResourceError
 from featherglue.io.gray import Gray, check_size, from_pillow, is_pillow, to_gray
-from featherglue.io.image_formats import ImageHeader, parse_header, scan_start
+from featherglue.io.image_headers import ImageHeader, parse_header, scan_start
 from featherglue.machine import exhausted_resource
 
 Image: TypeAlias = "str | os.PathLike[str] | NDArray[Any]"

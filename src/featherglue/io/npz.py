@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import StoredFileError
+from featherglue.errors import StoredFileError, short_reason
 
 _MAGIC = b"\x93NUMPY"
 _HEADER = re.compile(
@@ -52,7 +52,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise StoredFileError(f"{path}: damaged ({error})") from None
+        raise StoredFileError(f"{path}: damaged ({short_reason(error)})") from None
 
 
 def _array(data: bytes) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from featherglue.config import (
     SuperGlueConfig,
     SuperPointConfig,
 )
-from featherglue.errors import ArtifactError, FeatherglueError, UsageError
+from featherglue.errors import ArtifactError, FeatherglueError, UsageError, short_reason
 from featherglue.io.safetensors_file import parse_safetensors
 from featherglue.models.model import Model
 from featherglue.options import ProcessingConfig
@@ -145,7 +145,9 @@ def read_state(path: str | os.PathLike[str]) -> State:
         OSError,
         zipfile.BadZipFile,
     ) as error:
-        raise ArtifactError(f"{path}: not a checkpoint, or damaged ({error})") from None
+        raise ArtifactError(
+            f"{path}: not a checkpoint, or damaged ({short_reason(error)})"
+        ) from None
     except Exception as error:  # pickle.UnpicklingError and others, for objects other than tensors
         raise ArtifactError(
             f"{path}: not a checkpoint, or holds more than tensors ({type(error).__name__})"

@@ -1,8 +1,9 @@
 """Results of a sensitivity scan and their files.
 
 `scan.csv` has a row for each scored model: `layer`, `method` ("prune", "codebook" or "linear"),
-`level` (a ratio, or bits), the scores, and the `seconds` that scoring took. The first row has no
-layer and holds the scores of the unchanged model. `scan.json` describes the model and the scores.
+`level` (a ratio, or bits), the scores, the `seconds` that scoring took, and a `checksum`: the
+CRC-32 of the heading and of the values before it. The first row has no layer and holds the scores
+of the unchanged model. `scan.json` describes the model and the scores.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import csv
 import io
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from featherglue.config import to_dict
-from featherglue.errors import UsageError
+from featherglue.errors import StoredFileWarning, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic_write, write_json
 from featherglue.io.json import read_json
@@ -28,7 +31,7 @@ from featherglue.models.model import Model
 Method = Literal["prune", "codebook", "linear"]
 TABLE, SETTINGS = "scan.csv", "scan.json"
 VERSION = 2
-_BEFORE, _AFTER = ("layer", "method", "level"), ("seconds",)
+_BEFORE, _AFTER, _CHECKSUM = ("layer", "method", "level"), ("seconds",), "checksum"
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,9 @@ def model_fingerprint(model: Model) -> str:
 def read_scan(folder: str | os.PathLike[str]) -> Scan:
     """Return the scan in a folder, or an empty scan if there is none.
 
+    A row whose checksum is wrong counts as absent, with a StoredFileWarning. Tables of version 0.1
+    have no checksums; their rows are only parsed.
+
     Raises:
         UsageError: a file is missing or damaged.
     """
@@ -160,16 +166,50 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
     if not table.exists():
         return Scan(settings=settings)
     try:
-        text = table.read_text(encoding="utf-8")
-        rows = tuple(_row(values) for values in csv.DictReader(io.StringIO(text, newline="")))
+        rows, num_damaged = _parse_table(table.read_bytes().decode("utf-8", "replace"))
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UsageError(f"{table}: damaged ({error}); remove it to start again") from None
-    return Scan(rows=rows, settings=settings)
+    if num_damaged:
+        warnings.warn(
+            f"{table}: {num_damaged} damaged rows count as absent; run the scan again to score "
+            "them",
+            StoredFileWarning,
+            stacklevel=2,
+        )
+    return Scan(rows=tuple(rows), settings=settings)
+
+
+def _parse_table(text: str) -> tuple[list[Row], int]:
+    """The intact rows of a table, and the number of damaged ones."""
+    heading, *lines = text.splitlines() or [""]
+    names = next(csv.reader([heading]), [])
+    checked = names[-1:] == [_CHECKSUM]
+    plain = names[:-1] if checked else names
+    if tuple(plain[:3]) != _BEFORE or tuple(plain[-1:]) != _AFTER:
+        raise ValueError("its heading is wrong")
+    if not checked:
+        return [_row(dict(zip(names, _cells(line), strict=True))) for line in lines], 0
+    rows = []
+    for line in lines:
+        values, _, checksum = line.rpartition(",")
+        if checksum == _line_checksum(heading, values):
+            rows.append(_row(dict(zip(names, _cells(line), strict=True))))
+    if lines and not rows:
+        raise ValueError("no row has a correct checksum")
+    return rows, len(lines) - len(rows)
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line]), [])
+
+
+def _line_checksum(heading: str, values: str) -> str:
+    return f"{zlib.crc32(f'{heading} {values}'.encode()):08x}"
 
 
 def _row(values: Mapping[str, str]) -> Row:
     change = Change(values["layer"], values["method"], float(values["level"]))
-    names = [name for name in values if name not in (*_BEFORE, *_AFTER)]
+    names = [name for name in values if name not in (*_BEFORE, *_AFTER, _CHECKSUM)]
     return Row(change, {name: float(values[name]) for name in names}, float(values["seconds"]))
 
 
@@ -206,13 +246,20 @@ def open_scan(folder: str | os.PathLike[str], model: str, about: Mapping[str, An
 
 def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     """Write the table atomically. Raises OutputError."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     names = list(rows[0].scores) if rows else []
-    writer.writerow([*_BEFORE, *names, *_AFTER])
+    heading = _csv_line([*_BEFORE, *names, *_AFTER, _CHECKSUM])
+    lines = [heading]
     for row in rows:
-        values = [f"{row.scores[name]:.4f}" for name in names]
+        scores = [f"{row.scores[name]:.4f}" for name in names]
         level = f"{row.change.level:.15g}"
-        writer.writerow([row.change.layer, row.change.method, level, *values, f"{row.seconds:.2f}"])
+        values = [row.change.layer, row.change.method, level, *scores, f"{row.seconds:.2f}"]
+        line = _csv_line(values)
+        lines.append(f"{line},{_line_checksum(heading, line)}")
     with atomic_write(Path(folder) / TABLE) as file:
-        file.write(text.getvalue().encode())
+        file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from featherglue.io.image import read_gray
-from featherglue.io.image_formats import parse_header
+from featherglue.io.image_headers import parse_header
 from mutators.byte_edits import Damaged, damaged
 from mutators.mutator import Mutator
 

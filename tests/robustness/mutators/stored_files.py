@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from featherglue.collection.pair_matching import match_pairs
 from featherglue.data.keypoint_labels import KeypointLabels, PhotoLabels
 from featherglue.errors import FeatherglueError
+from featherglue.evaluation import plots  # noqa: F401 (loaded here, not in each process of cases)
 from featherglue.evaluation.report import read_results, write_report
 from featherglue.evaluation.result_cache import FeatureCache, ResultLog
 from featherglue.export.cache import read_fingerprint

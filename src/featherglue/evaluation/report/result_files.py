@@ -96,14 +96,14 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ReportError(f"{path}: not JSON ({error})") from None
     kind = result.get("kind") if isinstance(result, dict) else None
-    known = isinstance(kind, str) and kind in _SCHEMAS
-    if not known or not isinstance(result.get("format_version"), int):
+    schema = _SCHEMAS.get(kind) if isinstance(kind, str) else None
+    if schema is None or not isinstance(result.get("format_version"), int):
         raise ReportError(f"{path}: not a result of featherglue evaluate or benchmark")
     if result["format_version"] > FORMAT_VERSION:
         raise ReportError(
             f"{path}: written by a newer featherglue ({result.get('featherglue')}): upgrade"
         )
-    _check(result, _SCHEMAS[kind], str(path), "")
+    _check(result, schema, str(path), "")
     if kind == "evaluation":
         _check_evaluation(result, path)
     else:

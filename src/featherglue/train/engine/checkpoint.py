@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from featherglue.errors import OutputError, TrainingError
+from featherglue.errors import OutputError, TrainingError, short_reason
 from featherglue.io.files import atomic_write
 from featherglue.train.engine.log_files import BEST, LAST
 
@@ -134,7 +134,9 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict):
             raise ValueError("not a table")
     except Exception as error:  # torch.load raises types without a common base
-        raise TrainingError(f"{path}: damaged; remove it to start over ({error})") from None
+        raise TrainingError(
+            f"{path}: damaged; remove it to start over ({short_reason(error)})"
+        ) from None
     return state
 
 
