@@ -20,6 +20,8 @@ PYTEST = $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 MINUTES ?= 30
+# Sources that are compiled when the package is installed.
+KERNELS = hatch_build.py $(wildcard src/featherglue/native/*.[ch])
 
 .PHONY: demo test quick check lint format fuzz docs web web-build test-web examples clean
 
@@ -88,7 +90,7 @@ examples/node/node_modules/.installed: examples/node/package-lock.json
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(PIP) -e . "scikit-image>=0.22"
 	touch $@
 
@@ -96,7 +98,7 @@ $(VENV)/.web: pyproject.toml | $(VENV)/bin/python
 	$(PIP) -e ".[export]"
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(PIP) "$(TORCH)"
 	$(PIP) -e ".[dev]"
 	touch $@

@@ -114,7 +114,8 @@ class BenchmarkResult:
         rows: a row for each image size and contender, all contenders of the first size first.
         repetitions: number of timed repetitions.
         warmup: number of repetitions before them that were not timed.
-        machine: processor, cores and versions, see `featherglue.machine.describe_machine`.
+        machine: processor, cores and versions, see `featherglue.machine.describe_machine`; and
+            `kernels`, the compiled library that is used, or "NumPy".
         version: version of featherglue.
     """
 

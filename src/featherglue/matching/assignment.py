@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.native import kernels
+
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
@@ -37,6 +39,9 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
         (N0+1, N1+1) float32, the exponential of SuperGlue's log assignment. Columns sum to 1, the
         dustbin column to N0; so do rows, with N1 for the dustbin, on convergence.
     """
+    compiled = kernels.optimal_transport(scores, bin_score, iterations, float(_MIN_SUM))
+    if compiled is not None:
+        return compiled
     rows, columns = scores.shape
     row_sums = np.ones(rows + 1, np.float32)
     column_sums = np.ones(columns + 1, np.float32)
@@ -133,6 +138,9 @@ def mutual_matches(assignment: Float, threshold: float) -> tuple[Index, Float]:
 def _mutual(values: Float, threshold: float) -> tuple[Index, Float]:
     if values.size == 0:
         return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+    compiled = kernels.mutual_pairs(values, threshold)
+    if compiled is not None:
+        return compiled
     best = values.argmax(1)
     scores = values[np.arange(len(best)), best]
     kept = np.flatnonzero((scores == values.max(0)[best]) & (scores > threshold))

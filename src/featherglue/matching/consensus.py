@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import UsageError
+from featherglue.native import kernels
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -122,7 +123,8 @@ class Neighborhoods:
         indices: (k, M) of the neighbors.
         spread: (M,) float32, px, root mean square distance of the neighbors in image 0.
         relative: (5, k, M) float32: x and y of the neighbors in image 0 relative to the match, in
-            units of `spread`; 1; x and y in image 1 relative to the match, px.
+            units of `spread`; 1; x and y in image 1 relative to the match, px. M is padded with
+            zeros to a multiple of `kernels.LANES`.
     """
 
     indices: NDArray[Any]
@@ -132,14 +134,14 @@ class Neighborhoods:
     @staticmethod
     def find(points0: Float, points1: Float, num_neighbors: int = NUM_NEIGHBORS) -> Neighborhoods:
         """Search the neighbors of each match. See `fit_local_maps` for the arguments."""
-        indices, squares = _nearest(np.ascontiguousarray(points0), num_neighbors + 1)
-        indices, squares = _without_itself(indices, squares)
-        indices = np.ascontiguousarray(indices.T)
-        spread = np.sqrt(squares.mean(1)) + np.float32(1e-3)
-        relative = np.ones((5, *indices.shape), np.float32)
+        indices, squares = _nearest(points0, num_neighbors)
+        spread = np.sqrt(squares.mean(0)) + np.float32(1e-3)
+        count = indices.shape[1]
+        relative = np.zeros((5, len(indices), _padded(count)), np.float32)
+        relative[2] = 1
         for row, values in zip((0, 1, 3, 4), (*points0.T, *points1.T), strict=True):
-            np.subtract(np.ascontiguousarray(values)[indices], values, out=relative[row])
-        relative[:2] /= spread
+            np.subtract(values[indices], values, out=relative[row, :, :count])
+        relative[:2, :, :count] /= spread
         return Neighborhoods(indices, spread, relative)
 
     def fit(self, weights: Float, scales: Sequence[float]) -> LocalMaps:
@@ -152,19 +154,18 @@ class Neighborhoods:
             weights: (M,) float32 in [0, 1], weight of each match as a neighbor.
             scales: px, residual that reduces a weight to a quarter, for each iteration.
         """
-        design, target = self.relative[:3], self.relative[3:]
-        base = weights[self.indices]
-        prior = np.zeros((2, 2, len(weights)), np.float32)
+        count, padded = len(weights), self.relative.shape[2]
+        base = np.zeros(self.relative.shape[1:], np.float32)
+        base[:, :count] = weights[self.indices]
         # Unknowns: the linear part in units of `spread`, and the offset of the prediction.
-        moments = np.einsum("ikm,jkm->ijm", design * base, self.relative)
-        solution = _solve(moments, prior, _INITIAL_RIDGE)
-        prior += _medians(solution[:, :2] / self.spread) * self.spread
+        solution = np.zeros((2, 3, padded), np.float32)
+        prior = np.zeros((2, 2, padded), np.float32)
+        _fit_step(self.relative, base, prior, _INITIAL_RIDGE, 0, solution)
+        medians = _medians(solution[:, :2, :count] / self.spread)
+        prior[:, :, :count] = medians * self.spread
         for scale in scales:
-            residual = target - np.einsum("aim,ikm->akm", solution, design)
-            squares = np.square(residual, out=residual)
-            robust = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
-            moments = np.einsum("ikm,jkm->ijm", design * robust, self.relative)
-            solution = _solve(moments, prior, _RIDGE)
+            _fit_step(self.relative, base, prior, _RIDGE, scale, solution)
+        solution = solution[:, :, :count]
         linear = solution[:, :2] / self.spread
         area = np.abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
         return LocalMaps(
@@ -174,16 +175,40 @@ class Neighborhoods:
         )
 
 
-def _nearest(points: Float, count: int) -> tuple[NDArray[Any], Float]:
-    """Indices and squared distances (M, count) of the nearest points, nearest first.
+def _padded(count: int) -> int:
+    return -(-count // kernels.LANES) * kernels.LANES
 
-    A point is its own nearest one, unless more than `count` points coincide.
+
+def _fit_step(
+    relative: Float, base: Float, prior: Float, ridge: float, scale: float, solution: Float
+) -> None:
+    """One step of the fit, in place: weights from the residuals, unless `scale` is 0, and solve.
+
+    See `Neighborhoods.fit` and `kernels.fit_maps` for the arguments.
     """
+    if kernels.fit_maps(relative, base, prior, ridge, scale, solution):
+        return
+    design, target = relative[:3], relative[3:]
+    weights = base
+    if scale > 0:
+        residual = target - np.einsum("aim,ikm->akm", solution, design)
+        squares = np.square(residual, out=residual)
+        weights = base / np.square(1 + (squares[0] + squares[1]) / np.float32(scale**2))
+    moments = np.einsum("ikm,jkm->ijm", design * weights, relative)
+    solution[:] = _solve(moments, prior, ridge)
+
+
+def _nearest(points: Float, count: int) -> tuple[NDArray[Any], Float]:
+    """Indices and squared distances (count, M) of the nearest other points, nearest first."""
     if not np.abs(points).max() < _MAX_COORDINATE:
         raise UsageError("keypoints must be finite pixel coordinates")
-    tree = cv2.flann.Index(points, {"algorithm": _FLANN_SINGLE_TREE})
-    indices, squares = tree.knnSearch(points, count, params={})
-    return np.asarray(indices), np.asarray(squares, np.float32)
+    compiled = kernels.nearest_points(points, count)
+    if compiled is not None:
+        return compiled
+    tree = cv2.flann.Index(np.ascontiguousarray(points), {"algorithm": _FLANN_SINGLE_TREE})
+    indices, squares = tree.knnSearch(np.ascontiguousarray(points), count + 1, params={})
+    indices, squares = _without_itself(np.asarray(indices), np.asarray(squares, np.float32))
+    return np.ascontiguousarray(indices.T), np.ascontiguousarray(squares.T)
 
 
 def _medians(values: Float) -> Float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featherglue.io.gray import Gray
 from featherglue.matching.nms import find_maxima, recover_maxima
 from featherglue.matching.scratch import Scratch
+from featherglue.native import kernels
 from featherglue.options import ProcessingConfig, Sampling
 
 Float = NDArray[np.float32]
@@ -150,6 +151,9 @@ def sample_descriptors(descriptors: Float, keypoints: Float, sampling: Sampling)
     if sampling == "published":
         at = at * (CELL * (cells - 1) / (CELL * cells - 4.5))
     at = np.clip(at, 0, cells - 1)
+    compiled = kernels.sample_descriptors(descriptors, np.asarray(at, np.float32))
+    if compiled is not None:
+        return compiled
     low = np.minimum(at.astype(np.int64), np.maximum(cells.astype(np.int64) - 2, 0))
     high = np.minimum(low + 1, cells.astype(np.int64) - 1)
     fx, fy = (at - low).astype(np.float32).T

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.matching.scratch import Scratch
+from featherglue.native import kernels
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -37,6 +38,10 @@ def find_maxima(scores: Float, radius: int, threshold: float, scratch: Scratch) 
     Returns:
         (N,) pixels.
     """
+    work = scratch.array("maxima", (kernels.score_work_size(scores.shape, radius),), np.float32)
+    compiled = kernels.score_maxima(scores, radius, threshold, work)
+    if compiled is not None:
+        return compiled
     columns = scores.shape[1]
     blocks = _Blocks(scores.shape, radius, scratch)
     places = blocks.from_map(scores)
@@ -65,10 +70,12 @@ def recover_maxima(
         (K,) pixels: `maxima` and the recovered ones.
     """
     shape, flat = scores.shape, scores.reshape(-1)
+    suppressed = scratch.array("suppressed", shape, np.uint8)
+    compiled = kernels.recovered_maxima(scores, maxima, floor, radius, suppressed)
+    if compiled is not None:
+        return np.concatenate((maxima, compiled))
     candidates = np.greater_equal(scores, floor, out=scratch.array("candidates", shape, np.bool_))
-    is_maximum, suppressed = (
-        scratch.array(name, shape, np.uint8) for name in ("is_maximum", "suppressed")
-    )
+    is_maximum = scratch.array("is_maximum", shape, np.uint8)
     blocks = _Blocks(shape, radius, scratch)
     is_maximum.fill(0)
     new, rest = maxima, None

@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from featherglue.io.gray import Gray
 from featherglue.matching.consensus import NUM_NEIGHBORS, LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
+from featherglue.native import kernels
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _DAMPING = 0.02  # relative to the trace of a window's structure tensor
 _MIN_CONTRAST = 0.5  # gray values, standard deviation of a window; less is noise or rounding
+_LEAST_STEP = 0.01  # px, ends the iterations of a window
 _REMAP_LIMIT = 32767  # px, cv2.remap needs shorter sides
 
 
@@ -146,11 +148,46 @@ def align_windows(
         config: settings.
         scratch: buffers.
     """
-    # Arrays are (W, S), such that sums over a window are sums over rows.
     smooth0, smooth1 = (
         _blur(image, config.sigma, scratch.array(name, image.shape, np.uint8))
         for name, image in (("smooth0", image0), ("smooth1", image1))
     )
+    found = kernels.align_windows(
+        (smooth0, smooth1),
+        (points0, points1),
+        pulls.T,
+        maps,
+        _kernel_window(config.window),
+        config.iterations,
+        _DAMPING,
+        _LEAST_STEP,
+    )
+    if found is None:
+        found = _align(smooth0, smooth1, points0, points1, pulls, maps, config, scratch)
+    moved, quality, tensor = found
+    initial, correlation, contrast0, contrast1 = quality.T
+    near = np.square(moved - points1).sum(1) < config.max_move**2
+    height, width = image1.shape
+    x, y = moved.T
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    textured = (contrast0 > _MIN_CONTRAST) & (contrast1 > _MIN_CONTRAST)
+    better = (correlation > initial) & (correlation > config.min_correlation)
+    accepted = better & textured & near & inside
+    return Alignment(moved, accepted, correlation, tensor.T)
+
+
+def _align(
+    smooth0: Gray,
+    smooth1: Gray,
+    points0: Float,
+    points1: Float,
+    pulls: Float,
+    maps: Float,
+    config: RefineConfig,
+    scratch: Scratch,
+) -> tuple[Float, Float, Float]:
+    """As `kernels.align_windows`, in NumPy and with all iterations."""
+    # Arrays are (W, S), such that sums over a window are sums over rows.
     grid, weights = _window(config.window)
     template, gradients, contrast0, mean0 = _template(
         smooth0, points0, weights, config.window, scratch
@@ -182,14 +219,8 @@ def align_windows(
         elif step <= config.iterations:
             residual = template_products - (products[:2] - mean * factor_sums) / contrast1
             moved += steps[:, 0] * residual[0] + steps[:, 1] * residual[1]
-    near = np.square(moved.T - points1).sum(1) < config.max_move**2
-    height, width = image1.shape
-    x, y = moved
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    textured = (contrast0 > _MIN_CONTRAST) & (contrast1 > _MIN_CONTRAST)
-    better = (correlation > initial) & (correlation > config.min_correlation)
-    accepted = better & textured & near & inside
-    return Alignment(moved.T, accepted, correlation, tensor)
+    quality = np.stack((initial, correlation, contrast0, contrast1), 1)
+    return moved.T, quality, tensor.T
 
 
 def _blur(image: Gray, sigma: float, out: Gray) -> Gray:
@@ -207,6 +238,15 @@ def _window(size: int) -> tuple[Float, Float]:
     disc = squares < (half + 1) ** 2
     weights = np.exp(-squares[disc] / np.float32(2 * (half / 1.5) ** 2))
     return grid[disc], weights / weights.sum()
+
+
+@cache
+def _kernel_window(size: int) -> tuple[Float, NDArray[np.int32], Float, int]:
+    """The window as `kernels.align_windows` takes it."""
+    grid, weights = _window(size)
+    side = size + 2
+    column, row = grid.astype(np.int32).T + side // 2
+    return np.ascontiguousarray(grid.T), np.ascontiguousarray(row * side + column), weights, side
 
 
 @cache

@@ -1,0 +1,258 @@
+"""The compiled kernels as functions on arrays.
+
+Each returns None if there is no compiled library, or for input that it does not take. The callers,
+in `featherglue.matching`, then do the same in NumPy; their docstrings describe the results.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.native.library import library, pointer
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
+Gray = NDArray[np.uint8]
+
+LANES = 8  # local maps that are fitted at once
+_MAX_NEIGHBORS, _MAX_WINDOW = 64, 31  # matches, px
+_MAX_PIXELS = 2**31 - 1  # of an image whose places are 32-bit integers
+
+
+def optimal_transport(
+    scores: Float, bin_score: float, iterations: int, least: float
+) -> Float | None:
+    """See `matching.assignment.optimal_transport`; `least` is the smallest sum that is divided by.
+
+    The result is a view of a matrix with longer rows.
+    """
+    native = library()
+    if native is None or not _rows_are_contiguous(scores):
+        return None
+    rows, columns = scores.shape
+    stride = -(-(columns + 1) // LANES) * LANES
+    kernel = np.empty((rows + 1, stride), np.float32)
+    work = np.empty(2 * stride + rows + 1, np.float32)
+    failed = native.optimal_transport(
+        pointer(scores),
+        rows,
+        columns,
+        scores.strides[0] // 4,
+        bin_score,
+        iterations,
+        least,
+        pointer(kernel),
+        stride,
+        pointer(work),
+    )
+    return None if failed else kernel[:, : columns + 1]
+
+
+def mutual_pairs(values: Float, threshold: float) -> tuple[Index, Float] | None:
+    """See `matching.assignment.mutual_matches`, here without dustbins."""
+    native = library()
+    if native is None or not _rows_are_contiguous(values):
+        return None
+    rows, columns = values.shape
+    best, pairs = np.empty(rows, np.int64), np.empty((rows, 2), np.int64)
+    highest, scores = np.empty(columns, np.float32), np.empty(rows, np.float32)
+    count = native.mutual_pairs(
+        pointer(values),
+        rows,
+        columns,
+        values.strides[0] // 4,
+        threshold,
+        pointer(best),
+        pointer(highest),
+        pointer(pairs),
+        pointer(scores),
+    )
+    return pairs[:count], scores[:count]
+
+
+def score_maxima(scores: Float, radius: int, threshold: float, work: Float) -> Index | None:
+    """See `matching.nms.find_maxima`; `work` holds `score_work_size` elements."""
+    native = library()
+    if native is None or not scores.flags.c_contiguous:
+        return None
+    height, width = scores.shape
+    found = np.empty(4096, np.int64)
+    while True:
+        count = native.score_maxima(
+            pointer(scores),
+            height,
+            width,
+            radius,
+            threshold,
+            pointer(work),
+            pointer(found),
+            len(found),
+        )
+        if count <= len(found):
+            return found[:count]
+        found = np.empty(count, np.int64)
+
+
+def score_work_size(shape: tuple[int, ...], radius: int) -> int:
+    """Number of elements of the buffer of `score_maxima`."""
+    return (shape[0] + 2 * radius + 2) * shape[1] + 2 * (shape[1] + 2 * radius + 1)
+
+
+def recovered_maxima(
+    scores: Float, maxima: Index, floor: float, radius: int, suppressed: Gray
+) -> Index | None:
+    """See `matching.nms.recover_maxima`: the recovered pixels; `suppressed` is overwritten."""
+    native = library()
+    if native is None or not scores.flags.c_contiguous:
+        return None
+    height, width = scores.shape
+    capacity = 16384
+    while True:
+        rest, found = np.empty((2, capacity), np.int64)
+        count = native.recovered_maxima(
+            pointer(scores),
+            height,
+            width,
+            radius,
+            floor,
+            pointer(maxima),
+            len(maxima),
+            pointer(suppressed),
+            pointer(rest),
+            pointer(found),
+            capacity,
+        )
+        if count >= 0:
+            return found[:count]
+        capacity *= 8
+
+
+def sample_descriptors(descriptors: Float, at: Float) -> Float | None:
+    """Descriptors at the cells `at` (N, 2). See `matching.keypoints.sample_descriptors`."""
+    native = library()
+    if native is None or not descriptors.flags.c_contiguous:
+        return None
+    rows, columns, dim = descriptors.shape
+    at = np.ascontiguousarray(at, np.float32)
+    sampled = np.empty((len(at), dim), np.float32)
+    native.sample_descriptors(
+        pointer(descriptors), rows, columns, dim, pointer(at), len(at), pointer(sampled)
+    )
+    return sampled
+
+
+def nearest_points(points: Float, count: int) -> tuple[NDArray[np.int32], Float] | None:
+    """The nearest other points of each point.
+
+    Args:
+        points: (M, 2) float32, finite.
+        count: k, less than M.
+
+    Returns:
+        Indices (k, M) int32, nearest first, and squared distances (k, M) float32.
+    """
+    native = library()
+    if native is None or count > _MAX_NEIGHBORS:
+        return None
+    order = np.argsort(points[:, 0])
+    xs, ys = np.ascontiguousarray(points[order].T, np.float32)
+    indices = np.empty((count, len(points)), np.int32)
+    squares = np.empty((count, len(points)), np.float32)
+    native.nearest_points(
+        pointer(xs),
+        pointer(ys),
+        pointer(order),
+        len(points),
+        count,
+        pointer(indices),
+        pointer(squares),
+    )
+    return indices, squares
+
+
+def fit_maps(
+    relative: Float, weights: Float, prior: Float, ridge: float, scale: float, solution: Float
+) -> bool:
+    """One step of the fit of local affine maps, in place; False if NumPy must do it.
+
+    Args:
+        relative: (5, k, M) float32, see `matching.consensus`, M a multiple of `LANES`.
+        weights: (k, M) float32, of the neighbors.
+        prior: (2, 2, M) float32, linear parts that the ridge pulls towards.
+        ridge: relative to the spread of the neighbors.
+        scale: px, residual that reduces a weight to a quarter; 0 in the first step.
+        solution: (2, 3, M) float32, of the step before.
+    """
+    native = library()
+    if native is None:
+        return False
+    _, count, size = relative.shape
+    native.fit_maps(
+        pointer(relative),
+        count,
+        size,
+        pointer(weights),
+        pointer(prior),
+        ridge,
+        scale,
+        pointer(solution),
+    )
+    return True
+
+
+def align_windows(
+    images: tuple[Gray, Gray],
+    points: tuple[Float, Float],
+    pulls: Float,
+    maps: Float,
+    window: tuple[Float, NDArray[np.int32], Float, int],
+    iterations: int,
+    damping: float,
+    least_step: float,
+) -> tuple[Float, Float, Float] | None:
+    """See `matching.subpixel.align_windows`.
+
+    Args:
+        images: both, blurred.
+        points: (S, 2) each, px.
+        pulls: (S, 2), px.
+        maps: (S, 2, 2).
+        window: offsets (2, W) of the samples, their places (W,) in the square with a border of
+            1 px, their weights (W,), and the side of that square, px.
+        iterations: number of Gauss–Newton iterations.
+        damping: relative to the trace of a window's structure tensor.
+        least_step: px, a step that ends the iterations.
+
+    Returns:
+        Points (S, 2) in image 1; correlation before and after and contrast in both images (S, 4);
+        structure tensors (S, 3).
+    """
+    native = library()
+    grid, places, weights, side = window
+    if native is None or side > _MAX_WINDOW + 2 or max(i.size for i in images) > _MAX_PIXELS:
+        return None
+    arrays = [np.ascontiguousarray(a, np.float32) for a in (*points, pulls, maps)]
+    count = len(arrays[0])
+    results = tuple(np.empty((count, size), np.float32) for size in (2, 4, 3))
+    sizes = [(pointer(image), *image.shape) for image in images]
+    native.align_windows(
+        *sizes[0],
+        *sizes[1],
+        *(pointer(a) for a in arrays),
+        count,
+        pointer(grid),
+        pointer(places),
+        pointer(weights),
+        len(weights),
+        side,
+        iterations,
+        damping,
+        least_step,
+        *(pointer(a) for a in results),
+    )
+    return results[0], results[1], results[2]
+
+
+def _rows_are_contiguous(matrix: Float) -> bool:
+    return matrix.dtype == np.float32 and matrix.strides[1] == 4 and matrix.strides[0] % 4 == 0

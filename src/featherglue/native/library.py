@@ -1,0 +1,95 @@
+"""The compiled kernels, called through ctypes, which releases Python's global lock.
+
+They are compiled when the package is installed. Without them, or with `FEATHERGLUE_NATIVE=0` in the
+environment, NumPy does their work with the same results up to rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import zlib
+from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+_FOLDER = Path(__file__).parent
+_INTEGER, _FLOAT, _ARRAY = c_int64, c_float, c_void_p
+# Kernel -> type of the result and of the arguments; see the C sources for their meaning.
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "source_hash": (c_uint32, []),
+    "has_x86_64_v3": (c_int, []),
+    "optimal_transport": (
+        c_int,
+        [_ARRAY, *[_INTEGER] * 3, _FLOAT, _INTEGER, _FLOAT, _ARRAY, _INTEGER, _ARRAY],
+    ),
+    "mutual_pairs": (_INTEGER, [_ARRAY, *[_INTEGER] * 3, _FLOAT, *[_ARRAY] * 4]),
+    "score_maxima": (
+        _INTEGER,
+        [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _ARRAY, _INTEGER],
+    ),
+    "recovered_maxima": (
+        _INTEGER,
+        [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _INTEGER, *[_ARRAY] * 3, _INTEGER],
+    ),
+    "sample_descriptors": (None, [_ARRAY, *[_INTEGER] * 3, _ARRAY, _INTEGER, _ARRAY]),
+    "nearest_points": (None, [*[_ARRAY] * 3, _INTEGER, _INTEGER, _ARRAY, _ARRAY]),
+    "fit_maps": (None, [_ARRAY, _INTEGER, _INTEGER, _ARRAY, _ARRAY, _FLOAT, _FLOAT, _ARRAY]),
+    "align_windows": (
+        None,
+        [
+            *[_ARRAY, _INTEGER, _INTEGER] * 2,
+            *[_ARRAY] * 4,
+            _INTEGER,
+            *[_ARRAY] * 3,
+            *[_INTEGER] * 3,
+            _FLOAT,
+            _FLOAT,
+            *[_ARRAY] * 3,
+        ],
+    ),
+}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The fastest compiled library that this processor runs; None without one."""
+    if os.environ.get("FEATHERGLUE_NATIVE") == "0":
+        return None
+    plain = _open("libkernels")
+    if plain is None:
+        return None
+    fast = _open("libkernels_x86_64_v3") if plain.has_x86_64_v3() else None
+    return fast or plain
+
+
+def library_name() -> str | None:
+    """Name of the loaded library, such as "libkernels_x86_64_v3"; None if NumPy does the work."""
+    loaded = library()
+    return None if loaded is None else Path(loaded._name).stem
+
+
+def pointer(array: NDArray[Any]) -> int:
+    """Address of the first element of a C-contiguous array, which must outlive the call."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _open(name: str) -> ctypes.CDLL | None:
+    path = _FOLDER / f"{name}.so"
+    try:
+        loaded = ctypes.CDLL(str(path))
+        for function, (result, arguments) in _SIGNATURES.items():
+            kernel = getattr(loaded, function)
+            kernel.restype, kernel.argtypes = result, arguments
+    except (OSError, AttributeError):  # not compiled, or for another machine
+        return None
+    return loaded if loaded.source_hash() == _source_hash() else None
+
+
+@cache
+def _source_hash() -> int:
+    paths = sorted((*_FOLDER.glob("*.c"), *_FOLDER.glob("*.h")))
+    return zlib.crc32(b"".join(path.read_bytes() for path in paths))
