@@ -9,7 +9,7 @@ import pytest
 
 from featherglue.collection import records
 from featherglue.collection.records import Record, RecordIndex, RecordWriter, with_fingerprint
-from featherglue.errors import OutputError
+from featherglue.errors import OutputError, StoredFileWarning
 
 
 def record(number: int) -> Record:
@@ -67,7 +67,8 @@ def test_a_damaged_record_ends_the_file(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-3] ^= 0xFF
     path.write_bytes(data)
-    assert list(RecordIndex([path], {}).attributes) == [record(1).key]
+    with pytest.warns(StoredFileWarning, match=r"0\.records: damaged"):
+        assert list(RecordIndex([path], {}).attributes) == [record(1).key]
 
 
 def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

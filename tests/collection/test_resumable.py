@@ -15,7 +15,7 @@ from featherglue.collection import resumable
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import StepResult, run_resumable
 from featherglue.collection.store import Store
-from featherglue.errors import ImageError, StoreError
+from featherglue.errors import ImageError, OutputError, StoreError
 
 MANIFEST = {"kind": "test", "extractor": {"size": 1}}
 
@@ -170,3 +170,61 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "out.h5").write_bytes(b"no HDF5")
     with pytest.raises(StoreError, match=r"out.h5: cannot be read as HDF5"):
         run(tmp_path, Square(tmp_path / "log"))
+
+
+def test_a_damaged_store_is_replaced_on_request(tmp_path: Path) -> None:
+    task = Square(tmp_path / "log")
+    (tmp_path / "out.h5").write_bytes(b"no HDF5")
+    with pytest.raises(StoreError, match=r"out\.h5: cannot be read as HDF5.*use another file, or"):
+        run(tmp_path, task, 3)
+    assert (tmp_path / "out.h5").read_bytes() == b"no HDF5"
+    result = run(tmp_path, task, 3, overwrite=True)
+    with Store(result.output) as store:
+        assert len(store.sorted_keys()) == 3
+
+
+def test_damaged_arrays_of_a_store_are_named_with_the_fix(tmp_path: Path) -> None:
+    task = Square(tmp_path / "log")
+    result = run(tmp_path, task, 3)
+    data = result.output.read_bytes()
+    value = np.full(3, 4, np.float32).tobytes()
+    assert data.count(value) == 2
+    result.output.write_bytes(data.replace(value, np.full(3, 5, np.float32).tobytes()))
+    with pytest.raises(StoreError, match=r"damaged .*; remove .*out\.h5 to compute"):
+        run(tmp_path, task, 4)
+    result.output.unlink()
+    assert run(tmp_path, task, 4).num_reused == 1  # of the record file
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1e999}', "[" * 10_000])
+def test_a_damaged_manifest_of_unfinished_work_is_named(tmp_path: Path, content: str) -> None:
+    task = Square(tmp_path / "log", raises="2")
+    with pytest.raises(ImageError):
+        run(tmp_path, task, 4)
+    parts = tmp_path / ".out.h5.parts"
+    (parts / "manifest.json").write_text(content)
+    with pytest.raises(StoreError, match=r"manifest\.json: damaged"):
+        run(tmp_path, Square(tmp_path / "log"), 4)
+    assert (parts / "0.records").exists()
+    assert run(tmp_path, Square(tmp_path / "log"), 4, overwrite=True).num_reused == 0
+
+
+def test_records_without_a_manifest_are_not_used(tmp_path: Path) -> None:
+    with pytest.raises(ImageError):
+        run(tmp_path, Square(tmp_path / "log", raises="2"), 4)
+    (tmp_path / ".out.h5.parts" / "manifest.json").unlink()
+    assert run(tmp_path, Square(tmp_path / "log"), 4).num_reused == 0
+
+
+def test_two_runs_of_one_output_do_not_mix(tmp_path: Path) -> None:
+    task, refused = Square(tmp_path / "log"), []
+
+    def other(completed: int, total: int) -> None:
+        with pytest.raises(OutputError, match="another process works in this folder"):
+            run(tmp_path, task, 5)
+        refused.append(completed)
+
+    run(tmp_path, task, 5, progress=other)
+    assert refused == [1, 2, 3, 4, 5]
+    assert task.calls() == ["0", "1", "2", "3", "4"]
+    assert run(tmp_path, task, 5).num_reused == 5

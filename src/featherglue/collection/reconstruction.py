@@ -47,6 +47,7 @@ from featherglue.collection.summary_page import write_summary
 from featherglue.errors import ImageError, OutputError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.io.files import write_json
+from featherglue.io.locks import claimed_folder
 from featherglue.options import SessionOptions, make_options
 
 
@@ -126,13 +127,14 @@ def reconstruct(
         UsageError: an invalid setting.
         ImageError: fewer than two photographs can be read.
         StoreError: the work folder has results of other settings, and not `overwrite`.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or another process works in `work`.
     """
     config = dataclasses.replace(config or ReconstructionConfig(), **overrides)
     require_pycolmap()
     check_camera(config.cameras)
     run = _Run(Path(photos), Path(work), _source(model, options, config), config, progress)
-    return run()
+    with claimed_folder(work):
+        return run()
 
 
 def _source(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -25,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import OutputError
+from featherglue.errors import OutputError, StoredFileWarning
+from featherglue.io.locks import take_lock
 
 Key = tuple[str, ...]
 FINGERPRINT, ERROR = "fingerprint", "error"  # attributes of a record
@@ -64,19 +66,23 @@ def with_fingerprint(record: Record, state: str) -> Record:
 class RecordWriter(AbstractContextManager["RecordWriter"]):
     """Appends records to a file; an incomplete record at its end is removed first.
 
+    It waits for another writer of the file: a worker process that outlives its killed parent for
+    the time of one record.
+
     Raises:
         OutputError: the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        end = len(_MAGIC)
-        for _, position in _scan(self.path):
-            end = position
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: what is written survives a kill, and a failed write leaves nothing behind.
             self._file = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
+            take_lock(self._file.fileno(), wait=True)
+            end = len(_MAGIC)
+            for _, position in _scan(self.path):
+                end = position
             self._file.truncate(end)
             _write_all(self._file, _MAGIC)
             self._file.seek(end)
@@ -159,7 +165,14 @@ def _scan(path: Path) -> Iterator[tuple[bytes, int]]:
         while len(prefix := file.read(_PREFIX.size)) == _PREFIX.size:
             length, checksum = _PREFIX.unpack(prefix)
             payload = file.read(length)
-            if len(payload) < length or zlib.crc32(payload) != checksum:
+            if len(payload) < length:  # a kill interrupted it
+                return
+            if zlib.crc32(payload) != checksum:
+                warnings.warn(
+                    f"{path}: damaged; the results of its end are computed again",
+                    StoredFileWarning,
+                    stacklevel=2,
+                )
                 return
             yield payload, file.tell()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +20,15 @@ from featherglue.collection.records import (
 )
 from featherglue.collection.store import Store, write_store
 from featherglue.collection.workers import Done, run_workers
-from featherglue.errors import OutputError, StoreError
+from featherglue.errors import OutputError, StoreError, short_reason
 from featherglue.io.files import write_json
+from featherglue.io.json import read_json
+from featherglue.io.locks import claimed_folder
 from featherglue.machine import num_cores
 from featherglue.processes import check_num_workers
 
 Progress = Callable[[int, int], None]
+_MANIFEST = "manifest.json"
 _MIN_SHARE = 32  # items of a worker; starting it takes a second
 
 
@@ -86,8 +88,9 @@ def run_resumable(
         progress: called with the number of items that are done and the number of all.
 
     Raises:
-        StoreError: the results of an earlier run have another manifest, and not `overwrite`.
-        OutputError: a file cannot be written.
+        StoreError: the results of an earlier run have another manifest or are damaged, and not
+            `overwrite`.
+        OutputError: a file cannot be written, or another process writes the same output.
         ResourceError: worker processes are lost again and again.
         UsageError: `workers` is out of range.
     """
@@ -95,15 +98,34 @@ def run_resumable(
         check_num_workers("workers", workers)
     parts = output.with_name(f".{output.name}.parts")
     difference = functools.partial(_difference, now=manifest, defaults=defaults or {})
-    known = _open_known(output, parts, items, difference, overwrite)
-    todo = [key for key in items if not known.has(key)]
-    num_reused = len(items) - len(todo)
-    if not todo and output.is_file() and not parts.exists() and known.covers():
+    if not parts.exists():
+        known = _open_known(output, parts, items, difference, overwrite)
         known.close()
-        return _result(output, items, num_reused)
-    _prepare(parts, manifest)
-    known.close()
-    count, notes = num_reused, []
+        if output.is_file() and all(map(known.has, items)) and known.covers():
+            return _result(output, items, len(items))
+    with claimed_folder(parts):
+        known = _open_known(output, parts, items, difference, overwrite)
+        known.close()
+        todo = [key for key in items if not known.has(key)]
+        write_json(parts / _MANIFEST, dict(manifest))
+        notes = _do(task, todo, items, parts, workers, progress)
+        results = _Known(output, parts, items)
+        write_store(output, manifest, (results.read(key) for key in items))
+        results.close()
+        shutil.rmtree(parts)
+    return _result(output, items, len(items) - len(todo), notes)
+
+
+def _do(
+    task: Task,
+    todo: Sequence[Key],
+    items: Mapping[Key, str],
+    parts: Path,
+    workers: int | None,
+    progress: Progress | None,
+) -> list[str]:
+    """Do the work on the missing items. Returns what the user should know."""
+    count, notes = len(items) - len(todo), []
     for report in _run(task, todo, items, parts, workers):
         if report.note:
             notes.append(report.note)
@@ -111,11 +133,7 @@ def run_resumable(
             count += 1
         if progress is not None:
             progress(count, len(items))
-    results = _Known(output, parts, items)
-    write_store(output, manifest, (results.read(key) for key in items))
-    results.close()
-    shutil.rmtree(parts)
-    return _result(output, items, num_reused, notes)
+    return notes
 
 
 def _result(
@@ -173,7 +191,12 @@ class _Known:
             return self._index.read(key)
         if key in self._failures:
             return Record(key=key, attributes=self._failures[key])
-        return self._store.read(key)
+        try:
+            return self._store.read(key)
+        except StoreError as error:
+            raise StoreError(
+                f"{error}; remove {self._store.path} to compute its results again"
+            ) from None
 
     def close(self) -> None:
         if self._store is not None:
@@ -188,21 +211,31 @@ def _open_known(
     overwrite: bool,
 ) -> _Known:
     """The results of earlier runs whose manifest agrees; others are removed if `overwrite`."""
-    for path, read in ((output, _store_manifest), (parts / "manifest.json", _parts_manifest)):
+    for path, read in ((output, _store_manifest), (parts / _MANIFEST, _parts_manifest)):
         if not path.is_file():
             continue
-        other = difference(read(path))
-        if not other:
+        try:
+            other = difference(read(path))
+            fault = other and f"was made with other settings ({other}); use another folder"
+        except StoreError as error:
+            fault = f"{str(error).removeprefix(f'{path}: ')}; use another file"
+        if not fault:
             continue
         if not overwrite:
-            raise StoreError(
-                f"{path}: was made with other settings ({other}); use another folder, or "
-                "`overwrite`"
-            )
-        path.unlink()
-        if path.parent == parts:
-            shutil.rmtree(parts)
+            raise StoreError(f"{path}: {fault}, or `overwrite`")
+        _remove(path, parts)
+    if parts.exists() and not (parts / _MANIFEST).is_file():  # records of unknown settings
+        _remove(parts / _MANIFEST, parts)
     return _Known(output, parts, items)
+
+
+def _remove(path: Path, parts: Path) -> None:
+    """Remove the store; or all record files, and then their manifest."""
+    try:
+        for each in sorted(parts.iterdir()) if path.parent == parts else [path]:
+            each.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror})") from None
 
 
 def _store_manifest(path: Path) -> dict[str, Any]:
@@ -211,7 +244,12 @@ def _store_manifest(path: Path) -> dict[str, Any]:
 
 
 def _parts_manifest(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: damaged ({short_reason(error)})") from None
+    if not isinstance(found, dict):
+        raise StoreError(f"{path}: damaged (not a table)")
     return found
 
 
@@ -229,11 +267,3 @@ def _difference(
         elif first != second:
             return f"{prefix}{name} {first!r}, now {second!r}"
     return ""
-
-
-def _prepare(parts: Path, manifest: Mapping[str, Any]) -> None:
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{parts}: cannot be created ({error.strerror})") from None
-    write_json(parts / "manifest.json", dict(manifest))

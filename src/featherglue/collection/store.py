@@ -7,11 +7,13 @@ as `-`, with `matches0` (N0,) integers (−1 is no match), `matching_scores0` (N
 what the track adjustment needs. The attribute `manifest` of both files states as JSON what they
 were made with.
 
-Files are written once and replaced atomically; see `records` for the work in progress.
+Headers, attributes and arrays have checksums, which reading verifies. Files are written once and
+replaced atomically; see `records` for the work in progress.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,12 +24,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherglue.collection.records import Record
-from featherglue.errors import MissingExtraError, OutputError, StoreError
+from featherglue.errors import MissingExtraError, OutputError, StoreError, short_reason
 
 if TYPE_CHECKING:
     import h5py
 
 _VERSION = 1
+# The format of HDF5 1.10, in which names, attributes and headers have checksums.
+_FORMAT = ("v110", "v110")
+# What h5py and JSON raise for a damaged file.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
 _KEY, _ATTRIBUTES = "key", "featherglue"  # attributes of a group, JSON
 
@@ -55,19 +61,29 @@ class Store(AbstractContextManager["Store"]):
             self._file = _h5py().File(self.path, "r")
         except OSError as error:
             raise StoreError(f"{path}: cannot be read as HDF5 ({error})") from None
-        self.manifest: dict[str, Any] = json.loads(self._file.attrs.get(_MANIFEST, "{}"))
-        failures = json.loads(self._file.attrs.get(_FAILURES, "[]"))
-        self.failures = {tuple(key): attributes for key, attributes in failures}
+        try:
+            self.manifest: dict[str, Any] = _table(self._file, _MANIFEST)
+            failures = json.loads(self._file.attrs.get(_FAILURES, "[]"))
+            self.failures = {tuple(key): dict(attributes) for key, attributes in failures}
+        except _DAMAGE as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.path}: damaged ({short_reason(error)})")
 
     def sorted_keys(self) -> list[tuple[str, ...]]:
         """Keys of the records, in the order of their group names."""
-        return [key for key, _ in self._groups()]
+        try:
+            return [key for key, _ in self._groups()]
+        except _DAMAGE as error:
+            raise self._damaged(error) from None
 
     def attributes(self) -> dict[tuple[str, ...], dict[str, Any]]:
         """Attributes of every record, by its key."""
-        return {
-            key: json.loads(group.attrs.get(_ATTRIBUTES, "{}")) for key, group in self._groups()
-        }
+        try:
+            return {key: _table(group, _ATTRIBUTES) for key, group in self._groups()}
+        except _DAMAGE as error:
+            raise self._damaged(error) from None
 
     def _groups(self) -> Iterator[tuple[tuple[str, ...], h5py.Group]]:
         groups: list[str] = []
@@ -99,11 +115,11 @@ class Store(AbstractContextManager["Store"]):
             group = self._file[group_name(key)]
             names = [name for name in group if arrays is None or name in arrays]
             found = {name: np.asarray(group[name]) for name in names}
+            attributes = _table(group, _ATTRIBUTES)
         except KeyError:
             raise StoreError(f"{self.path}: has nothing of {' and '.join(key)}") from None
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be read ({error})") from None
-        attributes = json.loads(group.attrs.get(_ATTRIBUTES, "{}"))
+        except _DAMAGE as error:
+            raise self._damaged(error) from None
         return Record(key=key, attributes=attributes, arrays=found)
 
     def close(self) -> None:
@@ -139,13 +155,22 @@ def write_store(
             for name, array in record.arrays.items():
                 packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
                 sparse = name in ("matches0", "matching_scores0") and array.size > 0
-                group.create_dataset(name, data=array, **(packed if sparse else {}))
+                checked = {"chunks": array.shape, "fletcher32": True} if array.size else {}
+                group.create_dataset(name, data=array, **checked, **(packed if sparse else {}))
         file.attrs[_FAILURES] = json.dumps(failures)
 
 
 def group_name(key: tuple[str, ...]) -> str:
     """Name of the group of a record: as hloc names it."""
     return key[0] if len(key) == 1 else "/".join(name.replace("/", "-") for name in key)
+
+
+def _table(item: Any, name: str) -> dict[str, Any]:
+    """The values of a JSON attribute; none without it. Raises ValueError."""
+    found = json.loads(item.attrs.get(name, "{}"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is not a table")
+    return found
 
 
 def _is_record(group: Any) -> bool:
@@ -159,7 +184,9 @@ def _replacing(path: Path) -> Iterator[h5py.File]:
     h5py = _h5py()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # of a kill
+            left.unlink(missing_ok=True)
+        with h5py.File(partial, "w", libver=_FORMAT) as file:
             yield file
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # h5py raises both if the disk is full

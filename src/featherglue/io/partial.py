@@ -15,10 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-if os.name == "posix":
-    import fcntl
+from featherglue.io.locks import CAN_LOCK, take_lock
 
-_CAN_LOCK = os.name == "posix"  # elsewhere an open file cannot be removed
 _PREFIX, _SUFFIX = ".featherglue-", ".partial"
 _numbers = itertools.count()
 _swept: set[Path] = set()  # folders without abandoned files; each is searched once per process
@@ -47,12 +45,12 @@ class PartialFile:
         except OSError:
             self.path.unlink(missing_ok=True)
             raise
-        _lock(self.file.fileno())
+        take_lock(self.file.fileno())
 
     def replace(self, target: Path) -> None:
         """Give the complete file its name. Raises OSError."""
         self.file.flush()
-        if not _CAN_LOCK:
+        if not CAN_LOCK:  # where an open file cannot be renamed or removed
             self.file.close()
         self.path.replace(target)
 
@@ -69,10 +67,10 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     remove_abandoned(parent)
     path = _unique_name(parent)
     path.mkdir()
-    descriptor = os.open(path, os.O_RDONLY) if _CAN_LOCK else None
+    descriptor = os.open(path, os.O_RDONLY) if CAN_LOCK else None
     try:
         if descriptor is not None:
-            _lock(descriptor)
+            take_lock(descriptor)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -83,17 +81,6 @@ def partial_folder(parent: Path) -> Iterator[Path]:
 def _unique_name(folder: Path, suffix: str = "") -> Path:
     """A name that no other writer uses; short, so that every file system takes it."""
     return folder / f"{_PREFIX}{os.getpid()}-{next(_numbers)}{_SUFFIX}{suffix}"
-
-
-def _lock(descriptor: int) -> bool:
-    """Take the lock of a partial file or folder, if it is free. Returns whether it is held."""
-    if not _CAN_LOCK:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by its writer, or a file system without locks
-        return False
-    return True
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -107,13 +94,13 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    if not _CAN_LOCK:
+    if not CAN_LOCK:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # The name must still belong to the opened file: its writer may have finished.
-        if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.stat()):
+        if take_lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.stat()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
         os.close(descriptor)

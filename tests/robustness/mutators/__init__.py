@@ -19,6 +19,7 @@ MODULES = (
     "list_files",
     "artifact_files",
     "stored_files",
+    "collection_files",
     "configurations",
     "python_calls",
 )
