@@ -182,6 +182,17 @@ def test_compression_and_training_do_not_import_evaluation() -> None:
     ]
 
 
+def test_scripts_use_the_library_and_not_the_command_line() -> None:
+    scripts = [
+        path
+        for folder in ("benchmarks", "examples", "studies")
+        for path in sorted((PAGE.parents[2] / folder).rglob("*.py"))
+    ]
+    assert len(scripts) > 20
+    wrong = [p.name for p in scripts if "featherglue.cli" in p.read_text(encoding="utf-8")]
+    assert wrong == []
+
+
 def test_optional_dependencies_are_imported_only_where_used() -> None:
     wrong = []
     for i in ALL_IMPORTS:

@@ -10,7 +10,6 @@ from typing import Any
 import featherglue
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.layers import layers
-from featherglue.cli.training_options import choose_device
 from featherglue.compression.layer_selection import select_layers
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import FinetuneConfig
@@ -27,6 +26,7 @@ from featherglue.models.model import Model
 from featherglue.sensitivity.results import Method, Scan, read_scan
 from featherglue.sensitivity.scan import ScanConfig, scan
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
+from featherglue.train.engine.devices import choose_device
 from studies.compression import experiments, explanations, measurements, page
 from studies.compression.experiments import Experiment
 from studies.compression.journal import Journal
@@ -133,7 +133,7 @@ class Study:
         if self._tunes:
             tuning = self._tuning()
             if not all((self.work / e.name / "after").exists() for e in self.selected):
-                choose_device(tuning.device, None)
+                choose_device(tuning.device)
             for experiment in self.selected:
                 for step in self._recipe(experiment, None).steps:
                     if isinstance(step, FinetuneConfig):
@@ -250,7 +250,7 @@ class Study:
 
         def compute() -> str:
             if tuning is not None:
-                choose_device(tuning.device, None)
+                choose_device(tuning.device)
             size = tuple(options.size)
             images = self.calibration()
             made = make_model(self.dense, recipe, images, tuning, run_folder, self.hash, size)

@@ -19,7 +19,7 @@ from featherglue.cli.compression_options import (
     Output,
 )
 from featherglue.cli.train_progress import TrainingProgress
-from featherglue.cli.training_options import Device, DeviceName, Threads, choose_device
+from featherglue.cli.training_options import Device, DeviceName, Threads
 from featherglue.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def compress(
             "--runs", metavar="DIR", help="Folder of the training runs. Existing runs continue."
         ),
     ] = None,
-    device: Device = DeviceName.AUTO,
+    device: Device = "auto",
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -61,7 +61,7 @@ def compress(
         raise MissingExtraError("compress", "train") from None
     if (images is None) != (runs is None):
         raise UsageError("`images` and `runs` require each other: set both or neither")
-    if images is None and (device != DeviceName.AUTO or threads is not None):
+    if images is None and (device != "auto" or threads is not None):
         raise UsageError("`device` and `threads` require `images`: they apply to fine-tuning only")
     calibration = CalibrationOptions(
         folder=calibration_images, num_images=num_calibration_images, image_size=image_size
@@ -83,6 +83,7 @@ def _finetune(
     """Return the function of the steps "finetune", if the recipe has any."""
     from featherglue.compression.finetuning import finetune_stage, step_finetuner
     from featherglue.compression.step_types import FinetuneConfig
+    from featherglue.train.engine.devices import choose_device
 
     configs = [config for config in recipe.steps if isinstance(config, FinetuneConfig)]
     if images is None or runs is None:

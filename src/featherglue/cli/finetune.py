@@ -15,11 +15,9 @@ from featherglue.cli.common import Model as ModelOption
 from featherglue.cli.train_progress import TrainingProgress, require_resume, show_training
 from featherglue.cli.training_options import (
     Device,
-    DeviceName,
     Minutes,
     Resume,
     Threads,
-    choose_device,
     is_main_process,
     print_outputs,
 )
@@ -65,7 +63,7 @@ def finetune(
     ] = None,
     minutes: Minutes = float("inf"),
     resume: Resume = False,
-    device: Device = DeviceName.AUTO,
+    device: Device = "auto",
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -76,6 +74,7 @@ def finetune(
     try:
         from featherglue.compression.finetuning import before_rounding, finetune
         from featherglue.models.model import Model
+        from featherglue.train.engine.devices import choose_device
         from featherglue.train.engine.log_files import LAST
         from featherglue.train.engine.run_settings import with_stored_warmup
     except ModuleNotFoundError:

@@ -11,11 +11,9 @@ from featherglue.cli.common import JsonFile, error_console
 from featherglue.cli.train_progress import TrainingProgress, require_resume, show_training
 from featherglue.cli.training_options import (
     Device,
-    DeviceName,
     Minutes,
     Resume,
     Threads,
-    choose_device,
     is_main_process,
     print_outputs,
 )
@@ -43,7 +41,7 @@ def train(
     ] = None,
     minutes: Minutes = float("inf"),
     resume: Resume = False,
-    device: Device = DeviceName.AUTO,
+    device: Device = "auto",
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -54,6 +52,7 @@ def train(
     distill-features: descriptors from the feature file of any extractor.
     """
     try:
+        from featherglue.train.engine.devices import choose_device
         from featherglue.train.engine.run_settings import read_stage
         from featherglue.train.stages.stage_registry import STAGES
     except ModuleNotFoundError:

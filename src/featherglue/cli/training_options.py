@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from featherglue.cli.common import STANDARD_OUTPUT, console, one_line, save_json
-from featherglue.errors import UsageError
-from featherglue.options import checked
 
-
-class DeviceName(str, Enum):
-    """A device to train on; "auto" is CUDA where it is available."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
+DeviceName = Literal["auto", "cpu", "cuda"]
 Minutes = Annotated[
     float, typer.Option("--minutes", min=0, help="Stop after this time; --resume continues.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
-Device = Annotated[DeviceName, typer.Option("--device", help="Device to train on.")]
+Device = Annotated[
+    DeviceName,
+    typer.Option("--device", help="Device to train on; auto is CUDA where it is available."),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -36,24 +28,6 @@ Threads = Annotated[
         help="Maximum number of threads of the networks; use 1 on a shared machine.",
     ),
 ]
-
-
-def choose_device(device: str, threads: int | None) -> str:
-    """Set the number of PyTorch threads and return the device to train on, "cpu" or "cuda".
-
-    Raises:
-        UsageError: the device is not available.
-    """
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(checked("threads", threads))
-    cuda = torch.cuda.is_available()
-    if device == DeviceName.CUDA and not cuda:
-        raise UsageError("PyTorch finds no CUDA device; set device=cpu")
-    if device == DeviceName.AUTO:
-        return "cuda" if cuda else "cpu"
-    return DeviceName(device).value
 
 
 def is_main_process() -> bool:
