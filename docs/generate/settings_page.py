@@ -9,7 +9,7 @@ from page_text import code, table, with_code
 
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model, shipped_models
-from featherglue.cli.session_options import _NOT_OFFERED
+from featherglue.cli.session_options import NOT_OFFERED
 from featherglue.options import MODEL, ProcessingConfig, SessionOptions, settings
 from featherglue.options.setting import Setting
 
@@ -53,7 +53,7 @@ def settings_page() -> str:
     parts.append(
         "Command-line flags have hyphens in place of underscores. A switch has a `--no-` form, "
         "and `off` on the command line stands for `None`. "
-        f"The settings {' and '.join(map(code, _NOT_OFFERED))} have no flag.\n"
+        f"The settings {' and '.join(map(code, NOT_OFFERED))} have no flag.\n"
     )
     return "\n".join(parts)
 

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.collection_options import Overwrite, StepDisplay, Workers
+from featherglue.cli.collection_options import (
+    FeatureFile,
+    MatchFile,
+    Overwrite,
+    Photos,
+    StepDisplay,
+    Workers,
+)
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.reconstruction_config import (
@@ -20,13 +27,9 @@ from featherglue.collection.reconstruction_config import (
 
 
 def adjust(
-    photos: Annotated[Path, typer.Argument(help="Folder of the photographs.")],
-    feature_file: Annotated[
-        Path, typer.Option("--feature-file", metavar="FILE", help="Features of the photographs.")
-    ] = Path(FEATURES),
-    match_file: Annotated[
-        Path, typer.Option("--match-file", metavar="FILE", help="Matches of the pairs.")
-    ] = Path(MATCHES),
+    photos: Photos,
+    feature_file: FeatureFile = Path(FEATURES),
+    match_file: MatchFile = Path(MATCHES),
     output: Annotated[
         Path,
         typer.Option(

@@ -16,6 +16,15 @@ from featherglue.collection.pair_selection import PairMethod
 from featherglue.collection.reconstruction import StepProgress
 from featherglue.collection.resumable import StepResult
 
+Photos = Annotated[
+    Path, typer.Argument(help="Folder of photographs, with its sub-folders.", show_default=False)
+]
+FeatureFile = Annotated[
+    Path, typer.Option("--feature-file", metavar="FILE", help="Features of the photographs.")
+]
+MatchFile = Annotated[
+    Path, typer.Option("--match-file", metavar="FILE", help="Matches of the pairs.")
+]
 Pairs = Annotated[
     PairMethod,
     typer.Option(

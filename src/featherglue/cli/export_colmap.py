@@ -12,7 +12,10 @@ from featherglue.cli.collection_options import (
     CameraModel,
     CameraModeOption,
     CameraParams,
+    FeatureFile,
+    MatchFile,
     Overwrite,
+    Photos,
     Workers,
 )
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
@@ -22,13 +25,9 @@ from featherglue.collection.reconstruction_config import DATABASE, FEATURES, MAT
 
 
 def export_colmap(
-    photos: Annotated[Path, typer.Argument(help="Folder of the photographs.")],
-    feature_file: Annotated[
-        Path, typer.Option("--feature-file", metavar="FILE", help="Features of the photographs.")
-    ] = Path(FEATURES),
-    match_file: Annotated[
-        Path, typer.Option("--match-file", metavar="FILE", help="Matches of the pairs.")
-    ] = Path(MATCHES),
+    photos: Photos,
+    feature_file: FeatureFile = Path(FEATURES),
+    match_file: MatchFile = Path(MATCHES),
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Database to write.")
     ] = Path(DATABASE),

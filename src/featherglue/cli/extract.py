@@ -11,6 +11,7 @@ from featherglue.cli.collection_options import (
     MaxSize,
     NumKeypoints,
     Overwrite,
+    Photos,
     StepDisplay,
     Workers,
     print_step,
@@ -25,7 +26,7 @@ from featherglue.options import SessionOptions, make_options
 
 @session_options_without("resize", "max_keypoints", "refine", "search", "threads")
 def extract(
-    photos: Annotated[Path, typer.Argument(help="Folder of photographs, with its sub-folders.")],
+    photos: Photos,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Feature file (HDF5) to write.")
     ] = Path(FEATURES),

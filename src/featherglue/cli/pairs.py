@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featherglue.cli.collection_options import NumNeighbors, Overlap, PairFile, Pairs
+from featherglue.cli.collection_options import NumNeighbors, Overlap, PairFile, Pairs, Photos
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
 from featherglue.collection.pair_selection import choose_pairs, write_pairs
 from featherglue.collection.photo_frames import image_names
@@ -15,7 +15,7 @@ from featherglue.collection.reconstruction_config import PAIRS
 
 
 def pairs(
-    photos: Annotated[Path, typer.Argument(help="Folder of photographs, with its sub-folders.")],
+    photos: Photos,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="List of pairs to write.")
     ] = Path(PAIRS),

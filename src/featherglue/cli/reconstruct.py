@@ -20,6 +20,7 @@ from featherglue.cli.collection_options import (
     Overwrite,
     PairFile,
     Pairs,
+    Photos,
     StepDisplay,
     Workers,
 )
@@ -35,7 +36,7 @@ DEFAULT_FOLDER = Path("featherglue_work")
 
 @session_options_without("resize", "max_keypoints", "refine", "threads")
 def reconstruct(
-    photos: Annotated[Path, typer.Argument(help="Folder of photographs, with its sub-folders.")],
+    photos: Photos,
     work: Annotated[
         Path, typer.Option("-o", "--output", metavar="WORK", help="Work folder of the results.")
     ] = DEFAULT_FOLDER,

@@ -14,8 +14,8 @@ from featherglue.errors import UsageError
 from featherglue.options import SessionOptions, settings
 from featherglue.options.setting import Setting
 
-# Settings that only models choose.
-_NOT_OFFERED = ("high_keypoint_threshold", "high_threshold_after", "working_size")
+NOT_OFFERED = ("high_keypoint_threshold", "high_threshold_after", "working_size")
+"""Settings that only models choose."""
 _PLURALS = {"tile": "--tiles"}  # flags that do not have the name of their setting
 _OFF = "off"
 _PANELS = {
@@ -33,12 +33,12 @@ def with_session_options(command: Callable[..., int]) -> Callable[..., int]:
     The command takes them as one keyword argument, `options: SessionOptions`. The number of
     threads also applies to OpenCV.
     """
-    return _with_options(command, _NOT_OFFERED)
+    return _with_options(command, NOT_OFFERED)
 
 
 def session_options_without(*names: str) -> Callable[..., Callable[..., int]]:
     """As `with_session_options`, without the options of some settings."""
-    return functools.partial(_with_options, left_out=(*_NOT_OFFERED, *names))
+    return functools.partial(_with_options, left_out=(*NOT_OFFERED, *names))
 
 
 def _with_options(command: Callable[..., int], left_out: tuple[str, ...]) -> Callable[..., int]:
