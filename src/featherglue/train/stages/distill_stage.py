@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,7 +18,6 @@ from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 from featherglue.options import ProcessingConfig
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.distillation_loss import DistillationConfig
 from featherglue.train.losses.keypoint_pairs import check_keypoint_range
 from featherglue.train.losses.student_teacher import Student
@@ -32,7 +32,7 @@ from featherglue.train.stages.distillation_parts import (
     teacher_on_device,
     trained_networks,
 )
-from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.stage_provenance import model_fingerprint
 from featherglue.train.stages.student import (
     Part,
@@ -48,6 +48,9 @@ from featherglue.train.stages.training_data import (
     default_spatial_views,
 )
 from featherglue.train.stages.validation import ValidationConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +124,16 @@ def train_distill(
     images: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
-    minutes: float = float("inf"),
-    device: str = "cpu",
-    report: Report = lambda step, row: None,
     constraint: Callable[[nn.Module], None] = lambda network: None,
     student: Model | None = None,
     student_fingerprint: str = "",
     finish: Callable[[Model], Model] = lambda model: model,
+    **options: Unpack[RunOptions],
 ) -> Model:
-    """Train a student and save it as the model `folder/model`; see `run_stage`.
+    """Train a student and save it as the model `folder/model`.
 
     Args:
+        stage: settings of the stage.
         images: folder of photographs.
         folder: folder of the run; a run with a checkpoint resumes.
         constraint: called after each step with the module of the trained networks and with its
@@ -140,6 +142,7 @@ def train_distill(
             may have parametrizations. It is copied, and must be passed again when a run resumes.
         student_fingerprint: fingerprint of `student`; a run resumes only with the same one.
         finish: called with the trained student; returns the model to save.
+        options: see `RunOptions`.
 
     Raises:
         TrainingError: as `run_stage`; or the teacher or the start model lacks a network.
@@ -188,9 +191,7 @@ def train_distill(
         validation=stage.validation,
         labels=stage.labels,
         inputs=inputs | model_fingerprint("extractor", stage.extractor),
-        minutes=minutes,
-        device=device,
-        report=report,
+        **options,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,17 +21,20 @@ from featherglue.errors import ConfigError, TrainingError
 from featherglue.fingerprint import file_fingerprint
 from featherglue.models.model import Model
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.engine.run_log import Report, Validate
+from featherglue.train.engine.run_log import Validate
 from featherglue.train.losses.descriptor_map import DescriptorMap, MapKind
 from featherglue.train.losses.feature_distillation_loss import (
     FeatureDistillationConfig,
     FeatureDistillationLoss,
 )
 from featherglue.train.losses.student_teacher import Student
-from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.shapes_stage import build_extractor
 from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
 from featherglue.train.stages.validation import ValidationConfig, make_validation
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +87,15 @@ def train_feature_distillation(
     stage: FeatureDistillationStage,
     images: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    *,
-    minutes: float = float("inf"),
-    device: str = "cpu",
-    report: Report = lambda step, row: None,
+    **options: Unpack[RunOptions],
 ) -> Model:
-    """Train the extractor and save it as the model `folder/model`; see `run_stage`.
+    """Train the extractor and save it as the model `folder/model`.
 
     Args:
+        stage: settings of the stage.
         images: folder of photographs.
         folder: folder of the run; a run with a checkpoint resumes.
+        options: see `RunOptions`.
 
     Raises:
         TrainingError: as `run_stage`; or a photograph has no features, or the architecture cannot
@@ -141,9 +144,7 @@ def train_feature_distillation(
         folder,
         validation=stage.validation,
         inputs=inputs | model_fingerprint("start", stage.start),
-        minutes=minutes,
-        device=device,
-        report=report,
+        **options,
     )
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import nn
@@ -51,6 +51,20 @@ class StageConfig(Protocol):
     def data(self) -> str:
         """Description of the training data for the model card."""
         ...
+
+
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments that all training stages have; see `run_stage`.
+
+    Attributes:
+        minutes: time limit; the run can be resumed. None by default.
+        device: "cpu" (default) or "cuda".
+        report: called about every second with the step and the mean metrics.
+    """
+
+    minutes: float
+    device: str
+    report: Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +155,7 @@ def run_stage(
     Raises:
         TrainingError: no usable photographs, a loss that is not finite, or a run in `folder` with
             other settings or another network.
+        ImageError: the folder of photographs is missing or has no images.
         ConfigError: neither a number of steps nor a time limit is given.
         OutputError: a file cannot be written.
     """

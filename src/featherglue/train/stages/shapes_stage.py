@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,11 +15,13 @@ from featherglue.errors import UsageError
 from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.magicpoint_loss import ShapesLoss
-from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.stage_provenance import training_steps
 from featherglue.train.stages.start_weights import load_start_weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +51,19 @@ def train_shapes(
     stage: ShapesStage,
     images: str | os.PathLike[str] | None,
     folder: str | os.PathLike[str],
-    *,
-    minutes: float = float("inf"),
-    device: str = "cpu",
-    report: Report = lambda step, row: None,
+    **options: Unpack[RunOptions],
 ) -> Model:
     """Train the detector of an extractor and save it as the model `folder/model`.
 
     Args:
+        stage: settings of the stage.
         images: None; this stage uses no photographs.
-
-    See `run_stage` for the other arguments and the errors.
+        folder: folder of the run; a run with a checkpoint resumes.
+        options: see `RunOptions`.
 
     Raises:
         UsageError: `images` is given.
+        TrainingError, ConfigError, OutputError: as `run_stage`.
     """
     if images is not None:
         raise UsageError("the stage shapes uses no photographs: leave out `images`")
@@ -83,9 +85,7 @@ def train_shapes(
         prepare,
         None,
         folder,
-        minutes=minutes,
-        device=device,
-        report=report,
+        **options,
     )
 
 

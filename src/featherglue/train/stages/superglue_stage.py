@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,14 +17,16 @@ from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.options import ProcessingConfig
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.keypoint_pairs import check_keypoint_range
 from featherglue.train.losses.superglue_loss import SuperGlueLoss, check_depths
-from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
 from featherglue.train.stages.start_weights import folded_extractor, load_start_weights
 from featherglue.train.stages.training_data import matcher_scenes, photographs_on_device
 from featherglue.train.stages.validation import ValidationConfig, make_validation
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +78,20 @@ def train_superglue(
     stage: SuperGlueStage,
     images: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    *,
-    minutes: float = float("inf"),
-    device: str = "cpu",
-    report: Report = lambda step, row: None,
+    **options: Unpack[RunOptions],
 ) -> Model:
     """Train a matcher and save it with its extractor as the model `folder/model`.
 
     Args:
+        stage: settings of the stage.
         images: folder of photographs.
         folder: folder of the run; a run with a checkpoint resumes.
+        options: see `RunOptions`.
 
-    See `run_stage` for the other arguments and the errors.
+    Raises:
+        TrainingError: as `run_stage`; or the model of `stage.extractor` has no extractor.
+        ConfigError: as `run_stage`; or the matcher does not fit the extractor.
+        ImageError, OutputError: as `run_stage`.
     """
     base = Model.load(stage.extractor)
     if base.extractor is None:
@@ -142,9 +147,7 @@ def train_superglue(
         folder,
         validation=stage.validation,
         inputs=model_fingerprint("extractor", stage.extractor),
-        minutes=minutes,
-        device=device,
-        report=report,
+        **options,
     )
 
 

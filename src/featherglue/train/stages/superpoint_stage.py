@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,9 +13,8 @@ from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.models.model import Model
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.engine.run_log import Report
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
-from featherglue.train.stages.run_stage import RunContext, TrainingTask, run_stage
+from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.shapes_stage import build_extractor, extractor_model
 from featherglue.train.stages.stage_provenance import training_steps
 from featherglue.train.stages.training_data import (
@@ -25,6 +25,9 @@ from featherglue.train.stages.training_data import (
     photographs_on_device,
 )
 from featherglue.train.stages.validation import ValidationConfig, make_validation
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +72,18 @@ def train_superpoint(
     stage: SuperPointStage,
     images: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    *,
-    minutes: float = float("inf"),
-    device: str = "cpu",
-    report: Report = lambda step, row: None,
+    **options: Unpack[RunOptions],
 ) -> Model:
-    """Train an extractor and save it as the model `folder/model`; see `run_stage`.
+    """Train an extractor and save it as the model `folder/model`.
 
     Args:
+        stage: settings of the stage.
         images: folder of photographs.
         folder: folder of the run; a run with a checkpoint resumes.
+        options: see `RunOptions`.
+
+    Raises:
+        TrainingError, ConfigError, ImageError, OutputError: as `run_stage`.
     """
 
     def prepare(run: RunContext) -> TrainingTask:
@@ -109,7 +114,5 @@ def train_superpoint(
         folder,
         validation=stage.validation,
         labels=stage.labels,
-        minutes=minutes,
-        device=device,
-        report=report,
+        **options,
     )
