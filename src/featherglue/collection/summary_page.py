@@ -13,7 +13,7 @@ import numpy as np
 from featherglue.collection.colmap import require_pycolmap
 from featherglue.collection.mapping import ImageSummary, ModelSummary
 from featherglue.collection.model_picture import RGB, draw_model
-from featherglue.io.files import atomic_write
+from featherglue.io.html_page import write_html_page
 
 _NUM_WORST = 20
 _STYLE = (
@@ -57,15 +57,7 @@ def write_summary(
         parts.append("<h2>Skipped images</h2>" + _table(["image", "reason"], rows))
     if model is not None:
         parts.append(_worst_images(model.images))
-    title = "Reconstruction"
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
-    )
-    with atomic_write(path) as file:
-        file.write(page.encode())
+    write_html_page(path, "Reconstruction", _STYLE, "".join(parts))
 
 
 def _worst_images(images: Sequence[ImageSummary]) -> str:

@@ -13,7 +13,7 @@ from featherglue.evaluation.report.html_table import Result
 from featherglue.evaluation.report.media import pictures_section
 from featherglue.evaluation.report.speed_sections import benchmark_section, by_size, size_section
 from featherglue.evaluation.report.suite_section import suite_section
-from featherglue.io.files import atomic_write
+from featherglue.io.html_page import write_html_page
 
 
 def write_report(
@@ -58,14 +58,7 @@ def write_report(
         sections.append(pictures_section(pictures))
     sections.append(_origin_section(results))
     style = resources.files("featherglue.evaluation.report").joinpath("page.css").read_text()
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
-        f"<body><h1>{html.escape(title)}</h1>{''.join(sections)}</body></html>\n"
-    )
-    with atomic_write(path) as file:
-        file.write(page.encode())
+    write_html_page(path, title, style, "".join(sections))
 
 
 def _origin_section(results: Sequence[Result]) -> str:
