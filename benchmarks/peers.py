@@ -1,11 +1,11 @@
 """Accuracy and latency of featherglue, SIFT, ORB and optionally XFeat, measured in one run.
 
     python benchmarks/peers.py --val VAL --real REAL [--xfeat xfeat_640x640.onnx] [--dense FOLDER]
-                               -o results/ [--docs docs/benchmarks.md]
+                               [--suites val real] -o results/ [--docs docs/benchmarks.md]
 
 VAL holds images and `homographies.txt`, REAL holds images and `pairs.txt`. The output folder
 receives one JSON result for each contender and suite, and the latencies of all contenders.
---docs renders the results as a page.
+--suites measures some of them only. --docs renders the results as a page.
 
 The contenders have 512 keypoints. `balanced` and a dense model have 1024, and SIFT and XFeat are
 measured with 1024 as well. The search over rotation and scale is off; hard.py measures it. NumPy
@@ -49,6 +49,7 @@ class Named:
     matching: Any
 
 
+SUITES = ("val", "val-no-photometric", "real", "speed")
 NUM_KEYPOINTS_LARGE = 1024  # of the larger models and of their comparisons
 
 
@@ -110,30 +111,19 @@ def latencies(
     ]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Evaluate all contenders, measure their latency, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--val", type=Path, required=True, help="folder of the val suite")
-    parser.add_argument("--real", type=Path, required=True, help="folder of the real pairs")
-    parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
-    parser.add_argument("--dense", type=Path, help="folder of a larger model")
-    parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--num-repetitions", type=int, default=30)
-    parser.add_argument("-o", "--output", type=Path, default=Path("results"))
-    parser.add_argument("--docs", type=Path, help="page to write, such as docs/benchmarks.md")
-    options = parser.parse_args(arguments)
-    named = contenders(options)
+def measure_suites(options: argparse.Namespace, named: Sequence[Named]) -> None:
+    """Evaluate all contenders on the chosen suites, and write a result for each."""
+    pair_file = options.val / "homographies.txt"
     suites: dict[str, HomographySuite | PoseSuite] = {
-        f"val{'' if photometric else '-no-light'}": HomographySuite(
-            folder=options.val,
-            pair_file=options.val / "homographies.txt",
-            photometric=photometric,
-        )
-        for photometric in (True, False)
+        "val": HomographySuite(folder=options.val, pair_file=pair_file),
+        "val-no-photometric": HomographySuite(
+            folder=options.val, pair_file=pair_file, photometric=False
+        ),
+        "real": PoseSuite(folder=options.real, pair_file=options.real / "pairs.txt"),
     }
-    suites["real"] = PoseSuite(folder=options.real, pair_file=options.real / "pairs.txt")
     for key, suite in suites.items():
+        if key not in options.suites:
+            continue
         for contender in named:
             result = evaluate(contender.matching, suite).to_dict()
             count = contender.max_keypoints
@@ -141,8 +131,14 @@ def main(arguments: list[str] | None = None) -> None:
             result["source"] = {}
             write_json(options.output / f"{key}-{contender.name.replace(' ', '-')}.json", result)
             figures = " / ".join(f"{value:.1f}" for value in result["auc"].values())
-            print(f"{key:14} {contender.name:22} {figures}", flush=True)
-    suite = suites["val-no-light"]
+            print(f"{key:20} {contender.name:22} {figures}", flush=True)
+
+
+def measure_speed(options: argparse.Namespace, named: Sequence[Named]) -> None:
+    """Measure the latency of all contenders on the first pair of the val suite, and write it."""
+    suite = HomographySuite(
+        folder=options.val, pair_file=options.val / "homographies.txt", photometric=False
+    )
     views = suite.views(suite.pairs()[0])
     rows = latencies(named, (views.image0, views.image1), options.num_repetitions)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     speed = {
         "format_version": 1,
         "kind": "benchmark",
+        "command": base_command(options),
         "image_size": [640, 480],
         "repetitions": options.num_repetitions,
         "threads": options.threads,
@@ -162,13 +159,47 @@ def main(arguments: list[str] | None = None) -> None:
         "rows": rows,
     }
     write_json(options.output / "speed.json", speed)
-    command = (
+
+
+def base_command(options: argparse.Namespace) -> str:
+    """The command that measures these contenders, without folders of this machine."""
+    return (
         "python benchmarks/peers.py --val VAL --real REAL"
         f"{' --xfeat xfeat_640x640.onnx' if options.xfeat else ''}"
-        f"{f' --dense {options.dense}' if options.dense else ''} --docs docs/benchmarks.md"
+        f"{f' --dense {options.dense}' if options.dense else ''}"
     )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate all contenders, measure their latency, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--val", type=Path, required=True, help="folder of the val suite")
+    parser.add_argument("--real", type=Path, required=True, help="folder of the real pairs")
+    parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
+    parser.add_argument("--dense", type=Path, help="folder of a larger model")
+    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--num-repetitions", type=int, default=30)
+    parser.add_argument(
+        "--suites",
+        nargs="+",
+        choices=SUITES,
+        default=SUITES,
+        help="what to measure; the output folder keeps earlier results of the others",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("results"))
+    parser.add_argument("--docs", type=Path, help="page to write, such as docs/benchmarks.md")
+    options = parser.parse_args(arguments)
+    named = contenders(options)
+    measure_suites(options, named)
+    if "speed" in options.suites:
+        measure_speed(options, named)
     if options.docs is not None:
-        options.docs.write_text(render(options.output, command))
+        try:
+            text = render(options.output)
+        except FileNotFoundError as error:
+            parser.error(f"--docs needs all results, and {error.filename} is missing")
+        options.docs.write_text(text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from scenes import pair_line
 
 NAMES = ("fast", "fast, not refined", "fast extractor + nn", "SIFT", "SIFT, refined", "ORB")
 LARGER = ("balanced, 128", "SIFT, 128")
-SUITES = ("val", "val-no-light", "real")
+SUITES = ("val", "val-no-photometric", "real")
 
 
 @pytest.mark.slow
@@ -57,6 +57,16 @@ def test_results_speed_and_page(
         assert row["frames_per_second"] == pytest.approx(rate, rel=0.05)
     assert speed["rows"][0]["cold_start_ms"] > speed["rows"][0]["end_to_end"]["median_ms"]
     text = page.read_text()
-    assert text.count("\n| fast, not refined ") == 4  # three suites and the speed
+    assert text.count("\n| fast, not refined ") == 9  # 2 + 1 + 3 + 2 tables, and the speed
     assert "(*optimized*)" in text and "| optimized AUC@25 |" in text
     assert "100 keypoints" in text
+    speed_file = output / "speed.json"
+    before = speed_file.read_bytes()
+    page.unlink()
+    script.main([*arguments, "--suites", "val"])
+    assert len(capsys.readouterr().out.splitlines()) == len(NAMES + LARGER)
+    assert speed_file.read_bytes() == before and page.read_text() == text
+    speed_file.unlink()
+    with pytest.raises(SystemExit, match="2"):
+        script.main([*arguments, "--suites", "val"])
+    assert "speed.json is missing" in capsys.readouterr().err
