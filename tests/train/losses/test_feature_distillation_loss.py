@@ -54,17 +54,19 @@ def measure(student: Student, batch: Batch, **config: Any) -> tuple[float, dict[
     return float(value.detach()), row
 
 
-def test_student_equal_to_its_teacher_has_no_imitation_loss(student: Student, batch: Batch) -> None:
+def test_student_equal_to_its_teacher_has_no_descriptor_loss(
+    student: Student, batch: Batch
+) -> None:
     _, row = measure(student, batch)
-    assert row["imitation"] == pytest.approx(0, abs=1e-5)
+    assert row["descriptors"] == pytest.approx(0, abs=1e-5)
     assert row["detector"] == pytest.approx(0, abs=1e-6)
     assert row["matched"] == 1
     batch["teacher1"] = -batch["teacher1"]
-    assert measure(student, batch)[1]["imitation"] == pytest.approx(1, abs=1e-4)
+    assert measure(student, batch)[1]["descriptors"] == pytest.approx(1, abs=1e-4)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(student: Student, batch: Batch) -> None:
-    weights = {"truth": 0.5, "imitation": 2.0, "contrast": 0.25, "detector": 1.0}
+    weights = {"truth": 0.5, "descriptors": 2.0, "contrast": 0.25, "detector": 1.0}
     value, row = measure(student, batch, **weights)
     assert value == pytest.approx(sum(weights[name] * row[name] for name in weights), rel=1e-5)
 
@@ -91,7 +93,7 @@ def test_batch_without_points_has_a_gradient(student: Student, batch: Batch) -> 
 
 
 @pytest.mark.parametrize(
-    "config", [{"truth": -1.0}, {"temperature": 0.0}, {"truth": 0, "imitation": 0, "contrast": 0}]
+    "config", [{"truth": -1.0}, {"temperature": 0.0}, {"truth": 0, "descriptors": 0, "contrast": 0}]
 )
 def test_settings_out_of_range_are_rejected(config: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"truth|temperature"):

@@ -79,7 +79,7 @@ def test_extractor_gets_a_context_branch_and_no_matcher(
     )
     loaded = Model.load(tmp_path / "model")
     assert loaded.architecture == wanted
-    assert {"truth", "imitation", "contrast", "detector"} <= rows[-1].keys()
+    assert {"truth", "descriptors", "contrast", "detector"} <= rows[-1].keys()
     step = made.provenance.recipe[-1]
     assert (step["step"], step["teacher"]) == ("distill-features", "a teacher (MIT)")
     before = models["four-heads"].extractor

@@ -13,6 +13,7 @@ from featherglue.errors import ConfigError
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.stages.adapt_stage import AdaptStage
 from featherglue.train.stages.distill_stage import DistillStage
+from featherglue.train.stages.feature_distillation_stage import FeatureDistillationStage
 from featherglue.train.stages.shapes_stage import ShapesStage
 from featherglue.train.stages.stage_registry import STAGES
 from featherglue.train.stages.superglue_stage import SuperGlueStage
@@ -84,6 +85,11 @@ def test_the_configurations_of_the_repository_are_readable() -> None:
         (SuperGlueStage, 'extractor = "a"\n[scenes]\nplanes = 2\n', "use scenes.max_planes"),
         (ShapesStage, "[shapes]\nlight = 1.0\n", "use shapes.photometric_strength"),
         (SuperPointStage, "[validation]\nshare = 0\n", "validation.share has been renamed; use"),
+        (
+            FeatureDistillationStage,
+            'start = "a"\nfeatures = "b"\n[loss]\nimitation = 1.0\n',
+            "loss.imitation has been renamed; use loss.descriptors",
+        ),
     ],
 )
 def test_an_old_name_of_a_setting_names_the_new_one(

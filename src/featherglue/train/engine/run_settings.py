@@ -30,6 +30,7 @@ _RENAMED: dict[str, dict[str, str]] = {
     "scenes": {"planes": "max_planes", **_STRENGTH},
     "spatial_views": {"planes": "max_planes", **_STRENGTH},
     "shapes": _STRENGTH,
+    "loss": {"imitation": "descriptors"},
     "validation": {"share": "fraction"},
 }
 

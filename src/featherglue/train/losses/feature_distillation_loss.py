@@ -33,7 +33,7 @@ class FeatureDistillationConfig:
 
     Attributes:
         truth: weight of the dual softmax between the student's descriptors of both views.
-        imitation: weight of the cosine distance of the student's descriptors from the teacher's.
+        descriptors: weight of the cosine distance from the teacher's descriptors.
         contrast: weight of the dual softmax between the student's and the teacher's descriptors.
         detector: weight of the divergence from the score map of the network that training starts
             from, which preserves the detector.
@@ -42,21 +42,21 @@ class FeatureDistillationConfig:
     """
 
     truth: float = 1.0
-    imitation: float = 1.0
+    descriptors: float = 1.0
     contrast: float = 0.5
     detector: float = 3.0
     temperature: float = 0.05
     contrast_temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("truth", "imitation", "contrast", "detector"):
+        for name in ("truth", "descriptors", "contrast", "detector"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
         for name in ("temperature", "contrast_temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.truth + self.imitation + self.contrast == 0:
-            raise ConfigError("truth, imitation and contrast cannot all be 0")
+        if self.truth + self.descriptors + self.contrast == 0:
+            raise ConfigError("truth, descriptors and contrast cannot all be 0")
 
 
 @dataclass(frozen=True)
@@ -82,26 +82,26 @@ class FeatureDistillationLoss:
         config, images = self.config, both_views(batch)
         logits, dense = network.extractor.forward_raw(images)
         with torch.no_grad():
-            wanted = self.original.detect(self.original.encode(images))
+            target_logits = self.original.detect(self.original.encode(images))
         everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
-        scores = score_map_divergence(logits, wanted, everywhere, 1.0)
+        scores = score_map_divergence(logits, target_logits, everywhere, 1.0)
 
         points = torch.cat((batch["points0"], batch["points1"]))
         valid = valid_points(batch["count"], points.shape[1])
         own0, own1 = sample_descriptors(dense.float(), points, "exact").chunk(2)
         truth = self._contrast(own0, own1, valid, config.temperature)
-        imitation, contrast = [], []
-        for descriptors, view in ((own0, 0), (own1, 1)):
-            taught = batch[f"teacher{view}"].float()
+        distances, contrasts = [], []
+        for own, view in ((own0, 0), (own1, 1)):
+            target = batch[f"teacher{view}"].float()
             if network.training:
-                network.descriptor_map.update(descriptors[valid], taught[valid], self.group)
-            mapped = network.descriptor_map(descriptors)
-            imitation.append(descriptor_distance(mapped[valid], taught[valid], "cosine"))
-            contrast.append(self._contrast(mapped, taught, valid, config.contrast_temperature))
+                network.descriptor_map.update(own[valid], target[valid], self.group)
+            mapped = network.descriptor_map(own)
+            distances.append(descriptor_distance(mapped[valid], target[valid], "cosine"))
+            contrasts.append(self._contrast(mapped, target, valid, config.contrast_temperature))
         parts = {
             "truth": truth,
-            "imitation": torch.stack(imitation).mean(),
-            "contrast": torch.stack(contrast).mean(),
+            "descriptors": torch.stack(distances).mean(),
+            "contrast": torch.stack(contrasts).mean(),
             "detector": scores,
         }
         weighted = [getattr(config, name) * value for name, value in parts.items()]

@@ -95,8 +95,8 @@ class SuperGlueLoss:
         matches = mutual_matches(assignments[-1].detach(), self.threshold)[0]
         precision, recall = precision_recall(matches, pairs.truth)
         count = pairs.valid.chunk(2)[0].sum().clamp_min(1)
-        true_share = float(pairs.truth.matches.sum() / count)
-        metrics = {"precision": precision, "recall": recall, "true": true_share}
+        true_fraction = float(pairs.truth.matches.sum() / count)
+        metrics = {"precision": precision, "recall": recall, "true": true_fraction}
         metrics |= {
             f"loss{d}": float(loss.detach()) for d, loss in zip(self.depths, losses, strict=False)
         }
