@@ -135,7 +135,7 @@ class Neighborhoods:
     def find(points0: Float, points1: Float, num_neighbors: int = NUM_NEIGHBORS) -> Neighborhoods:
         """Search the neighbors of each match. See `fit_local_maps` for the arguments."""
         indices, squares = _nearest(points0, num_neighbors)
-        spread = np.sqrt(squares.mean(0)) + np.float32(1e-3)
+        spread = np.sqrt(np.ascontiguousarray(squares.T).mean(1)) + np.float32(1e-3)
         count = indices.shape[1]
         relative = np.zeros((5, len(indices), _padded(count)), np.float32)
         relative[2] = 1
