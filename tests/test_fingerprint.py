@@ -28,7 +28,9 @@ def test_equal_values_have_equal_fingerprints() -> None:
 
 def test_the_same_in_another_process() -> None:
     code = "from featherglue.fingerprint import fingerprint; print(fingerprint({'a': [1, 'é']}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert done.stdout.strip() == fingerprint({"a": [1, "é"]})
 
 

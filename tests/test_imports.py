@@ -223,6 +223,7 @@ def run_python(code: str, **environment: str) -> str:
         text=True,
         check=False,
         env=os.environ | environment,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -301,6 +302,7 @@ def test_python_m_featherglue(arguments: list[str]) -> None:
         text=True,
         check=False,
         env=os.environ | {"COLUMNS": "120"},
+        timeout=300,
     )
     assert done.returncode == 0
     assert "Usage: featherglue" in done.stdout

@@ -94,3 +94,37 @@ def code_lines(path: Path) -> list[str]:
                 left_out.update(range(first.lineno, (first.end_lineno or 0) + 1))
     numbered = zip(itertools.count(1), text.splitlines(), strict=False)
     return [line.strip() for i, line in numbered if i not in left_out and line.strip()]
+
+
+def unlimited_waits(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls that wait for a process, a thread or a queue without a limit of time."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        called, owner = node.func.attr, ast.unparse(node.func.value)
+        waits = (
+            (owner == "subprocess" and called in ("run", "call", "check_call", "check_output"))
+            or called == "communicate"
+            or (called in ("wait", "join", "get") and not node.args)
+        )
+        if waits and not {keyword.arg for keyword in node.keywords} & {"timeout", None}:
+            yield node
+
+
+@pytest.mark.parametrize("text", ["subprocess.run(a)", "a.wait()", "b.join()", "c.communicate(d)"])
+def test_a_wait_without_a_limit_is_found(text: str) -> None:
+    assert len(list(unlimited_waits(ast.parse(text)))) == 1
+    limited = (
+        text.replace("()", "(a)").replace("(a)", "(a, timeout=1)").replace("(d)", "(timeout=1)")
+    )
+    assert list(unlimited_waits(ast.parse(limited))) == []
+
+
+def test_no_test_waits_without_a_limit() -> None:
+    folder = Path(__file__).parent
+    found = [
+        f"{path.relative_to(folder)}:{node.lineno}"
+        for path in sorted(folder.rglob("*.py"))
+        for node in unlimited_waits(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == []

@@ -59,7 +59,7 @@ def test_workers_end_with_their_parent(method: str, number: signal.Signals, tmp_
         assert parent.stdout is not None
         workers = [int(parent.stdout.readline()) for _ in range(2)]
         parent.send_signal(number)
-        parent.wait()
+        parent.wait(timeout=60)
     assert wait_until_ended(workers) == []
 
 
@@ -90,5 +90,5 @@ def test_a_process_that_is_starting_does_not_receive_an_interrupt() -> None:
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
     process.send_signal(signal.SIGINT)
-    assert process.communicate(b"\n")[0].split() == [b"started", b"done"]
+    assert process.communicate(b"\n", timeout=60)[0].split() == [b"started", b"done"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())

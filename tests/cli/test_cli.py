@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import featherglue.cli
@@ -232,3 +234,17 @@ def test_wrong_values_are_explained_in_plain_words(
 ) -> None:
     assert main(arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("arguments", [["pairs"], ["extract", "--overwrite"]])
+def test_an_image_of_the_folder_is_not_overwritten(
+    run: Run, photographs: dict[str, np.ndarray], arguments: list[str]
+) -> None:
+    Path("photos").mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(f"photos/{name}", photographs["coffee"])
+    before = Path("photos/a.png").read_bytes()
+    code, _, err = run(*arguments, "photos", "-o", "photos/a.png")
+    assert code == 2
+    assert "photos/a.png: the command reads it" in err
+    assert Path("photos/a.png").read_bytes() == before

@@ -269,7 +269,9 @@ from featherglue.cli import main
 assert main(["info", "--model", {str(folders["bare"])!r}, "--layers"]) == 0
 assert main(["prune", "--model", {str(folders["bare"])!r}, "-o", "out", "--ratio", "0.5"]) == 1
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "extractor.conv4b" in done.stdout
     assert "pip install 'featherglue[train]'" in done.stderr

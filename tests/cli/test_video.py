@@ -526,6 +526,7 @@ def test_opencv_prints_nothing(tmp_path: Path) -> None:
             check=False,
             cwd=tmp_path,
             env=os.environ | {"COLUMNS": "200"},
+            timeout=300,
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert message in done.stderr

@@ -122,7 +122,9 @@ def test_a_killed_run_resumes_with_the_same_result(
 ) -> None:
     for units in (4, 9, 9):  # among the photographs, the pairs, and their alignments
         arguments = [str(scene.folder), str(tmp_path), str(units), str(NUM_KEYPOINTS)]
-        killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, *arguments], check=False, timeout=300
+        )
         assert killed.returncode == -signal.SIGKILL
     again = reconstruct(scene.folder, tmp_path, num_keypoints=NUM_KEYPOINTS, workers=1)
     for name in ("features.h5", "matches.h5"):

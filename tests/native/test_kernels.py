@@ -194,6 +194,7 @@ def in_new_process(**environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     )
     return done.stdout.strip()
 

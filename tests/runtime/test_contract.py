@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -148,26 +149,47 @@ def test_runtimes_are_thread_safe(runtime: Runtime, gray: np.ndarray) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     assert failures == []
 
 
 SIGNAL_AFTER_SESSIONS = """
-import signal, sys, featherglue as fg
+import gc, os, pickle, signal, sys, threading
+import numpy as np, featherglue as fg
+NUMBERS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+for number in NUMBERS:
+    signal.signal(number, lambda *_: print("handled", flush=True))
+def raise_all():
+    for number in NUMBERS:
+        signal.raise_signal(number)
+image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
 first, second = (fg.load(sys.argv[1], runtime=sys.argv[2], threads=1) for _ in range(2))
-del first
-del second
-signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
-signal.raise_signal(signal.SIGINT)
+first.extract(image)
+copy = pickle.loads(pickle.dumps(second))
+copy.extract(image)
+raise_all()  # during the use
+thread = threading.Thread(target=copy.extract, args=(image,))
+thread.start()
+thread.join(timeout=60)
+del first, second, copy
+gc.collect()
+raise_all()  # after it
+child = os.fork()
+if child == 0:
+    raise_all()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+raise_all()
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 @pytest.mark.parametrize("name", INSTALLED)
-def test_signals_are_handled_after_sessions_are_gone(name: str, folders: dict[str, Path]) -> None:
+def test_signals_are_handled_during_and_after_sessions(name: str, folders: dict[str, Path]) -> None:
     arguments = [sys.executable, "-c", SIGNAL_AFTER_SESSIONS, str(folders["one-head"]), name]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "handled\n", "")
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, 12 * "handled\n", "")
 
 
 def test_float16_weights_agree_with_pytorch(

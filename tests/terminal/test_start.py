@@ -37,7 +37,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    options = {"stderr": subprocess.PIPE} | options
+    options = {"stderr": subprocess.PIPE, "timeout": 300} | options
     return subprocess.run(command(*arguments), check=False, **options)
 
 
@@ -49,7 +49,7 @@ def test_a_signal_during_an_import_ends_with_one_line(
     module: str, number: signal.Signals, text: bytes
 ) -> None:
     code = [sys.executable, "-c", _START, module, str(int(number))]
-    done = subprocess.run(code, capture_output=True, check=False)
+    done = subprocess.run(code, capture_output=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (128 + number, text)
 
 
@@ -67,7 +67,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 raise_on_signals()
 sys.exit(featherglue.cli.main(["info"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, timeout=300
+    )
     assert (done.returncode, done.stderr) == (130, b"stopped\n")
 
 
@@ -82,7 +84,7 @@ def test_full_standard_output_is_one_line(arguments: list[str]) -> None:
 
 def test_closed_standard_output_is_one_line() -> None:
     shell = " ".join(command("info", "--model", "fast", "--json", "-")) + " >&-"
-    done = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (1, b"error: standard output is closed\n")
 
 

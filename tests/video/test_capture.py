@@ -81,7 +81,7 @@ def test_the_log_level_is_restored_after_overlapping_threads() -> None:
         assert inside.wait(5)
     assert logging.getLogLevel() == logging.LOG_LEVEL_SILENT  # the other thread is inside
     leave.set()
-    thread.join()
+    thread.join(timeout=60)
     assert logging.getLogLevel() == before
 
 

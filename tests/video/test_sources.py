@@ -47,7 +47,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(timeout=60)
 
 
 class Quiet(BaseHTTPRequestHandler):

@@ -43,13 +43,29 @@ def check_outputs(context: typer.Context) -> None:
     for i, (name, text) in enumerate(outputs):
         for other, path in inputs:
             allowed = (context.info_name, other) in _ALLOWED
-            if not allowed and _is_same(text, path):
+            if not allowed and (_is_same(text, path) or _is_image_of(text, path)):
                 raise UsageError(
                     f"{flags[name]} {text}: the command reads it; name another file or folder"
                 )
         for other, path in outputs[:i]:
             if _is_same(text, path) or Path(text).absolute() == Path(path).absolute():
                 raise UsageError(f"{flags[name]} and {flags[other]} name the same file: {text}")
+
+
+def _is_image_of(output: str, folder: str) -> bool:
+    """Whether the output is an image file of a folder that the command reads."""
+    from featherglue.io.image import SUFFIXES  # OpenCV takes time to load
+
+    try:
+        path, root = Path(output), Path(folder)
+        return (
+            path.is_file()
+            and root.is_dir()
+            and path.suffix.lower() in SUFFIXES
+            and path.resolve().is_relative_to(root.resolve())
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _is_same(output: str, path: str) -> bool:

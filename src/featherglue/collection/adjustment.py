@@ -234,8 +234,9 @@ def _selected(record: Record, rows: NDArray[np.int64]) -> Record:
     chosen = np.zeros(len(arrays["matches0"]), np.bool_)
     chosen[matched_indices(record)[rows, 0]] = True
     arrays["matches0"] = np.where(chosen, arrays["matches0"], -1).astype(arrays["matches0"].dtype)
-    scores = arrays["matching_scores0"]
-    arrays["matching_scores0"] = np.where(chosen, scores, 0).astype(scores.dtype)
+    if "matching_scores0" in arrays:
+        scores = arrays["matching_scores0"]
+        arrays["matching_scores0"] = np.where(chosen, scores, 0).astype(scores.dtype)
     arrays["alignment"] = arrays["alignment"][rows]
     return Record(key=record.key, attributes=record.attributes, arrays=arrays)
 

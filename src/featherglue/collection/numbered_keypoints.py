@@ -32,7 +32,7 @@ class NumberedKeypoints:
         self.start: dict[str, int] = {}
         self.count = 0
         for key in store.sorted_keys():
-            record = store.read(key, ("keypoints", "image_size"))
+            record = store.read(key, ("keypoints", "image_size"), required="keypoints")
             name = key[0]
             self.points[name] = record.arrays["keypoints"].astype(np.float32)
             self.frames[name] = record_frame(record, self.points[name])
@@ -89,7 +89,7 @@ def read_matches(
     """
     for key in store.sorted_keys():
         names = _image_names(key, keypoints)
-        record = store.read(key, ("matches0", "alignment"))
+        record = store.read(key, ("matches0", "alignment"), required="matches0")
         indices = matched_indices(record)
         counts = [len(keypoints.points[name]) for name in names]
         if len(record.arrays["matches0"]) != counts[0] or (indices >= counts).any():
@@ -100,6 +100,8 @@ def read_matches(
 
 
 def _image_names(key: Key, keypoints: NumberedKeypoints) -> tuple[str, str]:
+    if len(key) != 2:
+        raise StoreError(f"{key[0]!r} is no pair of images: not a match file")
     name0, name1 = (keypoints.image_name(name) for name in key)
     if name0 is None or name1 is None:
         raise StoreError(f"no features of both images of the pair {' and '.join(key)}")

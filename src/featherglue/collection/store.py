@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 _VERSION = 1
 # The format of HDF5 1.10, in which names, attributes and headers have checksums.
 _FORMAT = ("v110", "v110")
+# Number of dimensions, and kinds of types, of arrays.
+_LAYOUT = {
+    "keypoints": (2, "f"),
+    "descriptors": (2, "f"),
+    "scores": (1, "f"),
+    "image_size": (1, "iuf"),
+    "matches0": (1, "iu"),
+    "matching_scores0": (1, "f"),
+    "alignment": (2, "f"),
+}
 # What h5py and JSON raise for a damaged file.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
@@ -101,15 +111,23 @@ class Store(AbstractContextManager["Store"]):
     def __contains__(self, key: tuple[str, ...]) -> bool:
         return group_name(key) in self._file
 
-    def read(self, key: tuple[str, ...], arrays: Collection[str] | None = None) -> Record:
+    def read(
+        self,
+        key: tuple[str, ...],
+        arrays: Collection[str] | None = None,
+        *,
+        required: str | None = None,
+    ) -> Record:
         """The record with this key.
 
         Args:
             key: of the record.
             arrays: names of the arrays to read, where they exist; None reads all.
+            required: name of the array that the record must have; None for none.
 
         Raises:
-            StoreError: the file has none, or it cannot be read.
+            StoreError: the file has none, it cannot be read, or an array has another shape than the
+                layout states.
         """
         try:
             group = self._file[group_name(key)]
@@ -120,6 +138,9 @@ class Store(AbstractContextManager["Store"]):
             raise StoreError(f"{self.path}: has nothing of {' and '.join(key)}") from None
         except _DAMAGE as error:
             raise self._damaged(error) from None
+        fault = _array_fault(found, required)
+        if fault:
+            raise StoreError(f"{self.path}: {' and '.join(key)}: {fault}")
         return Record(key=key, attributes=attributes, arrays=found)
 
     def close(self) -> None:
@@ -171,6 +192,31 @@ def _table(item: Any, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{name} is not a table")
     return found
+
+
+def _array_fault(arrays: Mapping[str, Any], required: str | None) -> str:
+    """What is wrong with the arrays of a record; "" if nothing is."""
+    if required is not None and required not in arrays:
+        return f"has no {required!r}: not the right kind of file"
+    for name, (dimensions, kinds) in _LAYOUT.items():
+        array = arrays.get(name)
+        if array is not None and (array.ndim != dimensions or array.dtype.kind not in kinds):
+            return f"{name!r} has the shape {array.shape} and the type {array.dtype}"
+    lengths = {len(arrays[n]) for n in ("matches0", "matching_scores0") if n in arrays}
+    if len(lengths) > 1:
+        return "'matching_scores0' has not as many entries as 'matches0'"
+    points, size = arrays.get("keypoints"), arrays.get("image_size")
+    if size is not None and (size.shape != (2,) or not (size > 0).all()):
+        return f"'image_size' is {size.tolist()}"
+    if points is None:
+        return ""
+    if points.shape[1] != 2 or not np.isfinite(points).all():
+        return "'keypoints' are not finite points (N, 2)"
+    counts = {"descriptors": -1, "scores": 0}
+    wrong = [
+        n for n, axis in counts.items() if n in arrays and arrays[n].shape[axis] != len(points)
+    ]
+    return f"{wrong[0]!r} has not as many entries as 'keypoints'" if wrong else ""
 
 
 def _is_record(group: Any) -> bool:

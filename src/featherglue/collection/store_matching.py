@@ -79,9 +79,10 @@ class FeatureReader:
         return self._cached[name][0]
 
     def _load(self, name: str) -> tuple[Features, Frame]:
-        record = self._store.read((name,))
+        record = self._store.read((name,), required="keypoints")
         image, frame = read_view(self._images / name, self._max_size)
-        width, height = (int(side) for side in record.arrays["image_size"])
+        stored_size = record.arrays.get("image_size", frame.size)  # other programs may not have it
+        width, height = (int(side) for side in stored_size)
         if frame.size != (width, height):
             raise ImageError(
                 f"{name}: has {frame.size[0]}×{frame.size[1]} pixels, its features are of "

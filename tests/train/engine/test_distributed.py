@@ -134,8 +134,8 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(LOOP)
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, str(script), str(one)], check=True)
-    subprocess.run([sys.executable, *SEVERAL, str(script), str(two)], check=True)
+    subprocess.run([sys.executable, str(script), str(one)], check=True, timeout=300)
+    subprocess.run([sys.executable, *SEVERAL, str(script), str(two)], check=True, timeout=300)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     ours, theirs = (torch.load(run / "last.pt", weights_only=True)["network"] for run in (two, one))
     for name, tensor in theirs.items():
@@ -166,8 +166,8 @@ def test_two_processes_train_as_one_with_the_doubled_batch(
     command = ["-m", "featherglue", "train", stage, "--config", str(config)]
     command += ["--images", str(images), "--device", "cpu", "--threads", "1", "-o"]
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, *command, str(one)], check=True)
-    subprocess.run([sys.executable, *SEVERAL, *command, str(two)], check=True)
+    subprocess.run([sys.executable, *command, str(one)], check=True, timeout=300)
+    subprocess.run([sys.executable, *SEVERAL, *command, str(two)], check=True, timeout=300)
     assert losses(two) == pytest.approx(losses(one), rel=0.02)
     assert load_artifact(two / "model").provenance.recipe[-1]["step"] == stage
 

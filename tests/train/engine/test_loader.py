@@ -65,7 +65,7 @@ torch.set_num_threads(1); torch.manual_seed(1)
 config = dataclasses.replace(CONFIG, steps=3, workers=1)
 train(network(), loss_of, Numbers(), config, {str(tmp_path / "there")!r})
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     here, there = (
         torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("here", "there")
     )

@@ -1,0 +1,88 @@
+"""Feature and match files of other programs, of the wrong kind, and with wrong arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
+from featherglue.collection.records import Record
+from featherglue.collection.store import Store, write_store
+from featherglue.errors import StoreError
+
+ARRAYS = {
+    "keypoints": np.ones((3, 2), np.float32),
+    "descriptors": np.ones((4, 3), np.float16),
+    "scores": np.ones(3, np.float16),
+    "image_size": np.array([40, 32]),
+}
+MATCHES = {"matches0": np.array([0, -1, 2], np.int16), "matching_scores0": np.ones(3, np.float16)}
+
+
+def write(path: Path, key: tuple[str, ...], arrays: dict[str, Any]) -> Path:
+    write_store(path, {}, [Record(key=key, attributes={}, arrays=arrays)])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("keypoints", np.ones((3, 4), np.float32)),
+        ("keypoints", np.ones(3, np.float32)),
+        ("keypoints", np.full((3, 2), np.nan, np.float32)),
+        ("keypoints", np.array([["a", "b"]] * 3, "S1")),
+        ("descriptors", np.ones((4, 2), np.float16)),
+        ("scores", np.ones(4, np.float16)),
+        ("image_size", np.array([40, 32, 3])),
+        ("image_size", np.array([0, 32])),
+    ],
+)
+def test_wrong_arrays_are_named(tmp_path: Path, name: str, array: np.ndarray) -> None:
+    path = write(tmp_path / "a.h5", ("a.jpg",), ARRAYS | {name: array})
+    with Store(path) as store, pytest.raises(StoreError, match=rf"a\.h5: a\.jpg: '{name}"):
+        store.read(("a.jpg",))
+
+
+def test_wrong_matches_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.h5", ("a", "b"), MATCHES | {"matching_scores0": np.ones(2, "f2")})
+    with Store(path) as store, pytest.raises(StoreError, match="'matching_scores0' has not"):
+        store.read(("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda features, matches: NumberedKeypoints(matches),
+        lambda features, matches: list(read_matches(features, NumberedKeypoints(features))),
+    ],
+)
+def test_features_and_matches_are_not_exchanged(
+    tmp_path: Path, use: Callable[[Store, Store], Any]
+) -> None:
+    features = write(tmp_path / "f.h5", ("a.jpg",), ARRAYS)
+    matches = write(tmp_path / "m.h5", ("a.jpg", "b.jpg"), MATCHES)
+    with (
+        Store(features) as first,
+        Store(matches) as second,
+        pytest.raises(StoreError, match="not the right kind of file|not a match file"),
+    ):
+        use(first, second)
+
+
+def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "hloc.h5", "w") as file:
+        file.create_dataset("sub/a.jpg/keypoints", data=np.ones((2, 2), np.float16))
+    with Store(tmp_path / "hloc.h5") as store:
+        assert store.manifest == {}
+        assert NumberedKeypoints(store).points["sub/a.jpg"].shape == (2, 2)
+
+
+def test_the_unfinished_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.h5.999999.partial").write_bytes(b"half")
+    path = write(tmp_path / "a.h5", ("a.jpg",), ARRAYS)
+    assert [*tmp_path.iterdir()] == [path]
