@@ -69,7 +69,7 @@ def test_features_and_matches_are_not_exchanged(
     with (
         Store(features) as first,
         Store(matches) as second,
-        pytest.raises(StoreError, match="not the right kind of file|not a match file"),
+        pytest.raises(StoreError, match=r"not the right kind of file|not a match file"),
     ):
         use(first, second)
 
