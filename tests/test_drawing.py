@@ -144,7 +144,7 @@ def test_a_thumbnail_beside_a_large_image_stays_readable() -> None:
     assert (picture[y - 1 : y + 2, x - 1 : x + 2] != 200).any()
 
 
-def test_far_points_are_drawn_towards_their_direction() -> None:
+def test_far_points_are_drawn_toward_their_direction() -> None:
     far = Features(
         keypoints=np.array([(1e8, -1e8), (3e38, 5.0)], np.float32),
         scores=np.ones(2, np.float32),

@@ -12,6 +12,7 @@ SUFFIXES = {".py", ".md", ".toml", ".ts", ".mjs", ".html", ".css", ".cpp"}
 GENERATED = {"node_modules", "dist", "build", "public", "__pycache__"}
 BRITISH = re.compile(
     r"gr[e]y|colo[u]r|neighbo[u]r|behavio[u]r|favo[u]r\b|cent[r]e|licen[c]e|label[l](?!edby)"
+    r"|anticlockwis[e]|artefac[t]|toward[s]|afterward[s]|whils[t]|learn[t]\b|modell(?:ed|ing)\b"
     r"|(?:normal|optim|quant|initial|serial|summar|minim|maxim|organ|util|local)i[s]"
     r"(?:e|ed|es|er|ing|ation)\b",
     re.IGNORECASE,

@@ -227,7 +227,7 @@ class Session:
                 ignored.
 
         Returns:
-            features in pixels of the given image, strongest first; none for a blank image.
+            Features in pixels of the given image, strongest first; none for a blank image.
 
         Raises:
             ImageError: the image or the mask cannot be read or used.
@@ -290,8 +290,8 @@ class Session:
         finds better matches (`result.search`), their indices belong to the features of the result.
 
         Args:
-            features0: of the first image.
-            features1: of the second image.
+            features0: features of the first image.
+            features1: features of the second image.
             watch: adds up the time by stage; the result has its times.
 
         Raises:

@@ -176,7 +176,7 @@ class MatchResult:
 
         Args:
             threshold: px, maximum distance of an inlier in image 1.
-            seed: of the samples; the same matches and seed give the same result.
+            seed: seed of the samples; the same matches and seed give the same result.
 
         Raises:
             EstimationError: no homography has more inliers than chance gives.
@@ -193,7 +193,7 @@ class MatchResult:
 
         Args:
             threshold: px, maximum Sampson distance of an inlier.
-            seed: of the samples; the same matches and seed give the same result.
+            seed: seed of the samples; the same matches and seed give the same result.
 
         Raises:
             EstimationError: no fundamental matrix has more inliers than chance gives.

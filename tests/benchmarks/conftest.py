@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def load_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """load_script(name): the module of benchmarks/<name>.py."""
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # some scripts set it; restored afterwards
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # some scripts set it; restored afterward
     monkeypatch.syspath_prepend(str(FOLDER))
 
     def load(name: str) -> ModuleType:

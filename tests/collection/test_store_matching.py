@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 
+from featherglue.collection import store_matching
 from featherglue.collection.extraction import SessionSource
-from featherglue.collection.store_matching import match_record
+from featherglue.collection.records import Record
+from featherglue.collection.resumable import StepResult
+from featherglue.collection.store import write_store
+from featherglue.collection.store_matching import match_features, match_record
 from featherglue.options import SessionOptions
 from featherglue.session import load
 from featherglue.types import Features
@@ -45,3 +52,27 @@ def test_a_collection_is_searched_only_if_asked(given: dict[str, str]) -> None:
     options = SessionOptions(**given)  # type: ignore[arg-type]
     session = SessionSource(model="fast", options=options).open()
     assert session.search == given.get("search", "off")
+
+
+def test_missing_features_and_notes_are_part_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keypoints = {"keypoints": np.zeros((2, 2), np.float32)}
+    records = [Record(key=(name,), attributes={}, arrays=keypoints) for name in ("a", "b")]
+    write_store(tmp_path / "features.h5", {}, records)
+
+    def finished(output: Path, manifest: Any, items: Any, task: Any, **_: Any) -> StepResult:
+        assert list(items) == [("a", "b")]
+        return StepResult(output=output, num_items=1, num_reused=0, notes=("a worker was lost",))
+
+    monkeypatch.setattr(store_matching, "run_resumable", finished)
+    result = match_features(
+        tmp_path,
+        tmp_path / "features.h5",
+        tmp_path / "matches.h5",
+        [("a", "b"), ("b", "a"), ("a", "c")],
+        SessionSource(model="fast", options=SessionOptions()),
+    )
+    assert result.num_items == 2
+    assert result.failures == {("a", "c"): "no features of c"}
+    assert result.notes == ("a worker was lost",)

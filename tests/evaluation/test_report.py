@@ -257,6 +257,17 @@ def test_a_single_point_is_not_plotted(tmp_path: Path) -> None:
     assert "Accuracy against" not in page.read_text()
 
 
+def test_poses_have_a_matching_score_instead_of_a_recall(tmp_path: Path) -> None:
+    """The true correspondences of poses are unknown."""
+    values = evaluation("fast", 70.0) | {"matching_score": 12.3, "recall": 12.3}
+    for suite, headings in (("pose", ["matching score"]), ("homography", ["recall"])):
+        (tmp_path / "fast.json").write_text(json.dumps(values | {"suite": suite}))
+        write_report(read_results([tmp_path / "fast.json"]), tmp_path / "report.html")
+        main_table = (tmp_path / "report.html").read_text().split("<table>")[1]
+        found = [name for name in ("recall", "matching score") if f"<th>{name}</th>" in main_table]
+        assert found == headings
+
+
 def test_examples_are_shown_and_missing_ones_are_named(tmp_path: Path) -> None:
     example = {"kind": "worst", "name": "a <b>", "caption": "failed", "jpeg": "AAAA"}
     (tmp_path / "one.json").write_text(json.dumps(evaluation("one", 1.0) | {"examples": [example]}))
@@ -266,3 +277,6 @@ def test_examples_are_shown_and_missing_ones_are_named(tmp_path: Path) -> None:
     text = page.read_text()
     assert "Worst pairs of one" in text and "a &lt;b&gt;: failed" in text
     assert "No pictures of two" in text
+    assert "Correct matches are green" in text
+    write_report(read_results([tmp_path / "two.json"]), page)
+    assert "Correct matches are green" not in page.read_text()

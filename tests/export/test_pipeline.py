@@ -329,10 +329,17 @@ def test_a_wrong_number_of_keypoints_is_refused(config: dict[str, Any]) -> None:
         PipelineConfig(**config)
 
 
-@pytest.mark.parametrize("size", [(0, 480), (640, 7), (9000, 480), (640,), (-1, -1), (64.5, 64)])
+@pytest.mark.parametrize(
+    "size", [(0, 480), (640, 7), (9000, 480), (640,), (-1, -1), (64.5, 64), 640, "64", True]
+)
 def test_a_wrong_size_is_refused(size: Any) -> None:
-    with pytest.raises(ConfigError, match="size must be"):
+    with pytest.raises(ConfigError, match=r"size must be a width and a height in .*, not "):
         PipelineConfig(size=size)
+
+
+def test_integers_of_numpy_are_a_size() -> None:
+    assert PipelineConfig(size=tuple(np.array([640, 480]))).size == (640, 480)
+    assert PipelineConfig(num_keypoints=np.int64(64)).num_keypoints == 64  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_number_of_keypoints(matching: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ SIZE = (640, 480)
 
 
 def second_view(image: np.ndarray, corners: list[tuple[float, float]]) -> np.ndarray:
-    """The part of an image between four corners, darker towards one side."""
+    """The part of an image between four corners, darker toward one side."""
     width, height = SIZE
     source = np.float32(corners) * np.float32([image.shape[1], image.shape[0]])
     target = np.float32([(0, 0), (width, 0), (width, height), (0, height)])

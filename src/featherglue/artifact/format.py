@@ -83,8 +83,10 @@ class Artifact:
             return ""
         architecture = to_dict(self.architecture)
         if self.architecture.extractor and not self.architecture.extractor.context_channels:
-            del architecture["extractor"]["context_channels"]  # as before there was a branch
-        activations = {name: to_dict(how) for name, how in self.storage.activations.items()}
+            del architecture["extractor"][
+                "context_channels"
+            ]  # as in fingerprints of models without the branch
+        activations = {name: to_dict(a) for name, a in self.storage.activations.items()}
         return fingerprint(self.hash, architecture, activations)
 
     @property
@@ -251,10 +253,10 @@ def _storage_dict(storage: StorageConfig) -> dict[str, Any]:
     default = to_dict(LayerStorage())
     always = ("dtype", "sparsity")
     tensors = {
-        name: {k: v for k, v in to_dict(how).items() if k in always or v != default[k]}
-        for name, how in storage.tensors.items()
+        name: {k: v for k, v in to_dict(layer).items() if k in always or v != default[k]}
+        for name, layer in storage.tensors.items()
     }
-    activations = {name: to_dict(how) for name, how in storage.activations.items()}
+    activations = {name: to_dict(a) for name, a in storage.activations.items()}
     return {"tensors": tensors} | ({"activations": activations} if activations else {})
 
 

@@ -15,8 +15,8 @@ def why_float(layer: str, quantization: Quantization) -> str:
     """
     weight = quantization.tensors.get(f"{layer}.weight")
     activations = [
-        how
-        for name, how in quantization.activations.items()
+        activation
+        for name, activation in quantization.activations.items()
         if name in (layer, f"{layer}.message", f"{layer}.output")
     ]
     if weight is None:
@@ -25,7 +25,7 @@ def why_float(layer: str, quantization: Quantization) -> str:
         return "its weight is a codebook"
     if layer not in quantization.activations:
         return "its input is not quantized"
-    if any(how.bits != 8 for how in activations):
+    if any(activation.bits != 8 for activation in activations):
         return "its input or output has fewer than 8 bits"
     if len(set(weight.zero.tolist())) > 1:
         return "its weight has more than one zero point"

@@ -29,7 +29,7 @@ def package(
         float16: store the weights as float16 instead of float32.
 
     Returns:
-        the written artifact.
+        The written artifact.
 
     Raises:
         OutputError: the folder cannot be written.

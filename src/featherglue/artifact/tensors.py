@@ -100,20 +100,20 @@ def read_tensors(
     remaining = dict(stored)
     arrays: Arrays = {}
     encodings: dict[str, Encoding] = {}
-    for name, how in storage.tensors.items():
-        parts = _take_parts(remaining, name, how)
-        if how.scheme == "float" and how.positions == "all":
+    for name, layer in storage.tensors.items():
+        parts = _take_parts(remaining, name, layer)
+        if layer.scheme == "float" and layer.positions == "all":
             array = parts[""]
             arrays[name] = array.astype(np.float32) if array.dtype == np.float16 else array
             continue
         if name not in shapes:
             raise ArtifactError(f"the tensor {name} does not belong to this architecture")
         try:
-            if how.scheme == "float":
-                arrays[name] = decode_sparse_float(how, parts, shapes[name])
+            if layer.scheme == "float":
+                arrays[name] = decode_sparse_float(layer, parts, shapes[name])
             else:
-                kind = LinearTensor if how.scheme == "linear" else CodebookTensor
-                encoding: Encoding = kind.from_parts(how, parts, shapes[name])
+                kind = LinearTensor if layer.scheme == "linear" else CodebookTensor
+                encoding: Encoding = kind.from_parts(layer, parts, shapes[name])
                 encodings[name], arrays[name] = encoding, encoding.decode()
         except (ArtifactError, ConfigError) as error:
             raise ArtifactError(f"{name}: {error}") from None
@@ -125,12 +125,12 @@ def read_tensors(
     return arrays, Quantization(tensors=encodings, activations=storage.activations)
 
 
-def _take_parts(remaining: Arrays, name: str, how: LayerStorage) -> Parts:
+def _take_parts(remaining: Arrays, name: str, layer: LayerStorage) -> Parts:
     """Remove the arrays of a tensor from `remaining` and return them by part."""
-    if how.scheme == "float" and how.positions == "all":
+    if layer.scheme == "float" and layer.positions == "all":
         names = {"": name}
     else:
-        required, optional = part_names(how)
+        required, optional = part_names(layer)
         names = {part: f"{name}:{part}" for part in required}
         names |= {part: f"{name}:{part}" for part in optional if f"{name}:{part}" in remaining}
     missing = sorted(array_name for array_name in names.values() if array_name not in remaining)

@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: words after "featherglue"; None takes those of the process.
 
     Returns:
-        the exit code: 0 success, 1 failure, 2 misuse, 130 interrupted.
+        The exit code: 0 success, 1 failure, 2 misuse, 130 interrupted.
     """
     signals.forget_signals()
     given = sys.argv[1:] if arguments is None else arguments

@@ -76,7 +76,7 @@ def prune(
     image_size: ImageSize = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Set weights to zero, or remove channels. Fine-tune the model afterwards."""
+    """Set weights to zero, or remove channels. Fine-tune the model afterward."""
     determined = pattern is not None and ":" in pattern
     if macs is not None and (ratio is not None or channels):
         raise UsageError("`macs` determines what is removed; leave out `ratio` and `channels`")

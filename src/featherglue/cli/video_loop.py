@@ -132,7 +132,7 @@ def stop_on_signals(source: FrameSource) -> Iterator[list[int]]:
     process ignores (`nohup`, the background of a shell) stay ignored.
 
     Yields:
-        the numbers of the received signals.
+        The numbers of the received signals.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -104,7 +104,7 @@ def describe_database(
 
     Args:
         database: the file.
-        names: of the images that it should have.
+        names: names of the images that it should have.
     """
     pycolmap = require_pycolmap()
     with pycolmap.Database.open(database) as opened:

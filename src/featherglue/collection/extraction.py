@@ -73,7 +73,7 @@ def extract_record(
     Args:
         session: extracts; its `resize` must be −1.
         images: folder of the images.
-        name: of the image, relative to the folder.
+        name: name of the image, relative to the folder.
         max_size: px, maximum of the longest side in the working frame; None keeps the size.
         masks: folder of masks; an image without a mask is used as a whole.
     """
@@ -116,7 +116,7 @@ def extract_features(
     Args:
         images: folder of the images.
         output: the feature file.
-        names: of the images, relative to the folder.
+        names: names of the images, relative to the folder.
         source: the session.
         max_size: px, larger images are shrunk to this longest side; None keeps the size.
         masks: folder of masks by COLMAP's convention: `image.jpg.png` has the size of `image.jpg`,

@@ -23,7 +23,7 @@ class ImageSummary:
     """One image of a model.
 
     Attributes:
-        name: of the image.
+        name: name of the image.
         num_keypoints: number of keypoints.
         num_pairs: number of verified pairs with this image.
         num_points: number of keypoints with a point of the model.
@@ -44,7 +44,7 @@ class ModelSummary:
     """A sparse model; the largest if there are several.
 
     Attributes:
-        folder: of the model in COLMAP's binary format; None if there is no model.
+        folder: folder of the model in COLMAP's binary format; None if there is no model.
         num_models: number of models.
         num_registered: number of registered images.
         num_points: number of points.
@@ -73,14 +73,14 @@ def map_database(
     """Reconstruct the models of a database.
 
     Args:
-        database: with two-view geometries.
+        database: database with two-view geometries.
         images: folder of the images, for the colors of the points.
         output: folder to write; `0` is the largest model, `1` the next one. It is replaced.
         num_threads: maximum number of threads; None takes one per core.
         registered: called with the number of registered images after each of them.
 
     Returns:
-        the number of models; 0 if the images do not overlap.
+        The number of models; 0 if the images do not overlap.
 
     Raises:
         OutputError: the folder cannot be written.

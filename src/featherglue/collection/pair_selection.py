@@ -36,7 +36,7 @@ def choose_pairs(
         method: all pairs, each image with the following ones, with the nearest ones by GPS, or
             the pairs of a file.
         images: folder of the images.
-        names: of the images, relative to the folder, in the order of a sequence.
+        names: names of the images, relative to the folder, in the order of a sequence.
         pair_file: the list of "file".
         overlap: number of following images of "sequential".
         num_neighbors: number of nearest images of "spatial".
@@ -79,7 +79,7 @@ def sequential_pairs(names: Sequence[str], overlap: int = DEFAULT_OVERLAP) -> li
     """Pair each image with the following ones, and with those 2^k images later.
 
     Args:
-        names: in the order of the sequence.
+        names: names of the images, in the order of the sequence.
         overlap: number of following images; also the number of powers of two, as in COLMAP.
 
     Raises:
@@ -107,7 +107,7 @@ def spatial_pairs(
 
     Args:
         images: folder of the images.
-        names: of the images, relative to the folder.
+        names: names of the images, relative to the folder.
         num_neighbors: number of nearest images.
 
     Raises:
@@ -143,7 +143,7 @@ def listed_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> list[Nam
 
     Args:
         path: the list, see `io.pairs`.
-        names: of the images of the collection.
+        names: names of the images of the collection.
 
     Raises:
         PairListError: the list is malformed, has an image that the collection lacks, or pairs an

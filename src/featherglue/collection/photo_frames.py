@@ -121,7 +121,7 @@ def read_mask(path: str | os.PathLike[str], frame: Frame) -> Gray:
 
     Args:
         path: the mask file; it has the pixels of the image file as they are stored.
-        frame: of the image.
+        frame: frames of the image.
 
     Returns:
         (H, W) uint8; 0 is ignored.

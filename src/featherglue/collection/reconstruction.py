@@ -78,9 +78,9 @@ class Reconstruction:
         num_pairs: number of pairs that were chosen.
         skipped: why a photograph has no features, by its name.
         notes: what the user should know, such as the loss of a worker process.
-        adjustment: the track adjustment; None if it was not wanted.
+        adjustment: outcome of the track adjustment; None if it was disabled.
         database: content of the database.
-        model: the sparse model; None if it was not wanted.
+        model: the sparse model; None if it was disabled.
         seconds: time of each step.
     """
 
@@ -183,6 +183,7 @@ class _Run:
             notes=(
                 *features.notes,
                 *matches.notes,
+                *(adjusted.notes if adjusted is not None else ()),
                 *_failed_pairs(matches),
                 *(f"{name}: COLMAP cannot read this image" for name in exported.unreadable),
             ),

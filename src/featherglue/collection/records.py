@@ -126,7 +126,7 @@ class RecordIndex:
         wanted: fingerprint of each key.
 
     Attributes:
-        attributes: of the records, by their key.
+        attributes: attributes of the records, by key.
     """
 
     def __init__(self, paths: Iterable[Path], wanted: Mapping[Key, str]) -> None:

@@ -121,13 +121,13 @@ class Store(AbstractContextManager["Store"]):
         """The record with this key.
 
         Args:
-            key: of the record.
+            key: key of the record.
             arrays: names of the arrays to read, where they exist; None reads all.
             required: name of the array that the record must have; None for none.
 
         Raises:
-            StoreError: the file has none, it cannot be read, or an array has another shape than the
-                layout states.
+            StoreError: the file has no such record, it cannot be read, or an array has another
+                shape than the layout states.
         """
         try:
             group = self._file[group_name(key)]
@@ -135,7 +135,7 @@ class Store(AbstractContextManager["Store"]):
             found = {name: np.asarray(group[name]) for name in names}
             attributes = _table(group, _ATTRIBUTES)
         except KeyError:
-            raise StoreError(f"{self.path}: has nothing of {' and '.join(key)}") from None
+            raise StoreError(f"{self.path}: has no record of {' and '.join(key)}") from None
         except _DAMAGE as error:
             raise self._damaged(error) from None
         fault = _array_fault(found, required)

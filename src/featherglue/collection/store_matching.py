@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -208,9 +208,8 @@ def match_features(
         overwrite=overwrite,
         progress=progress,
     )
-    return StepResult(
-        output=result.output,
+    return replace(
+        result,
         num_items=len(items) + len(missing),
-        num_reused=result.num_reused,
         failures={**missing, **result.failures},
     )

@@ -17,12 +17,18 @@ from featherglue.io.html_page import write_html_page
 
 _NUM_WORST = 20
 _STYLE = (
+    ":root{color-scheme:light dark;--text:#222;--muted:#555;--page:#fff;--line:#ddd}"
+    "@media(prefers-color-scheme:dark)"
+    "{:root{--text:#e6e9ec;--muted:#a3adb8;--page:#16191d;--line:#3a424b}}"
     "body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;"
-    "color:#222;background:#fff}table{border-collapse:collapse;margin:1rem 0}"
-    "td,th{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child,td.text{text-align:left}"
-    "figure{display:inline-block;margin:0 1rem 1rem 0;max-width:100%}"
-    "img{max-width:100%;border:1px solid #ddd}figcaption{color:#555}"
+    "color:var(--text);background:var(--page)}table{border-collapse:collapse;margin:1rem 0}"
+    "td,th{padding:.25rem .75rem;border-bottom:1px solid var(--line);text-align:right}"
+    "td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}"
+    ".lines td,.lines th{white-space:nowrap}"
+    ".figures{display:grid;gap:1rem;"
+    "grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}"
+    "figure{margin:0;max-width:40rem}"
+    "img{max-width:100%;border:1px solid var(--line)}figcaption{color:var(--muted)}"
     ".scroll{overflow-x:auto}"
 )
 
@@ -44,23 +50,22 @@ def write_summary(
     Raises:
         OutputError: the file cannot be written.
     """
-    parts = [_table(["", ""], [[html.escape(k), html.escape(v)] for k, v in facts.items()])]
+    parts = [_table([], [[html.escape(k), html.escape(v)] for k, v in facts.items()])]
     if model is not None and model.folder is not None:
         opened = require_pycolmap().Reconstruction(model.folder)
         parts.append("<h2>Points and cameras</h2>")
-        parts += [
-            _figure(draw_model(opened, "above"), "from above"),
-            _figure(draw_model(opened, "side"), "from the side"),
-        ]
+        above = _figure(draw_model(opened, "above"), "from above")
+        side = _figure(draw_model(opened, "side"), "from the side")
+        parts.append(f"<div class=figures>{above}{side}</div>")
     if skipped:
         rows = [[html.escape(name), html.escape(reason)] for name, reason in skipped.items()]
         parts.append("<h2>Skipped images</h2>" + _table(["image", "reason"], rows))
     if model is not None:
-        parts.append(_worst_images(model.images))
+        parts.append(_images(model.images))
     write_html_page(path, "Reconstruction", _STYLE, "".join(parts))
 
 
-def _worst_images(images: Sequence[ImageSummary]) -> str:
+def _images(images: Sequence[ImageSummary]) -> str:
     """The images that are not registered, and those with the largest reprojection errors."""
     lost = [image for image in images if image.error is None]
     found = [image for image in images if image.error is not None]
@@ -72,19 +77,22 @@ def _worst_images(images: Sequence[ImageSummary]) -> str:
             str(image.num_pairs),
             str(image.num_points),
             "–" if image.error is None else f"{image.error:.2f}",
-            html.escape(image.reason or "largest reprojection error"),
+            html.escape(image.reason),
         ]
         for image in (*lost, *worst)
     ]
-    head = ["image", "keypoints", "verified pairs", "points", "error, px", "reason"]
-    return "<h2>Worst images</h2>" + _table(head, rows)
+    head = ["image", "keypoints", "verified pairs", "points", "error, px"]
+    head.append("why it is not registered" if lost else "")
+    note = "Images that are not registered, then those with the largest reprojection errors."
+    return f"<h2>Images</h2><p>{note}</p>" + _table(head, rows, wrap=False)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; the cells are HTML."""
-    top = "".join(f"<th>{cell}</th>" for cell in head) if any(head) else ""
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], wrap: bool = True) -> str:
+    """An HTML table; the cells are HTML. Without `wrap` a wide table scrolls."""
+    top = f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>" if head else ""
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<div class=scroll><table><tr>{top}</tr>{body}</table></div>"
+    kind = "" if wrap else " class=lines"
+    return f"<div class=scroll><table{kind}>{top}{body}</table></div>"
 
 
 def _figure(picture: RGB, caption: str) -> str:

@@ -58,12 +58,12 @@ def run_workers(
     Args:
         task: see `Task`.
         keys: the items; neighbors in the order go to the same worker.
-        fingerprints: of the items.
+        fingerprints: fingerprint of each item.
         parts: folder of the record files.
         num_workers: number of processes.
 
     Yields:
-        a report for each key as it is done, in any order, and notes.
+        A report for each key as it is done, in any order, and notes.
 
     Raises:
         ResourceError: workers are lost again and again.

@@ -48,7 +48,7 @@ def auc_by_estimator(
     """AUC in percent by name in the summary and by threshold.
 
     Args:
-        results: of the pairs.
+        results: results of the pairs.
         thresholds: px or degrees.
         errors: name in the summary -> name of the error in `PairResult.metrics`.
     """

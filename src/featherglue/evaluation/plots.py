@@ -120,7 +120,7 @@ def trade_figure(
         evaluations: JSON values of evaluations on one suite, see `Evaluation.to_dict`.
         facts: costs of each model, by the name of the model.
         key: the cost to draw, a key of `facts[name]`.
-        label: of its axis, with the unit.
+        label: label of its axis, with the unit.
     """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()

@@ -21,7 +21,7 @@ class Graph:
     Values are identified by name.
 
     Args:
-        name: of the graph.
+        name: name of the graph.
         round_constants: store all large float32 constants as float16, rounded.
     """
 

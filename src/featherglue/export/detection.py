@@ -40,8 +40,8 @@ class ScoreMap:
     Args:
         g: the graph.
         logits: (1, 64, Hc, Wc) float32, minus the logit of "no keypoint".
-        sides: of the image.
-        processing: radius and borders.
+        sides: sizes of the image.
+        processing: settings; `nms_radius` and `remove_borders` apply.
 
     Attributes:
         candidates: (H·W,) float32, scores of the pixels; 0 where no keypoint may lie.

@@ -35,6 +35,7 @@ from featherglue.export.sampling import pixel_positions, sampled_descriptors, su
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic_write
 from featherglue.options import ProcessingConfig
+from featherglue.options.setting import is_integer, shown
 
 INTERFACE = 1  # version of the names, shapes and meaning of inputs, outputs and metadata
 MAX_KEYPOINTS, MAX_SIDE = 8192, 8192
@@ -60,23 +61,28 @@ class PipelineConfig:
     float16: bool = False
 
     def __post_init__(self) -> None:
-        if self.size is not None and not (
-            len(self.size) == 2 and all(_is_within(side, CELL, MAX_SIDE) for side in self.size)
-        ):
-            shown = " ".join(map(str, self.size))
-            raise ConfigError(
-                f"size must be a width and a height in [{CELL}, {MAX_SIDE}] px, not {shown}"
-            )
+        if self.size is not None:
+            object.__setattr__(self, "size", _checked_size(self.size))
         count = self.num_keypoints
         if count is not None and not _is_within(count, 1, MAX_KEYPOINTS):
             raise ConfigError(
-                f"num_keypoints must be an integer in [1, {MAX_KEYPOINTS}], not {count!r}"
+                f"num_keypoints must be an integer in [1, {MAX_KEYPOINTS}], not {shown(count)}"
             )
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    """A size as plain integers."""
+    sides = size if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(_is_within(side, CELL, MAX_SIDE) for side in sides):
+        raise ConfigError(
+            f"size must be a width and a height in [{CELL}, {MAX_SIDE}] px, not {shown(size)}"
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def _is_within(value: Any, low: int, high: int) -> bool:
     """Whether a value is an integer between two bounds, inclusive."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return is_integer(value) and bool(low <= value <= high)
 
 
 def export_pipeline(

@@ -29,9 +29,10 @@ class Quantizer:
 
     def __init__(self, g: Graph, quantization: Quantization) -> None:
         self.g, self.quantization = g, quantization
-        # Rounded value by value, quantization and factor; quantization of rounded values.
+        # Name of the rounded value, by value, quantization and factor.
         self._rounded: dict[tuple[str, ActivationStorage, float], str] = {}
-        self._known: dict[str, ActivationStorage] = {}
+        # Quantization of the values that are already rounded.
+        self._quantized_as: dict[str, ActivationStorage] = {}
 
     def is_quantized(self, *names: str) -> bool:
         """Whether any of these activations is quantized."""
@@ -46,31 +47,33 @@ class Quantizer:
 
         The caller applies `factor` itself if the activation is not quantized.
         """
-        how = self.quantization.activations.get(name)
-        if how is None or (factor == 1 and self._known.get(x) == how):
+        activation = self.quantization.activations.get(name)
+        if activation is None or (factor == 1 and self._quantized_as.get(x) == activation):
             return x
-        key = x, how, factor
+        key = x, activation, factor
         if key not in self._rounded:
-            self._rounded[key] = self._round(x, how, factor)
+            self._rounded[key] = self._round(x, activation, factor)
             if factor == 1:
-                self._known[self._rounded[key]] = how
+                self._quantized_as[self._rounded[key]] = activation
         return self._rounded[key]
 
-    def _round(self, x: str, how: ActivationStorage, factor: float) -> str:
+    def _round(self, x: str, activation: ActivationStorage, factor: float) -> str:
         g = self.g
-        zero = self._zero(how)
-        if how.bits < 8:  # QuantizeLinear saturates at 255, above the range of these bits
-            highest = (2**how.bits - 1 - how.zero_point) * how.scale
+        zero = self._zero(activation)
+        if activation.bits < 8:  # QuantizeLinear saturates at 255, above the range of these bits
+            highest = (2**activation.bits - 1 - activation.zero_point) * activation.scale
             x = g.op("Min", x, g.constant(f"highest_{highest!r}", highest))
-        codes = g.op("QuantizeLinear", x, self._scale(how.scale), zero)
-        return g.op("DequantizeLinear", codes, self._scale(how.scale * factor), zero)
+        codes = g.op("QuantizeLinear", x, self._scale(activation.scale), zero)
+        return g.op("DequantizeLinear", codes, self._scale(activation.scale * factor), zero)
 
     def image(self, image: str, name: str) -> str:
         """A gray uint8 image as floats in [0, 1], rounded as the activation `name`."""
-        how = self.quantization.activations[name]
-        if np.float32(how.scale) == np.float32(1 / 255) and how.zero_point == 0 and how.bits == 8:
-            scaled = self.g.op("DequantizeLinear", image, self._scale(how.scale), self._zero(how))
-            self._known[scaled] = how
+        activation = self.quantization.activations[name]
+        gray_levels = np.float32(activation.scale) == np.float32(1 / 255)
+        if gray_levels and activation.zero_point == 0 and activation.bits == 8:
+            scale, zero = self._scale(activation.scale), self._zero(activation)
+            scaled = self.g.op("DequantizeLinear", image, scale, zero)
+            self._quantized_as[scaled] = activation
             return scaled
         x = self.g.op("Cast", image, to=FLOAT)
         return self.activation(self.g.op("Mul", x, self.g.constant("gray", 1 / 255)), name)
@@ -132,5 +135,6 @@ class Quantizer:
     def _scale(self, scale: float) -> str:
         return self.g.constant(f"scale_{scale!r}", scale)
 
-    def _zero(self, how: ActivationStorage) -> str:
-        return self.g.constant(f"zero_{how.zero_point}", np.array(how.zero_point, np.uint8))
+    def _zero(self, activation: ActivationStorage) -> str:
+        zero = activation.zero_point
+        return self.g.constant(f"zero_{zero}", np.array(zero, np.uint8))

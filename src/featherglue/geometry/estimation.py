@@ -73,7 +73,7 @@ def estimate_homography(
         method: "magsac" (MAGSAC++, Barath et al. 2020) or "ransac".
         iterations: maximum number of samples.
         confidence: probability of finding the model, in (0, 1), at which sampling stops.
-        seed: of the samples of "magsac"; "ransac" always draws the same samples.
+        seed: seed of the samples of "magsac"; "ransac" always draws the same samples.
         local_optimization: refine by least squares over all inliers. The estimate stays as found
             with fewer than twelve inliers, or if the refined one fits worse.
         size1: (width, height) of image 1, from which the probability of a random inlier follows;

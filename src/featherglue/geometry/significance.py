@@ -40,7 +40,7 @@ class Sampling:
     """Minimal samples of a model.
 
     Attributes:
-        name: of the model, for messages.
+        name: name of the model, for messages.
         size: number of matches that determine a model.
         models: maximum number of models that a sample gives.
     """
@@ -70,7 +70,7 @@ def check_homography_support(
     Args:
         H: (3, 3) estimate.
         points0, points1: (M, 2) matched pixels.
-        num_inliers: of the estimate.
+        num_inliers: number of inliers of the estimate.
         threshold: px, maximum distance of an inlier in image 1.
         size1: (width, height) of image 1; None for the bounding box of its points.
         max_false_alarms: maximum expected number of such homographies; None skips the test.
@@ -103,7 +103,7 @@ def check_epipolar_support(
     Args:
         F: (3, 3) fundamental matrix of the estimate.
         points0, points1, num_inliers, size1, max_false_alarms: as for `check_homography_support`.
-        sampling: of the model.
+        sampling: minimal samples of the model.
         threshold: px, maximum Sampson distance of an inlier.
     """
     if max_false_alarms is None:
@@ -126,7 +126,7 @@ def log_false_alarms(
     """Natural logarithm of the expected number of models with this support by chance.
 
     Args:
-        sampling: of the model.
+        sampling: minimal samples of the model.
         num_matches: M, number of matches.
         num_inliers: k, number of inliers.
         probability: p, of an inlier among random matches, above 0.

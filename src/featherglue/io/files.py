@@ -23,8 +23,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a binary file that replaces `path` when the `with` block ends without an error.
 
     Missing folders are created. What a killed process left unfinished in the folder is removed. A
-    symbolic link stays, and its target is replaced. Pipes and
-    devices are written directly.
+    symbolic link stays, and its target is replaced. Pipes and devices are written directly.
 
     Raises:
         OutputError: the folder cannot be created, or the file cannot be written.

@@ -25,7 +25,7 @@ def to_gray(image: NDArray[Any], name: str = "image") -> Gray:
             values divided by 257, bool values become 0 and 255, floats must lie in [0, 1]. uint16
             values that use only the lower 8, 10, 12 or 14 bits are taken for such, with an
             `ImageWarning`.
-        name: of the image, for messages.
+        name: name of the image, for messages.
 
     Raises:
         ImageError: another shape or dtype, an empty image, or more than 200 megapixels.

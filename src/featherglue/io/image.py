@@ -178,7 +178,7 @@ def decode_gray(data: bytes, name: str, upright: bool = True) -> Gray:
 
     Args:
         data: content of the file.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         upright: whether to rotate the image by its EXIF orientation.
 
     Raises:

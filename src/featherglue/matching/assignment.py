@@ -20,7 +20,7 @@ Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 # Elements of a matrix–vector product. OpenBLAS runs larger products in several threads, which spin
-# afterwards and take the cores from the networks of the next frame.
+# afterward and take the cores from the networks of the next frame.
 _CHUNK_ELEMENTS = 400_000
 # Row and column sums below this cause the scaling factors to be absorbed into the kernel, whose
 # entries are then at most 1. It also bounds the factors, which must stay within float32.

@@ -34,7 +34,7 @@ _PASSES = ((20.0, (32.0, 8.0)), (10.0, _SCALES))
 _CURVATURE = 0.5  # added to the maximum deviation, times the distance of the neighbors
 _FLANN_SINGLE_TREE = 4  # exact search
 _MAX_COORDINATE = 1e9  # px; squared distances overflow beyond
-# Ridge that pulls a map towards the median of all maps, relative to the spread of the neighbors.
+# Ridge that pulls a map toward the median of all maps, relative to the spread of the neighbors.
 # The first fit has no median yet and uses a smaller one.
 _RIDGE, _INITIAL_RIDGE = 0.05, 1e-3
 
@@ -147,7 +147,7 @@ class Neighborhoods:
     def fit(self, weights: Float, scales: Sequence[float]) -> LocalMaps:
         """Fit the affine maps by iteratively re-weighted least squares.
 
-        A ridge pulls each map towards the median of all maps. It decides where the neighbors do
+        A ridge pulls each map toward the median of all maps. It decides where the neighbors do
         not determine the map, for example on a line.
 
         Args:
@@ -237,7 +237,7 @@ def _solve(moments: Float, prior: Float, ridge: float) -> Float:
 
     Args:
         moments: (3, 5, M), normal matrix and its two right-hand sides.
-        prior: (2, 2, M), linear part that the ridge pulls towards.
+        prior: (2, 2, M), linear part that the ridge pulls toward.
         ridge: relative to the spread of the neighbors.
 
     Returns:

@@ -28,8 +28,8 @@ def match_features(
     Args:
         matcher: assigns keypoints to each other.
         processing: settings of consensus and refinement.
-        features0: of the first image.
-        features1: of the second image.
+        features0: features of the first image.
+        features1: features of the second image.
         watch: adds up the time by stage; the result has its times.
         scratch: buffers.
 

@@ -24,14 +24,14 @@ def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) 
 
     Args:
         first: its matches are kept.
-        second: of the same images, possibly with other keypoints.
+        second: matches of the same images, possibly with other keypoints.
         distance: px, a match of `second` is new if it is farther than this from all matches of
             `first` in both images.
         limit: maximum number of keypoints of an image. Unmatched keypoints of `first` make room,
             weakest first; if that is not enough, matches of `second` are left out, weakest first.
 
     Returns:
-        the first result with its features and matches extended.
+        The first result with its features and matches extended.
     """
     old, new = first.matches, second.matches
     if not len(new):

@@ -41,7 +41,7 @@ class View:
 
         Args:
             image: (H, W) uint8.
-            factor: of both sides; 1 or more keeps the size.
+            factor: factor of both sides; 1 or more keeps the size.
             turns: number of quarter turns counter-clockwise.
         """
         if factor >= 1 and turns == 0:

@@ -18,7 +18,7 @@ def working_size(size: Size, processing: ProcessingConfig) -> Size:
     to it, unless it is extracted in tiles.
 
     Args:
-        size: of the given image.
+        size: (width, height) of the given image.
         processing: settings of the session.
     """
     if processing.resize or processing.tile or max(size) <= processing.working_size:
@@ -34,7 +34,7 @@ def working_factor(size: Size, processing: ProcessingConfig) -> float:
     also if `resize` reduces it.
 
     Args:
-        size: of the given image.
+        size: (width, height) of the given image.
         processing: settings of the session.
     """
     if max(size) <= processing.working_size:

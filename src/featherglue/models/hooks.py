@@ -42,11 +42,11 @@ class FakeQuantize:
     activations: Mapping[str, ActivationStorage]
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        how = self.activations.get(name)
-        if how is None:
+        activation = self.activations.get(name)
+        if activation is None:
             return value
         rounded = torch.fake_quantize_per_tensor_affine(
-            value.float(), how.scale, how.zero_point, 0, 2**how.bits - 1
+            value.float(), activation.scale, activation.zero_point, 0, 2**activation.bits - 1
         )
         return rounded.to(value.dtype)
 

@@ -125,8 +125,8 @@ class SuperGlue(nn.Module):
         batch, so that batch normalization takes its statistics over both.
 
         Args:
-            features0: (B, N0, C). features1: (B, N1, C).
-            mask0: (B, N0), mask1: (B, N1), or None for no padding.
+            features0, features1: (B, N0, C) and (B, N1, C).
+            mask0, mask1: (B, N0) and (B, N1), or None for no padding.
             start, stop: range of the layers to run; None runs to the last.
 
         Returns:

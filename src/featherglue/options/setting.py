@@ -47,9 +47,9 @@ def check_setting(name: str, value: Any, setting: Setting) -> Any:
     """The value of a setting, as its plain Python type.
 
     Args:
-        name: of the setting, for messages.
+        name: name of the setting, for messages.
         value: any object.
-        setting: the definition.
+        setting: definition of the setting.
 
     Raises:
         ConfigError: the wrong type, or out of bounds; the message names the setting.

@@ -30,7 +30,7 @@ class Runtime(Protocol):
             image: (H, W) gray uint8.
 
         Returns:
-            scores (H, W) in [0, 1] before non-maximum suppression; descriptors (Hc, Wc, D), not
+            Scores (H, W) in [0, 1] before non-maximum suppression; descriptors (Hc, Wc, D), not
             normalized.
         """
         ...
@@ -47,7 +47,7 @@ class Runtime(Protocol):
             descriptors1: (N1, D).
 
         Returns:
-            score matrix (N0, N1), before the optimal matching layer.
+            Score matrix (N0, N1), before the optimal matching layer.
         """
         ...
 

@@ -30,7 +30,7 @@ class AlignedExtractor:
         extractor: the aligned extractor.
         cosine_before: mean cosine between both descriptors before, in [-1, 1], over the first
             dimensions if the widths differ.
-        cosine_after: the same afterwards.
+        cosine_after: the same afterward.
     """
 
     extractor: SuperPoint

@@ -272,7 +272,7 @@ def match_frames(
             live sources and PyTorch then work without lookahead. The matches are the same.
 
     Yields:
-        one `FrameMatches` per frame, as soon as it is ready.
+        One `FrameMatches` per frame, as soon as it is ready.
 
     Raises:
         SourceError: the source has no frame.

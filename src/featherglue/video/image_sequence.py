@@ -62,7 +62,7 @@ def find_images(pattern: str) -> list[Path] | None:
     """The images that match a glob (`*`, `?`, `[…]`) or a numbered pattern (`%06d`), in order.
 
     Returns:
-        the paths; None if the text is not a pattern.
+        The paths; None if the text is not a pattern.
 
     Raises:
         SourceError: no image matches the pattern.

@@ -29,7 +29,7 @@ def lookahead(
         begin: takes an item, does the first step, and returns the second.
 
     Yields:
-        the result of the second step for each item.
+        The result of the second step for each item.
     """
     iterator = iter(items)
     caller_waits = threading.Event()

@@ -23,13 +23,13 @@ def choose_lookahead(
 ) -> Generator[FrameMatches, None, bool]:
     """Process some frames without lookahead, then some with it on half of the threads.
 
-    Afterwards the session of the matcher has the number of threads that suits the choice.
+    Afterward the session of the matcher has the number of threads that suits the choice.
 
     Yields:
-        the matches of the processed frames.
+        The matches of the processed frames.
 
     Returns:
-        whether lookahead was clearly faster; False where it cannot be measured.
+        Whether lookahead was clearly faster; False where it cannot be measured.
     """
     session = matcher.session
     half = (session.threads or num_cores()) // 2
@@ -65,7 +65,7 @@ def _timed(
     """Process frames until enough frames with matches were timed.
 
     Returns:
-        mean seconds per frame, including its use, without the fastest and the slowest frame; None
+        Mean seconds per frame, including its use, without the fastest and the slowest frame; None
         if the frames ended before.
     """
     seconds: list[float] = []

@@ -44,7 +44,7 @@ def open_source(
         timeout: seconds to wait for a camera, an address or a named pipe.
 
     Returns:
-        a live source for cameras and streams, which delivers the newest frame; otherwise a source
+        A live source for cameras and streams, which delivers the newest frame; otherwise a source
         that delivers every frame.
 
     Raises:

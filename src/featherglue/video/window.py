@@ -52,7 +52,7 @@ class Window:
         """Show a picture (H, W, 3) RGB uint8.
 
         Returns:
-            the pressed key or ""; "q" for Escape and after the user closed the window.
+            The pressed key or ""; "q" for Escape and after the user closed the window.
         """
         try:
             if self._open and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:

@@ -27,7 +27,7 @@ def train(
     steps: int = 15,
     rate: float = 2e-3,
 ) -> list[float]:
-    """Train a matcher towards target scores and return the losses."""
+    """Train a matcher toward target scores and return the losses."""
     assert model.matcher is not None and calibration.features is not None
     optimizer = torch.optim.Adam(model.matcher.parameters(), lr=rate)
     losses = []

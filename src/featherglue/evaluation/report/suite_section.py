@@ -22,6 +22,7 @@ _BY_THRESHOLD = {
     "accuracy": "accuracy",
     "mma": "MMA",
 }
+_MATCHING_SCORE = Column("matching score", value_of("matching_score"), 1)
 _KINDS = {"best": "Best pairs", "worst": "Worst pairs"}
 
 
@@ -34,7 +35,7 @@ def suite_section(
     first = group[0]
     names = [str(row["model"]["name"]) for row in group]
     against = names.index(baseline) if baseline in names else 0
-    settings = "; ".join(f"{key} {_plain(value)}" for key, value in first["settings"].items())
+    settings = "; ".join(f"{k} {_plain(k, value)}" for k, value in first["settings"].items())
     parts = [
         f"<section><h2>Suite: {html.escape(suite)}</h2>",
         f"<p>{first['pairs']} pairs. Settings: {html.escape(settings)}.</p>",
@@ -42,7 +43,10 @@ def suite_section(
         _more_table(names, group, against),
     ]
     figures = [
-        figure(plots.recall_figure(group), "Ratio of pairs whose error is below a threshold.")
+        figure(
+            plots.recall_figure(group),
+            "Percentage of pairs whose error is at most that of the axis.",
+        )
     ]
     speeds = _speeds(group, benchmarks)
     timed = [row for row in group if str(row["model"]["name"]) in speeds]
@@ -58,21 +62,24 @@ def suite_section(
     return "".join(parts) + "</section>"
 
 
-def _plain(value: object) -> str:
-    """A setting as text: yes or no, or the values of a list."""
+def _plain(key: str, value: object) -> str:
+    """A setting as text: yes or no, a size, or the values of a list."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return " / ".join(map(str, value))
+        return ("×" if key == "size" else " / ").join(map(str, value))
     return str(value)
 
 
 def _main_columns(group: Sequence[Result]) -> list[Column]:
     thresholds = dict.fromkeys(t for row in group for t in row["auc"])
+    recall = Column("recall", value_of("recall"), 1)
+    if group[0]["suite"] == "pose":  # true correspondences are unknown
+        recall = _MATCHING_SCORE
     return [
         *(Column(f"AUC@{t}", value_of("auc", t), 1) for t in thresholds),
         Column("precision", value_of("precision"), 1),
-        Column("recall", value_of("recall"), 1),
+        recall,
         Column("matches", value_of("matches"), digits=0),
         Column("failures", value_of("failures"), -1, digits=0),
     ]
@@ -88,10 +95,11 @@ def _more_table(names: Sequence[str], group: Sequence[Result], baseline: int) ->
         if columns:
             parts.append(table(names, group, columns, baseline, note=False))
     columns = [
-        Column("matching score", value_of("matching_score"), 1),
         Column("repeatability", value_of("repeatability"), 1),
         Column("localization, px", value_of("localization_error"), -1, 2),
     ]
+    if group[0]["suite"] != "pose":
+        columns.insert(0, _MATCHING_SCORE)
     shown = columns_with_values(columns, group)
     if shown:
         parts.append(table(names, group, shown, baseline, note=False))
@@ -101,6 +109,7 @@ def _more_table(names: Sequence[str], group: Sequence[Result], baseline: int) ->
 def _examples(group: Sequence[Result]) -> str:
     """Pictures of the best and the worst pairs of each model."""
     parts = []
+    shown = False
     for row in group:
         name = html.escape(str(row["model"]["name"]))
         examples = row.get("examples")
@@ -113,12 +122,14 @@ def _examples(group: Sequence[Result]) -> str:
         for kind, title in _KINDS.items():
             chosen = [e for e in examples if isinstance(e, Mapping) and e.get("kind") == kind]
             if chosen:
+                shown = True
                 pictures = "".join(
                     image(str(e.get("jpeg", "")), f"{e.get('name', '')}: {e.get('caption', '')}")
                     for e in chosen
                 )
                 parts.append(f"<h3>{title} of {name}</h3><div class=pictures>{pictures}</div>")
-    return "<p class=note>Correct matches are green, wrong ones red.</p>" + "".join(parts)
+    legend = "<p class=note>Correct matches are green, wrong ones red.</p>" if shown else ""
+    return legend + "".join(parts)
 
 
 def _speeds(group: list[Result], benchmarks: list[Result]) -> dict[str, dict[str, float]]:

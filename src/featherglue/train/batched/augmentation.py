@@ -137,7 +137,7 @@ def noise(draws: Draws, images: Tensor, strength: float) -> Tensor:
 
 
 def jpeg(draws: Draws, images: Tensor, strength: float) -> Tensor:
-    """JPEG artefacts: quantize the cosine coefficients of 8×8 blocks with a random quality.
+    """JPEG artifacts: quantize the cosine coefficients of 8×8 blocks with a random quality.
 
     The sides of the images must be multiples of 8.
     """
