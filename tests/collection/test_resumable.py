@@ -43,7 +43,7 @@ class Square:
         if key[0] == self.fails:
             return failed_record(key, "cannot be read")
         array = np.full(3, int(key[0]) ** 2, np.float32)
-        return Record(key=key, attributes={}, arrays={"keypoints": array, "descriptors": array})
+        return Record(key=key, attributes={}, arrays={"squares": array, "copies": array})
 
     def calls(self) -> list[str]:
         return self.log.read_text().split() if self.log.exists() else []
@@ -72,7 +72,7 @@ def test_results_are_stored(tmp_path: Path) -> None:
     assert result.failures == {("3",): "cannot be read"}
     with Store(result.output) as store:
         assert store.sorted_keys() == [("0",), ("1",), ("2",), ("4",)]
-        assert store.read(("4",)).arrays["keypoints"].tolist() == [16, 16, 16]
+        assert store.read(("4",)).arrays["squares"].tolist() == [16, 16, 16]
     assert {path.name for path in tmp_path.iterdir()} == {"log", "out.h5"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,42 @@ def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
     with Store(tmp_path / "hloc.h5") as store:
         assert store.manifest == {}
         assert NumberedKeypoints(store).points["sub/a.jpg"].shape == (2, 2)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from featherglue.collection.records import Record
+from featherglue.collection.store import write_store
+from featherglue.errors import OutputError
+folder = Path(sys.argv[1])
+records = [
+    Record(key=(f"{i}.jpg",), attributes={}, arrays={"keypoints": np.ones((300, 2), np.float32)})
+    for i in range(40)
+]
+for limit in range(0, 110_000, 10_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_store(folder / "a.h5", {}, records)
+    except OutputError as error:
+        print(error)
+    assert not list(folder.iterdir()), limit
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write_store(folder / "a.h5", {}, records)
+"""
+
+
+def test_a_full_disk_leaves_nothing_and_does_not_crash(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 11
+    assert all(line.endswith("a.h5: cannot be written (File too large)") for line in lines)
+    with Store(tmp_path / "a.h5") as store:
+        assert len(store.sorted_keys()) == 40
+        assert store.read(("39.jpg",)).arrays["keypoints"].shape == (300, 2)
 
 
 def test_the_unfinished_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:

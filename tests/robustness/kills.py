@@ -112,9 +112,36 @@ def trained_weights(out: Path) -> Results:
     return {"weights": digest(load_artifact(out / "model").arrays)}
 
 
+def compressed_model(out: Path) -> Results:
+    """The compressed model; it is whole, or it is not there."""
+    from featherglue.artifact.format import load_artifact
+
+    if not (out / "model").exists():
+        return {}
+    return {"weights": digest(load_artifact(out / "model").arrays)}
+
+
+def extracted(out: Path) -> Results:
+    """The features of each image, in the record files or in the feature file."""
+    from featherglue.collection.records import RecordIndex
+    from featherglue.collection.store import Store
+
+    found = {}
+    index = RecordIndex(sorted((out / ".features.h5.parts").glob("*.records")), {})
+    for key in index.attributes:
+        found[key[0]] = digest(index.read(key).arrays)
+    if (out / "features.h5").exists():
+        with Store(out / "features.h5") as store:
+            found |= {key[0]: digest(store.read(key).arrays) for key in store.sorted_keys()}
+    return found
+
+
 def commands(photographs: Path, configs: Path) -> dict[str, Command]:
-    """The commands that resume, on a folder of photographs."""
+    """The commands that resume or write a model, on a folder of photographs."""
     shapes, adapt = configs / "shapes.toml", configs / "adapt.toml"
+    recipe, distill = configs / "recipe.toml", configs / "distill.toml"
+    recipe.write_text(_RECIPE)
+    distill.write_text(_DISTILL)
     shapes.write_text(_SHAPES)
     adapt.write_text(_ADAPT.replace("{model}", str(find_model("fast"))))
     folder = str(photographs)
@@ -146,6 +173,24 @@ def commands(photographs: Path, configs: Path) -> dict[str, Command]:
             results=training_step,
             counts_up=True,
         ),
+        "finetune": Command(
+            arguments=(
+                *("finetune", "--model", "fast", "--teacher", "fast", "--config", str(distill)),
+                *("--images", folder, "-o", "{out}", *train),
+            ),
+            results=training_step,
+            counts_up=True,
+        ),
+        "compress": Command(
+            arguments=(
+                *("compress", "--model", "fast", "--recipe", str(recipe)),
+                *("-o", "{out}/model"),
+            ),
+            results=compressed_model,
+        ),
+        "extract": Command(
+            arguments=("extract", folder, "-o", "{out}/features.h5"), results=extracted
+        ),
     }
 
 
@@ -164,6 +209,31 @@ warmup = 2
 workers = 1
 bf16 = false
 save_seconds = 0.0
+"""
+_DISTILL = """
+teacher = "fast"
+part = "matcher"
+min_keypoints = 20
+max_keypoints = 30
+[scenes]
+size = [96, 64]
+[loop]
+steps = 12
+batch_size = 2
+warmup = 2
+workers = 1
+bf16 = false
+save_seconds = 0.0
+[validation]
+fraction = 0
+"""
+_RECIPE = """
+[[steps]]
+step = "prune"
+ratio = 0.5
+[[steps]]
+step = "codebook"
+bits = 4
 """
 _ADAPT = """
 extractor = "{model}"

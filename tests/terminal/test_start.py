@@ -73,6 +73,23 @@ sys.exit(featherglue.cli.main(["info"]))
     assert (done.returncode, done.stderr) == (130, b"stopped\n")
 
 
+_TEXT = """
+import os, signal, featherglue.cli
+from featherglue.__main__ import main
+def interrupted(*_, **__):
+    exec("os.kill(os.getpid(), signal.SIGTERM); print()")  # as in a namedtuple of an import
+featherglue.cli._application = interrupted
+main()
+"""
+
+
+def test_a_signal_in_executed_text_has_its_own_exit_code() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TEXT], capture_output=True, check=False, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (143, b"terminated\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [["info", "--model", "fast"], ["--version"]])
 def test_full_standard_output_is_one_line(arguments: list[str]) -> None:

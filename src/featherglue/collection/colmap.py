@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.collection.signal_handlers import kept_signal_handlers
 from featherglue.errors import MissingExtraError, UsageError
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
@@ -54,7 +55,8 @@ def require_pycolmap() -> Any:
         MissingExtraError: it is not installed.
     """
     try:
-        import pycolmap
+        with kept_signal_handlers():
+            import pycolmap
     except ModuleNotFoundError:
         raise MissingExtraError("a COLMAP database or model", "sfm") from None
     return pycolmap

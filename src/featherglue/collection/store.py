@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featherglue.collection.hdf5_output import Hdf5Output
 from featherglue.collection.records import Record
 from featherglue.errors import MissingExtraError, OutputError, StoreError, short_reason
 
@@ -232,11 +233,17 @@ def _replacing(path: Path) -> Iterator[h5py.File]:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # of a kill
             left.unlink(missing_ok=True)
-        with h5py.File(partial, "w", libver=_FORMAT) as file:
-            yield file
+        with Hdf5Output(partial) as output:
+            try:
+                with h5py.File(output, "w", libver=_FORMAT) as file:
+                    yield file
+            finally:
+                if output.error is not None:
+                    raise output.error
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # h5py raises both if the disk is full
-        raise OutputError(f"{path}: cannot be written ({error})") from None
+        reason = getattr(error, "strerror", None) or short_reason(error)
+        raise OutputError(f"{path}: cannot be written ({reason})") from None
     finally:
         partial.unlink(missing_ok=True)
 

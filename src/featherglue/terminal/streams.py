@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from featherglue.errors import OutputError
@@ -27,6 +28,13 @@ def prepare_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     sys.stdout = _Output(sys.stdout)
+
+
+def flush_streams() -> None:
+    """Write what is buffered, where that is possible: before an exit that does not."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, OutputError, ValueError):
+            stream.flush()
 
 
 class _Output:
