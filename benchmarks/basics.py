@@ -22,6 +22,7 @@ import cv2
 
 import featherglue as fg
 from featherglue.artifact.registry import find_model
+from featherglue.io.image import read_gray, resize_gray
 from featherglue.matching.consensus import fit_local_maps
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import refine_matches
@@ -42,10 +43,8 @@ def seconds(command: list[str], repetitions: int) -> float:
 def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> dict[str, float]:
     """Median milliseconds of each stage, of all stages, and of refining up to 300 matches."""
     session = fg.load("fast", threads=threads, search="off")
-    images = [
-        cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), SIZE) for path in (first, second)
-    ]
-    results = [session(*images) for _ in range(repetitions + 3)][3:]
+    image0, image1 = (resize_gray(read_gray(path), SIZE) for path in (first, second))
+    results = [session(image0, image1) for _ in range(repetitions + 3)][3:]
     medians = {
         stage: statistics.median(result.milliseconds[stage] for result in results)
         for stage in results[0].milliseconds
@@ -58,7 +57,7 @@ def stage_times(first: Path, second: Path, threads: int, repetitions: int) -> di
     maps, scratch, times = fit_local_maps(points0, points1), Scratch(), []
     for _ in range(repetitions * 5 + 5):
         start = time.perf_counter()
-        refine_matches(*images, points0, points1, scratch=scratch, maps=maps)
+        refine_matches(image0, image1, points0, points1, scratch=scratch, maps=maps)
         times.append((time.perf_counter() - start) * 1e3)
     times = times[5:]
     medians[f"refine {count} matches"] = statistics.median(times)

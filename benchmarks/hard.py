@@ -58,7 +58,7 @@ class Suite:
 
     key: str
     title: str
-    measure: Callable[[Pipeline, int | None], dict[str, Any]]
+    measure: Callable[[Pipeline, int | None], Mapping[str, Any]]
     figures: Mapping[str, tuple[str, ...]]
     source: Sequence[Path]
 
@@ -84,7 +84,7 @@ POSE_FIGURES = {
 def suites(data: Path, num_photos: int) -> list[Suite]:
     """The suites whose folders exist."""
 
-    def evaluated(suite: Any) -> Callable[[Pipeline, int | None], dict[str, Any]]:
+    def evaluated(suite: Any) -> Callable[[Pipeline, int | None], Mapping[str, Any]]:
         return lambda pipeline, num_pairs: evaluate(pipeline, suite, num_pairs=num_pairs).summary
 
     def poses(key: str, title: str) -> Suite:

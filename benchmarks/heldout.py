@@ -13,6 +13,7 @@ their median error. `solvable` is the percentage of scenes with at least 15 matc
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +46,26 @@ def errors(sample: dict[str, Any], points0: np.ndarray, points1: np.ndarray) -> 
     inside = (column >= 0) & (column < SIZE[0]) & (row >= 0) & (row < SIZE[1])
     seen = planes1[row.clip(0, SIZE[1] - 1), column.clip(0, SIZE[0] - 1)] == plane
     distance = np.hypot(*(truth - points1).T)
-    return np.where(inside & seen, distance, np.inf)[known]
+    found: np.ndarray = np.where(inside & seen, distance, np.inf)[known]
+    return found
 
 
 def summary(found: list[np.ndarray]) -> dict[str, float]:
     """Means over the scenes, and the median error of the matches within 3 px."""
     precisions = {
-        f"precision at {t} px, %": 100 * np.mean([np.mean(e < t) if len(e) else 0 for e in found])
+        f"precision at {t} px, %": 100
+        * float(np.mean([np.mean(e < t) if len(e) else 0 for e in found]))
         for t in (1, 3)
     }
-    counts = {f"matches within {t} px": np.mean([np.sum(e < t) for e in found]) for t in (1, 3)}
+    counts = {
+        f"matches within {t} px": float(np.mean([np.sum(e < t) for e in found])) for t in (1, 3)
+    }
     near = np.concatenate([e[e < 3] for e in found])
-    solvable = 100 * np.mean([np.sum(e < 1) >= 15 for e in found])
+    solvable = 100 * float(np.mean([np.sum(e < 1) >= 15 for e in found]))
     return {
         **precisions,
         **counts,
-        "median error, px": np.median(near) if len(near) else np.nan,
+        "median error, px": float(np.median(near)) if len(near) else math.nan,
         "solvable, %": solvable,
     }
 
@@ -86,7 +91,12 @@ def main(arguments: list[str] | None = None) -> None:
     _, kept = PhotoFolder(options.photos).split(ValidationConfig().fraction)
     scenes = Scenes(kept, SceneConfig(size=SIZE, planar=0.3, photometric_strength=0.7), SEED)
     names = ("keypoint_threshold", "nms_radius", "match_threshold", "consensus")
-    given = {name: getattr(options, name) for name in names}
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.no_consensus:
+        given["consensus"] = None
+    if options.no_refine:
+        given["refine"] = False
     session = fg.load(
         options.model,
         features=options.features,
@@ -94,9 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         max_keypoints=options.max_keypoints,
         threads=options.threads,
         search="off",
-        **{name: value for name, value in given.items() if value is not None},
-        **({"consensus": None} if options.no_consensus else {}),
-        **({"refine": False} if options.no_refine else {}),
+        **given,
     )
     found = []
     for i in range(options.num_scenes):

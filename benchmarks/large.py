@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,10 +24,14 @@ import featherglue as fg
 from featherglue.io.image import read_gray
 from featherglue.machine import peak_memory
 
-MODES = {"default": {}, "tile": {"tile": True}, "spread": {"tile": True, "spread": True}}
+MODES: dict[str, dict[str, bool]] = {
+    "default": {},
+    "tile": {"tile": True},
+    "spread": {"tile": True, "spread": True},
+}
 
 
-def measure(path: str, megapixels: float, mode: str, model: str, keypoints: int) -> dict:
+def measure(path: str, megapixels: float, mode: str, model: str, keypoints: int) -> dict[str, Any]:
     """Counts, milliseconds and peak megabytes of one match in this process."""
     photograph = read_gray(path)
     factor = (megapixels * 1e6 / photograph.size) ** 0.5
@@ -35,7 +40,7 @@ def measure(path: str, megapixels: float, mode: str, model: str, keypoints: int)
     shift = large.shape[1] // 20
     views = np.ascontiguousarray(large[:, :-shift]), np.ascontiguousarray(large[:, shift:])
     del large
-    settings = MODES[mode] | ({"max_keypoints": keypoints} if MODES[mode] else {})
+    settings: dict[str, Any] = MODES[mode] | ({"max_keypoints": keypoints} if MODES[mode] else {})
     session = fg.load(model, threads=2, **settings)
     session(views[0][:512, :512], views[1][:512, :512])
     before = peak_memory()

@@ -99,7 +99,8 @@ class XFeat:
 
 
 def _unit(x: Float) -> Float:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    unit: Float = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    return unit
 
 
 def _sample(grid: Float, keypoints: Float, cubic: bool, unit: bool = True) -> Float:
@@ -122,7 +123,8 @@ def _sample(grid: Float, keypoints: Float, cubic: bool, unit: bool = True) -> Fl
 def _kernel(distance: Float, cubic: bool) -> Float:
     d = np.abs(distance)
     if not cubic:
-        return np.maximum(0, 1 - d)
+        linear: Float = np.maximum(0, 1 - d)
+        return linear
     a = -0.75
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a

@@ -52,9 +52,9 @@ class Tuning:
             nonlocal count
             count += 1
             torch.manual_seed(0)
-            share = _num_steps(config) / total
+            fraction = _num_steps(config) / total
             run_folder = folder / f"tuning-{count}"
-            minutes = self.minutes * share
+            minutes = self.minutes * fraction
             if self.steps:
                 print(f"    {self.steps} steps of {config.network}", flush=True)
                 minutes = 2 * minutes if minutes else float("inf")
@@ -120,7 +120,7 @@ def make_model(
         left_out = FinetuneConfig, ThresholdConfig
         kept = tuple(step for step in recipe.steps if not isinstance(step, left_out))
         recipe = replace(recipe, steps=kept)
-    finetuner = tuning and tuning.finetuner(recipe, folder)
+    finetuner = None if tuning is None else tuning.finetuner(recipe, folder)
     return compress(
         dense,
         recipe,
@@ -132,5 +132,5 @@ def make_model(
 
 
 def _num_steps(step: FinetuneConfig) -> int:
-    """Return the number of steps in the recipe, which determines the share of the minutes."""
+    """Return the number of steps in the recipe, which determines the fraction of the minutes."""
     return int(step.settings.get("loop", {}).get("steps", 1))

@@ -141,7 +141,7 @@ class Study:
 
     @property
     def _tunes(self) -> bool:
-        return self.options.minutes > 0 or self.options.steps > 0
+        return bool(self.options.minutes > 0 or self.options.steps > 0)
 
     def _tuning(self) -> Tuning:
         options = self.options
