@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -193,13 +194,14 @@ def _match_two(
     console.print(
         f"keypoints   {facts['keypoints0']} and {facts['keypoints1']}\n"
         f"matches     {facts['matches']}, {facts['refined']} refined\n"
-        f"inliers     {_inliers(facts['inliers'])}\n"
+        f"inliers     {_inliers(facts)}\n"
         f"{view}{_reduction(session, result)}"
         f"time        {sum(result.milliseconds.values()):.0f} ms: {_times(result)}"
     )
-    for path, features in ((image0, result.features0), (image1, result.features1)):
+    views = {str(image0): result.features0, str(image1): result.features1}
+    for path, features in views.items():
         if not len(features):
-            console.print(f"{one_line(str(path))}: no keypoints", markup=False)
+            console.print(f"{one_line(path)}: no keypoints", markup=False)
     if facts["output"]:
         kind = "picture" if picture else "written to"
         console.print(f"{kind:12}{one_line(facts['output'])}", markup=False)
@@ -258,10 +260,12 @@ def _reduction(session: Session, result: MatchResult) -> str:
     )
 
 
-def _inliers(count: int) -> str:
-    if count == 0:
+def _inliers(facts: Mapping[str, Any]) -> str:
+    if facts["matches"] == 0:
+        return "0: there are no matches"
+    if facts["inliers"] == 0:
         return "no consistent geometry: the images may show different scenes"
-    return f"{count} of the epipolar geometry at {INLIER_THRESHOLD:g} px"
+    return f"{facts['inliers']} of the epipolar geometry at {INLIER_THRESHOLD:g} px"
 
 
 def _times(result: MatchResult) -> str:
@@ -306,7 +310,9 @@ def _match_many(
         failed = f", {num_failed} failed" if num_failed else ""
         seconds = time.perf_counter() - start
         console.print(
-            f"matched {done} pairs in {seconds:.1f} s{skipped}{failed}: {folder}", markup=False
+            f"matched {done} {'pair' if done == 1 else 'pairs'} in {seconds:.1f} s"
+            f"{skipped}{failed}: {folder}",
+            markup=False,
         )
     return 1 if num_failed else 0
 

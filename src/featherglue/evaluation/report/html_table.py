@@ -84,7 +84,7 @@ def table(
     text_below = ""
     if note and baseline is not None and len(rows) > 1:
         text_below = (
-            f"<p class=note>Differences to {html.escape(names[baseline])}; best in bold.</p>"
+            f"<p class=note>Differences from {html.escape(names[baseline])}; best in bold.</p>"
         )
     body = "".join(lines)
     wide = " wide" if len(columns) > 7 else ""
@@ -96,6 +96,6 @@ def table(
 
 def _best(values: Sequence[float | None], better: int) -> float | None:
     known = [value for value in values if value is not None]
-    if not known or better == 0:
+    if better == 0 or len(set(known)) < 2:  # equal values have no best one
         return None
     return max(known) if better > 0 else min(known)
