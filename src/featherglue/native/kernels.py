@@ -179,7 +179,7 @@ def fit_maps(
     Args:
         relative: (5, k, M) float32, see `matching.consensus`, M a multiple of `LANES`.
         weights: (k, M) float32, of the neighbors.
-        prior: (2, 2, M) float32, linear parts that the ridge pulls towards.
+        prior: (2, 2, M) float32, linear parts that the ridge pulls toward.
         ridge: relative to the spread of the neighbors.
         scale: px, residual that reduces a weight to a quarter; 0 in the first step.
         solution: (2, 3, M) float32, of the step before.
