@@ -358,8 +358,10 @@ def load(
 
 
 def _search_mode(options: SessionOptions) -> SearchMode:
-    """The given mode of the search, or its default."""
-    return "off" if isinstance(options.search, Default) else options.search
+    """The given mode of the search; by default "auto" with SuperGlue, "off" with others."""
+    if isinstance(options.search, Default):
+        return "auto" if options.matcher == "superglue" else "off"
+    return options.search
 
 
 def _load_again(

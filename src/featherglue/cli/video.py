@@ -69,7 +69,7 @@ def video(
                 against="anchor" if anchor else "previous",
                 reference=reference,
                 tracking=track,
-                search="off" if isinstance(options.search, Default) else options.search,
+                search=None if isinstance(options.search, Default) else options.search,
             )
             writer = stack.enter_context(_writer(output, frames, skip, rate)) if output else None
             path = tracks or _tracks_path(output, writer)

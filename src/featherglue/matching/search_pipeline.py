@@ -1,4 +1,4 @@
-"""The part of a session that the search over rotation and scale calls."""
+"""What the search over rotation and scale calls: extraction, matching and completion."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from featherglue.io.gray import Gray
+from featherglue.matching.guided import complete
+from featherglue.matching.scratch import Scratch
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, MatchResult
@@ -37,7 +39,11 @@ class PlainSession(Protocol):
 
 
 class SessionPipeline:
-    """Extraction and plain matching by a session, at the sizes that the search asks for."""
+    """Extraction and matching by a session, at the sizes that the search asks for.
+
+    Attributes:
+        max_keypoints: maximum number of keypoints of an image; negative if there is none.
+    """
 
     def __init__(self, session: PlainSession) -> None:
         plain = session.with_search("off")
@@ -45,25 +51,31 @@ class SessionPipeline:
         self.max_keypoints = session.processing.max_keypoints
         self._full = plain.with_settings(resize=-1)
         self._coarse = plain.with_settings(resize=-1, max_keypoints=SMALL_KEYPOINTS, refine=False)
+        self._scratch = Scratch()
 
     def extract_small(self, image: Gray) -> Features:
-        """See `search.Pipeline`."""
+        """A few strong features of a small image."""
         return self._coarse.extract(image)
 
     def extract(self, image: Gray) -> Features:
-        """See `search.Pipeline`."""
+        """Features of an image at its own size."""
         return self._full.extract(image)
 
     def working_factor(self, image: Gray) -> float:
-        """See `search.Pipeline`."""
+        """Factor by which the session shrinks an image before extraction."""
         size = (image.shape[1], image.shape[0])
         width, height = working_size(size, self._processing)
         return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
 
-    def match_plain(self, features0: Features, features1: Features) -> MatchResult:
-        """See `search.Pipeline`."""
+    def match(self, features0: Features, features1: Features) -> MatchResult:
+        """Match features of images at their own size, without a search."""
         return self._full.match(features0, features1)
 
     def match_small(self, features0: Features, features1: Features) -> MatchResult:
-        """See `search.Pipeline`."""
+        """Match features of small images."""
         return self._coarse.match(features0, features1)
+
+    def complete(self, result: MatchResult, plain: bool) -> MatchResult:
+        """Add guided matches; `plain` if the result is of images as they were given."""
+        processing = self._processing if plain else self._full.processing
+        return complete(result, processing, self._scratch)

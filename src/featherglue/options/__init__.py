@@ -171,7 +171,8 @@ class SessionOptions:
         threads: maximum number of threads of the networks; None lets the runtime choose.
         features: kind of local features.
         matcher: kind of matcher.
-        search: whether to search over rotation and scale; see `matching.search`. "off" by default.
+        search: whether to search over rotation and scale; see `matching.search`. The default is
+            "auto" with SuperGlue and "off" with nearest neighbours.
 
     Raises:
         ConfigError: a value of the wrong type or out of bounds.
@@ -195,8 +196,8 @@ class SessionOptions:
     search: SearchMode | Default = _session(
         MODEL,
         "choice",
-        "Search over rotation and scale: for pairs that need it (auto), always, or off (the "
-        "default).",
+        "Search over rotation and scale: for pairs that need it (auto, the default with "
+        "SuperGlue), always, or off.",
         choices=get_args(SearchMode),
     )
     resize: int | Sequence[int] | Default = MODEL

@@ -82,12 +82,13 @@ class FrameMatcher:
         reference: an image to match every frame with; replaces `against`.
         tracking: continue from the refined position of a match instead of the detected keypoint,
             so that a chain of matches stays on one point. Needs matches with the previous frame.
-        search: whether to search over rotation and scale; replaces the mode of the session. With an
-            anchor or a reference image, a view that was found is kept for the next frames.
+        search: whether to search over rotation and scale. None takes the mode of the session with
+            an anchor or a reference image, and "off" between consecutive frames. A view that was
+            found is kept for the next frames; see `HeldSearch`.
         clock: returns seconds of any origin.
 
     Attributes:
-        session: the session in use; its search has the mode `search`.
+        session: the session in use, with the mode of the search that applies.
         lookahead: whether the next frame is extracted in a thread at present.
 
     Raises:
@@ -102,7 +103,7 @@ class FrameMatcher:
         against: Against = "previous",
         reference: Image | None = None,
         tracking: bool = False,
-        search: SearchMode = "off",
+        search: SearchMode | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if against not in ("previous", "anchor"):
@@ -111,6 +112,9 @@ class FrameMatcher:
             raise UsageError(
                 "`tracking` needs matches with the previous frame: remove `against` and `reference`"
             )
+        fixed = against == "anchor" or reference is not None
+        if search is None:
+            search = session.search if fixed else "off"
         if tracking and search != "off":
             raise UsageError(
                 "`search` finds keypoints of its own, which `tracking` cannot follow: remove one"
@@ -118,7 +122,7 @@ class FrameMatcher:
         self.session = session if session.search == search else session.with_search(search)
         self.clock = clock
         self.lookahead = False
-        self._fixed = against == "anchor" or reference is not None
+        self._fixed = fixed
         self._tracking = tracking
         self._counterpart: Features | None = None
         self._counterpart_number: int | None = None
@@ -252,7 +256,7 @@ def match_frames(
     against: Against = "previous",
     reference: Image | None = None,
     tracking: bool = False,
-    search: SearchMode = "off",
+    search: SearchMode | None = None,
     lookahead: bool | None = False,
 ) -> Iterator[FrameMatches]:
     """Match the frames of a source one after the other.

@@ -1,7 +1,8 @@
 """Matching of many frames with one image, without a search for every frame.
 
 The search finds how a frame sees the image. The image, warped to that view, replaces it for the
-following frames: each then costs as much as a plain match, as long as the view holds.
+following frames: each then costs as much as a plain match, as long as the view holds. While the
+image is out of sight, most frames are matched without a search.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _TOLERANCE = 4.0  # px, inlier threshold of the homography
 _MIN_INLIERS = 15
 _MIN_RATIO = 0.5  # number of matches, against the match that the search found
 _MARGIN = 6.0  # px, border of the image without keypoints
+_MAX_PAUSE = 16  # frames that are not searched after a search in vain
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class _Held:
 class HeldSearch:
     """Matches frames with an image and keeps the view that a search found.
 
+    After a search in vain, one frame is matched without a search, then 2, 4, 8, and at most 16.
+
     Args:
         session: extracts and matches; searches if its mode is not "off".
     """
@@ -44,6 +48,7 @@ class HeldSearch:
         self.session = session
         self._plain = session.with_search("off")
         self._held: _Held | None = None
+        self._pause, self._remaining = 0, 0  # frames without a search: the last number, those left
 
     def match(self, image: Features, frame: Features) -> MatchResult:
         """Match the features of an image, which may be held, with those of a frame."""
@@ -51,8 +56,22 @@ class HeldSearch:
             result = self._match_held(self._held, frame)
             if len(result.matches) >= _MIN_RATIO * self._held.num_matches:
                 return result
-        result = self.session.match(image, frame)
+        result = self._search(image, frame)
         self._held = None if result.search is None else self._hold(image, result)
+        return result
+
+    def _search(self, image: Features, frame: Features) -> MatchResult:
+        """Match with a search, unless the last ones were in vain."""
+        if self._remaining > 0:
+            self._remaining -= 1
+            result = self._plain.match(image, frame)
+        else:
+            result = self.session.match(image, frame)
+            found = len(result.matches) >= _MIN_INLIERS or "search" not in result.milliseconds
+            self._pause = 0 if found else min(_MAX_PAUSE, max(1, 2 * self._pause))
+            self._remaining = self._pause
+        if len(result.matches) >= _MIN_INLIERS:
+            self._pause = self._remaining = 0
         return result
 
     def _match_held(self, held: _Held, frame: Features) -> MatchResult:
