@@ -41,7 +41,7 @@ def measure(path: str, megapixels: float, mode: str, model: str, keypoints: int)
     views = np.ascontiguousarray(large[:, :-shift]), np.ascontiguousarray(large[:, shift:])
     del large
     settings: dict[str, Any] = MODES[mode] | ({"max_keypoints": keypoints} if MODES[mode] else {})
-    session = fg.load(model, threads=2, **settings)
+    session = fg.load(model, threads=2, search="off", **settings)
     session(views[0][:512, :512], views[1][:512, :512])
     before = peak_memory()
     start = time.perf_counter()

@@ -241,8 +241,8 @@ def matching(gray: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def session(matching: Path) -> Session:
-    """A session of `matching` with its default settings."""
-    return load(matching, threads=1)
+    """A session of `matching` with its default settings, without a search."""
+    return load(matching, threads=1, search="off")
 
 
 @pytest.fixture(scope="session")

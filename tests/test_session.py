@@ -70,7 +70,7 @@ def precision(matches: Matches, H: np.ndarray, within: float = 1.5) -> float:
 
 @pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "torch"])
 def test_two_views_of_one_scene(runtime: Any, matching: Path, gray: np.ndarray) -> None:
-    result = load(matching, runtime=runtime, threads=1)(*views(gray))
+    result = load(matching, runtime=runtime, threads=1, search="off")(*views(gray))
     matches = result.matches
     assert len(matches) > 150
     assert precision(matches, SHIFT) > 0.9
@@ -93,7 +93,7 @@ def test_two_views_of_one_scene(runtime: Any, matching: Path, gray: np.ndarray) 
 
 def test_the_runtimes_agree(matching: Path, gray: np.ndarray) -> None:
     first, second = (
-        load(matching, runtime=runtime)(*views(gray)).matches
+        load(matching, runtime=runtime, search="off")(*views(gray)).matches
         for runtime in ("onnxruntime", "torch")
     )
     pairs = [set(map(tuple, m.points0.round(2).tolist())) for m in (first, second)]
@@ -155,7 +155,7 @@ def test_refinement_needs_the_images(session: Session, gray: np.ndarray) -> None
 
 
 def test_refinement_can_be_disabled(matching: Path, gray: np.ndarray) -> None:
-    result = load(matching, refine=False)(*views(gray))
+    result = load(matching, refine=False, search="off")(*views(gray))
     assert not result.matches.refined.any()
     assert "refine" not in result.milliseconds
 
@@ -221,7 +221,7 @@ def test_a_blank_image_has_no_classical_features(kind: Any) -> None:
 def test_few_keypoints(
     runtime: Any, counts: tuple[int, int], matching: Path, gray: np.ndarray
 ) -> None:
-    session = load(matching, runtime=runtime)
+    session = load(matching, runtime=runtime, search="off")
     features = session.extract(gray)
     matches = session.match(some(features, counts[0]), some(features, counts[1])).matches
     assert len(matches) <= min(counts)
@@ -323,10 +323,10 @@ def test_overrides(matching: Path, session: Session, gray: np.ndarray) -> None:
     whole = load(matching, subpixel=False).extract(gray)
     np.testing.assert_array_equal(whole.keypoints, whole.keypoints.round())
     assert np.abs(plain.keypoints - plain.keypoints.round()).max() > 0.2
-    strict = load(matching, match_threshold=0.6)(*views(gray)).matches
+    strict = load(matching, match_threshold=0.6, search="off")(*views(gray)).matches
     assert strict.scores.min() > 0.6
     assert 0 < len(strict) < len(session(*views(gray)).matches)
-    once = load(matching, sinkhorn_iterations=1)(*views(gray)).matches
+    once = load(matching, sinkhorn_iterations=1, search="off")(*views(gray)).matches
     assert not np.array_equal(once.scores, session(*views(gray)).matches.scores)
 
 

@@ -98,6 +98,21 @@ def test_easy_pair_keeps_its_plain_match(
     np.testing.assert_array_equal(first.matches.points1, second.matches.points1)
 
 
+def test_a_homography_completes_a_weak_match(
+    plain: Session, searching: Session, photograph: np.ndarray
+) -> None:
+    """Half of the image is lost in a shadow: fewer keypoints match, and none is turned."""
+    noise = np.random.default_rng(0).normal(0, 14, photograph.shape)
+    dark = np.clip(photograph[8:, 5:] * 0.3 + noise[8:, 5:], 0, 255).astype(np.uint8)
+    H = np.array([[1.0, 0, -5], [0, 1, -8], [0, 0, 1]])
+    before, after = plain(photograph, dark), searching(photograph, dark)
+    assert len(before.matches) > 20
+    assert after.search is None
+    assert num_true(after, H) > 1.1 * num_true(before, H)
+    count = len(before.matches)
+    np.testing.assert_array_equal(after.matches.points1[:count], before.matches.points1)
+
+
 def test_unrelated_and_blank_images(searching: Session, photographs: dict[str, np.ndarray]) -> None:
     result = searching(photographs["camera"], photographs["astronaut"])
     assert len(result.matches) < 40
@@ -143,7 +158,10 @@ def test_the_description_names_the_search(plain: Session, searching: Session) ->
 
 
 def test_the_mode_is_checked() -> None:
-    assert load("fast").search == "off"
+    assert load("fast").search == "auto"
+    assert load("fast", matcher="nn").search == "off"
+    assert load(features="sift", matcher="nn").search == "off"
+    assert load(features="sift", matcher="nn", search="auto").search == "auto"
     assert load("fast", search="always").search == "always"
     with pytest.raises(ConfigError, match="search must be one of off, auto, always"):
         load("fast").with_search("on")  # type: ignore[arg-type]

@@ -297,7 +297,7 @@ def test_end_to_end_on_two_images(
         refine=False,
     )
     dataclasses.replace(ours, processing=processing).save(tmp_path / "model")
-    session = load(tmp_path / "model", runtime=runtime)
+    session = load(tmp_path / "model", runtime=runtime, search="off")
     result = session(*images)
     for i, features in enumerate((result.features0, result.features1)):
         order = np.lexsort(features.keypoints.round().T)

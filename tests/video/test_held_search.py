@@ -70,9 +70,42 @@ def test_tracks_cannot_follow_a_search(session: Session) -> None:
 def test_frames_are_searched_if_asked(session: Session, image: np.ndarray) -> None:
     frame, H = upside_down(image, 0)
     frames = [Frame(number=k, time=0.0, image=frame, name=str(k)) for k in range(2)]
-    plain = FrameMatcher(session, reference=image)
+    plain = FrameMatcher(session, reference=image, search="off")
     assert plain.session.search == "off"
     assert num_true(plain.process(frames[0]).result, H) < 20
-    searching = FrameMatcher(session, reference=image, search="auto")
+    searching = FrameMatcher(session, reference=image)  # the mode of the session
     for item in map(searching.process, frames):
         assert num_true(item.result, H) > 80
+
+
+def test_consecutive_frames_are_searched_only_if_asked(session: Session, image: np.ndarray) -> None:
+    assert FrameMatcher(session).session.search == "off"
+    assert FrameMatcher(session, tracking=True).session.search == "off"
+    assert FrameMatcher(session, search="auto").session.search == "auto"
+    assert FrameMatcher(session, against="anchor").session.search == "auto"
+
+
+def test_searches_in_vain_pause(
+    session: Session, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    match = Session.match
+
+    def counted(self: Session, features0: Features, features1: Features) -> MatchResult:
+        modes.append(self.search)
+        return match(self, features0, features1)
+
+    monkeypatch.setattr(Session, "match", counted)
+    held, features = HeldSearch(session), session.extract(image)
+    noise = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8)
+    stranger = session.extract(cv2.GaussianBlur(noise, (0, 0), 2))
+    searched = []
+    for number in range(12):
+        modes.clear()
+        held.match(features, stranger)
+        if "auto" in modes:
+            searched.append(number)
+    assert searched == [0, 2, 5, 10]
+    seen, _ = upside_down(image, 0)
+    found = [held.match(features, session.extract(seen)).search is not None for _ in range(9)]
+    assert found == [False] * 7 + [True] * 2

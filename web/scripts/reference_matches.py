@@ -30,6 +30,7 @@ def main() -> None:
             resize=-1,
             consensus=None,
             refine=False,
+            search="off",
             threads=1,
         )
         found[model] = {name: matches(session, samples, name) for name in names}
