@@ -22,7 +22,6 @@ from featherglue.cli.common import (
 )
 from featherglue.cli.outputs import CheckedCommand
 from featherglue.errors import FeatherglueError, ImageWarning, StoredFileWarning
-from featherglue.machine import exhausted_resource
 from featherglue.terminal import signals
 
 _INTERRUPTED = 130
@@ -197,14 +196,17 @@ def _print_error(text: str) -> None:
 
 def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) -> int:
     """Print an error and return its exit code."""
+    from featherglue.cli.error_messages import machine_fault, parser_message, with_option_flags
+
     if os.environ.get("FEATHERGLUE_DEBUG"):
         error_console.print_exception()
+    command = None if app is None else typer.main.get_command(app)
     if isinstance(error, FeatherglueError):
-        _print_error(f"error: {one_line(_with_flags(str(error), app, arguments))}")
+        _print_error(f"error: {one_line(with_option_flags(str(error), command, arguments))}")
         return error.exit_code
     # Misuse that the parser found.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        message = _parser_message(error, app, arguments)
+        message = parser_message(error, command, arguments)
         if not message:  # no command was given, and the help was shown
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
@@ -212,7 +214,7 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
             _print_error(context.get_usage())
         _print_error(f"error: {message}")
         return int(error.exit_code)
-    reason = _fault_of_the_machine(error)
+    reason = machine_fault(error)
     if reason:
         _print_error(f"error: {one_line(reason)}")
         return 1
@@ -221,45 +223,3 @@ def _explain(error: Exception, app: typer.Typer | None, arguments: list[str]) ->
         "This is a bug in featherglue; FEATHERGLUE_DEBUG=1 shows the traceback."
     )
     return 1
-
-
-# What the parser says about a wrong value, and plain words for it.
-_PLAIN_WORDS = {
-    "Value error, ": "",
-    "Input should be a valid integer, unable to parse string as an integer": "not an integer",
-    "Input should be a valid number, unable to parse string as a number": "not a number",
-    "Input should be greater than or equal to": "must be at least",
-    "Input should be less than or equal to": "must be at most",
-}
-
-
-def _parser_message(error: Any, app: typer.Typer | None, arguments: list[str]) -> str:
-    """The message of an error of the parser, with the values that an option without one takes."""
-    message = str(error.format_message())
-    for theirs, plain in _PLAIN_WORDS.items():
-        message = message.replace(theirs, plain)
-    if app is not None and message.endswith("requires an argument."):
-        from featherglue.cli.parameter_names import called_command
-
-        for parameter in called_command(typer.main.get_command(app), arguments).params:
-            if error.option_name in parameter.opts and parameter.metavar:
-                return f"{message.rstrip('.')}: {error.option_name} {parameter.metavar}"
-    return message
-
-
-def _fault_of_the_machine(error: Exception) -> str:
-    """What an error of Python says about files, memory or permissions; "" for other errors."""
-    lack = exhausted_resource(error)
-    if isinstance(error, OSError) and error.strerror:
-        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{name}{lack or error.strerror}"
-    return lack
-
-
-def _with_flags(message: str, app: typer.Typer | None, arguments: list[str]) -> str:
-    """The message of a library error with flags in place of parameter names."""
-    from featherglue.cli.parameter_names import option_flags, with_flags
-
-    if app is None:
-        return message
-    return with_flags(message, option_flags(typer.main.get_command(app), arguments))
