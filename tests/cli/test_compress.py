@@ -142,7 +142,7 @@ def test_quantize(run: Run, folders: dict[str, Path], photos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wildcards_that_select_delicate_layers_warn(run: Run, folders: dict[str, Path]) -> None:
+def test_wildcards_that_select_sensitive_layers_warn(run: Run, folders: dict[str, Path]) -> None:
     weights = ("--activation-bits", 0, "--include", "extractor.*")
     _, _, err = run("quantize", "--model", folders["one-head"], "-o", "all", *weights)
     assert "warning: --include selects" in err and "extractor.convPb, extractor.convDb" in err

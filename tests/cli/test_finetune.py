@@ -58,8 +58,8 @@ def test_zeros_stay(
     parent = Model.load(folders["one-head"])
     prune(parent, PruneConfig(ratio=0.7)).save("pruned")
     arguments = ("finetune", "--model", "pruned", "--images", photos, "-o", "run", "--part", part)
-    taught = ("--teacher", folders["one-head"], "--config", "settings.toml")
-    code, out, err = run(*arguments, *taught, "--json", "-")
+    teacher_options = ("--teacher", folders["one-head"], "--config", "settings.toml")
+    code, out, err = run(*arguments, *teacher_options, "--json", "-")
     assert code == 0, err
     made, before = load_artifact(json.loads(out)["output"]), load_artifact("pruned")
     changed = 0
@@ -72,7 +72,7 @@ def test_zeros_stay(
     assert 0.8 * len(trained) <= changed <= len(trained)
     assert made.provenance.parent == before.hash
     assert load(tmp_path / "run" / "model", threads=1).extract(photos / "camera.png") is not None
-    assert run(*arguments, *taught)[0] == 1  # holds a run
+    assert run(*arguments, *teacher_options)[0] == 1  # holds a run
 
 
 def test_quantized_layers_stay_quantized(run: Run, folders: dict[str, Path], photos: Path) -> None:

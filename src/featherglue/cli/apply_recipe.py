@@ -71,7 +71,7 @@ def apply_recipe(
     _check_calibration(recipe, calibration)
     images = calibration.read()
     with ProgressDisplay("compressing", len(recipe.steps), unit="steps") as progress:
-        made = compress(
+        compressed = compress(
             parent,
             recipe,
             calibration_images=images,
@@ -81,12 +81,12 @@ def apply_recipe(
             report=lambda step, name: progress.update(step - 1, description=name),
         )
         progress.update(len(recipe.steps))
-    made.save(output)
+    compressed.save(output)
     facts = describe(load_artifact(output), (640, 480), 512, source)
     save_json({"output": str(output), **{name: facts[name] for name in _FACTS}}, json_file)
     if json_file != STANDARD_OUTPUT:
         _print_facts(output, facts)
-    _warn_about_delicate_layers(recipe, made, include_name)
+    _warn_about_sensitive_layers(recipe, compressed, include_name)
 
 
 def apply_step(
@@ -126,16 +126,18 @@ def _check_calibration(recipe: Recipe, calibration: CalibrationOptions) -> None:
         raise UsageError("no step uses `calibration_images`; leave it out")
 
 
-def _warn_about_delicate_layers(recipe: Recipe, made: Model, include_name: str) -> None:
+def _warn_about_sensitive_layers(recipe: Recipe, compressed: Model, include_name: str) -> None:
     from featherglue.compression.quantization.linear import LinearConfig
-    from featherglue.compression.quantization.linear_targets import delicate_targets
+    from featherglue.compression.quantization.linear_targets import sensitive_targets
 
     linear = [config for config in recipe.steps if isinstance(config, LinearConfig)]
-    names = (name for config in linear for name in delicate_targets(made.architecture, config))
-    delicate = list(dict.fromkeys(names))
-    if delicate:
+    names = (
+        name for config in linear for name in sensitive_targets(compressed.architecture, config)
+    )
+    sensitive = list(dict.fromkeys(names))
+    if sensitive:
         error_console.print(
-            f"warning: {include_name} selects {', '.join(delicate)}, which are sensitive to "
+            f"warning: {include_name} selects {', '.join(sensitive)}, which are sensitive to "
             "quantization. They stay floats by default, or if they are excluded",
             markup=False,
         )

@@ -21,7 +21,7 @@ def describe(
         artifact: a saved model.
         image_size: (width, height) in pixels for which MACs are counted.
         num_keypoints: number of keypoints of each image for which MACs are counted.
-        baseline: Model to compare sizes with, in dense float32; the model itself by default.
+        baseline: model to compare sizes with, in dense float32; the model itself by default.
 
     Returns:
         Among others `macs`, the MACs of one extraction and one match, `macs_effective`, the MACs

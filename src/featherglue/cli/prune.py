@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,18 +19,8 @@ from featherglue.cli.compression_options import (
 )
 from featherglue.errors import UsageError
 
-
-class _Scope(str, Enum):
-    LAYER = "layer"
-    ROW = "row"
-    GLOBAL = "global"
-
-
-class _Importance(str, Enum):
-    MAGNITUDE = "magnitude"
-    ACTIVATION = "activation"
-    TAYLOR = "taylor"
-    L2 = "l2"
+ScopeName = Literal["layer", "row", "global"]
+ImportanceName = Literal["magnitude", "activation", "taylor", "l2"]
 
 
 def prune(
@@ -48,7 +37,7 @@ def prune(
         typer.Option("--macs", help="Ratio of the MACs to keep; channels are removed to reach it."),
     ] = None,
     scope: Annotated[
-        _Scope | None,
+        ScopeName | None,
         typer.Option(
             "--scope",
             help="Compare the weights of a layer, of an output channel, or of all layers; "
@@ -56,7 +45,7 @@ def prune(
         ),
     ] = None,
     importance: Annotated[
-        _Importance | None,
+        ImportanceName | None,
         typer.Option(
             "--importance",
             help="Importance of a weight: magnitude (default), activation or taylor. Importance "
@@ -77,12 +66,12 @@ def prune(
     json_file: JsonFile = None,
 ) -> None:
     """Set weights to zero, or remove channels. Fine-tune the model afterward."""
-    determined = pattern is not None and ":" in pattern
+    fixed_ratio = pattern is not None and ":" in pattern
     if macs is not None and (ratio is not None or channels):
         raise UsageError("`macs` determines what is removed; leave out `ratio` and `channels`")
-    if macs is None and ratio is None and not determined:
+    if macs is None and ratio is None and not fixed_ratio:
         raise UsageError("set how much to remove: --ratio 0.5, --macs 0.25 or --pattern 2:4")
-    if determined and ratio is not None:
+    if fixed_ratio and ratio is not None:
         raise UsageError(f"pattern {pattern} determines the ratio; leave out `ratio`")
     if (channels or macs is not None) and (scope or pattern):
         raise UsageError("`scope` and `pattern` apply to single weights, not to channels")
@@ -93,8 +82,8 @@ def prune(
     settings = {
         "budget": macs,
         "ratio": ratio,
-        "scope": scope and scope.value,
-        "importance": importance and importance.value,
+        "scope": scope,
+        "importance": importance,
         "pattern": pattern,
         "include": include or None,
         "exclude": exclude or None,

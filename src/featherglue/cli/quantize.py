@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,24 +19,17 @@ from featherglue.cli.compression_options import (
 )
 from featherglue.errors import UsageError
 
-
-class _Scheme(str, Enum):
-    LINEAR = "linear"
-    CODEBOOK = "codebook"
-
-
-class _Per(str, Enum):
-    CHANNEL = "channel"
-    TENSOR = "tensor"
+SchemeName = Literal["linear", "codebook"]
+Granularity = Literal["channel", "tensor"]
 
 
 def quantize(
     model: Model,
     output: Output,
     scheme: Annotated[
-        _Scheme,
+        SchemeName,
         typer.Option("--scheme", help="linear: integers with a scale. codebook: k-means."),
-    ] = _Scheme.LINEAR,
+    ] = "linear",
     bits: Annotated[
         int | None,
         typer.Option("--bits", help="Bits of a weight: linear 4 to 8, codebook 2 to 8."),
@@ -49,7 +41,7 @@ def quantize(
         ),
     ] = None,
     per: Annotated[
-        _Per | None,
+        Granularity | None,
         typer.Option(
             "--per", help="One scale for each output channel (default) or tensor. Linear only."
         ),
@@ -62,7 +54,7 @@ def quantize(
     json_file: JsonFile = None,
 ) -> None:
     """Store weights in fewer bits. Layers with quantized activations run with integers."""
-    if scheme is _Scheme.CODEBOOK:
+    if scheme == "codebook":
         for name, value in {"activation_bits": activation_bits, "per": per}.items():
             if value is not None:
                 raise UsageError(f"`{name}` requires scheme=linear")
@@ -72,11 +64,11 @@ def quantize(
     settings = {
         "bits": bits,
         "activation_bits": activation_bits,
-        "per": per and per.value,
+        "per": per,
         "include": include or None,
         "exclude": exclude or None,
     }
     # Without activations, images are only needed for bias correction.
     if activation_bits == 0 and calibration_images is None:
         settings["correct_bias"] = False
-    apply_step("quantize", scheme.value, settings, model, output, calibration, json_file)
+    apply_step("quantize", scheme, settings, model, output, calibration, json_file)

@@ -14,9 +14,7 @@ from featherglue.cli.sensitivity_options import (
     Histograms,
     Images,
     Method,
-    MethodName,
     Metric,
-    MetricName,
     Minutes,
     NumPairs,
     Output,
@@ -42,13 +40,13 @@ def sensitivity(
     output: Output,
     pair_file: PairFile = None,
     num_pairs: NumPairs = 32,
-    method: Method = MethodName.PRUNE,
+    method: Method = "prune",
     ratios: Ratios = "",
     bits: Bits = "",
     include: Include = None,
     exclude: Exclude = None,
     minutes: Minutes = None,
-    metric: Metric = MetricName.MEAN,
+    metric: Metric = "mean",
     histograms: Histograms = None,
     refine: Refine = False,
     seed: Seed = 0,
@@ -56,7 +54,7 @@ def sensitivity(
 ) -> None:
     """Prune or quantize each layer at several levels, and measure the loss of accuracy.
 
-    Writes the table scan.csv and figures to the output folder.
+    The output folder gets the table scan.csv and figures.
     """
     try:
         from featherglue.models.model import Model as Network
@@ -66,12 +64,12 @@ def sensitivity(
         raise MissingExtraError("sensitivity", "train") from error
     from featherglue.sensitivity.figures import draw_scan  # raises before any work is done
 
-    if ratios and method is not MethodName.PRUNE:
+    if ratios and method != "prune":
         raise UsageError("`ratios` requires method=prune")
-    if bits and method is MethodName.PRUNE:
+    if bits and method == "prune":
         raise UsageError("`bits` requires method=codebook or method=linear")
     config = ScanConfig(
-        method=method.value,
+        method=method,
         levels=_numbers(ratios or bits),
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -83,7 +81,7 @@ def sensitivity(
     suite = HomographySuite(folder=images, pair_file=pair_file, config=HomographyConfig(seed=seed))
     scoring = ScoringConfig(num_pairs=num_pairs, seed=seed, refine=refine)
     found = _scan(scanned, suite, scoring, config, output)
-    score = "" if metric is MetricName.MEAN else metric.value
+    score = "" if metric == "mean" else metric
     pictures = draw_scan(found, config.method, score, output)
     pictures += _draw_histograms(scanned, layers, output)
     facts = _facts(found, config, score) | {
@@ -93,7 +91,7 @@ def sensitivity(
     }
     save_json(facts, json_file)
     if json_file != STANDARD_OUTPUT:
-        _print_facts(facts, metric.value)
+        _print_facts(facts, metric)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

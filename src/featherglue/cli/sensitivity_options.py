@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class MethodName(str, Enum):
-    """Compression method; see `sensitivity.results.Method`."""
-
-    PRUNE = "prune"
-    CODEBOOK = "codebook"
-    LINEAR = "linear"
-
-
-class MetricName(str, Enum):
-    """A score, or the mean of all scores."""
-
-    MEAN = "mean"
-    AUC5 = "auc5"
-    AUC10 = "auc10"
-    AUC25 = "auc25"
-    PRECISION = "precision"
-    RECALL = "recall"
-
+MethodName = Literal["prune", "codebook", "linear"]
+MetricName = Literal["mean", "auc5", "auc10", "auc25", "precision", "recall"]
 
 Images = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")]
 Output = Annotated[

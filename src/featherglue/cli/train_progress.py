@@ -91,6 +91,7 @@ def show_training(
     """Show progress and warnings of the run in the body, and explain resuming after Ctrl-C.
 
     Args:
+        progress: shows the reports of the stage.
         output: folder of the run.
         resume_files: the files of which one exists if the run can be resumed.
     """

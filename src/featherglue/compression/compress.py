@@ -27,7 +27,7 @@ def compress(
     parent: str = "",
     report: Callable[[int, str], None] = lambda step, name: None,
 ) -> Model:
-    """Return a new model, made from a model by a recipe.
+    """Return the model that a recipe makes from another model.
 
     The whole recipe is checked before the first step runs.
 
@@ -59,21 +59,21 @@ def compress(
         image_size=image_size,
     )
     _check_context(recipe, context)
-    made = replace(
+    current = replace(
         model, provenance=replace(model.provenance, parent=parent or model.provenance.parent)
     )
     unquantized: Model | None = None
     for i, config in enumerate(recipe.steps):
         kind = kind_of(config)
         report(i + 1, kind.name)
-        if isinstance(config, LinearConfig) and not made.quantization:
-            unquantized = fold(made)
-        result = kind.run(made, config, replace(context, unquantized=unquantized))
+        if isinstance(config, LinearConfig) and not current.quantization:
+            unquantized = fold(current)
+        result = kind.run(current, config, replace(context, unquantized=unquantized))
         if isinstance(config, FinetuneConfig):
             unquantized = None
-        steps = (*made.provenance.recipe, *(dict(record) for record in result.record))
-        made = replace(result.model, provenance=replace(made.provenance, recipe=steps))
-    return made
+        steps = (*current.provenance.recipe, *(dict(record) for record in result.record))
+        current = replace(result.model, provenance=replace(current.provenance, recipe=steps))
+    return current
 
 
 class _Calibration:

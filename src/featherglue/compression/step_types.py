@@ -134,7 +134,7 @@ class StepKind:
         needs_images: whether a configuration requires calibration images.
         uses_images: whether a configuration uses calibration images if there are any.
         version: version of the configuration and of the method.
-        renamed: keys of earlier versions → their present names.
+        renamed: keys of earlier versions → their current names.
     """
 
     name: str

@@ -168,12 +168,12 @@ def input_norms(
     model: Model, calibration: CalibrationData, names: Collection[str]
 ) -> dict[str, Double]:
     """Return the root mean square of every input channel of some layers: name → (in,)."""
-    wanted = {part for name in names for part in (name, f"{name}.message")}
+    recorded = {part for name in names for part in (name, f"{name}.message")}
     squares = _SquareSums()
     if model.extractor is not None:
-        run_extractor(with_hooks(model.extractor, squares, wanted), calibration)
+        run_extractor(with_hooks(model.extractor, squares, recorded), calibration)
     if model.matcher is not None and calibration.features is not None:
-        run_matcher(with_hooks(model.matcher, squares, wanted), calibration)
+        run_matcher(with_hooks(model.matcher, squares, recorded), calibration)
     means = {name: total / squares.counts[name] for name, total in squares.sums.items()}
     return {
         name: torch.cat([means[p] for p in (name, f"{name}.message") if p in means]).sqrt().numpy()

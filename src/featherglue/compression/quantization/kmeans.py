@@ -81,8 +81,8 @@ def quantize_codebook(model: Model, config: CodebookConfig) -> Model:
             weight = artifact.arrays[f"{name}.weight"]
             rng = np.random.default_rng((config.seed, i))
             encodings[f"{name}.weight"] = cluster_weight(weight, config, rng)
-    made = Model.from_artifact(with_encodings(artifact, encodings, {}))
-    return replace(made, provenance=model.provenance)
+    quantized = Model.from_artifact(with_encodings(artifact, encodings, {}))
+    return replace(quantized, provenance=model.provenance)
 
 
 def cluster_weight(

@@ -107,8 +107,8 @@ def quantize_linear(
     original = Model.from_artifact(artifact)
     activations: dict[str, ActivationStorage] = {}
     if config.activation_bits and calibration is not None:
-        wanted = activations_of(artifact.architecture, selected)
-        activations = _calibrate_activations(original, wanted, calibration, config)
+        names_to_record = activations_of(artifact.architecture, selected)
+        activations = _calibrate_activations(original, names_to_record, calibration, config)
     encodings: dict[str, Encoding] = {}
     for layer in layers(artifact.architecture):
         if layer.name in selected:

@@ -42,11 +42,11 @@ def linear_targets(architecture: ArchitectureConfig) -> tuple[list[str], list[st
     return names, default
 
 
-def delicate_targets(architecture: ArchitectureConfig, config: LinearConfig) -> list[str]:
+def sensitive_targets(architecture: ArchitectureConfig, config: LinearConfig) -> list[str]:
     """Return the names that a wildcard of `include` selects although they are not a default.
 
-    Names that `include` spells out are left out. Products count only if activations are quantized,
-    because they have no weights.
+    They are sensitive to quantization. Names that `include` spells out are not returned. Products
+    count only if activations are quantized, because they have no weights.
     """
     names, default = linear_targets(architecture)
     weights = {layer.name for layer in layers(architecture)}

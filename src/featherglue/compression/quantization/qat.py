@@ -138,8 +138,8 @@ def prepare_qat(model: Model, parent: Model | None = None) -> Model:
         raise UsageError("this model is not quantized; quantize it first")
     before = fold_batch_norm(parent.to_artifact()).arrays if parent is not None else {}
     extractor, matcher = copy.deepcopy(model.extractor), copy.deepcopy(model.matcher)
-    made = replace(model, extractor=extractor, matcher=matcher)
-    networks = made.networks()
+    prepared = replace(model, extractor=extractor, matcher=matcher)
+    networks = prepared.networks()
     for name, code in model.quantization.tensors.items():
         prefix, _, path = name.removesuffix(".weight").partition(".")
         layer = networks[prefix].get_submodule(path)
@@ -151,7 +151,7 @@ def prepare_qat(model: Model, parent: Model | None = None) -> Model:
             parametrize.register_parametrization(layer, "weight", LinearWeight(code, weight))
         else:
             parametrize.register_parametrization(layer, "weight", CodebookWeight(code))
-    return made
+    return prepared
 
 
 def stored_parameter(layer: nn.Module) -> nn.Parameter:

@@ -55,14 +55,14 @@ def shrink(
     smaller = {name: size for name, size in sizes.items() if size < old[name]}
     directions = {n for n in smaller if n == WIDTH or n.endswith(HEAD_DIM)}
     kept = {name: strongest(energies[name], smaller[name]) for name in smaller.keys() - directions}
-    made = Model.from_artifact(_slice(model.to_artifact(), kept))
-    matcher = made.matcher
+    sliced = Model.from_artifact(_slice(model.to_artifact(), kept))
+    matcher = sliced.matcher
     if matcher is not None and directions:
         matcher = _narrow_heads(matcher, {n: smaller[n] for n in directions - {WIDTH}})
         if WIDTH in directions:
             found = principal_directions(matcher, _slice_descriptors(calibration, kept))
             matcher = narrow_width(matcher, smaller[WIDTH], found)
-    return replace(made, matcher=matcher)
+    return replace(sliced, matcher=matcher)
 
 
 def strongest(energies: Double, count: int) -> Index:
@@ -151,14 +151,14 @@ def _narrow_heads(matcher: SuperGlue, widths: Mapping[str, int]) -> SuperGlue:
     configs = list(matcher.config.layers)
     for width in sorted(set(widths.values())):
         narrow = narrow_heads(matcher, width).state_dict()
-        for group in (name for name, wanted in widths.items() if wanted == width):
+        for group in (name for name, new_width in widths.items() if new_width == width):
             prefix = group.removeprefix("matcher.").removesuffix("head_dim")  # gnn.layers.I.attn.
             index = int(prefix.split(".")[2])
             configs[index] = replace(configs[index], head_dim=width)
             state |= {name: value for name, value in narrow.items() if name.startswith(prefix)}
-    made = SuperGlue(replace(matcher.config, layers=tuple(configs)))
-    made.load_state_dict(state)
-    return made.train(matcher.training)
+    narrowed = SuperGlue(replace(matcher.config, layers=tuple(configs)))
+    narrowed.load_state_dict(state)
+    return narrowed.train(matcher.training)
 
 
 def _slice_descriptors(

@@ -72,7 +72,7 @@ class DistillStage:
         scenes, min_keypoints, max_keypoints, sinkhorn_iterations, depths, bf16_keypoints: as in
             `SuperGlueStage`, for a matcher.
         processing: settings of the finished model; None keeps those of `student.start`.
-        validation: Held-out views.
+        validation: settings of the validation on held-out views.
         seed: seed of weights and data.
         data: description of the photographs for the model card; "" keeps that of `student.start`.
 

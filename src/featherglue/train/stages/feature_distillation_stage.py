@@ -59,7 +59,7 @@ class FeatureDistillationStage:
         loss: weights of the parts of the loss.
         map: how descriptors are compared with those of a teacher of another width; see
             `DescriptorMap`.
-        validation: Held-out views.
+        validation: settings of the validation on held-out views.
         seed: seed of weights and data.
         data: description of the photographs for the model card.
     """

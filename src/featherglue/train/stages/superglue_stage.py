@@ -44,7 +44,7 @@ class SuperGlueStage:
         depths: numbers of layers after which the loss is also computed.
         bf16_keypoints: run the extractor in bfloat16 if the device supports it.
         processing: settings of the finished model.
-        validation: Held-out views.
+        validation: settings of the validation on held-out views.
         start: folder of a model whose matcher to start from: of this architecture, a smaller one,
             or one with wider heads. "" starts from a matcher that compares descriptors.
         seed: seed of weights and data.

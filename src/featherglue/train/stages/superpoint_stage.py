@@ -42,7 +42,7 @@ class SuperPointStage:
         spatial: fraction of the samples that are 3D scenes, in [0, 1].
         labels: keypoints to learn.
         loss: losses and their weights.
-        validation: Held-out views.
+        validation: settings of the validation on held-out views.
         start: folder of a model whose extractor to start from, with this architecture or a smaller
             one; "" starts from scratch.
         seed: seed of weights and data.
