@@ -8,9 +8,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch.utils.data
+from joblib.externals.loky import get_reusable_executor
 
 from featherglue.errors import ArtifactError, UsageError
 from featherglue.models.model import Model
@@ -108,3 +110,18 @@ def test_a_loader_of_pytorch_takes_a_session(session: Session, gray: np.ndarray)
     )
     for found, image in zip(loader, images, strict=True):
         assert np.array_equal(found, session.extract(image).keypoints)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_joblib_takes_a_session(backend: str, session: Session, gray: np.ndarray) -> None:
+    images = [gray, gray[::-1].copy(), gray[:, ::-1].copy()]
+    try:
+        found = joblib.Parallel(n_jobs=2, backend=backend, timeout=200)(
+            joblib.delayed(session.extract)(image) for image in images
+        )
+    finally:
+        if backend == "loky":  # its processes wait for more work
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    for there, image in zip(found, images, strict=True):
+        assert equal(there, session.extract(image))
