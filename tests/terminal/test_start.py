@@ -90,6 +90,31 @@ def test_a_signal_in_executed_text_has_its_own_exit_code() -> None:
     assert (done.returncode, done.stderr) == (143, b"terminated\n")
 
 
+_DROPPED = """
+import os, signal, time, featherglue.cli
+from featherglue.__main__ import main
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+def interrupted(*_, **__):
+    for _ in range(3):
+        Thing()
+    signal.pause()
+featherglue.cli._application = interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.alarm(60)
+main()
+"""
+
+
+def test_a_signal_in_a_finalizer_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _DROPPED], capture_output=True, check=False, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (130, b"stopped\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [["info", "--model", "fast"], ["--version"]])
 def test_full_standard_output_is_one_line(arguments: list[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
+from typing import Any
 
 # Signal -> the message on standard error. Windows has no SIGHUP.
 _MESSAGES = {
@@ -13,6 +15,7 @@ _MESSAGES = {
     if hasattr(signal, name)
 }
 _received: list[int] = []
+_AGAIN_SECONDS = 0.05  # after an interruption that was lost
 
 
 def exit_on_signals() -> None:
@@ -25,8 +28,14 @@ def exit_on_signals() -> None:
 
 
 def raise_on_signals() -> None:
-    """Raise KeyboardInterrupt on a signal, so that the running command cleans up."""
+    """Raise KeyboardInterrupt on a signal, so that the running command cleans up.
+
+    Python drops an exception in a finalizer or in a callback of a weak reference. There the
+    KeyboardInterrupt is raised again a moment later.
+    """
     _install(_raise)
+    if hasattr(signal, "setitimer"):
+        sys.unraisablehook = _raise_later
 
 
 def exit_code() -> int | None:
@@ -56,6 +65,20 @@ def _exit(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{_MESSAGES[number]}\n".encode())
     finally:
         os._exit(128 + number)
+
+
+def _raise_later(dropped: Any) -> None:
+    """Called with an exception that Python dropped."""
+    if dropped.exc_type is not KeyboardInterrupt or not _received:
+        sys.__unraisablehook__(dropped)
+        return
+    signal.signal(signal.SIGALRM, _raise_again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
 
 
 def record_signal(number: int) -> None:
