@@ -17,10 +17,11 @@ import pytest
 from board_scene import Scene
 
 from featherglue import cli
+from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.colmap_export import export_colmap
 from featherglue.collection.reconstruction import Reconstruction, StepProgress, reconstruct
 from featherglue.collection.store import Store
-from featherglue.errors import ImageError, OutputError, StoreError
+from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
 
 NUM_KEYPOINTS = 400
 
@@ -152,6 +153,64 @@ def test_a_database_of_another_program_is_not_replaced(scene: Scene, tmp_path: P
     result = reconstruct(scene.folder, tmp_path, overwrite=True, **settings)
     assert result.database.num_images == 6
     assert result.model is None
+
+
+def test_a_damaged_database_is_made_again(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(work, tmp_path / "work"))
+    database = copy / "database.db"
+    database.write_bytes(database.read_bytes()[: database.stat().st_size // 2])
+    with pytest.warns(StoredFileWarning, match=r"database\.db: damaged .*it is made again"):
+        again = reconstruct(scene.folder, copy, num_keypoints=NUM_KEYPOINTS, workers=1)
+    assert again.database.num_matches == result.database.num_matches
+
+
+@pytest.mark.parametrize("name", ["images.bin", "points3D.bin"])
+def test_a_damaged_model_is_an_error(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path, name: str
+) -> None:
+    copy = Path(shutil.copytree(work, tmp_path / "work"))
+    path = copy / "sparse" / "0" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(StoreError, match=r"sparse: was changed or damaged.*`overwrite`"):
+        reconstruct(scene.folder, copy, num_keypoints=NUM_KEYPOINTS, workers=1)
+    shutil.rmtree(copy / "sparse")
+    again = reconstruct(scene.folder, copy, num_keypoints=NUM_KEYPOINTS, workers=1)
+    assert again.model is not None and result.model is not None
+    assert again.model.num_points == result.model.num_points
+
+
+def test_a_model_of_another_program_is_not_removed(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(work, tmp_path / "work"))
+    shutil.rmtree(copy / "sparse")
+    (copy / "sparse").mkdir()
+    (copy / "sparse" / "own.txt").write_text("own")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["model"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(OutputError, match="sparse: exists, and no run of this work folder"):
+        reconstruct(scene.folder, copy, num_keypoints=NUM_KEYPOINTS, workers=1)
+    assert (copy / "sparse" / "own.txt").read_text() == "own"
+
+
+def test_an_adjustment_replaces_only_adjustments(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    inputs = scene.folder, work / "features.h5", work / "matches.h5"
+    outputs = tmp_path / "features.h5", tmp_path / "matches.h5"
+    for content in (b"own", (work / "features.h5").read_bytes()):
+        outputs[0].write_bytes(content)
+        with pytest.raises(StoreError, match=r"features\.h5: .*, or `overwrite`"):
+            adjust_collection(*inputs, *outputs, workers=1)
+        assert outputs[0].read_bytes() == content
+    adjust_collection(*inputs, *outputs, workers=1, overwrite=True)
+    before = outputs[1].read_bytes()
+    outputs[0].unlink()  # half of the result: both files are made again
+    adjust_collection(*inputs, *outputs, workers=1)
+    assert outputs[1].read_bytes() == before
 
 
 def test_images_that_colmap_cannot_read_are_left_out(

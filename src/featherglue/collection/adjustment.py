@@ -100,7 +100,12 @@ def adjust_collection(
     moved = target.with_name(f".{target.name}.moved")
     aligned = final.with_name(f".{final.name}.aligned")
     manifest = _manifest(feature_file, match_file, config)
-    finished = _finished(target, final, manifest)
+    try:
+        finished = _finished(target, final, manifest)
+    except StoreError as error:
+        if not overwrite:
+            raise StoreError(f"{error}; use another folder, or `overwrite`") from None
+        finished = None
     if finished is not None:
         return finished
     first = _solve(feature_file, match_file, config)
@@ -133,14 +138,20 @@ def adjust_collection(
 
 
 def _finished(target: Path, final: Path, manifest: Mapping[str, Any]) -> AdjustmentResult | None:
-    """The result of an earlier run with these inputs and settings; None if there is none."""
-    if not (target.is_file() and final.is_file()):
-        return None
+    """The result of an earlier run with these inputs and settings; None if there is none.
+
+    Raises:
+        StoreError: a file exists that no adjustment wrote.
+    """
     found = []
     for path in (target, final):
+        if not path.exists():
+            continue
         with Store(path) as store:
             found.append({n: v for n, v in store.manifest.items() if n != "version"})
-    counts = found[1].pop(_COUNTS, None)
+        if found[-1].get("kind") != manifest["kind"]:
+            raise StoreError(f"{path}: is not the result of an adjustment")
+    counts = found[-1].pop(_COUNTS, None) if found else None
     if counts is None or found != [manifest, manifest]:
         return None
     return AdjustmentResult(feature_file=target, match_file=final, **counts)

@@ -106,8 +106,8 @@ def import_images(
     check_camera(cameras)
     mode = cameras.mode.replace("-", "_").upper()
     options = pycolmap.ImageReaderOptions(camera_model=cameras.model, camera_params=cameras.params)
-    pycolmap.Database.open(database).close()  # creates it
     with quiet():
+        pycolmap.Database.open(database).close()  # creates it
         pycolmap.import_images(
             database, images, pycolmap.CameraMode.__members__[mode], list(names), options
         )
@@ -136,7 +136,7 @@ def write_database(
     """
     pycolmap = require_pycolmap()
     import_images(database, images, list(keypoints), cameras)
-    with pycolmap.Database.open(database) as opened:
+    with quiet(), pycolmap.Database.open(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         with pycolmap.DatabaseTransaction(opened):
             for name, points in keypoints.items():

@@ -11,13 +11,14 @@ from pathlib import Path
 from featherglue.collection.colmap import (
     CameraOptions,
     check_camera,
+    quiet,
     require_pycolmap,
     verify_matches,
     write_database,
 )
 from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
 from featherglue.collection.store import Store
-from featherglue.errors import FeatherglueError, OutputError
+from featherglue.errors import FeatherglueError, OutputError, StoreError, short_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +106,21 @@ def describe_database(
     Args:
         database: the file.
         names: names of the images that it should have.
+
+    Raises:
+        StoreError: the database is damaged.
     """
     pycolmap = require_pycolmap()
-    with pycolmap.Database.open(database) as opened:
-        _, counts = opened.read_two_view_geometry_num_inliers()
-        return ExportResult(
-            database=Path(database),
-            num_images=opened.num_images(),
-            unreadable=tuple(sorted({*names} - {i.name for i in opened.read_all_images()})),
-            num_pairs=opened.num_matched_image_pairs(),
-            num_verified_pairs=sum(count > 0 for count in counts),
-            num_matches=opened.num_matches(),
-        )
+    try:
+        with quiet(), pycolmap.Database.open(database) as opened:
+            _, counts = opened.read_two_view_geometry_num_inliers()
+            return ExportResult(
+                database=Path(database),
+                num_images=opened.num_images(),
+                unreadable=tuple(sorted({*names} - {i.name for i in opened.read_all_images()})),
+                num_pairs=opened.num_matched_image_pairs(),
+                num_verified_pairs=sum(count > 0 for count in counts),
+                num_matches=opened.num_matches(),
+            )
+    except (OSError, RuntimeError, ValueError) as error:  # of COLMAP and SQLite
+        raise StoreError(f"{database}: damaged ({short_reason(error)})") from None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featherglue.collection.colmap import quiet, require_pycolmap
-from featherglue.errors import OutputError
+from featherglue.errors import OutputError, StoreError, short_reason
 
 _SEED = 0
 _MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses
@@ -123,7 +123,18 @@ def summarize_model(
     Args:
         database: the file.
         models: folder that `map_database` wrote.
+
+    Raises:
+        StoreError: a model or the database is damaged.
     """
+    try:
+        with quiet():
+            return _summary(database, models)
+    except (OSError, RuntimeError, ValueError, IndexError) as error:  # of COLMAP and SQLite
+        raise StoreError(f"{models}: damaged ({short_reason(error)})") from None
+
+
+def _summary(database: str | os.PathLike[str], models: str | os.PathLike[str]) -> ModelSummary:
     pycolmap = require_pycolmap()
     folders = sorted(path for path in Path(models).iterdir() if path.is_dir())
     model = pycolmap.Reconstruction(folders[0]) if folders else None

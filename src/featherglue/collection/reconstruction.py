@@ -7,10 +7,11 @@ import functools
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from featherglue.collection.adjustment import AdjustmentResult, adjust_collection
 from featherglue.collection.colmap import check_camera, require_pycolmap
@@ -44,11 +45,13 @@ from featherglue.collection.resumable import StepResult
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
-from featherglue.errors import ImageError, OutputError
-from featherglue.fingerprint import file_state, fingerprint
+from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
+from featherglue.fingerprint import file_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.locks import claimed_folder
 from featherglue.options import SessionOptions, make_options
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,12 +263,12 @@ class _Run:
         database = self.work / DATABASE
         inputs = [file_state(path)[1:] for path in (features, matches)]
         state = fingerprint(inputs, dataclasses.asdict(self.config.cameras))
-        if not self._is_current("database", state, database):
-            if database.exists() and not (self.config.overwrite or self._manifest()):
-                raise OutputError(
-                    f"{database}: exists, and no run of this work folder wrote it; use another "
-                    "folder, or `overwrite`"
-                )
+        with Store(features) as store:
+            names = [key[0] for key in store.sorted_keys()]
+        describe = functools.partial(describe_database, database, names)
+        found = self._stored("database", state, database, describe)
+        if found is None:
+            self._check_own("database", database)
             self._note("database", "unfinished")
             self._report("verifying", "", 0, None)
             export_colmap(
@@ -278,13 +281,19 @@ class _Run:
                 overwrite=True,
             )
             self._note("database", state)
-        with Store(features) as store:
-            return describe_database(database, [key[0] for key in store.sorted_keys()])
+            found = describe()
+        return found
 
     def _map(self) -> ModelSummary:
         database, models = self.work / DATABASE, self.work / MODELS
         state = fingerprint("model", self._manifest().get("database"))
-        if not self._is_current("model", state, models):
+        summarize = functools.partial(summarize_model, database, models)
+        self._check_unchanged(models)
+        current = not self.config.overwrite or self._is_written(models)
+        summary = self._stored("model", state, models, summarize) if current else None
+        if summary is None:
+            self._check_own("model", models)
+            self._note("model", "unfinished")
             with Store(self.work / FEATURES) as store:
                 total = len(store.sorted_keys())
             map_database(
@@ -294,15 +303,48 @@ class _Run:
                 num_threads=self.config.workers,
                 registered=lambda count: self._report("mapping", "photos", count, total),
             )
+            self._note("model_files", _content(models))
             self._note("model", state)
-        summary = summarize_model(database, models)
+            summary = summarize()
         if summary.folder is not None:
             write_points(summary.folder, self.work / POINTS)
         return summary
 
-    def _is_current(self, step: str, state: str, output: Path) -> bool:
-        """Whether the output of a step exists and was made from these inputs."""
-        return output.exists() and self._manifest().get(step) == state
+    def _stored(
+        self, step: str, state: str, output: Path, read: Callable[[], Result]
+    ) -> Result | None:
+        """The result of a step that was made from these inputs; None if it must be made."""
+        if not output.exists() or self._manifest().get(step) != state:
+            return None
+        try:
+            return read()
+        except StoreError as error:
+            warnings.warn(f"{error}; it is made again", StoredFileWarning, stacklevel=2)
+            return None
+
+    def _check_unchanged(self, models: Path) -> None:
+        """Raise StoreError if the models are not those that were written: COLMAP may crash."""
+        if self.config.overwrite or not models.is_dir():
+            return
+        finished = self._manifest().get("model", "unfinished") != "unfinished"
+        if finished and not self._is_written(models):
+            raise StoreError(
+                f"{models}: was changed or damaged since it was written; remove it to make it "
+                "again, or use `overwrite`"
+            )
+
+    def _is_written(self, models: Path) -> bool:
+        """Whether the models are those that a run wrote; true for runs of earlier versions."""
+        written = self._manifest().get("model_files")
+        return written is None or written == _content(models)
+
+    def _check_own(self, step: str, output: Path) -> None:
+        """Raise OutputError if another program wrote the output of a step."""
+        if output.exists() and not (self.config.overwrite or step in self._manifest()):
+            raise OutputError(
+                f"{output}: exists, and no run of this work folder wrote it; use another "
+                "folder, or `overwrite`"
+            )
 
     def _note(self, step: str, state: str) -> None:
         write_json(self.work / MANIFEST, {**self._manifest(), step: state})
@@ -313,6 +355,12 @@ class _Run:
         except (OSError, ValueError):  # missing or damaged: the steps are repeated
             found = {}
         return found if isinstance(found, dict) else {}
+
+
+def _content(models: Path) -> str:
+    """Fingerprint of the files of models."""
+    paths = sorted(models.glob("*/*.bin"))
+    return fingerprint({str(p.relative_to(models)): file_fingerprint(p) for p in paths})
 
 
 def _failed_pairs(matches: StepResult) -> list[str]:
