@@ -44,6 +44,7 @@ _COMMANDS = {
     "reconstruct": _Command("reconstruct", "reconstruct", "Collections"),
     "extract": _Command("extract", "extract", "Collections"),
     "pairs": _Command("pairs", "pairs", "Collections"),
+    "vocabulary": _Command("vocabulary", "vocabulary", "Collections"),
     "adjust": _Command("adjust", "adjust", "Collections"),
     "export-colmap": _Command("export_colmap", "export_colmap", "Collections"),
     "evaluate": _Command("evaluate", "evaluate_app", "Measure"),

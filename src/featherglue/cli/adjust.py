@@ -13,6 +13,7 @@ from featherglue.cli.collection_options import (
     MatchFile,
     Overwrite,
     Photos,
+    Ray,
     StepDisplay,
     Workers,
 )
@@ -40,6 +41,7 @@ def adjust(
         ),
     ] = Path(),
     workers: Workers = None,
+    ray: Ray = None,
     overwrite: Overwrite = False,
     json_file: JsonFile = None,
 ) -> int:
@@ -55,6 +57,7 @@ def adjust(
             output / ADJUSTED_FEATURES,
             output / ADJUSTED_MATCHES,
             workers=workers,
+            ray=ray,
             overwrite=overwrite,
             progress=display.step("adjusting", "pairs"),
         )

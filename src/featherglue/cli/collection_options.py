@@ -29,8 +29,9 @@ Pairs = Annotated[
     PairMethod,
     typer.Option(
         "--pairs",
-        help="Pairs to match: all, each photograph with the following ones, with the nearest ones "
-        "by GPS, or those of a file.",
+        help="Pairs to match: all, each photograph with the following ones, with the most similar "
+        "ones, with the nearest ones by GPS, or those of a file. auto: all of up to 200 "
+        "photographs, else the most similar ones.",
     ),
 ]
 PairFile = Annotated[
@@ -46,7 +47,16 @@ Overlap = Annotated[
 NumNeighbors = Annotated[
     int,
     typer.Option(
-        "--num-neighbors", min=1, help="Number of nearest photographs, for --pairs spatial."
+        "--num-neighbors",
+        min=1,
+        help="Number of most similar photographs (retrieval) or of nearest ones (spatial).",
+    ),
+]
+LoopClosure = Annotated[
+    bool,
+    typer.Option(
+        "--loop-closure",
+        help="Add the most similar photographs to every tenth one, for --pairs sequential.",
     ),
 ]
 MaxSize = Annotated[
@@ -86,6 +96,14 @@ Adjust = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Maximum number of processes; one per core by default."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Ray cluster that does the work: auto, or host:port. Its machines share the folders.",
+    ),
 ]
 Overwrite = Annotated[
     bool,

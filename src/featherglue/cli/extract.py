@@ -12,6 +12,7 @@ from featherglue.cli.collection_options import (
     NumKeypoints,
     Overwrite,
     Photos,
+    Ray,
     StepDisplay,
     Workers,
     print_step,
@@ -35,6 +36,7 @@ def extract(
     num_keypoints: NumKeypoints = NUM_KEYPOINTS,
     masks: Masks = None,
     workers: Workers = None,
+    ray: Ray = None,
     overwrite: Overwrite = False,
     json_file: JsonFile = None,
     *,
@@ -56,6 +58,7 @@ def extract(
             max_size=max_size if max_size > 0 else None,
             masks=masks,
             workers=workers,
+            ray=ray,
             overwrite=overwrite,
             progress=display.step("extracting", "photos"),
         )

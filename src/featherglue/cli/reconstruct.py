@@ -13,6 +13,7 @@ from featherglue.cli.collection_options import (
     CameraModel,
     CameraModeOption,
     CameraParams,
+    LoopClosure,
     MaxSize,
     NumKeypoints,
     NumNeighbors,
@@ -21,6 +22,7 @@ from featherglue.cli.collection_options import (
     PairFile,
     Pairs,
     Photos,
+    Ray,
     StepDisplay,
     Workers,
 )
@@ -41,10 +43,11 @@ def reconstruct(
         Path, typer.Option("-o", "--output", metavar="WORK", help="Work folder of the results.")
     ] = DEFAULT_FOLDER,
     model: Model = "fast",
-    pairs: Pairs = "exhaustive",
+    pairs: Pairs = "auto",
     pair_file: PairFile = None,
     overlap: Overlap = 10,
     num_neighbors: NumNeighbors = 20,
+    loop_closure: LoopClosure = False,
     max_size: MaxSize = MAX_SIZE,
     num_keypoints: NumKeypoints = NUM_KEYPOINTS,
     masks: Masks = None,
@@ -54,6 +57,7 @@ def reconstruct(
     adjust: Adjust = True,
     mapped: Annotated[bool, typer.Option("--map/--no-map", help="Make the sparse model.")] = True,
     workers: Workers = None,
+    ray: Ray = None,
     overwrite: Overwrite = False,
     json_file: JsonFile = None,
     *,
@@ -75,6 +79,7 @@ def reconstruct(
             pair_file=pair_file,
             overlap=overlap,
             num_neighbors=num_neighbors,
+            loop_closure=loop_closure,
             max_size=max_size if max_size > 0 else None,
             masks=masks,
             num_keypoints=num_keypoints,
@@ -84,6 +89,7 @@ def reconstruct(
             adjust=adjust,
             map=mapped,
             workers=workers,
+            ray=ray,
             overwrite=overwrite,
         )
     save_json(_values(result), json_file)

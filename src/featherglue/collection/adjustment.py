@@ -72,6 +72,7 @@ def adjust_collection(
     *,
     config: AdjustmentConfig | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> AdjustmentResult:
@@ -87,6 +88,9 @@ def adjust_collection(
         adjusted_matches: match file to write.
         config: settings; None uses the defaults.
         workers: maximum number of processes; None takes one per core.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
+            machines share all folders; `workers` is the maximum number of its processes. None works
+            on this machine.
         overwrite: replace files that were made with other settings.
         progress: called with the number of pairs that are aligned and the number of all.
 
@@ -115,10 +119,14 @@ def adjust_collection(
         manifest,
         dict.fromkeys(first.kept, fingerprint(manifest)),
         AlignmentTask(
-            images=Path(images), feature_file=moved, match_file=Path(match_file), kept=first.kept
+            images=Path(images).absolute(),
+            feature_file=moved.absolute(),
+            match_file=Path(match_file).absolute(),
+            kept=first.kept,
         ),
         defaults={"adjustment": asdict(AdjustmentConfig())},
         workers=workers,
+        ray=ray,
         overwrite=overwrite,
         progress=progress,
     )

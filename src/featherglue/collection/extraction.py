@@ -105,6 +105,7 @@ def extract_features(
     max_size: int | None = None,
     masks: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> StepResult:
@@ -122,6 +123,9 @@ def extract_features(
         masks: folder of masks by COLMAP's convention: `image.jpg.png` has the size of `image.jpg`,
             and keypoints where it is 0 are ignored. An image without a mask is used as a whole.
         workers: maximum number of processes, each with one thread; None takes one per core.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
+            machines share all folders; `workers` is the maximum number of its processes. None works
+            on this machine.
         overwrite: replace features that were made with other settings.
         progress: called with the number of images that are done and the number of all.
 
@@ -130,7 +134,8 @@ def extract_features(
         StoreError: `output` was made with other settings, and not `overwrite`.
         OutputError: a file cannot be written.
     """
-    folder, mask_folder = Path(images), None if masks is None else Path(masks)
+    folder = Path(images).absolute()
+    mask_folder = None if masks is None else Path(masks).absolute()
     if mask_folder is not None and not any(mask_path(mask_folder, n).is_file() for n in names):
         raise UsageError(
             f"masks: {mask_folder} has no mask of any image; that of {names[0]} would be "
@@ -149,6 +154,7 @@ def extract_features(
         task,
         defaults={"extractor": stage_settings(ProcessingConfig(), "extraction")},
         workers=workers,
+        ray=ray,
         overwrite=overwrite,
         progress=progress,
     )

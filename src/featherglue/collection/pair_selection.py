@@ -5,19 +5,25 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featherglue.collection.colmap import import_images, require_pycolmap
+from featherglue.collection.retrieval import nearest_images
 from featherglue.errors import ConfigError, ImageError, PairListError, UsageError
 from featherglue.io.files import atomic_write
 from featherglue.io.lines import quote_name
 from featherglue.io.pairs import read_pairs
 
-PairMethod = Literal["exhaustive", "sequential", "spatial", "file"]
+PairMethod = Literal["auto", "exhaustive", "sequential", "retrieval", "spatial", "file"]
 NamePair = tuple[str, str]
 DEFAULT_OVERLAP, DEFAULT_NUM_NEIGHBORS = 10, 20
+MAX_EXHAUSTIVE = 200  # images of which "auto" takes every pair
+_LOOP_PERIOD = 10  # images of a sequence, one of which is searched for loops, as in COLMAP
 _MAX_DISTANCE = 1e9  # m, between the positions of a pair: only the number of neighbors counts
 
 
@@ -29,23 +35,39 @@ def choose_pairs(
     pair_file: str | os.PathLike[str] | None = None,
     overlap: int = DEFAULT_OVERLAP,
     num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
+    loop_closure: bool = False,
+    descriptors: Callable[[], NDArray[np.float32]] | None = None,
 ) -> list[NamePair]:
     """Choose pairs by the name of the method.
 
     Args:
-        method: all pairs, each image with the following ones, with the nearest ones by GPS, or
-            the pairs of a file.
+        method: all pairs, each image with the following ones, with the most similar ones, with the
+            nearest ones by GPS, or the pairs of a file. "auto" takes all pairs of up to 200 images,
+            and the most similar ones of more.
         images: folder of the images.
         names: names of the images, relative to the folder, in the order of a sequence.
         pair_file: the list of "file".
         overlap: number of following images of "sequential".
-        num_neighbors: number of nearest images of "spatial".
+        num_neighbors: number of nearest images of "retrieval", "spatial" and of a loop closure.
+        loop_closure: add the most similar images to every tenth image of "sequential".
+        descriptors: gives the global descriptors (N, P) of the images, for retrieval.
 
     Raises:
-        UsageError: a value out of bounds, or a missing list.
+        UsageError: a value out of bounds, a missing list, or no `descriptors` for retrieval.
         PairListError, ImageError, MissingExtraError: see the functions below.
     """
-    check_choice(method, pair_file)
+    check_choice(method, pair_file, loop_closure)
+    if needs_retrieval(method, len(names), loop_closure):
+        if descriptors is None:
+            raise UsageError(
+                f"`pairs={method!r}` of {len(names)} images needs their features: give "
+                "`feature_file`"
+            )
+        if method != "sequential":
+            return retrieval_pairs(names, descriptors(), num_neighbors)
+        following = sequential_pairs(names, overlap)
+        loops = loop_pairs(names, descriptors(), num_neighbors, overlap)
+        return list(dict.fromkeys([*following, *loops]))
     if method == "sequential":
         return sequential_pairs(names, overlap)
     if method == "spatial":
@@ -56,8 +78,16 @@ def choose_pairs(
     return exhaustive_pairs(names)
 
 
-def check_choice(method: PairMethod, pair_file: str | os.PathLike[str] | None) -> None:
-    """Check the name of the method, and that a list is given if it needs one.
+def needs_retrieval(method: PairMethod, num_images: int, loop_closure: bool) -> bool:
+    """Whether a choice of pairs needs the global descriptors of the images."""
+    many = method == "auto" and num_images > MAX_EXHAUSTIVE
+    return many or method == "retrieval" or (method == "sequential" and loop_closure)
+
+
+def check_choice(
+    method: PairMethod, pair_file: str | os.PathLike[str] | None, loop_closure: bool = False
+) -> None:
+    """Check the name of the method, and that what else is given has an effect on it.
 
     Raises:
         ConfigError: it is not.
@@ -68,6 +98,8 @@ def check_choice(method: PairMethod, pair_file: str | os.PathLike[str] | None) -
         raise ConfigError("`pairs='file'` needs `pair_file`")
     if method != "file" and pair_file is not None:
         raise ConfigError(f"`pair_file` has no effect on `pairs={method!r}`: remove it")
+    if method != "sequential" and loop_closure:
+        raise ConfigError(f"`loop_closure` has no effect on `pairs={method!r}`: remove it")
 
 
 def exhaustive_pairs(names: Sequence[str]) -> list[NamePair]:
@@ -94,6 +126,66 @@ def sequential_pairs(names: Sequence[str], overlap: int = DEFAULT_OVERLAP) -> li
         for step in steps
         if i + step < len(names)
     ]
+
+
+def retrieval_pairs(
+    names: Sequence[str],
+    descriptors: NDArray[np.float32],
+    num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
+) -> list[NamePair]:
+    """Pair images with the most similar ones, each pair once, in the order of the names.
+
+    Args:
+        names: of the images.
+        descriptors: (N, P), their global descriptors; see `retrieval`.
+        num_neighbors: number of most similar images.
+
+    Raises:
+        MissingExtraError: faiss is not installed.
+        UsageError: `num_neighbors` is less than 1.
+    """
+    found = nearest_images(descriptors, num_neighbors).tolist()
+    return _named(names, dict(enumerate(found)))
+
+
+def loop_pairs(
+    names: Sequence[str],
+    descriptors: NDArray[np.float32],
+    num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
+    overlap: int = DEFAULT_OVERLAP,
+) -> list[NamePair]:
+    """Pair every tenth image of a sequence with the most similar ones that do not follow it.
+
+    Args:
+        names: in the order of the sequence.
+        descriptors: (N, P), their global descriptors; see `retrieval`.
+        num_neighbors: number of most similar images.
+        overlap: images up to this distance in the sequence are left out.
+
+    Raises:
+        MissingExtraError: faiss is not installed.
+        UsageError: `num_neighbors` is less than 1.
+    """
+    queries = np.arange(0, len(names), _LOOP_PERIOD)
+    found = nearest_images(descriptors, num_neighbors + 2 * overlap, queries)
+    distant = {
+        query: [other for other in others if other >= 0 and abs(other - query) > overlap][
+            :num_neighbors
+        ]
+        for query, others in zip(queries.tolist(), found.tolist(), strict=True)
+    }
+    return _named(names, distant)
+
+
+def _named(names: Sequence[str], neighbors: Mapping[int, Sequence[int]]) -> list[NamePair]:
+    """Each pair of an image and a neighbor once, in the order of the names."""
+    pairs = {
+        (min(image, other), max(image, other))
+        for image, others in neighbors.items()
+        for other in others
+        if other >= 0
+    }
+    return [(names[first], names[second]) for first, second in sorted(pairs)]
 
 
 def spatial_pairs(

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featherglue.collection.adjustment import AdjustmentResult, adjust_collection
 from featherglue.collection.colmap import check_camera, require_pycolmap
 from featherglue.collection.colmap_export import (
@@ -25,6 +28,7 @@ from featherglue.collection.mapping import ModelSummary, map_database, summarize
 from featherglue.collection.pair_selection import (
     NamePair,
     choose_pairs,
+    needs_retrieval,
     write_pairs,
 )
 from featherglue.collection.photo_frames import image_names
@@ -33,6 +37,7 @@ from featherglue.collection.reconstruction_config import (
     ADJUSTED_MATCHES,
     DATABASE,
     FEATURES,
+    GLOBAL_DESCRIPTORS,
     MANIFEST,
     MATCHES,
     MODELS,
@@ -42,6 +47,11 @@ from featherglue.collection.reconstruction_config import (
     ReconstructionConfig,
 )
 from featherglue.collection.resumable import StepResult
+from featherglue.collection.retrieval import (
+    describe_images,
+    find_vocabulary,
+    read_global_descriptors,
+)
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
@@ -164,6 +174,8 @@ class _Run:
 
     def __call__(self) -> Reconstruction:
         names = image_names(self.photos)
+        if needs_retrieval(self.config.pairs, len(names), self.config.loop_closure):
+            find_vocabulary(self.source.model)  # fails before the long work
         features = self._timed("features", functools.partial(self._extract, names))
         skipped = {key[0]: reason for key, reason in features.failures.items()}
         usable = [name for name in names if name not in skipped]
@@ -217,6 +229,7 @@ class _Run:
             max_size=self.config.max_size,
             masks=self.config.masks,
             workers=self.config.workers,
+            ray=self.config.ray,
             overwrite=self.config.overwrite,
             progress=functools.partial(self._report, "extracting", "photos"),
         )
@@ -229,9 +242,24 @@ class _Run:
             pair_file=self.config.pair_file,
             overlap=self.config.overlap,
             num_neighbors=self.config.num_neighbors,
+            loop_closure=self.config.loop_closure,
+            descriptors=functools.partial(self._describe, names),
         )
         write_pairs(self.work / PAIRS, pairs)
         return pairs
+
+    def _describe(self, names: list[str]) -> NDArray[np.float32]:
+        """The global descriptors of the photographs."""
+        step = describe_images(
+            self.work / FEATURES,
+            self.work / GLOBAL_DESCRIPTORS,
+            find_vocabulary(self.source.model),
+            workers=self.config.workers,
+            ray=self.config.ray,
+            overwrite=True,
+            progress=functools.partial(self._report, "describing", "photos"),
+        )
+        return read_global_descriptors(step.output, names)
 
     def _match(self, pairs: list[NamePair]) -> StepResult:
         return match_features(
@@ -241,6 +269,7 @@ class _Run:
             pairs,
             self.source,
             workers=self.config.workers,
+            ray=self.config.ray,
             overwrite=self.config.overwrite,
             progress=functools.partial(self._report, "matching", "pairs"),
         )
@@ -253,6 +282,7 @@ class _Run:
             self.work / ADJUSTED_FEATURES,
             self.work / ADJUSTED_MATCHES,
             workers=self.config.workers,
+            ray=self.config.ray,
             overwrite=True,
             progress=functools.partial(self._report, "adjusting", "pairs"),
         )

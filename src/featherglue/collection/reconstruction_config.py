@@ -16,6 +16,7 @@ from featherglue.errors import ConfigError
 
 MAX_SIZE, NUM_KEYPOINTS = 1024, 2048
 FEATURES, PAIRS, MATCHES = "features.h5", "pairs.txt", "matches.h5"
+GLOBAL_DESCRIPTORS = "global_descriptors.h5"
 ADJUSTED_FEATURES, ADJUSTED_MATCHES = "adjusted_features.h5", "adjusted_matches.h5"
 DATABASE, MODELS, POINTS, PAGE = "database.db", "sparse", "points.ply", "index.html"
 MANIFEST = "manifest.json"
@@ -27,10 +28,13 @@ class ReconstructionConfig:
 
     Attributes:
         pairs: which images are matched: all pairs, each image with the following ones, with the
-            nearest ones by GPS, or the pairs of a file.
+            most similar ones (retrieval), with the nearest ones by GPS (spatial), or the pairs of a
+            file. "auto" takes all pairs of up to 200 images, and the most similar ones of more.
         pair_file: the list of pairs="file".
         overlap: number of following images of pairs="sequential".
-        num_neighbors: number of nearest images of pairs="spatial".
+        num_neighbors: number of nearest images of pairs="retrieval" and "spatial", and of a loop
+            closure.
+        loop_closure: add the most similar images to every tenth image of pairs="sequential".
         max_size: px, larger photographs are shrunk to this longest side; None keeps the size.
         num_keypoints: maximum number of keypoints of a photograph.
         masks: folder of masks, see `extract_features`; None without masks.
@@ -38,16 +42,19 @@ class ReconstructionConfig:
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
         workers: maximum number of processes, and of threads of COLMAP; None takes one per core.
+        ray: address of a Ray cluster for extraction, matching and alignment, such as "auto" or
+            "host:port"; all its machines share the folders. None works on this machine.
         overwrite: replace results in the work folder that were made with other settings.
 
     Raises:
         ConfigError: a value out of bounds, or values that exclude each other.
     """
 
-    pairs: PairMethod = "exhaustive"
+    pairs: PairMethod = "auto"
     pair_file: str | os.PathLike[str] | None = None
     overlap: int = DEFAULT_OVERLAP
     num_neighbors: int = DEFAULT_NUM_NEIGHBORS
+    loop_closure: bool = False
     max_size: int | None = MAX_SIZE
     num_keypoints: int = NUM_KEYPOINTS
     masks: str | os.PathLike[str] | None = None
@@ -57,10 +64,11 @@ class ReconstructionConfig:
     adjust: bool = True
     map: bool = True
     workers: int | None = None
+    ray: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_choice(self.pairs, self.pair_file)
+        check_choice(self.pairs, self.pair_file, self.loop_closure)
         for name, low in (
             ("overlap", 1),
             ("num_neighbors", 1),

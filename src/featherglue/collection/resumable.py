@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from featherglue.collection.cluster import run_cluster
 from featherglue.collection.records import (
     ERROR,
     FINGERPRINT,
@@ -67,6 +68,7 @@ def run_resumable(
     *,
     defaults: Mapping[str, Any] | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> StepResult:
@@ -84,6 +86,7 @@ def run_resumable(
             version added.
         workers: maximum number of processes; None takes one per core. Few items are done in this
             process.
+        ray: address of a Ray cluster that does the work, see `run_cluster`; None works here.
         overwrite: replace results that were made with another manifest.
         progress: called with the number of items that are done and the number of all.
 
@@ -94,7 +97,7 @@ def run_resumable(
         ResourceError: worker processes are lost again and again.
         UsageError: `workers` is out of range.
     """
-    if workers is not None:
+    if workers is not None and ray is None:
         check_num_workers("workers", workers)
     parts = output.with_name(f".{output.name}.parts")
     difference = functools.partial(_difference, now=manifest, defaults=defaults or {})
@@ -108,7 +111,7 @@ def run_resumable(
         known.close()
         todo = [key for key in items if not known.has(key)]
         write_json(parts / _MANIFEST, dict(manifest))
-        notes = _do(task, todo, items, parts, workers, progress)
+        notes = _do(task, todo, items, parts, workers, ray, progress)
         results = _Known(output, parts, items)
         write_store(output, manifest, (results.read(key) for key in items))
         results.close()
@@ -122,11 +125,12 @@ def _do(
     items: Mapping[Key, str],
     parts: Path,
     workers: int | None,
+    ray: str | None,
     progress: Progress | None,
 ) -> list[str]:
     """Do the work on the missing items. Returns what the user should know."""
     count, notes = len(items) - len(todo), []
-    for report in _run(task, todo, items, parts, workers):
+    for report in _run(task, todo, items, parts, workers, ray):
         if report.note:
             notes.append(report.note)
         else:
@@ -151,8 +155,16 @@ def _result(
 
 
 def _run(
-    task: Task, todo: Sequence[Key], items: Mapping[Key, str], parts: Path, workers: int | None
+    task: Task,
+    todo: Sequence[Key],
+    items: Mapping[Key, str],
+    parts: Path,
+    workers: int | None,
+    ray: str | None,
 ) -> Iterator[Done]:
+    if ray is not None and todo:
+        yield from run_cluster(task, todo, items, parts, ray, workers)
+        return
     count = min(workers or num_cores(), max(len(todo) // _MIN_SHARE, 1))
     if count > 1:
         yield from run_workers(task, todo, items, parts, count)

@@ -149,6 +149,7 @@ def match_features(
     source: SessionSource,
     *,
     workers: int | None = None,
+    ray: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> StepResult:
@@ -164,6 +165,9 @@ def match_features(
         pairs: names of the images of each pair. Only the first of two equal pairs is matched.
         source: the session.
         workers: maximum number of processes, each with one thread; None takes one per core.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
+            machines share all folders; `workers` is the maximum number of its processes. None works
+            on this machine.
         overwrite: replace matches that were made with other settings.
         progress: called with the number of pairs that are done and the number of all.
 
@@ -194,7 +198,9 @@ def match_features(
         "features": {name: value for name, value in made_with.items() if name != "version"},
         "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
     }
-    task = MatchingTask(source=source, images=Path(images), feature_file=Path(feature_file))
+    task = MatchingTask(
+        source=source, images=Path(images).absolute(), feature_file=Path(feature_file).absolute()
+    )
     result = run_resumable(
         Path(output),
         manifest,
@@ -205,6 +211,7 @@ def match_features(
             "matcher": {**stage_settings(ProcessingConfig(), "matching"), "search": "off"},
         },
         workers=workers,
+        ray=ray,
         overwrite=overwrite,
         progress=progress,
     )
@@ -212,4 +219,5 @@ def match_features(
         result,
         num_items=len(items) + len(missing),
         failures={**missing, **result.failures},
+        notes=result.notes,
     )
