@@ -52,7 +52,9 @@ OPTIONAL = {
     "onnx": ("export", "compression"),
     "h5py": ("data.feature_files", "collection.store"),
     "pycolmap": ("collection.colmap",),
-    "scipy": ("collection.track_adjustment",),
+    "scipy": ("collection.track_adjustment", "collection.vocabulary"),
+    "faiss": ("collection.retrieval",),
+    "ray": ("collection.cluster",),
     "openvino": ("runtime.openvino_",),
     "matplotlib": ("evaluation.plots", "sensitivity.figures", "train.engine.curves"),
 }
