@@ -19,7 +19,8 @@ from board_scene import Scene
 from featherglue import cli
 from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.colmap_export import export_colmap
-from featherglue.collection.reconstruction import Reconstruction, StepProgress, reconstruct
+from featherglue.collection.reconstruction import reconstruct
+from featherglue.collection.reconstruction_result import Reconstruction, StepProgress
 from featherglue.collection.store import Store
 from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
 

@@ -13,7 +13,7 @@ from featherglue.cli.common import STANDARD_OUTPUT, console, save_json
 from featherglue.cli.progress import ProgressDisplay
 from featherglue.collection.colmap import CameraMode
 from featherglue.collection.pair_selection import PairMethod
-from featherglue.collection.reconstruction import StepProgress
+from featherglue.collection.reconstruction_result import StepProgress
 from featherglue.collection.resumable import StepResult
 
 Photos = Annotated[

@@ -28,9 +28,9 @@ from featherglue.cli.collection_options import (
 )
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Masks, Model, console, save_json
 from featherglue.cli.session_options import session_options_without
-from featherglue.collection.reconstruction import Reconstruction, facts
 from featherglue.collection.reconstruction import reconstruct as run
 from featherglue.collection.reconstruction_config import MAX_SIZE, NUM_KEYPOINTS, PAGE
+from featherglue.collection.reconstruction_result import Reconstruction, facts
 from featherglue.options import SessionOptions
 
 DEFAULT_FOLDER = Path("featherglue_work")
