@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from featherglue.errors import UsageError
+from featherglue.errors import StoredFileWarning, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.json import read_json
+
+_CHECKSUM = "checksum"
 
 
 class Journal:
@@ -57,7 +61,9 @@ class Journal:
         start = time.monotonic()
         result = compute()
         seconds = time.monotonic() - start
-        self.steps[name] = {"key": key, "seconds": round(seconds, 1), "result": result}
+        self.steps[name] = _with_checksum(
+            {"key": key, "seconds": round(seconds, 1), "result": result}
+        )
         write_json(self.path, self.steps)
         print(f"  {name}: {format_duration(seconds)}", flush=True)
         return result
@@ -68,14 +74,35 @@ class Journal:
 
 
 def _checked_steps(stored: Any) -> dict[str, dict[str, Any]]:
-    """The steps of a journal. Raises ValueError if one lacks a part."""
+    """The intact steps of a journal; the others are repeated.
+
+    Raises:
+        ValueError: a step lacks a part.
+    """
     if not isinstance(stored, dict):
         raise ValueError("not a table of steps")
     for name, step in stored.items():
         parts = isinstance(step, dict) and {"key", "seconds", "result"} <= step.keys()
         if not parts or not isinstance(step["seconds"], (int, float)):
             raise ValueError(f"the step {name!r} is incomplete")
-    return stored
+    damaged = [name for name, step in stored.items() if not _is_intact(step)]
+    if damaged:
+        warnings.warn(
+            f"damaged steps are repeated: {', '.join(damaged)}", StoredFileWarning, stacklevel=3
+        )
+    return {name: step for name, step in stored.items() if name not in damaged}
+
+
+def _with_checksum(step: dict[str, Any]) -> dict[str, Any]:
+    """The step with the fingerprint of its values, as they are read from the file."""
+    values = json.loads(json.dumps(step))
+    return {**step, _CHECKSUM: fingerprint(values)}
+
+
+def _is_intact(step: Mapping[str, Any]) -> bool:
+    """Whether the checksum is correct; journals of earlier versions have none."""
+    values = {name: value for name, value in step.items() if name != _CHECKSUM}
+    return bool(step.get(_CHECKSUM, found := fingerprint(values)) == found)
 
 
 def format_duration(seconds: float) -> str:
