@@ -304,7 +304,7 @@ class Session:
         if self._search is None or not (self.search == "always" or self._search.is_needed(result)):
             return result
         with watch.stage("search"):
-            found = self._search.improve(result)
+            found = self._search.improve(result, always=self.search == "always")
         return dataclasses.replace(found, milliseconds=watch.milliseconds)
 
     def __call__(self, image0: Image, image1: Image) -> MatchResult:

@@ -98,6 +98,22 @@ def test_easy_pair_keeps_its_plain_match(
     np.testing.assert_array_equal(first.matches.points1, second.matches.points1)
 
 
+def test_only_always_warps_a_pair_that_matches_well(
+    searching: Session, photograph: np.ndarray
+) -> None:
+    """A tilt of the second image leaves its scale and rotation as they are."""
+    height, width = photograph.shape
+    tilt = np.array([[1.0, 0, 0], [0, 1, 0], [9e-4, 0, 1]])
+    middle = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
+    H = middle @ tilt @ np.linalg.inv(middle)
+    tilted = cv2.warpPerspective(photograph, H, (width, height), borderMode=cv2.BORDER_REFLECT)
+    auto = searching(photograph, tilted)
+    always = searching.with_search("always")(photograph, tilted)
+    assert auto.search is None
+    assert always.search is not None and always.search.warps >= 1
+    assert num_true(always, H) > num_true(auto, H)
+
+
 def test_a_homography_completes_a_weak_match(
     plain: Session, searching: Session, photograph: np.ndarray
 ) -> None:

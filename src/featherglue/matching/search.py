@@ -95,10 +95,12 @@ class Search:
         max_log_scale = np.log(self.config.same_scale)
         return abs(degrees) > self.config.max_plain_rotation or abs(np.log(scale)) > max_log_scale
 
-    def improve(self, plain: MatchResult) -> MatchResult:
+    def improve(self, plain: MatchResult, always: bool = False) -> MatchResult:
         """The best result of the search, or `plain` if no result is better.
 
-        Both sets of features must contain their image.
+        Args:
+            plain: both sets of features must contain their image.
+            always: warp the images also if the match is not weak and shows no other view.
         """
         image0, image1 = plain.features0.image, plain.features1.image
         if image0 is None or image1 is None or min(*image0.shape, *image1.shape) < 32:
@@ -114,7 +116,7 @@ class Search:
             if found is not None and strength(found.matches) > strength(plain.matches):
                 break
             found = None
-        if weak or self._is_turned(plain, ratio):
+        if always or weak or self._is_turned(plain, ratio):
             found = self._refine_by_warping(image0, image1, plain.matches, found, known)
         if found is not None:
             return self._fuse(plain, found)
