@@ -46,7 +46,7 @@ def test_the_change_grows_with_the_strength(gray: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "change", [change for change, _ in AUGMENTATIONS], ids=lambda c: c.__name__
 )
-def test_each_augmentation_is_seeded(change: photometric.Change, gray: np.ndarray) -> None:
+def test_each_augmentation_is_seeded(change: photometric.Augmentation, gray: np.ndarray) -> None:
     image = gray.astype(np.float32)
     results = [change(np.random.default_rng(seed), image.copy(), 1.0) for seed in (1, 1, 2)]
     assert results[0].dtype == np.float32

@@ -343,13 +343,13 @@ def test_files_without_an_image_are_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.9])
 def test_truncated_files_are_rejected(
-    tmp_path: Path, suffix: str, share: float, gray: np.ndarray
+    tmp_path: Path, suffix: str, fraction: float, gray: np.ndarray
 ) -> None:
     path = write(tmp_path / f"a{suffix}", gray)
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(ImageError, match=r"a\."):
         read_gray(path)
 

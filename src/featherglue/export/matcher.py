@@ -133,22 +133,11 @@ class MatcherBuilder:
     def _attention(self, name: str, x: str, layer: AttentionConfig) -> str:
         """Features (2·N, C) → messages (2·N, C), or (2·N, h·d) if the MLP includes the merge."""
         g, one = self.g, layer.heads == 1
-        names = [f"{name}.attn.{part}" for part in ("proj.0", "proj.1", "proj.2", "merge")]
         folded, plain = self._is_folded(name, layer), self._is_plain(name)
-        scale = float(np.float32(1 / math.sqrt(layer.head_dim)))
         scores = f"matcher.{name}.attn.scores"
+        scale = float(np.float32(1 / math.sqrt(layer.head_dim)))
         scale_later = self.quantizer.is_quantized(f"{scores}.query")
-        if folded:
-            parts = self._folded_projections(f"{name}.attn", x, scale)
-        elif plain:
-            parts = self._projections(f"{name}.attn", x, scale, _heads_together(layer), one)
-        else:
-            order = _heads_together(layer)
-            factors = (1.0 if scale_later else scale, 1.0, 1.0)
-            parts = [
-                self._linear(layer_name, x, rows=order, factor=factor)
-                for layer_name, factor in zip(names[:3], factors, strict=True)
-            ]
+        parts = self._query_key_value(name, x, layer, 1.0 if scale_later else scale)
         masked = one and plain and not folded  # the keys contain the mask; see `_projections`
         queries = (
             self._reshape(parts[0], [2, -1, layer.head_dim + 1])
@@ -171,17 +160,34 @@ class MatcherBuilder:
             if not one:
                 mask = g.op("Unsqueeze", mask, g.constant("head_axis", [1]))
             logits = g.op("Add", logits, mask)
-        weights = g.op("Softmax", logits, axis=-1)
-        weights = self.quantizer.activation(weights, f"matcher.{name}.attn.message.weights")
-        values = self.quantizer.activation(values, f"matcher.{name}.attn.message.value")
-        message = g.op("MatMul", weights, values)
-        if not one:
-            message = g.op("Transpose", message, perm=[0, 2, 1, 3])
-        message = self._reshape(message, [-1, layer.heads * layer.head_dim])
+        message = self._weighted_values(name, logits, values, layer)
         if folded or (plain and self._merge_folds(layer)):
             return message
-        order = _heads_together(layer)
-        return self._linear(names[3], message, columns=order)
+        return self._linear(f"{name}.attn.merge", message, columns=_heads_together(layer))
+
+    def _query_key_value(
+        self, name: str, x: str, layer: AttentionConfig, scale: float
+    ) -> list[str]:
+        """Queries, times `scale`, keys and values of features (2·N, C), heads together."""
+        one, order = layer.heads == 1, _heads_together(layer)
+        if self._is_folded(name, layer):
+            return self._folded_projections(f"{name}.attn", x, scale)
+        if self._is_plain(name):
+            return self._projections(f"{name}.attn", x, scale, order, one)
+        return [
+            self._linear(f"{name}.attn.proj.{i}", x, rows=order, factor=factor)
+            for i, factor in enumerate((scale, 1.0, 1.0))
+        ]
+
+    def _weighted_values(self, name: str, logits: str, values: str, layer: AttentionConfig) -> str:
+        """Attention logits and values → messages (2·N, h·d) before the merge projection."""
+        g, message = self.g, f"matcher.{name}.attn.message"
+        weights = self.quantizer.activation(g.op("Softmax", logits, axis=-1), f"{message}.weights")
+        values = self.quantizer.activation(values, f"{message}.value")
+        messages = g.op("MatMul", weights, values)
+        if layer.heads > 1:
+            messages = g.op("Transpose", messages, perm=[0, 2, 1, 3])
+        return self._reshape(messages, [-1, layer.heads * layer.head_dim])
 
     def _has_quantized_attention(self, name: str) -> bool:
         """Whether an activation within the attention of a layer is quantized."""
