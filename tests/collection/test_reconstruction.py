@@ -140,6 +140,23 @@ def test_a_killed_run_resumes_with_the_same_result(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_pairs_by_retrieval(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    shutil.copy(work / "features.h5", tmp_path)
+    settings = {"num_keypoints": NUM_KEYPOINTS, "workers": 1, "adjust": False, "map": False}
+    few = reconstruct(scene.folder, tmp_path, pairs="retrieval", num_neighbors=2, **settings)
+    assert 6 <= few.num_pairs <= 12
+    assert few.database.num_verified_pairs >= 5
+    listed = (tmp_path / "pairs.txt").read_text(encoding="utf-8")
+    arguments = ["--pairs", "retrieval", "--num-neighbors", "2", "-o", str(tmp_path / "again.txt")]
+    features = ["--feature-file", str(tmp_path / "features.h5")]
+    assert cli.main(["pairs", str(scene.folder), *features, *arguments]) == 0
+    assert (tmp_path / "again.txt").read_text(encoding="utf-8") == listed
+    arguments = ["pairs", str(scene.folder), *features, "--model", "balanced", *arguments]
+    assert cli.main(arguments) == 1  # the features are of another model
+
+
 def test_other_settings_are_refused(scene: Scene, result: Reconstruction, work: Path) -> None:
     with pytest.raises(StoreError, match=r"max_keypoints 400, now 300.*`overwrite`"):
         reconstruct(scene.folder, work, num_keypoints=300, workers=1)
