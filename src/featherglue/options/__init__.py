@@ -172,7 +172,7 @@ class SessionOptions:
         features: kind of local features.
         matcher: kind of matcher.
         search: whether to search over rotation and scale; see `matching.search`. The default is
-            "auto" with SuperGlue and "off" with nearest neighbours.
+            "auto" with SuperGlue and "off" with nearest neighbors.
 
     Raises:
         ConfigError: a value of the wrong type or out of bounds.
