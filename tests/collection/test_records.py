@@ -59,6 +59,17 @@ def test_an_incomplete_record_is_dropped(tmp_path: Path, cut: int) -> None:
     assert list(RecordIndex([path], {}).attributes) == [record(1).key, record(3).key]
 
 
+def test_zeros_at_the_end_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "0.records"
+    with RecordWriter(path) as writer:
+        writer.append(record(1))
+    path.write_bytes(path.read_bytes() + bytes(4096))  # as some file systems do after a crash
+    assert list(RecordIndex([path], {}).attributes) == [record(1).key]
+    with RecordWriter(path) as writer:
+        writer.append(record(2))
+    assert list(RecordIndex([path], {}).attributes) == [record(1).key, record(2).key]
+
+
 def test_a_damaged_record_ends_the_file(tmp_path: Path) -> None:
     path = tmp_path / "0.records"
     with RecordWriter(path) as writer:

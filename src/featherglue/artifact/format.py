@@ -164,8 +164,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     version = header.get("version")
     if type(version) is not int or version > VERSION:
         raise ArtifactError(
-            f"{path}: format version {version}; this featherglue reads versions up to {VERSION}: "
-            "upgrade featherglue"
+            f"{path}: format version {version!r:.40}; this featherglue reads versions up to "
+            f"{VERSION}: upgrade featherglue"
         )
     required = {"format", "version", "hash", "architecture", "processing", "storage"}
     wrong = sorted((set(header) - {"provenance"}) ^ required)

@@ -165,7 +165,8 @@ def _scan(path: Path) -> Iterator[tuple[bytes, int]]:
         while len(prefix := file.read(_PREFIX.size)) == _PREFIX.size:
             length, checksum = _PREFIX.unpack(prefix)
             payload = file.read(length)
-            if len(payload) < length:  # a kill interrupted it
+            # A kill interrupted it, or the file system filled the file with zeros.
+            if len(payload) < length or length < _LENGTH.size:
                 return
             if zlib.crc32(payload) != checksum:
                 warnings.warn(
