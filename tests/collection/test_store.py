@@ -124,3 +124,31 @@ def test_the_unfinished_file_of_a_killed_process_is_removed(tmp_path: Path) -> N
     (tmp_path / ".a.h5.999999.partial").write_bytes(b"half")
     path = write(tmp_path / "a.h5", ("a.jpg",), ARRAYS)
     assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("text", [b'"made with": 1', b'"orientation": 1', b'"cannot be read"'])
+def test_changed_attributes_are_damage(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "features.h5"
+    keypoints = np.zeros((3, 2), np.float32)
+    good = Record(key=("a.jpg",), attributes={"orientation": 1}, arrays={"keypoints": keypoints})
+    failed = Record(key=("b.jpg",), attributes={"error": "cannot be read"})
+    write_store(path, {"made with": 1}, [good, failed])
+    data = path.read_bytes()
+    assert data.count(text) == 1
+    path.write_bytes(data.replace(text, text[:-1] + b"2" if text[-1:] == b"1" else text.upper()))
+    with pytest.raises(StoreError, match="damaged"), Store(path) as store:
+        store.attributes()
+
+
+def test_attributes_without_checksums_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    keypoints = np.zeros((3, 2), np.float32)
+    record = Record(key=("a.jpg",), attributes={"orientation": 6}, arrays={"keypoints": keypoints})
+    write_store(path, {"made with": 1}, [record])
+    with h5py.File(path, "a") as file:
+        for item in (file, file["a.jpg"]):
+            for name in [name for name in item.attrs if name.endswith("_crc32")]:
+                del item.attrs[name]
+    with Store(path) as store:
+        assert store.attributes() == {("a.jpg",): {"orientation": 6}}
+        assert store.manifest["made with"] == 1

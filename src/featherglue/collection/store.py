@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ _LAYOUT = {
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
 _KEY, _ATTRIBUTES = "key", "featherglue"  # attributes of a group, JSON
+_CHECKSUM = "_crc32"  # ends the names of the checksums of these attributes
 
 
 class Store(AbstractContextManager["Store"]):
@@ -74,7 +76,7 @@ class Store(AbstractContextManager["Store"]):
             raise StoreError(f"{path}: cannot be read as HDF5 ({error})") from None
         try:
             self.manifest: dict[str, Any] = _table(self._file, _MANIFEST)
-            failures = json.loads(self._file.attrs.get(_FAILURES, "[]"))
+            failures = _read_json(self._file, _FAILURES, [])
             self.failures = {tuple(key): dict(attributes) for key, attributes in failures}
         except _DAMAGE as error:
             raise self._damaged(error) from None
@@ -107,7 +109,7 @@ class Store(AbstractContextManager["Store"]):
         for name in groups:
             group = self._file[name]
             other = name.split("/") if "matches0" in group else [name]  # of another program
-            yield tuple(json.loads(group.attrs.get(_KEY, json.dumps(other)))), group
+            yield tuple(_read_json(group, _KEY, other)), group
 
     def __contains__(self, key: tuple[str, ...]) -> bool:
         return group_name(key) in self._file
@@ -165,21 +167,21 @@ def write_store(
         OutputError: the file cannot be written.
     """
     with _replacing(Path(path)) as file:
-        file.attrs[_MANIFEST] = json.dumps({**manifest, "version": _VERSION}, sort_keys=True)
+        _write_json(file, _MANIFEST, {**manifest, "version": _VERSION})
         failures = []
         for record in records:
             if not record.arrays:
                 failures.append([record.key, dict(record.attributes)])
                 continue
             group = file.create_group(group_name(record.key))
-            group.attrs[_KEY] = json.dumps(record.key)
-            group.attrs[_ATTRIBUTES] = json.dumps(dict(record.attributes), sort_keys=True)
+            _write_json(group, _KEY, record.key)
+            _write_json(group, _ATTRIBUTES, dict(record.attributes))
             for name, array in record.arrays.items():
                 packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
                 sparse = name in ("matches0", "matching_scores0") and array.size > 0
                 checked = {"chunks": array.shape, "fletcher32": True} if array.size else {}
                 group.create_dataset(name, data=array, **checked, **(packed if sparse else {}))
-        file.attrs[_FAILURES] = json.dumps(failures)
+        _write_json(file, _FAILURES, failures)
 
 
 def group_name(key: tuple[str, ...]) -> str:
@@ -187,9 +189,27 @@ def group_name(key: tuple[str, ...]) -> str:
     return key[0] if len(key) == 1 else "/".join(name.replace("/", "-") for name in key)
 
 
+def _write_json(item: Any, name: str, value: Any) -> None:
+    """Set a JSON attribute, and its checksum: HDF5 has none for strings of variable length."""
+    text = json.dumps(value, sort_keys=True)
+    item.attrs[name] = text
+    item.attrs[name + _CHECKSUM] = np.uint32(zlib.crc32(text.encode()))
+
+
+def _read_json(item: Any, name: str, default: Any) -> Any:
+    """The value of a JSON attribute; `default` without it. Raises ValueError."""
+    checksum, text = item.attrs.get(name + _CHECKSUM), item.attrs.get(name)
+    if text is None and checksum is None:
+        return default
+    # Files of other programs have no checksum.
+    if checksum is not None and zlib.crc32(text.encode(errors="surrogateescape")) != checksum:
+        raise ValueError(f"{name} has another checksum")
+    return json.loads(text)
+
+
 def _table(item: Any, name: str) -> dict[str, Any]:
     """The values of a JSON attribute; none without it. Raises ValueError."""
-    found = json.loads(item.attrs.get(name, "{}"))
+    found = _read_json(item, name, {})
     if not isinstance(found, dict):
         raise ValueError(f"{name} is not a table")
     return found
