@@ -24,7 +24,6 @@ except ModuleNotFoundError:
     raise MissingExtraError("a figure", "plots") from None
 
 Curves = Mapping[str, Mapping[float, float]]
-_SCORE_LABELS = {"precision": "precision", "recall": "recall", "": "mean of the scores"}
 _NUM_NAMED = 8  # curves with a color and a label, in each panel
 _NETWORKS = {"extractor": "SuperPoint", "matcher": "SuperGlue"}
 
@@ -37,6 +36,10 @@ def draw_scan(found: Scan, method: Method, metric: str, folder: Path) -> list[Pa
         method: which scores to draw.
         metric: name of a score, or "" for the mean of all scores.
         folder: folder of the pictures.
+
+    Raises:
+        UsageError: the score does not exist.
+        OutputError: a picture cannot be written.
     """
     from featherglue.evaluation.plots import save_figure
 
@@ -44,7 +47,7 @@ def draw_scan(found: Scan, method: Method, metric: str, folder: Path) -> list[Pa
     if not curves:
         return []
     level = "ratio of zero weights in the layer" if method == "prune" else "bits of a weight"
-    score = _SCORE_LABELS.get(metric, metric.replace("auc", "AUC@"))
+    score = metric.replace("auc", "AUC@") or "mean of the scores"
     order, base = found.order(method, metric), score_value(found.base, metric)
     figures = {
         "curves": curves_figure(curves, order, base, level, f"{score}, %"),
@@ -62,9 +65,10 @@ def curves_figure(
     """Draw the score against the level of change: a panel for each network, a curve for each layer.
 
     Args:
-        curves: layer name → level → score. A level below 1 is a ratio; other levels are bits.
+        curves: layer name → level → score in percent. A level below 1 is a ratio; other levels
+            are numbers of bits.
         order: all layers, the most sensitive first. The first layers of each network are labeled.
-        base: score of the unchanged model.
+        base: score of the unchanged model in percent.
         level: label of the horizontal axis.
         score: label of the vertical axis.
 
@@ -111,7 +115,7 @@ def costs_figure(costs: Curves, order: Sequence[str], level: str, score: str) ->
     """Draw the loss of every layer at every level as a heat map, the most sensitive layer on top.
 
     Args:
-        costs: layer name → level → loss of the score.
+        costs: layer name → level → loss of the score in percentage points.
         order: as in `curves_figure`.
         level: label of the horizontal axis.
         score: name of the score.
@@ -141,7 +145,9 @@ def costs_figure(costs: Curves, order: Sequence[str], level: str, score: str) ->
 
 
 def histogram_figure(weights: Mapping[str, NDArray[Any]]) -> Figure:
-    """Draw the weight distribution of each layer in a panel. Zeros are excluded and counted.
+    """Draw the weight distribution of each layer in a panel.
+
+    Zeros are left out of the histogram and counted; the standard deviation σ includes them.
 
     Args:
         weights: layer name → weight of any shape.

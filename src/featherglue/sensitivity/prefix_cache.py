@@ -21,8 +21,8 @@ from featherglue.models.model import Model
 from featherglue.models.superpoint import score_map
 
 Float = NDArray[np.float32]
-State = tuple[Tensor, ...]
-_HEADS = len(ENCODER)
+State = tuple[Tensor, ...]  # input of a stage: one tensor, or one for each view
+_HEADS = len(ENCODER)  # stage of both heads of the extractor
 
 
 class StageCache:
@@ -39,7 +39,12 @@ class StageCache:
         self._states: dict[tuple[str, int], State] = {}
 
     def store(self, key: str, states: Sequence[State]) -> None:
-        """Store the inputs of the stages 1, 2, … for one input of the network."""
+        """Store the inputs of the stages 1, 2, … for one input of the network.
+
+        Args:
+            key: digest of the input of the network.
+            states: inputs of the stages.
+        """
         left = self.max_bytes
         for stage, state in reversed(list(enumerate(states, 1))):
             left -= sum(tensor.nbytes for tensor in state)
@@ -149,7 +154,7 @@ class CachedRuntime:
     def match(
         self, keypoints0: Float, descriptors0: Float, keypoints1: Float, descriptors1: Float
     ) -> Float:
-        """Return the scores (N0, N1). Keypoints are (x, y, score) with normalized positions."""
+        """Return the score matrix (N0, N1) as in `runtime.base.Runtime.match`."""
         network = self._model.matcher
         assert network is not None
         depth = len(network.config.layers)
@@ -190,8 +195,8 @@ def _first_difference(
 
 
 def _extractor_stage(tensor: str) -> int:
-    own = tensor.partition(".")[0].removeprefix("conv").removeprefix("bn")
-    return ENCODER.index(own) if own in ENCODER else _HEADS
+    name = tensor.partition(".")[0].removeprefix("conv").removeprefix("bn")
+    return ENCODER.index(name) if name in ENCODER else _HEADS
 
 
 def _matcher_stage(depth: int) -> Callable[[str], int]:

@@ -31,6 +31,7 @@ from featherglue.models.model import Model
 Method = Literal["prune", "codebook", "linear"]
 TABLE, SETTINGS = "scan.csv", "scan.json"
 VERSION = 2
+# Columns before and after those of the scores, and the last column.
 _BEFORE, _AFTER, _CHECKSUM = ("layer", "method", "level"), ("seconds",), "checksum"
 
 
@@ -116,7 +117,11 @@ class Scan:
         }
 
     def order(self, method: Method, metric: str = "") -> list[str]:
-        """Return the layers by their mean loss at their common levels, the largest first."""
+        """Return the layers by their mean loss, the largest first.
+
+        The mean is over the levels that all layers have in common, or over all levels of a layer
+        if there are none. Arguments and errors are those of `curves`.
+        """
         costs = self.costs(method, metric)
         common = set.intersection(*(set(curve) for curve in costs.values())) if costs else set()
         means = {
@@ -180,7 +185,7 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
 
 
 def _parse_table(text: str) -> tuple[list[Row], int]:
-    """The intact rows of a table, and the number of damaged ones."""
+    """The intact rows of a table, and the number of damaged ones. Raises ValueError."""
     heading, *lines = text.splitlines() or [""]
     names = next(csv.reader([heading]), [])
     checked = names[-1:] == [_CHECKSUM]

@@ -54,7 +54,7 @@ class ScanConfig:
         levels: pruning ratios in [0, 1), or bits: 2 to 8 for "codebook", 4 to 8 for "linear".
             Empty uses all of `LEVELS`.
         include: globs of layer names to scan. Empty selects all layers.
-        exclude: globs of layer names to leave out.
+        exclude: globs of layer names to exclude.
         minutes: stop after this time; None for no limit. The scan can be continued.
 
     Raises:

@@ -5,7 +5,7 @@ first changed layer (see `prefix_cache`), and features are extracted again only 
 changed.
 
 With 24 pairs, without refinement, on one thread of an AVX2 machine, a score of a model with 64
-layers takes 1.4 s if a layer of the matcher has changed, and 6 s for the extractor.
+layers takes 1.4 s if a layer of the matcher has changed, and 6 s if one of the extractor has.
 """
 
 from __future__ import annotations
@@ -73,6 +73,9 @@ class HomographyScorer:
         config: settings.
         progress: called with the number of prepared pairs and the number of all pairs.
 
+    Attributes:
+        views: the images and the homography of each pair of the sample.
+
     Raises:
         UsageError: the original lacks a network.
         PairListError: the list of pairs is malformed.
@@ -116,19 +119,25 @@ class HomographyScorer:
     def score(
         self, model: Model, adapt: Callable[[Session], Session] = lambda session: session
     ) -> dict[str, float]:
-        """Return the scores of a model that is matched by another session.
+        """Return the scores of a model, with a session that replaces its own.
 
         Args:
-            model: the model.
-            adapt: returns the session to use, given the session of the model.
+            model: the model to score.
+            adapt: given the session of the model, returns the session that extracts and matches.
+
+        Returns:
+            The scores in percent, as from `__call__`.
+
+        Raises:
+            UsageError: the model lacks a network.
         """
         runtime = self._cache.runtime(model)
         session = adapt(self._session(model, runtime))
-        same = runtime.same_extractor and model.processing == self._original.processing
+        can_reuse = runtime.same_extractor and model.processing == self._original.processing
         rows = []
         for views, original in zip(self.views, self._features, strict=True):
             features = original
-            if not same:
+            if not can_reuse:
                 features = session.extract(views.image0), session.extract(views.image1)
             rows.append(self._measure(views, session.match(*features)))
         errors, precision, recall = (list(column) for column in zip(*rows, strict=True))
@@ -138,7 +147,7 @@ class HomographyScorer:
         return areas | {name: 100 * float(np.mean(values)) for name, values in ratios.items()}
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that affects the scores, as plain values."""
+        """Return everything that affects the scores, as plain values for `scan.json`."""
         config = dataclasses.asdict(self.config)
         del config["cache_bytes"]
         return {"suite": self.suite.name, **self.suite.settings(), **self.suite.source(), **config}
