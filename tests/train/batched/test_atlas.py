@@ -26,7 +26,7 @@ def test_pixels_are_those_of_the_photograph(
     height, width = image.shape
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     photo = torch.full_like(u, index)
-    found = atlas.look(
+    found = atlas.sample(
         whole(atlas, photo, torch.full_like(u, mirrored, dtype=torch.bool)),
         u.float(),
         v.float(),
@@ -43,10 +43,10 @@ def test_sampling_between_pixels_and_levels(photos: PhotoFolder, atlas: Atlas) -
     texture = whole(atlas, photo, torch.zeros(200, dtype=torch.bool))
     at = torch.from_numpy(u), torch.from_numpy(v)
     exact = cv2.remap(image, u[None], v[None], cv2.INTER_LINEAR)[0]
-    assert np.abs(atlas.look(texture, *at, torch.zeros_like(photo)).numpy() - exact).max() < 4
+    assert np.abs(atlas.sample(texture, *at, torch.zeros_like(photo)).numpy() - exact).max() < 4
     half = cv2.resize(image[:130, :200], (100, 65), interpolation=cv2.INTER_AREA)
     below = cv2.remap(half, (u[None] + 0.5) / 2 - 0.5, (v[None] + 0.5) / 2 - 0.5, cv2.INTER_LINEAR)
-    found = atlas.look(texture, *at, torch.ones_like(photo)).numpy()
+    found = atlas.sample(texture, *at, torch.ones_like(photo)).numpy()
     assert np.abs(found - below[0]).max() < 6
 
 

@@ -25,8 +25,10 @@ def test_augmentation_is_distributed_as_for_single_images(number: int) -> None:
     assert torch.equal(changed, change(draws(1), images, 1.0))
     ours = changed.clamp(0, 255).numpy() - image
     theirs = np.stack([np.clip(single(rng, image, 1.0), 0, 255) for _ in range(count)]) - image
-    for measure in (np.mean, np.std, lambda x: np.abs(x).mean((1, 2)).std()):
-        assert measure(ours) == pytest.approx(measure(theirs), rel=0.25, abs=3)
+    assert ours.mean() == pytest.approx(theirs.mean(), rel=0.25, abs=3)
+    # The tolerance is less than the weakest change, so that the identity fails.
+    for spread in (np.std, lambda x: np.abs(x).mean((1, 2)).std()):
+        assert spread(ours) == pytest.approx(spread(theirs), rel=0.25, abs=0.9)
 
 
 def test_augmentation_of_strength_0_is_the_identity() -> None:

@@ -36,7 +36,7 @@ def test_homographies_stay_in_their_range() -> None:
     assert 0.09 < moved.max() <= 0.1001
 
 
-def test_readable_points_equal_single_points() -> None:
+def test_resolved_points_equal_single_points() -> None:
     rng = np.random.default_rng(4)
     points = rng.uniform(0, 100, (300, 2)).astype(np.float32)
     H = np.array([[0.4, 0.1, 3], [-0.2, 0.9, 5], [0.002, 0.004, 1.0]])

@@ -1,4 +1,7 @@
-"""All photographs of a folder and their keypoints as tensors on a device."""
+"""All photographs of a folder and their keypoints as tensors on a device.
+
+Shape legend: N photographs, P keypoints of a photograph (padded).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Textures:
         mirrored: bool, whether the photograph is mirrored first.
         left, top: corner of the region in pixels.
         width, height: size of the region in pixels.
-        minimum: minimum rank of a keypoint.
+        min_rank: minimum rank of a keypoint.
     """
 
     photo: Tensor
@@ -39,7 +42,7 @@ class Textures:
     top: Tensor
     width: Tensor
     height: Tensor
-    minimum: Tensor
+    min_rank: Tensor
 
 
 class Atlas:
@@ -54,8 +57,8 @@ class Atlas:
 
     Attributes:
         sizes: (N, 2) float32, width and height in pixels.
-        points: (N, P, 2) float32, xy in pixels, the strongest first, padded.
-        ranks: (N, P) float32, −1 for padding.
+        points: (N, P, 2) float32, xy in pixels, the strongest first.
+        ranks: (N, P) float32, rank of each keypoint; −1 for padding.
     """
 
     def __init__(self, photos: PhotoFolder, device: torch.device | str) -> None:
@@ -76,7 +79,7 @@ class Atlas:
                 images = list(pool.map(photos.__getitem__, chosen))
                 ranked += pool.map(photos.ranked_keypoints, chosen, images)
                 sizes += [(image.shape[1], image.shape[0]) for image in images]
-                self._keep(first, images)
+                self._store(first, images)
         self.sizes = torch.tensor(sizes, dtype=torch.float32, device=self.device)
         max_points = max(1, *(len(points) for points, _ in ranked))
         points = np.zeros((len(photos), max_points, 2), np.float32)
@@ -92,7 +95,7 @@ class Atlas:
         pixels = photos.longest**2 * sum(0.25**level for level in range(_LEVELS))
         return int(len(photos) * (pixels + _KEYPOINT_BYTES)) + 8 * _PIXELS_AT_ONCE
 
-    def _keep(self, first: int, images: list[Gray]) -> None:
+    def _store(self, first: int, images: list[Gray]) -> None:
         """Store photographs in all levels, starting at index `first`."""
         full = np.zeros((len(images), self._side, self._side), np.uint8)
         for i, image in enumerate(images):
@@ -109,28 +112,35 @@ class Atlas:
         photo = draws.integers(0, len(self.sizes), *shape)
         width, height = self.sizes[photo].unbind(-1)
         low, high = self._limits
-        minimum = draws.uniform(low, max(low, high), *shape)
+        min_rank = draws.uniform(low, max(low, high), *shape)
         mirrored = draws.chance(0.5, *shape)
         zero = torch.zeros_like(width)
-        return Textures(photo, mirrored, zero, zero, width, height, minimum)
+        return Textures(photo, mirrored, zero, zero, width, height, min_rank)
 
     def keypoints(self, textures: Textures) -> tuple[Tensor, Tensor]:
         """Keypoints (…, P, 2) float32 in pixels of the regions, strongest first; a mask (…, P)."""
         points, ranks = self.points[textures.photo], self.ranks[textures.photo]
-        whole = self.sizes[textures.photo][..., None, 0]
+        photo_width = self.sizes[textures.photo][..., None, 0]
         x, y = points.unbind(-1)
-        x = torch.where(textures.mirrored[..., None], whole - 1 - x, x) - textures.left[..., None]
+        x = (
+            torch.where(textures.mirrored[..., None], photo_width - 1 - x, x)
+            - textures.left[..., None]
+        )
         y = y - textures.top[..., None]
-        counts = (ranks >= textures.minimum[..., None]) & (ranks >= 0) & (x >= 0) & (y >= 0)
+        counts = (ranks >= textures.min_rank[..., None]) & (ranks >= 0) & (x >= 0) & (y >= 0)
         counts &= (x <= textures.width[..., None] - 1) & (y <= textures.height[..., None] - 1)
         return torch.stack((x, y), -1), counts
 
-    def look(self, textures: Textures, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
+    def sample(self, textures: Textures, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
         """Gray values in [0, 255] at pixels (u, v) of regions, with bilinear interpolation.
 
         Args:
-            textures, u, v: tensors of the same shape.
-            level: int64; level k has the photographs at 1/2^k of their size.
+            textures: regions, one for each pixel.
+            u, v: float32 of the same shape, pixels of the regions.
+            level: int64 of the same shape; level k has the photographs at 1/2^k of their size.
+
+        Returns:
+            float32 of the same shape.
         """
         size = self.sizes[textures.photo]
         x, y = u + textures.left, v + textures.top

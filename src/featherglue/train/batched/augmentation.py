@@ -1,4 +1,7 @@
-"""Photometric augmentation of batches of images, as in `data.photometric`."""
+"""Photometric augmentation of batches of images, as in `data.photometric`.
+
+Shape legend: n images, H×W pixels.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from torch.nn import functional as F
 from featherglue.data import photometric
 from featherglue.train.batched.draws import Draws
 
-# Changes images (n, H, W) float32 in [0, 255] with a strength.
 Change = Callable[[Draws, Tensor, float], Tensor]
+"""(draws, images (n, H, W) float32 in [0, 255], strength) -> images of the same shape."""
 _BLOCK = 8
 # JPEG luminance quantization at quality 50 (ITU-T T.81, annex K).
-_QUANTA = (
+_QUANTIZATION = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56),
@@ -63,8 +66,8 @@ def vignette(draws: Draws, images: Tensor, strength: float) -> Tensor:
     center = draws.uniform(0.25, 0.75, 2, count, 1, 1)
     x = torch.arange(width, device=images.device) / width - center[0]
     y = torch.arange(height, device=images.device)[:, None] / height - center[1]
-    fall = draws.uniform(0, 0.9, count, 1, 1) * min(strength, 1.4)
-    return images * (1 - fall * (x**2 + y**2)).clamp_min(0.15)
+    falloff = draws.uniform(0, 0.9, count, 1, 1) * min(strength, 1.4)
+    return images * (1 - falloff * (x**2 + y**2)).clamp_min(0.15)
 
 
 def defocus(draws: Draws, images: Tensor, strength: float) -> Tensor:
@@ -104,7 +107,9 @@ def resolution(draws: Draws, images: Tensor, strength: float) -> Tensor:
     """Shrink and grow again."""
     height, width = images.shape[1:]
     changed = []
-    for image, factor in zip(images, draws.here(1.0, 1 + strength, len(images)), strict=True):
+    for image, factor in zip(
+        images, draws.uniform_on_cpu(1.0, 1 + strength, len(images)), strict=True
+    ):
         small = (max(8, int(height / factor)), max(8, int(width / factor)))
         shrunk = F.interpolate(image[None, None], small, mode="bilinear", antialias=True)
         changed.append(F.interpolate(shrunk, (height, width), mode="bilinear")[0, 0])
@@ -144,8 +149,8 @@ def jpeg(draws: Draws, images: Tensor, strength: float) -> Tensor:
     count, height, width = images.shape
     quality = (95 - draws.uniform(0, 55, count, 1, 1) * strength).clamp(10, 95)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-    quanta = torch.tensor(_QUANTA, device=images.device, dtype=torch.float32)
-    steps = (quanta * scale).round().clamp(1, 255)[:, None, None]
+    table = torch.tensor(_QUANTIZATION, device=images.device, dtype=torch.float32)
+    steps = (table * scale).round().clamp(1, 255)[:, None, None]
     cosine = _cosines(images.device)
     blocks = images.clamp(0, 255).round() - 128
     blocks = blocks.reshape(count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
@@ -168,8 +173,8 @@ _CHANGES: tuple[Change, ...] = (
 )  # fmt: skip
 # Each change with its probability, in the order of `data.photometric`.
 CHANGES: tuple[tuple[Change, float], ...] = tuple(
-    ({change.__name__: change for change in _CHANGES}[one.__name__], probability)
-    for one, probability in photometric.AUGMENTATIONS
+    ({change.__name__: change for change in _CHANGES}[single.__name__], probability)
+    for single, probability in photometric.AUGMENTATIONS
 )
 
 
@@ -186,7 +191,7 @@ def augment_images(draws: Draws, images: Tensor, strength: float = 1.0) -> Tenso
     if strength > 0:
         images = images.clone()
         for change, probability in CHANGES:
-            chosen = draws.some(probability, len(images))
+            chosen = draws.random_indices(probability, len(images))
             if len(chosen):
                 images[chosen] = change(draws, images[chosen], strength)
     return (images + 0.5).clamp(0, 255).to(torch.uint8)

@@ -15,14 +15,14 @@ from featherglue.train.batched.draws import Draws
 
 
 def matrix(rows: list[list[Tensor | float]]) -> Tensor:
-    """Matrices whose entries are tensors of the same shape, or numbers."""
-    some = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
+    """Matrices (…, rows, columns) whose entries are tensors (…) of one shape, or numbers."""
+    like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
     flat = [
-        entry if isinstance(entry, Tensor) else torch.full_like(some, entry)
+        entry if isinstance(entry, Tensor) else torch.full_like(like, entry)
         for row in rows
         for entry in row
     ]
-    return torch.stack(flat, -1).reshape(*some.shape, len(rows), len(rows[0]))
+    return torch.stack(flat, -1).reshape(*like.shape, len(rows), len(rows[0]))
 
 
 def translation(x: Tensor, y: Tensor) -> Tensor:
@@ -31,12 +31,12 @@ def translation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
-    """Scaling of both axes."""
+    """Scaling by factors x and y of the two axes."""
     return matrix([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def plane_rotation(angle: Tensor) -> Tensor:
-    """Rotation of the plane by radians."""
+    """Rotation of the plane by an angle in radians."""
     c, s = angle.cos(), angle.sin()
     return matrix([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
@@ -56,7 +56,7 @@ def determinant(H: Tensor) -> Tensor:
 
 
 def rotation(vector: Tensor) -> Tensor:
-    """Rotation about the direction of a vector (…, 3) by its length in radians."""
+    """Rotation about the direction of a vector (…, 3) by its length in radians (Rodrigues)."""
     angle = vector.norm(dim=-1, keepdim=True).clamp_min(1e-9)
     x, y, z = (vector / angle).unbind(-1)
     cross = matrix([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])

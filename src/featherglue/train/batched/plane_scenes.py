@@ -38,18 +38,18 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
         back, draws.uniform(1.6, 3.0, count, num_planes), draws.uniform(0.6, 1.5, count, num_planes)
     )
     tilt = random_rotations(draws, pick(back, 25.0, 60.0)[:, None], count, num_planes)
-    # A photograph's width in the world, so that it fills a fraction of the view.
+    # Width of a plane in the view as a fraction of the width of the view.
     fraction = pick(
         back, draws.uniform(1.6, 2.2, count, num_planes), draws.uniform(0.3, 0.9, count, num_planes)
     )
-    textures = _cut(textures, draws, config, fraction * size[0])
+    textures = _random_regions(textures, draws, config, fraction * size[0])
     width, height = textures.width, textures.height
     extent = fraction * size[0] / focal * depth
     pixel = torch.maximum(extent / width, 0.75 * extent / height)
     spread = pick(back, 0.1, 0.45)[:, None]
     middle = draws.uniform(-1, 1, count, num_planes, 2) * spread * width.new_tensor(size)
-    along = focal.expand(-1, num_planes)
-    center = torch.cat((middle, along[..., None]), -1) * (depth / along)[..., None]
+    focals = focal.expand(-1, num_planes)
+    center = torch.cat((middle, focals[..., None]), -1) * (depth / focals)[..., None]
     zero = torch.zeros_like(pixel)
     flat = matrix([[pixel, 0.0, 0.0], [0.0, pixel, 0.0], [0.0, 0.0, zero]])
     poses = tilt @ flat @ translation(-(width - 1) / 2, -(height - 1) / 2)
@@ -63,7 +63,9 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     return Planes(textures, exists, in_random_order(draws, K @ poses, K @ seen))
 
 
-def _cut(textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor) -> Textures:
+def _random_regions(
+    textures: Textures, draws: Draws, config: SceneConfig, shown: Tensor
+) -> Textures:
     """Regions that fill `shown` pixels of the view at a random scale."""
     if not config.detail:
         return textures

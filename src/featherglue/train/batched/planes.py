@@ -44,7 +44,7 @@ class Rendered:
 
 
 def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
-    """Both views of every scene, of `size` (width, height)."""
+    """Both views of every scene, of `size` (width, height), by a buffer of inverse depths."""
     back = inverse(scene.to_views)
     usable = scene.exists & back.isfinite().all(-1).all(-1)  # (V, B, K)
     x = torch.arange(size[0], device=atlas.device, dtype=torch.float32)
@@ -56,14 +56,16 @@ def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
     for k in range(usable.shape[2]):
         entries = back[:, :, k].flatten(-2)[..., None, None].unbind(2)
         a, b, c, d, e, f, g, h, i = entries  # each (V, B, 1, 1)
-        depth = g * x + h * y + i
-        u, v = (a * x + b * y + c) / depth, (d * x + e * y + f) / depth
+        # H·(u, v, 1) = depth·(x, y, 1), so H⁻¹·(x, y, 1) = (u, v, 1) / depth.
+        inverse_depth = g * x + h * y + i
+        u, v = (a * x + b * y + c) / inverse_depth, (d * x + e * y + f) / inverse_depth
         width, height = (
             extent[:, k, None, None] for extent in (scene.textures.width, scene.textures.height)
         )
-        visible = usable[:, :, k, None, None] & (depth > nearest) & (depth < 20)
+        visible = usable[:, :, k, None, None]
+        visible = visible & (inverse_depth > nearest) & (inverse_depth < 20)
         visible &= (u >= 0) & (v >= 0) & (u <= width - 1) & (v <= height - 1)
-        nearest = torch.where(visible, depth, nearest)
+        nearest = torch.where(visible, inverse_depth, nearest)
         shown = shown.masked_fill(visible, k)
         at_u, at_v = torch.where(visible, u, at_u), torch.where(visible, v, at_v)
     some = shown != NO_PLANE
@@ -76,7 +78,7 @@ def render(atlas: Atlas, scene: Planes, size: tuple[int, int]) -> Rendered:
     )
     level = _levels(scene.to_views, back, size)
     chosen = level.gather(2, index.flatten(2)).view(shape)
-    images = atlas.look(seen, at_u, at_v, chosen)
+    images = atlas.sample(seen, at_u, at_v, chosen)
     return Rendered(images * some, shown.to(torch.uint8))
 
 
@@ -94,20 +96,31 @@ def _levels(to_views: Tensor, back: Tensor, size: tuple[int, int]) -> Tensor:
     middle = back.new_tensor([(size[0] - 1) / 2, (size[1] - 1) / 2, 1.0])
     center = back @ middle
     w = (to_views[..., 2, :] * (center / center[..., 2:])).sum(-1)
+    # The determinant of the Jacobian of a homography H at a point is det(H) / w³.
     scale = (determinant(to_views).abs() / w.abs() ** 3).sqrt()
     halvings: Tensor = (scale < 0.6).long() + (scale < 0.3).long()
     return halvings
 
 
 def project(points: Tensor, homographies: Tensor) -> Tensor:
-    """Points (…, P, 2) mapped by (…, 3, 3); NaN behind the horizon."""
+    """Points (…, P, 2) mapped by homographies (…, 3, 3); NaN behind the horizon."""
     mapped = points @ homographies[..., :2].mT + homographies[..., 2][..., None, :]
     w = mapped[..., 2:]
     return torch.where(w > 1e-9, mapped[..., :2] / w, torch.nan)
 
 
 def are_resolved(points: Tensor, homographies: Tensor) -> Tensor:
-    """Whether points (…, P, 2) of textures keep a recognizable scale and slant, (…, P)."""
+    """Whether a view shows points of textures large and frontal enough to be detected.
+
+    As in `data.scene_view_pairs.is_resolved`.
+
+    Args:
+        points: (…, P, 2) xy in pixels of the textures.
+        homographies: (…, 3, 3), from texture to view.
+
+    Returns:
+        (…, P) bool.
+    """
     mapped = points @ homographies[..., :2].mT + homographies[..., 2][..., None, :]
     w = mapped[..., 2:].clamp_min(1e-9)
     across, down = (

@@ -20,7 +20,13 @@ from featherglue.train.engine.loader import Batch
 
 
 class BatchedScenes:
-    """Batches of scenes as in `data.scenes.Scenes`."""
+    """Batches of scenes as in `data.scenes.Scenes`.
+
+    Args:
+        atlas: the photographs.
+        config: settings of the scenes.
+        seed: seed of the random numbers.
+    """
 
     def __init__(self, atlas: Atlas, config: SceneConfig, seed: int = 0) -> None:
         self.atlas, self.config, self.seed = atlas, config, seed
@@ -33,9 +39,11 @@ class BatchedScenes:
             (B, K, 3, 3) float32, H_0to1 of each plane.
         """
         draws = Draws(self.seed, first, self.atlas.device)
-        flat = draws.chance(self.config.planar, count)
+        planar = draws.chance(self.config.planar, count)
         scene = select_scenes(
-            flat, self._planar(draws, count), spatial_scenes(self.atlas, self.config, draws, count)
+            planar,
+            self._planar(draws, count),
+            spatial_scenes(self.atlas, self.config, draws, count),
         )
         seen = render(self.atlas, scene, self.config.size)
         maps = scene.to_views[1] @ inverse(scene.to_views[0])

@@ -31,7 +31,15 @@ _BORDER = 2  # pixels at the edge of a view without correspondences
 
 
 class BatchedViews:
-    """Batched `data.view_pairs.ViewPairs`, mixed with `data.scene_view_pairs.SceneViewPairs`."""
+    """Batched `data.view_pairs.ViewPairs`, mixed with `data.scene_view_pairs.SceneViewPairs`.
+
+    Args:
+        atlas: the photographs.
+        config: settings of the views.
+        scenes: settings of the 3D scenes; their `size` is that of `config`.
+        spatial: fraction of pairs that show a 3D scene, in [0, 1].
+        seed: seed of the random numbers.
+    """
 
     def __init__(
         self,
@@ -53,7 +61,7 @@ class BatchedViews:
             where there are no 3D scenes also H_0to1 (B, 3, 3) float32.
         """
         draws = Draws(self.seed, first, self.atlas.device)
-        scene = self._flat(draws, count)
+        scene = self._planar(draws, count)
         chosen = draws.chance(self.spatial, count)  # 3D scenes
         if self.spatial:
             spatial = spatial_scenes(self.atlas, self.scenes, draws, count)
@@ -87,7 +95,7 @@ class BatchedViews:
     def _cells(self) -> tuple[int, int]:
         return self.config.size[1] // CELL, self.config.size[0] // CELL
 
-    def _flat(self, draws: Draws, count: int) -> Planes:
+    def _planar(self, draws: Draws, count: int) -> Planes:
         size = self.config.size
         num_planes = self.scenes.max_planes + 1 if self.spatial else 1
         textures = self.atlas.draw(draws, count, num_planes)
@@ -115,8 +123,8 @@ class BatchedViews:
         """
         found, counts = self.atlas.keypoints(scene.textures)
         points = project(found, scene.to_views)
-        deep = spatial[:, None, None]
-        clear = are_resolved(found, scene.to_views) | ~deep
+        is_spatial = spatial[:, None, None]
+        clear = are_resolved(found, scene.to_views) | ~is_spatial
         width, height = self.config.size
         limit = points.new_tensor([width - 1, height - 1])
         known = counts & scene.exists[..., None] & clear
@@ -127,7 +135,7 @@ class BatchedViews:
         plane = torch.arange(within.shape[2], device=shown.device)[:, None]
         within &= shown == plane
         inner = within & ((points >= _BORDER) & (points <= limit - _BORDER)).all(-1)
-        labeled = torch.where(deep, inner, within)
+        labeled = torch.where(is_spatial, inner, within)
         return points.flatten(2, 3), labeled.flatten(2), inner.flatten(2), _order(counts)
 
 
