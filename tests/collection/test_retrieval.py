@@ -87,6 +87,20 @@ def test_neighbors_of_duplicates_and_of_few_images() -> None:
     assert nearest_images(descriptors, 1, np.array([2])).shape == (1, 1)
 
 
+def test_many_images_are_searched_approximately(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptors = np.stack([vocabulary.describe(image) for image in views(5)])
+    exact = nearest_images(descriptors, 4)
+    monkeypatch.setattr(retrieval, "_MAX_EXACT", 50)
+    approximate = nearest_images(descriptors, 4)
+    common = [len({*a} & {*b}) / 4 for a, b in zip(exact, approximate, strict=True)]
+    assert np.mean(common) > 0.9
+    assert not any(row in others for row, others in enumerate(approximate.tolist()))
+    monkeypatch.setattr(retrieval, "_NUM_PROBES", 1)
+    assert (nearest_images(descriptors, 30) == -1).any()  # it looks into one cell only
+
+
 def test_a_vocabulary_is_stored_small_and_damage_is_named(
     vocabulary: Vocabulary, tmp_path: Path
 ) -> None:

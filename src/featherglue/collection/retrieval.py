@@ -31,8 +31,8 @@ from featherglue.fingerprint import fingerprint
 
 Float = NDArray[np.float32]
 GLOBAL_DESCRIPTOR = "global_descriptor"
-_MAX_EXACT = 50_000  # images that are compared exhaustively
-_NUM_PROBES = 32  # of the cells of an inexact index
+_MAX_EXACT = 50_000  # images; more are searched approximately
+_NUM_PROBES = 32  # cells that an approximate search visits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def learn_vocabulary(
     Args:
         feature_file: see `extract_features`; a few thousand images of many places.
         output: the file to write: `vocabulary.safetensors` in the folder of the model.
-        **settings: see `train_vocabulary`.
+        **settings: keyword arguments of `train_vocabulary`.
 
     Raises:
         StoreError: the feature file cannot be read, or has no descriptors.
@@ -178,7 +178,8 @@ def nearest_images(
 ) -> NDArray[np.int64]:
     """The nearest images of each image, the nearest first.
 
-    Beyond 50,000 images faiss searches the nearest of 32 cells of an inverted file only.
+    Beyond 50,000 images the search is approximate: faiss compares an image only with those in the
+    32 nearest cells of an inverted file.
 
     Args:
         descriptors: (N, P), global descriptors of unit length.
@@ -197,7 +198,7 @@ def nearest_images(
     rows = np.arange(len(descriptors)) if queries is None else queries
     found = _index(descriptors).search(descriptors[rows], num_neighbors + 1)[1]
     own = found == rows[:, None]
-    own[:, -1] |= ~own.any(1)  # duplicates of the image came before it
+    own[:, -1] |= ~own.any(1)  # duplicates of the image took its place
     return np.asarray(found[~own].reshape(len(rows), -1), np.int64)
 
 
@@ -212,11 +213,8 @@ def _index(descriptors: Float) -> Any:
         index = faiss.IndexFlatIP(size)
     else:
         num_cells = int(4 * np.sqrt(count))
-        cells = faiss.IndexFlatIP(size)
-        index = faiss.IndexIVFFlat(cells, size, num_cells, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(size, f"IVF{num_cells},Flat", faiss.METRIC_INNER_PRODUCT)
         index.nprobe = _NUM_PROBES
-        index.own_fields = False
-        index.cells = cells  # lives as long as the index
         index.train(descriptors)
     index.add(descriptors)
     return index
@@ -227,7 +225,7 @@ def _local_descriptors(store: Store, key: Key) -> NDArray[Any]:
 
 
 def _weights(store: Store) -> str:
-    """Fingerprint of the weights that made a feature file; "" of another program."""
+    """Fingerprint of the weights that made a feature file; "" for a file of another program."""
     return str(store.manifest.get("extractor", {}).get("weights", ""))
 
 
