@@ -24,7 +24,7 @@ FLAGS = [
     "-ffp-contract=fast",  # products and sums as one instruction, which -std=c11 switches off
     *("-fvisibility=hidden", "-fPIC", "-shared"),
 ]
-# Instruction sets by the name of the library; the best that the processor has is loaded.
+# Compiler options by the name of the library. The fastest one that the processor runs is loaded.
 X86_LEVELS = {"libkernels_x86_64_v3": ["-march=x86-64-v3"], "libkernels": []}
 
 
@@ -57,7 +57,8 @@ def compile_kernels(folder: Path) -> list[Path]:
     """Compile the kernels into their folder.
 
     Returns:
-        The libraries; none without a compiler, or if it fails, which is said.
+        The libraries. Without a compiler, or if compilation fails, a message is printed and the
+        list is empty.
     """
     compiler = _compiler()
     if compiler is None:

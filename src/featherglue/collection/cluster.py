@@ -24,7 +24,7 @@ from featherglue.collection.records import (
 from featherglue.collection.workers import Done
 from featherglue.errors import FeatherglueError, MissingExtraError, ResourceError
 
-_CHUNK = 8  # items that an actor has at a time
+_CHUNK = 8  # maximum number of items that an actor has at a time
 _MAX_LOSSES = 3  # of actors with the same item
 _MAX_FRUITLESS = 20  # actors that are lost without a record
 _PATIENCE = 120.0  # s, until an actor must have started
@@ -42,7 +42,7 @@ class Worker:
         self._work: Callable[[Key], Record] | None = None
 
     def open(self) -> tuple[type[FeatherglueError], str] | None:
-        """Open the task. Returns the type and the text of an error."""
+        """Open the task. Returns the type and the text of an error, or None."""
         try:
             self._work = self._task.open()
         except FeatherglueError as error:
@@ -176,7 +176,10 @@ class _Pool:
     def _answered(
         self, reference: Any, left: deque[list[Key]], writer: RecordWriter
     ) -> Iterator[Done]:
-        """Write the records of an answer, and give the actor its next items."""
+        """Write the records of an answer, and give the actor its next items.
+
+        The answer is that of `Worker.open` or of `Worker.work`.
+        """
         opened = self.opening.pop(reference, None)
         actor, keys = (opened, []) if opened is not None else self.busy.pop(reference)
         exceptions = self.ray.exceptions
@@ -191,7 +194,7 @@ class _Pool:
             return
         if isinstance(answer, tuple):
             kind, text = answer
-            raise kind.__new__(kind, text)
+            raise kind.__new__(kind, text)  # __init__ of some types takes other arguments
         for record in answer or ():
             writer.append(record)
             yield Done(key=record.key)

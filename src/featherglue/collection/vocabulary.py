@@ -32,7 +32,7 @@ Float = NDArray[np.float32]
 VOCABULARY = "vocabulary.safetensors"
 _FORMAT = "featherglue vocabulary 1"
 _MIN_SQUARE = 1e-6  # squared distance of a local descriptor from a center
-_STEPS = 127  # of the integers that store the projection
+_STEPS = 127  # largest of the integers that store the projection
 _HALVES = ("rotation", "centers", "mean")  # stored in float16
 _SHAPES = {
     "rotation": ("descriptor size", "rotated size"),
@@ -53,7 +53,7 @@ class Vocabulary:
         centers: (K, R) float32.
         mean: (K · R,) float32, of the aggregated descriptors.
         projection: (K · R, P) int8, principal axes of the aggregated descriptors.
-        scales: (P,) float32, with which each axis is multiplied; they whiten.
+        scales: (P,) float32, factors of the axes, which whiten the result.
     """
 
     weights: str
@@ -167,7 +167,8 @@ def train_vocabulary(
         rotated_size: number of principal axes of the local descriptors, R.
         size: number of values of a global descriptor, P.
         num_dropped: number of the first principal axes that are dropped.
-        num_samples: number of local descriptors for the axes and the centers.
+        num_samples: approximate number of local descriptors, evenly from all images, from which the
+            axes and the centers are computed.
         seed: of the random choices.
 
     Raises:
@@ -180,10 +181,10 @@ def train_vocabulary(
         raise UsageError(
             f"a vocabulary of size {size} needs {2 * size} images with features, not {len(kept)}"
         )
-    share = max(num_samples // len(kept), 1)
-    samples = np.concatenate([image[rng.permutation(len(image))[:share]] for image in kept]).astype(
-        np.float32
-    )
+    per_image = max(num_samples // len(kept), 1)
+    samples = np.concatenate(
+        [image[rng.permutation(len(image))[:per_image]] for image in kept]
+    ).astype(np.float32)
     if len(samples) < 2 * num_centers:
         raise UsageError(f"{num_centers} centers need more than {len(samples)} local descriptors")
     rotation = principal_axes(samples, rotated_size)[0]
@@ -194,7 +195,7 @@ def train_vocabulary(
     mean = aggregated.mean(0)
     axes, variances = principal_axes(aggregated - mean, num_dropped + size)
     axes, variances = axes[:, num_dropped:], variances[num_dropped:]
-    # The variances of the last axes are estimated too small: shrink them to their mean.
+    # The variances of the last axes are underestimated: shrink all of them toward their mean.
     shrunk = 0.9 * variances + 0.1 * variances.mean()
     steps = np.abs(axes).max(0) / _STEPS
     return Vocabulary(
@@ -226,7 +227,7 @@ def unit(vector: Float) -> Float:
 
 
 def principal_axes(samples: Float, count: int) -> tuple[Float, Float]:
-    """Principal axes (D, count) of samples (N, D), and the second moments along them."""
+    """Principal axes (D, count) of samples (N, D), about the origin, and their second moments."""
     values, vectors = np.linalg.eigh(samples.T @ samples / len(samples))
     order = np.argsort(values)[::-1][:count]
     axes = vectors[:, order]

@@ -1,8 +1,9 @@
 """Guided matching: partners for unmatched keypoints, near the places that the matches predict.
 
-Where one homography explains nearly all matches, it predicts where the other keypoints lie in
-image 1. An unmatched keypoint is assigned to an unmatched one near its predicted place if their
-descriptors are mutually the most similar ones there.
+Where one homography explains most matches, it predicts where the other keypoints lie in
+image 1 (guided matching: Hartley and Zisserman 2004, algorithm 4.6). An unmatched keypoint is
+assigned to an unmatched one near its predicted place if their descriptors are mutually the most
+similar ones there.
 
 Shape legend: M matches, F unmatched keypoints, G new matches.
 """
@@ -42,7 +43,7 @@ class GuidedConfig:
         radius: px in image 1, maximum distance of a keypoint from the predicted place, and of a
             match that agrees.
         min_similarity: minimum cosine of the descriptors.
-        penalty: by which a distance of `radius` reduces the similarity.
+        penalty: reduction of the similarity at a distance of `radius`; it grows with the square.
         score: confidence of a new match with the similarity 1.
     """
 
@@ -60,7 +61,7 @@ def complete(
     scratch: Scratch,
     config: GuidedConfig | None = None,
 ) -> MatchResult:
-    """Add guided matches to a result, refined if the images are there.
+    """Add guided matches to a result, refined if the features contain their images.
 
     Args:
         result: most of its matches must be true. They stay as they are.

@@ -20,12 +20,12 @@ from featherglue.matching.search_pipeline import SessionPipeline
 from featherglue.matching.warped_views import shrink
 from featherglue.types import Features, MatchResult
 
-_MIN_COSINE = 0.5  # nearest neighbors below it are not evidence of a match
+_MIN_COSINE = 0.5  # nearest neighbors below it are no evidence of a match
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Scales of both small versions, and number of quarter turns of image 1."""
+    """Scales of both small versions, and number of counter-clockwise quarter turns of image 1."""
 
     scale0: float
     scale1: float
@@ -50,7 +50,14 @@ class HypothesisRanking:
         self._small: OrderedDict[int, _SmallVersions] = OrderedDict()
 
     def finalists(self, image0: Gray, image1: Gray) -> Sequence[tuple[Hypothesis, MatchResult]]:
-        """The hypotheses with the strongest matches on the small versions, best first."""
+        """The hypotheses with the strongest matches on the small versions, best first.
+
+        Args:
+            image0, image1: (H, W) uint8.
+
+        Returns:
+            At least one hypothesis and its match, in pixels of the small versions.
+        """
         scales = self.config.scales
         shrunk = [(1.0, s) for s in scales] + [(s, 1.0) for s in scales if s != 1.0]
         scores: dict[Hypothesis, float] = {}
@@ -90,7 +97,7 @@ class HypothesisRanking:
 
 
 def similarity(features0: Features, features1: Features) -> float:
-    """Similarity of two images, from the cosines of mutual nearest neighbors."""
+    """Similarity of two images: sum of (cosine − 0.5)² of mutual nearest neighbors above 0.5."""
     products = features0.descriptors @ features1.descriptors.T
     if not products.size:
         return 0.0

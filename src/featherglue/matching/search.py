@@ -28,7 +28,7 @@ from featherglue.types import Features, Matches, MatchResult, SearchInfo
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
-Known = Mapping[int, Features]  # by the id of their image
+Known = Mapping[int, Features]  # features of the plain match, by the id of their image
 
 
 def strength(matches: Matches) -> float:
@@ -195,7 +195,10 @@ class Search:
     def _warp_and_match(
         self, image0: Gray, image1: Gray, matches: Matches, known: Known, warps: int
     ) -> _Found | None:
-        """Warp the finer image onto the coarser by the homography of matches; match again."""
+        """Warp the finer image onto the coarser by the homography of matches; match again.
+
+        Returns None if the matches determine no homography, or if it needs no warp.
+        """
         if len(matches) < max(4, self.config.min_inliers):
             return None
         take_blas_buffer()
@@ -249,7 +252,7 @@ def relative_view(matches: Matches) -> tuple[float, float]:
 
     Returns:
         Clockwise rotation in degrees, in (−180, 180]; pixels of image 1 per pixel of image 0. They
-        are 0 and 1 with fewer than two matches.
+        are 0 and 1 if no two matches are more than 1 px apart in both images.
     """
     count = len(matches)
     if count < 2:

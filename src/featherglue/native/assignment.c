@@ -1,7 +1,7 @@
 /* Sinkhorn's algorithm and mutual matches: see featherglue/matching/assignment.py. */
 #include "kernels.h"
 
-#define LEAST_EXPONENT -87.0f
+#define LEAST_EXPONENT -87.0f /* exp of it is a normal number in float32 */
 
 /* exp(x) for x in [LEAST_EXPONENT, 0], to 2e-7 relative. Cody-Waite reduction and the polynomial of
  * Cephes' expf. */
@@ -27,7 +27,7 @@ static void exponentiate(const float *scores, float *row, int64_t columns, float
     for (int64_t j = 0; j < columns; j++) highest = max_of(highest, scores[j]);
     for (int64_t j = 0; j < columns; j++) row[j] = max_of(scores[j] - highest, LEAST_EXPONENT);
     row[columns] = max_of(bin - highest, LEAST_EXPONENT);
-    /* Apart from the bound, with which the compiler would not vectorize it. */
+    /* A loop of its own: the compiler does not vectorize it together with the bound. */
 #pragma omp simd
     for (int64_t j = 0; j <= columns; j++) row[j] = exp_negative(row[j]);
 }
@@ -42,8 +42,8 @@ static float dot(const float *a, const float *b, int64_t n) {
 /* Assignment probabilities with dustbins.
  *
  * scores: (rows, columns) with a row stride; kernel: (rows + 1, stride_out), stride_out a multiple
- * of 8 and at least columns + 1, is overwritten by the result, 0 beyond it; work: 2 (stride_out) +
- * rows + 1 + 3 floats.
+ * of 8 and at least columns + 1, is overwritten by the result, 0 beyond it; work: 2 stride_out +
+ * rows + 1 floats.
  * Returns 1, and no result, if a sum falls below `least`: the kernel then needs rescaling.
  */
 EXPORT int optimal_transport(const float *scores, int64_t rows, int64_t columns, int64_t stride,

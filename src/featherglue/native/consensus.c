@@ -44,7 +44,7 @@ EXPORT void nearest_points(const float *xs, const float *ys, const int64_t *orde
                            int64_t count, int32_t *indices, float *squares) {
     for (int64_t i = 0; i < n; i++) {
         Nearest nearest = {.wanted = count};
-        int64_t low = i, high = i; /* searched so far: low .. high - 1, outwards along x */
+        int64_t low = i, high = i; /* searched so far: low .. high - 1, outward along x */
         for (;;) {
             float worst = worst_square(&nearest);
             float left = low > 0 ? xs[i] - xs[low - 1] : INFINITY;
@@ -72,7 +72,7 @@ EXPORT void nearest_points(const float *xs, const float *ys, const int64_t *orde
 /* One step of iteratively re-weighted least squares for the local affine map of each match.
  *
  * relative: (5, k, n), see Neighborhoods; weights: (k, n) of the neighbors; prior: (2, 2, n), linear
- * parts that the ridge pulls towards; scale: px, residual that reduces a weight to a quarter, 0 for
+ * parts that the ridge pulls toward; scale: px, residual that reduces a weight to a quarter, 0 for
  * the first step; solution: (2, 3, n), overwritten, read if scale > 0; n a multiple of LANES.
  */
 EXPORT void fit_maps(const float *relative, int64_t k, int64_t n, const float *weights,

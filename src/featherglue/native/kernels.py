@@ -13,10 +13,10 @@ from featherglue.native.library import library, pointer
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
-Gray = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
 
-LANES = 8  # local maps that are fitted at once
-_MAX_NEIGHBORS, _MAX_WINDOW = 64, 31  # matches, px
+LANES = 8  # values that are computed at once: local maps, columns of a score matrix
+_MAX_NEIGHBORS, _MAX_WINDOW = 64, 31  # of a match; px, side of a window
 _MAX_PIXELS = 2**31 - 1  # of an image whose places are 32-bit integers
 
 
@@ -100,7 +100,7 @@ def score_work_size(shape: tuple[int, ...], radius: int) -> int:
 
 
 def recovered_maxima(
-    scores: Float, maxima: Index, floor: float, radius: int, suppressed: Gray
+    scores: Float, maxima: Index, floor: float, radius: int, suppressed: Bytes
 ) -> Index | None:
     """See `matching.nms.recover_maxima`: the recovered pixels; `suppressed` is overwritten."""
     native = library()
@@ -182,7 +182,7 @@ def fit_maps(
         prior: (2, 2, M) float32, linear parts that the ridge pulls toward.
         ridge: relative to the spread of the neighbors.
         scale: px, residual that reduces a weight to a quarter; 0 in the first step.
-        solution: (2, 3, M) float32, of the step before.
+        solution: (2, 3, M) float32, the maps of the step before; overwritten.
     """
     native = library()
     if native is None:
@@ -202,7 +202,7 @@ def fit_maps(
 
 
 def align_windows(
-    images: tuple[Gray, Gray],
+    images: tuple[Bytes, Bytes],
     points: tuple[Float, Float],
     pulls: Float,
     maps: Float,
@@ -214,7 +214,7 @@ def align_windows(
     """See `matching.subpixel.align_windows`.
 
     Args:
-        images: both, blurred.
+        images: both blurred images, (H, W) uint8.
         points: (S, 2) each, px.
         pulls: (S, 2), px.
         maps: (S, 2, 2).

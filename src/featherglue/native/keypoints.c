@@ -1,7 +1,7 @@
 /* Non-maximum suppression and descriptors: see featherglue/matching/nms.py and keypoints.py. */
 #include "kernels.h"
 
-/* The higher of each value and the one `shift` places further on, in place order. */
+/* Element-wise maximum; `out` may be `a`. */
 static void higher(const float *a, const float *b, float *out, int64_t n) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) out[j] = max_of(a[j], b[j]);
@@ -86,7 +86,7 @@ static int is_maximum(const float *scores, const uint8_t *suppressed, int64_t he
     int64_t top = y > radius ? y - radius : 0, bottom = y + radius < height ? y + radius : height - 1;
     int64_t left = x > radius ? x - radius : 0, right = x + radius < width ? x + radius : width - 1;
     float score = scores[pixel];
-    /* Mostly a pixel beside it is higher. */
+    /* An adjacent pixel is the most likely to be higher: compare with the four of them first. */
     if ((x > 0 && scores[pixel - 1] > score && !suppressed[pixel - 1]) ||
         (x + 1 < width && scores[pixel + 1] > score && !suppressed[pixel + 1]))
         return 0;

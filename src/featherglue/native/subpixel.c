@@ -184,7 +184,7 @@ static Comparison compare(const Template *t, const float *weights, const float *
  * 2); grid: (2, samples), offsets of the samples in image 0; places: (samples,) of the samples in a
  * square of `side`, which has a border of 1 px around the window; weights: (samples,), sum 1;
  * quality: (count, 4), overwritten: correlation before and after, contrast in image 0 and 1; tensor:
- * (count, 3), overwritten.
+ * (count, 3), overwritten: xx, yy and xy of the structure tensors.
  */
 EXPORT void align_windows(const uint8_t *image0, int64_t height0, int64_t width0,
                           const uint8_t *image1, int64_t height1, int64_t width1,

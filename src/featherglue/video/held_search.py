@@ -19,8 +19,8 @@ from featherglue.session import Session
 from featherglue.types import Features, MatchResult, SearchInfo
 
 _TOLERANCE = 4.0  # px, inlier threshold of the homography
-_MIN_INLIERS = 15
-_MIN_RATIO = 0.5  # number of matches, against the match that the search found
+_MIN_INLIERS = 15  # of the homography, and of a match that ends a pause of the search
+_MIN_RATIO = 0.5  # of the number of matches of a frame to that of the search
 _MARGIN = 6.0  # px, border of the image without keypoints
 _MAX_PAUSE = 16  # frames that are not searched after a search in vain
 
@@ -41,7 +41,7 @@ class HeldSearch:
     After a search in vain, one frame is matched without a search, then 2, 4, 8, and at most 16.
 
     Args:
-        session: extracts and matches; searches if its mode is not "off".
+        session: extracts and matches; it searches unless its setting `search` is "off".
     """
 
     def __init__(self, session: Session) -> None:
@@ -51,7 +51,7 @@ class HeldSearch:
         self._pause, self._remaining = 0, 0  # frames without a search: the last number, those left
 
     def match(self, image: Features, frame: Features) -> MatchResult:
-        """Match the features of an image, which may be held, with those of a frame."""
+        """Match an image with a frame, under the kept view as long as enough matches are found."""
         if self._held is not None and self._held.original is image:
             result = self._match_held(self._held, frame)
             if len(result.matches) >= _MIN_RATIO * self._held.num_matches:

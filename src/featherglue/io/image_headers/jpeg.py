@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from featherglue.io.image_headers.header import MAX_PARTS, ImageHeader
 
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: sizes of the image
 _MAX_SCANS = 200  # of a file; encoders write at most 15
 
 
 def parse_jpeg(data: bytes) -> ImageHeader:
     """JPEG: the first frame header."""
     start = scan_start(data)
-    frame = next((at for code, at in _jpeg_segments(data) if code in _JPEG_FRAMES), None)
+    frame = next((at for code, at in _jpeg_segments(data) if code in _FRAMES), None)
     if frame is None or frame > start:
         raise ValueError("no frame header")
     _, height, width, components = struct.unpack_from(">BHHB", data, frame + 2)
@@ -25,11 +26,8 @@ def parse_jpeg(data: bytes) -> ImageHeader:
     )
 
 
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
 def scan_start(data: bytes) -> int:
-    """Index of the first scan of a JPEG file."""
+    """Index of the length of the first scan header of a JPEG file."""
     for code, at in _jpeg_segments(data):
         if code == 0xDA:
             return at
