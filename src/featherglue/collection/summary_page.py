@@ -6,6 +6,7 @@ import base64
 import html
 import os
 from collections.abc import Mapping, Sequence
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -16,21 +17,6 @@ from featherglue.collection.model_picture import RGB, draw_model
 from featherglue.io.html_page import write_html_page
 
 _NUM_WORST = 20
-_STYLE = (
-    ":root{color-scheme:light dark;--text:#222;--muted:#555;--page:#fff;--line:#ddd}"
-    "@media(prefers-color-scheme:dark)"
-    "{:root{--text:#e6e9ec;--muted:#a3adb8;--page:#16191d;--line:#3a424b}}"
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;"
-    "color:var(--text);background:var(--page)}table{border-collapse:collapse;margin:1rem 0}"
-    "td,th{padding:.25rem .75rem;border-bottom:1px solid var(--line);text-align:right}"
-    "td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}"
-    ".lines td,.lines th{white-space:nowrap}"
-    ".figures{display:grid;gap:1rem;"
-    "grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}"
-    "figure{margin:0;max-width:40rem}"
-    "img{max-width:100%;border:1px solid var(--line)}figcaption{color:var(--muted)}"
-    ".scroll{overflow-x:auto}"
-)
 
 
 def write_summary(
@@ -62,7 +48,7 @@ def write_summary(
         parts.append("<h2>Skipped images</h2>" + _table(["image", "reason"], rows))
     if model is not None:
         parts.append(_images(model.images))
-    write_html_page(path, "Reconstruction", _STYLE, "".join(parts))
+    write_html_page(path, "Reconstruction", _style(), "".join(parts))
 
 
 def _images(images: Sequence[ImageSummary]) -> str:
@@ -102,3 +88,8 @@ def _figure(picture: RGB, caption: str) -> str:
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def _style() -> str:
+    file = resources.files("featherglue.collection").joinpath("summary_page.css")
+    return file.read_text(encoding="utf-8")
