@@ -97,7 +97,7 @@ def load_state(
 
 
 def save_best(path: Path, average: nn.Module, progress: Progress) -> None:
-    """Write the averaged weights with the best validation score."""
+    """Write the averaged weights with the best validation score. Raises OutputError."""
     _write(path, {"step": progress.step, "best": progress.best, "average": average.state_dict()})
 
 
@@ -106,6 +106,9 @@ def load_best(path: Path, average: nn.Module) -> int | None:
 
     Returns:
         The step that they belong to; None without a file.
+
+    Raises:
+        TrainingError: the file is damaged.
     """
     if not path.exists():
         return None
@@ -120,7 +123,11 @@ def remove_best(folder: Path) -> None:
 
 
 def last_step(folder: str | os.PathLike[str]) -> int:
-    """The step at which the run in `folder` resumes; 0 without a checkpoint."""
+    """The step at which the run in `folder` resumes; 0 without a checkpoint.
+
+    Raises:
+        TrainingError: the checkpoint is damaged.
+    """
     path = Path(folder) / LAST
     return int(_read(path)["step"]) if path.exists() else 0
 

@@ -58,7 +58,7 @@ class ProcessGroup:
             yield from range(start, start + own)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes."""
+        """Replace every gradient by its mean over the processes, in place."""
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]

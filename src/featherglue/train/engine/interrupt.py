@@ -15,12 +15,13 @@ from featherglue.terminal.signals import record_signal
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Record the first Ctrl-C instead of raising, so that a step is finished; a second one raises.
 
-    In a run of one process a request to terminate (SIGTERM, as batch systems send it) counts as
-    well. Of several processes one that waited for a peer would not end. Outside the main thread
-    signals cannot be handled, and nothing changes.
+    In a run of one process, a request to terminate (SIGTERM, as batch systems send it) counts as
+    well. In a run of several, SIGTERM ends the process at once, because a process that waits for a
+    peer could not finish its step. Outside the main thread, signals cannot be handled, and nothing
+    changes.
 
     Yields:
-        A function that returns whether the run shall stop.
+        A function that returns whether the run must stop.
     """
     pressed = False
 

@@ -37,7 +37,7 @@ class Batches(Protocol):
 
 
 class CombinedSamples:
-    """Samples of several sources at once; a key `k` of source `s` becomes `s.k`."""
+    """Samples of several sources at once; the key `k` of the source `s` becomes `s.k`."""
 
     def __init__(self, sources: Mapping[str, Samples]) -> None:
         self.sources = dict(sources)
@@ -89,6 +89,7 @@ def make_loader(
         batch_size: number of samples of a step, over all processes.
         micro_batch_size: number of samples in one forward pass of a process.
         workers: number of processes that make samples; unused for `Batches`.
+        group: the processes of the run.
 
     Raises:
         UsageError: more workers than this machine can run.

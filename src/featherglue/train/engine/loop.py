@@ -60,9 +60,12 @@ def train(
     `folder/curves.png` at each validation and at the end if matplotlib is installed.
 
     Args:
+        network: the network, on the device to train on.
         loss_function: returns the loss of a batch and the metrics to report.
         samples: item `step · batch_size + k` is sample k of a step. Worker processes make the
             items unless `samples` implements `Batches`.
+        config: settings of the loop.
+        folder: folder of the run; it is created.
         minutes: time limit; the run can be resumed.
         report: called about every second with the step and the mean metrics since the last call.
         validate: measures the averaged network every `validate_steps`. A higher "score" is better.
@@ -191,7 +194,7 @@ class _Loop:
         return stop
 
     def _optimize(self, batches: Iterator[Batch], rate: float) -> tuple[float, dict[str, float]]:
-        """One optimizer step; returns the loss (or gradient norm if not finite) and the metrics."""
+        """Take an optimizer step; return the loss (or gradient norm if not finite) and metrics."""
         config, network = self.config, self.network
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = rate

@@ -83,7 +83,12 @@ class RunLog:
             self._unreported, self._reported = [], now
 
     def validate(self, validate: Validate, average: nn.Module) -> None:
-        """Measure the averaged network, and save its weights if the score is the best so far."""
+        """Measure the averaged network, and save its weights if the score is the best so far.
+
+        Args:
+            validate: returns the results of the network, with a "score". Higher is better.
+            average: the averaged network.
+        """
         if not self._is_main:
             return
         row = validate(average)

@@ -77,6 +77,7 @@ def check_settings(
 
     Args:
         stage: configuration with `loop` and `seed`.
+        folder: folder of the run.
         inputs: plain values that replace settings in the comparison, such as the fingerprint of a
             model instead of its folder.
 

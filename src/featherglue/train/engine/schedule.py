@@ -24,7 +24,11 @@ _NO_DURATION = "loop.steps = 0 trains for a time: set `minutes`, or set loop.ste
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    """Learning rate of a step: linear warm-up, then half a cosine down to 1 % of the peak.
+
+    Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, without
+    restarts.
+    """
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -35,6 +39,8 @@ def check_duration(config: LoopConfig, minutes: float, folder: str | os.PathLike
     """Check that a run has a number of steps or a time limit.
 
     Args:
+        config: settings of the loop.
+        minutes: time limit; infinite for none.
         folder: folder of the run. A checkpoint there may hold the number of steps.
 
     Raises:
@@ -69,13 +75,13 @@ class PaceMeter:
         self._start = 0.0
 
     def is_known(self, step: int) -> bool:
-        """Whether the pace has been measured. To be called after each step."""
+        """Whether the measurement ends with this step. To be called after each step."""
         if step == self._first:
             self._start = self._clock()
         return step == self._last
 
     def steps_in(self, seconds: float, group: ProcessGroup, device: torch.device) -> int:
-        """Number of steps that fit into a time; the same in all processes."""
+        """Number of steps, at least 1, that fit into a time; the same in all processes."""
         step_seconds = (self._clock() - self._start) / (self._last - self._first)
         return max(1, int(group.mean(_TIME_FRACTION * seconds / step_seconds, device)))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featherglue.train.engine.distributed import ProcessGroup
 
-_DECAY = 0.98  # of the products of earlier batches
+_DECAY = 0.98  # weight of the products of earlier batches
 MapKind = Literal["learned", "procrustes"]
 
 
@@ -53,13 +53,19 @@ class DescriptorMap(nn.Module):
 
     @torch.no_grad()
     def update(self, student: Tensor, teacher: Tensor, group: ProcessGroup) -> None:
-        """Update a Procrustes map by further descriptors, (M, D) and (M, E)."""
+        """Update a Procrustes map by further descriptors; other maps do not change.
+
+        Args:
+            student: (M, D), L2-normalized.
+            teacher: (M, E), L2-normalized.
+            group: the processes of the run; their descriptors are used together.
+        """
         if self.kind == "procrustes":
             products = (student.detach().float().T @ teacher.float()).double()
             self.products.mul_(_DECAY).add_(group.sum(products))
 
     def forward(self, descriptors: Tensor) -> Tensor:
-        """(M, D) -> (M, E)."""
+        """Map descriptors, (M, D) -> (M, E)."""
         if self.kind == "identity":
             return descriptors
         matrix = self.weight if self.kind == "learned" else procrustes(self.products)

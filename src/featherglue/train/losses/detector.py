@@ -1,4 +1,4 @@
-"""The loss of the keypoint detector.
+"""The loss of the keypoint detector (DeTone, Malisiewicz, Rabinovich: SuperPoint, 2018).
 
 Shape legend: B images, P points (padded), Hc×Wc cells.
 """
@@ -22,7 +22,7 @@ def detector_loss(
             None means 1 everywhere.
 
     Returns:
-        Scalar, the mean over the cells inside.
+        Scalar in nats, the mean over the cells inside; 0 if there are none.
     """
     logs = logits.float().log_softmax(1)
     loss = -logs.gather(1, labels[:, None])[:, 0]

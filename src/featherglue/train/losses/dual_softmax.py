@@ -1,5 +1,7 @@
 """The dual-softmax loss on descriptors at known correspondences.
 
+The match probabilities are those of Sun et al.: LoFTR (2021), up to a square root.
+
 Shape legend: B pairs of views, P correspondences (padded), D descriptor dimensions.
 """
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 
 def valid_points(count: Tensor, length: int) -> Tensor:
-    """The mask (B, length) of points that are not padding, from their numbers (B,)."""
+    """The mask (B, length) bool of points that are not padding, from their numbers (B,)."""
     return torch.arange(length, device=count.device)[None] < count[:, None]
 
 
@@ -30,8 +32,8 @@ def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tupl
         temperature: divides the similarities; positive.
 
     Returns:
-        The loss, a scalar; and the match probability of each point, (B, P) in [0, 1] without
-        gradient: the geometric mean over both directions.
+        The loss, a scalar in nats, 0 without valid points; and the match probability of each
+        point, (B, P) in [0, 1] without gradient: the geometric mean over both directions.
     """
     scaled = cosine / temperature
     both = scaled.log_softmax(1) + scaled.log_softmax(2)
@@ -41,6 +43,13 @@ def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tupl
 
 
 def nearest_neighbor_accuracy(cosine: Tensor, valid: Tensor) -> Tensor:
-    """Ratio of the valid points whose nearest descriptor in view 1 is the corresponding one."""
+    """Ratio of the valid points whose nearest descriptor in view 1 is the corresponding one.
+
+    Args:
+        cosine, valid: as for `dual_softmax_loss`.
+
+    Returns:
+        Scalar in [0, 1]; 0 without valid points.
+    """
     hit = cosine.argmax(2) == torch.arange(cosine.shape[1], device=cosine.device)
     return (hit & valid).sum() / valid.sum().clamp_min(1)

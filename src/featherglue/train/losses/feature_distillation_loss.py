@@ -39,6 +39,9 @@ class FeatureDistillationConfig:
             from, which preserves the detector.
         temperature: temperature of the softmax of `truth`.
         contrast_temperature: temperature of the softmax of `contrast`.
+
+    Raises:
+        ConfigError: a value is out of range, or no loss trains the descriptors.
     """
 
     truth: float = 1.0
@@ -76,7 +79,7 @@ class FeatureDistillationLoss:
     group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and its parts for the run log."""
+        """The loss; its parts and the ratio of matched points, for the run log."""
         assert isinstance(network, Student)
         assert network.extractor is not None and network.descriptor_map is not None
         config, images = self.config, both_views(batch)
@@ -84,7 +87,7 @@ class FeatureDistillationLoss:
         with torch.no_grad():
             target_logits = self.original.detect(self.original.encode(images))
         everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
-        scores = score_map_divergence(logits, target_logits, everywhere, 1.0)
+        detector = score_map_divergence(logits, target_logits, everywhere, 1.0)
 
         points = torch.cat((batch["points0"], batch["points1"]))
         valid = valid_points(batch["count"], points.shape[1])
@@ -102,7 +105,7 @@ class FeatureDistillationLoss:
             "truth": truth,
             "descriptors": torch.stack(distances).mean(),
             "contrast": torch.stack(contrasts).mean(),
-            "detector": scores,
+            "detector": detector,
         }
         weighted = [getattr(config, name) * value for name, value in parts.items()]
         row = {name: float(value.detach()) for name, value in parts.items()}

@@ -68,6 +68,10 @@ def extract_keypoints(
         images: (B, 1, H, W) uint8.
         count: number of keypoints per image, including padding.
         bf16: run the extractor in bfloat16 if the device supports it.
+
+    Returns:
+        Keypoints (B, count, 2) float32 xy in pixels; scores (B, count) in [0, 1]; descriptors
+        (B, count, D), L2-normalized; (B, count) bool, False for padding.
     """
     prepared = (images.float() / 255).contiguous(memory_format=torch.channels_last)
     with autocast(images.device, bf16):

@@ -1,4 +1,7 @@
-"""The loss of MagicPoint, a detector of the corners of shapes (DeTone 2018, section 4)."""
+"""The loss of MagicPoint, a detector of the corners of synthetic shapes.
+
+DeTone, Malisiewicz, Rabinovich: SuperPoint (2018), section 4.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,11 @@ class ShapesLoss:
 
         Args:
             scores: (B, H, W) in [0, 1].
-            points: (B, P, 2) xy of the corners, padded.
+            points: (B, P, 2) xy of the corners in pixels, padded.
             count: (B,) int64, number of corners.
+
+        Returns:
+            Both in [0, 1]; 0 without detections or corners.
         """
         found, _, valid = find_keypoints(
             scores, points.shape[1], self.nms_radius, 0, self.threshold

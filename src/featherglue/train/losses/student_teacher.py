@@ -51,7 +51,14 @@ class Teacher:
     matcher: SuperGlue | None
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Cell logits (B, 65, Hc, Wc) and raw descriptors (B, E, Hc, Wc) of (B, 1, H, W)."""
+        """Cell logits and descriptors of images, without a gradient.
+
+        Args:
+            images: (B, 1, H, W) float32 in [0, 1].
+
+        Returns:
+            (B, 65, Hc, Wc) logits; (B, E, Hc, Wc) unnormalized descriptors.
+        """
         assert self.extractor is not None
         with torch.no_grad():
             return self.extractor.forward_raw(images)
@@ -62,6 +69,11 @@ class Teacher:
 
         The teacher describes them with its own descriptors. The score of a keypoint is the highest
         one of the teacher's score map within a pixel.
+
+        Args:
+            pairs: keypoints of the batch.
+            batch: its images are used if the teacher has an extractor.
+            loss: gives the number of Sinkhorn iterations and `bf16`.
         """
         assert self.matcher is not None
         if self.extractor is not None:

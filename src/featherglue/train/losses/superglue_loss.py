@@ -22,7 +22,7 @@ from featherglue.train.losses.true_assignment import (
 
 
 def check_depths(depths: Sequence[int], layers: int) -> None:
-    """Raise ConfigError unless `depths` are increasing numbers in [1, layers − 1]."""
+    """Raise ConfigError unless `depths` are strictly increasing, from 1 to `layers` − 1."""
     if list(depths) != sorted({d for d in depths if 0 < d < layers}):
         raise ConfigError(f"depths must be increasing numbers of layers below {layers}")
 
@@ -90,7 +90,16 @@ class SuperGlueLoss:
     def from_assignments(
         self, assignments: list[Tensor], pairs: KeypointPairs
     ) -> tuple[Tensor, dict[str, float]]:
-        """The mean loss of the log assignments, and the metrics of the last one."""
+        """The mean loss of the log assignments, and the metrics of the last one.
+
+        Args:
+            assignments: from `assign`.
+            pairs: the keypoints, with their ground truth.
+
+        Returns:
+            Scalar loss in nats; `precision` and `recall`, the ratio `true` of keypoints of view 0
+            that have a true match, and the loss at each of `depths`.
+        """
         losses = [assignment_loss(assignment, pairs.truth) for assignment in assignments]
         matches = mutual_matches(assignments[-1].detach(), self.threshold)[0]
         precision, recall = precision_recall(matches, pairs.truth)

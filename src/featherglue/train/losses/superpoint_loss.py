@@ -76,6 +76,11 @@ class SuperPointLoss:
         Args:
             logits: (2B, 65, Hc, Wc), view 0 of all pairs first.
             dense: (2B, D, Hc, Wc), unnormalized descriptors.
+            batch: of `data.view_pairs.ViewPairs` or `data.scene_view_pairs.SceneViewPairs`.
+
+        Returns:
+            Scalar loss; the `detector` and `descriptor` losses, and the ratio `matched` of points
+            whose nearest descriptor is the corresponding one.
 
         Raises:
             ConfigError: the hinge is used, and the batch has no homographies.

@@ -49,7 +49,8 @@ def true_assignment(
         planes0, planes1: (B, H, W) uint8, plane of each pixel; `NO_PLANE` for none.
         maps: (B, P, 3, 3) H_0to1 of each plane, in pixels.
         valid0, valid1: (B, N0) and (B, N1) bool, False for padding.
-        near, far: distances in pixels.
+        near: maximum distance of a match in pixels.
+        far: distance in pixels beyond which a keypoint is unmatched.
     """
     back = torch.linalg.inv(maps.double()).float()
     to1, seen1, known0 = _project(keypoints0, planes0, planes1, maps)
@@ -93,6 +94,7 @@ def _project(
 
 
 def _look_up(planes: Tensor, points: Tensor) -> Tensor:
+    """Planes (B, N) int64 of the pixels nearest to points (B, N, 2)."""
     height, width = planes.shape[1:]
     x, y = points.nan_to_num(-1.0).round().unbind(-1)
     x, y = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()
@@ -106,10 +108,11 @@ def assignment_loss(log_assignment: Tensor, truth: Assignment) -> Tensor:
     equally.
 
     Args:
-        log_assignment: (B, N0+1, N1+1).
+        log_assignment: (B, N0+1, N1+1); the last row and column are the dustbins.
+        truth: ground truth of the same keypoints.
 
     Returns:
-        Scalar; 0 with a gradient of 0 if the ground truth is empty.
+        Scalar in nats; 0 with a gradient of 0 if the ground truth is empty.
     """
     inner = -log_assignment[:, :-1, :-1][truth.matches]
     outer = torch.cat(
@@ -130,6 +133,7 @@ def precision_recall(matches0: Tensor, truth: Assignment) -> tuple[float, float]
 
     Args:
         matches0: (B, N0) int64, index of the match of each keypoint of view 0; −1 for none.
+        truth: ground truth of the same keypoints.
     """
     predicted = torch.zeros_like(truth.matches)
     predicted.scatter_(2, matches0.clamp_min(0)[..., None], (matches0 >= 0)[..., None])
