@@ -26,7 +26,7 @@ HEADS = 4
 def superpoint_state(
     channels: tuple[int, ...] = (4, 4, 8, 8, 8, 8, 16, 16), head: int = 16, width: int = 16
 ) -> State:
-    """The tensors of superpoint_v1.pth, of any width."""
+    """Random tensors with the names of superpoint_v1.pth, of any width."""
     generator = torch.Generator().manual_seed(1)
     names = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
     shapes = dict(zip(names, zip(channels, (1, *channels[:-1]), strict=True), strict=True))
@@ -43,7 +43,7 @@ def superpoint_state(
 
 
 def superglue_state(width: int = 16, encoder: tuple[int, ...] = (8, 16), depth: int = 2) -> State:
-    """The tensors of superglue_outdoor.pth, of any width, as 1×1 convolutions."""
+    """Random tensors with the names of superglue_outdoor.pth, of any width; 1×1 convolutions."""
     generator = torch.Generator().manual_seed(2)
     state: State = {"bin_score": torch.tensor(0.6)}
 
@@ -269,18 +269,18 @@ def test_code_in_a_pickle_is_not_executed(
     assert Malicious.touched == []
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6, 0.99])
 @pytest.mark.parametrize("kind", ["superpoint", "superglue", "pair"])
 def test_damaged_files_raise(
     kind: str,
-    share: float,
+    fraction: float,
     files: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / files[kind].name
     data = files[kind].read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     code, message = refused([path], tmp_path / "model", capsys)
     assert code == 1
     assert path.name in message

@@ -27,7 +27,7 @@ Side = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def sides(counts: list[tuple[int, int]], seed: int = 0) -> list[tuple[Side, Side]]:
-    """Pairs of features (1, N, …)."""
+    """Keypoints, scores and descriptors (1, N, …) of pairs with these numbers of keypoints."""
     generator = torch.Generator().manual_seed(seed)
 
     def side(count: int) -> Side:

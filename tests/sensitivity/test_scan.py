@@ -218,13 +218,12 @@ def test_allocated_ratios_reach_the_sparsity(model: Model, tmp_path: Path) -> No
     )
 
 
-def test_layers_are_ordered_by_their_shared_levels() -> None:
+def test_layers_are_ordered_by_their_common_levels() -> None:
     def row(layer: str, level: float, score: float) -> Row:
         return Row(Change(layer, "prune", level), {"auc5": score})
 
-    rows = (row("", 0, 50), row("a", 0.9, 40), row("b", 0.9, 30), row("b", 0.5, 50))
-    first = Row(UNCHANGED, {"auc5": 50.0})
-    found = Scan(rows=(first, *rows[1:]))
+    rows = row("a", 0.9, 40), row("b", 0.9, 30), row("b", 0.5, 50)
+    found = Scan(rows=(Row(UNCHANGED, {"auc5": 50.0}), *rows))
     assert found.order("prune") == ["b", "a"]
     assert found.costs("prune") == {"a": {0.9: 10.0}, "b": {0.5: 0.0, 0.9: 20.0}}
     assert found.order("linear") == []

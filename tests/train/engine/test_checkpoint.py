@@ -24,11 +24,11 @@ def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_damaged_checkpoint_is_reported(share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_a_damaged_checkpoint_is_reported(fraction: float, tmp_path: Path) -> None:
     run(tmp_path)
     path = tmp_path / "last.pt"
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
     with pytest.raises(TrainingError, match=r"last\.pt"):
         train(network(), loss_of, Numbers(), CONFIG, tmp_path)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_loop import Numbers, loss_of, network
 from torch import nn
+from toy_training import Numbers, loss_of, network
 
 from featherglue.errors import MissingExtraError
 from featherglue.train.engine.curves import draw_curves, smooth
@@ -21,7 +21,7 @@ CONFIG = LoopConfig(steps=2, batch_size=2, workers=0, bf16=False, validate_steps
 
 
 def write_logs(folder: Path, rows: int = 60, seed: int = 0) -> None:
-    """Of a made-up run that learns."""
+    """Write the logs of a simulated run whose loss decreases."""
     rng = np.random.default_rng(seed)
     for i in range(rows):
         loss = 4 * np.exp(-i / 25) + 0.5 + 0.3 * rng.random()

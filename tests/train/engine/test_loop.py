@@ -61,10 +61,10 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     def large(net: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         return (net(batch["x"]) * 1e4).square().mean(), {}
 
-    def note(net: nn.Module) -> None:  # called after each step with the network and the average
+    def record(net: nn.Module) -> None:  # called after each step with the network and the average
         norms.extend(float(p.grad.norm()) for p in net.parameters() if p.grad is not None)
 
-    train(model, large, Numbers(), config, tmp_path, constraint=note)
+    train(model, large, Numbers(), config, tmp_path, constraint=record)
     assert len(norms) == 3 * 2
     assert 0 < max(norms) <= 0.01 + 1e-6
 

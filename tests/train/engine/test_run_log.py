@@ -15,9 +15,7 @@ from featherglue.train.engine.log_files import read_rows
 from featherglue.train.engine.loop import train
 
 
-def test_an_unwritable_log_or_folder_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_log_or_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "log.csv").mkdir()
     with pytest.raises(OutputError, match=r"log\.csv: cannot be written"):
         train(network(), loss_of, Numbers(), CONFIG, tmp_path)

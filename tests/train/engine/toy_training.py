@@ -72,7 +72,7 @@ class FailsAt:
 
 
 class StopsAfter:
-    """`loss_of`, interrupted after some steps."""
+    """`loss_of`, which raises KeyboardInterrupt after a number of steps."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
@@ -87,6 +87,7 @@ class StopsAfter:
 
 
 def equal(first: nn.Module, second: nn.Module) -> bool:
+    """Whether all parameters and buffers are equal."""
     pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 

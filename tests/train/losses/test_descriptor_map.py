@@ -8,9 +8,7 @@ from torch.nn import functional as F
 
 from featherglue.train.engine.distributed import ProcessGroup
 from featherglue.train.losses.descriptor_map import DescriptorMap, procrustes
-from featherglue.train.losses.divergences import (
-    descriptor_distance,
-)
+from featherglue.train.losses.divergences import descriptor_distance
 
 
 def rotation(width: int, seed: int = 0) -> Tensor:
@@ -42,9 +40,9 @@ def test_descriptors_of_another_width_are_embedded() -> None:
 def test_gradients_and_updates_of_each_kind_of_map() -> None:
     embed, student = rotation(9)[:4], units(40, 4)
     teacher = student @ embed
-    same = DescriptorMap(4, 4)
-    assert list(same.parameters()) == list(same.buffers()) == []
-    assert same(student) is student
+    identity = DescriptorMap(4, 4)
+    assert list(identity.parameters()) == list(identity.buffers()) == []
+    assert identity(student) is student
     fitted = DescriptorMap(4, 9, "procrustes")
     fitted.update(student, teacher, ProcessGroup())
     assert descriptor_distance(fitted(student), teacher, "l2") < 1e-9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from featherglue.models.sinkhorn import log_optimal_transport
@@ -16,18 +16,13 @@ from featherglue.train.losses.divergences import (
 )
 
 
-def rotation(width: int, seed: int = 0) -> Tensor:
-    torch.manual_seed(seed)
-    return nn.init.orthogonal_(torch.empty(width, width))
-
-
 def units(count: int, width: int, seed: int = 1) -> Tensor:
     torch.manual_seed(seed)
     return F.normalize(torch.randn(count, width), dim=1)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_the_score_maps_divergence_by_definition(temperature: float) -> None:
+def test_the_divergence_of_score_maps_by_definition(temperature: float) -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.standard_normal((2, 2, 65, 3, 4)) * 3
     inside = rng.random((2, 3, 4)) < 0.6
@@ -40,10 +35,10 @@ def test_the_score_maps_divergence_by_definition(temperature: float) -> None:
         torch.tensor(ours), torch.tensor(theirs), torch.tensor(inside), temperature
     )
     np.testing.assert_allclose(found, np.mean(terms), rtol=1e-5)
-    same = score_map_divergence(
+    equal = score_map_divergence(
         torch.tensor(ours), torch.tensor(ours), torch.tensor(inside), temperature
     )
-    assert abs(float(same)) < 1e-6
+    assert abs(float(equal)) < 1e-6
 
 
 def test_descriptor_distances() -> None:
@@ -54,7 +49,7 @@ def test_descriptor_distances() -> None:
     assert descriptor_distance(first[:0], second[:0], "cosine") == 0
 
 
-def test_the_assignments_divergence_by_definition() -> None:
+def test_the_divergence_of_assignments_by_definition() -> None:
     torch.manual_seed(0)
     mask0 = torch.arange(5)[None] < torch.tensor([[5], [3]])
     mask1 = torch.arange(4)[None] < torch.tensor([[4], [2]])

@@ -19,7 +19,7 @@ def log_softmax(values: np.ndarray) -> np.ndarray:
 
 
 def padded_descriptors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of 3 pairs with 5, 2 and 0 correspondences, padded to 6."""
+    """Descriptors of 3 pairs with 5, 2 and 0 correspondences, padded to 6, and these numbers."""
     torch.manual_seed(0)
     first = torch.nn.functional.normalize(torch.randn(3, 6, 8), dim=2)
     noisy = first + 0.3 * torch.randn(3, 6, 8)
@@ -29,6 +29,7 @@ def padded_descriptors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def compared(
     first: torch.Tensor, second: torch.Tensor, count: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine similarities and the mask of valid points."""
     real = valid_points(count, first.shape[1])
     return cosine_similarity(first, second, real), real
 

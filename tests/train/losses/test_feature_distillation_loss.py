@@ -1,4 +1,4 @@
-"""The loss of descriptors that are trained by truth and by a teacher's features."""
+"""The loss of descriptors that are trained by true correspondences and by a teacher."""
 
 from __future__ import annotations
 
@@ -90,6 +90,8 @@ def test_batch_without_points_has_a_gradient(student: Student, batch: Batch) -> 
     value, _ = loss(student, batch)
     value.backward()
     assert torch.isfinite(value)
+    gradients = [p.grad for p in student.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ NEAR, FAR = 3.0, 5.0
 def project(
     point: np.ndarray, planes: np.ndarray, other: np.ndarray, maps: np.ndarray
 ) -> tuple[np.ndarray | None, bool]:
-    """Where a keypoint shows in the other view (None: nowhere), and whether its plane is known."""
+    """Pixel of a keypoint in the other view, None if invisible; whether it lies on a plane."""
 
     def plane_at(where: np.ndarray, at: np.ndarray) -> int:
         x = int(np.clip(np.round(at[0]), 0, WIDTH - 1))
@@ -78,7 +78,7 @@ def by_definition(
 
 
 def random_scene(seed: int, count: int = 40) -> list[np.ndarray]:
-    """Two planes and nothing, seen twice, with keypoints that partly repeat."""
+    """Two planes and an edge without a plane in two views; the keypoints partly repeat."""
     rng = np.random.default_rng(seed)
     maps = np.stack(
         [
@@ -159,7 +159,7 @@ def single(
 
 
 @pytest.mark.parametrize(
-    ("gap", "matched", "alone"),
+    ("gap", "matched", "unmatched"),
     [
         (0, True, False),
         (2.9, True, False),
@@ -169,11 +169,11 @@ def single(
     ],
 )
 def test_near_is_matched_far_is_unmatched_between_is_ambiguous(
-    gap: float, matched: bool, alone: bool
+    gap: float, matched: bool, unmatched: bool
 ) -> None:
     truth = single((20, 20), (20 + gap, 20))
     assert truth.matches.item() == matched
-    assert truth.unmatched0.item() == truth.unmatched1.item() == alone
+    assert truth.unmatched0.item() == truth.unmatched1.item() == unmatched
 
 
 def test_padding_does_not_affect_other_keypoints() -> None:
@@ -221,8 +221,8 @@ def test_the_assignment_loss_by_definition() -> None:
     outer = [-p[0, 1, -1], -p[1, 0, -1], -p[0, -1, 2]]
     expected = (sum(inner) / 3 + sum(outer) / 3) / 2
     torch.testing.assert_close(assignment_loss(p, truth), expected)
-    nobody = Assignment(truth.matches, truth.unmatched0 & False, truth.unmatched1 & False)
-    torch.testing.assert_close(assignment_loss(p, nobody), sum(inner) / 3)
+    no_unmatched = Assignment(truth.matches, truth.unmatched0 & False, truth.unmatched1 & False)
+    torch.testing.assert_close(assignment_loss(p, no_unmatched), sum(inner) / 3)
 
 
 def test_loss_without_ground_truth_is_0_with_a_gradient() -> None:
@@ -238,8 +238,8 @@ def test_loss_without_ground_truth_is_0_with_a_gradient() -> None:
 
 def test_precision_and_recall() -> None:
     _, truth = example()
-    # Right, wrong (the keypoint is alone), missed; then wrong (the partner is another's), missed,
-    # and a match of which nothing is known.
+    # View 0 of the first scene: correct; wrong, because the keypoint is unmatched; missed. Of the
+    # second: wrong, because it is matched to the match of another keypoint; missed; ambiguous.
     matches0 = torch.tensor([[1, 2, -1], [3, -1, 1]])
     precision, recall = precision_recall(matches0, truth)
     assert precision == pytest.approx(1 / 3)
