@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,13 +139,10 @@ def test_damaged_rows_are_scored_again(model: Model, tmp_path: Path) -> None:
     assert len(read_scan(tmp_path).rows) == len(intact) - 1
 
 
-def test_scan_stops_after_the_time_limit(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter(range(10**6))
-    monkeypatch.setattr("time.monotonic", lambda: 20.0 * next(clock))
+def test_scan_stops_after_the_time_limit(model: Model, tmp_path: Path) -> None:
+    ticks = itertools.count()
     config = ScanConfig(levels=FEW.levels, include=FEW.include, minutes=4)
-    found = scan(model, ZeroScore(), tmp_path, config)
+    found = scan(model, ZeroScore(), tmp_path, config, clock=lambda: 20.0 * next(ticks))
     # The clock is read three times for each score: 240 s pass with the fourth score.
     assert [row.change.level for row in found.rows] == [0, 0.9, 0.9, 0.9]
     assert scan(model, ZeroScore(), tmp_path, FEW).rows[4].change.level == 0.6

@@ -89,6 +89,7 @@ def scan(
     *,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, Change], None] = lambda done, total, change: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Scan:
     """Score a model with each of its layers changed, and store the scores in a folder.
 
@@ -104,6 +105,7 @@ def scan(
         about: plain values that affect the scores. They must equal those of an existing scan.
         progress: called with the number of scored changes, the number of all changes, and the
             change that is scored next.
+        clock: returns seconds from any origin.
 
     Returns:
         All rows in the folder, including those of earlier scans.
@@ -115,7 +117,7 @@ def scan(
     """
     config = config or ScanConfig()
     require_unquantized(model)
-    end = math.inf if config.minutes is None else time.monotonic() + 60 * config.minutes
+    end = math.inf if config.minutes is None else clock() + 60 * config.minutes
     changes = plan(model.architecture, config)
     found = open_scan(folder, model_fingerprint(model), about or {})
     rows = list(found.rows)
@@ -123,12 +125,12 @@ def scan(
     left = [change for change in (UNCHANGED, *changes) if change not in known]
     done = len(changes) - sum(change != UNCHANGED for change in left)
     for change in left:
-        if time.monotonic() > end:
+        if clock() > end:
             break
         progress(done, len(changes), change)
-        start = time.monotonic()
+        start = clock()
         scores = dict(score(apply_change(model, change)))
-        rows.append(Row(change, scores, time.monotonic() - start))
+        rows.append(Row(change, scores, clock() - start))
         rows.sort(key=lambda row: row.change != UNCHANGED)
         write_rows(folder, rows)
         done += change != UNCHANGED
