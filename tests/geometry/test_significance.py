@@ -35,17 +35,12 @@ def test_the_number_of_false_alarms_is_the_published_bound() -> None:
 @pytest.mark.parametrize("count", [8, 12])
 @pytest.mark.parametrize("spread", [1.0, 0.1])
 def test_random_matches_are_rejected(name: str, count: int, spread: float) -> None:
-    """No set of random matches has a geometry, also in a corner of the image."""
+    """Random matches have no geometry, also if they cover only a corner of the image."""
     random = np.random.default_rng(count)
-    accepted = 0
     for _ in range(8):
         points0, points1 = random.random((2, count, 2)) * SIZE * spread
-        try:
+        with pytest.raises(EstimationError, match=r"no consistent geometry|fits these matches"):
             ESTIMATORS[name](points0, points1, size1=SIZE)
-            accepted += 1
-        except EstimationError as error:
-            assert "no consistent geometry" in str(error) or "fits these matches" in str(error)
-    assert accepted == 0
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -54,7 +49,7 @@ def test_matches_at_a_few_places_are_no_evidence(name: str) -> None:
     random = np.random.default_rng(3)
     points0 = random.random((40, 2)) * SIZE
     points1 = np.array([300.0, 200.0]) + random.normal(0, 1.0, (40, 2))
-    with pytest.raises(EstimationError):
+    with pytest.raises(EstimationError, match="no consistent geometry"):
         ESTIMATORS[name](points0, points1, size1=SIZE)
 
 

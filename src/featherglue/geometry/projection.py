@@ -35,7 +35,8 @@ def corner_error(H: Array, truth: Array, size: tuple[int, int]) -> float:
         size: (width, height) of image 0.
 
     Returns:
-        The mean of the four L2 distances; infinite where a corner maps to infinity.
+        The mean of the four L2 distances; infinite where a corner maps to infinity or
+        a matrix is not finite.
     """
     width, height = size
     corners = np.array(

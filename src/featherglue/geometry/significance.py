@@ -152,7 +152,7 @@ def _require(
     if not found <= math.log(maximum):
         raise EstimationError(
             f"no consistent geometry: a {sampling.name} has {num_inliers} inliers of "
-            f"{num_matches} matches, which matches of different pictures have, too "
+            f"{num_matches} matches, no more than matches of different pictures have "
             "(`max_false_alarms=None` accepts it)"
         )
 
