@@ -29,24 +29,29 @@ def spatial_scenes(atlas: Atlas, config: SceneConfig, draws: Draws, count: int) 
     """
     size, num_planes = config.size, config.max_planes + 1
     focal = draws.uniform(0.7, 1.4, count, 1) * size[0]
-    back = torch.arange(num_planes, device=atlas.device) == 0  # the background
-    pick = torch.where
+    is_background = torch.arange(num_planes, device=atlas.device) == 0
     textures = atlas.draw(draws, count, num_planes)
     number = draws.integers(2, num_planes + 1, count, 1)
     exists = torch.arange(num_planes, device=atlas.device) < number
-    depth = pick(
-        back, draws.uniform(1.6, 3.0, count, num_planes), draws.uniform(0.6, 1.5, count, num_planes)
+    depth = torch.where(
+        is_background,
+        draws.uniform(1.6, 3.0, count, num_planes),
+        draws.uniform(0.6, 1.5, count, num_planes),
     )
-    tilt = random_rotations(draws, pick(back, 25.0, 60.0)[:, None], count, num_planes)
+    tilt = random_rotations(
+        draws, torch.where(is_background, 25.0, 60.0)[:, None], count, num_planes
+    )
     # Width of a plane in the view as a fraction of the width of the view.
-    fraction = pick(
-        back, draws.uniform(1.6, 2.2, count, num_planes), draws.uniform(0.3, 0.9, count, num_planes)
+    fraction = torch.where(
+        is_background,
+        draws.uniform(1.6, 2.2, count, num_planes),
+        draws.uniform(0.3, 0.9, count, num_planes),
     )
     textures = _random_regions(textures, draws, config, fraction * size[0])
     width, height = textures.width, textures.height
-    extent = fraction * size[0] / focal * depth
+    extent = fraction * size[0] / focal * depth  # width of a plane in the world
     pixel = torch.maximum(extent / width, 0.75 * extent / height)
-    spread = pick(back, 0.1, 0.45)[:, None]
+    spread = torch.where(is_background, 0.1, 0.45)[:, None]
     middle = draws.uniform(-1, 1, count, num_planes, 2) * spread * width.new_tensor(size)
     focals = focal.expand(-1, num_planes)
     center = torch.cat((middle, focals[..., None]), -1) * (depth / focals)[..., None]
