@@ -1,7 +1,7 @@
 """Lines of text files with file names: encodings, quotes, tabs, CSV and comments.
 
 Names are separated by spaces, tabs or commas. A name with spaces is quoted (`"a b.jpg"`), has
-backslashes (`a\\ b.jpg`), or stands in a file that is separated by tabs or commas. `#` starts a
+backslashes (`a\\ b.jpg`), or is in a file that is separated by tabs or commas. `#` starts a
 comment.
 """
 

@@ -172,7 +172,8 @@ class SessionOptions:
         features: kind of local features.
         matcher: kind of matcher.
         search: whether to search over rotation and scale; see `matching.search`. The default is
-            "auto" with SuperGlue and "off" with nearest neighbors.
+            "auto" with SuperGlue, and "off" with nearest neighbors, for consecutive frames of a
+            video and for collections.
 
     Raises:
         ConfigError: a value of the wrong type or out of bounds.
@@ -197,7 +198,7 @@ class SessionOptions:
         MODEL,
         "choice",
         "Search over rotation and scale: for pairs that need it (auto, the default with "
-        "SuperGlue), always, or off.",
+        "SuperGlue), always, or off (the default for consecutive frames and collections).",
         choices=get_args(SearchMode),
     )
     resize: int | Sequence[int] | Default = MODEL

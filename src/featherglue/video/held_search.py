@@ -22,7 +22,7 @@ _TOLERANCE = 4.0  # px, inlier threshold of the homography
 _MIN_INLIERS = 15  # of the homography, and of a match that ends a pause of the search
 _MIN_RATIO = 0.5  # of the number of matches of a frame to that of the search
 _MARGIN = 6.0  # px, border of the image without keypoints
-_MAX_PAUSE = 16  # frames that are not searched after a search in vain
+_MAX_PAUSE = 16  # frames that are not searched after a search without a result
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,8 @@ class _Held:
 class HeldSearch:
     """Matches frames with an image and keeps the view that a search found.
 
-    After a search in vain, one frame is matched without a search, then 2, 4, 8, and at most 16.
+    After a search without a result, one frame is matched without a search, then 2, 4, 8, and at
+    most 16.
 
     Args:
         session: extracts and matches; it searches unless its setting `search` is "off".
@@ -61,7 +62,7 @@ class HeldSearch:
         return result
 
     def _search(self, image: Features, frame: Features) -> MatchResult:
-        """Match with a search, unless the last ones were in vain."""
+        """Match with a search, unless the last ones had no result."""
         if self._remaining > 0:
             self._remaining -= 1
             result = self._plain.match(image, frame)
