@@ -93,7 +93,7 @@ def _compiler() -> list[str] | None:
     for command in (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang"):
         words = shlex.split(command or "")
         if words and shutil.which(words[0]):
-            return words[:1]
+            return words
     return None
 
 
