@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "src", "studies", "tests", "web")
 SUFFIXES = {".py", ".md", ".toml", ".ts", ".mjs", ".html", ".css", ".cpp"}
@@ -27,6 +29,7 @@ def text_files() -> Iterator[Path]:
     yield from sorted(REPOSITORY.glob("*.md"))
 
 
+@pytest.mark.slow
 def test_spelling_is_american() -> None:
     found = []
     for path in text_files():
