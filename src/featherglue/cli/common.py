@@ -13,10 +13,13 @@ import cv2
 import typer
 from rich.console import Console
 
+from featherglue.errors import UsageError
+from featherglue.io.pairs import Pair, read_pairs
+
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-STANDARD_OUTPUT = "-"
+STANDARD_INPUT = STANDARD_OUTPUT = "-"
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Maximum number of threads of the networks.")
 ]
@@ -48,6 +51,27 @@ CsvFile = Annotated[
         help="Write one line of CSV for each row of the result; - is standard output.",
     ),
 ]
+
+
+def listed_folder(folder: Path | None) -> Path:
+    """The folder of the images of a pair list: that of `--input-dir`, or the current one.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    found = folder or Path()
+    if not found.is_dir():
+        raise UsageError(f"--input-dir: no folder {found}")
+    return found
+
+
+def read_listed_pairs(path: Path) -> list[Pair]:
+    """The pairs of `--input-pairs`; those of standard input for `-`.
+
+    Raises:
+        PairListError: the list is unreadable, or a line is malformed.
+    """
+    return read_pairs(sys.stdin.buffer if str(path) == STANDARD_INPUT else path)
 
 
 def join_sizes(arguments: list[str]) -> list[str]:

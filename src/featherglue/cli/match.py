@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +12,16 @@ import cv2
 import numpy as np
 import typer
 
+from featherglue.cli.collection_options import Ray, Workers
 from featherglue.cli.common import (
     STANDARD_OUTPUT,
     JsonFile,
     Masks,
     Model,
     console,
+    listed_folder,
     one_line,
+    read_listed_pairs,
     save_json,
 )
 from featherglue.cli.progress import ProgressDisplay
@@ -29,7 +31,7 @@ from featherglue.collection.photo_frames import mask_path, read_masked
 from featherglue.drawing import draw_matches
 from featherglue.errors import EstimationError, UsageError
 from featherglue.io.files import write_image
-from featherglue.io.pairs import Pair, read_pairs
+from featherglue.io.pairs import Pair
 from featherglue.matching.working_size import working_size
 from featherglue.options import SessionOptions
 from featherglue.session import Session, load
@@ -38,7 +40,6 @@ from featherglue.types import MatchResult
 INLIER_THRESHOLD = 2.0  # pixels
 DEFAULT_FOLDER = Path("featherglue_matches")
 MATCH_SUFFIX = ".npz"
-STANDARD_INPUT = "-"
 InputPairs = Annotated[
     Path | None,
     typer.Option(
@@ -81,6 +82,8 @@ def match(
     ] = None,
     masks: Masks = None,
     model: Model = "fast",
+    workers: Workers = None,
+    ray: Ray = None,
     viz: Annotated[bool, typer.Option("--viz/--no-viz", help="Draw pictures of matches.")] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Match again pairs that already have a result.")
@@ -94,7 +97,8 @@ def match(
     For two images it writes a picture of their matches, or their matches as an npz file. For a list
     or a folder it writes an npz file and a picture for each pair. Each frame of a folder is matched
     with the next one. With a feature file it extracts nothing, and writes the matches of the list
-    into one file. The exit code is 0 also without a consistent geometry, which has 0 inliers.
+    into one file; only this work runs on several processes or on a cluster. The exit code is 0 also
+    without a consistent geometry, which has 0 inliers.
     """
     if feature_file is not None:
         if input_pairs is None or image0 is not None or masks is not None:
@@ -108,9 +112,13 @@ def match(
             input_dir,
             feature_file,
             output,
+            workers=workers,
+            ray=ray,
             overwrite=overwrite,
             json_file=json_file,
         )
+    if workers is not None or ray is not None:
+        raise UsageError(f"--{'ray' if workers is None else 'workers'} needs --feature-file")
     pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
         raise UsageError("--overwrite applies to many pairs; two images are always matched again")
@@ -140,11 +148,8 @@ def _pairs_to_match(
     if input_pairs is not None:
         if image0 is not None:
             raise UsageError(f"`input_pairs` names the images to match: remove it or {image0}")
-        folder = input_dir or Path()
-        if not folder.is_dir():
-            raise UsageError(f"--input-dir: no folder {folder}")
-        stream = sys.stdin.buffer if str(input_pairs) == STANDARD_INPUT else input_pairs
-        return read_pairs(stream), folder
+        folder = listed_folder(input_dir)
+        return read_listed_pairs(input_pairs), folder
     if input_dir is not None:
         raise UsageError("--input-dir needs --input-pairs")
     if image0 is None:

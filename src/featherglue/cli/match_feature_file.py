@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from featherglue.cli.collection_options import StepDisplay, print_step
+from featherglue.cli.common import listed_folder, read_listed_pairs
 from featherglue.collection.extraction import SessionSource
 from featherglue.collection.reconstruction_config import MATCHES
 from featherglue.collection.store_matching import match_features
 from featherglue.errors import UsageError
-from featherglue.io.pairs import read_pairs
 from featherglue.options import SessionOptions, settings
 
 
@@ -21,23 +21,27 @@ def match_feature_file(
     feature_file: Path,
     output: Path | None,
     *,
+    workers: int | None,
+    ray: str | None,
     overwrite: bool,
     json_file: str | None,
 ) -> int:
     """Match the pairs of a list into a match file. Returns the exit code.
 
-    `threads` of the options is the number of processes with one thread each.
-
     Raises:
-        UsageError: the list rotates images, or a setting that has no effect is given.
+        UsageError: `images` is no folder, the list rotates images, or a setting that has no effect
+            is given.
     """
-    listed = read_pairs(pair_file)
+    folder = listed_folder(images)
+    listed = read_listed_pairs(pair_file)
     for pair in listed:
         if pair.rotation0 or pair.rotation1:
             raise UsageError(
                 f"{pair_file}, line {pair.line}: a feature file has no rotated images; remove the "
                 "rotations"
             )
+    if options.threads is not None:
+        raise UsageError("a feature file is matched by processes of one thread: use --workers")
     given = [name for name in options.overrides() if settings()[name].stage != "matching"]
     if given:
         raise UsageError(f"{given[0]} has no effect on a feature file: remove it")
@@ -45,13 +49,14 @@ def match_feature_file(
     pairs = list(dict.fromkeys((pair.name0, pair.name1) for pair in listed))
     with StepDisplay() as display:
         result = match_features(
-            images or Path(),
+            folder,
             feature_file,
             output or Path(MATCHES),
             pairs,
             source,
+            workers=workers,
+            ray=ray,
             overwrite=overwrite,
-            workers=options.threads,
             progress=display.step("matching", "pairs"),
         )
     return print_step(result, "pairs", json_file)
