@@ -13,11 +13,9 @@ from featherglue.cli.collection_options import (
     MatchFile,
     Overwrite,
     Photos,
-    Ray,
     StepDisplay,
-    Workers,
 )
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Ray, Workers, console, save_json
 from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.reconstruction_config import (
     ADJUSTED_FEATURES,

@@ -93,18 +93,6 @@ CameraParams = Annotated[
 Adjust = Annotated[
     bool, typer.Option("--adjust/--no-adjust", help="Adjust the keypoints to their tracks.")
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Maximum number of processes; one per core by default."),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        metavar="ADDRESS",
-        help="Ray cluster that does the work: auto, or host:port. Its machines share the folders.",
-    ),
-]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace results that were made with other settings."),

@@ -35,6 +35,18 @@ Masks = Annotated[
         help="Folder of masks: image.jpg.png is the mask of image.jpg; 0 is ignored.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Maximum number of processes; one per core by default."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Ray cluster that does the work: auto, or host:port.",
+    ),
+]
 JsonFile = Annotated[
     str | None,
     typer.Option(

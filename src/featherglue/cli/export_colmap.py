@@ -16,9 +16,8 @@ from featherglue.cli.collection_options import (
     MatchFile,
     Overwrite,
     Photos,
-    Workers,
 )
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, console, save_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Workers, console, save_json
 from featherglue.collection.colmap import CameraOptions
 from featherglue.collection.colmap_export import export_colmap as export
 from featherglue.collection.reconstruction_config import DATABASE, FEATURES, MATCHES

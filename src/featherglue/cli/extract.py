@@ -12,12 +12,10 @@ from featherglue.cli.collection_options import (
     NumKeypoints,
     Overwrite,
     Photos,
-    Ray,
     StepDisplay,
-    Workers,
     print_step,
 )
-from featherglue.cli.common import JsonFile, Masks, Model
+from featherglue.cli.common import JsonFile, Masks, Model, Ray, Workers
 from featherglue.cli.session_options import session_options_without
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.photo_frames import image_names

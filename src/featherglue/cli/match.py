@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import typer
 
-from featherglue.cli.collection_options import Ray, Workers
 from featherglue.cli.common import (
     STANDARD_OUTPUT,
     JsonFile,
     Masks,
     Model,
+    Ray,
+    Workers,
     console,
     listed_folder,
     one_line,
@@ -48,6 +49,19 @@ InputPairs = Annotated[
         help="List of image pairs, one per line; - is standard input.",
     ),
 ]
+InputDir = Annotated[
+    Path | None,
+    typer.Option("--input-dir", metavar="DIR", help="Folder of the images of the list."),
+]
+StoredFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        "--feature-file",
+        metavar="FILE",
+        help="Features of the images of the list, from featherglue extract; the output is a "
+        "match file (HDF5).",
+    ),
+]
 
 
 @with_session_options
@@ -57,19 +71,8 @@ def match(
     ] = None,
     image1: Annotated[Path | None, typer.Argument(help="Second image.")] = None,
     input_pairs: InputPairs = None,
-    input_dir: Annotated[
-        Path | None,
-        typer.Option("--input-dir", metavar="DIR", help="Folder of the images of the list."),
-    ] = None,
-    feature_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--feature-file",
-            metavar="FILE",
-            help="Features of the images of the list, from featherglue extract; the output is a "
-            "match file (HDF5).",
-        ),
-    ] = None,
+    input_dir: InputDir = None,
+    feature_file: StoredFeatures = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -18,9 +18,8 @@ from featherglue.cli.collection_options import (
     Pairs,
     Photos,
     StepDisplay,
-    Workers,
 )
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, save_json
+from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, Workers, console, save_json
 from featherglue.collection.pair_selection import choose_pairs, write_pairs
 from featherglue.collection.photo_frames import image_names
 from featherglue.collection.reconstruction_config import GLOBAL_DESCRIPTORS, PAIRS

@@ -22,11 +22,18 @@ from featherglue.cli.collection_options import (
     PairFile,
     Pairs,
     Photos,
-    Ray,
     StepDisplay,
-    Workers,
 )
-from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Masks, Model, console, save_json
+from featherglue.cli.common import (
+    STANDARD_OUTPUT,
+    JsonFile,
+    Masks,
+    Model,
+    Ray,
+    Workers,
+    console,
+    save_json,
+)
 from featherglue.cli.session_options import session_options_without
 from featherglue.collection.reconstruction import reconstruct as run
 from featherglue.collection.reconstruction_config import MAX_SIZE, NUM_KEYPOINTS, PAGE

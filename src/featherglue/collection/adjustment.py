@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,15 @@ from featherglue.collection.numbered_keypoints import (
 )
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, run_resumable
+from featherglue.collection.shipping import (
+    feature_parts,
+    moved_records,
+    open_records,
+    record_parts,
+)
 from featherglue.collection.store import Store, write_store
 from featherglue.collection.store_matching import FeatureReader
+from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.collection.track_adjustment import (
     Adjustment,
     AdjustmentConfig,
@@ -88,9 +95,9 @@ def adjust_collection(
         adjusted_matches: match file to write.
         config: settings; None uses the defaults.
         workers: maximum number of processes; None takes one per core.
-        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
-            machines share all folders; `workers` is the maximum number of its processes. None works
-            on this machine.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
+            `run_cluster`; `workers` is the maximum number of its processes. None works on this
+            machine.
         overwrite: replace files that were made with other settings.
         progress: called with the number of pairs that are aligned and the number of all.
 
@@ -283,16 +290,34 @@ class AlignmentTask:
     """
 
     images: Path
-    feature_file: Path
-    match_file: Path
+    feature_file: Path | RecordSource
+    match_file: Path | RecordSource
     kept: Mapping[Key, NDArray[np.int64]]
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         features = FeatureReader(self.feature_file, self.images)
-        return functools.partial(self._align, features, Store(self.match_file))
+        return functools.partial(self._align, features, open_records(self.match_file))
 
-    def _align(self, features: FeatureReader, matches: Store, key: Key) -> Record:
+    def opening_parts(self) -> list[Part]:
+        """See `ShippableTask`."""
+        return []
+
+    def item_parts(self, key: Key) -> list[Part]:
+        """See `ShippableTask`."""
+        parts = feature_parts(self.images, self.feature_file, key)
+        return [*parts, *record_parts(self.match_file, key)]
+
+    def moved(self, place: Place) -> AlignmentTask:
+        """See `ShippableTask`."""
+        return replace(
+            self,
+            images=place.folder(self.images),
+            feature_file=moved_records(self.feature_file, place),
+            match_file=moved_records(self.match_file, place),
+        )
+
+    def _align(self, features: FeatureReader, matches: RecordSource, key: Key) -> Record:
         try:
             features0, features1 = (features.read(name) for name in key)
         except ImageError as error:

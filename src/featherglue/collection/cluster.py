@@ -2,66 +2,38 @@
 
 Each processor of the cluster has an actor that opens the task once. The actors get a few items at a
 time and send the records back, which this process alone writes. The items of an actor that is lost
-with its machine are done again. The files of the task must be in a folder that all machines share.
+with its machine are done again. Actors whose machines do not see the files of the task receive
+them, see `shipping`.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featherglue.collection.records import (
-    Key,
-    Record,
-    RecordWriter,
-    failed_record,
-    with_fingerprint,
-)
+from featherglue.collection.cluster_worker import Failure, Opened, Worker
+from featherglue.collection.records import Key, RecordWriter, failed_record
+from featherglue.collection.shipping import Probe, Sender, probes
+from featherglue.collection.tasks import Part, ShippableTask, Task
 from featherglue.collection.workers import Done
-from featherglue.errors import FeatherglueError, MissingExtraError, ResourceError
+from featherglue.errors import MissingExtraError, ResourceError
 
-_CHUNK = 8  # maximum number of items that an actor has at a time
+_CHUNK = 8  # maximum number of items that an actor gets at once
+_AHEAD = 2  # chunks that an actor has: it works on one while the records of another travel
 _MAX_LOSSES = 3  # of actors with the same item
 _MAX_FRUITLESS = 20  # actors that are lost without a record
 _PATIENCE = 120.0  # s, until an actor must have started
 _POLL = 1.0  # s
-
-
-class Worker:
-    """Does the work on items; an actor of Ray."""
-
-    def __init__(self, task: Any) -> None:
-        import cv2
-
-        cv2.setNumThreads(1)
-        self._task = task
-        self._work: Callable[[Key], Record] | None = None
-
-    def open(self) -> tuple[type[FeatherglueError], str] | None:
-        """Open the task. Returns the type and the text of an error, or None."""
-        try:
-            self._work = self._task.open()
-        except FeatherglueError as error:
-            return type(error), str(error)
-        return None
-
-    def work(
-        self, items: Sequence[tuple[Key, str]]
-    ) -> list[Record] | tuple[type[FeatherglueError], str]:
-        """Records of items with their fingerprints; the type and the text of an error."""
-        assert self._work is not None
-        try:
-            return [with_fingerprint(self._work(key), state) for key, state in items]
-        except FeatherglueError as error:
-            return type(error), str(error)
+_CLOSING_TIME = 10.0  # s, until actors must have removed their copies of files
+_PROBED_ITEMS = 16  # whose files show whether an actor sees a folder
 
 
 def run_cluster(
-    task: Any,
+    task: Task,
     keys: Sequence[Key],
     fingerprints: Mapping[Key, str],
     parts: Path,
@@ -71,7 +43,7 @@ def run_cluster(
     """Do the work on each key on a cluster.
 
     Args:
-        task: see `Task`; its paths are those of a folder that all machines share.
+        task: a `ShippableTask` may have files that the machines of the cluster do not see.
         keys: the items.
         fingerprints: of the items.
         parts: folder of the record file.
@@ -83,8 +55,8 @@ def run_cluster(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ResourceError: there is no cluster at this address, it has no free processor, or actors are
-            lost again and again.
+        ResourceError: there is no cluster at this address, it has no free processor, a machine has
+            another version of featherglue, or actors are lost again and again.
         FeatherglueError: what the task raised.
     """
     ray = _require_ray()
@@ -127,110 +99,161 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[-1]
 
 
-@dataclass
-class _Pool:
-    """The actors, and what each of them does.
+@dataclass(eq=False)
+class _Actor:
+    """An actor of the cluster.
 
     Attributes:
-        ray: the module.
-        task: see `Task`.
-        fingerprints: of the items.
-        count: number of actors.
-        opening: actors that open their task, by the reference of the answer.
-        busy: actors with their items, by the reference of the answer.
-        idle: actors without items.
-        losses: number of actors that were lost with an item.
-        fruitless: number of actors that were lost since the last record.
+        handle: that of Ray.
+        chunks: items that it has, by the reference of the answer, in the order of the work.
+        unseen: folders and record files that its machine does not see.
     """
 
-    ray: Any
-    task: Any
-    fingerprints: Mapping[Key, str]
-    count: int
-    opening: dict[Any, Any] = field(default_factory=dict)
-    busy: dict[Any, tuple[Any, list[Key]]] = field(default_factory=dict)
-    idle: list[Any] = field(default_factory=list)
-    losses: dict[Key, int] = field(default_factory=dict)
-    fruitless: int = 0
+    handle: Any
+    chunks: dict[Any, list[Key]] = field(default_factory=dict)
+    unseen: frozenset[Path] = frozenset()
+
+
+class _Pool:
+    """The actors, and what each of them does."""
+
+    def __init__(self, ray: Any, task: Task, fingerprints: Mapping[Key, str], count: int) -> None:
+        self._ray, self._task, self._fingerprints, self._count = ray, task, fingerprints, count
+        self._sender = Sender(ray, task) if isinstance(task, ShippableTask) else None
+        self._probes: Mapping[Path, Probe] = {}
+        self._opening: Mapping[Part, Any] = {}
+        self._manifests: Mapping[Path, Mapping[str, Any]] = {}
+        self._actors: dict[Any, _Actor] = {}  # by the reference of each of their answers
+        self._idle: list[_Actor] = []  # those that can get a chunk, once for each
+        self._left: deque[list[Key]] = deque()
+        self._losses: dict[Key, int] = {}
+        self._fruitless = 0  # actors that were lost since the last record
+        self._noted: set[Path] = set()
 
     def run(self, keys: Sequence[Key], writer: RecordWriter) -> Iterator[Done]:
         """Do the work on all keys, and write the records."""
-        chunk = max(1, min(_CHUNK, len(keys) // max(2 * self.count, 1)))
-        left = deque(list(keys[i : i + chunk]) for i in range(0, len(keys), chunk))
-        for _ in range(self.count):
+        chunk = max(1, min(_CHUNK, len(keys) // max(2 * _AHEAD * self._count, 1)))
+        self._left.extend(list(keys[i : i + chunk]) for i in range(0, len(keys), chunk))
+        if self._sender is not None and isinstance(self._task, ShippableTask):
+            first = [p for key in keys[:_PROBED_ITEMS] for p in self._task.item_parts(key)]
+            self._probes = probes([*self._task.opening_parts(), *first])
+            self._opening = self._sender.opening()
+            self._manifests = self._sender.manifests(first)
+        for _ in range(self._count):
             self._start()
         waiting = time.monotonic()
-        while left or self.busy:
-            ready, _ = self.ray.wait([*self.opening, *self.busy], num_returns=1, timeout=_POLL)
-            if ready or self.busy:
+        while self._left or any(actor.chunks for actor in self._actors.values()):
+            for reference in self._ready():
+                waiting = time.monotonic()
+                yield from self._answered(reference, writer)
+            if any(actor.chunks for actor in self._actors.values()):
                 waiting = time.monotonic()
             elif time.monotonic() - waiting > _PATIENCE:
                 raise ResourceError(f"the cluster had no free processor for {_PATIENCE:.0f} s")
-            for reference in ready:
-                yield from self._answered(reference, left, writer)
+
+    def _ready(self) -> list[Any]:
+        """References of the answers that are there; waits for the first one."""
+        references = list(self._actors)
+        ready, _ = self._ray.wait(references, num_returns=1, timeout=_POLL)
+        if ready and len(references) > 1:
+            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return list(ready)
 
     def _start(self) -> None:
-        actor = self.ray.remote(num_cpus=1)(Worker).remote(self.task)
-        self.opening[actor.open.remote()] = actor
+        handle = self._ray.remote(num_cpus=1)(Worker).remote(
+            self._task, self._manifests, self._ray.get
+        )
+        reference = handle.open.remote(self._probes, self._opening)
+        self._actors[reference] = _Actor(handle)
 
-    def _answered(
-        self, reference: Any, left: deque[list[Key]], writer: RecordWriter
-    ) -> Iterator[Done]:
+    def _answered(self, reference: Any, writer: RecordWriter) -> Iterator[Done]:
         """Write the records of an answer, and give the actor its next items.
 
         The answer is that of `Worker.open` or of `Worker.work`.
         """
-        opened = self.opening.pop(reference, None)
-        actor, keys = (opened, []) if opened is not None else self.busy.pop(reference)
-        exceptions = self.ray.exceptions
+        actor = self._actors.get(reference)
+        if actor is None:  # one of several answers of an actor that was lost
+            return
+        exceptions = self._ray.exceptions
         try:
-            answer = self.ray.get(reference)
+            answer = self._ray.get(reference)
         except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
             if "creation task" in str(error):  # the same on any machine
                 raise ResourceError(
                     f"a worker of the cluster cannot start ({_last_line(error)})"
                 ) from None
-            yield from self._lost(keys, left, writer, _last_line(error))
+            yield from self._lost(actor, writer, _last_line(error))
             return
-        if isinstance(answer, tuple):
-            kind, text = answer
-            raise kind.__new__(kind, text)  # __init__ of some types takes other arguments
-        for record in answer or ():
+        if isinstance(answer, Failure):
+            raise answer.kind.__new__(answer.kind, answer.text)  # some have another __init__
+        del self._actors[reference]
+        actor.chunks.pop(reference, None)
+        opened = isinstance(answer, Opened)
+        if opened:
+            yield from self._opened(actor, answer)
+        self._idle.extend([actor] * (_AHEAD if opened else 1))
+        self._send()  # it works on the next items while this process writes
+        for record in () if opened else answer:
             writer.append(record)
             yield Done(key=record.key)
-            self.fruitless = 0
-        self.idle.append(actor)
-        self._send(left)
+            self._fruitless = 0
 
-    def _send(self, left: deque[list[Key]]) -> None:
+    def _opened(self, actor: _Actor, answer: Opened) -> Iterator[Done]:
+        """Note what the machine of an actor does not see. Raises ResourceError."""
+        from featherglue import __version__
+
+        if answer.version != __version__:
+            raise ResourceError(
+                f"a machine of the cluster has featherglue {answer.version}, this one has "
+                f"{__version__}: install the same version"
+            )
+        actor.unseen = answer.unseen
+        for root in sorted(answer.unseen - self._noted):
+            self._noted.add(root)
+            yield Done(
+                note=f"a machine of the cluster does not see {root}: it is sent what it needs"
+            )
+
+    def _send(self) -> None:
         """Give idle actors items."""
-        while left and self.idle:
-            actor, items = self.idle.pop(), left.popleft()
-            sent = [(key, self.fingerprints[key]) for key in items]
-            self.busy[actor.work.remote(sent)] = actor, items
+        while self._left and self._idle:
+            actor, items = self._idle.pop(0), self._left.popleft()
+            sent = [(key, self._fingerprints[key]) for key in items]
+            parts = self._sender.parts(items, actor.unseen) if self._sender is not None else {}
+            reference = actor.handle.work.remote(sent, parts)
+            actor.chunks[reference] = items
+            self._actors[reference] = actor
 
-    def _lost(
-        self, keys: list[Key], left: deque[list[Key]], writer: RecordWriter, reason: str
-    ) -> Iterator[Done]:
+    def _lost(self, actor: _Actor, writer: RecordWriter, reason: str) -> Iterator[Done]:
         """Put the items of a lost actor back one by one, and start another actor."""
-        self.fruitless += 1
-        if self.fruitless > _MAX_FRUITLESS:
+        self._fruitless += 1
+        if self._fruitless > _MAX_FRUITLESS:
             raise ResourceError(f"workers of the cluster are lost again and again ({reason})")
         yield Done(note=f"a worker of the cluster was lost ({reason}); its work is done again")
-        for key in reversed(keys):
-            self.losses[key] = self.losses.get(key, 0) + 1
-            if self.losses[key] < _MAX_LOSSES:
-                left.appendleft([key])
+        self._actors = {r: other for r, other in self._actors.items() if other is not actor}
+        self._idle = [other for other in self._idle if other is not actor]
+        self._ray.kill(actor.handle)  # perhaps only the records were lost
+        chunks = list(actor.chunks.values())
+        self._left.extendleft(reversed(chunks[1:]))
+        for key in reversed(chunks[0] if chunks else []):  # it worked on the first chunk
+            self._losses[key] = self._losses.get(key, 0) + 1
+            if self._losses[key] < _MAX_LOSSES:
+                self._left.appendleft([key])
                 continue
             # Without a fingerprint: the next run tries it again.
             error = f"workers of the cluster were lost {_MAX_LOSSES} times with it"
             writer.append(failed_record(key, error))
             yield Done(key=key)
         self._start()
-        self._send(left)
+        self._send()
 
     def stop(self) -> None:
         """End the actors."""
-        busy = (actor for actor, _ in self.busy.values())
-        for actor in (*self.opening.values(), *busy, *self.idle):
-            self.ray.kill(actor)
+        actors = {*self._actors.values(), *self._idle}
+        closing = [actor.handle.close.remote() for actor in actors if actor.unseen]
+        if closing:
+            self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSING_TIME)
+        for actor in actors:
+            self._ray.kill(actor.handle)
+        if self._sender is not None:
+            self._sender.close()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featherglue.artifact.registry import find_model, portable_name
 from featherglue.collection.photo_frames import mask_path, read_mask, read_view
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
+from featherglue.collection.tasks import Part, Place
 from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.matching.extractors import stage_settings
@@ -40,6 +42,26 @@ class SessionSource:
         search = "off" if self.options.search is MODEL else self.options.search
         return load(self.model, self.options, threads=1, search=search)
 
+    def portable(self) -> SessionSource:
+        """The same source in any working directory.
+
+        Raises:
+            ArtifactError: there is no such model.
+        """
+        return replace(self, model=portable_name(find_model(self.model)))
+
+    def parts(self) -> list[Part]:
+        """The files of a portable source; none of a shipped model: every installation has it."""
+        folder = Path(self.model)
+        if not folder.is_absolute():
+            return []
+        return [(folder, path.name) for path in sorted(folder.iterdir()) if path.is_file()]
+
+    def moved(self, place: Place) -> SessionSource:
+        """The same portable source at another place."""
+        folder = Path(self.model)
+        return replace(self, model=str(place.folder(folder))) if folder.is_absolute() else self
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionTask:
@@ -61,6 +83,26 @@ class ExtractionTask:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1)
         return lambda key: extract_record(session, self.images, key[0], self.max_size, self.masks)
+
+    def opening_parts(self) -> list[Part]:
+        """See `ShippableTask`."""
+        return self.source.parts()
+
+    def item_parts(self, key: Key) -> list[Part]:
+        """See `ShippableTask`."""
+        mask: list[Part] = (
+            [] if self.masks is None else [(self.masks, mask_path("", key[0]).as_posix())]
+        )
+        return [(self.images, key[0]), *mask]
+
+    def moved(self, place: Place) -> ExtractionTask:
+        """See `ShippableTask`."""
+        return replace(
+            self,
+            source=self.source.moved(place),
+            images=place.folder(self.images),
+            masks=None if self.masks is None else place.folder(self.masks),
+        )
 
 
 def extract_record(
@@ -123,9 +165,9 @@ def extract_features(
         masks: folder of masks by COLMAP's convention: `image.jpg.png` has the size of `image.jpg`,
             and keypoints where it is 0 are ignored. An image without a mask is used as a whole.
         workers: maximum number of processes, each with one thread; None takes one per core.
-        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
-            machines share all folders; `workers` is the maximum number of its processes. None works
-            on this machine.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
+            `run_cluster`; `workers` is the maximum number of its processes. None works on this
+            machine.
         overwrite: replace features that were made with other settings.
         progress: called with the number of images that are done and the number of all.
 
@@ -146,7 +188,9 @@ def extract_features(
         for name in names
     }
     manifest = {"kind": "features", "max_size": max_size, "extractor": _extractor(source)}
-    task = ExtractionTask(source=source, images=folder, max_size=max_size, masks=mask_folder)
+    task = ExtractionTask(
+        source=source.portable(), images=folder, max_size=max_size, masks=mask_folder
+    )
     return run_resumable(
         Path(output),
         manifest,

@@ -42,8 +42,8 @@ class ReconstructionConfig:
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
         workers: maximum number of processes, and of threads of COLMAP; None takes one per core.
-        ray: address of a Ray cluster for extraction, matching and alignment, such as "auto" or
-            "host:port"; all its machines share the folders. None works on this machine.
+        ray: address of a Ray cluster for extraction, retrieval, matching and alignment, such as
+            "auto" or "host:port". None works on this machine.
         overwrite: replace results in the work folder that were made with other settings.
 
     Raises:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from featherglue.collection.cluster import run_cluster
 from featherglue.collection.records import (
@@ -20,6 +20,7 @@ from featherglue.collection.records import (
     with_fingerprint,
 )
 from featherglue.collection.store import Store, write_store
+from featherglue.collection.tasks import Task
 from featherglue.collection.workers import Done, run_workers
 from featherglue.errors import OutputError, StoreError, short_reason
 from featherglue.io.files import write_json
@@ -31,14 +32,6 @@ from featherglue.processes import check_num_workers
 Progress = Callable[[int, int], None]
 _MANIFEST = "manifest.json"
 _MIN_SHARE = 32  # items of a worker; starting it takes a second
-
-
-class Task(Protocol):
-    """What is done with each item. Picklable, so that worker processes can open it."""
-
-    def open(self) -> Callable[[Key], Record]:
-        """Load what the work needs. Returns the function that makes the record of an item."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

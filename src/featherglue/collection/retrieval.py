@@ -19,7 +19,9 @@ from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.collection.records import FINGERPRINT, Key, Record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
+from featherglue.collection.shipping import moved_records, open_records, record_parts
 from featherglue.collection.store import Store
+from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.collection.vocabulary import (
     VOCABULARY,
     Vocabulary,
@@ -44,18 +46,33 @@ class DescriptionTask:
         vocabulary: the file of the vocabulary.
     """
 
-    feature_file: Path
+    feature_file: Path | RecordSource
     vocabulary: Path
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
-        store, vocabulary = Store(self.feature_file), load_vocabulary(self.vocabulary)
+        store, vocabulary = open_records(self.feature_file), load_vocabulary(self.vocabulary)
 
         def describe(key: Key) -> Record:
             described = vocabulary.describe(_local_descriptors(store, key))
             return Record(key=key, attributes={}, arrays={GLOBAL_DESCRIPTOR: described})
 
         return describe
+
+    def opening_parts(self) -> list[Part]:
+        """See `ShippableTask`."""
+        return [(self.vocabulary.parent, self.vocabulary.name)]
+
+    def item_parts(self, key: Key) -> list[Part]:
+        """See `ShippableTask`."""
+        return record_parts(self.feature_file, key)
+
+    def moved(self, place: Place) -> DescriptionTask:
+        """See `ShippableTask`."""
+        return DescriptionTask(
+            feature_file=moved_records(self.feature_file, place),
+            vocabulary=place.folder(self.vocabulary.parent) / self.vocabulary.name,
+        )
 
 
 def describe_images(
@@ -75,9 +92,9 @@ def describe_images(
         output: the file of global descriptors.
         vocabulary: file of the vocabulary, see `find_vocabulary`.
         workers: maximum number of processes, each with one thread; None takes one per core.
-        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
-            machines share all folders; `workers` is the maximum number of its processes. None works
-            on this machine.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
+            `run_cluster`; `workers` is the maximum number of its processes. None works on this
+            machine.
         overwrite: replace descriptors that were made with another vocabulary.
         progress: called with the number of images that are done and the number of all.
 
@@ -132,8 +149,8 @@ def find_vocabulary(model: str | os.PathLike[str]) -> Path:
         if load_vocabulary(shipped).weights == weights:
             return shipped
     raise StoreError(
-        f"{folder}: the model has no vocabulary ({VOCABULARY}) for retrieval; train one with "
-        "`featherglue vocabulary`, or choose other `pairs`"
+        f"{folder}: the model has no vocabulary ({VOCABULARY}) for retrieval; train one with the "
+        "features of a few thousand photographs, or choose other `pairs`"
     )
 
 
@@ -220,7 +237,7 @@ def _index(descriptors: Float) -> Any:
     return index
 
 
-def _local_descriptors(store: Store, key: Key) -> NDArray[Any]:
+def _local_descriptors(store: RecordSource, key: Key) -> NDArray[Any]:
     return store.read(key, ("descriptors",), required="descriptors").arrays["descriptors"].T
 
 
@@ -234,7 +251,7 @@ def _check_vocabulary(vocabulary: Vocabulary, store: Store, path: str | os.PathL
     weights = _weights(store)
     if weights != vocabulary.weights:
         raise StoreError(
-            f"{path}: is the vocabulary of another model than that of {store.path}; train one with "
-            "`featherglue vocabulary`, or choose other `pairs`"
+            f"{path}: is the vocabulary of another model than that of {store.path}; use one that "
+            "was trained with features of this model, or choose other `pairs`"
         )
     return weights

@@ -141,10 +141,9 @@ class Store(AbstractContextManager["Store"]):
             raise StoreError(f"{self.path}: has no record of {' and '.join(key)}") from None
         except _DAMAGE as error:
             raise self._damaged(error) from None
-        fault = _array_fault(found, required)
-        if fault:
-            raise StoreError(f"{self.path}: {' and '.join(key)}: {fault}")
-        return Record(key=key, attributes=attributes, arrays=found)
+        record = Record(key=key, attributes=attributes, arrays=found)
+        check_record(record, self.path, required)
+        return record
 
     def close(self) -> None:
         """Close the file."""
@@ -213,6 +212,19 @@ def _table(item: Any, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{name} is not a table")
     return found
+
+
+def check_record(record: Record, path: Path, required: str | None = None) -> None:
+    """Raise StoreError if the arrays of a record have another shape than the layout states.
+
+    Args:
+        record: a record of `path`.
+        path: the file, for the message.
+        required: name of the array that the record must have; None for none.
+    """
+    fault = _array_fault(record.arrays, required)
+    if fault:
+        raise StoreError(f"{path}: {' and '.join(record.key)}: {fault}")
 
 
 def _array_fault(arrays: Mapping[str, Any], required: str | None) -> str:

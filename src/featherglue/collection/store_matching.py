@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from featherglue.collection.match_alignment import align_matches
 from featherglue.collection.photo_frames import Frame, read_view
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
+from featherglue.collection.shipping import feature_parts, moved_records, open_records
 from featherglue.collection.store import Store
+from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.errors import ImageError, StoreError
 from featherglue.fingerprint import fingerprint
 from featherglue.matching.extractors import stage_settings
@@ -42,7 +45,7 @@ class MatchingTask:
 
     source: SessionSource
     images: Path
-    feature_file: Path
+    feature_file: Path | RecordSource
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
@@ -50,17 +53,34 @@ class MatchingTask:
         features = FeatureReader(self.feature_file, self.images)
         return lambda key: match_record(session, features, key)
 
+    def opening_parts(self) -> list[Part]:
+        """See `ShippableTask`."""
+        return self.source.parts()
+
+    def item_parts(self, key: Key) -> list[Part]:
+        """See `ShippableTask`."""
+        return feature_parts(self.images, self.feature_file, key)
+
+    def moved(self, place: Place) -> MatchingTask:
+        """See `ShippableTask`."""
+        return replace(
+            self,
+            source=self.source.moved(place),
+            images=place.folder(self.images),
+            feature_file=moved_records(self.feature_file, place),
+        )
+
 
 class FeatureReader:
     """Features of a feature file in the working frame, with their images; a cache.
 
     Args:
-        feature_file: the features.
+        feature_file: the features, or their records.
         images: folder of the images.
     """
 
-    def __init__(self, feature_file: Path, images: Path) -> None:
-        self._store, self._images = Store(feature_file), images
+    def __init__(self, feature_file: Path | RecordSource, images: Path) -> None:
+        self._store, self._images = open_records(feature_file), images
         self._cached: OrderedDict[str, tuple[Features, Frame]] = OrderedDict()
         self._max_size = self._store.manifest.get("max_size")
 
@@ -165,9 +185,9 @@ def match_features(
         pairs: names of the images of each pair. Only the first of two equal pairs is matched.
         source: the session.
         workers: maximum number of processes, each with one thread; None takes one per core.
-        ray: address of a Ray cluster that does the work, such as "auto" or "host:port". Its
-            machines share all folders; `workers` is the maximum number of its processes. None works
-            on this machine.
+        ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
+            `run_cluster`; `workers` is the maximum number of its processes. None works on this
+            machine.
         overwrite: replace matches that were made with other settings.
         progress: called with the number of pairs that are done and the number of all.
 
@@ -180,16 +200,7 @@ def match_features(
         states = store.attributes()
         made_with = store.manifest
     listed = list(pairs)
-    items: dict[Key, str] = {}
-    missing: dict[Key, str] = {}
-    for pair in listed:
-        absent = [name for name in pair if (name,) not in states]
-        if pair[::-1] in items or pair[::-1] in missing:
-            continue  # the same pair
-        if absent:
-            missing[pair] = f"no features of {absent[0]}"
-        else:
-            items[pair] = fingerprint([states[name,].get(FINGERPRINT) for name in pair])
+    items, missing = _items(listed, states)
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
     matcher = source.open().describe()["matcher"]
@@ -199,7 +210,9 @@ def match_features(
         "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
     }
     task = MatchingTask(
-        source=source, images=Path(images).absolute(), feature_file=Path(feature_file).absolute()
+        source=source.portable(),
+        images=Path(images).absolute(),
+        feature_file=Path(feature_file).absolute(),
     )
     result = run_resumable(
         Path(output),
@@ -221,3 +234,25 @@ def match_features(
         failures={**missing, **result.failures},
         notes=result.notes,
     )
+
+
+def _items(
+    pairs: Iterable[tuple[str, str]], states: Mapping[Key, Mapping[str, Any]]
+) -> tuple[dict[Key, str], dict[Key, str]]:
+    """The fingerprint of each pair, and why other pairs cannot be matched.
+
+    Args:
+        pairs: names of the images.
+        states: attributes of the features of each image.
+    """
+    items: dict[Key, str] = {}
+    missing: dict[Key, str] = {}
+    for pair in pairs:
+        absent = [name for name in pair if (name,) not in states]
+        if pair[::-1] in items or pair[::-1] in missing:
+            continue  # the same pair
+        if absent:
+            missing[pair] = f"no features of {absent[0]}"
+        else:
+            items[pair] = fingerprint([states[name,].get(FINGERPRINT) for name in pair])
+    return items, missing
