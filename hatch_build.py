@@ -1,6 +1,6 @@
 """Build hook: compiles the C kernels of featherglue.native with the compiler of the machine.
 
-Without a compiler the package is installed without them, and NumPy does their work.
+Without a compiler the package is installed without them; ONNX Runtime and NumPy do their work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = Path("src/featherglue/native")
 FLAGS = [
     *("-std=c11", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
     "-ffp-contract=fast",  # products and sums as one instruction, which -std=c11 switches off
-    *("-fvisibility=hidden", "-fPIC", "-shared"),
+    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
 ]
 # Compiler options by the name of the library. The fastest one that the processor runs is loaded.
 X86_LEVELS = {"libkernels_x86_64_v3": ["-march=x86-64-v3"], "libkernels": []}
@@ -62,7 +62,9 @@ def compile_kernels(folder: Path) -> list[Path]:
     """
     compiler = _compiler()
     if compiler is None:
-        print("featherglue: no C compiler found; NumPy will do the work of the kernels")
+        print(
+            "featherglue: no C compiler found; ONNX Runtime and NumPy will do the work of the kernels"
+        )
         return []
     sources = [str(path) for path in sorted(folder.glob("*.c"))]
     version = f"-DSOURCE_HASH={source_hash(folder)}u"

@@ -69,7 +69,7 @@ def test_completion_imports_only_the_called_command(
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 0
-    assert capsys.readouterr().out.split() == ["auto", "onnxruntime", "openvino", "torch"]
+    assert capsys.readouterr().out.split() == ["auto", "native", "onnxruntime", "openvino", "torch"]
 
 
 # --- sizes ----------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_an_unexpected_exception_is_reported_as_a_bug(
         (["match", "a.png", "b.png", "--json"], "'--json' requires an argument: --json FILE|-"),
         (["match", "a.png", "b.png", "--max-keypoints", "x"], "'--max-keypoints': not an integer"),
         (["benchmark", "--num-repetitions", "0"], "'--num-repetitions': must be at least 1"),
-        (["benchmark", "--runtime", "cuda"], "'cuda' is not one of 'auto', 'onnxruntime'"),
+        (["benchmark", "--runtime", "cuda"], "'cuda' is not one of 'auto', 'native'"),
     ],
 )
 def test_wrong_values_are_explained_in_plain_words(

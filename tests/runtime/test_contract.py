@@ -18,22 +18,29 @@ import onnx
 import pytest
 import torch
 
+from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact, load_artifact, save_artifact
 from featherglue.cli import main
+from featherglue.config import ActivationStorage
 from featherglue.errors import OutputError, RuntimeUnavailableError, UsageError
 from featherglue.export.cache import cache_folder
 from featherglue.export.networks import export_onnx
 from featherglue.matching.keypoints import pad_to_cells
 from featherglue.models.model import Model
+from featherglue.native.library import library_name
 from featherglue.options import settings
+from featherglue.runtime import native_
 from featherglue.runtime.base import Runtime, open_runtime
+from featherglue.runtime.native_ import native_obstacle
 
 ARTIFACTS = ["one-head", "four-heads", "projected", "context", "bare"]
 INSTALLED = [
     name
     for name in settings()["runtime"].choices
-    if name != "auto" and (name != "openvino" or find_spec("openvino"))
+    if name != "auto"
+    and (name != "openvino" or find_spec("openvino"))
+    and (name != "native" or library_name())
 ]
 # (N0, N1): equal, padded on either side, single keypoints, more than one kernel tile.
 COUNTS = [(40, 40), (1, 1), (1, 30), (33, 1), (7, 64), (65, 12)]
@@ -48,6 +55,8 @@ def artifact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Artifa
 
 @pytest.fixture(scope="module", params=INSTALLED)
 def runtime(request: pytest.FixtureRequest, artifact: Artifact) -> Runtime:
+    if request.param == "native" and native_obstacle(artifact):
+        pytest.skip(native_obstacle(artifact))
     return open_runtime(artifact, request.param, 1)
 
 
@@ -233,7 +242,7 @@ def first_scores(artifact: Artifact, gray: np.ndarray, name: Any = "onnxruntime"
     return open_runtime(artifact, name, 1).extract(gray[:64, :64].copy())[0]
 
 
-@pytest.mark.parametrize("name", [n for n in INSTALLED if n != "torch"])
+@pytest.mark.parametrize("name", [n for n in INSTALLED if n not in ("torch", "native")])
 def test_graphs_are_exported_once_into_the_cache(
     name: str, own: Artifact, cache: Path, gray: np.ndarray
 ) -> None:
@@ -430,7 +439,24 @@ def test_missing_dependency_is_named(
         open_runtime(own, name, 1)
 
 
-def test_auto_is_onnx_runtime(own: Artifact, cache: Path) -> None:
-    assert open_runtime(own, "auto", None).name == "onnxruntime"
+@pytest.mark.parametrize("kernels", ["libkernels_x86_64_v3", "libkernels", None])
+def test_auto_is_the_fastest_runtime(
+    kernels: str | None, own: Artifact, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_, "library_name", lambda: kernels)
+    monkeypatch.setattr(native_, "library", lambda: kernels)
+    fastest = "native" if kernels == "libkernels_x86_64_v3" else "onnxruntime"
+    assert open_runtime(own, "auto", None).name == fastest
+    quantization = Quantization(activations={"extractor.conv1b": ActivationStorage(scale=1.0)})
+    quantized = dataclasses.replace(own, quantization=quantization)
+    if kernels is not None:
+        with pytest.raises(RuntimeUnavailableError, match=r"quantized activations.*onnxruntime"):
+            open_runtime(quantized, "native", 1)
+    else:
+        with pytest.raises(RuntimeUnavailableError, match="not compiled"):
+            open_runtime(own, "native", 1)
+
+
+def test_runtimes_have_their_names(own: Artifact, cache: Path) -> None:
     for name in INSTALLED:
         assert open_runtime(own, name, 1).name == name  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.matching.scratch import Scratch
 from featherglue.native import kernels
 
 Float = NDArray[np.float32]
@@ -25,6 +26,40 @@ _CHUNK_ELEMENTS = 400_000
 # Row and column sums below this cause the scaling factors to be absorbed into the kernel, whose
 # entries are then at most 1. It also bounds the factors, which must stay within float32.
 _MIN_SUM = np.float32(1e-12)
+
+
+def match_scores(
+    scores: Float,
+    bin_score: float,
+    iterations: int,
+    threshold: float,
+    threads: int = 1,
+    scratch: Scratch | None = None,
+) -> tuple[Index, Float]:
+    """Matches from a score matrix: `optimal_transport` and `mutual_matches` in one.
+
+    Args:
+        scores: (N0, N1) float32, N0 and N1 at least 1.
+        bin_score: score of leaving a keypoint unmatched.
+        iterations: number of Sinkhorn iterations.
+        threshold: probability that a match must exceed, at least 0.
+        threads: maximum number of threads. The result does not depend on it.
+        scratch: buffers, if many pairs are matched.
+
+    Returns:
+        Indices (M, 2) int64 into both sets, ascending in the first; scores (M,) float32 in [0, 1].
+    """
+    scratch = scratch or Scratch()
+
+    def work(size: int) -> Float:
+        return scratch.array("transport", (size,), np.float32)
+
+    compiled = kernels.match_scores(
+        scores, bin_score, iterations, float(_MIN_SUM), threshold, threads, work
+    )
+    if compiled is not None:
+        return compiled
+    return mutual_matches(optimal_transport(scores, bin_score, iterations), threshold)
 
 
 def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import KeypointsWarning, UsageError
-from featherglue.matching.assignment import mutual_matches, nearest_neighbors, optimal_transport
+from featherglue.matching.assignment import match_scores, nearest_neighbors
 from featherglue.matching.extractors import stage_settings
+from featherglue.matching.scratch import Scratch
 from featherglue.matching.stopwatch import Stopwatch
 from featherglue.options import ProcessingConfig
 from featherglue.runtime.base import Runtime
@@ -68,12 +69,14 @@ class NetworkMatcher:
         processing: settings of the session.
         bin_score: learned score of leaving a keypoint unmatched.
         descriptor_dim: width of the descriptors that the network takes.
+        scratch: buffers.
     """
 
     runtime: Runtime
     processing: ProcessingConfig
     bin_score: float
     descriptor_dim: int
+    scratch: Scratch = dataclasses.field(default_factory=Scratch, repr=False, compare=False)
     kind: ClassVar[str] = "superglue"
     gives_probabilities: ClassVar[bool] = True
 
@@ -95,10 +98,14 @@ class NetworkMatcher:
                 features1.descriptors,
             )
         with watch.stage("sinkhorn"):
-            iterations = self.processing.sinkhorn_iterations
-            assignment = optimal_transport(scores, self.bin_score, iterations)
-        with watch.stage("filter"):
-            return mutual_matches(assignment, self.processing.match_threshold)
+            return match_scores(
+                scores,
+                self.bin_score,
+                self.processing.sinkhorn_iterations,
+                self.processing.match_threshold,
+                self.runtime.threads,
+                self.scratch,
+            )
 
     def with_settings(self, processing: ProcessingConfig) -> NetworkMatcher:
         """See `Matcher`."""

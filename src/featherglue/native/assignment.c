@@ -1,26 +1,6 @@
 /* Sinkhorn's algorithm and mutual matches: see featherglue/matching/assignment.py. */
 #include "kernels.h"
 
-#define LEAST_EXPONENT -87.0f /* exp of it is a normal number in float32 */
-
-/* exp(x) for x in [LEAST_EXPONENT, 0], to 2e-7 relative. Cody-Waite reduction and the polynomial of
- * Cephes' expf. */
-static inline float exp_negative(float x) {
-    int32_t power = (int32_t)(x * 1.44269504f - 0.5f); /* rounds, as x <= 0 */
-    float r = x - (float)power * 0.693359375f + (float)power * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t bits = (power + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
-}
-
 static void exponentiate(const float *scores, float *row, int64_t columns, float bin) {
     float highest = bin;
 #pragma omp simd reduction(max : highest)

@@ -21,4 +21,33 @@
 static inline float max_of(float a, float b) { return a > b ? a : b; }
 static inline float min_of(float a, float b) { return a < b ? a : b; }
 
+#define LEAST_EXPONENT -87.0f /* exp of it is a normal number in float32 */
+
+/* exp(x) from x and x / log(2) as an integer, to 2e-7 relative. Cody-Waite reduction and the
+ * polynomial of Cephes' expf. */
+static inline float exp_from(float x, int32_t power) {
+    float r = x - (float)power * 0.693359375f + (float)power * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits = (power + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+
+/* For x in [LEAST_EXPONENT, 0]. */
+static inline float exp_negative(float x) {
+    return exp_from(x, (int32_t)(x * 1.44269504f - 0.5f)); /* rounds, as x <= 0 */
+}
+
+/* For x in [LEAST_EXPONENT, 87]. */
+static inline float exp_small(float x) {
+    return exp_from(x, (int32_t)(x * 1.44269504f + 127.5f) - 127); /* rounds, as the sum is > 0 */
+}
+
 #endif

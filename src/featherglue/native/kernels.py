@@ -6,10 +6,12 @@ in `featherglue.matching`, then do the same in NumPy; their docstrings describe 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.native.library import library, pointer
+from featherglue.native.library import MAX_THREADS, library, pointer
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -17,6 +19,7 @@ Bytes = NDArray[np.uint8]
 
 LANES = 8  # values that are computed at once: local maps, columns of a score matrix
 _MAX_NEIGHBORS, _MAX_WINDOW = 64, 31  # of a match; px, side of a window
+_MANY_SCORES = 500_000  # of a matrix, above which more threads than one save time
 _MAX_PIXELS = 2**31 - 1  # of an image whose places are 32-bit integers
 
 
@@ -69,6 +72,42 @@ def mutual_pairs(values: Float, threshold: float) -> tuple[Index, Float] | None:
         pointer(scores),
     )
     return pairs[:count], scores[:count]
+
+
+def match_scores(
+    scores: Float,
+    bin_score: float,
+    iterations: int,
+    least: float,
+    threshold: float,
+    threads: int,
+    work: Callable[[int], Float],
+) -> tuple[Index, Float] | None:
+    """See `matching.assignment.match_scores`; `work` gives a buffer of a number of elements."""
+    native = library()
+    if native is None or not _rows_are_contiguous(scores):
+        return None
+    rows, columns = scores.shape
+    if scores.size < _MANY_SCORES:
+        threads = 1
+    best, pairs = np.empty(rows, np.int64), np.empty((rows, 2), np.int64)
+    probabilities = np.empty(rows, np.float32)
+    count = native.match_scores(
+        pointer(scores),
+        rows,
+        columns,
+        scores.strides[0] // 4,
+        bin_score,
+        iterations,
+        least,
+        threshold,
+        min(threads, MAX_THREADS),
+        pointer(work(native.match_scores_work_size(rows, columns))),
+        pointer(best),
+        pointer(pairs),
+        pointer(probabilities),
+    )
+    return None if count < 0 else (pairs[:count], probabilities[:count])
 
 
 def score_maxima(scores: Float, radius: int, threshold: float, work: Float) -> Index | None:

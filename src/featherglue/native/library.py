@@ -1,7 +1,7 @@
 """The compiled kernels, called through ctypes, which releases Python's global lock.
 
 They are compiled when the package is installed. Without them, or with `FEATHERGLUE_NATIVE=0` in the
-environment, NumPy does their work with the same results up to rounding.
+environment, ONNX Runtime and NumPy do their work with the same results up to rounding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+MAX_THREADS = 64  # of one call
+
 _FOLDER = Path(__file__).parent
 _INTEGER, _FLOAT, _ARRAY = c_int64, c_float, c_void_p
 # Kernel -> type of the result and of the arguments; see the C sources for their meaning.
@@ -25,6 +27,20 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "optimal_transport": (
         c_int,
         [_ARRAY, *[_INTEGER] * 3, _FLOAT, _INTEGER, _FLOAT, _ARRAY, _INTEGER, _ARRAY],
+    ),
+    "match_scores_work_size": (_INTEGER, [_INTEGER] * 2),
+    "match_scores": (
+        _INTEGER,
+        [
+            _ARRAY,
+            *[_INTEGER] * 3,
+            _FLOAT,
+            _INTEGER,
+            _FLOAT,
+            _FLOAT,
+            _INTEGER,
+            *[_ARRAY] * 4,
+        ],
     ),
     "mutual_pairs": (_INTEGER, [_ARRAY, *[_INTEGER] * 3, _FLOAT, *[_ARRAY] * 4]),
     "score_maxima": (
@@ -36,6 +52,14 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _INTEGER, *[_ARRAY] * 3, _INTEGER],
     ),
     "sample_descriptors": (None, [_ARRAY, *[_INTEGER] * 3, _ARRAY, _INTEGER, _ARRAY]),
+    "extract_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 3]),
+    "extract_network": (None, [*[_ARRAY] * 3, *[_INTEGER] * 3, *[_ARRAY] * 3]),
+    "match_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 3]),
+    "match_score_columns": (_INTEGER, [_INTEGER]),
+    "match_network": (
+        None,
+        [*[_ARRAY] * 4, _INTEGER, *[_ARRAY] * 2, *[_INTEGER] * 2, *[_ARRAY] * 2],
+    ),
     "nearest_points": (None, [*[_ARRAY] * 3, _INTEGER, _INTEGER, _ARRAY, _ARRAY]),
     "fit_maps": (None, [_ARRAY, _INTEGER, _INTEGER, _ARRAY, _ARRAY, _FLOAT, _FLOAT, _ARRAY]),
     "align_windows": (

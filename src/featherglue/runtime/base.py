@@ -11,6 +11,7 @@ from featherglue.artifact.format import Artifact
 from featherglue.errors import RuntimeUnavailableError
 from featherglue.export.cache import current_graphs
 from featherglue.options import RuntimeName, checked
+from featherglue.runtime.native_ import NativeRuntime, is_fastest
 
 Float = NDArray[np.float32]
 
@@ -19,9 +20,14 @@ class Runtime(Protocol):
     """The two networks of one artifact, loaded and ready.
 
     Shape legend: H×W pixels, multiples of 8; Hc = H/8, Wc = W/8; N0, N1 ≥ 1 keypoints.
+
+    Attributes:
+        name: name of the runtime, see `options.RuntimeName`.
+        threads: maximum number of threads of the networks, and of the steps between them.
     """
 
     name: str
+    threads: int
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
         """Run the extractor.
@@ -57,7 +63,7 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
 
     Args:
         artifact: the model.
-        name: "auto" is ONNX Runtime.
+        name: "auto" is the compiled kernels where they are the fastest, else ONNX Runtime.
         threads: maximum number of threads; None for one per physical core.
 
     Raises:
@@ -82,6 +88,8 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
                 "the openvino runtime is not installed: pip install 'featherglue[openvino]'"
             ) from None
         return OpenVinoRuntime(current_graphs(artifact), threads)
+    if name == "native" or (name == "auto" and is_fastest(artifact)):
+        return NativeRuntime(artifact, threads)
     from featherglue.runtime.onnxruntime_ import OnnxRuntime
 
     return OnnxRuntime(current_graphs(artifact), threads)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ResourceError, RuntimeUnavailableError
-from featherglue.machine import exhausted_resource
+from featherglue.machine import exhausted_resource, num_cores
 from featherglue.runtime.batch import matcher_inputs
 
 # ONNX Runtime reads it on import. Without it, version 1.32 writes an identifier of the device to
@@ -33,6 +33,7 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
+        self.threads = threads or num_cores()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # exceptions carry the messages of errors
         if threads is not None:

@@ -14,7 +14,7 @@ import openvino
 from numpy.typing import NDArray
 
 from featherglue.errors import FeatherglueError, ResourceError, RuntimeUnavailableError
-from featherglue.machine import exhausted_resource
+from featherglue.machine import exhausted_resource, num_cores
 from featherglue.runtime.batch import matcher_inputs
 
 Float = NDArray[np.float32]
@@ -26,6 +26,7 @@ class OpenVinoRuntime:
     name = "openvino"
 
     def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
+        self.threads = threads or num_cores()
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",

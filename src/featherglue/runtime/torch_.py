@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from featherglue.artifact.format import Artifact
+from featherglue.machine import num_cores
 from featherglue.models.model import Model
 from featherglue.models.superpoint import score_map
 
@@ -19,6 +20,7 @@ class TorchRuntime:
     name = "torch"
 
     def __init__(self, artifact: Artifact, threads: int | None) -> None:
+        self.threads = threads or num_cores()
         self._model = Model.from_artifact(artifact)
         if threads is not None:
             torch.set_num_threads(threads)

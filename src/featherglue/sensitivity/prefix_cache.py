@@ -105,6 +105,7 @@ class CachedRuntime:
     def __init__(self, cache: PrefixCache, model: Model) -> None:
         if model.extractor is None or model.matcher is None:
             raise UsageError("scoring requires an extractor and a matcher; this model lacks one")
+        self.threads = torch.get_num_threads()
         self._cache, self._model = cache, model
         original = cache.original
         assert original.extractor is not None and original.matcher is not None

@@ -1,0 +1,106 @@
+"""The networks in C, called with arrays of weights that `runtime.kernel_weights` arranges.
+
+Results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.native.library import MAX_THREADS, library, pointer
+
+Float = NDArray[np.float32]
+Plan = NDArray[np.int64]
+
+_ROWS = 6  # of the score matrix that are computed at once
+
+
+class _Memory(threading.local):
+    """Memory of the networks, separate for each calling thread; it grows as needed."""
+
+    buffer: Float | None = None
+
+    def take(self, size: int) -> Float:
+        if self.buffer is None or len(self.buffer) < size:
+            self.buffer = np.empty(size, np.float32)
+        return self.buffer
+
+
+_memory = _Memory()
+
+
+def extract_network(
+    plan: Plan, weights: Float, image: NDArray[np.uint8], threads: int
+) -> tuple[Float, Float]:
+    """Scores (H, W) and descriptors (H/8, W/8, D); see `runtime.base.Runtime.extract`.
+
+    Args:
+        plan: sizes of the layers; see extractor.c.
+        weights: all weights and biases; see extractor.c.
+        image: (H, W) gray uint8.
+        threads: maximum number of threads.
+    """
+    native = library()
+    assert native is not None
+    image = np.ascontiguousarray(image)
+    height, width = image.shape
+    threads = min(threads, MAX_THREADS)
+    work = _memory.take(native.extract_work_size(pointer(plan), height, width, threads))
+    scores = np.empty((height, width), np.float32)
+    descriptors = np.empty((height // 8, width // 8, int(plan[-1])), np.float32)
+    native.extract_network(
+        pointer(plan),
+        pointer(weights),
+        pointer(image),
+        height,
+        width,
+        threads,
+        pointer(work),
+        pointer(scores),
+        pointer(descriptors),
+    )
+    return scores, descriptors
+
+
+def match_network(
+    plan: Plan,
+    weights: Float,
+    keypoints: tuple[Float, Float],
+    descriptors: tuple[Float, Float],
+    threads: int,
+) -> Float:
+    """The score matrix (N0, N1); see `runtime.base.Runtime.match`.
+
+    Args:
+        plan: sizes of the layers; see matcher.c.
+        weights: all weights and biases; see matcher.c.
+        keypoints: (N0, 3) and (N1, 3).
+        descriptors: (N0, D) and (N1, D).
+        threads: maximum number of threads.
+    """
+    native = library()
+    assert native is not None
+    points = [np.ascontiguousarray(each, np.float32) for each in keypoints]
+    described = [np.ascontiguousarray(each, np.float32) for each in descriptors]
+    count0, count1 = map(len, points)
+    threads = min(threads, MAX_THREADS)
+    work = _memory.take(native.match_work_size(pointer(plan), count0, count1, threads))
+    rows = -(-count0 // _ROWS) * _ROWS
+    scores = np.empty((rows, native.match_score_columns(count1)), np.float32)
+    native.match_network(
+        pointer(plan),
+        pointer(weights),
+        pointer(points[0]),
+        pointer(described[0]),
+        count0,
+        pointer(points[1]),
+        pointer(described[1]),
+        count1,
+        threads,
+        pointer(work),
+        pointer(scores),
+    )
+    return scores[:count0, :count1]

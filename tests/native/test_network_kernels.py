@@ -1,0 +1,133 @@
+"""The networks in C: threads and memory. `tests/runtime` compares their results with PyTorch."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherglue.artifact.format import load_artifact
+from featherglue.errors import ResourceError
+from featherglue.matching.assignment import match_scores, mutual_matches, optimal_transport
+from featherglue.native import kernels
+from featherglue.native.library import library_name
+from featherglue.runtime import native_
+from featherglue.runtime.native_ import NativeRuntime
+
+pytestmark = pytest.mark.skipif(library_name() is None, reason="the kernels are not compiled")
+
+
+@pytest.fixture(scope="module")
+def runtimes(folders: dict[str, Path]) -> list[NativeRuntime]:
+    artifact = load_artifact(folders["four-heads"])
+    return [NativeRuntime(artifact, threads) for threads in (1, 2, 5)]
+
+
+def results(runtime: NativeRuntime, gray: np.ndarray, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Outputs of both networks for images and numbers of keypoints that depend on the seed."""
+    rng = np.random.default_rng(seed)
+    maps = runtime.extract(gray[: 64 + 8 * seed, : 200 - 8 * seed])
+    sets = [
+        (rng.random((count, 3), np.float32), rng.normal(size=(count, 16)).astype(np.float32))
+        for count in (30 + 50 * seed, 70)
+    ]
+    return (*maps, runtime.match(*sets[0], *sets[1]))
+
+
+def test_results_do_not_depend_on_threads(runtimes: list[NativeRuntime], gray: np.ndarray) -> None:
+    for seed in (0, 3, 1):
+        expected, *others = (results(runtime, gray, seed) for runtime in runtimes)
+        for other in others:
+            for actual, desired in zip(other, expected, strict=True):
+                np.testing.assert_array_equal(actual, desired)
+
+
+def test_calls_of_several_threads_at_once(runtimes: list[NativeRuntime], gray: np.ndarray) -> None:
+    expected = [results(runtimes[0], gray, seed) for seed in range(4)]
+    jobs = [(runtimes[1 + number % 2], number % 4) for number in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda job: results(job[0], gray, job[1]), jobs))
+    for (_, seed), result in zip(jobs, found, strict=True):
+        for actual, desired in zip(result, expected[seed], strict=True):
+            np.testing.assert_array_equal(actual, desired)
+
+
+def _answer(runtime: NativeRuntime, gray: np.ndarray, queue: Any) -> None:
+    queue.put(results(runtime, gray)[2])
+
+
+def test_a_forked_process_starts_its_own_threads(
+    runtimes: list[NativeRuntime], gray: np.ndarray
+) -> None:
+    expected = results(runtimes[2], gray)[2]
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_answer, args=(runtimes[2], gray, queue))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(queue.get(), expected)
+
+
+@pytest.mark.parametrize("network", ["extract", "match"])
+def test_out_of_memory(
+    network: str, runtimes: list[NativeRuntime], gray: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 9.00 TiB")
+
+    monkeypatch.setattr(native_, f"{network}_network", fail)
+    with pytest.raises(ResourceError, match=r"not enough memory.*9\.00 TiB.*reduce `"):
+        results(runtimes[0], gray)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`match_scores` in NumPy."""
+
+    def run(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "library", lambda: None)
+            return match_scores(*arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (33, 1), (7, 64), (129, 63), (900, 700)])
+@pytest.mark.parametrize("iterations", [0, 20])
+def test_matches_of_scores(
+    shape: tuple[int, int], iterations: int, plain: Callable[..., Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = (2 * rng.normal(size=shape)).astype(np.float32)
+    count = min(shape)
+    scores[rng.permutation(shape[0])[:count], rng.permutation(shape[1])[:count]] += 8
+    pairs, probabilities = match_scores(scores, 1.0, iterations, 0.1)
+    expected = plain(scores, 1.0, iterations, 0.1)
+    assert len(pairs) > 0
+    np.testing.assert_array_equal(pairs, expected[0])
+    np.testing.assert_allclose(probabilities, expected[1], rtol=2e-5)
+    again = match_scores(scores, 1.0, iterations, 0.1, 3)
+    np.testing.assert_array_equal(again[0], pairs)
+    np.testing.assert_array_equal(again[1], probabilities)
+
+
+def test_equal_scores_match_once(plain: Callable[..., Any]) -> None:
+    scores = np.full((3, 4), 5.0, np.float32)
+    pairs, _ = match_scores(scores, 0.0, 20, 0.0)
+    np.testing.assert_array_equal(pairs, plain(scores, 0.0, 20, 0.0)[0])
+    np.testing.assert_array_equal(pairs, [[0, 0]])
+
+
+def test_scores_that_need_rescaling(plain: Callable[..., Any]) -> None:
+    scores = np.where(np.eye(40) > 0, 200.0, -200.0).astype(np.float32)
+    pairs, probabilities = match_scores(scores, -150.0, 20, 0.2)
+    expected = mutual_matches(optimal_transport(scores, -150.0, 20), 0.2)
+    np.testing.assert_array_equal(pairs, expected[0])
+    np.testing.assert_array_equal(pairs[:, 0], np.arange(40))
+    np.testing.assert_allclose(probabilities, expected[1], rtol=1e-5)
