@@ -63,7 +63,7 @@ def compile_kernels(folder: Path) -> list[Path]:
     compiler = _compiler()
     if compiler is None:
         print(
-            "featherglue: no C compiler found; ONNX Runtime and NumPy will do the work of the kernels"
+            "featherglue: no C compiler found; the kernels are left out, and featherglue is slower"
         )
         return []
     sources = [str(path) for path in sorted(folder.glob("*.c"))]

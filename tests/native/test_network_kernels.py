@@ -57,8 +57,8 @@ def test_calls_of_several_threads_at_once(runtimes: list[NativeRuntime], gray: n
             np.testing.assert_array_equal(actual, desired)
 
 
-def _answer(runtime: NativeRuntime, gray: np.ndarray, queue: Any) -> None:
-    queue.put(results(runtime, gray)[2])
+def _answer(runtime: NativeRuntime, gray: np.ndarray, sender: Any) -> None:
+    sender.send(results(runtime, gray)[2])
 
 
 def test_a_forked_process_starts_its_own_threads(
@@ -66,12 +66,13 @@ def test_a_forked_process_starts_its_own_threads(
 ) -> None:
     expected = results(runtimes[2], gray)[2]
     context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    child = context.Process(target=_answer, args=(runtimes[2], gray, queue))
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(runtimes[2], gray, sender))
     child.start()
+    assert receiver.poll(20)
+    np.testing.assert_array_equal(receiver.recv(), expected)
     child.join(20)
     assert child.exitcode == 0
-    np.testing.assert_array_equal(queue.get(), expected)
 
 
 @pytest.mark.parametrize("network", ["extract", "match"])

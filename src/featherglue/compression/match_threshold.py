@@ -68,7 +68,7 @@ class _CachedMatching:
     name = "torch"
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        self._runtime, self.threads = runtime, runtime.threads
         self._scores: Float | None = None
 
     def extract(self, image: Gray) -> tuple[Float, Float]:
