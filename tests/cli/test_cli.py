@@ -69,7 +69,8 @@ def test_completion_imports_only_the_called_command(
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 0
-    assert capsys.readouterr().out.split() == ["auto", "native", "onnxruntime", "openvino", "torch"]
+    names = ["auto", "native", "onnxruntime", "openvino", "torch", "sparse"]
+    assert capsys.readouterr().out.split() == names
 
 
 # --- sizes ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from zeros import with_zeros
 
 from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.folding import fold_batch_norm
@@ -29,19 +30,22 @@ from featherglue.export.networks import export_onnx
 from featherglue.matching.keypoints import pad_to_cells
 from featherglue.models.model import Model
 from featherglue.native.library import library_name
+from featherglue.native.sparse_networks import runs_sparse_networks
 from featherglue.options import settings
 from featherglue.runtime import native_
 from featherglue.runtime.base import Runtime, open_runtime
 from featherglue.runtime.native_ import native_obstacle
 
 ARTIFACTS = ["one-head", "four-heads", "projected", "context", "bare"]
+# Runtimes of every model; the sparse one runs pruned models only.
 INSTALLED = [
     name
     for name in settings()["runtime"].choices
-    if name != "auto"
+    if name not in ("auto", "sparse")
     and (name != "openvino" or find_spec("openvino"))
     and (name != "native" or library_name())
 ]
+HELD = [*INSTALLED, *(["sparse"] if runs_sparse_networks() else [])]
 # (N0, N1): equal, padded on either side, single keypoints, more than one kernel tile.
 COUNTS = [(40, 40), (1, 1), (1, 30), (33, 1), (7, 64), (65, 12)]
 
@@ -53,16 +57,27 @@ def artifact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Artifa
     return load_artifact(folders[request.param])
 
 
-@pytest.fixture(scope="module", params=INSTALLED)
-def runtime(request: pytest.FixtureRequest, artifact: Artifact) -> Runtime:
+@pytest.fixture(scope="module", params=HELD)
+def opened(
+    request: pytest.FixtureRequest, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Runtime, Artifact]:
+    """A runtime and its model."""
+    if request.param == "sparse":
+        folder = tmp_path_factory.mktemp("pruned") / "model"
+        artifact = save_artifact(folder, with_zeros(artifact))
     if request.param == "native" and native_obstacle(artifact):
         pytest.skip(native_obstacle(artifact))
-    return open_runtime(artifact, request.param, 1)
+    return open_runtime(artifact, request.param, 1), artifact
 
 
 @pytest.fixture(scope="module")
-def model(artifact: Artifact) -> Model:
-    return Model.from_artifact(artifact)
+def runtime(opened: tuple[Runtime, Artifact]) -> Runtime:
+    return opened[0]
+
+
+@pytest.fixture(scope="module")
+def model(opened: tuple[Runtime, Artifact]) -> Model:
+    return Model.from_artifact(opened[1])
 
 
 def matcher_inputs(counts: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
@@ -109,7 +124,7 @@ def test_match_agrees_with_pytorch(counts: tuple[int, int], runtime: Runtime, mo
     with torch.no_grad():
         tensors = (k0[:, :2], k0[:, 2], d0, k1[:, :2], k1[:, 2], d1)
         expected = model.matcher(*(torch.from_numpy(array)[None] for array in tensors))[0]
-    assert counts == (1, 1) or expected.std() > 0.3
+    assert counts == (1, 1) or expected.std() > 0.1
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
@@ -397,7 +412,7 @@ def test_artifacts_with_one_network(models: dict[str, Model], tmp_path: Path, ca
 
 
 def test_unknown_runtimes_and_invalid_threads_are_rejected(own: Artifact) -> None:
-    with pytest.raises(UsageError, match="openvino, torch, not 'tensorrt'"):
+    with pytest.raises(UsageError, match="openvino, torch, sparse, not 'tensorrt'"):
         open_runtime(own, "tensorrt", None)  # type: ignore[arg-type]
     for threads in (0, -1):
         with pytest.raises(UsageError, match="threads must be in"):

@@ -75,6 +75,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
             *[_ARRAY] * 3,
         ],
     ),
+    "match_sparse_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 3]),
+    "match_sparse": (None, [*[_ARRAY] * 6, _INTEGER, *[_ARRAY] * 2]),
+    "extract_sparse_work_size": (_INTEGER, [*[_ARRAY] * 3, *[_INTEGER] * 3]),
+    "extract_sparse": (None, [*[_ARRAY] * 4, *[_INTEGER] * 3, *[_ARRAY] * 3]),
 }
 
 

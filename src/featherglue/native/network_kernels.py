@@ -18,7 +18,7 @@ Plan = NDArray[np.int64]
 _ROWS = 6  # of the score matrix that are computed at once
 
 
-class _Memory(threading.local):
+class Memory(threading.local):
     """Memory of the networks, separate for each calling thread; it grows as needed."""
 
     buffer: Float | None = None
@@ -29,7 +29,7 @@ class _Memory(threading.local):
         return self.buffer
 
 
-_memory = _Memory()
+memory = Memory()
 
 
 def extract_network(
@@ -48,7 +48,7 @@ def extract_network(
     image = np.ascontiguousarray(image)
     height, width = image.shape
     threads = min(threads, MAX_THREADS)
-    work = _memory.take(native.extract_work_size(pointer(plan), height, width, threads))
+    work = memory.take(native.extract_work_size(pointer(plan), height, width, threads))
     scores = np.empty((height, width), np.float32)
     descriptors = np.empty((height // 8, width // 8, int(plan[-1])), np.float32)
     native.extract_network(
@@ -87,7 +87,7 @@ def match_network(
     described = [np.ascontiguousarray(each, np.float32) for each in descriptors]
     count0, count1 = map(len, points)
     threads = min(threads, MAX_THREADS)
-    work = _memory.take(native.match_work_size(pointer(plan), count0, count1, threads))
+    work = memory.take(native.match_work_size(pointer(plan), count0, count1, threads))
     rows = -(-count0 // _ROWS) * _ROWS
     scores = np.empty((rows, native.match_score_columns(count1)), np.float32)
     native.match_network(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Sampling = Literal["published", "exact"]
-RuntimeName = Literal["auto", "native", "onnxruntime", "openvino", "torch"]
+RuntimeName = Literal["auto", "native", "onnxruntime", "openvino", "torch", "sparse"]
 FeaturesKind = Literal["superpoint", "sift", "orb"]
 MatcherKind = Literal["superglue", "nn"]
 SearchMode = Literal["off", "auto", "always"]

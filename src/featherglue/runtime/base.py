@@ -88,6 +88,10 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
                 "the openvino runtime is not installed: pip install 'featherglue[openvino]'"
             ) from None
         return OpenVinoRuntime(current_graphs(artifact), threads)
+    if name == "sparse":
+        from featherglue.runtime.sparse_ import SparseRuntime
+
+        return SparseRuntime(artifact, threads)
     if name == "native" or (name == "auto" and is_fastest(artifact)):
         return NativeRuntime(artifact, threads)
     from featherglue.runtime.onnxruntime_ import OnnxRuntime
