@@ -51,7 +51,7 @@ OPTIONAL = {
     ),
     "onnx": ("export", "compression"),
     "h5py": ("data.feature_files", "collection.store"),
-    "pycolmap": ("collection.colmap",),
+    "pycolmap": ("io.pycolmap_",),
     "scipy": ("collection.track_adjustment", "collection.vocabulary"),
     "faiss": ("collection.retrieval",),
     "ray": ("collection.cluster",),

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.collection.signal_handlers import kept_signal_handlers
-from featherglue.errors import MissingExtraError, UsageError
+from featherglue.errors import UsageError
+from featherglue.io.pycolmap_ import require_pycolmap
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
@@ -46,20 +46,6 @@ class CameraOptions:
             raise UsageError(
                 f"camera_mode must be one of {', '.join(get_args(CameraMode))}, not {self.mode!r}"
             )
-
-
-def require_pycolmap() -> Any:
-    """The module pycolmap.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        with kept_signal_handlers():
-            import pycolmap
-    except ModuleNotFoundError:
-        raise MissingExtraError("a COLMAP database or model", "sfm") from None
-    return pycolmap
 
 
 def check_camera(options: CameraOptions) -> None:

@@ -12,13 +12,13 @@ from featherglue.collection.colmap import (
     CameraOptions,
     check_camera,
     quiet,
-    require_pycolmap,
     verify_matches,
     write_database,
 )
 from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
 from featherglue.collection.store import Store
 from featherglue.errors import FeatherglueError, OutputError, StoreError, short_reason
+from featherglue.io.pycolmap_ import require_pycolmap
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from featherglue.collection.colmap import quiet, require_pycolmap
+from featherglue.collection.colmap import quiet
 from featherglue.errors import OutputError, StoreError, short_reason
+from featherglue.io.pycolmap_ import require_pycolmap
 
 _SEED = 0
 _MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses

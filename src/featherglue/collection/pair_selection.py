@@ -12,12 +12,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.collection.colmap import import_images, require_pycolmap
+from featherglue.collection.colmap import import_images
 from featherglue.collection.retrieval import nearest_images
 from featherglue.errors import ConfigError, ImageError, PairListError, UsageError
 from featherglue.io.files import atomic_write
 from featherglue.io.lines import quote_name
 from featherglue.io.pairs import read_pairs
+from featherglue.io.pycolmap_ import require_pycolmap
 
 PairMethod = Literal["auto", "exhaustive", "sequential", "retrieval", "spatial", "file"]
 NamePair = tuple[str, str]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.collection.adjustment import AdjustmentResult, adjust_collection
-from featherglue.collection.colmap import check_camera, require_pycolmap
+from featherglue.collection.colmap import check_camera
 from featherglue.collection.colmap_export import (
     ExportResult,
     describe_database,
@@ -59,6 +59,7 @@ from featherglue.errors import ImageError, OutputError, StoredFileWarning, Store
 from featherglue.fingerprint import file_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.locks import claimed_folder
+from featherglue.io.pycolmap_ import require_pycolmap
 from featherglue.options import SessionOptions, make_options
 
 Result = TypeVar("Result")

@@ -11,10 +11,10 @@ from importlib import resources
 import cv2
 import numpy as np
 
-from featherglue.collection.colmap import require_pycolmap
 from featherglue.collection.mapping import ImageSummary, ModelSummary
 from featherglue.collection.model_picture import RGB, draw_model
 from featherglue.io.html_page import write_html_page
+from featherglue.io.pycolmap_ import require_pycolmap
 
 _NUM_WORST = 20
 

@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import faulthandler, signal, threading
-from featherglue.collection.colmap import require_pycolmap
+from featherglue.io.pycolmap_ import require_pycolmap
 
 def caught():
     with open("/proc/self/status") as file:
