@@ -1,13 +1,14 @@
-"""The weighted direct linear transform."""
+"""Direct linear transforms."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from two_views import H_TRUE, SIZE, planar_matches, project
+from two_views import H_TRUE, SIZE, planar_matches, project, spatial_matches
 
 from featherglue.errors import EstimationError, UsageError
-from featherglue.geometry.direct_linear_transform import weighted_homography
+from featherglue.geometry.direct_linear_transform import linear_fundamental, weighted_homography
+from featherglue.geometry.epipolar import sampson_distances
 from featherglue.geometry.projection import corner_error
 
 
@@ -53,3 +54,19 @@ def test_too_few_matches(count: int) -> None:
 def test_invalid_weights_are_rejected(weights: np.ndarray) -> None:
     with pytest.raises(UsageError, match="weights must be"):
         weighted_homography(*planar_matches(60), weights)
+
+
+@pytest.mark.parametrize("count", [8, 9, 60])
+def test_the_eight_point_algorithm_is_exact_on_exact_matches(count: int) -> None:
+    points0, points1 = spatial_matches(count=count)
+    F = linear_fundamental(points0, points1)
+    assert np.linalg.norm(F) == pytest.approx(1)
+    assert np.linalg.svd(F)[1][2] < 1e-9 * np.linalg.svd(F)[1][0] + 1e-15
+    more0, more1 = spatial_matches(count=200, seed=1)
+    assert np.median(sampson_distances(F, more0, more1)) < 0.05
+
+
+def test_seven_matches_do_not_determine_a_fundamental_matrix() -> None:
+    points0, points1 = spatial_matches(count=7)
+    with pytest.raises(EstimationError):
+        linear_fundamental(points0, points1)

@@ -1,4 +1,4 @@
-"""Homography from weighted matches by the direct linear transform."""
+"""Homographies and fundamental matrices by direct linear transforms."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ def weighted_homography(
     if values[7] < 1e-9 * values[0] or abs(H[2, 2]) < 1e-12:
         raise EstimationError("the matches are degenerate: they do not determine a homography")
     return np.asarray(H / H[2, 2])
+
+
+def linear_fundamental(points0: ArrayLike, points1: ArrayLike) -> Matrix:
+    """Fit a fundamental matrix to all matches by the normalized 8-point algorithm (Hartley 1997).
+
+    Matches of a plane, or of two views from one place, do not determine it. The result is then one
+    of many that fit.
+
+    Args:
+        points0, points1: (M, 2) matched (x, y) pixels.
+
+    Returns:
+        (3, 3) F of rank 2 and norm 1, with x1ᵀ·F·x0 = 0.
+
+    Raises:
+        EstimationError: fewer than eight matches.
+        UsageError: an argument has another shape or is not finite.
+    """
+    first, second = matched_points(points0, points1, 8, "a fundamental matrix")
+    T0, T1 = (hartley_normalization(points) for points in (first, second))
+    x0, y0 = (first * T0[0, 0] + T0[:2, 2]).T
+    x1, y1 = (second * T1[0, 0] + T1[:2, 2]).T
+    rows = np.stack((x1 * x0, x1 * y0, x1, y1 * x0, y1 * y0, y1, x0, y0, np.ones_like(x0)), 1)
+    _, _, vectors = np.linalg.svd(rows, full_matrices=len(rows) < 9)
+    left, values, right = np.linalg.svd(vectors[-1].reshape(3, 3))
+    F = T1.T @ (left[:, :2] * values[:2]) @ right[:2] @ T0
+    return np.asarray(F / np.linalg.norm(F))
