@@ -89,6 +89,22 @@ class FeatureFile(HDF5File):
         self.names = frozenset(found)
         self.descriptor_dim = int(self.file()[found[0]]["descriptors"].shape[0])
 
+    def num_keypoints(self, name: str) -> int:
+        """Number of keypoints of an image."""
+        return int(self.file()[name]["keypoints"].shape[0])
+
+    def keypoints(self, name: str) -> Float:
+        """The keypoints of an image, as in `StoredFeatures`.
+
+        Raises:
+            KeyError: the file has none of this image.
+            TrainingError: they are not (N, 2).
+        """
+        keypoints = np.asarray(self.file()[name]["keypoints"], np.float32)
+        if keypoints.ndim != 2 or keypoints.shape[1] != 2:
+            raise TrainingError(f"{self.path}: {name} has keypoints {keypoints.shape}, not (N, 2)")
+        return keypoints
+
     def __getitem__(self, name: str) -> StoredFeatures:
         """The features of an image.
 

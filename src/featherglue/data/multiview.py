@@ -1,0 +1,203 @@
+"""Real pairs from COLMAP models: matches from tracks, epipolar geometry from poses.
+
+The overlap of two images is the ratio of the triangulated points of the one with fewer that the
+other one also observes (covisibility).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.data.photographs import PhotoFolder
+from featherglue.data.real_pairs import MIN_MATCHES, MIN_OVERLAP, RealPair, fit_fundamentals
+from featherglue.errors import ImageError, TrainingError
+from featherglue.geometry.epipolar import essential_matrix
+from featherglue.io.pycolmap_ import require_pycolmap
+
+Array = NDArray[np.float64]
+_MAX_DISTORTION = 1.5  # pixels of the photograph
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedPhoto:
+    """A photograph of a COLMAP model.
+
+    Attributes:
+        number: index of the photograph in its `PhotoFolder`.
+        K: (3, 3) intrinsics for pixels of the photograph.
+        world_to_camera: (3, 4) pose.
+        points: (N,) int64, ascending numbers of the observed 3D points, unique.
+        observations: (N, 2) float32 xy, pixels of the photograph.
+    """
+
+    number: int
+    K: Array
+    world_to_camera: Array
+    points: NDArray[np.int64]
+    observations: NDArray[np.float32]
+
+
+class ModelPairs:
+    """The pairs of photographs of COLMAP models that share enough points.
+
+    Args:
+        scenes: the photographs of each model.
+
+    Raises:
+        TrainingError: no two photographs share enough points.
+    """
+
+    def __init__(self, scenes: list[list[PosedPhoto]]) -> None:
+        self._pairs: list[tuple[PosedPhoto, PosedPhoto]] = []
+        overlaps: list[float] = []
+        for scene in scenes:
+            shared = count_shared(scene)
+            for i, j in itertools.combinations(range(len(scene)), 2):
+                overlap = shared[i, j] / max(1, min(shared[i, i], shared[j, j]))
+                if shared[i, j] >= MIN_MATCHES and overlap >= MIN_OVERLAP:
+                    self._pairs.append((scene[i], scene[j]))
+                    overlaps.append(overlap)
+        if not overlaps:
+            raise TrainingError(
+                f"no two photographs of the models share {MIN_MATCHES} points and {MIN_OVERLAP:.0%}"
+            )
+        self.overlaps = np.array(overlaps)
+
+    def __getitem__(self, index: int) -> RealPair:
+        """Pair `index`."""
+        first, second = self._pairs[index]
+        _, at0, at1 = np.intersect1d(
+            first.points, second.points, assume_unique=True, return_indices=True
+        )
+        points0, points1 = first.observations[at0], second.observations[at1]
+        F = fundamental_of_poses(first, second)
+        return RealPair(
+            numbers=(first.number, second.number),
+            points0=points0,
+            points1=points1,
+            fundamentals=fit_fundamentals(points0, points1, F),
+        )
+
+
+def count_shared(scene: list[PosedPhoto]) -> NDArray[np.int64]:
+    """Number of points that two photographs share, (I, I); on the diagonal, that they observe."""
+    numbers = np.concatenate([photo.points for photo in scene])
+    owners = np.repeat(np.arange(len(scene)), [len(photo.points) for photo in scene])
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order])) + 1
+    shared = np.zeros((len(scene), len(scene)), np.int64)
+    for track in np.split(owners[order], starts):
+        shared[track[:, None], track] += 1
+    return shared
+
+
+def fundamental_of_poses(first: PosedPhoto, second: PosedPhoto) -> Array:
+    """F_0to1 (3, 3) of norm 1 of two photographs."""
+    R = second.world_to_camera[:, :3] @ first.world_to_camera[:, :3].T
+    t = second.world_to_camera[:, 3] - R @ first.world_to_camera[:, 3]
+    F = np.linalg.inv(second.K).T @ essential_matrix(R, t) @ np.linalg.inv(first.K)
+    return np.asarray(F / max(float(np.linalg.norm(F)), 1e-300))
+
+
+def read_models(folder: str | os.PathLike[str], photos: PhotoFolder) -> list[list[PosedPhoto]]:
+    """Read all COLMAP models in a folder and its subfolders.
+
+    The name of an image starts below the folder of photographs, or below a subfolder of it on the
+    path of the model, or below `images` in one of these: image `0001.jpg` of the model
+    `church/sparse/0` may be photograph `church/0001.jpg` or `church/images/0001.jpg`. Images
+    without a photograph are ignored.
+
+    Args:
+        folder: folder of models.
+        photos: the photographs, of the size in the models or scaled.
+
+    Raises:
+        MissingExtraError: pycolmap is not installed.
+        ImageError: the folder does not exist.
+        TrainingError: it holds no model of any of the photographs, a model cannot be read, or a
+            camera has lens distortion or another aspect ratio than its photograph.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    numbers = {name: number for number, name in enumerate(photos.names)}
+    paths = sorted({path.parent for path in folder.rglob("cameras.*") if _is_model(path)})
+    scenes = [list(_read_model(path, folder, photos, numbers)) for path in paths]
+    scenes = [scene for scene in scenes if len(scene) > 1]
+    if not scenes:
+        raise TrainingError(
+            f"{folder}: {len(paths)} COLMAP models, none with two images that are photographs of "
+            f"{photos.folder}"
+        )
+    return scenes
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a file with the name cameras.* belongs to a model."""
+    return path.suffix in (".bin", ".txt") and path.with_stem("images").exists()
+
+
+def _read_model(
+    path: Path, folder: Path, photos: PhotoFolder, numbers: Mapping[str, int]
+) -> Iterator[PosedPhoto]:
+    """The photographs of the COLMAP model in `path`."""
+    try:
+        model = require_pycolmap().Reconstruction(path)
+    except (ValueError, RuntimeError) as error:
+        raise TrainingError(f"{path}: cannot be read as a COLMAP model ({error})") from None
+    relative = path.relative_to(folder)
+    above = ["" if p == Path() else f"{p.as_posix()}/" for p in (relative, *relative.parents)]
+    prefixes = [prefix + below for prefix in above for below in ("", "images/")]
+    for image in sorted(model.images.values(), key=lambda image: str(image.name)):
+        names = [prefix + image.name for prefix in prefixes if prefix + image.name in numbers]
+        if not names or not image.has_pose:
+            continue
+        number = numbers[names[0]]
+        yield _posed_photo(image, number, photos[number].shape, f"{path}: {image.name}")
+
+
+def _posed_photo(image: Any, number: int, shape: tuple[int, ...], where: str) -> PosedPhoto:
+    """A registered image of a model, with its photograph of shape (H, W)."""
+    camera = image.camera
+    scale = shape[1] / camera.width, shape[0] / camera.height
+    if abs(scale[0] / scale[1] - 1) > 0.02:
+        raise TrainingError(
+            f"{where}: its camera is {camera.width}×{camera.height} px, but the photograph is "
+            f"{shape[1]}×{shape[0]} px"
+        )
+    moved = _distortion(camera) * scale[0]
+    if not moved <= _MAX_DISTORTION:
+        raise TrainingError(
+            f"{where}: lens distortion moves points by up to {moved:.1f} px; undistort the "
+            "photographs (colmap image_undistorter), and use the new model"
+        )
+    seen = [point for point in image.points2D if point.has_point3D()]
+    pixels = np.array([point.xy for point in seen], np.float64).reshape(-1, 2)
+    # COLMAP's first pixel has its center at (0.5, 0.5).
+    to_photo = np.array([[scale[0], 0, -0.5], [0, scale[1], -0.5], [0, 0, 1]])
+    points = np.array([point.point3D_id for point in seen], np.uint64).astype(np.int64)
+    unique, first = np.unique(points, return_index=True)
+    return PosedPhoto(
+        number=number,
+        K=to_photo @ np.asarray(camera.calibration_matrix(), np.float64),
+        world_to_camera=np.asarray(image.cam_from_world().matrix(), np.float64),
+        points=unique,
+        observations=(pixels[first] * scale - 0.5).astype(np.float32),
+    )
+
+
+def _distortion(camera: Any) -> float:
+    """Maximum distance of a grid of pixels from where a camera without distortion has them."""
+    x, y = np.linspace(0, camera.width, 9), np.linspace(0, camera.height, 9)
+    pixels = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    K = np.asarray(camera.calibration_matrix(), np.float64)
+    straight = np.asarray(camera.cam_from_img(pixels)) @ K[:2, :2].T + K[:2, 2]
+    return float(np.linalg.norm(straight - pixels, axis=1).max())
