@@ -14,6 +14,7 @@ from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint, score_map
 from featherglue.train.engine.precision import autocast
 from featherglue.train.losses.true_assignment import Assignment
+from featherglue.train.losses.verified_assignment import VerifiedAssignment
 
 # Lower than the default of a session, so that the matcher also learns on weak keypoints.
 KEYPOINT_THRESHOLD = 0.001
@@ -42,6 +43,9 @@ class KeypointPairs:
         descriptors: (2B, N, D) float32, L2-normalized.
         valid: (2B, N) bool, False for padding.
         truth: ground truth of the assignment.
+        real: (B,) bool, pairs of real photographs, which `truth` tells nothing about; None if
+            there are none.
+        verified: incomplete ground truth of the real pairs, in their order.
     """
 
     keypoints: Tensor
@@ -50,6 +54,8 @@ class KeypointPairs:
     descriptors: Tensor
     valid: Tensor
     truth: Assignment
+    real: Tensor | None = None
+    verified: VerifiedAssignment | None = None
 
     def encode(self, network: SuperGlue) -> tuple[Tensor, Tensor]:
         """The features of a matcher before any attention, (B, N, C) for each view."""

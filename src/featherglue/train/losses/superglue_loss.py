@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from featherglue.data.scenes import NO_PLANE
 from featherglue.errors import ConfigError
 from featherglue.models.sinkhorn import log_optimal_transport
 from featherglue.models.superglue import SuperGlue, mutual_matches, normalize_keypoints
@@ -16,8 +17,15 @@ from featherglue.train.engine.loader import Batch
 from featherglue.train.losses.keypoint_pairs import Extracted, KeypointPairs, extract_keypoints
 from featherglue.train.losses.true_assignment import (
     assignment_loss,
+    plane_at,
     precision_recall,
     true_assignment,
+)
+from featherglue.train.losses.verified_assignment import (
+    REAL_ENTRIES,
+    verified_assignment,
+    verified_loss,
+    verified_metrics,
 )
 
 
@@ -40,6 +48,8 @@ class SuperGlueLoss:
         depths: numbers of layers after which the loss is also computed, so that the matcher can
             be used with fewer layers. The loss after the last layer is always computed.
         bf16: run the extractor in bfloat16 if the device supports it.
+        epipolar_weight: weight of the assignments that the epipolar geometry of real pairs
+            excludes.
     """
 
     extractor: SuperPoint
@@ -49,6 +59,7 @@ class SuperGlueLoss:
     threshold: float = 0.2
     depths: tuple[int, ...] = ()
     bf16: bool = False
+    epipolar_weight: float = 1.0
 
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss and the metrics to report."""
@@ -60,6 +71,11 @@ class SuperGlueLoss:
         """A random number of keypoints in both views of each scene, with their ground truth."""
         count = int(torch.randint(self.min_keypoints, self.max_keypoints + 1, ()))
         (keypoints, scores, descriptors, valid), size = self._features(batch, count)
+        real = batch.get("real")
+        if real is not None:
+            # Real views have no keypoints on the edge of the photograph.
+            planes = torch.cat((batch["planes0"], batch["planes1"]))
+            valid = valid & (~real.repeat(2)[:, None] | (plane_at(planes, keypoints) != NO_PLANE))
         keypoints0, keypoints1 = keypoints.chunk(2)
         valid0, valid1 = valid.chunk(2)
         planes0, planes1 = batch["planes0"], batch["planes1"]
@@ -67,7 +83,16 @@ class SuperGlueLoss:
             keypoints0, keypoints1, planes0, planes1, batch["maps"], valid0, valid1
         )
         normalized = normalize_keypoints(keypoints, size.expand(len(keypoints), 2))
-        return KeypointPairs(keypoints, normalized, scores, descriptors, valid, truth)
+        if real is None:
+            return KeypointPairs(keypoints, normalized, scores, descriptors, valid, truth)
+        rows = {name: batch[name][real] for name in REAL_ENTRIES}
+        verified = verified_assignment(
+            keypoints0[real], keypoints1[real], valid0[real], valid1[real], rows
+        )
+        truth = truth.where(~real)
+        return KeypointPairs(
+            keypoints, normalized, scores, descriptors, valid, truth, real, verified
+        )
 
     def assign(self, network: SuperGlue, pairs: KeypointPairs) -> list[Tensor]:
         """Log assignments (B, N+1, N+1) after each of `depths` and after the last layer."""
@@ -98,18 +123,34 @@ class SuperGlueLoss:
 
         Returns:
             Scalar loss in nats; `precision` and `recall`, the ratio `true` of keypoints of view 0
-            that have a true match, and the loss at each of `depths`.
+            that have a true match, and the loss at each of `depths`; with real pairs, the metrics
+            of `verified_metrics`. The loss of real pairs counts by their share of the batch.
         """
-        losses = [assignment_loss(assignment, pairs.truth) for assignment in assignments]
+        losses = [self._loss(assignment, pairs) for assignment in assignments]
         matches = mutual_matches(assignments[-1].detach(), self.threshold)[0]
         precision, recall = precision_recall(matches, pairs.truth)
-        count = pairs.valid.chunk(2)[0].sum().clamp_min(1)
+        complete = pairs.valid.chunk(2)[0]
+        if pairs.real is not None:
+            complete = complete & ~pairs.real[:, None]
+        count = complete.sum().clamp_min(1)
         true_fraction = float(pairs.truth.matches.sum() / count)
         metrics = {"precision": precision, "recall": recall, "true": true_fraction}
         metrics |= {
             f"loss{d}": float(loss.detach()) for d, loss in zip(self.depths, losses, strict=False)
         }
+        if pairs.real is not None and pairs.verified is not None:
+            last = assignments[-1].detach()[pairs.real]
+            metrics |= verified_metrics(last, pairs.verified, self.threshold)
         return torch.stack(losses).mean(), metrics
+
+    def _loss(self, assignment: Tensor, pairs: KeypointPairs) -> Tensor:
+        """The loss of a log assignment (B, N+1, N+1)."""
+        loss = assignment_loss(assignment, pairs.truth)
+        if pairs.real is None or pairs.verified is None:
+            return loss
+        share = float(pairs.real.float().mean())
+        real = verified_loss(assignment[pairs.real], pairs.verified, self.epipolar_weight)
+        return (1 - share) * loss + share * real
 
     def _features(self, batch: Batch, count: int) -> tuple[Extracted, Tensor]:
         """The `count` strongest keypoints of all views, and the (width, height) of a view, (1, 2).

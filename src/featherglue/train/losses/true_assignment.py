@@ -26,6 +26,14 @@ class Assignment:
     unmatched0: Tensor
     unmatched1: Tensor
 
+    def where(self, known: Tensor) -> Assignment:
+        """The ground truth of the pairs `known` (B,) bool, and none of the others."""
+        return Assignment(
+            self.matches & known[:, None, None],
+            self.unmatched0 & known[:, None],
+            self.unmatched1 & known[:, None],
+        )
+
 
 def true_assignment(
     keypoints0: Tensor,
@@ -55,22 +63,49 @@ def true_assignment(
     back = torch.linalg.inv(maps.double()).float()
     to1, seen1, known0 = _project(keypoints0, planes0, planes1, maps)
     to0, seen0, known1 = _project(keypoints1, planes1, planes0, back)
-    infinite = maps.new_tensor(float("inf"))
-    in1 = torch.cdist(to1, keypoints1, compute_mode="donot_use_mm_for_euclid_dist")
-    in0 = torch.cdist(keypoints0, to0, compute_mode="donot_use_mm_for_euclid_dist")
-    distance = torch.maximum(in1, in0)
     usable = (seen1 & valid0)[:, :, None] & (seen0 & valid1)[:, None]
-    distance = torch.where(usable, distance, infinite)
-    best1, best0 = distance.argmin(2, keepdim=True), distance.argmin(1, keepdim=True)
-    mutual = torch.zeros_like(usable).scatter_(2, best1, True)
-    mutual &= torch.zeros_like(usable).scatter_(1, best0, True)
-    matches = mutual & (distance < near)
+    matches, nearest1, nearest0 = nearest_mutual(
+        keypoints0, keypoints1, to1, to0, valid0, valid1, usable, near
+    )
     # Unmatched: the projection is not visible, or no keypoint is near it.
-    nearest1 = torch.where(valid1[:, None], in1, infinite).amin(2)
-    nearest0 = torch.where(valid0[:, :, None], in0, infinite).amin(1)
     unmatched0 = valid0 & known0 & (~seen1 | (nearest1 > far))
     unmatched1 = valid1 & known1 & (~seen0 | (nearest0 > far))
     return Assignment(matches, unmatched0, unmatched1)
+
+
+def nearest_mutual(
+    keypoints0: Tensor,
+    keypoints1: Tensor,
+    to1: Tensor,
+    to0: Tensor,
+    valid0: Tensor,
+    valid1: Tensor,
+    usable: Tensor,
+    near: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mutually nearest keypoints, by their projections into the other view.
+
+    Args:
+        keypoints0, keypoints1: (B, N0, 2) and (B, N1, 2) xy in pixels.
+        to1, to0: their projections into the other view, of the same shapes.
+        valid0, valid1: (B, N0) and (B, N1) bool, False for padding.
+        usable: (B, N0, N1) bool, pairs of keypoints whose projections are known.
+        near: maximum distance of a match in pixels, in the worse of the two views.
+
+    Returns:
+        Matches (B, N0, N1) bool; the distance from the projection of each keypoint to the nearest
+        keypoint there, (B, N0) and (B, N1).
+    """
+    infinite = to1.new_tensor(float("inf"))
+    in1 = torch.cdist(to1, keypoints1, compute_mode="donot_use_mm_for_euclid_dist")
+    in0 = torch.cdist(keypoints0, to0, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.where(usable, torch.maximum(in1, in0), infinite)
+    best1, best0 = distance.argmin(2, keepdim=True), distance.argmin(1, keepdim=True)
+    mutual = torch.zeros_like(usable).scatter_(2, best1, True)
+    mutual &= torch.zeros_like(usable).scatter_(1, best0, True)
+    nearest1 = torch.where(valid1[:, None], in1, infinite).amin(2)
+    nearest0 = torch.where(valid0[:, :, None], in0, infinite).amin(1)
+    return mutual & (distance < near), nearest1, nearest0
 
 
 def _project(
@@ -78,7 +113,7 @@ def _project(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keypoints in the other view (B, N, 2); whether they are visible there; whether on a plane."""
     height, width = planes.shape[1:]
-    plane = _look_up(planes, keypoints)
+    plane = plane_at(planes, keypoints)
     known = plane != NO_PLANE
     chosen = maps.gather(
         1, plane.where(known, 0)[..., None, None].expand(-1, -1, 3, 3)
@@ -89,12 +124,12 @@ def _project(
     projected = mapped[..., :2] / torch.where(w.abs() < 1e-6, 1e-6, w)
     limit = projected.new_tensor([width - 1, height - 1])
     within = ((projected >= 0) & (projected <= limit)).all(-1) & (w[..., 0] > 0)
-    seen = known & within & (_look_up(other, projected) == plane)
+    seen = known & within & (plane_at(other, projected) == plane)
     return projected.clamp(-1e4, 1e4), seen, known
 
 
-def _look_up(planes: Tensor, points: Tensor) -> Tensor:
-    """Planes (B, N) int64 of the pixels nearest to points (B, N, 2)."""
+def plane_at(planes: Tensor, points: Tensor) -> Tensor:
+    """The planes (B, N) int64 of the pixels nearest to points (B, N, 2)."""
     height, width = planes.shape[1:]
     x, y = points.nan_to_num(-1.0).round().unbind(-1)
     x, y = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()
