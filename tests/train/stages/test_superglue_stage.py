@@ -12,6 +12,7 @@ from tiny_stages import GLUE, LOOP, Repeated, batch, write
 
 from featherglue.config import SuperGlueConfig
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.real_pairs import RealPairConfig
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
@@ -23,6 +24,7 @@ from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.keypoint_pairs import extract_keypoints
 from featherglue.train.losses.superglue_loss import SuperGlueLoss
 from featherglue.train.stages.superglue_stage import SuperGlueStage, train_superglue
+from featherglue.train.stages.training_data import matcher_scenes
 
 
 def test_training_reduces_the_loss_of_superglue(
@@ -54,6 +56,75 @@ def test_training_reduces_the_loss_of_superglue(
     assert all(0 <= value <= 1 for value in row.values())
     assert row["true"] > 0.1
     assert all(p.grad is None for p in extractor.parameters())
+
+
+@pytest.fixture
+def real_pairs(images: Path, tmp_path: Path) -> str:
+    """The table `pairs` of a configuration, with matches between two photographs."""
+    h5py = pytest.importorskip("h5py")
+    names = PhotoFolder(images).names
+    points = np.random.default_rng(0).uniform((20, 20), (220, 180), (150, 2)).astype(np.float32)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for number, name in enumerate(names):
+            # Matched points lie on one row, as in a camera that moves sideways.
+            moved = points + number * np.random.default_rng(number).uniform(
+                (0, 0), (20, 0), (150, 2)
+            )
+            file[f"{name}/keypoints"] = moved.astype(np.float32)
+            file[f"{name}/descriptors"] = np.ones((4, 150), np.float32)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file[f"{names[0]}/{names[1]}/matches0"] = np.arange(150)
+    return (
+        f'[pairs]\nfeatures = "{tmp_path}/f.h5"\nmatches = "{tmp_path}/m.h5"\n'
+        "epipolar_weight = 0.5\n"
+    )
+
+
+def test_real_pairs_are_mixed_with_scenes(
+    images: Path, tmp_path: Path, models: dict[str, Model], real_pairs: str
+) -> None:
+    folder = tmp_path / "pair"
+    models["four-heads"].save(folder)
+    text = GLUE.format(extractor=folder, loop=LOOP) + real_pairs
+    stage = read_stage(SuperGlueStage, write(tmp_path / "a.toml", text))
+    model = train_superglue(stage, images, tmp_path / "run")
+    columns = (tmp_path / "run/log.csv").read_text().splitlines()[0].split(",")
+    assert {"real_possible", "real_recall"} <= set(columns)
+    step = model.provenance.recipe[-1]
+    assert step["pairs"]["epipolar_weight"] == 0.5
+    assert str(tmp_path) not in str(step["pairs"])  # hashes instead of names
+    (tmp_path / "m.h5").write_bytes((tmp_path / "m.h5").read_bytes() + b" ")
+    with pytest.raises(TrainingError, match=r"other settings \(pairs\.matches\)"):
+        train_superglue(stage, images, tmp_path / "run")
+    (tmp_path / "m.h5").unlink()
+    with pytest.raises(TrainingError, match=r"m\.h5: cannot be read"):
+        train_superglue(stage, images, tmp_path / "run")
+
+
+def test_the_loss_of_a_mixed_batch_weights_both_kinds(
+    images: Path, models: dict[str, Model], real_pairs: str, tmp_path: Path
+) -> None:
+    photos = PhotoFolder(images)
+    pairs = RealPairConfig(features=f"{tmp_path}/f.h5", matches=f"{tmp_path}/m.h5", fraction=0.5)
+    scenes = SceneConfig(size=(160, 120), planar=1.0, photometric_strength=0.0)
+    samples = matcher_scenes(photos, scenes, 0, None, None, 40, pairs)
+    model = models["four-heads"]
+    assert model.extractor is not None and model.matcher is not None
+    loss = SuperGlueLoss(model.extractor, min_keypoints=40, max_keypoints=40)
+    mixed = batch(samples, 8)
+    real = mixed["real"]
+    assert 0 < real.sum() < 8
+    network = model.matcher.eval()
+    with torch.no_grad():
+        whole, row = loss(network, mixed)
+        parts = [loss(network, {k: v[rows] for k, v in mixed.items()})[0] for rows in (real, ~real)]
+        pairs_found = loss.find_keypoints(mixed)
+    share = float(real.float().mean())
+    torch.testing.assert_close(whole, share * parts[0] + (1 - share) * parts[1])
+    assert 0 <= row["real_possible"] <= 1 and row["true"] > 0
+    # The ground truth of planes says nothing about real pairs.
+    assert not pairs_found.truth.matches[real].any()
+    assert not pairs_found.truth.unmatched0[real].any()
 
 
 def test_keypoints_in_training_are_those_of_a_session(matching: Path, gray: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from featherglue.artifact.format import Artifact
 from featherglue.data.detector_labels import Sample
+from featherglue.data.real_scenes import MixedScenes
 from featherglue.data.scenes import Scenes
 from featherglue.matching.keypoints import decode_features
 from featherglue.options import with_overrides
@@ -20,11 +21,11 @@ from featherglue.train.losses.keypoint_pairs import KEYPOINT_THRESHOLD
 
 
 class ExtractedScenes:
-    """Items of `Scenes` with keypoints instead of images.
+    """Items of `Scenes` or `MixedScenes` with keypoints instead of images.
 
     Item `i` depends on the seed and on `i` only.
 
-    An item holds planes0, planes1 and maps of the scene; keypoints0, keypoints1 (N, 2) float32 xy
+    An item holds all but the images of the scene; keypoints0, keypoints1 (N, 2) float32 xy
     in pixels; scores0, scores1 (N,) float32; descriptors0, descriptors1 (N, D) float32; valid0,
     valid1 (N,) bool. The strongest keypoints come first, padding comes last.
 
@@ -34,7 +35,9 @@ class ExtractedScenes:
         max_keypoints: N.
     """
 
-    def __init__(self, scenes: Scenes, artifact: Artifact, max_keypoints: int) -> None:
+    def __init__(
+        self, scenes: Scenes | MixedScenes, artifact: Artifact, max_keypoints: int
+    ) -> None:
         self.scenes, self.artifact = scenes, artifact
         self.processing = with_overrides(
             artifact.processing,
@@ -47,7 +50,7 @@ class ExtractedScenes:
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.scenes[index]
-        sample: Sample = {name: scene[name] for name in ("planes0", "planes1", "maps")}
+        sample: Sample = {k: scene[k] for k in scene if k not in ("image0", "image1")}
         for name in "01":
             image = np.asarray(scene[f"image{name}"][0], np.uint8)
             size = (image.shape[1], image.shape[0])

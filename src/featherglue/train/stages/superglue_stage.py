@@ -11,10 +11,12 @@ from torch import nn
 
 from featherglue.artifact.format import load_artifact
 from featherglue.config import ArchitectureConfig, Provenance, SuperGlueConfig
+from featherglue.data.real_pairs import RealPairConfig
 from featherglue.data.scenes import SceneConfig
 from featherglue.errors import TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
+from featherglue.models.superpoint import SuperPoint
 from featherglue.options import ProcessingConfig
 from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.losses.keypoint_pairs import check_keypoint_range
@@ -22,7 +24,11 @@ from featherglue.train.losses.superglue_loss import SuperGlueLoss, check_depths
 from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
 from featherglue.train.stages.start_weights import folded_extractor, load_start_weights
-from featherglue.train.stages.training_data import matcher_scenes, photographs_on_device
+from featherglue.train.stages.training_data import (
+    matcher_scenes,
+    pair_fingerprint,
+    photographs_on_device,
+)
 from featherglue.train.stages.validation import ValidationConfig, make_validation
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ class SuperGlueStage:
         extractor: folder of the model whose extractor finds the keypoints.
         architecture: sizes of the matcher.
         scenes: scenes of textured planes.
+        pairs: pairs of real photographs that are mixed with the scenes; None for none.
         min_keypoints, max_keypoints: range of the number of keypoints per image. A number is drawn
             for each batch.
         sinkhorn_iterations: number of Sinkhorn iterations in training.
@@ -58,6 +65,7 @@ class SuperGlueStage:
     extractor: str
     architecture: SuperGlueConfig = field(default_factory=SuperGlueConfig)
     scenes: SceneConfig = field(default_factory=SceneConfig)
+    pairs: RealPairConfig | None = None
     min_keypoints: int = 128
     max_keypoints: int = 256
     sinkhorn_iterations: int = 20
@@ -89,13 +97,16 @@ def train_superglue(
         options: see `RunOptions`.
 
     Raises:
-        TrainingError: as `run_stage`; or the model of `stage.extractor` has no extractor.
+        TrainingError: as `run_stage`; or the model of `stage.extractor` has no extractor, or the
+            real pairs cannot be read.
+        MissingExtraError: a package that reads the real pairs is not installed.
         ConfigError: as `run_stage`; or the matcher does not fit the extractor.
         ImageError, OutputError: as `run_stage`.
     """
     base = Model.load(stage.extractor)
     if base.extractor is None:
         raise TrainingError(f"{stage.extractor}: a model without an extractor finds no keypoints")
+    pairs = pair_fingerprint(stage.pairs)
 
     def build(network: nn.Module, provenance: Provenance) -> Model:
         assert isinstance(network, SuperGlue)
@@ -110,14 +121,6 @@ def train_superglue(
         photographs = run.require_photographs()
         matcher = _build_matcher(stage, base)
         extractor = folded_extractor(base).to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss = SuperGlueLoss(
-            extractor.requires_grad_(False),
-            min_keypoints=stage.min_keypoints,
-            max_keypoints=stage.max_keypoints,
-            iterations=stage.sinkhorn_iterations,
-            depths=stage.depths,
-            bf16=stage.bf16_keypoints,
-        )
         validation = make_validation(
             photographs.held_out, stage.scenes.photometric_strength, stage.validation, run.device
         )
@@ -126,9 +129,15 @@ def train_superglue(
         atlas = photographs_on_device(photographs.training, run.device)
         return TrainingTask(
             network=matcher.to(run.device),
-            loss=loss,
+            loss=_loss(stage, extractor),
             samples=matcher_scenes(
-                photographs.training, stage.scenes, stage.seed, atlas, finder, stage.max_keypoints
+                photographs.training,
+                stage.scenes,
+                stage.seed,
+                atlas,
+                finder,
+                stage.max_keypoints,
+                stage.pairs,
             ),
             build=build,
             earlier_steps=(
@@ -137,6 +146,7 @@ def train_superglue(
             ),
             sources=(stage.extractor, stage.start),
             validate=None if validation is None else validation.of_matcher(extractor),
+            facts=pairs,
         )
 
     return run_stage(
@@ -146,8 +156,21 @@ def train_superglue(
         images,
         folder,
         validation=stage.validation,
-        inputs=model_fingerprint("extractor", stage.extractor),
+        inputs=model_fingerprint("extractor", stage.extractor) | pairs,
         **options,
+    )
+
+
+def _loss(stage: SuperGlueStage, extractor: SuperPoint) -> SuperGlueLoss:
+    """The loss of the stage on the keypoints of an extractor, which it freezes."""
+    return SuperGlueLoss(
+        extractor.requires_grad_(False),
+        min_keypoints=stage.min_keypoints,
+        max_keypoints=stage.max_keypoints,
+        iterations=stage.sinkhorn_iterations,
+        depths=stage.depths,
+        bf16=stage.bf16_keypoints,
+        epipolar_weight=0.0 if stage.pairs is None else stage.pairs.epipolar_weight,
     )
 
 

@@ -5,26 +5,35 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from featherglue.artifact.format import Artifact
 from featherglue.config import to_dict
+from featherglue.data.feature_files import FeatureFile
 from featherglue.data.keypoint_labels import KeypointLabels, RankBy
 from featherglue.data.labeled_photographs import LabeledPhotoFolder
+from featherglue.data.match_files import MatchFile
+from featherglue.data.matched_pairs import MatchedPairs
+from featherglue.data.multiview import ModelPairs, read_models
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.real_pairs import RealPairConfig, RealPairs
+from featherglue.data.real_scenes import MixedScenes, RealScenes
 from featherglue.data.scene_view_pairs import MixedViewPairs, SceneViewPairs
 from featherglue.data.scenes import SceneConfig, Scenes
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
-from featherglue.errors import ConfigError
-from featherglue.fingerprint import file_fingerprint
+from featherglue.errors import ConfigError, TrainingError
+from featherglue.fingerprint import file_fingerprint, fingerprint
 from featherglue.train.batched.atlas import Atlas
 from featherglue.train.batched.scene_batches import BatchedScenes
 from featherglue.train.batched.view_batches import BatchedViews
 from featherglue.train.engine.loader import Batches, Samples
 from featherglue.train.losses.superpoint_loss import HINGE_NEEDS_HOMOGRAPHIES, SuperPointLoss
 from featherglue.train.stages.extracted_scenes import ExtractedScenes
+
+_MODEL_FILES = ("cameras", "images", "points3D")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +93,30 @@ def label_fingerprint(labels: LabelsConfig | None) -> dict[str, dict[str, Any]]:
     if labels is None or not labels.file:
         return {}
     return {"labels": {**to_dict(labels), "file": file_fingerprint(labels.file)}}
+
+
+def pair_fingerprint(pairs: RealPairConfig | None) -> dict[str, dict[str, Any]]:
+    """The real pairs as an input of a run, with the hashes of their files instead of the names.
+
+    Raises:
+        TrainingError: a file cannot be read.
+    """
+    if pairs is None:
+        return {}
+    try:
+        hashes = {
+            name: file_fingerprint(getattr(pairs, name))
+            for name in ("features", "matches")
+            if getattr(pairs, name)
+        }
+        if pairs.models:
+            files = sorted(p for p in Path(pairs.models).rglob("*") if p.stem in _MODEL_FILES)
+            hashes["models"] = fingerprint([file_fingerprint(path) for path in files])
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename}: cannot be read ({error.strerror or error})"
+        ) from None
+    return {"pairs": {**to_dict(pairs), **hashes}}
 
 
 def read_photographs(
@@ -179,17 +212,37 @@ def matcher_scenes(
     atlas: Atlas | None,
     finder: Artifact | None,
     max_keypoints: int,
+    pairs: RealPairConfig | None = None,
 ) -> Samples | Batches:
     """Endless scenes for a matcher.
 
     Args:
         atlas: photographs on the device that makes the scenes; None makes them on the CPU, as do
-            scenes with `appearance`.
+            scenes with `appearance` or `pairs`.
         finder: artifact whose extractor finds the keypoints of scenes made on the CPU; None leaves
             this to the loss.
         max_keypoints: number of keypoints per image that `finder` returns, including padding.
+        pairs: real pairs that are mixed with the scenes; None for none.
+
+    Raises:
+        MissingExtraError: a package that reads the pairs is not installed.
+        TrainingError: the pairs cannot be read, or do not fit the photographs.
     """
-    if atlas is not None and not scenes.appearance:  # the GPU lacks `augment_appearance`
+    # The GPU lacks `augment_appearance` and the warps of real pairs.
+    if atlas is not None and not scenes.appearance and pairs is None:
         return BatchedScenes(atlas, scenes, seed)
-    made = Scenes(photos, scenes, seed)
+    procedural = Scenes(photos, scenes, seed)
+    made: Scenes | MixedScenes = procedural
+    if pairs is not None:
+        real = RealScenes(photos, real_pairs(photos, pairs), scenes, pairs, seed)
+        made = MixedScenes(procedural, real, pairs.fraction, seed)
     return made if finder is None else ExtractedScenes(made, finder, max_keypoints)
+
+
+def real_pairs(photos: PhotoFolder, config: RealPairConfig) -> RealPairs:
+    """The pairs of real photographs that `config` names."""
+    if config.models:
+        return ModelPairs(read_models(config.models, photos))
+    return MatchedPairs(
+        photos, FeatureFile(config.features), MatchFile(config.matches, photos.names)
+    )
