@@ -55,7 +55,9 @@ def prune(
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--pattern", metavar="N:M|Bx1", help="Sparsity pattern of weights, such as 2:4 or 4x1."
+            "--pattern",
+            metavar="N:M|Bx1|1xB",
+            help="Sparsity pattern of weights, such as 2:4, 4x1 or 1x8.",
         ),
     ] = None,
     include: Include = None,

@@ -123,8 +123,21 @@ def test_pattern_of_blocks_of_four_outputs(models: dict[str, Model]) -> None:
         block = weight[rows] != 0
         assert (block.all(0) | ~block.any(0)).all()
     assert 0.4 < np.mean(weight == 0) < 0.6
-    ids = unit_ids((6, 2, 1, 1), 4)
+    ids = unit_ids((6, 2, 1, 1), (4, 1))
     np.testing.assert_array_equal(ids[:, :, 0, 0], [[0, 1]] * 4 + [[2, 3]] * 2)
+
+
+def test_pattern_of_blocks_of_eight_inputs(models: dict[str, Model]) -> None:
+    model = models["projected"]  # its features have 12 channels: the last block has four inputs
+    arrays = prune(model, PruneConfig(ratio=0.5, pattern="1x8")).to_artifact().arrays
+    for name in ("matcher.gnn.layers.0.attn.proj.0", "extractor.conv4b"):
+        kept = arrays[f"{name}.weight"] != 0
+        for columns in (slice(0, 8), slice(8, None)):
+            block = kept[:, columns]
+            assert (block.all(1) | ~block.any(1)).all()
+        assert 0.3 < kept.mean() < 0.7
+    ids = unit_ids((2, 10, 1, 3), (1, 8))
+    np.testing.assert_array_equal(ids[1, :, 0], [[6, 7, 8]] * 8 + [[9, 10, 11]] * 2)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +150,7 @@ def test_pattern_of_blocks_of_four_outputs(models: dict[str, Model]) -> None:
         ({"pattern": "4:4"}, "N must be less"),
         ({"pattern": "0:4"}, "pattern must be"),
         ({"pattern": "x1"}, "pattern must be"),
+        ({"pattern": "2x2"}, "pattern must be"),
         ({"pattern": "2:4", "ratios": {"*": 0.5}}, "determines the ratio"),
     ],
 )

@@ -2,7 +2,7 @@
 
 Han et al., Learning both Weights and Connections for Efficient Neural Networks, NIPS 2015. The
 sparsity patterns are N:M (Mishra et al., Accelerating Sparse Deep Neural Networks, 2021) and
-blocks of output channels (Elsen et al., Fast Sparse ConvNets, CVPR 2020).
+blocks of channels (Elsen et al., Fast Sparse ConvNets, CVPR 2020).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class PruneConfig:
         importance: importance of a weight; see the module `importance`.
         pattern: "" prunes single weights. "N:M" keeps N of every M consecutive inputs and
             determines the ratio; by default it applies to the layers whose number of inputs is a
-            multiple of M. "Bx1" prunes blocks of B output channels at one input.
+            multiple of M. "Bx1" prunes blocks of B output channels at one input, and "1xB" blocks
+            of B input channels of one output.
         include: globs of layer names to prune. Empty selects all layers.
         exclude: globs of layer names to leave out.
 

@@ -19,7 +19,9 @@ from featherglue.errors import ConfigError
 if TYPE_CHECKING:
     from featherglue.compression.pruning.fine_grained import PruneConfig
 
-_PATTERN = re.compile(r"(?:(?P<keep>[1-9]\d*):(?P<group>[1-9]\d*)|(?P<block>[1-9]\d*)x1)?")
+_PATTERN = re.compile(
+    r"(?:(?P<keep>[1-9]\d*):(?P<group>[1-9]\d*)|(?P<outputs>[1-9]\d*)x1|1x(?P<inputs>[1-9]\d*))?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +31,24 @@ class Pattern:
     Attributes:
         keep: number of weights that stay in each group of an N:M pattern, else 0.
         group: number of consecutive inputs in a group of an N:M pattern, else 0.
-        block: number of output channels that are pruned together.
+        block: numbers of consecutive output and input channels that are pruned together.
     """
 
     keep: int = 0
     group: int = 0
-    block: int = 1
+    block: tuple[int, int] = (1, 1)
 
     @staticmethod
     def parse(text: str) -> Pattern:
-        """Parse "", "N:M" or "Bx1". Raises ConfigError for anything else."""
+        """Parse "", "N:M", "Bx1" or "1xB". Raises ConfigError for anything else."""
         found = _PATTERN.fullmatch(text)
         if found is None:
-            raise ConfigError(f'pattern must be "", "N:M" or "Bx1", not {text!r}')
+            raise ConfigError(f'pattern must be "", "N:M", "Bx1" or "1xB", not {text!r}')
         keep, group = int(found["keep"] or 0), int(found["group"] or 0)
         if group and keep >= group:
             raise ConfigError(f"pattern {text} removes nothing: N must be less than M")
-        return Pattern(keep=keep, group=group, block=int(found["block"] or 1))
+        block = int(found["outputs"] or 1), int(found["inputs"] or 1)
+        return Pattern(keep=keep, group=group, block=block)
 
 
 def select_weights(
@@ -88,22 +91,24 @@ def select_weights(
     return Masks(kept={name: kept[name] for name in scores})
 
 
-def unit_ids(shape: Sequence[int], block: int) -> NDArray[np.int64]:
+def unit_ids(shape: Sequence[int], block: tuple[int, int]) -> NDArray[np.int64]:
     """Return the index of the unit of each weight, in the shape of the weight.
 
-    The weights of `block` consecutive output channels at one input form a unit. Units are numbered
-    along the inputs first.
+    The weights of `block` consecutive output and input channels at one place of the kernel form a
+    unit. Units are numbered along the inputs first.
     """
-    columns = math.prod(shape[1:])
-    rows = np.arange(shape[0])[:, None] // block
-    return (rows * columns + np.arange(columns)).reshape(shape)
+    outputs, inputs = (np.arange(size) // step for size, step in zip(shape, block, strict=False))
+    places = math.prod(shape[2:])
+    columns = (inputs[:, None] * places + np.arange(places)).reshape(-1)
+    ids: NDArray[np.int64] = outputs[:, None] * (columns[-1] + 1) + columns
+    return ids.reshape(shape)
 
 
 def _unit_scores(scores: Double, ids: NDArray[np.int64]) -> Double:
     """Return the mean importance of each unit: (rows of units, columns)."""
     flat = ids.reshape(-1)
     means: Double = np.bincount(flat, scores.reshape(-1)) / np.bincount(flat)
-    return means.reshape(-1, math.prod(scores.shape[1:]))
+    return means.reshape(-1, ids[0].max() + 1)
 
 
 def _largest(values: Double, ratio: float) -> Mask:
