@@ -76,7 +76,7 @@ def test_files_that_do_not_fit_are_rejected(root: Path) -> None:
         pairs_of(root, "few.h5")
     with h5py.File(root / "one.h5", "w") as file:
         file["a.png/b.png/matches0"] = np.arange(COUNT)
-    with pytest.raises(TrainingError, match=r"b\.png has keypoint 119, but .* has 50"):
+    with pytest.raises(TrainingError, match=r"b\.png has keypoint 119, but .* has 50 keypoints"):
         pairs_of(root, "few.h5", "one.h5")[0]
     with h5py.File(root / "few.h5", "a") as file:
         del file["b.png/keypoints"]

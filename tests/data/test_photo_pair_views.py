@@ -84,3 +84,15 @@ def test_points_of_both_views_show_the_same_place(
         for name, value in views[index].items():
             np.testing.assert_array_equal(value, sample[name])
     assert order == {True, False}
+
+
+def test_matches_of_other_features_are_rejected(scene: Path, tmp_path: Path) -> None:
+    photos = PhotoFolder(scene / "photos")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["a.png/below-b.png/matches0"] = np.arange(200) + 1
+    matches = MatchFile(tmp_path / "m.h5", photos.names)
+    views = PhotoPairViews(
+        photos, FeatureFile(scene / "f.h5"), matches, ViewPairConfig(size=(96, 96))
+    )
+    with pytest.raises(TrainingError, match=r"b\.png has keypoint 200, but .* has 200 keypoints"):
+        views[0]

@@ -59,3 +59,17 @@ class MatchFile(HDF5File):
             )
         first = np.flatnonzero(matches >= 0)
         return np.stack((first, matches[first]), 1)
+
+    def check_indices(self, name: str, indices: NDArray[np.int64], count: int) -> None:
+        """Raise TrainingError if a match has a keypoint that an image does not have.
+
+        Args:
+            name: name of the image.
+            indices: (M,) keypoints of the image in matches.
+            count: number of keypoints of the image.
+        """
+        if indices.max(initial=-1) >= count:
+            raise TrainingError(
+                f"{self.path}: a match of {name} has keypoint {indices.max()}, but the feature "
+                f"file has {count} keypoints of it"
+            )

@@ -74,9 +74,5 @@ class MatchedPairs:
     def _matched(self, name: str, indices: NDArray[np.int64]) -> Float:
         """The keypoints `indices` (M,) of a photograph, (M, 2) xy."""
         keypoints = self.features.keypoints(name)
-        if indices.max() >= len(keypoints):
-            raise TrainingError(
-                f"{self.matches.path}: a match of {name} has keypoint {indices.max()}, but "
-                f"{self.features.path} has {len(keypoints)} keypoints of it"
-            )
+        self.matches.check_indices(name, indices, len(keypoints))
         return keypoints[indices]

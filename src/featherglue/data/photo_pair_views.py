@@ -61,6 +61,7 @@ class PhotoPairViews:
         center = int(rng.integers(len(matches))) if len(matches) else 0
         images, points = [], []
         for view, name in enumerate(names):
+            self.matches.check_indices(name, matches[:, view], len(known[view].keypoints))
             photo = self.photos[self._numbers[name]]
             matched = known[view].keypoints[matches[:, view]]
             to_view = self._to_view(rng, photo.shape, matched[center : center + 1])
