@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from featherglue.data.detector_labels import points_inside
 from featherglue.data.homography import HomographyRange
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.real_pairs import RealPair, RealPairConfig
@@ -55,9 +56,12 @@ def test_points_of_both_views_show_the_same_place(
     for index in range(6):
         sample = real[index]
         assert sample["real"]
-        count = int(sample["num_points"])
+        every = [sample[f"points{view}"][: sample["num_points"]] for view in (0, 1)]
+        shown = [points_inside(points, SCENES.size) for points in every]
+        assert (shown[0] | shown[1]).all() and not (shown[0] & shown[1]).all()
+        points = [found[shown[0] & shown[1]] for found in every]
+        count = len(points[0])
         assert count > 5
-        points = [sample[f"points{view}"][:count] for view in (0, 1)]
         seen = [sample_image(sample[f"image{v}"][0], points[v]) for v in (0, 1)]
         assert np.median(np.abs(seen[0] - seen[1])) < 8
         lines = np.c_[points[0], np.ones(count)] @ sample["fundamentals"][0].T

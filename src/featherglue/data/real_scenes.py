@@ -35,7 +35,8 @@ class RealScenes:
 
     - `real`: () bool, true. The homographies `maps` mean nothing then, and `planes0` and `planes1`
       tell where the views show the photographs, without their edges.
-    - `points0`, `points1`: (P, 2) float32 xy, matches that both views show, padded with zeros.
+    - `points0`, `points1`: (P, 2) float32 xy, matches that at least one view shows, padded with
+      zeros.
     - `num_points`: () int64, number of matches.
     - `fundamentals`: (NUM_FITS, 3, 3) float32, F_0to1 of the views, of norm 1.
 
@@ -78,7 +79,9 @@ class RealScenes:
             sample[f"planes{view}"] = _shown(photo.shape, to_view, size)
             to_views.append(to_view)
             points.append(warp_points(matched, to_view))
-        visible = points_inside(points[0], size) & points_inside(points[1], size)
+        # A match that leaves a view shows that the keypoint at its other end is unmatched.
+        visible = points_inside(points[0], size) | points_inside(points[1], size)
+        visible &= np.isfinite(points[0] + points[1]).all(1)
         kept = choose_points(rng, visible, _MAX_POINTS)
         back0, back1 = np.linalg.inv(to_views[0]), np.linalg.inv(to_views[1])
         fundamentals = back1.T @ pair.fundamentals @ back0

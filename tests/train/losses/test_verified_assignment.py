@@ -184,6 +184,13 @@ def test_a_keypoint_without_a_partner_at_the_match_is_unmatched() -> None:
     assert truth.unmatched1.tolist() == [[False]]  # nothing is known about it
 
 
+def test_a_match_that_leaves_the_other_view_shows_an_unmatched_keypoint() -> None:
+    # 64 px wide views; the verified match ends at x = 120.
+    truth = truth_of([[101, 101]], [[30, 100], [60, 101]])
+    assert truth.unmatched0.tolist() == [[True]]
+    assert not truth.unmatched1.any()
+
+
 def test_keypoints_off_their_epipolar_lines_are_excluded() -> None:
     truth = truth_of([[10, 50], [10, 95]], [[10, 59], [10, 61], [300, 104]])
     assert truth.excluded.tolist() == [[[False, True, True], [True, True, False]]]
