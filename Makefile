@@ -70,7 +70,7 @@ web/node_modules/.installed: web/package-lock.json
 WEB_SOURCES = $(wildcard src/featherglue/export/*.py src/featherglue/weights/*/*)
 
 $(WEB_MODELS): web/scripts/export_models.py $(WEB_SOURCES) | $(VENV)/.web
-	PYTHONPATH=src $(VENV)/bin/python web/scripts/export_models.py web/public/models
+	PYTHONPATH=src $(VENV)/bin/python web/scripts/export_models.py web/public/models web/build/models
 
 web/build/reference.json: web/scripts/reference_matches.py $(WEB_SOURCES) | $(VENV)/.web
 	PYTHONPATH=src $(VENV)/bin/python web/scripts/reference_matches.py web/public/samples $@

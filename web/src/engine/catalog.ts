@@ -1,16 +1,19 @@
 /** The models that a page offers: those of the site, and the user's own. */
+import type { Detection } from "./detection";
 import { Engine } from "./engine";
 import { checkPair, GraphError, readGraphInfo } from "./metadata";
 
-/** One export of a model. Graphs with fewer places for keypoints are faster. */
+/** A matching graph. Graphs with fewer places for keypoints are faster. */
 interface Variant {
   numKeypoints: number;
-  extract: string;
   match: string;
 }
 
 interface ListedModel {
   name: string;
+  /** The extractor's network, and how to find keypoints in its maps. */
+  maps: string;
+  detection: Detection;
   variants: Variant[];
 }
 
@@ -45,12 +48,13 @@ export class Catalog {
   /** Load the fastest graphs of a model with room for keypoints; returns their key. */
   async load(name: string, numKeypoints: number): Promise<string> {
     if (name === this.own?.name) return this.own.key;
-    const sorted = [...this.find(name).variants].sort((a, b) => a.numKeypoints - b.numKeypoints);
+    const listed = this.find(name);
+    const sorted = [...listed.variants].sort((a, b) => a.numKeypoints - b.numKeypoints);
     const variant = sorted.find((v) => v.numKeypoints >= numKeypoints) ?? sorted[sorted.length - 1];
     const key = `${name}-${variant.numKeypoints}`;
     let started = this.loading.get(key);
     if (!started) {
-      started = this.download(key, variant);
+      started = this.download(key, listed, variant);
       this.loading.set(key, started);
       started.catch(() => this.loading.delete(key)); // the next request tries again
     }
@@ -83,6 +87,7 @@ export class Catalog {
       key,
       extract: extract.bytes,
       match: match.bytes,
+      detection: null,
     });
     this.own = { name: `${extract.info.model} (yours)`, numKeypoints, key };
     return this.own.name;
@@ -94,15 +99,16 @@ export class Catalog {
     return found;
   }
 
-  private async download(key: string, variant: Variant): Promise<string> {
+  private async download(key: string, listed: ListedModel, variant: Variant): Promise<string> {
     const [extract, match] = await Promise.all(
-      [variant.extract, variant.match].map(async (path) => {
+      [listed.maps, variant.match].map(async (path) => {
         const response = await fetch(`models/${path}`);
         if (!response.ok) throw new Error(`${path} cannot be loaded (${response.status}).`);
         return new Uint8Array(await response.arrayBuffer());
       }),
     );
-    await this.engine.request("load", { key, extract, match }, [extract.buffer, match.buffer]);
+    const { detection } = listed;
+    await this.engine.request("load", { key, extract, match, detection });
     return key;
   }
 }

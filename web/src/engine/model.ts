@@ -1,15 +1,13 @@
 /** The two graphs of a model, ready to run. */
 import { InferenceSession, Tensor } from "onnxruntime-web/wasm";
 import { toGray } from "../images/gray";
+import { CELL, decode, padToCells, type DenseMap, type Detection } from "./detection";
 import { checkPair, GraphError, readGraphInfo, type GraphInfo } from "./metadata";
-import type { Keypoints, Pixels } from "./protocol";
+import type { Features, Keypoints, Pixels } from "./protocol";
 
-export interface Features extends Keypoints {
-  /** One row of width D per place; (K, D). */
-  descriptors: Float32Array;
-  width: number;
-  height: number;
-}
+type Gray = Uint8Array<ArrayBuffer>;
+
+type Found = Omit<Features, "width" | "height">;
 
 export interface Assignment {
   matches: Int32Array;
@@ -21,14 +19,22 @@ export class Model {
     readonly info: GraphInfo,
     private readonly extractor: InferenceSession,
     private readonly matcher: InferenceSession,
+    private readonly detection: Detection | null,
   ) {}
 
-  /** @throws GraphError: a graph is damaged, of another version, or the two do not belong together */
-  static async load(extract: Uint8Array, match: Uint8Array): Promise<Model> {
-    const info = readGraphInfo(extract, "extract.onnx");
-    checkPair(info, readGraphInfo(match, "match.onnx"));
+  /**
+   * @param detection how to find keypoints in the maps of `extract`; null if its outputs are keypoints
+   * @throws GraphError: a graph is damaged, of another version, or the two do not belong together
+   */
+  static async load(
+    extract: Uint8Array,
+    match: Uint8Array,
+    detection: Detection | null,
+  ): Promise<Model> {
+    const info = readGraphInfo(match, "match.onnx");
+    if (detection === null) checkPair(readGraphInfo(extract, "extract.onnx"), info);
     const [extractor, matcher] = [await open(extract, "extract.onnx"), await open(match, "match.onnx")];
-    return new Model(info, extractor, matcher);
+    return new Model(info, extractor, matcher, detection);
   }
 
   async release(): Promise<void> {
@@ -42,20 +48,46 @@ export class Model {
     const started = performance.now();
     const gray = toGray(image.data);
     const converted = performance.now();
-    const output = await this.extractor.run({
-      image: new Tensor("uint8", gray, [1, 1, height, width]),
-    });
+    const found = await (this.detection
+      ? this.detect(this.detection, gray, image, numKeypoints)
+      : this.runGraph(gray, image, numKeypoints));
     times.gray += converted - started;
     times.extract += performance.now() - converted;
-    const features = {
+    return { ...found, width, height };
+  }
+
+  /** The outputs of a graph from pixels to keypoints. */
+  private async runGraph(gray: Gray, image: Pixels, count: number): Promise<Found> {
+    const output = await this.extractor.run({
+      image: new Tensor("uint8", gray, [1, 1, image.height, image.width]),
+    });
+    const found = {
       points: output.keypoints.data as Float32Array,
       scores: output.scores.data as Float32Array,
       descriptors: output.descriptors.data as Float32Array,
-      width,
-      height,
     };
-    features.scores.fill(0, Math.min(numKeypoints, features.scores.length));
-    return features;
+    found.scores.fill(0, Math.min(count, found.scores.length));
+    return found;
+  }
+
+  /** Keypoints and descriptors in the maps of the network. */
+  private async detect(
+    detection: Detection,
+    gray: Gray,
+    image: Pixels,
+    count: number,
+  ): Promise<Found> {
+    const padded = padToCells(gray, image.width, image.height);
+    const output = await this.extractor.run({
+      image: new Tensor("uint8", padded.data, [1, 1, padded.height, padded.width]),
+    });
+    const map = (name: string, cell: number): DenseMap => ({
+      data: output[name].data as Float32Array,
+      width: padded.width / cell,
+      height: padded.height / cell,
+    });
+    const maps = [map("scores", 1), map("descriptors", CELL)] as const;
+    return decode(...maps, image, detection, this.info.numKeypoints, count);
   }
 
   async match(first: Features, second: Features, times: Times): Promise<Assignment> {

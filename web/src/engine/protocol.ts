@@ -1,5 +1,6 @@
 /** Messages between the page and its worker. */
 import type { Homography } from "../geometry/homography";
+import type { Detection } from "./detection";
 
 /** Pixels of an image: RGBA, row by row. */
 export interface Pixels {
@@ -13,6 +14,14 @@ export interface Keypoints {
   /** x, y, x, y, … in pixels; (0, 0) is the center of the top-left pixel. */
   points: Float32Array;
   scores: Float32Array;
+}
+
+/** Keypoints of an image with a fixed number of places; unused places have score 0. */
+export interface Features extends Keypoints {
+  /** One row of width D per place; (K, D). */
+  descriptors: Float32Array;
+  width: number;
+  height: number;
 }
 
 /** Duration of each stage, ms. */
@@ -40,9 +49,12 @@ export interface TrackResult extends MatchResult {
 }
 
 export interface Requests {
-  /** Load the two graphs of a model under a key. */
+  /**
+   * Load the two graphs of a model under a key. With settings of the detection, `extract` is the
+   * network alone, and the worker finds keypoints in its maps.
+   */
   load: {
-    request: { key: string; extract: Uint8Array; match: Uint8Array };
+    request: { key: string; extract: Uint8Array; match: Uint8Array; detection: Detection | null };
     reply: { numKeypoints: number };
   };
   /** Extract and match two images. */
@@ -50,14 +62,19 @@ export interface Requests {
     request: { key: string; images: [Pixels, Pixels]; numKeypoints: number };
     reply: MatchResult;
   };
-  /** Make an image the reference of `track`. */
-  reference: {
+  /** Find the keypoints of a frame. */
+  extract: {
     request: { key: string; image: Pixels; numKeypoints: number };
-    reply: { keypoints: Keypoints };
+    reply: { features: Features; times: StageTimes };
   };
-  /** Match the reference with an image, which becomes the reference if `keep`; null without one. */
+  /** Make features the reference of `track`. */
+  reference: {
+    request: { key: string; features: Features };
+    reply: null;
+  };
+  /** Match the reference with a frame, which becomes the reference if `keep`; null without one. */
   track: {
-    request: { key: string; image: Pixels; numKeypoints: number; keep: boolean };
+    request: { key: string; features: Features; times: StageTimes; keep: boolean };
     reply: TrackResult | null;
   };
 }

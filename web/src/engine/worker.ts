@@ -2,8 +2,9 @@
 import { env } from "onnxruntime-web/wasm";
 import { estimateHomography, inlierThreshold, type Homography } from "../geometry/homography";
 import { matchedPoints } from "../geometry/matches";
-import { Model, usedKeypoints, type Assignment, type Features } from "./model";
+import { Model, usedKeypoints, type Assignment } from "./model";
 import type {
+  Features,
   MatchResult,
   Request,
   RequestName,
@@ -51,8 +52,8 @@ function timedHomography(matched: MatchResult, target: Features): Homography | n
 }
 
 const handlers: Handlers = {
-  async load({ key, extract, match }) {
-    const loaded = await Model.load(extract, match);
+  async load({ key, extract, match, detection }) {
+    const loaded = await Model.load(extract, match, detection);
     await models.get(key)?.release();
     models.set(key, loaded);
     return { numKeypoints: loaded.info.numKeypoints };
@@ -64,14 +65,15 @@ const handlers: Handlers = {
     const found = await model(key).match(first, second, times);
     return result(first, second, found, times);
   },
-  async reference({ key, image, numKeypoints }) {
-    const features = await model(key).extract(image, numKeypoints, noTimes());
-    reference = { key, features };
-    return { keypoints: usedKeypoints(features) };
-  },
-  async track({ key, image, numKeypoints, keep }): Promise<TrackResult | null> {
+  async extract({ key, image, numKeypoints }) {
     const times = noTimes();
-    const features = await model(key).extract(image, numKeypoints, times);
+    return { features: await model(key).extract(image, numKeypoints, times), times };
+  },
+  async reference({ key, features }) {
+    reference = { key, features };
+    return null;
+  },
+  async track({ key, features, times, keep }): Promise<TrackResult | null> {
     const previous = reference?.key === key ? reference.features : null;
     if (keep) reference = { key, features };
     if (previous === null) return null;

@@ -1,5 +1,6 @@
 /** The loop of the live page: takes frames, sends them to the worker, hands over the results. */
 import type { LiveFrame } from "../drawing/live-view";
+import type { Features, StageTimes } from "../engine/protocol";
 import { matchedPoints } from "../geometry/matches";
 import type { FrameSource } from "../images/frame-source";
 import { context2d, fittingSize, newCanvas, pixelsOf } from "../images/photo";
@@ -20,6 +21,15 @@ export interface TrackedFrame extends LiveFrame {
   grabTime: number;
 }
 
+/** A frame whose keypoints are found. */
+interface ExtractedFrame {
+  key: string;
+  picture: HTMLCanvasElement;
+  features: Features;
+  times: StageTimes;
+  grabTime: number;
+}
+
 const MAX_SHOWN_SIDE = 640;
 
 export class Tracker {
@@ -27,8 +37,8 @@ export class Tracker {
   private loop: Promise<void> = Promise.resolve();
   private key = "";
   private readonly small = newCanvas(1, 1);
-  // One picture is drawn while the next one is taken.
-  private readonly pictures = [newCanvas(1, 1), newCanvas(1, 1)];
+  // The last picture stays, while one is matched and one is taken.
+  private readonly pictures = [newCanvas(1, 1), newCanvas(1, 1), newCanvas(1, 1)];
 
   constructor(
     private readonly context: Context,
@@ -46,7 +56,9 @@ export class Tracker {
     const key = await this.context.catalog.load(model, numKeypoints);
     if (reference) {
       const image = pixelsOf(reference);
-      await this.context.engine.request("reference", { key, image, numKeypoints });
+      const { engine } = this.context;
+      const { features } = await engine.request("extract", { key, image, numKeypoints });
+      await engine.request("reference", { key, features });
     }
     this.key = key;
   }
@@ -69,37 +81,45 @@ export class Tracker {
   /** Process one frame of a paused source. */
   async step(source: FrameSource): Promise<void> {
     await source.step();
-    const frame = await this.process(source);
-    if (frame) this.onFrame(frame);
+    const extracted = await this.extract(source);
+    if (extracted) this.onFrame(await this.match(extracted));
   }
 
   private async work(source: FrameSource): Promise<void> {
-    let pending: Promise<TrackedFrame | null> | null = this.process(source);
+    let pending: Promise<ExtractedFrame | null> | null = this.extract(source);
     while (pending) {
-      const frame: TrackedFrame | null = await pending;
-      if (frame === null) return;
-      // The worker gets its next frame before this one is drawn.
-      pending = this.running === source ? this.process(source) : null;
-      this.onFrame(frame);
+      const extracted: ExtractedFrame | null = await pending;
+      if (extracted === null) return;
+      // The next frame is extracted while this one is matched and drawn.
+      pending = this.running === source ? this.extract(source) : null;
+      pending?.catch(() => {}); // the error is thrown above, unless matching fails before
+      this.onFrame(await this.match(extracted));
     }
   }
 
-  private async process(source: FrameSource): Promise<TrackedFrame | null> {
+  private async extract(source: FrameSource): Promise<ExtractedFrame | null> {
     if (!source.take() && !(await source.next())) return null;
     const started = performance.now();
-    const { maxSide, numKeypoints, minConfidence, previous } = this.settings();
-    const picture = this.pictures.reverse()[0];
+    const { maxSide, numKeypoints } = this.settings();
+    const { key } = this;
+    const picture = this.pictures[0];
+    this.pictures.push(this.pictures.shift()!);
     copyFrame(source.video, picture, MAX_SHOWN_SIDE);
     copyFrame(picture, this.small, maxSide);
     const image = pixelsOf(this.small);
-    const { width, height } = image;
     const grabTime = performance.now() - started;
-    const result = await this.context.engine.request(
-      "track",
-      { key: this.key, image, numKeypoints, keep: previous },
-      [image.data.buffer],
-    );
+    const request = { key, image, numKeypoints };
+    const found = await this.context.engine.request("extract", request, [image.data.buffer]);
+    return { ...found, key, picture, grabTime };
+  }
+
+  private async match(frame: ExtractedFrame): Promise<TrackedFrame> {
+    const { key, features, times, picture, grabTime } = frame;
+    const { minConfidence, previous } = this.settings();
+    const request = { key, features, times, keep: previous };
+    const result = await this.context.engine.request("track", request);
     const matched = result && matchedPoints(result, minConfidence);
+    const { width, height } = features;
     return { picture, width, height, result, matched, grabTime };
   }
 }

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { crc32 } from "../../src/files/npz";
 import { openPage, serveSite, startBrowser, waitForStatus, WEB, type Browser, type Site } from "./harness";
 
-const MODELS = join(WEB, "public/models");
+const MODELS = join(WEB, "build/models");
 const graph = (folder: string, name: string) => join(MODELS, folder, `${name}.onnx`);
 /** A gray PNG file of one level. */
 function blankPng(width: number, height: number): Buffer {
