@@ -17,7 +17,7 @@ from featherglue.types import Features
 class OneMatch:
     """A runtime whose matcher compares the first ten keypoints of each image."""
 
-    name = "fake"
+    name, threads = "fake", 1
 
     def extract(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError

@@ -50,12 +50,17 @@ def decode_features(
         Keypoints (N, 2) float32 (x, y) pixels, scores (N,) float32 in [0, 1], descriptors (N, D)
         float32, L2-normalized.
     """
-    x, y = find_keypoints(scores, size, processing, scratch)
-    keypoints = np.stack((x, y), 1).astype(np.float32)
-    if processing.subpixel:
-        keypoints += subpixel_offsets(scores, x, y)
+    places = _find_places(scores, size, processing, scratch or Scratch())
+    placed = kernels.place_keypoints(scores, places, processing.subpixel)
+    if placed is None:
+        y, x = np.divmod(places, scores.shape[1])
+        keypoints = np.stack((x, y), 1).astype(np.float32)
+        if processing.subpixel:
+            keypoints += subpixel_offsets(scores, x, y)
+        placed = keypoints, scores[y, x]
+    keypoints, values = placed
     sampled = sample_descriptors(descriptors, keypoints, processing.descriptor_sampling)
-    return keypoints, scores[y, x], sampled
+    return keypoints, values, sampled
 
 
 def find_keypoints(
@@ -75,9 +80,28 @@ def find_keypoints(
     Returns:
         x (N,) and y (N,) int64, strongest first; equal scores in reading order.
     """
-    scratch = scratch or Scratch()
+    found = _find_places(scores, size, processing, scratch or Scratch())
+    return found % scores.shape[1], found // scores.shape[1]
+
+
+def _find_places(
+    scores: Float, size: tuple[int, int], processing: ProcessingConfig, scratch: Scratch
+) -> Index:
+    """As `find_keypoints`; flat indices into the map."""
     threshold, limit = processing.keypoint_threshold, processing.max_keypoints
     columns, border = scores.shape[1], processing.remove_borders
+    if processing.nms_radius > 0:
+        bounds = (border, border, size[0] - border, size[1] - border)
+        compiled = kernels.find_keypoints(
+            scores,
+            processing.nms_radius,
+            threshold,
+            bounds,
+            limit,
+            lambda name, count, dtype: scratch.array(name, (count,), dtype),
+        )
+        if compiled is not None:
+            return compiled[: processing.num_kept(scores.reshape(-1)[compiled])]
     if processing.nms_radius == 0:
         found = np.flatnonzero(scores > threshold)
     else:
@@ -90,8 +114,7 @@ def find_keypoints(
     found = _inside(found, columns, size, border)
     found.sort()
     found = found[np.argsort(-scores.reshape(-1)[found], kind="stable")]
-    found = found[: processing.num_kept(scores.reshape(-1)[found])]
-    return found % columns, found // columns
+    return found[: processing.num_kept(scores.reshape(-1)[found])]
 
 
 def _inside(pixels: Index, columns: int, size: tuple[int, int], border: int) -> Index:

@@ -5,6 +5,8 @@ pixels that only suppressed pixels had suppressed. Dilating the whole map three 
 the time of decoding. Instead maxima of blocks of 2×2 pixels are compared first, and the later
 iterations visit only pixels that are still suppressed.
 
+The compiled kernel `find_keypoints` does the same where there is one.
+
 Shape legend: H×W pixels, both even; scores are at least 0. A pixel is a flat index into the map.
 """
 
@@ -17,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.matching.scratch import Scratch
-from featherglue.native import kernels
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -38,10 +39,6 @@ def find_maxima(scores: Float, radius: int, threshold: float, scratch: Scratch) 
     Returns:
         (N,) pixels.
     """
-    work = scratch.array("maxima", (kernels.score_work_size(scores.shape, radius),), np.float32)
-    compiled = kernels.score_maxima(scores, radius, threshold, work)
-    if compiled is not None:
-        return compiled
     columns = scores.shape[1]
     blocks = _Blocks(scores.shape, radius, scratch)
     places = blocks.from_map(scores)
@@ -71,9 +68,6 @@ def recover_maxima(
     """
     shape, flat = scores.shape, scores.reshape(-1)
     suppressed = scratch.array("suppressed", shape, np.uint8)
-    compiled = kernels.recovered_maxima(scores, maxima, floor, radius, suppressed)
-    if compiled is not None:
-        return np.concatenate((maxima, compiled))
     candidates = np.greater_equal(scores, floor, out=scratch.array("candidates", shape, np.bool_))
     is_maximum = scratch.array("is_maximum", shape, np.uint8)
     blocks = _Blocks(shape, radius, scratch)

@@ -7,6 +7,7 @@ in `featherglue.matching`, then do the same in NumPy; their docstrings describe 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,61 +111,72 @@ def match_scores(
     return None if count < 0 else (pairs[:count], probabilities[:count])
 
 
-def score_maxima(scores: Float, radius: int, threshold: float, work: Float) -> Index | None:
-    """See `matching.nms.find_maxima`; `work` holds `score_work_size` elements."""
+def find_keypoints(
+    scores: Float,
+    radius: int,
+    threshold: float,
+    bounds: tuple[int, int, int, int],
+    limit: int,
+    buffer: Callable[[str, int, type[np.generic]], NDArray[Any]],
+) -> Index | None:
+    """See `matching.keypoints.find_keypoints`: places (N,) in the map, strongest first.
+
+    Args:
+        scores: (H, W) float32, at least 0.
+        radius: px, at least 1.
+        threshold: that a score must exceed, at least 0.
+        bounds: left, top, right and bottom of the places, the last two exclusive.
+        limit: number of keypoints, −1 for all. The result may be longer.
+        buffer: gives an array by name, number of elements and type.
+    """
     native = library()
     if native is None or not scores.flags.c_contiguous:
         return None
     height, width = scores.shape
-    found = np.empty(4096, np.int64)
+    limits = np.array(bounds, np.int64)
+    alive, row = buffer("alive", scores.size, np.float32), buffer("row", width, np.int64)
+    capacity = 16384
     while True:
-        count = native.score_maxima(
+        places = buffer("places", 3 * capacity, np.int64).reshape(3, capacity)
+        count = native.find_keypoints(
             pointer(scores),
             height,
             width,
             radius,
             threshold,
-            pointer(work),
-            pointer(found),
-            len(found),
+            pointer(limits),
+            limit,
+            pointer(alive),
+            pointer(row),
+            *(pointer(part) for part in places),
+            capacity,
         )
-        if count <= len(found):
-            return found[:count]
-        found = np.empty(count, np.int64)
+        if count >= 0:
+            return np.array(places[0, :count])
+        capacity *= 8
 
 
-def score_work_size(shape: tuple[int, ...], radius: int) -> int:
-    """Number of elements of the buffer of `score_maxima`."""
-    return (shape[0] + 2 * radius + 2) * shape[1] + 2 * (shape[1] + 2 * radius + 1)
+def place_keypoints(scores: Float, places: Index, subpixel: bool) -> tuple[Float, Float] | None:
+    """Positions (N, 2) and scores (N,) of places (N,) in a score map (H, W).
 
-
-def recovered_maxima(
-    scores: Float, maxima: Index, floor: float, radius: int, suppressed: Bytes
-) -> Index | None:
-    """See `matching.nms.recover_maxima`: the recovered pixels; `suppressed` is overwritten."""
+    See `matching.keypoints.subpixel_offsets`.
+    """
     native = library()
     if native is None or not scores.flags.c_contiguous:
         return None
     height, width = scores.shape
-    capacity = 16384
-    while True:
-        rest, found = np.empty((2, capacity), np.int64)
-        count = native.recovered_maxima(
-            pointer(scores),
-            height,
-            width,
-            radius,
-            floor,
-            pointer(maxima),
-            len(maxima),
-            pointer(suppressed),
-            pointer(rest),
-            pointer(found),
-            capacity,
-        )
-        if count >= 0:
-            return found[:count]
-        capacity *= 8
+    points, values = np.empty((len(places), 2), np.float32), np.empty(len(places), np.float32)
+    native.place_keypoints(
+        pointer(scores),
+        height,
+        width,
+        pointer(places),
+        len(places),
+        subpixel,
+        pointer(points),
+        pointer(values),
+    )
+    return points, values
 
 
 def sample_descriptors(descriptors: Float, at: Float) -> Float | None:

@@ -43,14 +43,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         ],
     ),
     "mutual_pairs": (_INTEGER, [_ARRAY, *[_INTEGER] * 3, _FLOAT, *[_ARRAY] * 4]),
-    "score_maxima": (
+    "find_keypoints": (
         _INTEGER,
-        [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _ARRAY, _INTEGER],
+        [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _INTEGER, *[_ARRAY] * 5, _INTEGER],
     ),
-    "recovered_maxima": (
-        _INTEGER,
-        [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _INTEGER, *[_ARRAY] * 3, _INTEGER],
-    ),
+    "place_keypoints": (None, [_ARRAY, *[_INTEGER] * 2, _ARRAY, *[_INTEGER] * 2, *[_ARRAY] * 2]),
     "sample_descriptors": (None, [_ARRAY, *[_INTEGER] * 3, _ARRAY, _INTEGER, _ARRAY]),
     "extract_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 3]),
     "extract_network": (None, [*[_ARRAY] * 3, *[_INTEGER] * 3, *[_ARRAY] * 3]),

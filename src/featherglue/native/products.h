@@ -28,6 +28,17 @@ static inline Lanes higher_of(Lanes a, Lanes b) {
 #endif
 }
 
+/* A bit for each lane of a comparison that holds, the first lane lowest. */
+static inline int bits_of(Integers mask) {
+#if defined(__AVX__)
+    return _mm256_movemask_ps((__m256)mask);
+#else
+    int bits = 0;
+    for (int i = 0; i < 8; i++) bits |= (mask[i] & 1) << i;
+    return bits;
+#endif
+}
+
 /* `exp_negative` of eight values, those below LEAST_EXPONENT as if they were equal to it. */
 static inline Lanes exp_lanes(Lanes x) {
     x = higher_of(x, all(LEAST_EXPONENT));
