@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from featherglue.errors import ConfigError
-from featherglue.matching.search import _is_mild, relative_view
-from featherglue.matching.warped_views import View, local_scale, shrink
+from featherglue.matching.search import Search, relative_view
+from featherglue.matching.search_config import SearchConfig
+from featherglue.matching.search_pipeline import SessionPipeline
+from featherglue.matching.warped_views import View, is_mild, local_scale, shrink
 from featherglue.session import Session, load
 from featherglue.types import Matches, MatchResult
 
@@ -129,6 +131,33 @@ def test_a_homography_completes_a_weak_match(
     np.testing.assert_array_equal(after.matches.points1[:count], before.matches.points1)
 
 
+def two_walls(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The image folded along its middle like a corner of a room, and the homographies."""
+    height, width = image.shape
+    middle = width // 2
+    corners = np.array([[0, 0], [middle, 0], [middle, height], [0, height]], np.float32)
+    left = np.array([[0, 60], [130, 10], [130, 310], [0, 260]], np.float32)
+    right = np.array([[130, 10], [270, 70], [270, 250], [130, 310]], np.float32)
+    H0 = cv2.getPerspectiveTransform(corners, left)
+    H1 = cv2.getPerspectiveTransform(corners + np.float32([middle, 0]), right)
+    folded = cv2.warpPerspective(image, H1, (270, height))
+    folded[:, :130] = cv2.warpPerspective(image, H0, (270, height))[:, :130]
+    return folded, (H0, H1)
+
+
+def test_further_planes_add_matches(plain: Session, photograph: np.ndarray) -> None:
+    folded, (H0, H1) = two_walls(photograph)
+    result = plain(photograph, folded)
+    counts, precisions = [], []
+    for max_planes in (0, 2):
+        config = SearchConfig(max_planes=max_planes)
+        found = Search(SessionPipeline(plain), config).improve(result, always=True)
+        counts.append(num_true(found, H0) + num_true(found, H1))
+        precisions.append(counts[-1] / len(found.matches))
+    assert counts[1] > counts[0]
+    assert precisions[1] > 0.9
+
+
 def test_unrelated_and_blank_images(searching: Session, photographs: dict[str, np.ndarray]) -> None:
     result = searching(photographs["camera"], photographs["astronaut"])
     assert len(result.matches) < 40
@@ -233,9 +262,9 @@ def test_maps_close_to_a_translation_are_mild() -> None:
     shear = np.array([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 1]])
     tilt = np.array([[1.0, 0, 0], [0, 1, 0], [1e-3, 0, 1]])
     shift = np.array([[1.0, 0.02, 9], [-0.02, 1.05, 4], [0, 0, 1]])
-    assert _is_mild(shift, points, 1.15, 15)
+    assert is_mild(shift, points, 1.15, 15)
     for H in (turn, shear, tilt, np.diag([2.0, 2, 1])):
-        assert not _is_mild(H, points, 1.15, 15)
+        assert not is_mild(H, points, 1.15, 15)
 
 
 def test_scales() -> None:

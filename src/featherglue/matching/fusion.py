@@ -145,7 +145,11 @@ def verify(result: MatchResult, tolerance: float, min_inliers: int) -> MatchResu
         return result
     if F is None or inliers is None or inliers.sum() < min_inliers or inliers.all():
         return result
-    kept = inliers[:, 0] > 0
+    return replace(result, matches=select(matches, inliers[:, 0] > 0))
+
+
+def select(matches: Matches, kept: Mask) -> Matches:
+    """The matches for which `kept` (M,) is true."""
     names = ("indices", "scores", "points0", "points1", "refined")
     arrays: dict[str, Any] = {name: getattr(matches, name)[kept] for name in names}
-    return replace(result, matches=Matches(**arrays))
+    return Matches(**arrays)

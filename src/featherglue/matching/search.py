@@ -4,8 +4,9 @@ The networks tolerate rotations up to about 45° and ratios of scale up to about
 differences this module estimates the rotation and the ratio on small versions of both images
 (`hypotheses`), and matches the images at that rotation and ratio. It then warps the finer image
 onto the coarser one by the homography of these matches, and matches again (as in MODS: Mishkin,
-Matas, Perdoch 2015). Guided matching (`guided`) completes the matches. The result unites the
-matches of the warped and of the plain images, as far as they agree with one epipolar geometry.
+Matas, Perdoch 2015). Guided matching (`guided`) completes the matches. Scenes with several planes
+get such a warp for each of the next planes as well. The result unites the matches of the warped
+and of the plain images, as far as they agree with one epipolar geometry.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from numpy.typing import NDArray
 
 from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.io.gray import Gray
-from featherglue.matching.fusion import unite, verify
+from featherglue.matching.fusion import select, unite, verify
 from featherglue.matching.hypotheses import Hypothesis, HypothesisRanking
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
-from featherglue.matching.warped_views import View, local_map, local_scale
+from featherglue.matching.warped_views import View, is_mild, local_scale
 from featherglue.types import Features, Matches, MatchResult, SearchInfo
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
+Mask = NDArray[np.bool_]
 Known = Mapping[int, Features]  # features of the plain match, by the id of their image
 
 
@@ -119,8 +121,14 @@ class Search:
         if always or weak or self._is_turned(plain, ratio):
             found = self._refine_by_warping(image0, image1, plain.matches, found, known)
         if found is not None:
-            return self._fuse(plain, found)
-        return self.pipeline.complete(plain, plain=True) if self._completes(plain) else plain
+            result = self._fuse(plain, found)
+        elif self._completes(plain):
+            result = self.pipeline.complete(plain, plain=True)
+        else:
+            return plain
+        if always or weak:
+            return self._add_planes(plain, result, known)
+        return result
 
     def _completes(self, result: MatchResult) -> bool:
         """Whether guided matching may add matches."""
@@ -128,14 +136,38 @@ class Search:
 
     def _fuse(self, plain: MatchResult, found: _Found) -> MatchResult:
         """Add the plain matches, and drop those that contradict the epipolar geometry."""
-        config, limit = self.config, self.pipeline.max_keypoints
+        config = self.config
         if self._completes(found.result):
             completed = self.pipeline.complete(found.result, plain=False)
             found = _Found.make(found.view0, found.view1, completed, found.warps)
         result = found.in_originals()
-        if limit < 0:
-            limit = len(plain.features0) + len(plain.features1) + len(result.features0)
+        limit = self._max_keypoints(plain, result)
         united = unite(result, plain, config.min_distance, limit)
+        return verify(united, config.max_epipolar, config.min_verified)
+
+    def _max_keypoints(self, plain: MatchResult, result: MatchResult) -> int:
+        """Maximum number of keypoints of an image after the union of results."""
+        if self.pipeline.max_keypoints >= 0:
+            return self.pipeline.max_keypoints
+        return len(plain.features0) + len(plain.features1) + len(result.features0)
+
+    def _add_planes(self, plain: MatchResult, result: MatchResult, known: Known) -> MatchResult:
+        """Warp by the homography of each plane that the matches show, and add its matches."""
+        image0, image1 = plain.features0.image, plain.features1.image
+        assert image0 is not None and image1 is not None
+        config, united, rest = self.config, result, result.matches
+        limit = self._max_keypoints(plain, result)
+        for _ in range(config.max_planes):
+            fit = self._fit_homography(rest)
+            if fit is None:
+                break
+            H, inliers = fit
+            plane = self._match_warped(image0, image1, H, rest.points0[inliers], known, 1)
+            if plane is not None:
+                united = unite(united, plane.in_originals(), config.min_distance, limit)
+            rest = select(rest, ~inliers)
+        if len(united.matches) == len(result.matches):
+            return result
         return verify(united, config.max_epipolar, config.min_verified)
 
     def _refine_by_warping(
@@ -199,18 +231,29 @@ class Search:
 
         Returns None if the matches determine no homography, or if it needs no warp.
         """
+        fit = self._fit_homography(matches)
+        if fit is None:
+            return None
+        H, inliers = fit
+        return self._match_warped(image0, image1, H, matches.points0[inliers], known, warps)
+
+    def _fit_homography(self, matches: Matches) -> tuple[Matrix, Mask] | None:
+        """The homography of matches, and which of them agree with it; None if there is none."""
         if len(matches) < max(4, self.config.min_inliers):
             return None
         take_blas_buffer()
-        estimate, inliers = cv2.findHomography(
+        H, inliers = cv2.findHomography(
             matches.points0, matches.points1, cv2.USAC_MAGSAC, self.config.tolerance
         )
-        if estimate is None or inliers.sum() < self.config.min_inliers:
+        if H is None or inliers.sum() < self.config.min_inliers or not np.isfinite(H).all():
             return None
-        H, points = np.asarray(estimate, np.float64), matches.points0[inliers[:, 0] > 0]
-        if not np.isfinite(H).all():
-            return None
-        if _is_mild(H, points, self.config.mild_ratio, self.config.max_plain_rotation):
+        return np.asarray(H, np.float64), inliers[:, 0] > 0
+
+    def _match_warped(
+        self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: Known, warps: int
+    ) -> _Found | None:
+        """Warp the finer image onto the coarser by a homography; match. None if it is mild."""
+        if is_mild(H, points, self.config.mild_ratio, self.config.max_plain_rotation):
             return None
         ratio = local_scale(H, points.mean(0, dtype=np.float64))
         if not 1 / 32 < ratio < 32:
@@ -223,28 +266,6 @@ class Search:
             onto = view0.from_original @ np.linalg.inv(H)
             view1 = View.warped(image1, onto, view0.image.shape)
         return self._match_views(view0, view1, known, warps)
-
-
-def _is_mild(H: Matrix, points: Float, ratio: float, degrees: float) -> bool:
-    """Whether the local affine maps of a homography are close to a translation.
-
-    Args:
-        H: (3, 3).
-        points: (N, 2), px; the maps are compared in the box of most of them.
-        ratio: maximum stretch or shrinkage of a mild map.
-        degrees: maximum rotation of a mild map.
-    """
-    low, middle, high = np.quantile(points, (0.1, 0.5, 0.9), axis=0)
-    for x, y in (middle, low, high, (low[0], high[1]), (high[0], low[1])):
-        linear = local_map(H, (x, y))
-        if not np.isfinite(linear).all():
-            return False
-        left, axes, right = np.linalg.svd(linear)
-        turn = left @ right
-        angle = np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))
-        if max(axes[0], 1 / max(axes[1], 1e-9)) > ratio or abs(angle) > degrees:
-            return False
-    return True
 
 
 def relative_view(matches: Matches) -> tuple[float, float]:

@@ -140,6 +140,28 @@ def _resize_matrix(size: tuple[int, int], onto: tuple[int, int]) -> Matrix:
     return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
 
 
+def is_mild(H: Matrix, points: Float, ratio: float, degrees: float) -> bool:
+    """Whether the local affine maps of a homography are close to a translation.
+
+    Args:
+        H: (3, 3).
+        points: (N, 2), px; the maps are compared in the box of most of them.
+        ratio: maximum stretch or shrinkage of a mild map.
+        degrees: maximum rotation of a mild map.
+    """
+    low, middle, high = np.quantile(points, (0.1, 0.5, 0.9), axis=0)
+    for x, y in (middle, low, high, (low[0], high[1]), (high[0], low[1])):
+        linear = local_map(H, (x, y))
+        if not np.isfinite(linear).all():
+            return False
+        left, axes, right = np.linalg.svd(linear)
+        turn = left @ right
+        angle = np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))
+        if max(axes[0], 1 / max(axes[1], 1e-9)) > ratio or abs(angle) > degrees:
+            return False
+    return True
+
+
 def local_map(H: Matrix, point: NDArray[Any] | tuple[float, float]) -> Matrix:
     """(2, 2), linear part of the affine map that approximates a homography at a point (2,)."""
     x, y, w = H @ (float(point[0]), float(point[1]), 1.0)
