@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from featherglue.collection import shipping
 from featherglue.collection.adjustment import AlignmentTask
 from featherglue.collection.cluster_worker import Failure, Opened, Worker
 from featherglue.collection.extraction import ExtractionTask, SessionSource, extract_features
-from featherglue.collection.records import ERROR, Key, Record
+from featherglue.collection.records import ERROR, Key, Record, RecordIndex, RecordWriter
 from featherglue.collection.retrieval import DescriptionTask, find_vocabulary
 from featherglue.collection.shipping import Sender, probes, unseen
 from featherglue.collection.store import Store
@@ -82,12 +83,17 @@ def shipped(
         opened = worker.open(expected, opening)
         assert isinstance(opened, Opened)
         assert opened.unseen == {root for root in expected if folder in (root, *root.parents)}
-        records = [worker.work([(key, "state")], references) for key in keys]
+        answers = [worker.work([(key, "state")], references) for key in keys]
         worker.close()
     finally:
         hidden.rename(folder)
-    assert not any(isinstance(record, Failure) for record in records)
-    return [record for (record,) in records]  # type: ignore[misc]
+    path = folder.with_name("x.records")
+    with RecordWriter(path) as writer:
+        for answer in answers:
+            assert not isinstance(answer, Failure)
+            writer.append_encoded(*answer)
+    index = RecordIndex([path], {})
+    return [index.read(key) for key in keys]
 
 
 def assert_same(records: Sequence[Record], task: ShippableTask, keys: Sequence[Key]) -> None:
@@ -95,7 +101,8 @@ def assert_same(records: Sequence[Record], task: ShippableTask, keys: Sequence[K
     work = task.open()
     for record, key in zip(records, keys, strict=True):
         alone = work(key)
-        assert record.attributes == {**alone.attributes, "fingerprint": "state"}
+        stored = json.loads(json.dumps(alone.attributes))  # lists in place of tuples
+        assert record.attributes == {**stored, "fingerprint": "state"}
         assert record.arrays.keys() == alone.arrays.keys()
         for name, array in alone.arrays.items():
             np.testing.assert_array_equal(record.arrays[name], array)

@@ -187,15 +187,15 @@ class _Pool:
         if isinstance(answer, Failure):
             raise answer.kind.__new__(answer.kind, answer.text)  # some have another __init__
         del self._actors[reference]
-        actor.chunks.pop(reference, None)
+        keys = actor.chunks.pop(reference, [])
         opened = isinstance(answer, Opened)
         if opened:
             yield from self._opened(actor, answer)
         self._idle.extend([actor] * (_AHEAD if opened else 1))
         self._send()  # it works on the next items while this process writes
-        for record in () if opened else answer:
-            writer.append(record)
-            yield Done(key=record.key)
+        for key, data in zip(keys, () if opened else answer, strict=True):
+            writer.append_encoded(data)
+            yield Done(key=key)
             self._fruitless = 0
 
     def _opened(self, actor: _Actor, answer: Opened) -> Iterator[Done]:

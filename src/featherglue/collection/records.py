@@ -95,10 +95,13 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
         Raises:
             OutputError: the disk is full, or the file cannot be written.
         """
-        payload = _encode(record)
+        self.append_encoded(encode_record(record))
+
+    def append_encoded(self, data: bytes | NDArray[np.uint8]) -> None:
+        """Write what `encode_record` made, in this or in another process. Raises as `append`."""
         start = self._file.tell()
         try:
-            _write_all(self._file, _PREFIX.pack(len(payload), zlib.crc32(payload)) + payload)
+            _write_all(self._file, data)
         except OSError as error:
             self._file.truncate(start)
             self._file.seek(start)
@@ -112,7 +115,7 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
         self.close()
 
 
-def _write_all(file: RawIOBase, data: bytes) -> None:
+def _write_all(file: RawIOBase, data: bytes | NDArray[np.uint8]) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) or 0 :]
@@ -178,7 +181,8 @@ def _scan(path: Path) -> Iterator[tuple[bytes, int]]:
             yield payload, file.tell()
 
 
-def _encode(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
+    """The bytes of a record in a record file."""
     arrays = {name: np.ascontiguousarray(array) for name, array in record.arrays.items()}
     header = json.dumps(
         {
@@ -187,8 +191,12 @@ def _encode(record: Record) -> bytes:
             "arrays": [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()],
         }
     ).encode()
+    # As bytes: the memory of an array without elements cannot be cast.
     parts = [_LENGTH.pack(len(header)), header, *(array.tobytes() for array in arrays.values())]
-    return b"".join(parts)
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([_PREFIX.pack(sum(map(len, parts)), checksum), *parts])
 
 
 def _decode(payload: bytes) -> Record:
