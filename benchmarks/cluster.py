@@ -11,13 +11,16 @@
 
 The methods alternate. The time of a step is that of the whole call, with loading the model,
 starting the processes and writing the file; `rate` is without them, from the first result to the
-last one. Pairs are each photograph with the following ones. Ray is started before the measurement.
+last one. `processor` is the processor time of a result in all processes, those of Ray included; it
+depends less on other work of the machine. Pairs are each photograph with the following ones. Ray is
+started before the measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -38,7 +41,7 @@ from featherglue.options import SessionOptions, make_options
 from featherglue.session import Session, load
 
 METHODS = ("one", "threads", "workers", "ray")
-STEPS = ("extraction", "matching")
+EXTRACTION, MATCHING = "extraction", "matching"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,10 @@ def local_cluster(num_nodes: int) -> Iterator[str]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster  # noqa: PLC0415 (it is optional, and slow to import)
 
-    node = {"num_cpus": 1, "object_store_memory": 200_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 200_000_000}
+    cluster: Any = Cluster(
+        initialize_head=True, head_node_args={**node, "include_dashboard": False}
+    )
     try:
         for _ in range(num_nodes - 1):
             cluster.add_node(**node)
@@ -80,27 +85,56 @@ def local_cluster(num_nodes: int) -> Iterator[str]:
         cluster.shutdown()
 
 
+def processor_seconds(process: int | str = "self") -> float:
+    """Processor time of a process, its finished children and its descendants."""
+    folder = Path("/proc") / str(process)
+    try:
+        fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+        children = [(task / "children").read_text().split() for task in (folder / "task").iterdir()]
+    except OSError:  # it has ended
+        return 0.0
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(processor_seconds(child) for child in itertools.chain(*children))
+
+
 class Clock:
     """The time of a call, and of the results within it."""
 
     def __init__(self) -> None:
-        self.start = time.perf_counter()
+        self.start, self.used = time.perf_counter(), processor_seconds()
         self.times: list[float] = []
 
     def progress(self, completed: int, total: int) -> None:
         self.times.append(time.perf_counter())
 
     def result(self) -> dict[str, float]:
-        """Seconds of the call; items per second from the first result to the last one."""
+        """Seconds of the call, results per second, and processor milliseconds of a result."""
         seconds = time.perf_counter() - self.start
         duration = self.times[-1] - self.times[0]
-        return {"seconds": seconds, "rate": (len(self.times) - 1) / max(duration, 1e-9)}
+        used = processor_seconds() - self.used
+        return {
+            "seconds": seconds,
+            "rate": (len(self.times) - 1) / max(duration, 1e-9),
+            "processor": 1000 * used / len(self.times),
+        }
+
+
+def following_pairs(names: list[str], count: int) -> list[tuple[str, str]]:
+    """This many pairs of each photograph with the next ones, in the order of the first ones."""
+    distance = range(1, len(names))
+    pairs = ((i, i + k) for k in distance for i in range(len(names) - k))
+    return [(names[i], names[k]) for i, k in sorted(itertools.islice(pairs, count))]
 
 
 def measure(
-    method: str, photos: Path, num_pairs: int, model: str, address: str | None
+    method: str,
+    photos: Path,
+    num_photos: int | None,
+    num_pairs: int,
+    model: str,
+    address: str | None,
 ) -> dict[str, dict[str, float]]:
-    """Seconds and rates of both steps by one method."""
+    """Seconds and rates of the steps by one method; without pairs, of the extraction alone."""
     options = make_options(SessionOptions(), max_keypoints=2048, resize=-1)
     cores = os.sched_getaffinity(0)
     used = {min(cores)} if method == "one" else cores
@@ -108,25 +142,23 @@ def measure(
     source = SessionSource(model=model, options=options)
     if method == "threads":
         source = ThreadedSource(model=model, options=options, threads=len(cores))
-    names = image_names(photos)
-    following = range(1, len(names))
-    pairs = [
-        (a, names[i + k]) for k in following for i, a in enumerate(names) if i + k < len(names)
-    ]
-    chosen = sorted(pairs[:num_pairs], key=lambda pair: names.index(pair[0]))
+    names = image_names(photos)[:num_photos]
+    pairs = following_pairs(names, num_pairs)
     settings: dict[str, Any] = {"workers": workers, "ray": address if method == "ray" else None}
     found = {}
     with tempfile.TemporaryDirectory() as folder, on_cores(used):
         features, matches = Path(folder) / "features.h5", Path(folder) / "matches.h5"
         steps: dict[str, Callable[[Clock], Any]] = {
-            "extraction": lambda clock: extract_features(
+            EXTRACTION: lambda clock: extract_features(
                 photos, features, names, source, progress=clock.progress, **settings
             ),
-            "matching": lambda clock: match_features(
-                photos, features, matches, chosen, source, progress=clock.progress, **settings
+            MATCHING: lambda clock: match_features(
+                photos, features, matches, pairs, source, progress=clock.progress, **settings
             ),
         }
         for step, run in steps.items():
+            if step == MATCHING and not pairs:
+                continue
             clock = Clock()
             run(clock)
             found[step] = clock.result()
@@ -136,10 +168,10 @@ def measure(
 def table(runs: dict[str, list[dict[str, dict[str, float]]]]) -> str:
     """Medians as a Markdown table; the ratios are those of runs that followed each other."""
     lines = [
-        "| step | method | seconds | times as fast | results/s | times as fast |",
-        "|---|---|---:|---:|---:|---:|",
+        "| step | method | seconds | times as fast | results/s | times as fast | processor ms |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for step in STEPS:
+    for step in runs["one"][0]:
         for method, results in runs.items():
             cells = []
             for name, form in (("seconds", "{:.1f}"), ("rate", "{:.1f}")):
@@ -152,6 +184,8 @@ def table(runs: dict[str, list[dict[str, dict[str, float]]]]) -> str:
                     form.format(statistics.median(values)),
                     f"{statistics.median(ratios):.2f}",
                 ]
+            used = statistics.median(result[step]["processor"] for result in results)
+            cells.append(f"{used:.1f}")
             lines.append(f"| {step} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -161,6 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--methods", nargs="+", choices=METHODS[1:], default=METHODS[1:])
+    parser.add_argument("--num-photos", type=int, help="use the first ones only")
     parser.add_argument("--num-pairs", type=int, default=1500)
     parser.add_argument("--model", default="fast")
     parser.add_argument("--repetitions", type=int, default=3)
@@ -172,7 +207,14 @@ def main(arguments: list[str] | None = None) -> None:
     with local_cluster(num_cores()) if needs_ray else contextlib.nullcontext() as address:
         for _ in range(options.repetitions):
             for method in methods:
-                row = measure(method, options.photos, options.num_pairs, options.model, address)
+                row = measure(
+                    method,
+                    options.photos,
+                    options.num_photos,
+                    options.num_pairs,
+                    options.model,
+                    address,
+                )
                 runs[method].append(row)
                 print(f"{method}: {row}", flush=True)
                 if options.json is not None:

@@ -58,6 +58,7 @@ def test_the_work_folder_is_complete(result: Reconstruction, work: Path) -> None
     files = {path.name for path in work.iterdir()}
     assert files == {
         "adjusted_features.h5",
+        "adjusted_pairs.txt",
         "adjusted_matches.h5",
         "database.db",
         "features.h5",

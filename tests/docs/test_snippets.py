@@ -40,6 +40,7 @@ SLOW = (
     "docs/how-to/benchmark.md",
     "docs/how-to/own-matcher.md",
     "docs/how-to/reconstruct.md",
+    "docs/how-to/sfm-tools.md",
     "docs/tutorial/video.md",
 )
 # Commands that run if their files exist.

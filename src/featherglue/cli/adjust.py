@@ -16,10 +16,11 @@ from featherglue.cli.collection_options import (
     StepDisplay,
 )
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Ray, Workers, console, save_json
-from featherglue.collection.adjustment import adjust_collection
+from featherglue.collection.adjustment import adjust_collection, write_retained_pairs
 from featherglue.collection.reconstruction_config import (
     ADJUSTED_FEATURES,
     ADJUSTED_MATCHES,
+    ADJUSTED_PAIRS,
     FEATURES,
     MATCHES,
 )
@@ -35,7 +36,7 @@ def adjust(
             "-o",
             "--output",
             metavar="DIR",
-            help=f"Folder of {ADJUSTED_FEATURES} and {ADJUSTED_MATCHES}.",
+            help=f"Folder of {ADJUSTED_FEATURES}, {ADJUSTED_MATCHES} and {ADJUSTED_PAIRS}.",
         ),
     ] = Path(),
     workers: Workers = None,
@@ -45,7 +46,8 @@ def adjust(
 ) -> int:
     """Give each keypoint one position that fits all its matches, and reject wrong matches.
 
-    It writes the adjusted keypoints and the retained matches in hloc's layout.
+    It writes the adjusted keypoints and the retained matches in hloc's layout, and a list of the
+    pairs that have some.
     """
     with StepDisplay() as display:
         result = adjust_collection(
@@ -59,6 +61,7 @@ def adjust(
             overwrite=overwrite,
             progress=display.step("adjusting", "pairs"),
         )
+    write_retained_pairs(result.match_file, output / ADJUSTED_PAIRS)
     values = dataclasses.asdict(result)
     values |= {name: str(values[name]) for name in ("feature_file", "match_file")}
     save_json(values, json_file)

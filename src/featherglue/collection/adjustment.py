@@ -24,6 +24,7 @@ from featherglue.collection.numbered_keypoints import (
     matched_indices,
     read_matches,
 )
+from featherglue.collection.pair_selection import write_pairs
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, run_resumable
 from featherglue.collection.shipping import (
@@ -150,6 +151,17 @@ def adjust_collection(
     moved.unlink()
     aligned.unlink()
     return AdjustmentResult(feature_file=target, match_file=final, notes=step.notes, **counts)
+
+
+def write_retained_pairs(adjusted_matches: str | os.PathLike[str], output: Path) -> None:
+    """Write the list of the pairs that an adjustment retains: those of its match file.
+
+    Raises:
+        StoreError: `adjusted_matches` cannot be read.
+        OutputError: the list cannot be written.
+    """
+    with Store(adjusted_matches) as store:
+        write_pairs(output, [(name0, name1) for name0, name1 in store.sorted_keys()])
 
 
 def _finished(target: Path, final: Path, manifest: Mapping[str, Any]) -> AdjustmentResult | None:

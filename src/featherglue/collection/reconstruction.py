@@ -15,7 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.collection.adjustment import AdjustmentResult, adjust_collection
+from featherglue.collection.adjustment import (
+    AdjustmentResult,
+    adjust_collection,
+    write_retained_pairs,
+)
 from featherglue.collection.colmap import check_camera
 from featherglue.collection.colmap_export import (
     ExportResult,
@@ -34,6 +38,7 @@ from featherglue.collection.photo_frames import image_names
 from featherglue.collection.reconstruction_config import (
     ADJUSTED_FEATURES,
     ADJUSTED_MATCHES,
+    ADJUSTED_PAIRS,
     DATABASE,
     FEATURES,
     GLOBAL_DESCRIPTORS,
@@ -232,7 +237,7 @@ class _Run:
         )
 
     def _adjust(self) -> AdjustmentResult:
-        return adjust_collection(
+        result = adjust_collection(
             self.photos,
             self.work / FEATURES,
             self.work / MATCHES,
@@ -243,6 +248,8 @@ class _Run:
             overwrite=True,
             progress=functools.partial(self._report, "adjusting", "pairs"),
         )
+        write_retained_pairs(result.match_file, self.work / ADJUSTED_PAIRS)
+        return result
 
     def _export(self) -> ExportResult:
         features = self.work / (ADJUSTED_FEATURES if self.config.adjust else FEATURES)

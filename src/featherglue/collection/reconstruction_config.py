@@ -18,6 +18,7 @@ MAX_SIZE, NUM_KEYPOINTS = 1024, 2048
 FEATURES, PAIRS, MATCHES = "features.h5", "pairs.txt", "matches.h5"
 GLOBAL_DESCRIPTORS = "global_descriptors.h5"
 ADJUSTED_FEATURES, ADJUSTED_MATCHES = "adjusted_features.h5", "adjusted_matches.h5"
+ADJUSTED_PAIRS = "adjusted_pairs.txt"
 DATABASE, MODELS, POINTS, PAGE = "database.db", "sparse", "points.ply", "index.html"
 MANIFEST = "manifest.json"
 
