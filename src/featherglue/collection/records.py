@@ -116,7 +116,7 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
 
 
 def _write_all(file: RawIOBase, data: bytes | NDArray[np.uint8]) -> None:
-    view = memoryview(data)
+    view = memoryview(data if isinstance(data, bytes) else data.data)
     while view:
         view = view[file.write(view) or 0 :]
 
