@@ -14,8 +14,10 @@ from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.errors import ConfigError, StoredFileWarning, UsageError
 from featherglue.models.model import Model
 from featherglue.sensitivity.allocation import weight_counts
+from featherglue.sensitivity.pair_scores import PairScores
 from featherglue.sensitivity.results import UNCHANGED, Change, Row, Scan, read_scan
 from featherglue.sensitivity.scan import (
+    Measurement,
     ScanConfig,
     apply_change,
     coarse_to_fine,
@@ -113,6 +115,46 @@ def test_interrupted_scan_continues(model: Model, tmp_path: Path) -> None:
     assert len(found.rows) == 11
     assert list(found.curves("codebook")) == ["extractor.conv1a"]
     assert list(found.curves("prune")) == LAYERS
+
+
+def test_adaptive_order_halves_the_steepest_interval(model: Model, tmp_path: Path) -> None:
+    tested = LAYERS[0], LAYERS[2]
+    levels = (0.1, 0.3, 0.5, 0.7, 0.9)
+    config = ScanConfig(levels=levels, include=tested, order="adaptive")
+
+    def score(changed: Model) -> dict[str, float]:
+        assert changed.extractor is not None
+        weight = changed.extractor.conv1a.weight
+        return {"auc5": 50 - 40 * max(0.0, float((weight == 0).float().mean()) - 0.4)}
+
+    found = scan(model, score, tmp_path, config)
+    order = [(row.change.layer, row.change.level) for row in found.rows[1:]]
+    first, last = tested
+    # The score of conv1a falls between 0.5 and 0.9; that of final_proj does not depend on it.
+    assert order[:2] == [(first, 0.9), (last, 0.9)]
+    assert order[2:5] == [(first, 0.5), (first, 0.7), (first, 0.3)]
+    assert order[5] == (last, 0.5)
+    assert sorted(order) == sorted((layer, level) for layer in tested for level in levels)
+    with pytest.raises(ConfigError, match="even or adaptive"):
+        ScanConfig(order="luck")  # type: ignore[arg-type]
+
+
+def test_pairs_are_stored_and_continued(model: Model, tmp_path: Path) -> None:
+    values = np.array([0.5, 0.25])
+
+    def score(changed: Model) -> Measurement:
+        scores = PairScores(np.array([1.5, np.inf]), values, values)
+        return Measurement(scores.summary(), {"unrefined": scores})
+
+    few = ScanConfig(levels=(0.9,), include=("extractor.conv1*",))
+    whole = scan(model, score, tmp_path, few)
+    again = scan(model, score, tmp_path, FEW)
+    assert len(again.rows) == 10 and len(whole.rows) == 3
+    for row in read_scan(tmp_path).rows:
+        assert row.pairs["unrefined"].errors.tolist() == [1.5, np.inf]
+        assert row.pairs["unrefined"].summary()["recall"] == pytest.approx(37.5)
+    (tmp_path / "pairs.npz").unlink()
+    assert not any(row.pairs for row in read_scan(tmp_path).rows)
 
 
 def test_damaged_rows_are_scored_again(model: Model, tmp_path: Path) -> None:

@@ -84,6 +84,13 @@ def test_refined_quantized_and_normalized_models(
     refined = HomographyScorer(model, suite, ScoringConfig(refine=True))
     expected = evaluate_model(model, suite, tmp_path / "model", refine=True)
     assert refined(model) == pytest.approx(expected, abs=1e-9)
+    # The same matches without refinement give the scores of a scorer without refinement.
+    unrefined = refined.measure(model)["unrefined"].summary(suite.thresholds)
+    assert unrefined == pytest.approx(HomographyScorer(model, suite)(model), abs=1e-9)
+    few = HomographyScorer(model, suite, ScoringConfig(max_keypoints=12))
+    assert few(model) != HomographyScorer(model, suite)(model)
+    with pytest.raises(UsageError, match="max_keypoints must be at least 1"):
+        ScoringConfig(max_keypoints=0)
     scorer = HomographyScorer(model, suite)
     weights = LinearConfig(bits=4, activation_bits=0, correct_bias=False)
     coded = quantize_linear(model, weights)

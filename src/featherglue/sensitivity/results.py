@@ -3,7 +3,8 @@
 `scan.csv` has a row for each scored model: `layer`, `method` ("prune", "codebook" or "linear"),
 `level` (a ratio, or bits), the scores, the `seconds` that scoring took, and a `checksum`: the
 CRC-32 of the heading and of the values before it. The first row has no layer and holds the scores
-of the unchanged model. `scan.json` describes the model and the scores.
+of the unchanged model. `scan.json` describes the model and the scores. `pairs.npz` holds the scores
+of each pair, if the scan has measured them; see `pair_files`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,11 @@ from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic_write, write_json
 from featherglue.io.json import read_json
 from featherglue.models.model import Model
+from featherglue.sensitivity.pair_files import read_pairs, write_pairs
+from featherglue.sensitivity.pair_scores import PairScores
 
 Method = Literal["prune", "codebook", "linear"]
-TABLE, SETTINGS = "scan.csv", "scan.json"
+TABLE, SETTINGS, PAIRS = "scan.csv", "scan.json", "pairs.npz"
 VERSION = 2
 # Columns before and after those of the scores, and the last column.
 _BEFORE, _AFTER, _CHECKSUM = ("layer", "method", "level"), ("seconds",), "checksum"
@@ -61,11 +64,13 @@ class Row:
         change: the change.
         scores: name → score. Higher is better.
         seconds: duration of scoring.
+        pairs: scores of each pair by state, "unrefined" or "refined". May be empty.
     """
 
     change: Change
     scores: Mapping[str, float]
     seconds: float = 0.0
+    pairs: Mapping[str, PairScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +186,13 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
             StoredFileWarning,
             stacklevel=2,
         )
-    return Scan(rows=tuple(rows), settings=settings)
+    return Scan(rows=tuple(_with_pairs(rows, Path(folder) / PAIRS)), settings=settings)
+
+
+def _with_pairs(rows: Sequence[Row], path: Path) -> list[Row]:
+    """Return the rows with the scores of their pairs, if the file has them."""
+    found = read_pairs(path) if path.exists() else {}
+    return [replace(row, pairs=found.get(astuple(row.change), {})) for row in rows]
 
 
 def _parse_table(text: str) -> tuple[list[Row], int]:
@@ -250,7 +261,13 @@ def open_scan(folder: str | os.PathLike[str], model: str, about: Mapping[str, An
 
 
 def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Write the table atomically. Raises OutputError."""
+    """Write the table, and the scores of pairs if there are any. Raises OutputError.
+
+    Each file is replaced atomically. The table is last, so that no row of it lacks its pairs.
+    """
+    pairs = {astuple(row.change): row.pairs for row in rows if row.pairs}
+    if pairs:
+        write_pairs(Path(folder) / PAIRS, pairs)
     names = list(rows[0].scores) if rows else []
     heading = _csv_line([*_BEFORE, *names, *_AFTER, _CHECKSUM])
     lines = [heading]

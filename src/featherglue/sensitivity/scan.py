@@ -11,9 +11,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.layers import layers
@@ -25,6 +27,7 @@ from featherglue.config import ArchitectureConfig
 from featherglue.errors import ConfigError
 from featherglue.models.model import Model
 from featherglue.sensitivity.allocation import allocate, weight_counts
+from featherglue.sensitivity.pair_scores import PairScores
 from featherglue.sensitivity.results import (
     UNCHANGED,
     Change,
@@ -36,7 +39,22 @@ from featherglue.sensitivity.results import (
     write_rows,
 )
 
-Score = Callable[[Model], Mapping[str, float]]
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a scan stores about a model.
+
+    Attributes:
+        scores: name → score. Higher is better.
+        pairs: scores of each pair by state; see `HomographyScorer.measure`.
+    """
+
+    scores: Mapping[str, float]
+    pairs: Mapping[str, PairScores] = field(default_factory=dict)
+
+
+Score = Callable[[Model], "Mapping[str, float] | Measurement"]
+Order = Literal["even", "adaptive"]
 LEVELS: Mapping[Method, tuple[float, ...]] = {
     "prune": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     "codebook": (2, 3, 4, 5, 6, 7, 8),
@@ -56,6 +74,9 @@ class ScanConfig:
         include: globs of layer names to scan. Empty selects all layers.
         exclude: globs of layer names to exclude.
         minutes: stop after this time; None for no limit. The scan can be continued.
+        order: order of the scores. "even" scores all layers at one level before the next level.
+            "adaptive" scores all layers at the strongest level, and then halves the interval of
+            levels with the largest change of the mean score, so that sensitive layers are first.
 
     Raises:
         ConfigError: an unknown method, or a value out of range.
@@ -66,10 +87,13 @@ class ScanConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     minutes: float | None = None
+    order: Order = "even"
 
     def __post_init__(self) -> None:
         if self.method not in LEVELS:
             raise ConfigError(f"method must be one of {', '.join(LEVELS)}, not {self.method!r}")
+        if self.order not in ("even", "adaptive"):
+            raise ConfigError(f"order must be even or adaptive, not {self.order!r}")
         if self.minutes is not None and not self.minutes > 0:
             raise ConfigError(f"minutes must be positive, not {self.minutes}")
         for level in self.levels:
@@ -79,6 +103,11 @@ class ScanConfig:
     def all_levels(self) -> tuple[float, ...]:
         """The distinct levels in ascending order."""
         return tuple(sorted(set(self.levels or LEVELS[self.method])))
+
+    @property
+    def mild_to_strong(self) -> tuple[float, ...]:
+        """The distinct levels from the mildest to the strongest."""
+        return self.all_levels if self.method == "prune" else self.all_levels[::-1]
 
 
 def scan(
@@ -121,30 +150,68 @@ def scan(
     changes = plan(model.architecture, config)
     found = open_scan(folder, model_fingerprint(model), about or {})
     rows = list(found.rows)
-    known = {row.change for row in rows}
-    left = [change for change in (UNCHANGED, *changes) if change not in known]
-    done = len(changes) - sum(change != UNCHANGED for change in left)
-    for change in left:
-        if clock() > end:
+    while clock() <= end:
+        change = _next_change(changes, rows, config)
+        if change is None:
             break
-        progress(done, len(changes), change)
+        known = {row.change for row in rows}
+        progress(sum(change in known for change in changes), len(changes), change)
         start = clock()
-        scores = dict(score(apply_change(model, change)))
-        rows.append(Row(change, scores, clock() - start))
+        measured = score(apply_change(model, change))
+        if not isinstance(measured, Measurement):
+            measured = Measurement(measured)
+        rows.append(Row(change, dict(measured.scores), clock() - start, measured.pairs))
         rows.sort(key=lambda row: row.change != UNCHANGED)
         write_rows(folder, rows)
-        done += change != UNCHANGED
     return Scan(rows=tuple(rows), settings=found.settings)
+
+
+def _next_change(
+    changes: Sequence[Change], rows: Sequence[Row], config: ScanConfig
+) -> Change | None:
+    """Return the change to score next, or None if all changes are scored."""
+    scores = {row.change: float(np.mean(list(row.scores.values()))) for row in rows}
+    if UNCHANGED not in scores:
+        return UNCHANGED
+    left = [change for change in changes if change not in scores]
+    if not left:
+        return None
+    if config.order == "even" or left[0].level == changes[0].level:
+        return left[0]
+    return _steepest(left, config.mild_to_strong, scores)
+
+
+def _steepest(
+    left: Sequence[Change], levels: Sequence[float], scores: Mapping[Change, float]
+) -> Change:
+    """Return the middle of the interval of levels over which the score changes most.
+
+    Intervals lie between scored levels, where the unchanged model counts as a level. Of equal
+    intervals, the one with the most levels is first.
+
+    Args:
+        left: changes without scores. The strongest level of each of their layers is scored.
+        levels: all levels from mild to strong.
+        scores: score of each scored change.
+    """
+    best, best_change = (-1.0, 0), left[0]
+    for layer in dict.fromkeys(change.layer for change in left):
+        changes = [UNCHANGED, *(Change(layer, left[0].method, level) for level in levels)]
+        scored = [i for i, change in enumerate(changes) if change in scores]
+        for before, after in pairwise(scored):
+            fall = abs(scores[changes[before]] - scores[changes[after]])
+            if after - before > 1 and (fall, after - before) > best:
+                best, best_change = (fall, after - before), changes[(before + after + 1) // 2]
+    return best_change
 
 
 def plan(architecture: ArchitectureConfig, config: ScanConfig) -> list[Change]:
     """Return the changes in the order of scoring. Raises ConfigError for unknown names."""
     names = [layer.name for layer in layers(architecture)]
     selected = select_layers(names, names, config.include, config.exclude)
-    mild_to_strong = config.all_levels if config.method == "prune" else config.all_levels[::-1]
     return [
         Change(name, config.method, level)
-        for level in coarse_to_fine(mild_to_strong)
+        for level in coarse_to_fine(config.mild_to_strong)
         for name in selected
     ]
 

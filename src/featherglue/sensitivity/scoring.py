@@ -26,9 +26,9 @@ from featherglue.evaluation.homography_suite import (
 )
 from featherglue.evaluation.pair_lists import HomographyPair
 from featherglue.evaluation.views import HomographyViews
-from featherglue.geometry.metrics import auc
 from featherglue.matching.extractors import NetworkExtractor
 from featherglue.matching.matchers import NetworkMatcher
+from featherglue.sensitivity.pair_scores import PairScores
 from featherglue.sensitivity.prefix_cache import CachedRuntime, PrefixCache
 from featherglue.session import Session
 from featherglue.types import Features, MatchResult
@@ -48,6 +48,7 @@ class ScoringConfig:
         seed: seed of the draw.
         refine: refine matches to subpixel accuracy. This takes most of the time and hides the
             effect of a change on keypoints.
+        max_keypoints: maximum number of keypoints of an image. None uses that of the model.
         cache_bytes: maximum number of bytes of cached activations.
 
     Raises:
@@ -57,11 +58,14 @@ class ScoringConfig:
     num_pairs: int = 32
     seed: int = 0
     refine: bool = False
+    max_keypoints: int | None = None
     cache_bytes: int = 2**30
 
     def __post_init__(self) -> None:
         if self.num_pairs < 1 or self.seed < 0 or self.cache_bytes < 0:
             raise UsageError("num_pairs must be at least 1, seed and cache_bytes at least 0")
+        if self.max_keypoints is not None and self.max_keypoints < 1:
+            raise UsageError(f"max_keypoints must be at least 1, not {self.max_keypoints}")
 
 
 class HomographyScorer:
@@ -131,20 +135,43 @@ class HomographyScorer:
         Raises:
             UsageError: the model lacks a network.
         """
+        measured = self.measure(model, adapt)
+        return measured["refined" if self.config.refine else "unrefined"].summary(
+            self.suite.thresholds
+        )
+
+    def measure(
+        self, model: Model, adapt: Callable[[Session], Session] = lambda session: session
+    ) -> dict[str, PairScores]:
+        """Return the scores of each pair, without refinement and with it.
+
+        Args:
+            model: the model to score.
+            adapt: as in `score`.
+
+        Returns:
+            "unrefined" and, if `refine` is set, "refined": the same matches before and after
+            refinement.
+
+        Raises:
+            UsageError: the model lacks a network.
+        """
         runtime = self._cache.runtime(model)
         session = adapt(self._session(model, runtime))
         can_reuse = runtime.same_extractor and model.processing == self._original.processing
-        rows = []
+        rows: dict[str, list[tuple[float, float, float]]] = {"unrefined": []}
         for views, original in zip(self.views, self._features, strict=True):
             features = original
             if not can_reuse:
                 features = session.extract(views.image0), session.extract(views.image1)
-            rows.append(self._measure(views, session.match(*features)))
-        errors, precision, recall = (list(column) for column in zip(*rows, strict=True))
-        thresholds = self.suite.thresholds
-        areas = {f"auc{t:g}": a for t, a in zip(thresholds, auc(errors, thresholds), strict=True)}
-        ratios = {"precision": precision, "recall": recall}
-        return areas | {name: 100 * float(np.mean(values)) for name, values in ratios.items()}
+            matched = session.match(*features)
+            rows["unrefined"].append(self._measure(views, _unrefined(matched)))
+            if self.config.refine:
+                rows.setdefault("refined", []).append(self._measure(views, matched))
+        return {
+            name: PairScores(*(np.array(column) for column in zip(*values, strict=True)))
+            for name, values in rows.items()
+        }
 
     def settings(self) -> dict[str, Any]:
         """Return everything that affects the scores, as plain values for `scan.json`."""
@@ -155,6 +182,8 @@ class HomographyScorer:
     def _session(self, model: Model, runtime: CachedRuntime) -> Session:
         assert model.matcher is not None
         processing = dataclasses.replace(model.processing, refine=self.config.refine)
+        if self.config.max_keypoints is not None:
+            processing = dataclasses.replace(processing, max_keypoints=self.config.max_keypoints)
         bin_score = float(model.matcher.bin_score.detach())
         width = model.matcher.config.descriptor_dim
         return Session(
@@ -171,6 +200,16 @@ class HomographyScorer:
             return error, 0.0, 0.0
         metrics = match_metrics(views, matched, config)
         return error, metrics.precision, metrics.recall
+
+
+def _unrefined(matched: MatchResult) -> MatchResult:
+    """Return the matches with the detected keypoints of the second image."""
+    matches = matched.matches
+    points1 = matched.features1.keypoints[matches.indices[:, 1]]
+    refined = np.zeros(len(points1), np.bool_)
+    return dataclasses.replace(
+        matched, matches=dataclasses.replace(matches, points1=points1, refined=refined)
+    )
 
 
 def sample_pairs(pairs: list[HomographyPair], count: int, seed: int) -> list[HomographyPair]:

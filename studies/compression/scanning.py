@@ -1,0 +1,141 @@
+"""The sensitivity scan of the study: each layer pruned and quantized, scored on each pair.
+
+A stopped scan continues. The strongest level of all layers is first, for both methods. Then the
+levels in between follow, the largest changes of the score first.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featherglue.errors import UsageError
+from featherglue.evaluation import HomographySuite
+from featherglue.fingerprint import file_fingerprint
+from featherglue.models.model import Model
+from featherglue.sensitivity.results import (
+    PAIRS,
+    SETTINGS,
+    TABLE,
+    Change,
+    Method,
+    Scan,
+    model_fingerprint,
+    read_scan,
+)
+from featherglue.sensitivity.scan import Measurement, ScanConfig, plan, scan
+from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
+
+LEVELS: Mapping[Method, tuple[float, ...]] = {
+    "prune": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "codebook": (2, 3, 4, 5, 6, 7, 8),
+}
+_TURN = 5.0  # minutes of a method before the other one continues
+_CACHE_BYTES = 5 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSettings:
+    """Settings of the scan.
+
+    Attributes:
+        num_pairs: number of pairs of the suite.
+        max_keypoints: maximum number of keypoints of an image.
+        minutes: time limit.
+        levels: levels by method.
+    """
+
+    num_pairs: int = 32
+    max_keypoints: int = 512
+    minutes: float = 60.0
+    levels: Mapping[Method, tuple[float, ...]] = field(default_factory=lambda: LEVELS)
+
+
+def run_scan(
+    dense: Model,
+    suite: HomographySuite,
+    folder: Path,
+    settings: ScanSettings,
+    report: Callable[[str], None] = print,
+    clock: Callable[[], float] = time.monotonic,
+) -> Scan:
+    """Scan until the time is over or everything is scored, and return all rows of the folder.
+
+    Args:
+        dense: the dense model, with folded batch normalization.
+        suite: suite with the pairs.
+        folder: folder of the scan; a scan in it is continued.
+        settings: settings of the scan.
+        report: called with a line of text for each score.
+        clock: returns seconds from any origin.
+
+    Raises:
+        UsageError: the folder contains a scan of another model or with other settings.
+    """
+    end = clock() + 60 * settings.minutes
+    scoring = ScoringConfig(
+        num_pairs=settings.num_pairs,
+        max_keypoints=settings.max_keypoints,
+        refine=True,
+        cache_bytes=_CACHE_BYTES,
+    )
+    scorer = HomographyScorer(dense, suite, scoring)
+    about = {k: v for k, v in scorer.settings().items() if k not in ("folder", "list")}
+    if suite.pair_file is not None:
+        about["list"] = file_fingerprint(suite.pair_file)
+
+    def score(model: Model) -> Measurement:
+        pairs = scorer.measure(model)
+        return Measurement(pairs["unrefined"].summary(suite.thresholds), pairs)
+
+    def progress(done: int, total: int, change: Change) -> None:
+        report(f"    {done} of {total} {change.method}: {change.layer} {change.level:g}")
+
+    def continue_scan(method: Method, levels: tuple[float, ...], minutes: float) -> Scan:
+        config = ScanConfig(method=method, levels=levels, minutes=minutes, order="adaptive")
+        return scan(dense, score, folder, config, about=about, progress=progress, clock=clock)
+
+    for method, levels in settings.levels.items():
+        strongest = levels[-1:] if method == "prune" else levels[:1]
+        continue_scan(method, strongest, max(1e-6, (end - clock()) / 60))
+    while (left := (end - clock()) / 60) > 0:
+        for method, levels in settings.levels.items():
+            continue_scan(method, levels, min(_TURN, left))
+        if not missing(dense, read_scan(folder), settings):
+            break
+    return read_scan(folder)
+
+
+def missing(dense: Model, found: Scan, settings: ScanSettings) -> list[Change]:
+    """Return the changes that the scan lacks."""
+    scored = {row.change for row in found.rows}
+    return [
+        change
+        for method, levels in settings.levels.items()
+        for change in plan(dense.architecture, ScanConfig(method=method, levels=levels))
+        if change not in scored
+    ]
+
+
+def copy_scan(source: Path, target: Path) -> None:
+    """Copy the files of a scan to another folder."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (SETTINGS, PAIRS, TABLE):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def continue_published(dense: Model, published: Path, folder: Path) -> None:
+    """Copy a published scan of this model to a folder without a scan, so that it is continued."""
+    if (folder / SETTINGS).exists() or not (published / SETTINGS).exists():
+        return
+    try:
+        found: Mapping[str, Any] = read_scan(published).settings
+    except UsageError:
+        return
+    if found.get("model") == model_fingerprint(dense):
+        copy_scan(published, folder)
