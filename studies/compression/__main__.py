@@ -1,10 +1,11 @@
 """Repeat the experiments of the reference study with a dense model.
 
 python -m studies.compression --model checkpoints/dense --images PHOTOS --val VAL \\
-    --list VAL/homographies.txt [--minutes 60] [--only kmeans-4 --only macs-10]
+    --list VAL/homographies.txt [--quick] [--minutes 60] [--only kmeans-4 --only macs-10]
 
-Makes every model, measures it before and after fine-tuning, and writes results.json,
-docs/compression.md and its figures. A stopped run continues. The models stay in --work.
+Makes every model, measures it before and after fine-tuning, scans the sensitivity of each layer,
+and writes results.json, docs/compression.md and its figures. It prints the estimated time before
+it starts. A stopped run continues. The models stay in --work.
 """
 
 from __future__ import annotations
@@ -12,13 +13,27 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from featherglue.errors import FeatherglueError
+from studies.compression.speed import KEYPOINTS
 from studies.compression.study import Study
 
 _HERE = Path("studies/compression")
+_QUICK: Mapping[str, Any] = {
+    "minutes": 0.0,
+    "num_pairs": 16,
+    "num_repetitions": 3,
+    "num_calibration_images": 8,
+    "scan_minutes": 2.0,
+    "num_scan_pairs": 16,
+    "num_explanation_pairs": 0,
+    "allocate_sparsities": [],
+    "keypoints": [128, 256, 512, 1024],
+    "num_rounds": 2,
+}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,6 +48,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--images", type=Path, required=True, help="photographs for calibration and fine-tuning")
     add("--val", type=Path, required=True, help="folder of the val images")
     add("--list", type=Path, required=True, help="list of the val images and homographies")
+    add(
+        "--quick",
+        action="store_true",
+        help="16 pairs, no fine-tuning and short measurements, in about 20 minutes on two cores. "
+        "The results and the page are written to --work",
+    )
     add("--minutes", type=float, default=60, help="time to fine-tune each model; 0 skips it")
     add("--steps", type=int, default=0, help="steps of each fine-tuning, instead of a time")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="device for fine-tuning")
@@ -42,33 +63,93 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="make the models and measure nothing. The same command without this option measures "
         "them on another machine that has the same photographs and a copy of --work",
     )
+    add(
+        "--keep-rows",
+        action="store_true",
+        help="make no models: keep the accuracies and sizes of the stored results, and measure the "
+        "rest again",
+    )
     add("--only", action="append", default=[], metavar="NAME", help="run only this experiment")
     add("--num-pairs", type=int, help="number of val pairs; all by default")
     add("--threads", type=int, default=2, help="number of threads for measurements")
     add("--jobs", type=int, default=1, help="number of processes that measure accuracy")
-    add("--num-repetitions", type=int, default=20, help="repetitions of a latency measurement")
-    add("--num-calibration-images", type=int, default=32, help="number of calibration images")
+    add("--num-repetitions", type=int, default=20, help="repetitions of a latency; 0 skips it")
+    add("--num-calibration-images", type=int, default=48, help="number of calibration images")
     add("--size", type=int, nargs=2, default=[640, 480], help="width and height of images")
     add("--scan-minutes", type=float, default=60, help="time of the sensitivity scan; 0 skips it")
-    add("--num-scan-pairs", type=int, default=24, help="number of pairs of the sensitivity scan")
+    add("--num-scan-pairs", type=int, default=32, help="number of pairs of the sensitivity scan")
+    add("--scan-keypoints", type=int, default=512, help="keypoints of an image in the scan")
+    add(
+        "--allocate-sparsities",
+        type=float,
+        nargs="*",
+        default=[0.5, 0.8],
+        help="total sparsities at which the allocation by the scan is compared with one ratio",
+    )
     add("--allocate", action="store_true", help="allocate pruning ratios by the sensitivity scan")
     add("--num-explanation-pairs", type=int, default=64, help="pairs of explanations; 0 skips them")
-    add("--histograms", nargs="*", default=["*conv*", "matcher.gnn.layers.0.*"], metavar="GLOB")
+    add("--keypoints", type=int, nargs="+", default=list(KEYPOINTS), help="keypoints of Figure 3")
+    add("--num-rounds", type=int, default=3, help="repetitions of Figure 3; 0 skips it")
+    add("--xfeat", type=Path, help="ONNX file of XFeat, a line in Figure 3")
+    add(
+        "--shipped",
+        nargs="*",
+        default=["balanced", "fast"],
+        metavar="MODEL",
+        help="models whose size and speed are measured beside those of the study",
+    )
+    add(
+        "--finished",
+        type=Path,
+        default=Path("checkpoints/study"),
+        help="folder of finished models of the study, whose speed is measured",
+    )
     add("--recipes", type=Path, default=_HERE / "recipes", help="folder of the recipes")
     add("--finetune", type=Path, default=_HERE / "finetune.toml", help="settings of fine-tuning")
     add("--work", type=Path, default=Path("runs/study"), help="folder of models and the journal")
     add("--output", type=Path, default=_HERE / "results.json", help="file of the results")
     add("--page", type=Path, default=Path("docs/compression.md"), help="file of the page")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    defaults = {name: parser.get_default(name) for name in vars(options)}
+    return quick(options, defaults) if options.quick else options
+
+
+def quick(options: argparse.Namespace, defaults: Mapping[str, Any]) -> argparse.Namespace:
+    """Return options with short measurements in place of the defaults."""
+    work = options.work if options.work != defaults["work"] else Path("runs/quick-study")
+    short = dict(_QUICK) | {
+        "work": work,
+        "output": work / "results.json",
+        "page": work / "compression.md",
+    }
+    given = {
+        name: getattr(options, name) if getattr(options, name) != defaults[name] else value
+        for name, value in short.items()
+    }
+    return argparse.Namespace(**vars(options) | given)
 
 
 def reproducing_command(options: argparse.Namespace) -> str:
     """Return a command with the same settings and placeholders for the data."""
     data = {"model": options.model, "images": "PHOTOS", "val": "VAL", "list": "VAL/LIST"}
     words = [word for name, value in data.items() for word in (f"--{name}", str(value))]
-    defaults = vars(parse(words))
-    for name, value in vars(options).items():
-        if name in (*data, "work", "output", "page", "jobs", "make_only"):
+    if options.keep_rows:  # a part of a run; the whole one makes the rows too
+        return shlex.join(["python", "-m", "studies.compression", *words])
+    defaults = vars(parse([*words, "--quick"] if options.quick else words))
+    words += ["--quick"] if options.quick else []
+    placeholders = {"xfeat": "XFEAT.onnx"} if options.xfeat is not None else {}
+    for name, value in (vars(options) | placeholders).items():
+        if name in (
+            *data,
+            "work",
+            "output",
+            "page",
+            "jobs",
+            "make_only",
+            "finished",
+            "quick",
+            "keep_rows",
+        ):
             continue
         if value == defaults[name]:
             continue

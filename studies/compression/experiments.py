@@ -83,6 +83,7 @@ EXPERIMENTS = (
     Experiment(name="prune-kmeans-huffman", title="pruned + k-means 4 bits + Huffman"),
     Experiment(name="macs-25", title="structured, 25 % of the MACs"),
     Experiment(name="macs-10", title="structured, 10 % of the MACs"),
+    Experiment(name="macs-10-linear-8", title="structured, 10 % of the MACs, in 8 bits"),
 )
 
 

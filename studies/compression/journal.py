@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 import warnings
@@ -13,6 +14,7 @@ from featherglue.errors import StoredFileWarning, UsageError
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.json import read_json
+from featherglue.machine import describe_machine
 
 _CHECKSUM = "checksum"
 
@@ -52,9 +54,8 @@ class Journal:
             product: file or folder that the step writes. If it is missing, the step is repeated.
         """
         key = fingerprint(inputs)
-        stored = self.steps.get(name)
-        exists = product is None or product.exists()
-        if stored is not None and stored["key"] == key and exists:
+        if self.is_done(name, inputs, product):
+            stored = self.steps[name]
             print(f"  {name}: done before, in {format_duration(stored['seconds'])}", flush=True)
             return stored["result"]
         print(f"  {name} …", flush=True)
@@ -62,15 +63,37 @@ class Journal:
         result = compute()
         seconds = time.monotonic() - start
         self.steps[name] = _with_checksum(
-            {"key": key, "seconds": round(seconds, 1), "result": result}
+            {
+                "key": key,
+                "seconds": round(seconds, 1),
+                "result": result,
+                "origin": current_origin(),
+            }
         )
         write_json(self.path, self.steps)
         print(f"  {name}: {format_duration(seconds)}", flush=True)
         return result
 
+    def is_done(self, name: str, inputs: Mapping[str, Any], product: Path | None = None) -> bool:
+        """Return whether `step` would return a stored result."""
+        stored = self.steps.get(name)
+        exists = product is None or product.exists()
+        return stored is not None and stored["key"] == fingerprint(inputs) and exists
+
+    def origin(self, name: str) -> dict[str, Any]:
+        """Return when and where a step ran; see `current_origin`. {} if that is unknown."""
+        return dict(self.steps.get(name, {}).get("origin", {}))
+
     def seconds(self, name: str) -> float:
         """Return the duration of a finished step, or 0 if it is not finished."""
         return float(self.steps.get(name, {}).get("seconds", 0.0))
+
+
+def current_origin() -> dict[str, Any]:
+    """Return the `date` (UTC), the `processor` and the number of `cores` of this machine."""
+    machine = describe_machine()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"date": today, "processor": machine["processor"], "cores": machine["cores"]}
 
 
 def _checked_steps(stored: Any) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
 from featherglue.compression.cost import model_cost
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 from featherglue.options import SessionOptions
+from studies.compression.speed import RUNTIMES
 
 
 def accuracy(
@@ -59,23 +60,30 @@ def latencies(
 ) -> dict[str, Any]:
     """Return the median latency in ms of a frame and its match with the previous frame.
 
-    The models are measured in turn.
+    All models in all runtimes are measured in turn.
     """
     contenders = [
         Contender(
-            label=name,
+            label=f"{name} {runtime}",
             model=str(folder),
-            options=SessionOptions(max_keypoints=512, threads=threads),
+            options=SessionOptions(
+                max_keypoints=512, threads=threads, runtime=runtime, search="off"
+            ),
         )
         for name, folder in folders.items()
+        for runtime in RUNTIMES
     ]
     config = BenchmarkConfig(image_sizes=(size,), repetitions=repetitions, warmup=2, cold=False)
     measured = benchmark(contenders, config)
+    ms: dict[str, dict[str, float]] = {name: {} for name in folders}
+    for row in measured.rows:
+        name, _, runtime = row.label.rpartition(" ")
+        ms[name][runtime] = round(row.end_to_end.median_ms, 2)
     return {
         "machine": dict(measured.machine),
         "threads": threads,
         "repetitions": repetitions,
-        "ms": {row.label: row.end_to_end.median_ms for row in measured.rows},
+        "ms": ms,
     }
 
 

@@ -3,174 +3,262 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
-from featherglue.io.tables import format_table
-from studies.compression.experiments import DENSE, EXPERIMENTS, StudyRow
-from studies.compression.journal import format_duration
+from featherglue.sensitivity.pair_scores import Interval
+from studies.compression import page_answers, page_tables, page_text
+from studies.compression.experiments import DENSE
+from studies.compression.page_tables import Row, where
+from studies.compression.page_values import method_values, tuning_text, weight_values
 
-Row = Mapping[str, Any]
-_GROWN = (
-    "The dense model was grown from smaller models "
-    "([training log](experiments/training-balanced-dense.md)), so it may not use all of its "
-    "capacity. A model trained from scratch may be harder to compress.\n"
-)
-_EARLIER_SCAN = (
-    "The {scores} scores of the sensitivity scan come from an earlier run of this command, with "
-    "`--scan-minutes` above 0.\n"
-)
-_EXPLANATIONS = {
-    "linear": (
-        "Why linear quantization failed in the study",
-        "All variants have weights and activations in 8 bits unless stated otherwise, without "
-        "fine-tuning. The first rows are mistakes; each of the later rows removes one "
-        "simplification, down to the default of `featherglue quantize`.",
+_RECIPES = Path(__file__).parent / "recipes"
+_SHOWN = ("prune-kmeans-huffman", "macs-10-linear-8")
+_CAPTIONS = {
+    "size": "AUC@5 against size on disk. Hollow: before fine-tuning.",
+    "figure-3": (
+        "Figure 3: latency of SuperPoint (top) and SuperGlue (bottom) against the number of "
+        "keypoints. SIFT and XFeat are the gray lines; their matching is that of nearest neighbors."
     ),
-    "channels": (
-        "Why channel pruning failed in the study",
-        "A fifth of the channels of SuperPoint is removed, as in the study, without fine-tuning. "
-        "If the inputs of the next layer do not belong to the remaining channels, no accuracy is "
-        "left. Pruning by Taylor importance loses little, and fine-tuning starts from there.",
+    "figure-4": "Figure 4: loss of each layer when it is pruned, in the order of the network.",
+    "figure-4-sorted": "Figure 4, sorted: the layers that lose most when they are pruned.",
+    "figure-4-curves": "Figure 4, by ratio: the layers with the largest losses.",
+    "figure-5": "Figure 5: loss of each layer with k-means, in the order of the network.",
+    "figure-5-sorted": "Figure 5, sorted: the layers that lose most with k-means.",
+    "figure-5-curves": "Figure 5, by bits: the layers with the largest losses.",
+    "figure-6": (
+        "Figure 6: weights of a layer that fails after folding (top), of one that fails without "
+        "normalization (middle) and of one that works (bottom). Dashed: the grid of 4 bits."
     ),
+    "figure-6-variances": "Variances of a batch normalization, and what 8 bits make of them.",
 }
+Losses = Mapping[str, Mapping[float, Interval]]
 
 
-def render(results: Mapping[str, Any], pictures: Mapping[str, str], command: str) -> str:
+def render(
+    results: Row, pictures: Mapping[str, str], command: str, pruned: Losses | None = None
+) -> str:
     """Return the page as Markdown.
 
     Args:
         results: content of results.json.
-        pictures: caption → path relative to the page.
+        pictures: name → path relative to the page; see `page_figures.draw`.
         command: command that reproduces the results.
+        pruned: losses of pruning by layer; see `layer_figures.losses`.
     """
-    rows = results["rows"]
-    machine, scan = results["machine"], results["scan"]
     parts = [
-        "# Compression\n",
-        "One command produces everything on this page. It continues where it was stopped.\n",
-        f"```bash\n{command}\n```\n",
-        f"Accuracy is measured on {results['pairs']} pairs of the val suite. A failed pair has an "
-        f"infinite error, and a precision and recall of 0. {_finetuning(rows)} The numbers of the "
-        "study are from its own models, data and evaluation, which excluded pairs with fewer than "
-        "12 matches. Compare the loss of each model against its own dense model.\n",
-        *([_GROWN] if results.get("grown") else []),
-        *([_EARLIER_SCAN.format(**scan)] if scan["scores"] and scan["earlier"] else []),
-        "## Table 1: accuracy, before → after fine-tuning\n",
-        "*Threshold* is the match threshold after compression. A star marks a threshold that a "
-        "step of the recipe has chosen on views of the calibration photographs, to minimize the "
-        "larger of the losses of precision and recall. Other models use that of the dense model.\n",
-        _accuracy_table(rows),
-        "\n## Table 2: size and speed\n",
-        "*Study, MiB* counts the bits of non-zero weights, as the study does. *On disk* is the "
-        "size of the artifact. *ms* is the median time of a "
-        f"{'×'.join(map(str, results['size']))} frame and its match with the previous frame, "
-        f"measured in turn for all models, on {machine['processor']} with {results['threads']} "
-        "threads.\n",
-        _size_table(rows),
-        *(f"\n![{caption}]({path})\n\n*{caption}*" for caption, path in pictures.items()),
-        *_explanations(results.get("explanations", {})),
-        _times(results["seconds"]),
+        "# Compression study\n",
+        *([page_text.QUICK.format(**results)] if results["quick"] else []),
+        *_introduction(results, pruned or {}),
+        *_accuracy(results),
+        *_size_and_speed(results, pictures),
+        *_methods(results, pictures),
+        *_sensitivity(results, pictures),
+        *_recipes(),
+        *_reproduction(results, command),
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-def _finetuning(rows: Sequence[Row]) -> str:
-    """Return a sentence about fine-tuning that names the models without it."""
-    tuned = [row for row in rows if row["after"] is not None and "finetuning" in row]
-    untuned = [row["title"] for row in rows if row["after"] is None]
-    durations = dict.fromkeys(_tuning_time(row["finetuning"]) for row in tuned)
-    if not tuned:
-        return "**Not fine-tuned** (`--minutes 0`): all models." if untuned else ""
-    text = (
-        f"Each model is fine-tuned by distillation from the dense model: {' or '.join(durations)}."
+def _picture(name: str, pictures: Mapping[str, str]) -> list[str]:
+    if name not in pictures:
+        return []
+    caption = _CAPTIONS[name]
+    return [f"![{caption}]({pictures[name]})", f"*{caption}*"]
+
+
+def _introduction(results: Row, pruned: Losses) -> list[str]:
+    rows, dense = results["rows"], results["rows"][0]
+    width, height = results["size"]
+    study = _study_loss("channel-fine-grained")
+    text = page_text.INTRODUCTION.format(
+        parameters=dense["parameters"] / 1e6,
+        mib=dense["bytes_on_disk"] / 2**20,
+        gmacs=dense["macs"] / 1e9,
+        width=width,
+        height=height,
+        study_channel_loss=study,
     )
-    if untuned:
-        text += f" **Not fine-tuned** (`--minutes 0`): {', '.join(untuned)}."
-    return text
-
-
-def _tuning_time(settings: Row) -> str:
-    device, minutes = settings["device"], settings["minutes"]
-    if settings["steps"]:
-        limit = f", at most {2 * minutes:g} minutes" if minutes else ""
-        return f"{settings['steps']} steps on {device}{limit}"
-    return f"{minutes:g} minutes on {device}"
-
-
-def _accuracy_table(rows: Sequence[Row]) -> str:
-    head = ["", "AUC@5", "AUC@10", "AUC@25", "precision", "recall", "steps", "threshold"]
-    table = []
-    for row in rows:
-        before = [f"{value:.1f}" for value in _numbers(row["before"])]
-        cells = [*before, ""]
-        threshold = f"{row['match_threshold']:.2f}{' *' if row['threshold_chosen'] else ''}"
-        if row["name"] != DENSE.name:
-            after = ["–"] * len(before)
-            if row["after"] is not None:
-                after = [f"{value:.1f}" for value in _numbers(row["after"])]
-            cells = [f"{old} → {new}" for old, new in zip(before, after, strict=True)]
-            cells.append(" + ".join(map(str, row["finetuning"].get("taken", []))) or "–")
-        table.append([row["title"], *cells, threshold])
-        study = _study_of(row["name"])
-        if study is not None:
-            values = (*study.auc, study.precision, study.recall)
-            table.append(["– study", *(f"{value:.1f}" for value in values), "", ""])
-    return format_table(head, table)
-
-
-def _numbers(measured: Row) -> list[float]:
-    areas = [measured["auc"][threshold] for threshold in ("5", "10", "25")]
-    return [*areas, measured["precision"], measured["recall"]]
-
-
-def _size_table(rows: Sequence[Row]) -> str:
-    head = [
-        "",
-        "parameters, M",
-        "non-zero, M",
-        "GMACs",
-        "study, MiB",
-        "on disk, MiB",
-        "ratio on disk",
-        "ms",
-        "of the study: M",
-        "MiB",
+    num_layers = results["scan"].get("methods", {}).get("prune", {}).get("layers", 0)
+    return [
+        text,
+        page_text.TERMS.format(pairs=results["pairs"]),
+        *([page_text.GROWN] if results.get("grown") else []),
+        "## At a glance\n",
+        page_answers.summary_table(rows),
+        "*Times faster* is the ratio of the times in ONNX Runtime, in one run.",
+        page_answers.why_zero(results["explanations"]),
+        page_answers.which_layers(pruned, num_layers, results.get("earlier_scan")),
+        page_answers.phone(rows, results["shipped"]),
     ]
-    table = []
-    for row in rows:
-        study = _study_of(row["name"])
-        table.append(
-            [
-                row["title"],
-                f"{row['parameters'] / 1e6:.2f}",
-                f"{row['nonzero'] / 1e6:.2f}",
-                f"{row['macs'] / 1e9:.2f}",
-                f"{row['study_bytes'] / 2**20:.2f}",
-                f"{row['bytes_on_disk'] / 2**20:.2f}",
-                f"{row['disk_ratio']:.1f}",
-                f"{row['latency_ms']:.1f}" if row["latency_ms"] is not None else "–",
-                f"{study.parameters:.2f}" if study else "",
-                f"{study.mib:.2f}" if study else "",
-            ]
-        )
-    return format_table(head, table)
 
 
-def _study_of(name: str) -> StudyRow | None:
-    return next((e.study for e in (DENSE, *EXPERIMENTS) if e.name == name), None)
+def _study_loss(name: str) -> float:
+    row = page_tables.study_of(name)
+    assert row is not None and DENSE.study is not None
+    return DENSE.study.auc[0] - row.auc[0]
 
 
-def _explanations(found: Mapping[str, Sequence[Row]]) -> list[str]:
-    parts = []
-    for key, rows in found.items():
-        title, text = _EXPLANATIONS[key]
-        names = [name for name in rows[0] if name != "title"]
-        head = ["", *(name.replace("auc", "AUC@") for name in names)]
-        table = [[row["title"], *(f"{row[name]:.1f}" for name in names)] for row in rows]
-        parts.append(f"\n## {title}\n\n{text}\n\n{format_table(head, table)}")
+def _accuracy(results: Row) -> list[str]:
+    rows = results["rows"]
+    measured = page_tables.origins(
+        rows, "accuracy", lambda words, count: f"{count} rows were measured {words}."
+    )
+    return [
+        "## How much accuracy is lost?\n",
+        "Table 1a: points lost against the own dense model, after fine-tuning. Negative numbers "
+        "are gains by chance.\n",
+        page_tables.loss_table(rows),
+        f"{tuning_text(rows)} {measured} {_calibration(rows)}",
+        "Table 1b: scores in percent, before → after fine-tuning. *Threshold* is the match "
+        "threshold; a star marks one that the recipe has chosen again on views of the calibration "
+        "photographs.\n",
+        page_tables.accuracy_table(rows),
+    ]
+
+
+def _calibration(rows: Sequence[Row]) -> str:
+    counts = sorted({row["calibration"] for row in rows if "calibration" in row})
+    if not counts:
+        return ""
+    return f"Calibration used {' or '.join(map(str, counts))} photographs."
+
+
+def _size_and_speed(results: Row, pictures: Mapping[str, str]) -> list[str]:
+    rows, shipped = results["rows"], results["shipped"]
+    width, height = results["size"]
+    timed = page_tables.origins(
+        rows, "latency", lambda words, count: f"{count} rows were timed {words}."
+    )
+    parts = [
+        "## How small, and how fast?\n",
+        "Table 2a: size. *On disk* is the folder of the model with everything that is needed to "
+        "run it. The study's numbers are in brackets.\n",
+        page_tables.size_table(rows, shipped),
+        *_picture("size", pictures),
+        "Table 2b: operations and time.\n",
+        page_tables.speed_table(rows, shipped),
+        page_text.SPEED.format(
+            width=width, height=height, threads=results["threads"], origins=timed
+        ),
+    ]
+    if results["speed"]:
+        parts += [*_picture("figure-3", pictures), _speed_text(results["speed"])]
     return parts
 
 
-def _times(seconds: Mapping[str, float]) -> str:
-    rows = [[name, format_duration(spent)] for name, spent in seconds.items()]
-    return f"\n## Computation time\n\n{format_table(['', 'time'], rows)}"
+def _speed_text(measured: Row) -> str:
+    stopped = [
+        f"{row['label']} in {row['runtime']} from {row['stopped']} keypoints"
+        for row in measured["rows"]
+        if row["stopped"]
+    ]
+    text = (
+        f"Figure 3 was measured {where(measured['origin'])}, with {measured['threads']} threads, "
+        f"all contenders in turn, medians of {measured['repetitions']}."
+    )
+    if stopped:
+        text += (
+            f" A contender that takes more than {measured['budget']:g} s for one call is left out "
+            f"from there on: {'; '.join(stopped)}."
+        )
+    return text
+
+
+def _methods(results: Row, pictures: Mapping[str, str]) -> list[str]:
+    values, explained = method_values(results), results["explanations"]
+    parts = ["## What does each method do?\n"]
+    for key, (title, text) in page_text.METHODS.items():
+        filled = _fill(text, values)
+        if filled:
+            parts += [f"### {title}\n", filled]
+        if key == "channels" and explained.get("channels"):
+            parts += [page_tables.explanation_table(explained["channels"]), _explained(explained)]
+        if key == "linear":
+            if explained.get("linear"):
+                parts += [page_tables.explanation_table(explained["linear"]), _explained(explained)]
+            parts += _weights(results, pictures)
+    return parts
+
+
+def _fill(text: str, values: Mapping[str, float]) -> str:
+    """Return the text with its numbers, or "" if one of them was not measured."""
+    try:
+        return text.format(**values)
+    except KeyError:
+        return ""
+
+
+def _explained(found: Row) -> str:
+    return f"Measured on {found['pairs']} pairs {where(found['origin'])}."
+
+
+def _weights(results: Row, pictures: Mapping[str, str]) -> list[str]:
+    weights = results["weights"]
+    if not weights:
+        return []
+    parts = [_fill(page_text.FIGURE_6, weight_values(weights)), *_picture("figure-6", pictures)]
+    if weights["variances"]:
+        parts.append(page_text.VARIANCES.format(**weights["variances"][0]))
+        parts += _picture("figure-6-variances", pictures)
+    return parts
+
+
+def _sensitivity(results: Row, pictures: Mapping[str, str]) -> list[str]:
+    scan, earlier = results["scan"], results.get("earlier_scan")
+    names = [f"figure-{n}{form}" for n in ("4", "5") for form in ("", "-sorted", "-curves")]
+    drawn = [part for name in names for part in _picture(name, pictures)]
+    if not drawn and not earlier:
+        return []
+    parts = ["## Sensitivity of each layer\n"]
+    if scan:
+        facts = {"pairs": scan["pairs"], "keypoints": scan["keypoints"], "grid": _grid(scan)}
+        parts += [page_text.SCAN.format(**facts), *drawn]
+    if earlier and not _covers_all_layers(scan):
+        parts.append(page_text.EARLIER_SCAN.format(**earlier))
+        for name, path in earlier["pictures"].items():
+            change = "pruning" if name == "figure-4" else "k-means quantization"
+            caption = f"Earlier scan, {earlier['pairs']} pairs: loss of each layer by {change}."
+            parts += [f"![{caption}]({path})", f"*{caption}*"]
+    if results["allocation"]:
+        parts += [page_text.ALLOCATION, page_tables.allocation_table(results["allocation"])]
+    return parts
+
+
+def _grid(scan: Row) -> str:
+    names = {"prune": "pruning", "codebook": "k-means"}
+    texts = []
+    for method, facts in scan["methods"].items():
+        text = f"{names[method]}, {facts['scored']} of {facts['planned']} scores"
+        levels = [f"{n} layers at {level}" for level, n in facts["levels"].items() if n]
+        texts.append(text + (f" ({', '.join(levels)})" if levels else ""))
+    return "; ".join(texts)
+
+
+def _covers_all_layers(scan: Row) -> bool:
+    """Whether each method has scored every layer at one level at least."""
+    methods = scan.get("methods", {}).values()
+    return bool(methods) and all(
+        max(facts["levels"].values(), default=0) >= facts["layers"] for facts in methods
+    )
+
+
+def _recipes() -> list[str]:
+    parts = ["## Recipes\n", page_text.RECIPES]
+    for name in _SHOWN:
+        text = (_RECIPES / f"{name}.toml").read_text(encoding="utf-8")
+        parts.append(f"`{name}.toml`:\n\n```toml\n{text}```")
+    parts.append("All recipes of this page are in `studies/compression/recipes`.")
+    return parts
+
+
+def _reproduction(results: Row, command: str) -> list[str]:
+    dates = sorted({row["origin"]["accuracy"]["date"] for row in results["rows"]})
+    return [
+        "## How is this page made?\n",
+        "One command produces every number, table and figure. It prints how long it will take, and "
+        "continues where it was stopped. `--quick` takes about 20 minutes on two cores.\n",
+        f"```bash\n{command}\n```",
+        f"Rows keep their date when a later run repeats only a part; these are of "
+        f"{', '.join(dates)}. Time of all steps:",
+        page_tables.times_table(results["seconds"]),
+    ]

@@ -1,4 +1,4 @@
-"""The figures of the page docs/compression.md."""
+"""Drawing of the figures of the page docs/compression.md."""
 
 from __future__ import annotations
 
@@ -9,81 +9,86 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from featherglue.artifact.folding import fold_batch_norm
+from featherglue.artifact.layers import layers
 from featherglue.evaluation.plots import save_figure
 from featherglue.models.model import Model
-from featherglue.sensitivity.figures import costs_figure, curves_figure, histogram_figure
-from featherglue.sensitivity.results import Method, Scan, score_value
+from featherglue.sensitivity.results import Method, Scan
+from studies.compression.grid_figure import grid_figure, variance_figure
+from studies.compression.layer_figures import curves_figure, losses, order_figure, sorted_figure
+from studies.compression.speed_figure import speed_figure
+from studies.compression.styles import style
 
 Row = Mapping[str, Any]
-SIZE_CAPTION = "AUC@5 against size on disk; hollow markers: before fine-tuning"
-WEIGHTS_CAPTION = "Figure 6: weight distributions of the dense model"
-# Number of the figure, compression method, and label of the horizontal axis.
-_METHODS: Mapping[Method, tuple[str, str, str]] = {
-    "prune": ("4", "pruning", "ratio of zero weights in the layer"),
-    "codebook": ("5", "k-means quantization", "bits of a weight"),
-}
-
-
-def scan_captions(number: str, change: str, pairs: Any, refined: bool) -> tuple[str, str]:
-    """Return the captions of the curves and of the heat map of a scan."""
-    settings = f"{pairs} pairs, {'refined' if refined else 'not refined'}; gains are noise"
-    return (
-        f"Figure {number}: sensitivity of each layer to {change}, the most sensitive labeled; "
-        f"{settings}",
-        f"Figure {number}, all layers: loss of the mean score in points; {settings}",
-    )
+_METHODS: Mapping[Method, str] = {"prune": "4", "codebook": "5"}  # numbers of the figures
 
 
 def draw(
-    rows: Sequence[Row], found: Scan | None, dense: Model, layers: Sequence[str], folder: Path
+    results: Row, found: Scan | None, original: Model, dense: Model, folder: Path
 ) -> dict[str, str]:
-    """Draw the figures and return caption → path relative to the parent of `folder`.
+    """Draw the figures and return name → path relative to the parent of `folder`.
 
     Args:
-        rows: rows of the results.
+        results: content of results.json.
         found: sensitivity scan, or None.
-        dense: the dense model.
-        layers: layers whose weight distributions are drawn.
+        original: the dense model as trained.
+        dense: the dense model with folded batch normalization.
         folder: folder of the pictures.
     """
-    figures: dict[str, tuple[str, Figure]] = {"size": (SIZE_CAPTION, _size_figure(rows))}
-    for method, (number, change, level) in _METHODS.items():
-        if found is None or not found.curves(method):
-            continue
-        order, base = found.order(method), score_value(found.base, "")
-        curves, costs = found.curves(method), found.costs(method)
-        scoring = found.settings.get("score", {})
-        pairs, refined = scoring.get("num_pairs", "?"), bool(scoring.get("refine"))
-        captions = scan_captions(number, change, pairs, refined)
-        figures[f"figure-{number}"] = (
-            captions[0],
-            curves_figure(curves, order, base, level, "mean of AUC, precision and recall, %"),
-        )
-        figures[f"figure-{number}-layers"] = (
-            captions[1],
-            costs_figure(costs, order, level, "the mean score"),
-        )
-    arrays = dense.to_artifact().arrays
-    weights = {name: arrays[f"{name}.weight"] for name in layers}
-    figures["figure-6"] = WEIGHTS_CAPTION, histogram_figure(weights)
+    figures: dict[str, Figure | None] = {"size": _size_figure(results["rows"])}
+    if results["speed"]:
+        figures["figure-3"] = speed_figure(results["speed"])
+    if found is not None:
+        figures |= _scan_figures(found, dense)
+    source = original.to_artifact()
+    folded = fold_batch_norm(source)
+    weights = results["weights"]
+    figures["figure-6"] = grid_figure(source, folded, weights["chosen"])
+    figures["figure-6-variances"] = variance_figure(source, weights["variances"])
     pictures = {}
-    for name, (caption, figure) in figures.items():
-        save_figure(figure, folder / f"compression-{name}.png")
-        pictures[caption] = f"{folder.name}/compression-{name}.png"
+    for name, figure in figures.items():
+        if figure is not None:
+            save_figure(figure, folder / f"compression-{name}.png")
+            pictures[name] = f"{folder.name}/compression-{name}.png"
     return pictures
+
+
+def _scan_figures(found: Scan, dense: Model) -> dict[str, Figure | None]:
+    names = [layer.name for layer in layers(dense.architecture)]
+    figures: dict[str, Figure | None] = {}
+    for method, number in _METHODS.items():
+        unrefined = losses(found, method, "unrefined")
+        if not unrefined:
+            continue
+        figures[f"figure-{number}"] = order_figure(unrefined, names, method)
+        refined = losses(found, method, "refined")
+        figures[f"figure-{number}-sorted"] = sorted_figure(unrefined, refined, method)
+        if any(len(curve) > 1 for curve in unrefined.values()):
+            figures[f"figure-{number}-curves"] = curves_figure(unrefined, method)
+    return figures
 
 
 def _size_figure(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for i, row in enumerate(rows):
-        mib, color = row["bytes_on_disk"] / 2**20, f"C{i % 10}"
-        marker = "os^"[i // 10]
-        axes.plot([mib], [row["before"]["auc"]["5"]], marker, color=color, fillstyle="none")
-        if row["after"] is not None:
-            axes.plot([mib], [row["after"]["auc"]["5"]], marker, color=color, label=row["title"])
-        else:
-            axes.plot([], [], marker, color=color, fillstyle="none", label=row["title"])
+        look, mib = style(i), row["bytes_on_disk"] / 2**20
+        last = row["before"] if row["after"] is None else row["after"]
+        before, after = row["before"]["auc"]["5"], last["auc"]["5"]
+        axes.plot([mib, mib], [before, after], color=look.color, linewidth=0.7)
+        axes.plot([mib], [before], look.marker, color=look.color, fillstyle="none")
+        fill = "full" if row["after"] is not None else "none"
+        # The styles repeat after eight rows; the later ones have larger markers.
+        size = 6 if i < 8 else 9
+        axes.plot(
+            [mib],
+            [after],
+            look.marker,
+            color=look.color,
+            fillstyle=fill,
+            markersize=size,
+            label=row["title"],
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

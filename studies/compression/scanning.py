@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featherglue.errors import UsageError
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.errors import ConfigError, UsageError
 from featherglue.evaluation import HomographySuite
 from featherglue.fingerprint import file_fingerprint
 from featherglue.models.model import Model
+from featherglue.sensitivity.pair_scores import loss_interval
 from featherglue.sensitivity.results import (
     PAIRS,
     SETTINGS,
@@ -27,7 +29,7 @@ from featherglue.sensitivity.results import (
     model_fingerprint,
     read_scan,
 )
-from featherglue.sensitivity.scan import Measurement, ScanConfig, plan, scan
+from featherglue.sensitivity.scan import Measurement, ScanConfig, plan, ratios_for, scan
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 
 LEVELS: Mapping[Method, tuple[float, ...]] = {
@@ -77,13 +79,7 @@ def run_scan(
         UsageError: the folder contains a scan of another model or with other settings.
     """
     end = clock() + 60 * settings.minutes
-    scoring = ScoringConfig(
-        num_pairs=settings.num_pairs,
-        max_keypoints=settings.max_keypoints,
-        refine=True,
-        cache_bytes=_CACHE_BYTES,
-    )
-    scorer = HomographyScorer(dense, suite, scoring)
+    scorer = HomographyScorer(dense, suite, _scoring(settings))
     about = {k: v for k, v in scorer.settings().items() if k not in ("folder", "list")}
     if suite.pair_file is not None:
         about["list"] = file_fingerprint(suite.pair_file)
@@ -108,6 +104,15 @@ def run_scan(
         if not missing(dense, read_scan(folder), settings):
             break
     return read_scan(folder)
+
+
+def _scoring(settings: ScanSettings) -> ScoringConfig:
+    return ScoringConfig(
+        num_pairs=settings.num_pairs,
+        max_keypoints=settings.max_keypoints,
+        refine=True,
+        cache_bytes=_CACHE_BYTES,
+    )
 
 
 def missing(dense: Model, found: Scan, settings: ScanSettings) -> list[Change]:
@@ -139,3 +144,81 @@ def continue_published(dense: Model, published: Path, folder: Path) -> None:
         return
     if found.get("model") == model_fingerprint(dense):
         copy_scan(published, folder)
+
+
+def summary(dense: Model, found: Scan | None, settings: ScanSettings) -> dict[str, Any]:
+    """Return what the scan has measured, as plain values for the page.
+
+    Returns:
+        {} without a scan. Otherwise `pairs`, `keypoints`, and for each method the number of
+        `scored` and `planned` changes, and the `levels` with the number of layers scored at each.
+    """
+    if found is None or not found.rows:
+        return {}
+    scoring = found.settings.get("score", {})
+    methods = {}
+    for method, levels in settings.levels.items():
+        counts = {f"{level:g}": 0 for level in levels}
+        for row in found.rows:
+            key = f"{row.change.level:g}"
+            if row.change.method == method and key in counts:
+                counts[key] += 1
+        num_layers = len(plan(dense.architecture, ScanConfig(method=method, levels=levels[:1])))
+        methods[method] = {
+            "scored": sum(counts.values()),
+            "planned": num_layers * len(levels),
+            "layers": num_layers,
+            "levels": counts,
+        }
+    base = next(row for row in found.rows if row.change.layer == "")
+    scores = {state: pairs.summary() for state, pairs in base.pairs.items()}
+    facts = {"pairs": scoring.get("num_pairs"), "keypoints": scoring.get("max_keypoints")}
+    return {**facts, "methods": methods, "unchanged": scores}
+
+
+def compare_allocation(
+    dense: Model,
+    suite: HomographySuite,
+    found: Scan,
+    sparsities: Sequence[float],
+    settings: ScanSettings,
+) -> list[dict[str, Any]]:
+    """Prune the scanned layers by the allocation of a scan, and by one ratio, and score both.
+
+    Args:
+        dense: the dense model.
+        suite: suite with the pairs.
+        found: the scan.
+        sparsities: fractions of zeros among all weights of the scanned layers.
+        settings: settings of the scan.
+
+    Returns:
+        Rows with `sparsity`, `allocation` ("scan" or "uniform"), `state`, and the loss of the mean
+        score in points: `loss`, `low` and `high`. Sparsities beyond the scan are left out.
+    """
+    scorer = HomographyScorer(dense, suite, _scoring(settings))
+    base = scorer.measure(dense)
+    scanned = tuple(found.costs("prune"))
+    rows = []
+    for sparsity in sparsities:
+        try:
+            ratios = ratios_for(found, dense.architecture, sparsity)
+        except ConfigError:
+            continue
+        variants = {"scan": ratios, "uniform": dict.fromkeys(scanned, sparsity)}
+        for name, given in variants.items():
+            model = prune(dense, PruneConfig(ratio=0, ratios=given, include=scanned))
+            for state, pairs in scorer.measure(model).items():
+                loss = loss_interval(base[state], pairs)
+                rows.append(
+                    {
+                        "sparsity": sparsity,
+                        "layers": len(scanned),
+                        "allocation": name,
+                        "state": state,
+                        "loss": round(loss.value, 2),
+                        "low": round(loss.low, 2),
+                        "high": round(loss.high, 2),
+                    }
+                )
+    return rows

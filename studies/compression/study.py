@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import featherglue
+from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import load_artifact
-from featherglue.artifact.layers import layers
-from featherglue.compression.layer_selection import select_layers
-from featherglue.compression.recipe import Recipe
-from featherglue.compression.step_types import FinetuneConfig
-from featherglue.compression.steps import fold
-from featherglue.config import to_dict
-from featherglue.errors import ConfigError
-from featherglue.evaluation import HomographySuite
-from featherglue.fingerprint import file_fingerprint, fingerprint
+from featherglue.artifact.registry import find_model
+from featherglue.errors import UsageError
 from featherglue.io.files import atomic_write, write_json
-from featherglue.io.image import list_images, read_evenly_spaced
-from featherglue.io.json import read_json
-from featherglue.io.toml import read_toml
-from featherglue.models.model import Model
-from featherglue.sensitivity.results import Method, Scan, read_scan
-from featherglue.sensitivity.scan import ScanConfig, scan
+from featherglue.machine import describe_machine
+from featherglue.sensitivity.results import Scan, read_scan
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
-from featherglue.train.engine.devices import choose_device
-from studies.compression import experiments, explanations, measurements, page
+from studies.compression import (
+    estimates,
+    experiments,
+    explanations,
+    measurements,
+    page,
+    scanning,
+    speed,
+    weight_errors,
+)
 from studies.compression.experiments import Experiment
-from studies.compression.journal import Journal
-from studies.compression.model_making import Tuning, make_model
+from studies.compression.layer_figures import losses
+from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
+from studies.compression.results_file import kept_rows, upgraded
+
+_SHIPPED = ("balanced", "fast")  # measured beside the models of the study
 
 
-class Study:
+class Study(ModelSteps):
     """One run of the study.
 
     Args:
@@ -43,237 +44,185 @@ class Study:
     """
 
     def __init__(self, options: argparse.Namespace, command: str) -> None:
-        self.options, self.command = options, command
-        self.work = Path(options.work)
-        self.journal = Journal(self.work / "journal.json")
-        source = load_artifact(options.model)
-        self.original = Model.from_artifact(source)
-        self.dense, self.hash = fold(self.original), source.hash
-        self.suite = HomographySuite(folder=options.val, pair_file=options.list)
-        self.pairs = len(self.suite.pairs()[: options.num_pairs])
-        self.common = {"dense": source.hash, "pairs": self.pairs, "val": options.val.name}
-        self.source = {**self.common, "processing": to_dict(source.processing)}
-        # The inputs of accuracies, and those of models and explanations.
-        self.evaluated_on = {
-            **self.common,
-            "list": file_fingerprint(options.list),
-            "folder": str(options.val),
-        }
-        self.calibrated_on = {
-            "images": str(options.images),
-            "calibration": options.num_calibration_images,
-            "size": list(options.size),
-        }
-        self.selected = experiments.select_experiments(options.only)
-        self.recipes: dict[str, Recipe] = {}
-        self._calibration: list[Any] = []
+        super().__init__(options)
+        self.command = command
 
     def run(self) -> dict[str, Any]:
         """Run all steps and return the content of results.json."""
         options = self.options
         self.selected = self._applicable()
         self._check_inputs()
-        found = None if options.make_only and not options.allocate else self._scan()
-        allocation = found if options.allocate else None
+        self._print_estimate()
+        allocation = self._scan() if options.allocate else None
         self.recipes = {e.name: self._recipe(e, allocation) for e in self.selected}
         if options.make_only:
             self._save_dense()
             for experiment in self.selected:
                 self._make(experiment)
             return {}
-        dense = self._dense_row()
-        made = {experiment.name: self._row(experiment) for experiment in self.selected}
-        rows = [dense, *self._with_earlier(made)]
-        for row in rows[1:]:
-            taken = measurements.steps_taken(self._folder(row), self.work / "dense")
-            row["finetuning"]["taken"] = taken
-        timed = self._latencies(rows)
+        rows = self._all_rows()
+        folders = self._models_to_time(rows)
+        timed = self._latencies(folders) if options.num_repetitions else {}
         for row in rows:
-            row["latency_ms"] = timed["ms"][row["name"]]
-            row.update(measurements.threshold(self._folder(row)))
+            if row["name"] in timed.get("ms", {}):
+                row["ms"] = timed["ms"][row["name"]]
+                row["origin"]["latency"] = self.journal.origin("latencies")
+        found = allocation or self._scan()
         results = {
-            "format_version": 1,
+            "format_version": 2,
             "kind": "compression",
             "featherglue": featherglue.__version__,
             **self.common,
+            "quick": options.quick,
             "threads": options.threads,
             "size": list(options.size),
-            "machine": timed["machine"],
+            "machine": describe_machine(),
             "grown": any(step.get("grown") for step in self.original.provenance.recipe),
             "rows": rows,
+            "shipped": self._shipped(timed.get("ms", {})),
+            "speed": self._speed(folders),
+            "weights": self._weights(),
             "explanations": self._explanations(),
-            "scan": {
-                "scores": len(found.rows) if found else 0,
-                "earlier": options.scan_minutes == 0,
-            },
+            "scan": scanning.summary(self.dense, found, self._scan_settings()),
+            "allocation": self._check_allocation(found),
         }
         results["seconds"] = {name: self.journal.seconds(name) for name in self.journal.steps}
+        self._add_earlier_parts(results)
         write_json(options.output, results)
         self._write_page(results, found)
         return results
 
-    def _applicable(self) -> list[Experiment]:
-        """Return the experiments whose recipes fit the model. Raises if a named one does not."""
-        found = []
+    def _print_estimate(self) -> None:
+        """Print how long the steps that are left will take."""
+        options = self.options
+        left: list[tuple[Experiment, str]] = []
+        if not (options.keep_rows or self.journal.origin("dense, evaluated")):
+            left.append((experiments.DENSE, "evaluate"))
         for experiment in self.selected:
-            recipe = self._recipe(experiment, None)
-            try:
-                recipe.check(self.dense.architecture)
-            except ConfigError as error:
-                if self.options.only:
-                    raise
-                print(f"{experiment.title}: skipped, because the recipe does not fit ({error})")
-            else:
-                found.append(experiment)
+            steps = {"made": "make", "evaluated before": "evaluate"}
+            if self._tunes:
+                steps |= {"fine-tuned": "tune", "evaluated after": "evaluate"}
+            done = self.journal.steps
+            left += [
+                (experiment, step)
+                for name, step in steps.items()
+                if f"{experiment.name}, {name}" not in done
+                and not (options.make_only and step == "evaluate")
+            ]
+        num_models = len(experiments.EXPERIMENTS) + 1 + len(_SHIPPED)
+        found = estimates.estimate(options, left, self.journal.steps, self.pairs, num_models)
+        if any(one.units for one in found):
+            dense, size = self._save_dense(), tuple(options.size)
+            unit = estimates.unit_seconds(dense, options.threads, size)
+            print(estimates.describe(found, unit), flush=True)
+
+    def _all_rows(self) -> list[dict[str, Any]]:
+        """Return the row of the dense model, and those of this run and of earlier runs."""
+        if self.options.keep_rows:
+            self._save_dense()
+            kept = kept_rows(self.options.output, self.common)
+            if experiments.DENSE.name not in kept:
+                raise UsageError(
+                    f"{self.options.output}: has no rows of this dense model and these pairs; run "
+                    "without --keep-rows"
+                )
+            return [kept[name] for name in self._names() if name in kept]
+        dense = self._dense_row()
+        made = {experiment.name: self._row(experiment) for experiment in self.selected}
+        both = kept_rows(self.options.output, self.common) | {dense["name"]: dense} | made
+        return [both[name] for name in self._names() if name in both]
+
+    def _models_to_time(self, rows: Sequence[dict[str, Any]]) -> dict[str, Path]:
+        """Return the folder of each model that exists, and those of shipped models."""
+        folders = {row["name"]: self._folder(row) for row in rows}
+        found = {name: folder for name, folder in folders.items() if folder is not None}
+        shipped = {name: find_model(name) for name in self.options.shipped}
+        return found | {name: Path(folder) for name, folder in shipped.items()}
+
+    def _shipped(self, ms: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the size and the latencies of the shipped models."""
+        found = []
+        for name in self.options.shipped:
+            folder = Path(find_model(name))
+            found.append(
+                {"name": name, "ms": ms.get(name, {})} | measurements.sizes(folder, folder)
+            )
         return found
 
-    def _check_inputs(self) -> None:
-        """Raise the errors that would occur later."""
-        list_images(self.options.images, recursive=True)
-        if self._tunes:
-            tuning = self._tuning()
-            if not all((self.work / e.name / "after").exists() for e in self.selected):
-                choose_device(tuning.device)
-            for experiment in self.selected:
-                for step in self._recipe(experiment, None).steps:
-                    if isinstance(step, FinetuneConfig):
-                        tuning.stage(step, 1)
-
-    @property
-    def _tunes(self) -> bool:
-        return bool(self.options.minutes > 0 or self.options.steps > 0)
-
-    def _tuning(self) -> Tuning:
+    def _speed(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         options = self.options
-        return Tuning(
-            teacher=self.work / "dense",
-            images=options.images,
-            settings=read_toml(options.finetune),
-            minutes=options.minutes,
-            steps=options.steps,
-            device=options.device,
+        if not options.num_rounds:
+            return {}
+        names = ("dense", "macs-25", "macs-10", *options.shipped)
+        chosen = {name: folders[name] for name in names if name in folders}
+        settings = speed.SpeedSettings(
+            keypoints=tuple(options.keypoints),
+            size=tuple(options.size),
+            threads=options.threads,
+            repetitions=options.num_rounds,
+            xfeat=options.xfeat,
         )
+        models = {name: load_artifact(folder).fingerprint for name, folder in chosen.items()}
+        inputs = {"models": models, **speed.plain(settings)}
+        name = "latency against keypoints"
+        measured = self.journal.step(name, inputs, lambda: speed.measure_speed(chosen, settings))
+        return {**measured, "origin": self.journal.origin(name)}
 
-    def calibration(self) -> list[Any]:
-        """Return calibration photographs, evenly spread over the folder."""
-        if not self._calibration:
-            self._calibration = read_evenly_spaced(
-                self.options.images, self.options.num_calibration_images
-            )
-        return self._calibration
+    def _weights(self) -> dict[str, Any]:
+        folded = fold_batch_norm(self.original.to_artifact())
+        return dict(weight_errors.summary(self.original.to_artifact(), folded))
 
-    def _recipe(self, experiment: Experiment, found: Scan | None) -> Recipe:
-        folder, architecture = self.options.recipes, self.dense.architecture
-        return experiments.load_recipe(folder, experiment, architecture, found)
+    def _add_earlier_parts(self, results: dict[str, Any]) -> None:
+        """Add the parts of an earlier run that this one has skipped."""
+        before = upgraded(self.options.output, self.common)
+        for part in ("speed", "explanations", "allocation"):
+            if not results[part] and before.get(part):
+                results[part] = before[part]
+        # Pictures of an earlier scan stand in until this one has scores of every layer.
+        if before.get("earlier_scan"):
+            results["earlier_scan"] = before["earlier_scan"]
+        results["seconds"] = before.get("seconds", {}) | results["seconds"]
+
+    def _scan_settings(self) -> scanning.ScanSettings:
+        options = self.options
+        return scanning.ScanSettings(
+            num_pairs=options.num_scan_pairs,
+            max_keypoints=options.scan_keypoints,
+            minutes=options.scan_minutes,
+        )
 
     def _scan(self) -> Scan | None:
-        """Scan pruning and then k-means quantization, each for half of the time."""
-        minutes, folder = self.options.scan_minutes, self.work / f"scan-{self.hash[:12]}"
-        if minutes > 0:
+        """Continue the scan, and publish it beside the results."""
+        folder, published = self.work / f"scan-{self.hash[:12]}", self._published_scan
+        scanning.continue_published(self.dense, published, folder)
+        if self.options.scan_minutes > 0:
             print("  sensitivity scan …", flush=True)  # a scan has its own files to resume
-            scoring = ScoringConfig(num_pairs=self.options.num_scan_pairs)
-            scorer = HomographyScorer(self.dense, self.suite, scoring)
-            methods: tuple[Method, ...] = ("prune", "codebook")
-            for method in methods:
-                config = ScanConfig(method=method, minutes=minutes / 2)
-                scan(self.dense, scorer, folder, config, about=scorer.settings())
+            scanning.run_scan(self.dense, self.suite, folder, self._scan_settings())
         found = read_scan(folder)
-        return found if found.rows else None
+        if not found.rows:
+            return None
+        scanning.copy_scan(folder, published)
+        return found
 
-    def _save_dense(self) -> Path:
-        folder = self.work / "dense"
-        self.journal.step("dense, saved", self.source, lambda: self.dense.save(folder).hash, folder)
-        return folder
+    @property
+    def _published_scan(self) -> Path:
+        return Path(self.options.output).parent / "scan"
 
-    def _dense_row(self) -> dict[str, Any]:
-        folder = self._save_dense()
-        measured = self._accuracy("dense, evaluated", folder)
-        facts = measurements.sizes(folder, folder)
-        dense = experiments.DENSE
-        both = {"before": measured, "after": measured}
-        return {"name": dense.name, "title": dense.title, **both, **facts}
+    def _check_allocation(self, found: Scan | None) -> list[dict[str, Any]]:
+        """Compare the allocation of the scan with uniform pruning, without fine-tuning."""
+        sparsities = self.options.allocate_sparsities
+        if found is None or not sparsities or not self.options.scan_minutes:
+            return []
+        inputs = {**self.source, "rows": len(found.rows), "sparsities": list(sparsities)}
+        settings = self._scan_settings()
 
-    def _make(self, experiment: Experiment) -> tuple[Path, Path | None]:
-        """Make the models and return their folders before and after fine-tuning."""
-        print(experiment.title, flush=True)
-        before = self.work / experiment.name / "before"
-        self._make_model(experiment, "made", before, None)
-        if not self._tunes:
-            print("  not fine-tuned (--minutes 0)", flush=True)
-            return before, None
-        after = self.work / experiment.name / "after"
-        self._make_model(experiment, "fine-tuned", after, self._tuning())
-        return before, after
+        def compare() -> list[dict[str, Any]]:
+            return scanning.compare_allocation(self.dense, self.suite, found, sparsities, settings)
 
-    def _row(self, experiment: Experiment) -> dict[str, Any]:
-        options, name = self.options, experiment.name
-        folder, after = self._make(experiment)
-        row: dict[str, Any] = {"name": name, "title": experiment.title}
-        row["before"] = self._accuracy(f"{name}, evaluated before", folder)
-        row["after"] = None
-        if after is not None:
-            folder = after
-            row["after"] = self._accuracy(f"{name}, evaluated after", folder)
-        tuning = {"minutes": options.minutes, "steps": options.steps, "device": options.device}
-        return row | {"finetuning": tuning} | measurements.sizes(folder, self.work / "dense")
+        rows: list[dict[str, Any]] = self.journal.step("allocation checked", inputs, compare)
+        return rows
 
-    def _with_earlier(self, made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return these rows and the rows of other experiments from earlier runs."""
-        try:
-            before = read_json(self.options.output, finite=False)
-            same = {name: before[name] for name in self.common} == self.common
-            kept = {row["name"]: row for row in before["rows"]} if same else {}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            kept = {}  # another error of the disk must not discard the rows
-        existing = {name: row for name, row in kept.items() if self._folder(row).is_dir()}
-        both = existing | made
-        return [both[e.name] for e in experiments.EXPERIMENTS if e.name in both]
-
-    def _folder(self, row: dict[str, Any]) -> Path:
-        """Return the folder of the model of a row."""
-        name = str(row["name"])
-        if name == experiments.DENSE.name:
-            return self.work / "dense"
-        return self.work / name / ("before" if row["after"] is None else "after")
-
-    def _make_model(
-        self, experiment: Experiment, stage: str, folder: Path, tuning: Tuning | None
-    ) -> None:
-        recipe, options = self.recipes[experiment.name], self.options
-        inputs = {**self.source, **self.calibrated_on, "recipe": recipe.to_dict()}
-        run_folder = folder.parent
-        if tuning is not None:
-            tuned = {"minutes": tuning.minutes, "steps": tuning.steps, "device": tuning.device}
-            inputs |= tuned | {"settings": tuning.settings}
-            # Runs with other settings do not continue from these checkpoints.
-            run_folder = folder.parent / f"run-{fingerprint(inputs)}"
-
-        def compute() -> str:
-            if tuning is not None:
-                choose_device(tuning.device)
-            size = tuple(options.size)
-            images = self.calibration()
-            made = make_model(self.dense, recipe, images, tuning, run_folder, self.hash, size)
-            return made.save(folder).hash
-
-        self.journal.step(f"{experiment.name}, {stage}", inputs, compute, folder)
-
-    def _accuracy(self, name: str, folder: Path) -> dict[str, Any]:
-        artifact = load_artifact(folder)
-        settings = {"model": artifact.fingerprint, "processing": to_dict(artifact.processing)}
-        inputs = {**self.evaluated_on, **settings}
-        options = self.options
-        result: dict[str, Any] = self.journal.step(
-            name,
-            inputs,
-            lambda: measurements.accuracy(
-                folder, self.suite, options.num_pairs, options.threads, options.jobs
-            ),
-        )
-        return result
-
-    def _latencies(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        folders = {row["name"]: self._folder(row) for row in rows}
+    def _latencies(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         models = {name: load_artifact(folder).fingerprint for name, folder in folders.items()}
         options = self.options
         repetitions, size = options.num_repetitions, tuple(options.size)
@@ -282,6 +231,7 @@ class Study:
             "repetitions": repetitions,
             "size": list(size),
             "threads": options.threads,
+            "runtimes": list(speed.RUNTIMES),
         }
         result: dict[str, Any] = self.journal.step(
             "latencies",
@@ -311,13 +261,14 @@ class Study:
             "channels": self.journal.step(
                 "channel pruning explained", inputs, lambda: explain(explanations.channel_variants)
             ),
+            "pairs": pairs,
+            "origin": self.journal.origin("linear quantization explained"),
         }
 
     def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
         options = self.options
-        names = [layer.name for layer in layers(self.dense.architecture)]
-        shown = select_layers(names, [], [g for g in options.histograms if g], ())
-        pictures = draw(results["rows"], found, self.dense, shown, options.page.parent / "figures")
+        pictures = draw(results, found, self.original, self.dense, options.page.parent / "figures")
+        pruned = losses(found, "prune", "unrefined") if found is not None else {}
         with atomic_write(options.page) as file:
-            file.write(page.render(results, pictures, self.command).encode())
+            file.write(page.render(results, pictures, self.command, pruned).encode())
         print(f"wrote {options.output} and {options.page}", flush=True)

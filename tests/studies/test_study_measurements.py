@@ -1,0 +1,106 @@
+"""Measurements of the study on tiny models: speed, rounding errors, scan and figures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from featherglue.artifact.folding import fold_batch_norm
+from featherglue.evaluation import HomographySuite
+from featherglue.models.model import Model
+from featherglue.sensitivity.results import Method, read_scan
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+from studies.compression import layer_figures, scanning, speed, weight_errors  # noqa: E402
+from studies.compression.grid_figure import grid_figure, variance_figure  # noqa: E402
+from studies.compression.speed_figure import speed_figure  # noqa: E402
+
+
+def test_slow_contenders_are_not_measured_further(matching: Path) -> None:
+    settings = speed.SpeedSettings(
+        keypoints=(8, 16), runtimes=("onnxruntime",), size=(64, 48), threads=1, repetitions=2
+    )
+    found = speed.measure_speed({"tiny": matching}, settings)
+    rows = {(row["label"], row["part"]): row for row in found["rows"]}
+    assert set(rows["tiny", "matcher"]["ms"]) == {"8", "16"}
+    assert set(rows["tiny", "extractor"]["ms"]) == {"8"}  # does not depend on the number
+    assert all(ms > 0 for row in found["rows"] for ms in row["ms"].values())
+    assert len(speed_figure(found).axes) == 2
+    impatient = speed.SpeedSettings(
+        keypoints=(8,), runtimes=(), size=(64, 48), threads=1, repetitions=1, budget=0.0
+    )
+    for row in speed.measure_speed({}, impatient)["rows"]:
+        assert row["stopped"] == 8 and not row["ms"]
+
+
+def test_rounding_errors_follow_the_ranges_of_the_channels() -> None:
+    rng = np.random.default_rng(0)
+    equal = rng.uniform(-1, 1, (8, 64)).astype(np.float32)
+    wide = equal * np.float32([[0.01]] * 7 + [[1]])
+    one = weight_errors.relative_error(wide[:7] * 100, 8, per_channel=False)
+    assert weight_errors.relative_error(equal, 8, per_channel=False) == pytest.approx(one, rel=0.2)
+    rest = weight_errors.quantized(wide, 4, per_channel=False).codes[:7]
+    assert not rest.any()  # everything but the widest channel is rounded to zero
+    assert weight_errors.quantized(wide, 4, per_channel=True).codes[:7].any()
+
+
+def test_figure_of_weights_with_and_without_normalization(models: dict[str, Model]) -> None:
+    original = models["four-heads"].to_artifact()
+    folded = fold_batch_norm(original)
+    found = weight_errors.summary(original, folded)
+    errors = [row["tensor8"] for row in found["layers"]]
+    assert errors == sorted(errors, reverse=True)
+    assert len(grid_figure(original, folded, found["chosen"]).axes) == 3 * len(found["chosen"])
+    assert variance_figure(original, found["variances"]) is not None
+    plain = weight_errors.summary(folded, folded)
+    assert plain["variances"] == [] and variance_figure(folded, []) is None
+
+
+@pytest.mark.slow
+def test_scan_continues_and_gives_figures(
+    matching: Path, tmp_path: Path, photographs: dict[str, np.ndarray]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(photographs["camera"], (128, 96)))
+    (tmp_path / "list.txt").write_text("a.png 0.98 -0.08 9 0.07 1.01 -5 1e-5 -5e-5 1\n")
+    suite = HomographySuite(folder=tmp_path, pair_file=tmp_path / "list.txt", size=(128, 96))
+    model = Model.load(matching)
+    levels: dict[Method, tuple[float, ...]] = {"prune": (0.5, 0.9)}
+    settings = scanning.ScanSettings(num_pairs=1, max_keypoints=32, levels=levels)
+    lines: list[str] = []
+
+    def stop_after(count: int) -> None:
+        if len(lines) == count:
+            raise KeyboardInterrupt
+
+    def report(line: str) -> None:
+        stop_after(6)
+        lines.append(line)
+
+    with pytest.raises(KeyboardInterrupt):
+        scanning.run_scan(model, suite, tmp_path / "published", settings, report)
+    scanning.continue_published(model, tmp_path / "published", tmp_path / "scan")
+    known = len(read_scan(tmp_path / "scan").rows)
+    assert known == 6
+    found = scanning.run_scan(model, suite, tmp_path / "scan", settings, lines.append)
+    assert not scanning.missing(model, found, settings)
+    facts = scanning.summary(model, found, settings)
+    assert facts["methods"]["prune"]["scored"] == facts["methods"]["prune"]["planned"]
+    unrefined = layer_figures.losses(found, "prune", "unrefined")
+    assert len(unrefined) == facts["methods"]["prune"]["layers"]
+    names = list(unrefined)
+    for figure in (
+        layer_figures.order_figure(unrefined, names, "prune"),
+        layer_figures.sorted_figure(unrefined, unrefined, "prune"),
+        layer_figures.curves_figure(unrefined, "prune"),
+    ):
+        assert len(figure.axes) == 2
+    rows = scanning.compare_allocation(model, suite, found, (0.5, 0.99), settings)
+    assert {(row["sparsity"], row["allocation"]) for row in rows} == {
+        (0.5, "scan"),
+        (0.5, "uniform"),
+    }
