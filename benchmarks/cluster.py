@@ -101,21 +101,22 @@ class Clock:
     """The time of a call, and of the results within it."""
 
     def __init__(self) -> None:
-        self.start, self.used = time.perf_counter(), processor_seconds()
+        self.start, self.before, self.used = time.perf_counter(), processor_seconds(), 0.0
         self.times: list[float] = []
 
     def progress(self, completed: int, total: int) -> None:
         self.times.append(time.perf_counter())
+        if completed == total:  # the processes still exist
+            self.used = processor_seconds() - self.before
 
     def result(self) -> dict[str, float]:
         """Seconds of the call, results per second, and processor milliseconds of a result."""
         seconds = time.perf_counter() - self.start
         duration = self.times[-1] - self.times[0]
-        used = processor_seconds() - self.used
         return {
             "seconds": seconds,
             "rate": (len(self.times) - 1) / max(duration, 1e-9),
-            "processor": 1000 * used / len(self.times),
+            "processor": 1000 * self.used / len(self.times),
         }
 
 

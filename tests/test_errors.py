@@ -19,6 +19,7 @@ from featherglue.errors import (
     MissingExtraError,
     MissingNameError,
     UsageError,
+    counted,
     did_you_mean,
 )
 from featherglue.options import make_options
@@ -92,3 +93,15 @@ def test_a_mistyped_name_is_recognized() -> None:
         find_model("fats")
     with pytest.raises(UsageError, match="did you mean 'max_keypoints'"):
         make_options(max_keypoint=3)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 pairs"), (1, "1 pair"), (2, "2 pairs"), (-1, "-1 pairs")]
+)
+def test_numbers_with_nouns(number: int, text: str) -> None:
+    assert counted(number, "pair") == text
+
+
+def test_an_irregular_plural() -> None:
+    assert counted(3, "match", "matches") == "3 matches"
+    assert counted(1, "match", "matches") == "1 match"

@@ -27,6 +27,17 @@ def short_reason(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """A number with its noun, such as "1 pair" or "3 pairs".
+
+    Args:
+        number: how many.
+        singular: the noun for one.
+        plural: the noun for others; by default with an s.
+    """
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
 class FeatherglueError(Exception):
     """Base class of all exceptions that featherglue raises deliberately."""
 

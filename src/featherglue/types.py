@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featherglue.errors import UsageError
+from featherglue.errors import UsageError, counted
 from featherglue.geometry.estimates import FundamentalMatrix, Homography, RelativePose
 from featherglue.geometry.estimation import (
     estimate_fundamental,
@@ -72,7 +72,8 @@ class Features:
 
     def __repr__(self) -> str:
         width, height = self.image_size
-        return f"Features({len(self)} keypoints, {self.descriptors.shape[1]}-d, {width}×{height})"
+        size = f"{self.descriptors.shape[1]}-d, {width}×{height}"
+        return f"Features({counted(len(self), 'keypoint')}, {size})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -121,7 +122,8 @@ class Matches:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"Matches({len(self)} matches, {int(np.count_nonzero(self.refined))} refined)"
+        refined = int(np.count_nonzero(self.refined))
+        return f"Matches({counted(len(self), 'match', 'matches')}, {refined} refined)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,8 @@ class MatchResult:
     def __repr__(self) -> str:
         keypoints = f"{len(self.features0)} and {len(self.features1)} keypoints"
         duration = f", {sum(self.milliseconds.values()):.1f} ms" if self.milliseconds else ""
-        return f"MatchResult({len(self.matches)} matches of {keypoints}{duration})"
+        matches = counted(len(self.matches), "match", "matches")
+        return f"MatchResult({matches} of {keypoints}{duration})"
 
     def homography(self, threshold: float = 3.0, seed: int = 0) -> Homography:
         """Estimate the homography from image 0 to image 1 by MAGSAC++ and local optimization.

@@ -72,7 +72,7 @@ def test_compress_applies_a_recipe(
     assert artifact.provenance.parent == load_artifact(folders["one-head"]).hash
     assert [step["step"] for step in artifact.provenance.recipe] == ["prune", "linear", "codebook"]
     assert facts["integer_layers"] == ["extractor.conv3a", "extractor.conv3b"]
-    assert set(facts["float_layers"].values()) == {"its weight is a codebook"}
+    assert set(facts["float_layers"].values()) == {"the weight is a codebook"}
     assert facts["disk_ratio"] > 0
     assert facts["nonzero"] < 0.6 * facts["parameters"]
     scores = [open_runtime(artifact, r, 1).extract(gray)[0] for r in ("torch", "onnxruntime")]  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_compress_applies_a_recipe(
     for fact in (
         "integer layers",
         "7-bit weights",
-        "its weight is a codebook",
+        "the weight is a codebook",
         "MACs with non-zero weights",
         "codebook 4",
         "linear 7 ∗",

@@ -60,6 +60,15 @@ def test_facts_as_a_table(run: Run, matching: Path) -> None:
         "640×480, 1024 keypoints",
         "Apache-2.0",
         "random numbers",
-        "seed 5",
     ):
         assert fact in out
+    assert "seed 5" not in out
+    assert "seed 5" in run("info", "--model", matching, "--verbose")[1]
+
+
+def test_a_long_recipe_is_short_by_default(run: Run) -> None:
+    _, out, _ = run("info", "--model", "fast")
+    assert "27 steps, at last" in " ".join(out.replace("│", " ").split())
+    _, verbose, _ = run("info", "--model", "fast", "--verbose")
+    assert "step 27" in verbose
+    assert len(verbose.splitlines()) > len(out.splitlines()) + 20

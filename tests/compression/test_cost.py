@@ -77,7 +77,7 @@ def test_bits_determine_bytes(models: dict[str, Model], tmp_path: Path) -> None:
     assert cost.study_bytes == round(bits / 8)
     row = next(row for row in cost.layers if row.name == "matcher.final_proj")
     assert (row.scheme, row.bits, row.integer) == ("codebook", 3, False)
-    assert row.float_reason == "its weight is a codebook"
+    assert row.float_reason == "the weight is a codebook"
     # 256 codes of 3 bits, 8 float16 values, 16 float16 biases and one byte for the coding.
     assert row.bytes <= 256 * 3 // 8 + 16 + 32 + 1
     assert row.study_bytes == (256 - np.sum(artifact.arrays["matcher.final_proj.weight"] == 0)) * (
@@ -95,7 +95,7 @@ def test_bytes_of_layers_add_up_to_the_file(
     header = 8 + int.from_bytes(data[:8], "little")
     assert sum(row.bytes for row in cost.layers) + 4 == len(data) - header  # bin_score
     reasons = {row.float_reason for row in cost.layers if row.scheme == "linear"}
-    assert reasons == {"its input is not quantized"}
+    assert reasons == {"the input is not quantized"}
 
 
 def test_integer_layers_and_saturation(

@@ -36,10 +36,10 @@ def test_resumes_where_it_stopped(
     (log,) = (tmp_path / "cache").glob("homography-*.jsonl")
     with log.open("ab") as file:
         file.write(b'\n{"key": "cut o')
-    with pytest.warns(StoredFileWarning, match="1 damaged results"):
+    with pytest.warns(StoredFileWarning, match="1 damaged result;"):
         assert plain(evaluate(resumed, suite, cache=tmp_path / "cache")) == expected
     assert resumed.extractions == 2
-    with pytest.warns(StoredFileWarning, match="1 damaged results"):
+    with pytest.warns(StoredFileWarning, match="1 damaged result;"):
         assert plain(evaluate(idle, suite, cache=tmp_path / "cache")) == expected
     assert idle.extractions == 0
 
@@ -76,7 +76,7 @@ def test_a_changed_digit_of_a_stored_result_is_noticed(
     text = log.read_text()
     log.write_text(text.replace('"matches": ', '"matches": 1', 1))
     assert log.read_text() != text
-    with pytest.warns(StoredFileWarning, match="1 damaged results"):
+    with pytest.warns(StoredFileWarning, match="1 damaged result;"):
         assert plain(evaluate(Oracle(shift_and_turn), suite, cache=cache)) == expected
 
 

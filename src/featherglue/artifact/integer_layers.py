@@ -20,15 +20,15 @@ def why_float(layer: str, quantization: Quantization) -> str:
         if name in (layer, f"{layer}.message", f"{layer}.output")
     ]
     if weight is None:
-        return "its weight is not quantized"
+        return "the weight is not quantized"
     if not isinstance(weight, LinearTensor):
-        return "its weight is a codebook"
+        return "the weight is a codebook"
     if layer not in quantization.activations:
-        return "its input is not quantized"
+        return "the input is not quantized"
     if any(activation.bits != 8 for activation in activations):
-        return "its input or output has fewer than 8 bits"
+        return "the input or the output has fewer than 8 bits"
     if len(set(weight.zero.tolist())) > 1:
-        return "its weight has more than one zero point"
+        return "the weight has more than one zero point"
     return ""
 
 

@@ -151,7 +151,7 @@ def _print_facts(output: Path, facts: dict[str, Any]) -> None:
         markup=False,
     )
     if facts["integer_layers"]:
-        console.print(f"{len(facts['integer_layers'])} layers run with integers", markup=False)
+        console.print(f"{_count(facts['integer_layers'])} with integers", markup=False)
     for reason in dict.fromkeys(facts["float_layers"].values()):
         names = [name for name, why in facts["float_layers"].items() if why == reason]
         console.print(f"{_count(names)} with floats: {reason}", markup=False)

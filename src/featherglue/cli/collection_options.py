@@ -15,6 +15,7 @@ from featherglue.collection.colmap import CameraMode
 from featherglue.collection.pair_selection import PairMethod
 from featherglue.collection.reconstruction_result import StepProgress
 from featherglue.collection.resumable import StepResult
+from featherglue.errors import counted
 
 Photos = Annotated[
     Path, typer.Argument(help="Folder of photographs, with its sub-folders.", show_default=False)
@@ -146,8 +147,8 @@ def print_step(result: StepResult, unit: str, json_file: str | None) -> int:
         for name, reason in failures.items():
             console.print(f"skipped {name}: {reason}", markup=False)
         console.print(
-            f"{result.num_items - len(failures)} {unit}, {result.num_reused} already done, "
-            f"{len(failures)} skipped: {result.output}",
+            f"{counted(result.num_items - len(failures), unit.removesuffix('s'))}, "
+            f"{result.num_reused} already done, {len(failures)} skipped: {result.output}",
             markup=False,
         )
     return 1 if failures else 0

@@ -18,6 +18,7 @@ from featherglue.cli.common import (
 )
 from featherglue.cli.evaluate_options import SharedOptions, command_line, with_shared_options
 from featherglue.cli.progress import ProgressDisplay
+from featherglue.errors import counted
 from featherglue.evaluation.examples import draw_worst
 from featherglue.evaluation.homography_suite import HomographyConfig, HomographySuite
 from featherglue.evaluation.hpatches_suite import HPatchesSuite
@@ -139,6 +140,6 @@ def _report_unreadable(evaluation: Evaluation) -> int:
         error_console.print(f"failed: {one_line(result.failure)}", markup=False)
     if unreadable:
         error_console.print(
-            f"{len(unreadable)} pairs could not be read; they count as failures", markup=False
+            f"{counted(len(unreadable), 'pair')} could not be read: counted as failed", markup=False
         )
     return 1 if unreadable else 0

@@ -21,6 +21,7 @@ from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Workers, console, 
 from featherglue.collection.colmap import CameraOptions
 from featherglue.collection.colmap_export import export_colmap as export
 from featherglue.collection.reconstruction_config import DATABASE, FEATURES, MATCHES
+from featherglue.errors import counted
 
 
 def export_colmap(
@@ -50,8 +51,8 @@ def export_colmap(
     save_json({**dataclasses.asdict(result), "database": str(result.database)}, json_file)
     if json_file != STANDARD_OUTPUT:
         console.print(
-            f"{result.num_images} photos, {result.num_pairs} pairs, {result.num_verified_pairs} "
-            f"verified: {result.database}",
+            f"{counted(result.num_images, 'photo')}, {counted(result.num_pairs, 'pair')}, "
+            f"{result.num_verified_pairs} verified: {result.database}",
             markup=False,
         )
     return 0

@@ -14,6 +14,8 @@ from featherglue.cli.model_facts import describe
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
 
+_LAST_STEPS = 3  # of a recipe that are shown by default
+
 
 def info(
     model: Model = "fast",
@@ -38,6 +40,9 @@ def info(
         ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show the cost of each layer.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show all recipe steps with their settings.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Show the parameters, cost, size and provenance of a model."""
@@ -50,12 +55,14 @@ def info(
     save_json(shown, json_file)
     if json_file == STANDARD_OUTPUT:
         return
-    console.print(_table(model, facts, size, max_keypoints))
+    console.print(_table(model, facts, size, max_keypoints, verbose))
     if layers:
         console.print(_layer_table(facts["layers"]))
 
 
-def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: int) -> Table:
+def _table(
+    name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: int, verbose: bool
+) -> Table:
     table = Table(title=name, show_header=False, title_justify="left")
     table.add_row("parameters", f"{facts['parameters']:,}")
     table.add_row("non-zero", f"{facts['nonzero']:,}")
@@ -80,8 +87,14 @@ def _table(name: str, facts: dict[str, Any], size: tuple[int, ...], keypoints: i
     provenance = facts["provenance"]
     table.add_row("license", provenance["license"] or "unknown")
     table.add_row("data", provenance["data"] or "unknown")
-    for i, step in enumerate(provenance["recipe"]):
-        table.add_row(f"step {i + 1}", _step_line(step))
+    steps = provenance["recipe"]
+    if verbose:
+        for i, step in enumerate(steps):
+            table.add_row(f"step {i + 1}", _step_line(step))
+    elif steps:
+        names = [str(step.get("step")) for step in steps[-_LAST_STEPS:]]
+        earlier = f"{len(steps)} steps, at last " if len(steps) > _LAST_STEPS else ""
+        table.add_row("recipe", f"{earlier}{', '.join(names)} (--verbose: all settings)")
     return table
 
 

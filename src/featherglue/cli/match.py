@@ -30,7 +30,7 @@ from featherglue.cli.session_options import with_session_options
 from featherglue.collection.pair_matching import PairOutcome, match_pairs, sequence_pairs
 from featherglue.collection.photo_frames import mask_path, read_masked
 from featherglue.drawing import draw_matches
-from featherglue.errors import EstimationError, UsageError
+from featherglue.errors import EstimationError, UsageError, counted
 from featherglue.io.files import write_image
 from featherglue.io.pairs import Pair
 from featherglue.matching.working_size import working_size
@@ -318,8 +318,7 @@ def _match_many(
         failed = f", {num_failed} failed" if num_failed else ""
         seconds = time.perf_counter() - start
         console.print(
-            f"matched {done} {'pair' if done == 1 else 'pairs'} in {seconds:.1f} s"
-            f"{skipped}{failed}: {folder}",
+            f"matched {counted(done, 'pair')} in {seconds:.1f} s{skipped}{failed}: {folder}",
             markup=False,
         )
     return 1 if num_failed else 0

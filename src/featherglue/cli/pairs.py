@@ -28,6 +28,7 @@ from featherglue.collection.retrieval import (
     find_vocabulary,
     read_global_descriptors,
 )
+from featherglue.errors import counted
 
 
 def pairs(
@@ -70,7 +71,9 @@ def pairs(
     write_pairs(output, chosen)
     save_json({"photos": len(names), "pairs": len(chosen), "output": str(output)}, json_file)
     if json_file != STANDARD_OUTPUT:
-        console.print(f"{len(chosen)} pairs of {len(names)} photos: {output}", markup=False)
+        console.print(
+            f"{counted(len(chosen), 'pair')} of {len(names)} photos: {output}", markup=False
+        )
     return 0
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featherglue.data.keypoint_labels import KeypointLabels, RankBy
 from featherglue.data.photographs import PhotoCrop, PhotoFolder, Points
-from featherglue.errors import TrainingError
+from featherglue.errors import TrainingError, counted
 from featherglue.io.gray import Gray
 
 
@@ -45,8 +45,9 @@ class LabeledPhotoFolder(PhotoFolder):
         missing = [name for name in self.names if name not in labels]
         if missing:
             raise TrainingError(
-                f"{folder}: {len(missing)} photographs have no labels, for example {missing[0]}; "
-                "resume the homographic adaptation of this folder until it is complete"
+                f"{folder}: no labels of {counted(len(missing), 'photograph')}, such as "
+                f"{missing[0]}; resume the homographic adaptation of this folder until it is "
+                "complete"
             )
         if not any(len(labels.points(name, self.min_rank, self.by)) for name in self.names):
             raise TrainingError(

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError, ResourceError, TrainingError
+from featherglue.errors import ImageError, ResourceError, TrainingError, counted
 from featherglue.io.gray import Gray
 from featherglue.io.image import list_images, read_gray
 from featherglue.machine import exhausted_resource, num_cores
@@ -78,8 +78,8 @@ class PhotoFolder:
         if self.skipped:
             shown = ", ".join(self.skipped[:3])
             warnings.warn(
-                f"{folder}: skipped {len(self.skipped)} images that are unreadable or smaller than "
-                f"{min_side} px: {shown}{' …' if len(self.skipped) > 3 else ''}",
+                f"{folder}: skipped {counted(len(self.skipped), 'image')}, unreadable or smaller "
+                f"than {min_side} px: {shown}{' …' if len(self.skipped) > 3 else ''}",
                 stacklevel=2,
             )
         if not self.names:
@@ -147,8 +147,8 @@ class PhotoFolder:
         count = max(_MIN_VALIDATION, round(fraction * len(self)))
         if len(self) < 5 * count:
             raise TrainingError(
-                f"{self.folder}: {len(self)} photographs are too few to set {count} aside for "
-                "validation; add photographs, or set validation.fraction = 0"
+                f"{self.folder}: has {counted(len(self), 'photograph')}, too few to set {count} "
+                "aside for validation; add photographs, or set validation.fraction = 0"
             )
         order = sorted(range(len(self)), key=lambda i: zlib.crc32(self.names[i].encode()))
         return self._subset(sorted(order[count:])), self._subset(sorted(order[:count]))

@@ -11,7 +11,7 @@ from featherglue.data.homography import warp_image, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
-from featherglue.errors import TrainingError
+from featherglue.errors import TrainingError, counted
 
 
 class TeacherViewPairs(ViewPairs):
@@ -42,7 +42,8 @@ class TeacherViewPairs(ViewPairs):
         missing = [name for name in photos.names if name not in features.names]
         if missing:
             raise TrainingError(
-                f"{features.path}: no features of {len(missing)} photographs, such as {missing[0]}"
+                f"{features.path}: no features of {counted(len(missing), 'photograph')}, such as "
+                f"{missing[0]}"
             )
 
     def __getitem__(self, index: int) -> Sample:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from featherglue.errors import OutputError, StoredFileError, StoredFileWarning, UsageError
+from featherglue.errors import OutputError, StoredFileError, StoredFileWarning, UsageError, counted
 from featherglue.evaluation.openers import describe, is_identifiable
 from featherglue.evaluation.suites import ImagePair, PairResult, Pipeline, Suite
 from featherglue.fingerprint import code_fingerprint, file_state, fingerprint
@@ -169,7 +169,7 @@ class ResultLog:
                 num_damaged += 1
         if num_damaged:
             warnings.warn(
-                f"{self.path}: {num_damaged} damaged results; their pairs are evaluated again",
+                f"{self.path}: {counted(num_damaged, 'damaged result')}; evaluated again",
                 StoredFileWarning,
                 stacklevel=4,
             )

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import EstimationError
+from featherglue.errors import EstimationError, counted
 from featherglue.geometry.epipolar import homogeneous
 from featherglue.geometry.projection import warp_points
 
@@ -151,9 +151,9 @@ def _require(
     found = log_false_alarms(sampling, num_matches, num_inliers, probability)
     if not found <= math.log(maximum):
         raise EstimationError(
-            f"no consistent geometry: a {sampling.name} has {num_inliers} inliers of "
-            f"{num_matches} matches, no more than matches of different pictures have "
-            "(`max_false_alarms=None` accepts it)"
+            f"no consistent geometry: a {sampling.name} has {counted(num_inliers, 'inlier')} of "
+            f"{counted(num_matches, 'match', 'matches')}, no more than matches of different "
+            "pictures have (`max_false_alarms=None` accepts it)"
         )
 
 

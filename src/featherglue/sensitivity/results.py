@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from featherglue.config import to_dict
-from featherglue.errors import StoredFileWarning, UsageError
+from featherglue.errors import StoredFileWarning, UsageError, counted
 from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic_write, write_json
 from featherglue.io.json import read_json
@@ -181,8 +181,8 @@ def read_scan(folder: str | os.PathLike[str]) -> Scan:
         raise UsageError(f"{table}: damaged ({error}); remove it to start again") from None
     if num_damaged:
         warnings.warn(
-            f"{table}: {num_damaged} damaged rows count as absent; run the scan again to score "
-            "them",
+            f"{table}: {counted(num_damaged, 'damaged row')} left out; run the scan again to fill "
+            "the gap",
             StoredFileWarning,
             stacklevel=2,
         )

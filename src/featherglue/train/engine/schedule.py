@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from featherglue.errors import ConfigError
+from featherglue.errors import ConfigError, counted
 from featherglue.train.engine.checkpoint import Progress
 from featherglue.train.engine.distributed import ProcessGroup
 from featherglue.train.engine.log_files import LAST
@@ -89,7 +89,7 @@ class PaceMeter:
 def warn_time_too_short(step: int) -> None:
     """Warn that the time limit ended a run before its pace was measured."""
     warnings.warn(
-        f"the time limit ended the run after {step} steps, within the warm-up: lower warmup or "
-        "increase minutes",
+        f"the time limit ended the run after {counted(step, 'step')}, within the warm-up: lower "
+        "warmup or increase minutes",
         stacklevel=4,
     )
