@@ -3,10 +3,10 @@
     python benchmarks/retrieval.py SCENE… --distractors FOLDER --work FOLDER --json FILE
 
 The true pairs of a scene are all its pairs that match and have a two-view geometry by COLMAP with
-at least 15 inliers. Then the photographs of all scenes and the distractors are one collection: a
-pair is found if one photograph is among the neighbors of the other. A photograph with more partners
-than neighbors cannot find all of them: `possible` is the share that the best choice would find.
-Results in the work folder are reused.
+at least 15 inliers, without the cascade. Then the photographs of all scenes and the distractors are
+one collection, in which each photograph of a scene chooses its neighbors: `found` is the share of
+the true pairs that are chosen, `nearest` that of pairs of which one is among the most similar ones
+of the other, `possible` that of the best choice. Results in the work folder are reused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,19 @@ import numpy as np
 import pycolmap
 
 import featherglue as fg
+from featherglue.collection.candidate_votes import Ranking, rank_candidates
 from featherglue.collection.extraction import SessionSource, extract_features
+from featherglue.collection.pair_selection import retrieval_pairs
 from featherglue.collection.photo_frames import image_names
+from featherglue.collection.records import Record
 from featherglue.collection.retrieval import (
     describe_images,
     find_vocabulary,
     nearest_images,
+    num_candidates,
     read_global_descriptors,
 )
-from featherglue.collection.store import Store
+from featherglue.collection.store import Store, write_store
 from featherglue.io.image import list_images
 from featherglue.options import make_options
 
@@ -49,6 +54,7 @@ def verified_pairs(scene: Path, work: Path, model: str, num_keypoints: int) -> d
         model=model,
         pairs="exhaustive",
         num_keypoints=num_keypoints,
+        cascade=False,
         adjust=False,
         map=False,
         workers=1,
@@ -64,29 +70,38 @@ def verified_pairs(scene: Path, work: Path, model: str, num_keypoints: int) -> d
     return {"names": [path.name for path in list_images(photos)], "pairs": pairs}
 
 
-def described(feature_file: Path, vocabulary: Path, workers: int) -> tuple[list[str], np.ndarray]:
-    """Names and global descriptors of the images of a feature file."""
-    with Store(feature_file) as store:
-        names = [key[0] for key in store.sorted_keys()]
+def described(feature_file: Path, vocabulary: Path, prefix: str) -> Iterator[Record]:
+    """The global descriptors of the images of a feature file, with a prefix of their names."""
     output = feature_file.with_name(f"{feature_file.stem}_global.h5")
-    describe_images(feature_file, output, vocabulary, workers=workers, overwrite=True)
-    return names, read_global_descriptors(output, names)
+    describe_images(feature_file, output, vocabulary, workers=1, overwrite=True)
+    with Store(output) as store:
+        for key in store.sorted_keys():
+            record = store.read(key)
+            yield Record(
+                key=(f"{prefix}/{key[0]}",), attributes=record.attributes, arrays=record.arrays
+            )
 
 
 def shares(
-    truth: list[tuple[int, int]], neighbors: np.ndarray, num_neighbors: int
+    truth: list[tuple[int, int]], ranking: Ranking, num_neighbors: int, total: int
 ) -> dict[str, float]:
-    """Share of true pairs among the nearest images, and the largest possible share."""
-    chosen = [set(row.tolist()) for row in neighbors[:, :num_neighbors]]
-    found = sum(second in chosen[first] or first in chosen[second] for first, second in truth)
-    partners = np.bincount(np.array(truth).ravel(), minlength=len(neighbors))
+    """Share of the true pairs that are found, and the largest possible share."""
+    names = [str(i) for i in range(total)]
+    chosen = {(int(a), int(b)) for a, b in retrieval_pairs(names, ranking, num_neighbors)}
+    lists = {image: set(others[:num_neighbors].tolist()) for image, others in ranking.items()}
+    mutual = sum(b in lists.get(a, ()) or a in lists.get(b, ()) for a, b in truth)
+    partners = np.bincount(np.array(truth).ravel(), minlength=total)
     # At best each photograph finds as many of its pairs as it has neighbors.
     possible = min(len(truth), int(np.minimum(partners, num_neighbors).sum()))
-    return {"found": found / len(truth), "possible": possible / len(truth)}
+    return {
+        "found": len(chosen & set(truth)) / len(truth),
+        "nearest": mutual / len(truth),
+        "possible": possible / len(truth),
+    }
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Recall of each scene among the photographs of all scenes and the distractors."""
+    """Share of the pairs of each scene among the photographs of all scenes and the distractors."""
     vocabulary = options.vocabulary or find_vocabulary(options.model)
     settings = make_options(max_keypoints=options.num_keypoints, resize=-1)
     features = options.work / "distractors.h5"
@@ -98,41 +113,46 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         max_size=1024,
         workers=1,
     )
-    distractors, rows = described(features, vocabulary, 1)
-    blocks, starts, truths = [rows], {}, {}
-    total = len(distractors)
+    records = list(described(features, vocabulary, "distractors"))
+    num_distractors = len(records)
+    pairs: dict[str, list[tuple[str, str]]] = {}
     for scene in options.scenes:
         work = options.work / scene.name
         truth = verified_pairs(scene, work, options.model, options.num_keypoints)
-        names, rows = described(work / "features.h5", vocabulary, 1)
-        number = {name: total + i for i, name in enumerate(names)}
-        starts[scene.name] = (total, total + len(names))
-        truths[scene.name] = [(number[a], number[b]) for a, b, _ in truth["pairs"]]
-        blocks.append(rows)
-        total += len(names)
-    stacked = np.concatenate(blocks)
-    queries = np.arange(len(distractors), total)
-    start = time.perf_counter()
-    found = nearest_images(stacked, max(options.num_neighbors), queries)
-    seconds = time.perf_counter() - start
-    neighbors = np.full((total, found.shape[1]), -1)
-    neighbors[queries] = found
-    result: dict[str, Any] = {
-        "distractors": len(distractors),
-        "photos": total - len(distractors),
-        "search_seconds": seconds,
+        records += described(work / "features.h5", vocabulary, scene.name)
+        pairs[scene.name] = [
+            (f"{scene.name}/{a}", f"{scene.name}/{b}") for a, b, _ in truth["pairs"]
+        ]
+    everything = options.work / "everything.h5"
+    write_store(everything, {"vocabulary": str(vocabulary)}, records)
+    names = [record.key[0] for record in records]
+    del records
+    number = {name: i for i, name in enumerate(names)}
+    truths = {
+        scene: [(min(number[a], number[b]), max(number[a], number[b])) for a, b in listed]
+        for scene, listed in pairs.items()
     }
-    for count in options.num_neighbors:
-        rows_by_scene = {
-            name: {"pairs": len(truth), **shares(truth, neighbors, count)}
-            for name, truth in truths.items()
+    queries = np.arange(num_distractors, len(names))
+    start = time.perf_counter()
+    count = num_candidates(max(options.num_neighbors), len(names))
+    found = nearest_images(read_global_descriptors(everything, names), count, queries)
+    candidates = dict(zip(queries.tolist(), found, strict=True))
+    ranking = rank_candidates(everything, options.work / "votes.h5", names, candidates, workers=1)
+    ranking = {image: others for image, others in ranking.items() if image >= num_distractors}
+    result: dict[str, Any] = {
+        "distractors": num_distractors,
+        "photos": len(queries),
+        "milliseconds": (time.perf_counter() - start) / len(queries) * 1000,
+    }
+    for neighbors in options.num_neighbors:
+        rows = {
+            scene: {"pairs": len(truth), **shares(truth, ranking, neighbors, len(names))}
+            for scene, truth in truths.items()
             if truth
         }
         every = [pair for truth in truths.values() for pair in truth]
-        result[f"neighbors_{count}"] = {
-            "all": {"pairs": len(every), **shares(every, neighbors, count)},
-            **rows_by_scene,
-        }
+        everyone = {"pairs": len(every), **shares(every, ranking, neighbors, len(names))}
+        result[f"neighbors_{neighbors}"] = {"all": everyone, **rows}
     return result
 
 
@@ -153,11 +173,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{result['photos']} photographs among {result['distractors']} others")
-    print("| scene | neighbors | pairs | found | possible |\n|---|---:|---:|---:|---:|")
+    print(
+        "| scene | neighbors | pairs | found | nearest | possible |\n|---|---:|---:|---:|---:|---:|"
+    )
     for count in options.num_neighbors:
         for scene, row in result[f"neighbors_{count}"].items():
             print(
                 f"| {scene} | {count} | {row['pairs']} | {100 * row['found']:.1f} % | "
+                f"{100 * row['nearest']:.1f} % | "
                 f"{100 * row['possible']:.1f} % |"
             )
 

@@ -28,7 +28,7 @@ import pycolmap
 
 import featherglue as fg
 from featherglue.collection.colmap import quiet
-from featherglue.collection.mapping import map_database, summarize_model
+from featherglue.collection.mapping import summarize_model
 from featherglue.io.image import list_images
 
 SEED = 0
@@ -52,7 +52,9 @@ def sift(photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
             verification_options=verification,
             device=pycolmap.Device.cpu,
         )
-    map_database(database, photos, work / "sparse")
+        (work / "sparse").mkdir()
+        options = pycolmap.IncrementalPipelineOptions(random_seed=SEED)
+        pycolmap.incremental_mapping(database, photos, work / "sparse", options)
 
 
 def ours(name: str, photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:

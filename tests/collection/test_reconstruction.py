@@ -161,6 +161,22 @@ def test_pairs_by_retrieval(
 def test_other_settings_are_refused(scene: Scene, result: Reconstruction, work: Path) -> None:
     with pytest.raises(StoreError, match=r"max_keypoints 400, now 300.*`overwrite`"):
         reconstruct(scene.folder, work, num_keypoints=300, workers=1)
+    with pytest.raises(StoreError, match=r"features\.h5: .*\(another model\)"):
+        reconstruct(scene.folder, work, model="balanced", num_keypoints=400, workers=1)
+    with pytest.raises(StoreError, match=r"matches\.h5: .*cascade True, now False"):
+        reconstruct(scene.folder, work, cascade=False, num_keypoints=NUM_KEYPOINTS, workers=1)
+
+
+def test_duplicates_of_a_photograph_overlap_and_give_no_model(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(scene.folder / "0.png", photos / name)
+    arguments = [str(photos), "-o", str(tmp_path / "work"), "--num-keypoints", "200"]
+    assert cli.main(["reconstruct", *arguments, "--workers", "1"]) == 1
+    assert "none: no pair could start a model" in capsys.readouterr().out
 
 
 def test_a_database_of_another_program_is_not_replaced(scene: Scene, tmp_path: Path) -> None:

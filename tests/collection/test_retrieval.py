@@ -13,6 +13,13 @@ from featherglue import cli
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model, shipped_models
 from featherglue.collection import retrieval
+from featherglue.collection.candidate_votes import (
+    NUM_STRONGEST,
+    STRONGEST,
+    count_votes,
+    rank_candidates,
+    strongest_descriptors,
+)
 from featherglue.collection.pair_selection import choose_pairs, loop_pairs, retrieval_pairs
 from featherglue.collection.records import Record
 from featherglue.collection.retrieval import (
@@ -148,10 +155,11 @@ def test_pairs_of_neighbors_and_of_loops() -> None:
     angles = 2 * np.pi * np.arange(60) / 30 + 0.01 * (np.arange(60) >= 30)
     descriptors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     names = [f"{i:02d}" for i in range(60)]
-    pairs = retrieval_pairs(names, descriptors, 1)
+    ranking = dict(enumerate(nearest_images(descriptors, 30)))
+    pairs = retrieval_pairs(names, ranking, 1)
     assert ("00", "30") in pairs and ("29", "59") in pairs
     assert len(pairs) == len(set(pairs)) and all(a < b for a, b in pairs)
-    loops = loop_pairs(names, descriptors, num_neighbors=1, overlap=3)
+    loops = loop_pairs(names, ranking, num_neighbors=1, overlap=3)
     assert loops == [("00", "30"), ("10", "40"), ("20", "50")]
     both = choose_pairs(
         "sequential",
@@ -160,9 +168,64 @@ def test_pairs_of_neighbors_and_of_loops() -> None:
         overlap=3,
         num_neighbors=1,
         loop_closure=True,
-        descriptors=lambda: descriptors,
+        similar=lambda queries: {i: ranking[i] for i in queries.tolist()},
     )
     assert set(loops) < set(both) and ("00", "01") in both
+
+
+def test_each_image_chooses_images_that_it_has_no_pair_with() -> None:
+    names = [f"{i}" for i in range(8)]
+    # All images show one place. Their most similar ones are mutual.
+    ranking = {
+        i: np.array([i ^ 1, *(j for j in range(8) if j not in (i, i ^ 1))]) for i in range(8)
+    }
+    pairs = retrieval_pairs(names, ranking, 2)
+    assert len(set(pairs)) == len(pairs) == 16
+    assert {("0", "1"), ("2", "3"), ("4", "5"), ("6", "7")} < set(pairs)
+    assert retrieval_pairs(names, ranking, 9) == list(itertools.combinations(names, 2))
+    assert retrieval_pairs(names, {0: np.array([3])}, 2) == [("0", "3")]
+
+
+def test_local_descriptors_order_the_candidates(tmp_path: Path) -> None:
+    images = views(6)
+    names = [f"{i:03d}.jpg" for i in range(len(images))]
+    records = (
+        Record(
+            key=(name,),
+            attributes={},
+            arrays={STRONGEST: strongest_descriptors(image, np.linspace(0, 1, len(image)))},
+        )
+        for name, image in zip(names, images, strict=True)
+    )
+    write_store(tmp_path / "global.h5", {}, records)
+    rng = np.random.default_rng(0)
+    queries = {i: rng.permutation(len(images)) for i in (0, 7)}
+    candidates = {i: np.append(others[others != i], -1) for i, others in queries.items()}
+    arguments = tmp_path / "global.h5", tmp_path / "votes.h5", names, candidates
+    ranking = rank_candidates(*arguments, workers=1)
+    assert {*ranking[0][:4]} == {1, 2, 3, 4}
+    assert {*ranking[7][:4]} == {5, 6, 8, 9}
+    assert sorted(ranking[0].tolist()) == list(range(1, len(images)))
+    assert ranking[5].tolist() in ([0, 7], [7, 0])  # a candidate of both
+    before = (tmp_path / "votes.h5").stat().st_mtime_ns
+    again = rank_candidates(*arguments, workers=1)
+    assert (tmp_path / "votes.h5").stat().st_mtime_ns == before
+    assert all((again[i] == ranking[i]).all() for i in ranking)
+
+
+def test_the_strongest_descriptors() -> None:
+    image = views(6)[0]
+    many = np.concatenate([image] * 10)
+    scores = np.arange(len(many), 0, -1)
+    assert (
+        strongest_descriptors(many[::-1], scores[::-1]) == strongest_descriptors(many, None)
+    ).all()
+    strongest = strongest_descriptors(many, scores)
+    assert strongest.shape == (NUM_STRONGEST, SIZE)
+    assert np.abs(strongest / 127 - many[:NUM_STRONGEST]).max() < 0.005
+    assert count_votes(strongest, strongest[:0]) == 0
+    own = count_votes(strongest[:45], strongest[:45])
+    assert own == pytest.approx(45 * 0.6**3, rel=0.01)
 
 
 def test_every_pair_of_few_images_and_neighbors_of_many() -> None:
@@ -171,8 +234,8 @@ def test_every_pair_of_few_images_and_neighbors_of_many() -> None:
     many = [*few, "200"]
     with pytest.raises(UsageError, match=r"of 201 images needs their features.*`feature_file`"):
         choose_pairs("auto", "photos", many)
-    descriptors = np.random.default_rng(0).normal(size=(201, 8)).astype(np.float32)
-    assert len(choose_pairs("auto", "photos", many, descriptors=lambda: descriptors)) < 201 * 20
+    ranking = {i: np.delete(np.arange(201), i) for i in range(201)}
+    assert 3000 < len(choose_pairs("auto", "photos", many, similar=lambda queries: ranking)) <= 4020
     with pytest.raises(ConfigError, match="`loop_closure` has no effect on `pairs='auto'`"):
         choose_pairs("auto", "photos", few, loop_closure=True)
 

@@ -91,6 +91,13 @@ CameraParams = Annotated[
         help="Comma-separated parameters of the camera model, in COLMAP's order.",
     ),
 ]
+Cascade = Annotated[
+    bool,
+    typer.Option(
+        "--cascade/--no-cascade",
+        help="Match easy pairs without the matcher, and reject hopeless ones early.",
+    ),
+]
 Adjust = Annotated[
     bool, typer.Option("--adjust/--no-adjust", help="Adjust the keypoints to their tracks.")
 ]

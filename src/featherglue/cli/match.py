@@ -62,6 +62,14 @@ StoredFeatures = Annotated[
         "match file (HDF5).",
     ),
 ]
+Cascade = Annotated[
+    bool | None,
+    typer.Option(
+        "--cascade/--no-cascade",
+        help="With a feature file: match easy pairs without the matcher, and reject hopeless ones "
+        "early (default).",
+    ),
+]
 
 
 @with_session_options
@@ -83,6 +91,7 @@ def match(
             f"({DEFAULT_FOLDER} by default).",
         ),
     ] = None,
+    cascade: Cascade = None,
     masks: Masks = None,
     model: Model = "fast",
     workers: Workers = None,
@@ -115,6 +124,7 @@ def match(
             input_dir,
             feature_file,
             output,
+            cascade=cascade is not False,
             workers=workers,
             ray=ray,
             overwrite=overwrite,
@@ -122,6 +132,8 @@ def match(
         )
     if workers is not None or ray is not None:
         raise UsageError(f"--{'ray' if workers is None else 'workers'} needs --feature-file")
+    if cascade is not None:
+        raise UsageError("--cascade and --no-cascade apply to a --feature-file")
     pairs, source = _pairs_to_match(image0, image1, input_pairs, input_dir)
     if pairs is None and overwrite:
         raise UsageError("--overwrite applies to many pairs; two images are always matched again")

@@ -6,9 +6,7 @@ import functools
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from featherglue.cli.collection_options import (
     LoopClosure,
@@ -22,12 +20,8 @@ from featherglue.cli.collection_options import (
 from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, Workers, console, save_json
 from featherglue.collection.pair_selection import choose_pairs, write_pairs
 from featherglue.collection.photo_frames import image_names
-from featherglue.collection.reconstruction_config import GLOBAL_DESCRIPTORS, PAIRS
-from featherglue.collection.retrieval import (
-    describe_images,
-    find_vocabulary,
-    read_global_descriptors,
-)
+from featherglue.collection.reconstruction_config import PAIRS
+from featherglue.collection.retrieval import similar_images
 from featherglue.errors import counted
 
 
@@ -52,22 +46,33 @@ def pairs(
     """Choose the pairs of photographs to match, and write them as a list.
 
     The most similar photographs are found by retrieval: it needs the features of the photographs,
-    and the model that made them. Their global descriptors are written beside the features.
+    and the model that made them. Their global descriptors, and the votes of local descriptors for
+    the candidates, are written beside the features.
     """
     names = image_names(photos)
-    describe = None
-    if feature_file is not None:
-        describe = functools.partial(_describe, feature_file, model, names, workers)
-    chosen = choose_pairs(
-        method,
-        photos,
-        names,
-        pair_file=pair_file,
-        overlap=overlap,
-        num_neighbors=num_neighbors,
-        loop_closure=loop_closure,
-        descriptors=describe,
-    )
+    with StepDisplay() as display:
+        similar = None
+        if feature_file is not None:
+            similar = functools.partial(
+                similar_images,
+                feature_file,
+                feature_file.parent,
+                model,
+                names,
+                num_neighbors,
+                workers=workers,
+                progress=display.step,
+            )
+        chosen = choose_pairs(
+            method,
+            photos,
+            names,
+            pair_file=pair_file,
+            overlap=overlap,
+            num_neighbors=num_neighbors,
+            loop_closure=loop_closure,
+            similar=similar,
+        )
     write_pairs(output, chosen)
     save_json({"photos": len(names), "pairs": len(chosen), "output": str(output)}, json_file)
     if json_file != STANDARD_OUTPUT:
@@ -75,18 +80,3 @@ def pairs(
             f"{counted(len(chosen), 'pair')} of {len(names)} photos: {output}", markup=False
         )
     return 0
-
-
-def _describe(
-    feature_file: Path, model: str, names: list[str], workers: int | None
-) -> NDArray[np.float32]:
-    with StepDisplay() as display:
-        step = describe_images(
-            feature_file,
-            feature_file.with_name(GLOBAL_DESCRIPTORS),
-            find_vocabulary(model),
-            workers=workers,
-            overwrite=True,
-            progress=display.step("describing", "photos"),
-        )
-    return read_global_descriptors(step.output, names)

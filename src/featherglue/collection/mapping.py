@@ -17,6 +17,14 @@ from featherglue.io.pycolmap_ import require_pycolmap
 
 _SEED = 0
 _MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses
+# Adjusted matches have few outliers: each bundle adjustment runs once, and that of all images when
+# the model has grown by the half. The default is up to five times, after growth by a tenth.
+_BUNDLE_ADJUSTMENT = {
+    "ba_local_max_refinements": 1,
+    "ba_global_max_refinements": 1,
+    "ba_global_frames_ratio": 1.5,
+    "ba_global_points_ratio": 1.5,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +97,9 @@ def map_database(
     pycolmap = require_pycolmap()
     target = Path(output)
     partial = target.with_name(f".{target.name}.partial")
-    options = pycolmap.IncrementalPipelineOptions(random_seed=_SEED, num_threads=num_threads or -1)
+    options = pycolmap.IncrementalPipelineOptions(
+        random_seed=_SEED, num_threads=num_threads or -1, **_BUNDLE_ADJUSTMENT
+    )
     count = 0
 
     def step() -> None:

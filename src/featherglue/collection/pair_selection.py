@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.collection.candidate_votes import Ranking
 from featherglue.collection.colmap import import_images
-from featherglue.collection.retrieval import nearest_images
 from featherglue.errors import ConfigError, ImageError, PairListError, UsageError
 from featherglue.io.files import atomic_write
 from featherglue.io.lines import quote_name
@@ -37,7 +37,7 @@ def choose_pairs(
     overlap: int = DEFAULT_OVERLAP,
     num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
     loop_closure: bool = False,
-    descriptors: Callable[[], NDArray[np.float32]] | None = None,
+    similar: Callable[[NDArray[np.int64] | None], Ranking] | None = None,
 ) -> list[NamePair]:
     """Choose pairs by the name of the method.
 
@@ -51,23 +51,25 @@ def choose_pairs(
         overlap: number of following images of "sequential".
         num_neighbors: number of nearest images of "retrieval", "spatial" and of a loop closure.
         loop_closure: add the most similar images to every tenth image of "sequential".
-        descriptors: gives the global descriptors (N, P) of the images, for retrieval.
+        similar: gives the similar images of those in some rows of `names`, of all for None; for
+            retrieval, see `similar_images`.
 
     Raises:
-        UsageError: a value out of bounds, a missing list, or no `descriptors` for retrieval.
+        UsageError: a value out of bounds, a missing list, or no `similar` for retrieval.
         PairListError, ImageError, MissingExtraError: see the functions below.
     """
     check_choice(method, pair_file, loop_closure)
     if needs_retrieval(method, len(names), loop_closure):
-        if descriptors is None:
+        if similar is None:
             raise UsageError(
                 f"`pairs={method!r}` of {len(names)} images needs their features: give "
                 "`feature_file`"
             )
         if method != "sequential":
-            return retrieval_pairs(names, descriptors(), num_neighbors)
+            return retrieval_pairs(names, similar(None), num_neighbors)
         following = sequential_pairs(names, overlap)
-        loops = loop_pairs(names, descriptors(), num_neighbors, overlap)
+        queries = np.arange(0, len(names), _LOOP_PERIOD)
+        loops = loop_pairs(names, similar(queries), num_neighbors, overlap)
         return list(dict.fromkeys([*following, *loops]))
     if method == "sequential":
         return sequential_pairs(names, overlap)
@@ -130,28 +132,34 @@ def sequential_pairs(names: Sequence[str], overlap: int = DEFAULT_OVERLAP) -> li
 
 
 def retrieval_pairs(
-    names: Sequence[str],
-    descriptors: NDArray[np.float32],
-    num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
+    names: Sequence[str], ranking: Ranking, num_neighbors: int = DEFAULT_NUM_NEIGHBORS
 ) -> list[NamePair]:
     """Pair images with the most similar ones, each pair once, in the order of the names.
 
+    Each image in turn chooses the most similar one among those that it has no pair with, as often
+    as it has neighbors. So images with many similar ones have more pairs than neighbors.
+
     Args:
         names: of the images.
-        descriptors: (N, P), their global descriptors; see `retrieval`.
-        num_neighbors: number of most similar images.
-
-    Raises:
-        MissingExtraError: faiss is not installed.
-        UsageError: `num_neighbors` is less than 1.
+        ranking: rows of the images that are similar to an image, the most similar first; see
+            `similar_images`.
+        num_neighbors: number of images that each image chooses.
     """
-    found = nearest_images(descriptors, num_neighbors).tolist()
-    return _named(names, dict(enumerate(found)))
+    pairs: set[tuple[int, int]] = set()
+    waiting = {image: iter(others.tolist()) for image, others in sorted(ranking.items())}
+    for _ in range(num_neighbors):
+        for image, others in waiting.items():
+            for other in others:
+                pair = (min(image, other), max(image, other))
+                if pair not in pairs:
+                    pairs.add(pair)
+                    break
+    return [(names[first], names[second]) for first, second in sorted(pairs)]
 
 
 def loop_pairs(
     names: Sequence[str],
-    descriptors: NDArray[np.float32],
+    ranking: Ranking,
     num_neighbors: int = DEFAULT_NUM_NEIGHBORS,
     overlap: int = DEFAULT_OVERLAP,
 ) -> list[NamePair]:
@@ -159,33 +167,15 @@ def loop_pairs(
 
     Args:
         names: in the order of the sequence.
-        descriptors: (N, P), their global descriptors; see `retrieval`.
+        ranking: see `retrieval_pairs`.
         num_neighbors: number of most similar images.
         overlap: images up to this distance in the sequence are left out.
-
-    Raises:
-        MissingExtraError: faiss is not installed.
-        UsageError: `num_neighbors` is less than 1.
     """
-    queries = np.arange(0, len(names), _LOOP_PERIOD)
-    found = nearest_images(descriptors, num_neighbors + 2 * overlap, queries)
-    distant = {
-        query: [other for other in others if other >= 0 and abs(other - query) > overlap][
-            :num_neighbors
-        ]
-        for query, others in zip(queries.tolist(), found.tolist(), strict=True)
-    }
-    return _named(names, distant)
-
-
-def _named(names: Sequence[str], neighbors: Mapping[int, Sequence[int]]) -> list[NamePair]:
-    """Each pair of an image and a neighbor once, in the order of the names."""
-    pairs = {
-        (min(image, other), max(image, other))
-        for image, others in neighbors.items()
-        for other in others
-        if other >= 0
-    }
+    pairs: set[tuple[int, int]] = set()
+    for image in range(0, len(names), _LOOP_PERIOD):
+        others = ranking.get(image, np.zeros(0, np.int64))
+        distant = others[np.abs(others - image) > overlap][:num_neighbors].tolist()
+        pairs.update((min(image, other), max(image, other)) for other in distant)
     return [(names[first], names[second]) for first, second in sorted(pairs)]
 
 

@@ -20,6 +20,7 @@ from featherglue.collection.adjustment import (
     adjust_collection,
     write_retained_pairs,
 )
+from featherglue.collection.candidate_votes import Ranking
 from featherglue.collection.colmap import check_camera
 from featherglue.collection.colmap_export import (
     ExportResult,
@@ -41,7 +42,6 @@ from featherglue.collection.reconstruction_config import (
     ADJUSTED_PAIRS,
     DATABASE,
     FEATURES,
-    GLOBAL_DESCRIPTORS,
     MANIFEST,
     MATCHES,
     MODELS,
@@ -52,11 +52,7 @@ from featherglue.collection.reconstruction_config import (
 )
 from featherglue.collection.reconstruction_result import Reconstruction, StepProgress, facts
 from featherglue.collection.resumable import StepResult
-from featherglue.collection.retrieval import (
-    describe_images,
-    find_vocabulary,
-    read_global_descriptors,
-)
+from featherglue.collection.retrieval import find_vocabulary, similar_images
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
@@ -205,23 +201,23 @@ class _Run:
             overlap=self.config.overlap,
             num_neighbors=self.config.num_neighbors,
             loop_closure=self.config.loop_closure,
-            descriptors=functools.partial(self._describe, names),
+            similar=functools.partial(self._similar, names),
         )
         write_pairs(self.work / PAIRS, pairs)
         return pairs
 
-    def _describe(self, names: list[str]) -> NDArray[np.float32]:
-        """The global descriptors of the photographs."""
-        step = describe_images(
+    def _similar(self, names: list[str], queries: NDArray[np.int64] | None) -> Ranking:
+        return similar_images(
             self.work / FEATURES,
-            self.work / GLOBAL_DESCRIPTORS,
-            find_vocabulary(self.source.model),
+            self.work,
+            self.source.model,
+            names,
+            self.config.num_neighbors,
+            queries,
             workers=self.config.workers,
             ray=self.config.ray,
-            overwrite=True,
-            progress=functools.partial(self._report, "describing", "photos"),
+            progress=lambda step, unit: functools.partial(self._report, step, unit),
         )
-        return read_global_descriptors(step.output, names)
 
     def _match(self, pairs: list[NamePair]) -> StepResult:
         return match_features(
@@ -230,6 +226,7 @@ class _Run:
             self.work / MATCHES,
             pairs,
             self.source,
+            cascade=self.config.cascade,
             workers=self.config.workers,
             ray=self.config.ray,
             overwrite=self.config.overwrite,

@@ -16,7 +16,6 @@ from featherglue.errors import ConfigError
 
 MAX_SIZE, NUM_KEYPOINTS = 1024, 2048
 FEATURES, PAIRS, MATCHES = "features.h5", "pairs.txt", "matches.h5"
-GLOBAL_DESCRIPTORS = "global_descriptors.h5"
 ADJUSTED_FEATURES, ADJUSTED_MATCHES = "adjusted_features.h5", "adjusted_matches.h5"
 ADJUSTED_PAIRS = "adjusted_pairs.txt"
 DATABASE, MODELS, POINTS, PAGE = "database.db", "sparse", "points.ply", "index.html"
@@ -40,6 +39,7 @@ class ReconstructionConfig:
         num_keypoints: maximum number of keypoints of a photograph.
         masks: folder of masks, see `extract_features`; None without masks.
         camera_mode, camera_model, camera_params: see `CameraOptions`.
+        cascade: whether to match easy pairs without the matcher, see `match_features`.
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
         workers: maximum number of processes, and of threads of COLMAP; None takes one per core.
@@ -62,6 +62,7 @@ class ReconstructionConfig:
     camera_mode: CameraMode = "auto"
     camera_model: str = "SIMPLE_RADIAL"
     camera_params: str = ""
+    cascade: bool = True
     adjust: bool = True
     map: bool = True
     workers: int | None = None

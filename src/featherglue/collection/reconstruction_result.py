@@ -79,6 +79,11 @@ def facts(result: Reconstruction) -> dict[str, str]:
         if model.num_models > 1:
             listed["models"] = f"{model.num_models}; the figures are those of the largest"
     elif model is not None:
-        listed["registered"] = "none: the photographs do not overlap"
+        overlap = database.num_verified_pairs > 0
+        listed["registered"] = (
+            "none: no pair could start a model; photographs from places further apart may help"
+            if overlap
+            else "none: the photographs do not overlap"
+        )
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
     return listed | {"time": f"{sum(result.seconds.values()):.1f} s: {seconds}"}

@@ -262,6 +262,8 @@ def _difference(
     before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = ""
 ) -> str:
     """The first setting that differs, such as "max_size 1024, now 1600"; "" if all agree."""
+    if before.get("weights") != now.get("weights"):
+        return "another model"
     for name in sorted({*before, *now}):
         default = defaults.get(name)
         first, second = before.get(name, default), now.get(name, default)

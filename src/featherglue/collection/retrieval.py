@@ -1,7 +1,8 @@
 """Retrieval: global descriptors of the images of a feature file, and the nearest of each image.
 
 The file of global descriptors has the layout of hloc: a group for each image with
-`global_descriptor` (P,) float32 of unit length.
+`global_descriptor` (P,) float32 of unit length. It has the strongest local descriptors too, whose
+votes order the nearest images (see `candidate_votes`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from numpy.typing import NDArray
 
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
+from featherglue.collection.candidate_votes import (
+    STRONGEST,
+    Ranking,
+    rank_candidates,
+    strongest_descriptors,
+)
 from featherglue.collection.records import FINGERPRINT, Key, Record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.shipping import moved_records, open_records, record_parts
@@ -33,6 +40,9 @@ from featherglue.fingerprint import fingerprint
 
 Float = NDArray[np.float32]
 GLOBAL_DESCRIPTOR = "global_descriptor"
+GLOBAL_DESCRIPTORS, VOTES = "global_descriptors.h5", "candidate_votes.h5"
+_CANDIDATES_PER_NEIGHBOR = 10  # nearest images whose order the local descriptors decide
+_MIN_CANDIDATES = 200
 _MAX_EXACT = 50_000  # images; more are searched approximately
 _NUM_PROBES = 32  # cells that an approximate search visits
 
@@ -54,8 +64,13 @@ class DescriptionTask:
         store, vocabulary = open_records(self.feature_file), load_vocabulary(self.vocabulary)
 
         def describe(key: Key) -> Record:
-            described = vocabulary.describe(_local_descriptors(store, key))
-            return Record(key=key, attributes={}, arrays={GLOBAL_DESCRIPTOR: described})
+            arrays = store.read(key, ("descriptors", "scores"), required="descriptors").arrays
+            local = arrays["descriptors"].T
+            described: dict[str, NDArray[Any]] = {
+                GLOBAL_DESCRIPTOR: vocabulary.describe(local),
+                STRONGEST: strongest_descriptors(local, arrays.get("scores")),
+            }
+            return Record(key=key, attributes={}, arrays=described)
 
         return describe
 
@@ -128,6 +143,70 @@ def describe_images(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def similar_images(
+    feature_file: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    names: Sequence[str],
+    num_neighbors: int,
+    queries: NDArray[np.int64] | None = None,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    progress: Callable[[str, str], Progress] | None = None,
+) -> Ranking:
+    """The images that are most similar to each image, the most similar first.
+
+    The nearest global descriptors are candidates, which the votes of local descriptors order.
+
+    Args:
+        feature_file: see `extract_features`.
+        folder: folder of the files of global descriptors and of votes. An interrupted run resumes.
+        model: name or folder of the model that made the features; it needs a vocabulary.
+        names: of the images.
+        num_neighbors: number of similar images that are wanted; more are ordered.
+        queries: (Q,) rows of `names` whose similar images are wanted; None takes all.
+        workers: see `describe_images`.
+        ray: see `describe_images`; the votes are counted on this machine.
+        progress: gives the function that is called with the number of images that are done and the
+            number of all, from the name of a step and of its unit.
+
+    Raises:
+        MissingExtraError: faiss is not installed.
+        StoreError: a file cannot be read; the model has no vocabulary, or is not that of the
+            features.
+        UsageError: `num_neighbors` is less than 1.
+        OutputError: a file cannot be written.
+    """
+    if num_neighbors < 1:
+        raise UsageError(f"num_neighbors must be at least 1, not {num_neighbors}")
+    described = describe_images(
+        feature_file,
+        Path(folder) / GLOBAL_DESCRIPTORS,
+        find_vocabulary(model),
+        workers=workers,
+        ray=ray,
+        overwrite=True,
+        progress=progress and progress("describing", "photos"),
+    ).output
+    rows = np.arange(len(names)) if queries is None else queries
+    count = num_candidates(num_neighbors, len(names))
+    found = nearest_images(read_global_descriptors(described, names), count, rows)
+    return rank_candidates(
+        described,
+        Path(folder) / VOTES,
+        names,
+        dict(zip(rows.tolist(), found, strict=True)),
+        workers=workers,
+        progress=progress and progress("comparing", "photos"),
+    )
+
+
+def num_candidates(num_neighbors: int, num_images: int) -> int:
+    """Number of the nearest images of each image whose order the local descriptors decide."""
+    return min(max(_MIN_CANDIDATES, _CANDIDATES_PER_NEIGHBOR * num_neighbors), num_images - 1)
 
 
 def find_vocabulary(model: str | os.PathLike[str]) -> Path:

@@ -43,6 +43,9 @@ _LAYOUT = {
     "matches0": (1, "iu"),
     "matching_scores0": (1, "f"),
     "alignment": (2, "f"),
+    "global_descriptor": (1, "f"),
+    "strongest": (2, "i"),
+    "votes": (1, "f"),
 }
 # What h5py and JSON raise for a damaged file.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError)

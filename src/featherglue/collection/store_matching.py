@@ -13,6 +13,7 @@ import numpy as np
 
 from featherglue.collection.extraction import SessionSource
 from featherglue.collection.match_alignment import align_matches
+from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
 from featherglue.collection.photo_frames import Frame, read_view
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
@@ -41,17 +42,19 @@ class MatchingTask:
         source: the session.
         images: folder of the images.
         feature_file: the features of the images.
+        cascade: whether most pairs are matched without the whole matcher.
     """
 
     source: SessionSource
     images: Path
     feature_file: Path | RecordSource
+    cascade: bool
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1, refine=False)
         features = FeatureReader(self.feature_file, self.images)
-        return lambda key: match_record(session, features, key)
+        return lambda key: match_record(session, features, key, self.cascade)
 
     def opening_parts(self) -> list[Part]:
         """See `ShippableTask`."""
@@ -127,7 +130,9 @@ class FeatureReader:
         )
 
 
-def match_record(session: Session, features: FeatureReader, key: Key) -> Record:
+def match_record(
+    session: Session, features: FeatureReader, key: Key, cascade: bool = False
+) -> Record:
     """Match two images, as a record of a match file (see `store`).
 
     The record of a pair whose images cannot be read has only the attribute `error`.
@@ -136,17 +141,21 @@ def match_record(session: Session, features: FeatureReader, key: Key) -> Record:
         session: matches; its `refine` must be off.
         features: the features of the images.
         key: names of the images.
+        cascade: see `matching_cascade`.
     """
     try:
         features0, features1 = (features.read(name) for name in key)
     except ImageError as error:
         return failed_record(key, str(error))
-    result = session.match(features0, features1)
-    indices, confidence = result.matches.indices, result.matches.scores
-    if result.search is not None:  # the search has keypoints of its own
-        indices, confidence = nearest_keypoints(
-            result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE
-        )
+    if cascade:
+        indices, confidence = match_by_cascade(session, features0, features1)
+    else:
+        result = session.match(features0, features1)
+        indices, confidence = result.matches.indices, result.matches.scores
+        if result.search is not None:  # the search has keypoints of its own
+            indices, confidence = nearest_keypoints(
+                result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE
+            )
     order = np.argsort(indices[:, 0], kind="stable")
     rows, columns = indices[order].T
     kind = np.int16 if max(len(features0), len(features1)) <= _MAX_INT16 else np.int32
@@ -168,6 +177,7 @@ def match_features(
     pairs: Iterable[tuple[str, str]],
     source: SessionSource,
     *,
+    cascade: bool = True,
     workers: int | None = None,
     ray: str | None = None,
     overwrite: bool = False,
@@ -184,6 +194,9 @@ def match_features(
         output: the match file.
         pairs: names of the images of each pair. Only the first of two equal pairs is matched.
         source: the session.
+        cascade: match pairs with many similar descriptors by these, and reject pairs whose
+            strongest keypoints do not match, see `matching_cascade`. It needs a matcher with a
+            network and consensus, and no search; without them it does nothing.
         workers: maximum number of processes, each with one thread; None takes one per core.
         ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
             `run_cluster`; `workers` is the maximum number of its processes. None works on this
@@ -203,16 +216,20 @@ def match_features(
     items, missing = _items(listed, states)
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
-    matcher = source.open().describe()["matcher"]
+    session = source.open()
+    cascade = cascade and is_applicable(session)
+    matcher = session.describe()["matcher"]
     manifest = {
         "kind": "matches",
         "features": {name: value for name, value in made_with.items() if name != "version"},
         "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
+        "cascade": cascade,
     }
     task = MatchingTask(
         source=source.portable(),
         images=Path(images).absolute(),
         feature_file=Path(feature_file).absolute(),
+        cascade=cascade,
     )
     result = run_resumable(
         Path(output),
@@ -222,6 +239,7 @@ def match_features(
         defaults={
             "features": {"extractor": stage_settings(ProcessingConfig(), "extraction")},
             "matcher": {**stage_settings(ProcessingConfig(), "matching"), "search": "off"},
+            "cascade": False,
         },
         workers=workers,
         ray=ray,

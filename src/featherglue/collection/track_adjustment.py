@@ -156,8 +156,9 @@ class _NormalEquations:
         self._second = equations.information
         self._target = (self._second @ equations.offsets[..., None])[..., 0]
         self._mixed_target = (self._mixed @ equations.offsets[..., None])[..., 0]
-        rows = np.concatenate([equations.first, equations.second])
-        columns = np.concatenate([equations.second, equations.first])
+        every = np.arange(num_keypoints)
+        rows = np.concatenate([equations.first, equations.second, every])
+        columns = np.concatenate([equations.second, equations.first, every])
         self._order = np.lexsort((columns, rows))
         self._columns = columns[self._order]
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_keypoints))])
@@ -170,17 +171,16 @@ class _NormalEquations:
             start: (K, 2), first estimate.
         """
         mixed = self._mixed * weights[:, None, None]
-        beside = np.concatenate([mixed, mixed.transpose(0, 2, 1)])[self._order]
-        size = 2 * self._count
-        others = self._sparse.bsr_matrix(
-            (np.ascontiguousarray(beside), self._columns, self._starts), (size, size)
-        )
         diagonal = self._sum(self._first, self._second, weights) + self._pull
+        blocks = np.concatenate([mixed, mixed.transpose(0, 2, 1), diagonal])[self._order]
+        size = 2 * self._count
+        matrix = self._sparse.bsr_matrix(
+            (np.ascontiguousarray(blocks), self._columns, self._starts), (size, size)
+        )
         target = self._sum(self._mixed_target, self._target, weights)
 
         def multiply(vector: Float) -> Float:
-            own = np.einsum("kij,kj->ki", diagonal, vector)
-            return np.asarray(own + (others @ vector.ravel()).reshape(-1, 2))
+            return np.asarray((matrix @ vector.ravel()).reshape(-1, 2))
 
         return _conjugate_gradients(
             multiply, np.asarray(np.linalg.inv(diagonal), np.float64), target, start
@@ -210,10 +210,15 @@ def _conjugate_gradients(
         start: (K, 2), first estimate.
     """
     solution = start.copy()
+    first, second = np.ascontiguousarray(inverse[..., 0]), np.ascontiguousarray(inverse[..., 1])
+
+    def precondition(vector: Float) -> Float:
+        return first * vector[:, :1] + second * vector[:, 1:]
+
     residual = target - multiply(solution)
-    direction = scaled = np.einsum("kij,kj->ki", inverse, residual)
+    direction = scaled = precondition(residual)
     product = float((residual * scaled).sum())
-    limit = _TOLERANCE**2 * float((target * np.einsum("kij,kj->ki", inverse, target)).sum())
+    limit = _TOLERANCE**2 * float((target * precondition(target)).sum())
     for _ in range(_MAX_ITERATIONS):
         if product <= limit:
             break
@@ -221,7 +226,7 @@ def _conjugate_gradients(
         step = product / float((direction * mapped).sum())
         solution += step * direction
         residual -= step * mapped
-        scaled = np.einsum("kij,kj->ki", inverse, residual)
+        scaled = precondition(residual)
         before, product = product, float((residual * scaled).sum())
         direction = scaled + product / before * direction
     return solution

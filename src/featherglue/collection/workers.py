@@ -31,6 +31,7 @@ from featherglue.processes import starting_workers
 _CHUNK = 16  # keys that a worker has at a time
 _MAX_LOSSES = 2  # of workers, at the same key
 _MAX_FRUITLESS = 5  # losses in a row without a record
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _LENGTH = struct.Struct("<Q")
 _START = (
     "import sys; sys.path[:] = {path!r}; from featherglue.collection.workers import serve; serve()"
@@ -155,6 +156,7 @@ class _Pool:
                     [sys.executable, "-c", _START.format(path=sys.path)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
+                    env={**os.environ, **_ONE_THREAD},
                 )
             self._processes[number] = process
             if self._stopped:
