@@ -236,11 +236,7 @@ def match_features(
         manifest,
         items,
         task,
-        defaults={
-            "features": {"extractor": stage_settings(ProcessingConfig(), "extraction")},
-            "matcher": {**stage_settings(ProcessingConfig(), "matching"), "search": "off"},
-            "cascade": False,
-        },
+        defaults=_defaults(),
         workers=workers,
         ray=ray,
         overwrite=overwrite,
@@ -252,6 +248,15 @@ def match_features(
         failures={**missing, **result.failures},
         notes=result.notes,
     )
+
+
+def _defaults() -> dict[str, Any]:
+    """What a manifest has where it lacks a setting that a later version added."""
+    return {
+        "features": {"extractor": stage_settings(ProcessingConfig(), "extraction")},
+        "matcher": {**stage_settings(ProcessingConfig(), "matching"), "search": "off"},
+        "cascade": False,
+    }
 
 
 def _items(
