@@ -89,7 +89,8 @@ def _draw_histogram(axes: Axes, values: Array, step: float) -> None:
     """Draw a histogram with logarithmic counts, and the grid lines of 2^bits − 1 values."""
     half = 2 ** (_BITS - 1) - 1
     edges = np.linspace(-(half + 0.5) * step, (half + 0.5) * step, 30 * half + 1)
-    axes.hist(values, bins=edges.tolist(), color=style(5).color)
+    counts = np.histogram(values, edges)[0]
+    axes.stairs(counts, edges, fill=True, color=style(5).color)
     for i in range(-half, half + 1):
         axes.axvline(i * step, color=style(1).color, linewidth=0.8, linestyle="--")
     axes.set_yscale("log")
