@@ -93,6 +93,9 @@ def test_few_keypoints_are_matched_at_once(session: Session, views: dict[str, Fe
     assert (indices == matches.indices).all() and (confidence == matches.scores).all()
     none = first(few0, 0)
     assert len(match(session, none, few1)[0]) == 0
+    counted = Counted(session)
+    match(counted, first(views["coffee"], 700), first(views["camera"], 700))
+    assert counted.sizes == [(700, 700)]  # without the second stage
 
 
 def test_the_cascade_needs_a_network_and_consensus_and_no_search(session: Session) -> None:
