@@ -87,7 +87,7 @@ def estimate(
     if options.num_repetitions and "latencies" not in done:
         frames = num_models * (options.num_repetitions + 2) * sum(_FRAME.values())
         found.append(Estimate("measure latencies", frames))
-    if options.num_rounds and "latency against keypoints" not in done:
+    if options.num_rounds and f"latency with {options.keypoints[-1]} keypoints" not in done:
         found.append(Estimate("latency against keypoints", _SPEED * options.num_rounds))
     pairs = options.num_explanation_pairs
     if pairs and "linear quantization explained" not in done:

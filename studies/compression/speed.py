@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from featherglue.runtime.base import open_runtime
 KEYPOINTS = (128, 256, 512, 1024, 2048, 4096)
 RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime", "openvino")
 _XFEAT_SIDE = 640
+Seconds = list[float | None]
+Remember = Callable[[int, Sequence[int], Callable[[], Seconds]], Seconds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +77,17 @@ class Timed:
     prepare: Callable[[int], Callable[[], object]]
 
 
-@dataclass
-class _Times:
-    """Seconds by number of keypoints; `stopped` is the first number that was too slow."""
-
-    seconds: dict[int, list[float]] = field(default_factory=dict)
-    stopped: int | None = None
-
-
-def measure_speed(folders: Mapping[str, Path], settings: SpeedSettings) -> dict[str, Any]:
+def measure_speed(
+    folders: Mapping[str, Path], settings: SpeedSettings, remember: Remember | None = None
+) -> dict[str, Any]:
     """Return the median latencies as plain values.
 
     Args:
         folders: folder of each model by label.
         settings: settings of the measurement.
+        remember: given a number of keypoints, the indices of the contenders that were too slow
+            before, and a function that measures, returns its stored or new result. None stores
+            nothing.
 
     Returns:
         `rows` with `label`, `runtime`, `part`, `ms` (number of keypoints → median) and `stopped`
@@ -96,16 +95,24 @@ def measure_speed(folders: Mapping[str, Path], settings: SpeedSettings) -> dict[
     """
     cv2.setNumThreads(settings.threads)
     contenders = [*_networks(folders, settings), *_classical(settings)]
-    times = [_Times() for _ in contenders]
+    rows = [_row(contender) for contender in contenders]
     for count in settings.keypoints:
-        calls = [
-            (found, contender.prepare(count))
-            for contender, found in zip(contenders, times, strict=True)
-            if found.stopped is None and _depends(contender, count, settings)
+        slow = [i for i, row in enumerate(rows) if row["stopped"] is not None]
+        chosen = [
+            i
+            for i, contender in enumerate(contenders)
+            if i not in slow and _depends(contender, count, settings)
         ]
-        print(f"    {count} keypoints: {len(calls)} contenders", flush=True)
-        _measure_round(calls, count, settings)
-    rows = [_row(c, t) for c, t in zip(contenders, times, strict=True)]
+
+        def measure(count: int = count, chosen: Sequence[int] = tuple(chosen)) -> Seconds:
+            return _measure_round([contenders[i].prepare(count) for i in chosen], settings)
+
+        seconds = measure() if remember is None else remember(count, slow, measure)
+        for i, median in zip(chosen, seconds, strict=True):
+            if median is None:
+                rows[i]["stopped"] = count
+            else:
+                rows[i]["ms"][str(count)] = round(1000 * median, 3)
     return {
         "rows": rows,
         "keypoints": list(settings.keypoints),
@@ -122,18 +129,17 @@ def _depends(contender: Timed, count: int, settings: SpeedSettings) -> bool:
 
 
 def _measure_round(
-    calls: Iterable[tuple[_Times, Callable[[], object]]], count: int, settings: SpeedSettings
-) -> None:
-    left = []
-    for found, call in calls:
-        warm = _timed(call)
-        if warm > settings.budget:
-            found.stopped = count
-        else:
-            left.append((found, call))
+    calls: Sequence[Callable[[], object]], settings: SpeedSettings
+) -> list[float | None]:
+    """Return the median time of each call in seconds; None for calls beyond the budget."""
+    print(f"    {len(calls)} contenders", flush=True)
+    quick = [_timed(call) <= settings.budget for call in calls]
+    times: list[list[float]] = [[] for _ in calls]
     for _ in range(settings.repetitions):
-        for found, call in left:
-            found.seconds.setdefault(count, []).append(_timed(call))
+        for call, within, seconds in zip(calls, quick, times, strict=True):
+            if within:
+                seconds.append(_timed(call))
+    return [float(np.median(seconds)) if seconds else None for seconds in times]
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -142,15 +148,9 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _row(contender: Timed, found: _Times) -> dict[str, Any]:
-    ms = {str(n): round(1000 * float(np.median(s)), 3) for n, s in found.seconds.items()}
-    return {
-        "label": contender.label,
-        "runtime": contender.runtime,
-        "part": contender.part,
-        "ms": ms,
-        "stopped": found.stopped,
-    }
+def _row(contender: Timed) -> dict[str, Any]:
+    named = {"label": contender.label, "runtime": contender.runtime, "part": contender.part}
+    return {**named, "ms": {}, "stopped": None}
 
 
 def _networks(folders: Mapping[str, Path], settings: SpeedSettings) -> list[Timed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +164,19 @@ class Study(ModelSteps):
         )
         models = {name: load_artifact(folder).fingerprint for name, folder in chosen.items()}
         inputs = {"models": models, **speed.plain(settings)}
-        name = "latency against keypoints"
-        measured = self.journal.step(name, inputs, lambda: speed.measure_speed(chosen, settings))
-        return {**measured, "origin": self.journal.origin(name)}
+        inputs.pop("keypoints")
+
+        def remember(
+            count: int, slow: Sequence[int], measure: Callable[[], speed.Seconds]
+        ) -> speed.Seconds:
+            name = f"latency with {count} keypoints"
+            known = {**inputs, "count": count, "slow": list(slow)}
+            seconds: speed.Seconds = self.journal.step(name, known, measure)
+            return seconds
+
+        measured = speed.measure_speed(chosen, settings, remember)
+        last = f"latency with {settings.keypoints[-1]} keypoints"
+        return {**measured, "origin": self.journal.origin(last)}
 
     def _weights(self) -> dict[str, Any]:
         folded = fold_batch_norm(self.original.to_artifact())
