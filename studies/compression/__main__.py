@@ -51,8 +51,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--quick",
         action="store_true",
-        help="16 pairs, no fine-tuning and short measurements, in about 20 minutes on two cores. "
-        "The results and the page are written to --work",
+        help="16 pairs, no fine-tuning and short measurements. The results and the page are "
+        "written to --work",
     )
     add("--minutes", type=float, default=60, help="time to fine-tune each model; 0 skips it")
     add("--steps", type=int, default=0, help="steps of each fine-tuning, instead of a time")

@@ -71,7 +71,8 @@ def which_layers(
     """
     if not found:
         if earlier:
-            return page_text.PRUNE_ANSWER.format(text=page_text.EARLIER_ANSWER.format(**earlier))
+            text = page_text.EARLIER_ANSWER.format(**earlier).strip()
+            return page_text.PRUNE_ANSWER.format(text=text)
         return page_text.NO_SCAN
     level = max(level for curve in found.values() for level in curve)
     losses = {name: curve[level] for name, curve in found.items() if level in curve}

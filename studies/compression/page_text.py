@@ -43,12 +43,11 @@ trained from scratch may be harder to compress.
 
 WHY_ZERO = """\
 **Why did linear quantization give zero?** Rounding the weights to 8 bits is not the reason: with
-one scale per tensor, minimum–maximum ranges and unfolded normalization it costs
-{folding_loss:.1f} points of AUC@5. Three mistakes each destroy the model, and any of them
-explains the zero: decoding codes without their zero points (AUC@5 {zero_points:.1f}), quantizing
-everything to 4 bits with one scale per tensor ({four_bits:.1f}), and quantizing the variances of
-batch normalization ({variances:.1f}, recall {variances_recall:.0f} %).
-[Details](#linear-quantization).
+one scale per tensor, minimum–maximum ranges and unfolded normalization it costs {folding_loss:.1f}
+points of AUC@5. Two mistakes give zero, each alone: decoding codes without their zero points
+(AUC@5 {zero_points:.1f}), and quantizing everything to 4 bits with one scale per tensor
+({four_bits:.1f}). A third one, quantizing the variances of batch normalization, leaves a recall of
+{variances_recall:.0f} % (AUC@5 {variances:.1f}). [Details](#linear-quantization).
 """
 
 NO_SCAN = """\
