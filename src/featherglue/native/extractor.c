@@ -1,4 +1,4 @@
-/* SuperPoint's network in float32: see featherglue/native/extractor.py.
+/* SuperPoint's network in float32: see featherglue/runtime/kernel_weights.py.
  *
  * Maps are (rows, columns, channels) with a border of zeros. The 3×3 convolutions are computed by
  * Winograd's minimal filtering F(4×4, 3×3) (Lavin and Gray 2016): 36 instead of 144 products for

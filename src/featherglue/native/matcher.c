@@ -1,4 +1,4 @@
-/* SuperGlue's network in float32: see featherglue/native/matcher.py.
+/* SuperGlue's network in float32: see featherglue/runtime/kernel_weights.py.
  *
  * Attention is computed for BLOCK queries at a time, so that memory grows with the number of
  * keypoints and not with its square. A layer is one pass over the keypoints: attention, MLP, and the
