@@ -45,7 +45,7 @@ def pack_extractor(arrays: Arrays, config: SuperPointConfig) -> PackedNetwork:
         arrays: tensors by name, as in a model folder.
         config: sizes of the extractor.
     """
-    packer = _Packer()
+    packer = Packer()
 
     def layer(name: str) -> tuple[Float, Float]:
         prefix = f"extractor.conv{name}"
@@ -65,7 +65,7 @@ def pack_matcher(arrays: Arrays, config: SuperGlueConfig) -> PackedNetwork:
         arrays: tensors by name, as in a model folder.
         config: sizes of the matcher.
     """
-    packer = _Packer()
+    packer = Packer()
 
     def linear(name: str) -> tuple[Float, Float]:
         return arrays[f"matcher.{name}.weight"], arrays[f"matcher.{name}.bias"]
@@ -105,7 +105,7 @@ def pack_matcher(arrays: Arrays, config: SuperGlueConfig) -> PackedNetwork:
     return packer.packed(config.width)
 
 
-class _Packer:
+class Packer:
     """Collects the arrays of a `PackedNetwork`."""
 
     def __init__(self) -> None:

@@ -1,0 +1,81 @@
+"""The section on sparsity, and the tables of the how-to page on compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featherglue.io.json import read_json
+from studies.compression import shipped
+from studies.compression.sparsity_page import section
+
+ROOT = Path(__file__).parents[2]
+PRUNED = "SuperPoint 60 %, SuperGlue 88 %, fine-tuned"
+SMALL = "structured, 10 % of the MACs, fine-tuned"
+
+
+def frame(model: str, runtime: str, threads: int, ms: float) -> dict[str, Any]:
+    zeros = {"extractor": 0.6, "matcher": 0.88}
+    times = {"ms": ms, "extract": ms / 2, "match": ms / 2}
+    return {"model": model, "runtime": runtime, "threads": threads, "zeros": zeros} | times
+
+
+def test_the_section_compares_models_and_engines() -> None:
+    origin = {"command": "COMMAND", "date": "2026-01-01", "machine": {"processor": "CPU"}}
+    frames = []
+    for threads, factor in ((1, 1.0), (2, 0.5)):
+        for runtime, ms in (("onnxruntime", 900), ("openvino", 800), ("native", 600)):
+            frames.append(frame(PRUNED, runtime, threads, factor * ms))
+            frames.append(frame(SMALL, runtime, threads, factor * ms / 8))
+        frames.append(frame(PRUNED, "sparse", threads, factor * 400))
+    layer = {
+        "layer": "matcher.gnn.layers.4.attn.proj.0",
+        "pruning": "89 %",
+        "shape": [256, 256],
+        "positions": 1000,
+        "macs": 65_536_000,
+        "nonzero": 10_000,
+        "bytes": 2_000_000,
+        "ms": {"onnxruntime": 2.0, "openvino": 2.5, "torch csr": 3.0, "sparse": 0.5},
+    }
+    limits = {"gflops": 100.0, "gbytes": 5.0}
+    text = section(
+        {
+            "frames-1": origin | {"rows": [row for row in frames if row["threads"] == 1]},
+            "frames-2": origin | {"rows": [row for row in frames if row["threads"] == 2]},
+            "layers": origin | {"limits": limits, "rows": [layer]},
+            "accuracy": {"pairs": 24, "models": {PRUNED: {"auc5": 95.1}}},
+        }
+    )
+    for threads in ("1 thread", "2 threads"):
+        assert f"With {threads} it runs the fine-tuned pruned model 2.0 times as fast" in text
+    assert text.count("1.5 times as fast as `native`") == 2
+    assert text.count("5.3 times as fast again") == 2  # than 600 / 8 ms
+    assert "400 (200 + 200)" in text and "95.1" in text
+    # 20 MFLOP in 0.5 ms; 10 FLOP a byte are 50 GFLOP/s at 5 GB/s; all weights in 2 ms.
+    (row,) = (line for line in text.splitlines() if " 0.02 |" in line)
+    assert [cell.strip() for cell in row.split("|")][3:8] == ["0.02", "10", "50", "40", "66"]
+
+
+def test_the_stored_section_renders() -> None:
+    text = section(read_json(ROOT / "studies/compression/sparsity.json"))
+    assert text.startswith("## What zeros gain")
+    assert "None" not in text and "nan" not in text
+
+
+def test_the_page_holds_the_stored_tables(tmp_path: Path) -> None:
+    results = read_json(ROOT / "studies/compression/shipped.json")
+    page = ROOT / "docs/how-to/compress.md"
+    copy = tmp_path / "page.md"
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    shipped.write_page(copy, results)
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("variant", ["linear-8", "codebook-6", "pruned"])
+def test_the_page_shows_the_measured_commands(variant: str) -> None:
+    page = (ROOT / "docs/how-to/compress.md").read_text(encoding="utf-8")
+    for command in shipped.commands("fast", variant):
+        assert command in page
