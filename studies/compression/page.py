@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from featherglue.io.json import read_json
 from featherglue.sensitivity.pair_scores import Interval
 from studies.compression import page_answers, page_tables, page_text
 from studies.compression.experiments import DENSE
 from studies.compression.page_tables import Row, where
 from studies.compression.page_values import method_values, tuning_text, weight_values
+from studies.compression.sparsity_page import section
 
 _RECIPES = Path(__file__).parent / "recipes"
+_SPARSITY = Path(__file__).with_name("sparsity.json")
 _SHOWN = ("prune-kmeans-huffman", "macs-10-linear-8", "macs-10")  # two of them that were measured
 _CAPTIONS = {
     "size": "AUC@5 against size on disk. Hollow: before fine-tuning.",
@@ -53,10 +56,16 @@ def render(
         *_size_and_speed(results, pictures),
         *_methods(results, pictures),
         *_sensitivity(results, pictures),
+        *_zeros(),
         *_recipes(results["rows"]),
         *_reproduction(results, command),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _zeros() -> list[str]:
+    """Return the section on the runtime of pruned models; see `sparsity`."""
+    return [section(read_json(_SPARSITY))] if _SPARSITY.exists() else []
 
 
 def _picture(name: str, pictures: Mapping[str, str]) -> list[str]:

@@ -66,6 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--images", type=Path, required=True, help="photographs for calibration")
     add("--val", type=Path, required=True, help="folder of the val images")
     add("--list", type=Path, required=True, help="list of the val images and homographies")
+    add("--model", dest="models", choices=MODELS, action="append", help="model; both by default")
     add("--num-pairs", type=int, default=64, help="number of pairs of an accuracy")
     add("--num-repetitions", type=int, default=15, help="repetitions of a latency")
     add("--work", type=Path, default=Path("runs/shipped"), help="folder of the models")
@@ -128,7 +129,7 @@ def tables(results: Mapping[str, Any]) -> str:
     """Return the tables of the page as Markdown."""
     head = ["variant", "bytes", "AUC@5 / 10 / 25 px", "precision, %", "recall, %", "ms"]
     parts = []
-    for model in MODELS:
+    for model in sorted({name.split()[0] for name in results["rows"]}, key=MODELS.index):
         rows = []
         for variant, (title, _) in VARIANTS.items():
             row = results["rows"][f"{model} {variant}"]
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (OSError, ValueError):
             results = {"rows": {}}
         folders = {}
-        for model in MODELS:
+        for model in options.models or MODELS:
             for variant in VARIANTS:
                 name = f"{model} {variant}"
                 folders[name] = make(model, variant, options, featherglue)
@@ -182,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results["command"] = (
             "python -m studies.compression.shipped --images PHOTOS --val VAL "
             f"--list VAL/homographies.txt --num-pairs {options.num_pairs}"
+            + "".join(f" --model {model}" for model in options.models or ())
         )
         write_json(options.output, results)
         write_page(options.page, results)

@@ -44,7 +44,6 @@ PRUNED = {
     "SuperGlue 89 %": PruneConfig(ratio=0.89, include=_MATCHER),
     "SuperGlue 89 %, 4×1": PruneConfig(ratio=0.89, pattern="4x1", include=_MATCHER),
     "SuperGlue 89 %, 1×8": PruneConfig(ratio=0.89, pattern="1x8", include=_MATCHER),
-    "both networks 89 %": PruneConfig(ratio=0.89),
 }
 # Title → name of a model of the study, fine-tuned.
 TUNED = {
@@ -56,7 +55,6 @@ FRAMES = {
     "dense": ("native",),
     "SuperGlue 89 %": ("sparse",),
     "SuperGlue 89 %, 4×1": ("sparse",),
-    "both networks 89 %": ("sparse",),
     "SuperPoint 60 %, SuperGlue 88 %, fine-tuned": ("onnxruntime", "openvino", "native", "sparse"),
     "structured, 10 % of the MACs, fine-tuned": ("onnxruntime", "openvino", "native"),
 }
@@ -80,7 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--num-repetitions", type=int, default=7, help="repetitions of a latency")
     add(
         "--only",
-        choices=("layers", "frames-1", "frames-2", "accuracy"),
+        choices=("limits", "layers", "frames-1", "frames-2", "accuracy"),
         action="append",
         default=[],
     )
@@ -193,7 +191,8 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     suite = HomographySuite(folder=options.val, pair_file=options.list)
     repetitions = options.num_repetitions
     parts: dict[str, Callable[[], Any]] = {
-        "layers": lambda: {"limits": limits(), "rows": measure_layers(model, repetitions)},
+        "limits": limits,
+        "layers": lambda: {"rows": measure_layers(model, repetitions)},
         "frames-1": lambda: {"rows": measure_frames(folders, 1, repetitions)},
         "frames-2": lambda: {"rows": measure_frames(folders, 2, repetitions)},
         "accuracy": lambda: measure_accuracy(model, folders, suite, options.num_pairs),

@@ -32,7 +32,7 @@ EXPORT float multiply_adds(int64_t iterations) {
     for (int i = 0; i < 12; i++) sum[i] = all((float)i);
     for (int64_t k = 0; k < iterations; k++) {
         for (int i = 0; i < 12; i++) sum[i] = sum[i] * factor + term;
-        __asm__ volatile("" : "+x"(sum[0]));
+        __asm__ volatile("" ::"x"(sum[0])); /* keeps the loop */
     }
     for (int i = 1; i < 12; i++) sum[0] += sum[i];
     return sum_of(sum[0]);

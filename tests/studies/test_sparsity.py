@@ -45,7 +45,8 @@ def test_the_section_compares_models_and_engines() -> None:
         {
             "frames-1": origin | {"rows": [row for row in frames if row["threads"] == 1]},
             "frames-2": origin | {"rows": [row for row in frames if row["threads"] == 2]},
-            "layers": origin | {"limits": limits, "rows": [layer]},
+            "layers": origin | {"rows": [layer]},
+            "limits": origin | limits,
             "accuracy": {"pairs": 24, "models": {PRUNED: {"auc5": 95.1}}},
         }
     )
