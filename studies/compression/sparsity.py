@@ -98,18 +98,18 @@ def make_models(model: Model, options: argparse.Namespace) -> dict[str, Path]:
 
     The models of the study are decoded once: Huffman codes take long to read.
     """
-    makers: dict[str, Callable[[Path], object]] = {"dense": model.save}
-    for title, config in PRUNED.items():
-        makers[title] = lambda folder, config=config: prune(model, config).save(folder)
-    for title, name in TUNED.items():
-        source = tuned_folder(options.study, name)
-        makers[title] = lambda folder, source=source: save_artifact(
-            folder, dataclasses.replace(load_artifact(source), quantization=Quantization())
-        )
-    folders = {title: options.work / f"model-{i}" for i, title in enumerate(makers)}
+    titles = ("dense", *PRUNED, *TUNED)
+    folders = {title: options.work / f"model-{i}" for i, title in enumerate(titles)}
     for title, folder in folders.items():
-        if not folder.exists():
-            makers[title](folder)
+        if folder.exists():
+            continue
+        if title in PRUNED:
+            prune(model, PRUNED[title]).save(folder)
+        elif title in TUNED:
+            tuned = load_artifact(tuned_folder(options.study, TUNED[title]))
+            save_artifact(folder, dataclasses.replace(tuned, quantization=Quantization()))
+        else:
+            model.save(folder)
     return folders
 
 
@@ -127,7 +127,7 @@ def measure_frames(
     sessions = {
         (title, name): load(
             str(folders[title]),
-            runtime=name,  # type: ignore[arg-type]
+            runtime=name,
             max_keypoints=512,
             threads=threads,
             search="off",
