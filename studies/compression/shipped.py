@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import numpy as np
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.benchmarking import draw_frames
-from featherglue.cli import main as featherglue
 from featherglue.compression.cost import model_cost
 from featherglue.errors import FeatherglueError, UsageError
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
@@ -84,7 +84,7 @@ def commands(model: str, variant: str) -> list[str]:
     ]
 
 
-def make(model: str, variant: str, options: argparse.Namespace, run: Callable[..., int]) -> Path:
+def make(model: str, variant: str, options: argparse.Namespace) -> Path:
     """Make a variant, if it does not exist, and return its folder."""
     if variant == "shipped":
         return Path(find_model(model))
@@ -92,7 +92,9 @@ def make(model: str, variant: str, options: argparse.Namespace, run: Callable[..
     step = options.work / f"{model}-{variant}-step"
     words = {"MODEL": model, "OUT": folder, "STEP": step, "PHOTOS": options.images}
     for command in () if folder.exists() else VARIANTS[variant][1]:
-        if run([str(words.get(word, word)) for word in command]):
+        given = [str(words.get(word, word)) for word in command]
+        program = [sys.executable, "-m", "featherglue", *given]
+        if subprocess.run(program, check=False, timeout=3600).returncode:
             raise UsageError(f"cannot make {model} {variant}")
     shutil.rmtree(step, ignore_errors=True)
     return Path(folder)
@@ -171,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for model in options.models or MODELS:
             for variant in VARIANTS:
                 name = f"{model} {variant}"
-                folders[name] = make(model, variant, options, featherglue)
+                folders[name] = make(model, variant, options)
                 found = load_artifact(folders[name]).fingerprint
                 if results["rows"].get(name, {}).get("fingerprint") != found:
                     results["rows"][name] = measure(folders[name], suite, options.num_pairs)
