@@ -82,8 +82,14 @@ def graphs(paths: dict[str, Path]) -> dict[str, Run]:
 @pytest.fixture(scope="module")
 def plain(matching: Path) -> Session:
     """A session with the steps of the graphs only."""
-    return load(
-        matching, threads=1, search="off", max_keypoints=COUNT, consensus=None, refine=False
+    return load(  # the same network: keypoints of equal scores keep their order
+        matching,
+        runtime="onnxruntime",
+        threads=1,
+        search="off",
+        max_keypoints=COUNT,
+        consensus=None,
+        refine=False,
     )
 
 
@@ -191,7 +197,15 @@ def test_shipped_models_at_a_dynamic_size(
     name: str, shipped_pair: tuple[Array, Array], tmp_path: Path
 ) -> None:
     run = open_graphs(export(load_artifact(find_model(name)), tmp_path, num_keypoints=256))
-    session = load(name, threads=1, search="off", max_keypoints=256, consensus=None, refine=False)
+    session = load(
+        name,
+        runtime="onnxruntime",
+        threads=1,
+        search="off",
+        max_keypoints=256,
+        consensus=None,
+        refine=False,
+    )
     first, second = shipped_pair[0], shipped_pair[1][:150, :213]
     outputs = run["pipeline"]({"image0": first[None, None], "image1": second[None, None]})
     views = outputs[:3], outputs[3:6]
@@ -259,7 +273,7 @@ def test_storage_schemes(
     )
     run = open_graphs(paths)
     settings = {"max_keypoints": COUNT, "consensus": None, "refine": False}
-    session = load(tmp_path / "model", threads=1, search="off", **settings)
+    session = load(tmp_path / "model", runtime="onnxruntime", threads=1, search="off", **settings)
     views = [run["extract"]({"image": image[None, None]}) for image in images]
     found = run["match"](inputs_of(*views))
     assert (found[0] >= 0).sum() > 20
@@ -304,7 +318,14 @@ def test_strong_scores_do_not_overflow(matching: Path, tmp_path: Path) -> None:
     changed = dataclasses.replace(artifact, arrays=arrays, processing=processing)
     saved = save_artifact(tmp_path / "model", changed)
     run = open_graphs(export(saved, tmp_path, num_keypoints=32))
-    session = load(tmp_path / "model", threads=1, search="off", consensus=None, refine=False)
+    session = load(
+        tmp_path / "model",
+        runtime="onnxruntime",
+        threads=1,
+        search="off",
+        consensus=None,
+        refine=False,
+    )
     rng = np.random.default_rng(0)
     views: list[list[Array]] = []
     for _ in range(2):
