@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import statistics
@@ -32,7 +33,7 @@ import numpy as np
 from xfeat import XFeat
 
 import featherglue as fg
-from featherglue.errors import EstimationError
+from featherglue.errors import EstimationError, counted
 from featherglue.evaluation import HomographySuite, HPatchesSuite, PoseSuite, evaluate
 from featherglue.evaluation.openers import describe
 from featherglue.fingerprint import code_fingerprint, file_fingerprint, file_state, fingerprint
@@ -251,6 +252,12 @@ def page(measured: Mapping[str, Any], chosen: Sequence[Suite], command: str) -> 
         "SIFT and XFeat are matched by mutual nearest neighbors, without a search. Unrelated "
         "photographs must not match: a pair passes verification if a fundamental matrix has "
         f"{CHANCE} inliers. [Metrics](../reference/metrics.md) defines the figures.\n",
+        f"Measured on {measured['date']} on {measured['machine']['processor']} with "
+        f"{counted(measured['threads'], 'thread')}. RANSAC's result [depends on the order of the "
+        "matches](accuracy-variance.md) by one or two points.\n",
+        "A turned or shrunk copy is a whole photograph. XFeat's graph enlarges every image to "
+        "640 px, so that it sees a shrunk copy at the scale of the original. Other methods see the "
+        "images at their own size.\n",
     ]
     for suite in chosen:
         parts += [f"## {suite.title}\n", table(suite, measured["results"][suite.key]) + "\n"]
@@ -298,13 +305,21 @@ def main(arguments: list[str] | None = None) -> None:
             results[suite.key][name] = stored["result"]
             shown = [f"{h} {figure(stored['result'], p)}" for h, p in suite.figures.items()]
             print(f"{suite.key:14} {name:28} {', '.join(shown[:6])}", flush=True)
-    measured = {"machine": describe_machine(), "results": results}
+    measured = {
+        "date": f"{datetime.date.today():%B %Y}",
+        "machine": describe_machine(),
+        "threads": options.threads,
+        "results": results,
+    }
     for suite in chosen:
         print(f"\n{suite.title}\n\n{table(suite, results[suite.key])}")
     if options.json is not None:
         write_json(options.json, measured)
     if options.docs is not None:
-        command = "python benchmarks/hard.py DATA --xfeat xfeat_640x640.onnx --docs PAGE"
+        command = (
+            "python benchmarks/hard.py DATA --xfeat xfeat_640x640.onnx "
+            "-o results/ --docs docs/experiments/hard-pairs.md"
+        )
         options.docs.write_text(page(measured, chosen, command))
 
 

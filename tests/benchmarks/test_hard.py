@@ -59,6 +59,7 @@ def test_results_are_kept_and_shown(
     turned = {name: found["rotated by 180°"] for name, found in results["invariance"].items()}
     assert turned[searched] > 5 * max(1, turned[fast])
     assert "## Unrelated photographs" in page.read_text()
+    assert "with 1 thread." in page.read_text()
     # A second run measures nothing again.
     monkeypatch.setattr(script, "evaluate", lambda *_, **__: pytest.fail("measured again"))
     monkeypatch.setattr(script, "matched", lambda *_: pytest.fail("measured again"))
