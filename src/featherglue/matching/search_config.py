@@ -22,7 +22,7 @@ class SearchConfig:
         min_strength: total confidence of matches below which a hypothesis is dropped.
         enough_strength: total confidence of a hypothesis above which no other one is tried.
         max_warps: maximum number of warps, each followed by a match.
-        max_planes: maximum number of planes that are warped in addition, if the match is weak.
+        max_planes: maximum number of planes of a weak match by which an image is warped.
         tolerance: px, inlier threshold of the homography by which an image is warped.
         min_inliers: minimum number of inliers of that homography.
         same_scale: ratio of scales below which no image is shrunk and no search is needed.
@@ -47,7 +47,7 @@ class SearchConfig:
     min_strength: float = 4.5
     enough_strength: float = 15.0
     max_warps: int = 2
-    max_planes: int = 2
+    max_planes: int = 3
     tolerance: float = 4.0
     min_inliers: int = 8
     same_scale: float = 1.15
