@@ -185,8 +185,8 @@ A recipe is a file that `featherglue compress` accepts. Recipes with the step `f
 photographs for training; calibration needs about 48 photographs.
 
 ```bash
-featherglue compress --model checkpoints/dense --recipe RECIPE.toml \\
-    --images PHOTOS --calibration-images PHOTOS -o small/
+featherglue compress --model checkpoints/dense --recipe RECIPE.toml \
+--images PHOTOS --calibration-images PHOTOS -o small/
 featherglue info --model small/ --baseline checkpoints/dense
 ```
 """

@@ -138,8 +138,9 @@ def test_hloc_retrieval_reads_the_global_descriptors(work: Path) -> None:
                 else None
             )
         )
+        names = sorted(set(names))
         vectors = np.stack([file[name]["global_descriptor"].__array__() for name in names])
-    assert sorted(names) == ["1.png", "2.png", "3.png", "4.png", "left/0.png", "noise.png"]
+    assert names == ["1.png", "2.png", "3.png", "4.png", "left/0.png", "noise.png"]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
     similarity = vectors @ vectors.T
     noise = names.index("noise.png")

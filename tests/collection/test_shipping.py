@@ -133,7 +133,7 @@ def test_features_and_matches_are_sent(
     folder: Path, source: SessionSource, objects: ObjectStore
 ) -> None:
     images, features = folder / "photos", folder / "f.h5"
-    task = MatchingTask(source=source, images=images, feature_file=features)
+    task = MatchingTask(source=source, images=images, feature_file=features, cascade=True)
     records = shipped(task, PAIRS, folder, objects)
     assert_same(records, task, PAIRS)
     assert all((record.arrays["matches0"] >= 0).sum() > 50 for record in records)

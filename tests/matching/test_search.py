@@ -149,7 +149,7 @@ def test_further_planes_add_matches(plain: Session, photograph: np.ndarray) -> N
     folded, (H0, H1) = two_walls(photograph)
     result = plain(photograph, folded)
     counts, precisions = [], []
-    for max_planes in (0, 3):
+    for max_planes in (0, 2):
         config = SearchConfig(max_planes=max_planes)
         found = Search(SessionPipeline(plain), config).improve(result, always=True)
         counts.append(num_true(found, H0) + num_true(found, H1))

@@ -76,7 +76,7 @@ def test_a_full_disk_ends_the_matching_of_a_folder(photographs: Path, tmp_path: 
 def test_little_memory_is_an_error_not_a_failed_pair(photographs: Path, tmp_path: Path) -> None:
     done = start(
         *("evaluate", "homography", "--images", photographs, "--num-pairs", 1),
-        *("--resize", 2400, "--json", tmp_path / "result.json", "--threads", 1),
+        *("--resize", 6000, "--json", tmp_path / "result.json", "--threads", 1),
         preexec_fn=limited(resource.RLIMIT_AS, 800_000_000),
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )

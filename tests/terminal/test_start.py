@@ -41,7 +41,9 @@ def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes
     return subprocess.run(command(*arguments), check=False, **options)
 
 
-@pytest.mark.parametrize("module", ["featherglue.terminal.streams", "typer", "cv2", "onnxruntime"])
+@pytest.mark.parametrize(
+    "module", ["featherglue.terminal.streams", "typer", "cv2", "featherglue.native.library"]
+)
 @pytest.mark.parametrize(
     ("number", "text"), [(signal.SIGINT, b"stopped\n"), (signal.SIGTERM, b"terminated\n")]
 )

@@ -92,7 +92,7 @@ def test_broken_photographs_are_counted_named_and_skipped(run: Run, images: Path
 def test_too_few_photographs_for_validation(run: Run) -> None:
     code, printed = run(stage=STAGE.replace("fraction = 0", "fraction = 0.1"))
     assert code == 1
-    assert "2 photographs are too few" in printed
+    assert "has 2 photographs, too few" in printed
     assert "fraction = 0" in printed
 
 

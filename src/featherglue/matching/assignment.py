@@ -85,7 +85,6 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     kernel = np.empty((rows + 1, columns + 1), np.float32)
     u = np.zeros(rows + 1, np.float32)
     v = np.zeros(columns + 1, np.float32)
-    _absorb(kernel, scores, bin_score, u, v, axis=1)
     a: Float = np.ones(rows + 1, np.float32)
     b: Float = np.ones(columns + 1, np.float32)
     sums = np.empty(rows + 1, np.float32)
@@ -93,6 +92,7 @@ def optimal_transport(scores: Float, bin_score: float, iterations: int) -> Float
     arrays = (kernel, sums, row_sums, a)
     chunks = [tuple(x[i : i + step] for x in arrays) for i in range(0, rows + 1, step)]
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        _absorb(kernel, scores, bin_score, u, v, axis=1)
         for _ in range(iterations):
             column_products = _iterate(chunks, b)
             if sums.min() < _MIN_SUM:

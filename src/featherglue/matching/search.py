@@ -127,8 +127,7 @@ class Search:
         else:
             return plain
         if always or weak:
-            warped = found is not None and found.warps > 0
-            return self._add_planes(plain, result, known, int(warped))
+            return self._add_planes(plain, result, known)
         return result
 
     def _completes(self, result: MatchResult) -> bool:
@@ -152,25 +151,18 @@ class Search:
             return self.pipeline.max_keypoints
         return len(plain.features0) + len(plain.features1) + len(result.features0)
 
-    def _add_planes(
-        self, plain: MatchResult, result: MatchResult, known: Known, num_known: int
-    ) -> MatchResult:
-        """Warp by the homography of each plane that the matches show, and add its matches.
-
-        The `num_known` largest planes have been warped before.
-        """
+    def _add_planes(self, plain: MatchResult, result: MatchResult, known: Known) -> MatchResult:
+        """Warp by the homography of each plane that the matches show, and add its matches."""
         image0, image1 = plain.features0.image, plain.features1.image
         assert image0 is not None and image1 is not None
         config, united, rest = self.config, result, result.matches
         limit = self._max_keypoints(plain, result)
-        for number in range(config.max_planes):
+        for _ in range(config.max_planes):
             fit = self._fit_homography(rest)
             if fit is None:
                 break
             H, inliers = fit
-            plane = None
-            if number >= num_known:
-                plane = self._match_warped(image0, image1, H, rest.points0[inliers], known, 1)
+            plane = self._match_warped(image0, image1, H, rest.points0[inliers], known, 1)
             if plane is not None:
                 united = unite(united, plane.in_originals(), config.min_distance, limit)
             rest = select(rest, ~inliers)

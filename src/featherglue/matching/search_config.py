@@ -47,7 +47,7 @@ class SearchConfig:
     min_strength: float = 4.5
     enough_strength: float = 15.0
     max_warps: int = 2
-    max_planes: int = 3
+    max_planes: int = 2
     tolerance: float = 4.0
     min_inliers: int = 8
     same_scale: float = 1.15

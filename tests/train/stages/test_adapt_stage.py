@@ -164,7 +164,7 @@ def test_broken_photographs_are_named(images: Path, tmp_path: Path, stage: Adapt
     folder.mkdir()
     (folder / "camera.png").write_bytes((images / "camera.png").read_bytes())
     (folder / "broken.png").write_bytes(b"broken")
-    with pytest.warns(UserWarning, match=r"skipped 1 images.*broken\.png"):
+    with pytest.warns(UserWarning, match=r"skipped 1 image,.*broken\.png"):
         assert list(adapt(stage, folder, tmp_path / "labels.npz")) == ["camera.png"]
 
 

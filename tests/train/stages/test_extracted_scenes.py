@@ -39,7 +39,13 @@ def folder(models: dict[str, Model], tmp_path: Path) -> Path:
 def test_items_equal_the_features_of_a_session(folder: Path, images: Path) -> None:
     scenes = Scenes(PhotoFolder(images), SceneConfig(size=(160, 120)), seed=3)
     extracted = ExtractedScenes(scenes, load_artifact(folder), MOST)
-    session = load(folder, max_keypoints=MOST, keypoint_threshold=KEYPOINT_THRESHOLD, threads=1)
+    session = load(
+        folder,
+        runtime="onnxruntime",
+        max_keypoints=MOST,
+        keypoint_threshold=KEYPOINT_THRESHOLD,
+        threads=1,
+    )
     for index in (0, 5):
         item, scene = extracted[index], scenes[index]
         again = ExtractedScenes(scenes, load_artifact(folder), MOST)[index]
