@@ -252,7 +252,7 @@ def page(measured: Mapping[str, Any], chosen: Sequence[Suite], command: str) -> 
         "SIFT and XFeat are matched by mutual nearest neighbors, without a search. Unrelated "
         "photographs must not match: a pair passes verification if a fundamental matrix has "
         f"{CHANCE} inliers. [Metrics](../reference/metrics.md) defines the figures.\n",
-        f"Measured on {measured['date']} on {measured['machine']['processor']} with "
+        f"Measured in {measured['date']} on {measured['machine']['processor']} with "
         f"{counted(measured['threads'], 'thread')}. RANSAC's result [depends on the order of the "
         "matches](accuracy-variance.md) by one or two points.\n",
         "A turned or shrunk copy is a whole photograph. XFeat's graph enlarges every image to "
