@@ -19,16 +19,14 @@ NAMES = ["one-head", "four-heads", "projected", "bare"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_folding_keeps_the_outputs(
-    name: str, folders: dict[str, Path], gray: np.ndarray, models: dict[str, Model]
-) -> None:
+def test_folding_keeps_the_outputs(name: str, folders: dict[str, Path], gray: np.ndarray) -> None:
     artifact = load_artifact(folders[name])
     folded = fold_batch_norm(artifact)
     assert not any(".running_" in key for key in folded.arrays)
     assert {k: v.shape for k, v in folded.arrays.items()} == tensor_shapes(folded.architecture)
     assert all(array.dtype == np.float32 for array in folded.arrays.values())
     plain = Model.from_artifact(folded)
-    original = models[name]
+    original = Model.from_artifact(artifact)
     assert original.extractor is not None
     assert original.matcher is not None
     assert plain.extractor is not None
