@@ -194,8 +194,29 @@ def architectures() -> dict[str, ArchitectureConfig]:
 
 @pytest.fixture(scope="session")
 def models() -> dict[str, Model]:
-    """A tiny model of each architecture."""
+    """A tiny model of each architecture. Tests must not change them."""
     return {name: _build(config) for name, config in ARCHITECTURES.items()}
+
+
+@pytest.fixture(autouse=True)
+def _models_stay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the test that changes `models`, not a later one that happens to use them."""
+    if "models" not in request.fixturenames:
+        yield
+        return
+    models = request.getfixturevalue("models")
+    before = {name: _weights(model) for name, model in models.items()}
+    yield
+    changed = [name for name, model in models.items() if _weights(model) != before[name]]
+    assert not changed, f"the test changed the shared models {changed}"
+
+
+def _weights(model: Model) -> list[bytes]:
+    return [
+        tensor.numpy(force=True).tobytes()
+        for network in model.networks().values()
+        for tensor in network.state_dict().values()
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -194,7 +194,7 @@ def test_a_matcher_resumes_only_with_its_extractor(
     text = GLUE.format(extractor=folder, loop=LOOP)
     stage = read_stage(SuperGlueStage, write(tmp_path / "a.toml", text))
     train_superglue(stage, images, tmp_path / "run")
-    retrained = models["four-heads"]
+    retrained = Model.load(folder)
     assert retrained.extractor is not None
     with torch.no_grad():
         retrained.extractor.get_submodule("convPa").bias += 1
