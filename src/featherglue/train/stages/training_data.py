@@ -110,7 +110,12 @@ def pair_fingerprint(pairs: RealPairConfig | None) -> dict[str, dict[str, Any]]:
             if getattr(pairs, name)
         }
         if pairs.models:
-            files = sorted(p for p in Path(pairs.models).rglob("*") if p.stem in _MODEL_FILES)
+            files = sorted(
+                path
+                for name in _MODEL_FILES
+                for path in Path(pairs.models).rglob(f"{name}.*")
+                if path.is_file()
+            )
             hashes["models"] = fingerprint([file_fingerprint(path) for path in files])
     except OSError as error:
         raise TrainingError(
@@ -226,6 +231,7 @@ def matcher_scenes(
 
     Raises:
         MissingExtraError: a package that reads the pairs is not installed.
+        ImageError: the folder of COLMAP models does not exist.
         TrainingError: the pairs cannot be read, or do not fit the photographs.
     """
     # The GPU lacks `augment_appearance` and the warps of real pairs.
@@ -240,7 +246,7 @@ def matcher_scenes(
 
 
 def real_pairs(photos: PhotoFolder, config: RealPairConfig) -> RealPairs:
-    """The pairs of real photographs that `config` names."""
+    """The pairs of real photographs that `config` names. Raises as `matcher_scenes`."""
     if config.models:
         return ModelPairs(read_models(config.models, photos))
     return MatchedPairs(
