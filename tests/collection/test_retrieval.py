@@ -28,6 +28,7 @@ from featherglue.collection.retrieval import (
     learn_vocabulary,
     nearest_images,
     read_global_descriptors,
+    similar_images,
 )
 from featherglue.collection.store import write_store
 from featherglue.collection.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
@@ -211,6 +212,12 @@ def test_local_descriptors_order_the_candidates(tmp_path: Path) -> None:
     again = rank_candidates(*arguments, workers=1)
     assert (tmp_path / "votes.h5").stat().st_mtime_ns == before
     assert all((again[i] == ranking[i]).all() for i in ranking)
+
+
+def test_one_image_has_no_similar_ones(tmp_path: Path) -> None:
+    names = write_features(tmp_path / "features.h5", views(1)[:1])
+    assert similar_images(tmp_path / "features.h5", tmp_path, "fast", names, 20) == {}
+    assert retrieval_pairs(names, {}) == []
 
 
 def test_the_strongest_descriptors() -> None:

@@ -77,6 +77,7 @@ def pairs(
     save_json({"photos": len(names), "pairs": len(chosen), "output": str(output)}, json_file)
     if json_file != STANDARD_OUTPUT:
         console.print(
-            f"{counted(len(chosen), 'pair')} of {len(names)} photos: {output}", markup=False
+            f"{counted(len(chosen), 'pair')} of {counted(len(names), 'photo')}: {output}",
+            markup=False,
         )
     return 0

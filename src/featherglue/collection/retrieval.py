@@ -40,7 +40,7 @@ from featherglue.fingerprint import fingerprint
 
 Float = NDArray[np.float32]
 GLOBAL_DESCRIPTOR = "global_descriptor"
-GLOBAL_DESCRIPTORS, VOTES = "global_descriptors.h5", "candidate_votes.h5"
+GLOBAL_DESCRIPTORS, VOTES = "global_descriptors.h5", "candidate_votes.h5"  # files of `folder`
 _CANDIDATES_PER_NEIGHBOR = 10  # nearest images whose order the local descriptors decide
 _MIN_CANDIDATES = 200
 _MAX_EXACT = 50_000  # images; more are searched approximately
@@ -159,7 +159,8 @@ def similar_images(
 ) -> Ranking:
     """The images that are most similar to each image, the most similar first.
 
-    The nearest global descriptors are candidates, which the votes of local descriptors order.
+    The images with the nearest global descriptors are candidates. The votes of local descriptors
+    order them.
 
     Args:
         feature_file: see `extract_features`.
@@ -170,8 +171,8 @@ def similar_images(
         queries: (Q,) rows of `names` whose similar images are wanted; None takes all.
         workers: see `describe_images`.
         ray: see `describe_images`; the votes are counted on this machine.
-        progress: gives the function that is called with the number of images that are done and the
-            number of all, from the name of a step and of its unit.
+        progress: called with the names of a step and of its unit; returns the function that is
+            called with the number of images that are done and the number of all.
 
     Raises:
         MissingExtraError: faiss is not installed.
@@ -182,6 +183,8 @@ def similar_images(
     """
     if num_neighbors < 1:
         raise UsageError(f"num_neighbors must be at least 1, not {num_neighbors}")
+    if len(names) < 2:
+        return {}
     described = describe_images(
         feature_file,
         Path(folder) / GLOBAL_DESCRIPTORS,
