@@ -72,7 +72,7 @@ def test_files_that_do_not_fit_are_rejected(root: Path) -> None:
         for name, count in (("a.png", COUNT), ("b.png", 50)):
             file[f"{name}/keypoints"] = np.zeros((count, 2), np.float32)
             file[f"{name}/descriptors"] = np.ones((4, count), np.float32)
-    with pytest.raises(TrainingError, match=r"no features of 1 photographs, such as c\.png"):
+    with pytest.raises(TrainingError, match=r"no features of 1 photograph, such as c\.png"):
         pairs_of(root, "few.h5")
     with h5py.File(root / "one.h5", "w") as file:
         file["a.png/b.png/matches0"] = np.arange(COUNT)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import MissingExtraError, TrainingError
+from featherglue.errors import MissingExtraError, TrainingError, counted
 
 if TYPE_CHECKING:
     import h5py
@@ -89,8 +90,17 @@ class FeatureFile(HDF5File):
         self.names = frozenset(found)
         self.descriptor_dim = int(self.file()[found[0]]["descriptors"].shape[0])
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise TrainingError if the file lacks the features of an image."""
+        missing = sorted(set(names) - self.names)
+        if missing:
+            raise TrainingError(
+                f"{self.path}: no features of {counted(len(missing), 'photograph')}, such as "
+                f"{missing[0]}"
+            )
+
     def num_keypoints(self, name: str) -> int:
-        """Number of keypoints of an image."""
+        """Number of keypoints of an image. Raises KeyError if the file has none of it."""
         return int(self.file()[name]["keypoints"].shape[0])
 
     def keypoints(self, name: str) -> Float:

@@ -9,10 +9,10 @@ from featherglue.data.feature_files import FeatureFile, Float
 from featherglue.data.match_files import MatchFile
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.real_pairs import MIN_MATCHES, RealPair, fit_fundamentals
-from featherglue.errors import EstimationError, TrainingError
+from featherglue.errors import EstimationError
 from featherglue.geometry.estimation import estimate_fundamental
 
-_THRESHOLD = 1.5
+_THRESHOLD = 1.5  # pixels of the photographs
 
 
 class MatchedPairs:
@@ -35,24 +35,22 @@ class MatchedPairs:
     def __init__(self, photos: PhotoFolder, features: FeatureFile, matches: MatchFile) -> None:
         self.features, self.matches = features, matches
         self._numbers = {name: number for number, name in enumerate(photos.names)}
-        missing = {name for pair in matches.pairs for name in pair} - features.names
-        if missing:
-            raise TrainingError(
-                f"{features.path}: no features of {len(missing)} photographs, such as "
-                f"{min(missing)}"
-            )
-        counts = {
-            name: features.num_keypoints(name) for name in {n for p in matches.pairs for n in p}
-        }
+        names = {name for pair in matches.pairs for name in pair}
+        features.check_names(names)
+        counts = {name: features.num_keypoints(name) for name in names}
         self.overlaps = np.array(
             [
-                len(matches[index]) / max(1, min(counts[name] for name in names))
-                for index, names in enumerate(matches.pairs)
+                len(matches[index]) / max(1, min(counts[name] for name in pair))
+                for index, pair in enumerate(matches.pairs)
             ]
         )
 
     def __getitem__(self, index: int) -> RealPair | None:
-        """Pair `index`; None if it has fewer than `MIN_MATCHES` verified matches."""
+        """Pair `index`; None if it has fewer than `MIN_MATCHES` verified matches.
+
+        Raises:
+            TrainingError: the features do not fit the matches.
+        """
         names, matches = self.matches.pairs[index], self.matches[index]
         if len(matches) < MIN_MATCHES:
             return None

@@ -11,7 +11,6 @@ from featherglue.data.homography import warp_image, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
-from featherglue.errors import TrainingError, counted
 
 
 class TeacherViewPairs(ViewPairs):
@@ -39,12 +38,7 @@ class TeacherViewPairs(ViewPairs):
     ) -> None:
         super().__init__(photos, config, seed)
         self.features = features
-        missing = [name for name in photos.names if name not in features.names]
-        if missing:
-            raise TrainingError(
-                f"{features.path}: no features of {counted(len(missing), 'photograph')}, such as "
-                f"{missing[0]}"
-            )
+        features.check_names(photos.names)
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index))
