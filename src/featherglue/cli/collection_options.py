@@ -95,7 +95,8 @@ Cascade = Annotated[
     bool,
     typer.Option(
         "--cascade/--no-cascade",
-        help="Match easy pairs without the matcher, and reject hopeless ones early.",
+        help="Match easy pairs by their descriptors, and reject pairs whose strongest keypoints do "
+        "not match.",
     ),
 ]
 Adjust = Annotated[

@@ -93,7 +93,7 @@ def _table(
             table.add_row(f"step {i + 1}", _step_line(step))
     elif steps:
         names = [str(step.get("step")) for step in steps[-_LAST_STEPS:]]
-        earlier = f"{len(steps)} steps, at last " if len(steps) > _LAST_STEPS else ""
+        earlier = f"{len(steps)} steps, the last are " if len(steps) > _LAST_STEPS else ""
         table.add_row("recipe", f"{earlier}{', '.join(names)} (--verbose: all settings)")
     return table
 

@@ -66,8 +66,8 @@ Cascade = Annotated[
     bool | None,
     typer.Option(
         "--cascade/--no-cascade",
-        help="With a feature file: match easy pairs without the matcher, and reject hopeless ones "
-        "early (default).",
+        help="With a feature file: match easy pairs by their descriptors, and reject pairs whose "
+        "strongest keypoints do not match (default).",
     ),
 ]
 

@@ -42,7 +42,10 @@ def match_feature_file(
                 "rotations"
             )
     if options.threads is not None:
-        raise UsageError("a feature file is matched by processes of one thread: use --workers")
+        raise UsageError(
+            "--threads has no effect on a feature file, whose matches are made by processes of one "
+            "thread: use --workers"
+        )
     given = [name for name in options.overrides() if settings()[name].stage != "matching"]
     if given:
         raise UsageError(f"{given[0]} has no effect on a feature file: remove it")

@@ -1,9 +1,9 @@
 """Votes of local descriptors: which of the images that look alike show the same place.
 
 A global descriptor of a few hundred values confuses places. The strongest local descriptors of two
-images are compared directly: each pair of mutual nearest neighbors adds the cube of the part of
-its cosine similarity beyond a minimum. Tolias et al. 2013 (To Aggregate or Not to Aggregate) use a
-similar selective power of the similarity.
+images are compared directly. A pair of mutual nearest neighbors with the cosine similarity c adds
+(c − 0.4)³ if c exceeds 0.4. Tolias et al. 2013 (To Aggregate or Not to Aggregate) also take a power
+of the similarities above a threshold.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from featherglue.fingerprint import fingerprint
 from featherglue.matching.assignment import nearest_neighbors
 
 Float = NDArray[np.float32]
-Ranking = Mapping[int, NDArray[np.int64]]
+Ranking = Mapping[int, NDArray[np.int64]]  # rows of similar images, by the row of an image
 STRONGEST = "strongest"
 NUM_STRONGEST = 256  # local descriptors of an image that vote
 _STEPS = 127  # of the integers that store a descriptor
@@ -131,8 +131,8 @@ def rank_candidates(
         workers, progress: see `describe_images`.
 
     Returns:
-        Rows of the candidates of each image, the one with the most votes first. An image that is a
-        candidate of another one has that as its candidate too.
+        Rows of the candidates of each image, the one with the most votes first. Of two images, each
+        is a candidate of the other if either is in `candidates`.
 
     Raises:
         StoreError: a file cannot be read.

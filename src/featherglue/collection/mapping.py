@@ -17,8 +17,9 @@ from featherglue.io.pycolmap_ import require_pycolmap
 
 _SEED = 0
 _MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses
-# Adjusted matches have few outliers: each bundle adjustment runs once, and that of all images when
-# the model has grown by the half. The default is up to five times, after growth by a tenth.
+# Adjusted matches have few outliers, so each bundle adjustment runs once, and that of all images
+# when the model has grown by half. COLMAP's defaults are up to two runs of the local one, five of
+# that of all images, and growth by a tenth.
 _BUNDLE_ADJUSTMENT = {
     "ba_local_max_refinements": 1,
     "ba_global_max_refinements": 1,

@@ -51,8 +51,8 @@ def choose_pairs(
         overlap: number of following images of "sequential".
         num_neighbors: number of nearest images of "retrieval", "spatial" and of a loop closure.
         loop_closure: add the most similar images to every tenth image of "sequential".
-        similar: gives the similar images of those in some rows of `names`, of all for None; for
-            retrieval, see `similar_images`.
+        similar: returns the images that are similar to those in the given rows of `names`, or to
+            all for None, see `similar_images`; needed for retrieval.
 
     Raises:
         UsageError: a value out of bounds, a missing list, or no `similar` for retrieval.
@@ -136,8 +136,8 @@ def retrieval_pairs(
 ) -> list[NamePair]:
     """Pair images with the most similar ones, each pair once, in the order of the names.
 
-    Each image in turn chooses the most similar one among those that it has no pair with, as often
-    as it has neighbors. So images with many similar ones have more pairs than neighbors.
+    In each of `num_neighbors` rounds, every image chooses the most similar one among those that it
+    has no pair with. So an image can have more pairs: those that others chose.
 
     Args:
         names: of the images.

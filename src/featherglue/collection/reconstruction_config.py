@@ -39,7 +39,7 @@ class ReconstructionConfig:
         num_keypoints: maximum number of keypoints of a photograph.
         masks: folder of masks, see `extract_features`; None without masks.
         camera_mode, camera_model, camera_params: see `CameraOptions`.
-        cascade: whether to match easy pairs without the matcher, see `match_features`.
+        cascade: whether to match easy pairs by their descriptors, see `match_features`.
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
         workers: maximum number of processes, and of threads of COLMAP; None takes one per core.

@@ -141,11 +141,7 @@ class ReceivedRecords:
         self.records: dict[Key, Record] = {}
 
     def read(
-        self,
-        key: tuple[str, ...],
-        arrays: Collection[str] | None = None,
-        *,
-        required: str | None = None,
+        self, key: Key, arrays: Collection[str] | None = None, *, required: str | None = None
     ) -> Record:
         """See `Store.read`."""
         record = self.records[key]

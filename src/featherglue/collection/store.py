@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherglue.collection.hdf5_output import Hdf5Output
-from featherglue.collection.records import Record
+from featherglue.collection.records import Key, Record
 from featherglue.errors import MissingExtraError, OutputError, StoreError, short_reason
 
 if TYPE_CHECKING:
@@ -118,11 +118,7 @@ class Store(AbstractContextManager["Store"]):
         return group_name(key) in self._file
 
     def read(
-        self,
-        key: tuple[str, ...],
-        arrays: Collection[str] | None = None,
-        *,
-        required: str | None = None,
+        self, key: Key, arrays: Collection[str] | None = None, *, required: str | None = None
     ) -> Record:
         """The record with this key.
 

@@ -42,7 +42,7 @@ class MatchingTask:
         source: the session.
         images: folder of the images.
         feature_file: the features of the images.
-        cascade: whether most pairs are matched without the whole matcher.
+        cascade: whether to match by the cascade, see `matching_cascade`.
     """
 
     source: SessionSource
@@ -246,7 +246,6 @@ def match_features(
         result,
         num_items=len(items) + len(missing),
         failures={**missing, **result.failures},
-        notes=result.notes,
     )
 
 

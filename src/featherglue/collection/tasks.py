@@ -21,11 +21,7 @@ class RecordSource(Protocol):
         ...
 
     def read(
-        self,
-        key: tuple[str, ...],
-        arrays: Collection[str] | None = None,
-        *,
-        required: str | None = None,
+        self, key: Key, arrays: Collection[str] | None = None, *, required: str | None = None
     ) -> Record:
         """See `Store.read`."""
         ...

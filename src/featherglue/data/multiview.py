@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.real_pairs import MIN_MATCHES, MIN_OVERLAP, RealPair, fit_fundamentals
-from featherglue.errors import ImageError, TrainingError
+from featherglue.errors import ImageError, TrainingError, counted
 from featherglue.geometry.epipolar import essential_matrix
 from featherglue.io.pycolmap_ import require_pycolmap
 
@@ -88,7 +88,7 @@ class ModelPairs:
 
 
 def count_shared(scene: list[PosedPhoto]) -> NDArray[np.int64]:
-    """Number of points that two photographs share, (I, I); on the diagonal, that they observe."""
+    """Number of points that each two photographs share, (I, I); on the diagonal, that each has."""
     numbers = np.concatenate([photo.points for photo in scene])
     owners = np.repeat(np.arange(len(scene)), [len(photo.points) for photo in scene])
     order = np.argsort(numbers, kind="stable")
@@ -134,8 +134,8 @@ def read_models(folder: str | os.PathLike[str], photos: PhotoFolder) -> list[lis
     scenes = [scene for scene in scenes if len(scene) > 1]
     if not scenes:
         raise TrainingError(
-            f"{folder}: {len(paths)} COLMAP models, none with two images that are photographs of "
-            f"{photos.folder}"
+            f"{folder}: has {counted(len(paths), 'COLMAP model')}, none with two images that are "
+            f"photographs of {photos.folder}"
         )
     return scenes
 
@@ -195,7 +195,7 @@ def _posed_photo(image: Any, number: int, shape: tuple[int, ...], where: str) ->
 
 
 def _distortion(camera: Any) -> float:
-    """Maximum distance of a grid of pixels from where a camera without distortion has them."""
+    """Maximum displacement by lens distortion, in pixels of the camera, over a grid of pixels."""
     x, y = np.linspace(0, camera.width, 9), np.linspace(0, camera.height, 9)
     pixels = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     K = np.asarray(camera.calibration_matrix(), np.float64)

@@ -22,6 +22,7 @@ MIN_OVERLAP, EASY_OVERLAP = 0.05, 0.4
 NUM_FITS = 3
 """Number of fundamental matrices of a pair."""
 MIN_MATCHES = 20
+"""Minimum number of verified matches of a pair."""
 _MAX_DRAWS = 100
 
 
@@ -101,7 +102,9 @@ class RealPairConfig:
         if bool(self.matches) == bool(self.models):
             raise ConfigError("pairs needs either matches or models")
         if bool(self.matches) != bool(self.features):
-            raise ConfigError("pairs.features are the keypoints of pairs.matches; give both")
+            raise ConfigError(
+                "pairs.features has the keypoints of pairs.matches: give both or neither"
+            )
         if not 0 < self.fraction <= 1:
             raise ConfigError(f"pairs.fraction must be in (0, 1], not {self.fraction}")
         if not 0 <= self.turns <= 1:
@@ -121,7 +124,7 @@ def fit_fundamentals(
     matches on one plane do not.
 
     Args:
-        points0, points1: (M, 2) xy of at least 16 matches.
+        points0, points1: (M, 2) xy in pixels of at least 16 matches.
         best: (3, 3), the fundamental matrix of all matches.
 
     Returns:
@@ -141,7 +144,8 @@ def draw_pair(rng: np.random.Generator, pairs: RealPairs) -> RealPair:
     Hard pairs, of less overlap than `EASY_OVERLAP`, are as frequent as easy ones.
 
     Raises:
-        TrainingError: none of the drawn pairs has enough verified matches.
+        TrainingError: no pair has enough overlap, or none of 100 random ones has enough verified
+            matches.
     """
     easy = pairs.overlaps >= EASY_OVERLAP
     hard = (pairs.overlaps >= MIN_OVERLAP) & ~easy

@@ -43,9 +43,9 @@ class KeypointPairs:
         descriptors: (2B, N, D) float32, L2-normalized.
         valid: (2B, N) bool, False for padding.
         truth: ground truth of the assignment.
-        real: (B,) bool, pairs of real photographs, which `truth` tells nothing about; None if
-            there are none.
-        verified: incomplete ground truth of the real pairs, in their order.
+        real: (B,) bool, pairs of real photographs, for which `truth` is empty; None if the batch
+            cannot have any.
+        verified: incomplete ground truth of the real pairs, in their order; None as `real`.
     """
 
     keypoints: Tensor

@@ -123,8 +123,9 @@ class SuperGlueLoss:
 
         Returns:
             Scalar loss in nats; `precision` and `recall`, the ratio `true` of keypoints of view 0
-            that have a true match, and the loss at each of `depths`; with real pairs, the metrics
-            of `verified_metrics`. The loss of real pairs counts by their share of the batch.
+            that have a true match, all three without real pairs, and the loss at each of `depths`;
+            with real pairs, the metrics of `verified_metrics`. The loss of real pairs is weighted
+            by their fraction of the batch.
         """
         losses = [self._loss(assignment, pairs) for assignment in assignments]
         matches = mutual_matches(assignments[-1].detach(), self.threshold)[0]

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from featherglue.data.scenes import NO_PLANE
 
+NEAR, FAR = 3.0, 5.0
+"""Maximum distance of a match, and minimum distance of an unmatched keypoint, in pixels."""
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -43,8 +46,8 @@ def true_assignment(
     maps: Tensor,
     valid0: Tensor,
     valid1: Tensor,
-    near: float = 3.0,
-    far: float = 5.0,
+    near: float = NEAR,
+    far: float = FAR,
 ) -> Assignment:
     """Ground truth from the projections of the keypoints into the other view.
 

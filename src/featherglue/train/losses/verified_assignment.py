@@ -15,7 +15,10 @@ from torch import Tensor
 
 from featherglue.models.superglue import mutual_matches
 from featherglue.train.engine.loader import Batch
+from featherglue.train.losses.dual_softmax import valid_points
 from featherglue.train.losses.true_assignment import (
+    FAR,
+    NEAR,
     Assignment,
     assignment_loss,
     nearest_mutual,
@@ -23,14 +26,13 @@ from featherglue.train.losses.true_assignment import (
 )
 
 # Pixels of a view.
-_NEAR, _FAR = 3.0, 5.0  # as in `true_assignment`
 _REACH = 16.0  # maximum distance of a keypoint from a verified match whose neighbors agree with it
-_CLOSE = 3.0  # the same without other matches around; also for keypoints that are unmatched
+_CLOSE = 3.0  # the same if they do not agree; also the maximum distance for "unmatched"
 _MAX_RESIDUAL = 1.5  # root mean square of the matches around a keypoint from their affine map
 _EXCLUDED = 10.0  # minimum distance of an excluded keypoint from the epipolar line
 _ON_LINE = 2.0  # maximum distance of a projection from the epipolar line
 _NEIGHBORS = 6
-_MIN_SPREAD, _MAX_SPREAD = 6.0, 24.0  # limits of the distance at which the weight is 0.6
+_MIN_SPREAD, _MAX_SPREAD = 6.0, 24.0  # limits of the standard deviation of the weights
 _STIFFNESS = 3.0  # spread of matches below which the affine map of the whole view prevails
 
 REAL_ENTRIES = ("points0", "points1", "num_points", "fundamentals")
@@ -76,11 +78,11 @@ def verified_assignment(
     known1 = known1 & _on_line(keypoints1, to0, batch["fundamentals"].transpose(2, 3))
     usable = (known0 & valid0)[:, :, None] & (known1 & valid1)[:, None]
     matches, nearest1, nearest0 = nearest_mutual(
-        keypoints0, keypoints1, to1, to0, valid0, valid1, usable, _NEAR
+        keypoints0, keypoints1, to1, to0, valid0, valid1, usable, NEAR
     )
     matches = matches & ~excluded
-    missed0 = known0 & close0 & (nearest1 > _FAR)
-    missed1 = known1 & close1 & (nearest0 > _FAR)
+    missed0 = known0 & close0 & (nearest1 > FAR)
+    missed1 = known1 & close1 & (nearest0 > FAR)
     possible = both & ~excluded
     return VerifiedAssignment(
         matches=matches,
@@ -105,14 +107,15 @@ def project_locally(
         count: (B,) int, number of matches; the rest is padding.
 
     Returns:
-        Projections (B, N, 2) xy; (B, N) bool, whether they are known: a match within 3 px, or one
-        within 16 px with which those around agree to 1.5 px; (B, N) bool, a match within 3 px.
+        Projections (B, N, 2) xy in pixels; (B, N) bool, whether they are known; (B, N) bool,
+        whether a match is within 3 px. A projection is known if a match is within 3 px, or one
+        within 16 px and the six nearest ones fit their affine map to 1.5 px.
     """
-    real = torch.arange(points.shape[1], device=count.device)[None] < count[:, None]
-    shares = real.to(points)[:, None]
+    valid = valid_points(count, points.shape[1])
+    shares = valid.to(points)[:, None]
     whole = _affine(points[:, None], partners[:, None], shares, None)[0]  # (B, 1, 2, 2)
     distance = torch.cdist(keypoints, points, compute_mode="donot_use_mm_for_euclid_dist")
-    distance = distance.masked_fill(~real[:, None], float("inf"))
+    distance = distance.masked_fill(~valid[:, None], float("inf"))
     gaps, chosen = distance.topk(min(_NEIGHBORS, points.shape[1]), largest=False)  # (B, N, K)
     near, there = (
         part[:, None]
@@ -157,7 +160,7 @@ def exclusion_loss(log_assignment: Tensor, excluded: Tensor) -> Tensor:
     """Negative log-likelihood that no keypoint is assigned to an excluded one.
 
     −log(1 − Σ P[i, j]) over the excluded j, averaged over all keypoints of both views that have an
-    excluded one.
+    excluded one. The probabilities of a keypoint are scaled to the sum 1.
 
     Args:
         log_assignment: (B, N0+1, N1+1); the last row and column are the dustbins.
@@ -184,7 +187,16 @@ def _exclusion(scores: Tensor, excluded: Tensor) -> Tensor:
 def verified_loss(
     log_assignment: Tensor, truth: VerifiedAssignment, epipolar_weight: float
 ) -> Tensor:
-    """`assignment_loss` of the known keypoints, plus the weighted `exclusion_loss` of all."""
+    """`assignment_loss` of the known keypoints, plus the weighted `exclusion_loss` of all.
+
+    Args:
+        log_assignment: (B, N0+1, N1+1); the last row and column are the dustbins.
+        truth: ground truth of the same keypoints.
+        epipolar_weight: factor of `exclusion_loss`.
+
+    Returns:
+        Scalar in nats.
+    """
     known = assignment_loss(log_assignment, truth)
     return known + epipolar_weight * exclusion_loss(log_assignment, truth.excluded)
 
@@ -193,7 +205,17 @@ def verified_loss(
 def verified_metrics(
     log_assignment: Tensor, truth: VerifiedAssignment, threshold: float
 ) -> dict[str, float]:
-    """The ratio of matches that are not excluded, and the recall of the known matches."""
+    """Metrics of real pairs for the run log.
+
+    Args:
+        log_assignment: (B, N0+1, N1+1); the last row and column are the dustbins.
+        truth: ground truth of the same keypoints.
+        threshold: minimum confidence of a match.
+
+    Returns:
+        `real_possible`, the ratio of the found matches that are not excluded, and `real_recall`,
+        the ratio of the known matches that are found; both in [0, 1].
+    """
     matches = mutual_matches(log_assignment, threshold)[0]
     found = matches >= 0
     excluded = truth.excluded.gather(2, matches.clamp_min(0)[..., None])[..., 0]
