@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import tempfile
@@ -172,14 +173,16 @@ def test_copies_of_killed_workers_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    abandoned = tmp_path / "featherglue-received-abandoned"
+    abandoned, starting = (tmp_path / f"featherglue-received-{i}" for i in range(2))
     abandoned.mkdir()
+    starting.mkdir()  # not locked yet
+    os.utime(abandoned, (0, 0))
     first, second = (shipping.Mirror({tmp_path / "photos"}, {}, list) for _ in range(2))
     assert not abandoned.exists()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     first.close()
     second.close()
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [starting]
 
 
 def test_another_file_of_the_same_name_is_not_used(folder: Path) -> None:

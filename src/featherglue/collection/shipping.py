@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -24,6 +25,7 @@ from featherglue.io.locks import CAN_LOCK, take_lock
 _MAX_BYTES = 256_000_000  # of the parts that a sender or a worker keeps
 _PROBE_BYTES = 1 << 16  # at the start of a file that identify it, with its size
 _PREFIX = "featherglue-received-"  # of the temporary folders of workers
+_MIN_AGE = 60.0  # s, of an abandoned folder: another worker has not locked a new one yet
 
 # Name of a file below a folder, and its size and checksum; the name is empty for a record file.
 Probe = tuple[str, tuple[int, int] | None]
@@ -253,6 +255,8 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove the copies of workers that were killed; the lock of a living worker is held."""
     for path in folder.glob(f"{_PREFIX}*") if CAN_LOCK else ():
         try:
+            if time.time() - path.stat().st_mtime < _MIN_AGE:
+                continue
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:  # of another user, or removed meanwhile
             continue
