@@ -14,7 +14,7 @@ from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
 from featherglue.matching.warped_views import View, is_mild, local_scale, shrink
 from featherglue.session import Session, load
-from featherglue.types import Matches, MatchResult
+from featherglue.types import Features, Matches, MatchResult
 
 
 @pytest.fixture(scope="module")
@@ -226,16 +226,42 @@ def test_points_of_a_rotated_view_come_back_exactly(turns: int, photograph: np.n
     np.testing.assert_array_equal(back, back.round())
 
 
-def test_keypoints_outside_of_the_original_are_dropped(
+def test_only_the_part_of_a_view_that_shows_the_original_is_extracted(
     plain: Session, photograph: np.ndarray
 ) -> None:
-    shift = np.array([[1.0, 0, 200], [0, 1, 0], [0, 0, 1]])
+    shift = np.array([[1.0, 0, 205], [0, 1, 0], [0, 0, 1]])
     view = View.warped(photograph, shift, photograph.shape)
-    features = plain.extract(view.image)
-    kept = view.keep_inside(features, margin=6)
-    assert 0 < len(kept) <= len(features)
-    assert kept.keypoints[:, 0].min() >= 206
+    height, width = photograph.shape
+    assert view.box == (184, 0, width, height)  # a multiple of 8, at least 16 px before the image
+    sizes = []
+
+    def extract(image: np.ndarray) -> Features:
+        sizes.append(image.shape)
+        return plain.extract(image)
+
+    features = view.extract(extract, margin=6)
+    assert sizes == [(height, width - 184)]
+    assert features.image is view.image and features.image_size == (width, height)
+    assert features.keypoints[:, 0].min() >= 211
     np.testing.assert_allclose(view.from_original, shift, atol=1e-9)
+    whole = view.keep_inside(plain.extract(view.image), margin=6)
+    gaps = np.linalg.norm(features.keypoints[:, None] - whole.keypoints, axis=2).min(1)
+    assert len(features) > 50 and np.mean(gaps < 0.5) > 0.8
+
+
+@pytest.mark.parametrize(
+    "H",
+    [
+        np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]]),  # the horizon crosses the original
+        np.array([[1.0, 0, 9000], [0, 1, 0], [0, 0, 1]]),  # the view does not show the original
+        np.eye(3),
+    ],
+)
+def test_a_view_without_a_box_of_its_own_is_extracted_as_a_whole(
+    H: np.ndarray, photograph: np.ndarray
+) -> None:
+    height, width = photograph.shape
+    assert View.warped(photograph, H, photograph.shape).box == (0, 0, width, height)
 
 
 @pytest.mark.parametrize(("degrees", "factor"), [(0, 1), (30, 0.5), (-90, 2), (170, 1.5)])

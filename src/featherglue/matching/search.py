@@ -222,7 +222,7 @@ class Search:
         """Features of a view. An image that is not warped has those of the plain match."""
         if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
             return known[id(view.image)]
-        return view.keep_inside(self.pipeline.extract(view.image), self.config.margin)
+        return view.extract(self.pipeline.extract, self.config.margin)
 
     def _warp_and_match(
         self, image0: Gray, image1: Gray, matches: Matches, known: Known, warps: int

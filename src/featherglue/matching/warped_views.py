@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from featherglue.types import Features
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
+_CELL, _CONTEXT = 8, 16  # px: cell of the networks; border of an image that keypoints depend on
+_MIN_SIDE = 32  # px, of the part of a view that is extracted
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +80,59 @@ class View:
         small = shrink(image, min(1.0, ratio * 1.2))
         size = (image.shape[1], image.shape[0])
         grow = _resize_matrix((small.shape[1], small.shape[0]), size)
-        warped = cv2.warpPerspective(
+        view = View(np.zeros(shape, np.uint8), image, inverse)
+        left, top, right, bottom = view.box
+        shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]])
+        view.image[top:bottom, left:right] = cv2.warpPerspective(
             small,
-            H @ grow,
-            (shape[1], shape[0]),
+            shift @ H @ grow,
+            (right - left, bottom - top),
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return View(np.asarray(warped, np.uint8), image, inverse)
+        return view
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the part of `image` that shows the original, px.
+
+        It is a little larger than that part, and starts at a cell of the networks.
+        """
+        height, width = self.image.shape
+        full = (0, 0, width, height)
+        rows, columns = self.original.shape
+        corners = np.array([[0, 0, 1], [columns, 0, 1], [0, rows, 1], [columns, rows, 1.0]])
+        x, y, w = self.from_original @ corners.T
+        if not (abs(w).min() > 1e-9 and (w > 0).all() | (w < 0).all()):
+            return full
+        x, y = x / w, y / w
+        left, top = (max(0, int(v.min() - _CONTEXT) // _CELL * _CELL) for v in (x, y))
+        right = min(width, -(int(-x.max() - _CONTEXT) // _CELL) * _CELL)
+        bottom = min(height, -(int(-y.max() - _CONTEXT) // _CELL) * _CELL)
+        if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE:
+            return full
+        return left, top, right, bottom
+
+    def extract(self, extract: Callable[[Gray], Features], margin: float) -> Features:
+        """Features of the part of the view that shows the original.
+
+        Args:
+            extract: returns the features of an image.
+            margin: px, width of the border of the original without keypoints.
+
+        Returns:
+            Features in pixels of the view.
+        """
+        left, top, right, bottom = self.box
+        part = extract(np.ascontiguousarray(self.image[top:bottom, left:right]))
+        height, width = self.image.shape
+        features = replace(
+            part,
+            keypoints=part.keypoints + np.array((left, top), np.float32),
+            image=self.image,
+            image_size=(width, height),
+        )
+        return self.keep_inside(features, margin)
 
     def back(self, points: Float) -> Float:
         """Points (N, 2) of the view in pixels of the original."""

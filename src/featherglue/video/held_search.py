@@ -98,5 +98,5 @@ class HeldSearch:
         if H is None or inliers.sum() < _MIN_INLIERS or not np.isfinite(H).all():
             return None
         view = View.warped(image.image, np.asarray(H, np.float64), frame.image_size[::-1])
-        features = view.keep_inside(self._plain.extract(view.image), _MARGIN)
+        features = view.extract(self._plain.extract, _MARGIN)
         return _Held(image, view, features, len(matches))
