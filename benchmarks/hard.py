@@ -39,6 +39,7 @@ from featherglue.evaluation.openers import describe
 from featherglue.fingerprint import code_fingerprint, file_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.image import list_images, read_gray
+from featherglue.io.markdown import wrap_paragraphs
 from featherglue.machine import describe_machine
 
 Pipeline = Any  # has `extract` and `match`
@@ -261,7 +262,7 @@ def page(measured: Mapping[str, Any], chosen: Sequence[Suite], command: str) -> 
     ]
     for suite in chosen:
         parts += [f"## {suite.title}\n", table(suite, measured["results"][suite.key]) + "\n"]
-    return "\n".join(parts)
+    return wrap_paragraphs("\n".join(parts))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.evaluation import markdown_table
+from featherglue.io.markdown import wrap_paragraphs
 
 VAL = (
     "128 photographs of COCO val2017 at 640×480 and their copies under random homographies: with "
@@ -105,7 +106,7 @@ def render(folder: Path) -> str:
     for section in SECTIONS:
         parts += _section(section, folder, names, command)
     parts += _speed_section(speed, command)
-    return "\n".join(parts)
+    return wrap_paragraphs("\n".join(parts))
 
 
 def _section(section: Section, folder: Path, names: Sequence[str], command: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featherglue.io.json import read_json
+from featherglue.io.markdown import wrap_paragraphs
 from featherglue.sensitivity.pair_scores import Interval
 from studies.compression import page_answers, page_tables, page_text
 from studies.compression.experiments import DENSE
@@ -60,7 +61,7 @@ def render(
         *_recipes(results["rows"]),
         *_reproduction(results, command),
     ]
-    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    return wrap_paragraphs("\n".join(part.rstrip("\n") + "\n" for part in parts))
 
 
 def _zeros() -> list[str]:

@@ -59,7 +59,9 @@ def test_results_are_kept_and_shown(
     turned = {name: found["rotated by 180°"] for name, found in results["invariance"].items()}
     assert turned[searched] > 5 * max(1, turned[fast])
     assert "## Unrelated photographs" in page.read_text()
-    assert "with 1 thread." in page.read_text()
+    assert "with 1 thread." in " ".join(page.read_text().split())
+    lines = [line for line in page.read_text().splitlines() if line[:1] not in ("|", "#")]
+    assert sum(len(line) > 100 for line in lines) == 1  # the command
     # A second run measures nothing again.
     monkeypatch.setattr(script, "evaluate", lambda *_, **__: pytest.fail("measured again"))
     monkeypatch.setattr(script, "matched", lambda *_: pytest.fail("measured again"))
