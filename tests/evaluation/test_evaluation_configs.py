@@ -1,4 +1,4 @@
-"""Bounds of the settings of suites."""
+"""Bounds of settings: all configurations raise the same error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from featherglue.errors import UsageError
+from featherglue.benchmarking import BenchmarkConfig
+from featherglue.collection.colmap import CameraOptions
+from featherglue.errors import ConfigError
 from featherglue.evaluation import (
     HomographyConfig,
     PoseConfig,
 )
+from featherglue.sensitivity.scoring import ScoringConfig
 
 
 @pytest.mark.parametrize(
@@ -23,8 +26,12 @@ from featherglue.evaluation import (
         lambda: HomographyConfig(confidence=1.0),
         lambda: PoseConfig(threshold=-1),
         lambda: PoseConfig(seed=-1),
+        lambda: BenchmarkConfig(repetitions=0),
+        lambda: ScoringConfig(num_pairs=0),
+        lambda: ScoringConfig(max_keypoints=0),
+        lambda: CameraOptions(mode="each"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range(make: Callable[[], Any]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(ConfigError):
         make()

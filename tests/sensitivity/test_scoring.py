@@ -13,7 +13,7 @@ import pytest
 
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
-from featherglue.errors import ImageError, UsageError
+from featherglue.errors import ConfigError, ImageError, UsageError
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 from featherglue.models.model import Model
 from featherglue.sensitivity.prefix_cache import PrefixCache
@@ -89,7 +89,7 @@ def test_refined_quantized_and_normalized_models(
     assert unrefined == pytest.approx(HomographyScorer(model, suite)(model), abs=1e-9)
     few = HomographyScorer(model, suite, ScoringConfig(max_keypoints=12))
     assert few(model) != HomographyScorer(model, suite)(model)
-    with pytest.raises(UsageError, match="max_keypoints must be at least 1"):
+    with pytest.raises(ConfigError, match="max_keypoints must be at least 1"):
         ScoringConfig(max_keypoints=0)
     scorer = HomographyScorer(model, suite)
     weights = LinearConfig(bits=4, activation_bits=0, correct_bias=False)
@@ -164,7 +164,7 @@ def test_sample_is_determined_by_the_seed(model: Model, suite: HomographySuite) 
 def test_incomplete_models_and_broken_images_raise(
     model: Model, suite: HomographySuite, write_list: Callable[[Array], Path]
 ) -> None:
-    with pytest.raises(UsageError, match="at least 1"):
+    with pytest.raises(ConfigError, match="at least 1"):
         ScoringConfig(num_pairs=0)
     with pytest.raises(UsageError, match="this model lacks one"):
         HomographyScorer(dataclasses.replace(model, matcher=None), suite)

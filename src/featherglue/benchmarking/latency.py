@@ -17,7 +17,7 @@ from featherglue.benchmarking.benchmark_result import BenchmarkResult, Benchmark
 from featherglue.benchmarking.contenders import Contender
 from featherglue.benchmarking.drawn_frames import draw_frames
 from featherglue.benchmarking.startup import ColdStart, cold_start
-from featherglue.errors import UsageError
+from featherglue.errors import ConfigError, UsageError
 from featherglue.io.files import write_image
 from featherglue.io.gray import Gray
 from featherglue.io.image import read_gray, resize_gray
@@ -39,7 +39,7 @@ class BenchmarkConfig:
         cold: whether cold start and peak memory are measured, in fresh processes.
 
     Raises:
-        UsageError: a value out of range.
+        ConfigError: a value out of range.
     """
 
     image_sizes: tuple[tuple[int, int], ...] = ((640, 480),)
@@ -50,7 +50,9 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         sides = [side for size in self.image_sizes for side in size]
         if not sides or min(sides) < 16 or self.repetitions < 1 or self.warmup < 0:
-            raise UsageError("`image_sizes` must be at least 16 px, `repetitions` 1 and `warmup` 0")
+            raise ConfigError(
+                "`image_sizes` must be at least 16 px, `repetitions` 1 and `warmup` 0"
+            )
 
 
 def benchmark(

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import UsageError
+from featherglue.errors import ConfigError, UsageError
 from featherglue.io.pycolmap_ import require_pycolmap
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
@@ -34,7 +34,7 @@ class CameraOptions:
             length from the EXIF tags or the size.
 
     Raises:
-        UsageError: an unknown mode or model, or a wrong number of parameters.
+        ConfigError: an unknown mode.
     """
 
     mode: CameraMode = "auto"
@@ -43,7 +43,7 @@ class CameraOptions:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(CameraMode):
-            raise UsageError(
+            raise ConfigError(
                 f"camera_mode must be one of {', '.join(get_args(CameraMode))}, not {self.mode!r}"
             )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from featherglue.errors import UsageError
+from featherglue.errors import ConfigError
 from featherglue.evaluation.aggregation import (
     auc_by_estimator,
     counts,
@@ -52,7 +52,7 @@ class HomographyConfig:
             it always draws the same samples.
 
     Raises:
-        UsageError: a value out of range.
+        ConfigError: a value out of range.
     """
 
     threshold: float = 3.0
@@ -62,9 +62,9 @@ class HomographyConfig:
 
     def __post_init__(self) -> None:
         if not (self.threshold > 0 and 0 < self.confidence < 1):
-            raise UsageError("threshold must be positive, confidence between 0 and 1")
+            raise ConfigError("threshold must be positive, confidence between 0 and 1")
         if self.iterations < 1 or self.seed < 0:
-            raise UsageError("iterations must be at least 1, seed at least 0")
+            raise ConfigError("iterations must be at least 1, seed at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

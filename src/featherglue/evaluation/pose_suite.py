@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from featherglue.errors import EstimationError, UsageError
+from featherglue.errors import ConfigError, EstimationError
 from featherglue.evaluation.aggregation import auc_by_estimator, counts, mean, percent
 from featherglue.evaluation.pair_lists import PosePair, read_pose_pairs
 from featherglue.evaluation.suites import Metrics, PairResult
@@ -36,7 +36,7 @@ class PoseConfig:
         seed: recorded only; OpenCV's RANSAC always draws the same samples.
 
     Raises:
-        UsageError: a value out of range.
+        ConfigError: a value out of range.
     """
 
     threshold: float = 1.0
@@ -46,9 +46,9 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         if not (self.threshold > 0 and self.epipolar > 0 and 0 < self.confidence < 1):
-            raise UsageError("thresholds must be positive, confidence between 0 and 1")
+            raise ConfigError("thresholds must be positive, confidence between 0 and 1")
         if self.seed < 0:
-            raise UsageError("seed must be at least 0")
+            raise ConfigError("seed must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

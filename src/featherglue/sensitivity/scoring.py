@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featherglue.errors import UsageError
+from featherglue.errors import ConfigError
 from featherglue.evaluation.aggregation import error_or_failure
 from featherglue.evaluation.homography_suite import (
     HomographySuite,
@@ -52,7 +52,7 @@ class ScoringConfig:
         cache_bytes: maximum number of bytes of cached activations.
 
     Raises:
-        UsageError: a value is out of range.
+        ConfigError: a value is out of range.
     """
 
     num_pairs: int = 32
@@ -63,9 +63,9 @@ class ScoringConfig:
 
     def __post_init__(self) -> None:
         if self.num_pairs < 1 or self.seed < 0 or self.cache_bytes < 0:
-            raise UsageError("num_pairs must be at least 1, seed and cache_bytes at least 0")
+            raise ConfigError("num_pairs must be at least 1, seed and cache_bytes at least 0")
         if self.max_keypoints is not None and self.max_keypoints < 1:
-            raise UsageError(f"max_keypoints must be at least 1, not {self.max_keypoints}")
+            raise ConfigError(f"max_keypoints must be at least 1, not {self.max_keypoints}")
 
 
 class HomographyScorer:
