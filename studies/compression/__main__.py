@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featherglue.errors import FeatherglueError
+from studies.compression.commands import exit_code
 from studies.compression.speed import KEYPOINTS
 from studies.compression.study import Study
 
@@ -164,16 +164,8 @@ def reproducing_command(options: argparse.Namespace) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and return the exit code. Errors are printed in one line."""
-    try:
-        options = parse(arguments)
-        Study(options, reproducing_command(options)).run()
-    except FeatherglueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
-    return 0
+    options = parse(arguments)
+    return exit_code(lambda: Study(options, reproducing_command(options)).run())
 
 
 if __name__ == "__main__":

@@ -89,11 +89,15 @@ class Journal:
         return float(self.steps.get(name, {}).get("seconds", 0.0))
 
 
+def today() -> str:
+    """Return the date (UTC), such as "2026-11-26"."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
 def current_origin() -> dict[str, Any]:
     """Return the `date` (UTC), the `processor` and the number of `cores` of this machine."""
     machine = describe_machine()
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "processor": machine["processor"], "cores": machine["cores"]}
+    return {"date": today(), "processor": machine["processor"], "cores": machine["cores"]}
 
 
 def _checked_steps(stored: Any) -> dict[str, dict[str, Any]]:

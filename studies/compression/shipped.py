@@ -8,7 +8,6 @@ A stopped run continues: models and measurements that exist are kept in --work a
 from __future__ import annotations
 
 import argparse
-import datetime
 import shutil
 import subprocess
 import sys
@@ -23,15 +22,19 @@ from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.benchmarking import draw_frames
 from featherglue.compression.cost import model_cost
-from featherglue.errors import FeatherglueError, UsageError
+from featherglue.errors import UsageError
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 from featherglue.io.files import atomic_write, write_json
-from featherglue.io.json import read_json
+from featherglue.io.markdown import wrap_paragraphs
 from featherglue.io.tables import format_table
-from featherglue.machine import describe_machine
 from featherglue.session import load
+from studies.compression.commands import (
+    date_and_machine,
+    exit_code,
+    new_parser,
+    stored_results,
+)
 
-_HERE = Path("studies/compression")
 MODELS = ("fast", "balanced")
 # Variant → title and the commands that make it from MODEL in OUT; PHOTOS are calibration images.
 VARIANTS: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
@@ -57,20 +60,12 @@ _START, _END = "<!-- measured: start -->", "<!-- measured: end -->"
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m studies.compression.shipped",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("shipped", __doc__)
     add = parser.add_argument
     add("--images", type=Path, required=True, help="photographs for calibration")
-    add("--val", type=Path, required=True, help="folder of the val images")
-    add("--list", type=Path, required=True, help="list of the val images and homographies")
     add("--model", dest="models", choices=MODELS, action="append", help="model; both by default")
     add("--num-pairs", type=int, default=64, help="number of pairs of an accuracy")
     add("--num-repetitions", type=int, default=15, help="repetitions of a latency")
-    add("--work", type=Path, default=Path("runs/shipped"), help="folder of the models")
-    add("--output", type=Path, default=_HERE / "shipped.json", help="file of the results")
     add("--page", type=Path, default=Path("docs/how-to/compress.md"), help="page of the tables")
     return parser.parse_args(arguments)
 
@@ -148,7 +143,7 @@ def tables(results: Mapping[str, Any]) -> str:
         f"variants in turn, on {results['machine']['processor']}, "
         f"{results['date']}:\n\n```bash\n{results['command']}\n```\n"
     )
-    return "\n".join(parts)
+    return wrap_paragraphs("\n".join(parts))
 
 
 def write_page(path: Path, results: Mapping[str, Any]) -> None:
@@ -160,39 +155,35 @@ def write_page(path: Path, results: Mapping[str, Any]) -> None:
         file.write(f"{before}{_START}\n\n{tables(results)}\n{_END}{after}".encode())
 
 
+def run(options: argparse.Namespace) -> None:
+    """Make and measure all variants, and write the results and the page."""
+    suite = HomographySuite(folder=options.val, pair_file=options.list)
+    results = {"rows": {}} | stored_results(options.output)
+    folders = {}
+    for model in options.models or MODELS:
+        for variant in VARIANTS:
+            name = f"{model} {variant}"
+            folders[name] = make(model, variant, options)
+            found = load_artifact(folders[name]).fingerprint
+            if results["rows"].get(name, {}).get("fingerprint") != found:
+                results["rows"][name] = measure(folders[name], suite, options.num_pairs)
+                write_json(options.output, results)
+                print(name, results["rows"][name], flush=True)
+    results["ms"] = latencies(folders, options.num_repetitions)
+    results |= date_and_machine()
+    results["command"] = (
+        "python -m studies.compression.shipped --images PHOTOS --val VAL "
+        f"--list VAL/homographies.txt --num-pairs {options.num_pairs}"
+        + "".join(f" --model {model}" for model in options.models or ())
+    )
+    write_json(options.output, results)
+    write_page(options.page, results)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make and measure all variants, write the results and the page, and return the exit code."""
-    try:
-        options = parse(arguments)
-        suite = HomographySuite(folder=options.val, pair_file=options.list)
-        try:
-            results: dict[str, Any] = read_json(options.output)
-        except (OSError, ValueError):
-            results = {"rows": {}}
-        folders = {}
-        for model in options.models or MODELS:
-            for variant in VARIANTS:
-                name = f"{model} {variant}"
-                folders[name] = make(model, variant, options)
-                found = load_artifact(folders[name]).fingerprint
-                if results["rows"].get(name, {}).get("fingerprint") != found:
-                    results["rows"][name] = measure(folders[name], suite, options.num_pairs)
-                    write_json(options.output, results)
-                    print(name, results["rows"][name], flush=True)
-        results["ms"] = latencies(folders, options.num_repetitions)
-        results["machine"] = describe_machine()
-        results["date"] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        results["command"] = (
-            "python -m studies.compression.shipped --images PHOTOS --val VAL "
-            f"--list VAL/homographies.txt --num-pairs {options.num_pairs}"
-            + "".join(f" --model {model}" for model in options.models or ())
-        )
-        write_json(options.output, results)
-        write_page(options.page, results)
-    except FeatherglueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    """Run the measurements and return the exit code."""
+    options = parse(arguments)
+    return exit_code(lambda: run(options))
 
 
 if __name__ == "__main__":

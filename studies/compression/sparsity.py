@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,18 +24,20 @@ from featherglue.artifact.format import load_artifact, save_artifact
 from featherglue.benchmarking import draw_frames
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.compression.steps import fold
-from featherglue.errors import FeatherglueError
 from featherglue.evaluation import HomographySuite
 from featherglue.io.files import write_json
-from featherglue.io.json import read_json
-from featherglue.machine import describe_machine
 from featherglue.models.model import Model
 from featherglue.runtime.sparse_ import zero_fractions
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from featherglue.session import load
+from studies.compression.commands import (
+    date_and_machine,
+    exit_code,
+    new_parser,
+    stored_results,
+)
 from studies.compression.sparsity_layers import limits, measure_layers
 
-_HERE = Path("studies/compression")
 _MATCHER = ("matcher.*",)
 # Title → pruning of the dense model without fine-tuning.
 PRUNED = {
@@ -64,16 +65,10 @@ _RATIOS = {"4x1": (0.5, 0.7), "1x8": (0.5, 0.7)}
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m studies.compression.sparsity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("sparsity", __doc__)
     add = parser.add_argument
     add("--model", type=Path, required=True, help="folder of the dense model")
     add("--study", type=Path, required=True, help="folder of the fine-tuned models of the study")
-    add("--val", type=Path, required=True, help="folder of the val images")
-    add("--list", type=Path, required=True, help="list of the val images and homographies")
     add("--num-pairs", type=int, default=24, help="number of pairs of an accuracy")
     add("--num-repetitions", type=int, default=7, help="repetitions of a latency")
     add(
@@ -82,8 +77,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
     )
-    add("--work", type=Path, default=Path("runs/sparsity"), help="folder of the pruned models")
-    add("--output", type=Path, default=_HERE / "sparsity.json", help="file of the results")
     return parser.parse_args(arguments)
 
 
@@ -183,10 +176,7 @@ def measure_accuracy(
 def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     """Measure the parts that are missing or asked for; return the content of sparsity.json."""
     model = fold(Model.from_artifact(load_artifact(options.model)))
-    try:
-        results: dict[str, Any] = read_json(options.output)
-    except (OSError, ValueError):
-        results = {}
+    results = stored_results(options.output)
     folders = make_models(model, options)
     suite = HomographySuite(folder=options.val, pair_file=options.list)
     repetitions = options.num_repetitions
@@ -200,30 +190,20 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     for name, measure in parts.items():
         if name in options.only or (name not in results and not options.only):
             print(name, flush=True)
-            measured = {
-                "command": command,
-                "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-                "machine": describe_machine(),
-            }
-            results[name] = measured | measure()
+            results[name] = {"command": command, **date_and_machine()} | measure()
             write_json(options.output, results)
     return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the measurements and return the exit code."""
-    try:
-        options = parse(arguments)
-        command = (
-            f"python -m studies.compression.sparsity --model {options.model} "
-            "--study checkpoints/study --val VAL --list VAL/homographies.txt "
-            f"--num-pairs {options.num_pairs} --num-repetitions {options.num_repetitions}"
-        )
-        run(options, command)
-    except FeatherglueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    options = parse(arguments)
+    command = (
+        f"python -m studies.compression.sparsity --model {options.model} "
+        "--study checkpoints/study --val VAL --list VAL/homographies.txt "
+        f"--num-pairs {options.num_pairs} --num-repetitions {options.num_repetitions}"
+    )
+    return exit_code(lambda: run(options, command))
 
 
 if __name__ == "__main__":
