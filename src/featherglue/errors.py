@@ -78,6 +78,10 @@ class KeypointsWarning(UserWarning):
     """A matcher is given so many keypoints that it needs a lot of memory and time."""
 
 
+class KernelsWarning(UserWarning):
+    """The compiled kernels cannot be used; ONNX Runtime and NumPy do their work, more slowly."""
+
+
 class StoredFileError(FeatherglueError):
     """A file that featherglue wrote is missing or damaged. It counts as absent where it can."""
 

@@ -39,6 +39,8 @@ def test_facts_as_json(run: Run, matching: Path) -> None:
         "architecture",
         "processing",
         "provenance",
+        "runtime",
+        "kernels",
     }
     assert facts["parameters"] == artifact.num_parameters
     assert facts["nonzero"] == artifact.num_nonzero < facts["parameters"]

@@ -186,8 +186,12 @@ def test_refinement(both: Both, gray: Array) -> None:
     assert errors[0] < min(0.1, errors[1] + 0.01)
 
 
-def in_new_process(**environment: str) -> str:
-    code = "from featherglue.native.library import library_name; print(library_name())"
+def in_new_process(**environment: str) -> tuple[str, str, str]:
+    """Name of the loaded library, why there is none, and warnings."""
+    code = (
+        "from featherglue.native.library import library_name, missing_reason\n"
+        "print(library_name(), missing_reason(), library_name(), sep='|')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | environment,
@@ -196,19 +200,51 @@ def in_new_process(**environment: str) -> str:
         check=True,
         timeout=300,
     )
-    return done.stdout.strip()
+    name, reason, again = done.stdout.strip().split("|")
+    assert name == again
+    return name, reason, done.stderr
 
 
 def test_the_kernels_can_be_switched_off() -> None:
-    assert in_new_process(FEATHERGLUE_NATIVE="0") == "None"
+    name, reason, warned = in_new_process(FEATHERGLUE_NATIVE="0")
+    assert (name, warned) == ("None", "")
+    assert reason == "switched off by FEATHERGLUE_NATIVE=0"
 
 
-def test_libraries_of_other_sources_are_ignored(tmp_path: Path) -> None:
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of `featherglue.native`, which `in_new_process` loads."""
     folder = Path(kernels.__file__).parent
-    package = tmp_path / "featherglue" / "native"
-    shutil.copytree(folder, package)
-    (package.parent / "__init__.py").write_text("")
-    assert in_new_process(PYTHONPATH=str(tmp_path)) == library_name()
+    shutil.copytree(folder, tmp_path / "featherglue" / "native")
+    (tmp_path / "featherglue" / "__init__.py").write_text("")
+    shutil.copy(folder.parent / "errors.py", tmp_path / "featherglue")
+    return tmp_path / "featherglue" / "native"
+
+
+def test_libraries_of_other_sources_are_ignored(package: Path) -> None:
+    path = str(package.parents[1])
+    assert in_new_process(PYTHONPATH=path) == (library_name(), "", "")
     with (package / "kernels.h").open("a") as file:
         file.write("/* changed */\n")
-    assert in_new_process(PYTHONPATH=str(tmp_path)) == "None"
+    name, reason, warned = in_new_process(PYTHONPATH=path)
+    assert name == "None"
+    assert "older than their sources" in reason
+    assert warned.count("KernelsWarning") == 1
+    assert "pip install ." in warned
+
+
+def test_libraries_of_another_machine_are_ignored(package: Path) -> None:
+    for library in package.glob("*.so"):
+        library.write_bytes(b"\x7fELF" + bytes(60))
+    name, reason, warned = in_new_process(PYTHONPATH=str(package.parents[1]))
+    assert name == "None"
+    assert "made for another machine" in reason
+    assert warned.count("KernelsWarning") == 1
+
+
+def test_missing_libraries_give_no_warning(package: Path) -> None:
+    for library in package.glob("*.so"):
+        library.unlink()
+    name, reason, warned = in_new_process(PYTHONPATH=str(package.parents[1]))
+    assert (name, warned) == ("None", "")
+    assert reason == "not compiled; install featherglue again with a C compiler"

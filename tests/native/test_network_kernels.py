@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from featherglue.artifact.format import load_artifact
+from featherglue.config import ArchitectureConfig, AttentionConfig, SuperGlueConfig
 from featherglue.errors import ResourceError
 from featherglue.matching.assignment import match_scores, mutual_matches, optimal_transport
+from featherglue.models.model import Model
 from featherglue.native import kernels
 from featherglue.native.library import library_name
 from featherglue.runtime import native_
 from featherglue.runtime.native_ import NativeRuntime
+from featherglue.runtime.torch_ import TorchRuntime
 
 pytestmark = pytest.mark.skipif(library_name() is None, reason="the kernels are not compiled")
 
@@ -55,6 +59,24 @@ def test_calls_of_several_threads_at_once(runtimes: list[NativeRuntime], gray: n
     for (_, seed), result in zip(jobs, found, strict=True):
         for actual, desired in zip(result, expected[seed], strict=True):
             np.testing.assert_array_equal(actual, desired)
+
+
+@pytest.mark.parametrize("width", [8, 24])
+def test_unprojected_descriptors_whose_width_is_no_multiple_of_16(
+    width: int, tmp_path: Path
+) -> None:
+    layer = AttentionConfig(kind="cross", heads=1, head_dim=8, hidden=12)
+    matcher = SuperGlueConfig(
+        descriptor_dim=width, width=width, keypoint_encoder=(8,), layers=(layer,), batch_norm=False
+    )
+    torch.manual_seed(0)
+    artifact = Model.build(ArchitectureConfig(matcher=matcher)).save(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    points = [rng.random((count, 3), np.float32) for count in (30, 7)]
+    described = [rng.normal(size=(len(each), width)).astype(np.float32) for each in points]
+    inputs = (points[0], described[0], points[1], described[1])
+    found, expected = (kind(artifact, 1).match(*inputs) for kind in (NativeRuntime, TorchRuntime))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def _answer(runtime: NativeRuntime, gray: np.ndarray, sender: Any) -> None:

@@ -460,6 +460,7 @@ def test_auto_is_the_fastest_runtime(
 ) -> None:
     monkeypatch.setattr(native_, "library_name", lambda: kernels)
     monkeypatch.setattr(native_, "library", lambda: kernels)
+    monkeypatch.setattr(native_, "missing_reason", lambda: "" if kernels else "not compiled")
     fastest = "native" if kernels == "libkernels_x86_64_v3" else "onnxruntime"
     assert open_runtime(own, "auto", None).name == fastest
     quantization = Quantization(activations={"extractor.conv1b": ActivationStorage(scale=1.0)})

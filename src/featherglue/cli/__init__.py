@@ -21,7 +21,12 @@ from featherglue.cli.common import (
     one_line_warnings,
 )
 from featherglue.cli.outputs import CheckedCommand
-from featherglue.errors import FeatherglueError, ImageWarning, StoredFileWarning
+from featherglue.errors import (
+    FeatherglueError,
+    ImageWarning,
+    KernelsWarning,
+    StoredFileWarning,
+)
 from featherglue.terminal import signals
 
 _INTERRUPTED = 130
@@ -150,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _HELP.isdisjoint(arguments):
             _narrow_help_columns()
         app = _application(_called(arguments))
-        with one_line_warnings(error_console, ImageWarning, StoredFileWarning):
+        with one_line_warnings(error_console, ImageWarning, KernelsWarning, StoredFileWarning):
             code = app(arguments, standalone_mode=False, prog_name="featherglue", obj=given)
         sys.stdout.flush()
         if code == _INTERRUPTED:

@@ -13,6 +13,8 @@ from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, sa
 from featherglue.cli.model_facts import describe
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
+from featherglue.native.library import library_name, missing_reason
+from featherglue.runtime.base import automatic_runtime
 
 _LAST_STEPS = 3  # of a recipe that are shown by default
 
@@ -50,7 +52,12 @@ def info(
     if len(size) != 2 or min(size) < 1:
         raise UsageError(f"`image_size` takes W H, not {image_size!r}")
     other = load_artifact(find_model(baseline)) if baseline is not None else None
-    facts = describe(load_artifact(find_model(model)), (size[0], size[1]), max_keypoints, other)
+    artifact = load_artifact(find_model(model))
+    facts = describe(artifact, (size[0], size[1]), max_keypoints, other)
+    facts |= {
+        "runtime": automatic_runtime(artifact),
+        "kernels": library_name() or f"none: {missing_reason()}",
+    }
     shown = facts if layers else {k: v for k, v in facts.items() if k != "layers"}
     save_json(shown, json_file)
     if json_file == STANDARD_OUTPUT:
@@ -84,6 +91,7 @@ def _table(
         f"{facts['study_bytes']:,}, {facts['study_ratio']:.2f}× smaller than dense float32",
     )
     _add_integer_rows(table, facts)
+    table.add_row("runtime here", f"{facts['runtime']} (kernels: {facts['kernels']})")
     provenance = facts["provenance"]
     table.add_row("license", provenance["license"] or "unknown")
     table.add_row("data", provenance["data"] or "unknown")

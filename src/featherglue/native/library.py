@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 import zlib
 from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
@@ -16,9 +17,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from featherglue.errors import KernelsWarning
+
 MAX_THREADS = 64  # of one call
 
 _FOLDER = Path(__file__).parent
+_NOT_COMPILED = "not compiled; install featherglue again with a C compiler"
+_REMEDY = "matching is slower until you install featherglue again (pip install .)"
 _INTEGER, _FLOAT, _ARRAY = c_int64, c_float, c_void_p
 # Kernel -> type of the result and of the arguments; see the C sources for their meaning.
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -79,16 +84,12 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """The fastest compiled library that this processor runs; None without one."""
-    if os.environ.get("FEATHERGLUE_NATIVE") == "0":
-        return None
-    plain = _open("libkernels")
-    if plain is None:
-        return None
-    fast = _open("libkernels_x86_64_v3") if plain.has_x86_64_v3() else None
-    return fast or plain
+    """The fastest compiled library that this processor runs; None without one.
+
+    Compiled libraries that cannot be used give a `KernelsWarning`, once in a process.
+    """
+    return _loaded()[0]
 
 
 def library_name() -> str | None:
@@ -97,21 +98,47 @@ def library_name() -> str | None:
     return None if loaded is None else Path(loaded._name).stem
 
 
+def missing_reason() -> str:
+    """Why no library is loaded, such as "not compiled", and what helps; "" if one is loaded."""
+    return _loaded()[1]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none."""
+    if os.environ.get("FEATHERGLUE_NATIVE") == "0":
+        return None, "switched off by FEATHERGLUE_NATIVE=0"
+    plain, reason = _open("libkernels")
+    if plain is not None and plain.has_x86_64_v3():
+        fast, reason = _open("libkernels_x86_64_v3")
+        plain = fast or plain
+    if reason and reason != _NOT_COMPILED:
+        warnings.warn(f"the compiled kernels are {reason}", KernelsWarning, stacklevel=4)
+    return (plain, "") if plain is not None else (None, reason)
+
+
 def pointer(array: NDArray[Any]) -> int:
     """Address of the first element of a C-contiguous array, which must outlive the call."""
     return int(array.__array_interface__["data"][0])
 
 
-def _open(name: str) -> ctypes.CDLL | None:
+def _open(name: str) -> tuple[ctypes.CDLL | None, str]:
+    """A library, or why it cannot be used."""
     path = _FOLDER / f"{name}.so"
+    if not path.exists():
+        return None, _NOT_COMPILED
     try:
         loaded = ctypes.CDLL(str(path))
         for function, (result, arguments) in _SIGNATURES.items():
             kernel = getattr(loaded, function)
             kernel.restype, kernel.argtypes = result, arguments
-    except (OSError, AttributeError):  # not compiled, or for another machine
-        return None
-    return loaded if loaded.source_hash() == _source_hash() else None
+    except OSError:
+        return None, f"made for another machine; {_REMEDY}"
+    except AttributeError:
+        return None, f"older than their sources; {_REMEDY}"
+    if loaded.source_hash() != _source_hash():
+        return None, f"older than their sources; {_REMEDY}"
+    return loaded, ""
 
 
 @cache

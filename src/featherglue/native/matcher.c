@@ -60,25 +60,27 @@ static void apply(const Linear *layer, const float *x, int64_t ldx, float *out, 
         }
 }
 
-/* Copy the rows of a block that exist; the others are 0. */
+/* Copy the rows of a block that exist; the others, and what follows in a row, are 0. */
 static void copy_rows(const float *from, int64_t count, int64_t width, int64_t first, float *to,
                       int64_t ldo) {
-    for (int64_t i = 0; i < BLOCK; i++)
-        if (first + i < count)
-            memcpy(to + i * ldo, from + (first + i) * width, (size_t)width * sizeof *to);
-        else
-            memset(to + i * ldo, 0, (size_t)width * sizeof *to);
+    for (int64_t i = 0; i < BLOCK; i++) {
+        int64_t filled = first + i < count ? width : 0;
+        if (filled) memcpy(to + i * ldo, from + (first + i) * width, (size_t)width * sizeof *to);
+        memset(to + i * ldo + filled, 0, (size_t)(ldo - filled) * sizeof *to);
+    }
 }
 
 /* Encode keypoints and add descriptors: the features before the first layer. */
 static void encode(const Network *net, const Image *image, int64_t first, float *buffer) {
     float *x = buffer, *y = buffer + BLOCK * net->hidden;
     float *out = image->features + first * net->width;
-    copy_rows(image->descriptors, image->count, net->descriptor_dim, first, x, net->descriptor_dim);
-    if (net->projects)
-        apply(&net->projection, x, net->descriptor_dim, out, net->width, BLOCK, 0, 0);
-    else
-        memcpy(out, x, (size_t)(BLOCK * net->width) * sizeof *out);
+    int64_t dim = net->descriptor_dim;
+    if (net->projects) {
+        copy_rows(image->descriptors, image->count, dim, first, x, dim);
+        apply(&net->projection, x, dim, out, net->width, BLOCK, 0, 0);
+    } else {
+        copy_rows(image->descriptors, image->count, dim, first, out, net->width);
+    }
     copy_rows(image->points, image->count, 3, first, x, net->hidden);
     for (int64_t i = 0; i < net->num_steps; i++) {
         int last = i + 1 == net->num_steps;

@@ -55,7 +55,6 @@ static void *live(void *unused) {
     pthread_mutex_lock(&lock);
     for (;;) {
         Team *team;
-        num_idle++;
         while ((team = wanting_team()) == NULL) pthread_cond_wait(&wake, &lock);
         num_idle--;
         int64_t thread = ++team->joined;
@@ -65,16 +64,17 @@ static void *live(void *unused) {
         work(team, thread);
         atomic_fetch_sub(&team->inside, 1); /* the team may be gone from here on */
         pthread_mutex_lock(&lock);
+        num_idle++;
     }
     return unused;
 }
 
-/* Start threads until `count` are idle or about to be; fewer if the system allows no more. */
+/* Start threads, which count as idle at once, until `count` are; fewer if the system allows no more. */
 static void start_workers(int64_t count) {
     sigset_t every, before; /* signals are for the threads of the program */
     sigfillset(&every);
     pthread_sigmask(SIG_SETMASK, &every, &before);
-    for (int64_t i = num_idle; i < count && num_workers < MOST_WORKERS; i++, num_workers++) {
+    for (; num_idle < count && num_workers < MOST_WORKERS; num_idle++, num_workers++) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, live, NULL)) break;
         pthread_detach(thread);

@@ -11,7 +11,7 @@
 typedef struct {
     const float *scores;
     int64_t rows, columns, stride, iterations, pitch, units; /* pitch: floats of a row of the kernel */
-    float bin, least, threshold;
+    float bin, least;
     float *kernel, *a, *b, *totals; /* totals: (units, pitch), sums or maxima of columns by unit */
     int64_t *best;                  /* (rows,), most probable column of a row */
     float *highest;                 /* (rows,), its probability */

@@ -64,7 +64,8 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
     Args:
         artifact: the model.
         name: "auto" is the compiled kernels where they are the fastest, else ONNX Runtime.
-        threads: maximum number of threads; None for one per physical core.
+        threads: maximum number of threads; None for as many as the runtime
+            chooses.
 
     Raises:
         UsageError: an unknown runtime, or fewer than one thread.
@@ -92,8 +93,13 @@ def open_runtime(artifact: Artifact, name: RuntimeName, threads: int | None) -> 
         from featherglue.runtime.sparse_ import SparseRuntime
 
         return SparseRuntime(artifact, threads)
-    if name == "native" or (name == "auto" and is_fastest(artifact)):
+    if name == "native" or (name == "auto" and automatic_runtime(artifact) == "native"):
         return NativeRuntime(artifact, threads)
     from featherglue.runtime.onnxruntime_ import OnnxRuntime
 
     return OnnxRuntime(current_graphs(artifact), threads)
+
+
+def automatic_runtime(artifact: Artifact) -> RuntimeName:
+    """The runtime that "auto" stands for: the compiled kernels where they are the fastest."""
+    return "native" if is_fastest(artifact) else "onnxruntime"

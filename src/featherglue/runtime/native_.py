@@ -9,7 +9,7 @@ from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.errors import ResourceError, RuntimeUnavailableError
 from featherglue.machine import exhausted_resource, num_cores
-from featherglue.native.library import library, library_name
+from featherglue.native.library import library, library_name, missing_reason
 from featherglue.native.network_kernels import extract_network, match_network
 from featherglue.runtime.kernel_weights import extractor_weights, matcher_weights
 
@@ -69,12 +69,15 @@ class NativeRuntime:
 def native_obstacle(artifact: Artifact) -> str:
     """Why the kernels cannot run a model; "" if they can."""
     if library() is None:
-        return "the kernels of featherglue are not compiled"
+        return f"the kernels are {missing_reason()}"
     extractor, matcher = artifact.architecture.extractor, artifact.architecture.matcher
     if artifact.quantization.activations:
         return "the kernels do not run models with quantized activations"
     if extractor is not None and (extractor.context_channels or extractor.descriptor_dim % 8):
-        return "the kernels run neither context branches nor widths of no multiple of 8"
+        return (
+            "the kernels run no extractors with a context branch, or with descriptors whose width "
+            "is not a multiple of 8"
+        )
     if matcher is not None and (
         len(matcher.keypoint_encoder) >= _MAX_STEPS or len(matcher.layers) > _MAX_LAYERS
     ):

@@ -19,6 +19,7 @@ from featherglue.config import ArchitectureConfig
 from featherglue.errors import ResourceError, RuntimeUnavailableError
 from featherglue.export.cache import current_graphs
 from featherglue.machine import exhausted_resource, num_cores
+from featherglue.native.library import missing_reason
 from featherglue.native.sparse_networks import (
     PackedNetwork,
     extract_sparse,
@@ -56,9 +57,11 @@ class SparseRuntime:
 
     def __init__(self, artifact: Artifact, threads: int | None) -> None:
         if not runs_sparse_networks():
+            reason = missing_reason()
             raise RuntimeUnavailableError(
-                "the sparse runtime needs a processor with AVX2, and featherglue installed with a "
-                "C compiler; use `runtime='onnxruntime'`"
+                "the sparse runtime needs a processor with AVX2, and the kernels"
+                + (f", which are {reason}" if reason else "")
+                + "; use `runtime='onnxruntime'`"
             )
         self.threads = num_cores() if threads is None else threads
         self._packed = _pack(artifact)
