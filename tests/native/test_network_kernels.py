@@ -17,7 +17,7 @@ from featherglue.config import ArchitectureConfig, AttentionConfig, SuperGlueCon
 from featherglue.errors import ResourceError
 from featherglue.matching.assignment import match_scores, mutual_matches, optimal_transport
 from featherglue.models.model import Model
-from featherglue.native import kernels
+from featherglue.native import kernels, network_kernels
 from featherglue.native.library import library_name
 from featherglue.runtime import native_
 from featherglue.runtime.native_ import NativeRuntime
@@ -97,6 +97,31 @@ def test_a_forked_process_starts_its_own_threads(
     assert child.exitcode == 0
 
 
+def _count_threads(runtime: NativeRuntime, gray: np.ndarray, sender: Any) -> None:
+    def repeat(_: int) -> None:
+        for _ in range(300):
+            runtime.extract(gray[:16, :16])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(repeat, range(3)))
+        sender.send(len(list(Path("/proc/self/task").iterdir())))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_no_more_threads_are_started_than_wanted(
+    runtimes: list[NativeRuntime], gray: np.ndarray
+) -> None:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_count_threads, args=(runtimes[2], gray, sender))
+    child.start()
+    assert receiver.poll(60)
+    callers, helpers = 3, 4
+    assert receiver.recv() <= 1 + callers + callers * helpers
+    child.join(20)
+    assert child.exitcode == 0
+
+
 @pytest.mark.parametrize("network", ["extract", "match"])
 def test_out_of_memory(
     network: str, runtimes: list[NativeRuntime], gray: np.ndarray, monkeypatch: pytest.MonkeyPatch
@@ -107,6 +132,15 @@ def test_out_of_memory(
     monkeypatch.setattr(native_, f"{network}_network", fail)
     with pytest.raises(ResourceError, match=r"not enough memory.*9\.00 TiB.*reduce `"):
         results(runtimes[0], gray)
+
+
+def test_memory_of_huge_images_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_kernels, "_MOST_KEPT", 100)
+    memory = network_kernels.Memory()
+    small = memory.take(80)
+    assert memory.take(60) is small
+    assert len(memory.take(101)) == 101
+    assert memory.take(80) is small
 
 
 @pytest.fixture

@@ -39,10 +39,7 @@ def optimal_transport(
     kernel = np.empty((rows + 1, stride), np.float32)
     work = np.empty(2 * stride + rows + 1, np.float32)
     failed = native.optimal_transport(
-        pointer(scores),
-        rows,
-        columns,
-        scores.strides[0] // 4,
+        *_matrix(scores),
         bin_score,
         iterations,
         least,
@@ -62,10 +59,7 @@ def mutual_pairs(values: Float, threshold: float) -> tuple[Index, Float] | None:
     best, pairs = np.empty(rows, np.int64), np.empty((rows, 2), np.int64)
     highest, scores = np.empty(columns, np.float32), np.empty(rows, np.float32)
     count = native.mutual_pairs(
-        pointer(values),
-        rows,
-        columns,
-        values.strides[0] // 4,
+        *_matrix(values),
         threshold,
         pointer(best),
         pointer(highest),
@@ -94,10 +88,7 @@ def match_scores(
     best, pairs = np.empty(rows, np.int64), np.empty((rows, 2), np.int64)
     probabilities = np.empty(rows, np.float32)
     count = native.match_scores(
-        pointer(scores),
-        rows,
-        columns,
-        scores.strides[0] // 4,
+        *_matrix(scores),
         bin_score,
         iterations,
         least,
@@ -307,3 +298,8 @@ def align_windows(
 
 def _rows_are_contiguous(matrix: Float) -> bool:
     return matrix.dtype == np.float32 and matrix.strides[1] == 4 and matrix.strides[0] % 4 == 0
+
+
+def _matrix(values: Float) -> tuple[int, int, int, int]:
+    """Address, numbers of rows and columns, and elements from one row to the next."""
+    return pointer(values), *values.shape, values.strides[0] // 4

@@ -6,6 +6,7 @@ Results do not depend on the number of threads.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +17,56 @@ Float = NDArray[np.float32]
 Plan = NDArray[np.int64]
 
 _ROWS = 6  # of the score matrix that are computed at once
+_MOST_KEPT = 2**25  # floats, of a buffer that outlives a call
 
 
 class Memory(threading.local):
-    """Memory of the networks, separate for each calling thread; it grows as needed."""
+    """Memory of the networks, separate for each calling thread.
+
+    It grows as needed and is kept for the next call. What a huge image needs is not kept.
+    """
 
     buffer: Float | None = None
 
     def take(self, size: int) -> Float:
-        if self.buffer is None or len(self.buffer) < size:
-            self.buffer = np.empty(size, np.float32)
-        return self.buffer
+        """An uninitialized buffer of at least `size` elements; the next call may return it too."""
+        if self.buffer is not None and len(self.buffer) >= size:
+            return self.buffer
+        buffer = np.empty(size, np.float32)
+        if size <= _MOST_KEPT:
+            self.buffer = buffer
+        return buffer
 
 
 memory = Memory()
+
+
+class Extraction:
+    """Input and output of an extractor.
+
+    Attributes:
+        image: (H, W) gray uint8, contiguous.
+        sizes: H, W and the maximum number of threads.
+        scores: (H, W).
+        descriptors: (H/8, W/8, D).
+    """
+
+    def __init__(self, image: NDArray[np.uint8], dim: int, threads: int) -> None:
+        self.image = np.ascontiguousarray(image)
+        height, width = image.shape
+        self.sizes = (height, width, min(threads, MAX_THREADS))
+        self.scores = np.empty((height, width), np.float32)
+        self.descriptors = np.empty((height // 8, width // 8, dim), np.float32)
+
+    def run(
+        self, kernel: Any, network: tuple[NDArray[Any], ...], work_size: int
+    ) -> tuple[Float, Float]:
+        """Call a kernel with the arrays of a network. Returns scores and descriptors."""
+        work = memory.take(work_size)
+        results = (self.scores, self.descriptors)
+        packed, arrays = map(pointer, network), map(pointer, (work, *results))
+        kernel(*packed, pointer(self.image), *self.sizes, *arrays)
+        return results
 
 
 def extract_network(
@@ -45,24 +82,9 @@ def extract_network(
     """
     native = library()
     assert native is not None
-    image = np.ascontiguousarray(image)
-    height, width = image.shape
-    threads = min(threads, MAX_THREADS)
-    work = memory.take(native.extract_work_size(pointer(plan), height, width, threads))
-    scores = np.empty((height, width), np.float32)
-    descriptors = np.empty((height // 8, width // 8, int(plan[-1])), np.float32)
-    native.extract_network(
-        pointer(plan),
-        pointer(weights),
-        pointer(image),
-        height,
-        width,
-        threads,
-        pointer(work),
-        pointer(scores),
-        pointer(descriptors),
-    )
-    return scores, descriptors
+    call = Extraction(image, int(plan[-1]), threads)
+    size = native.extract_work_size(pointer(plan), *call.sizes)
+    return call.run(native.extract_network, (plan, weights), size)
 
 
 def match_network(

@@ -6,17 +6,17 @@ Results do not depend on the number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.native.library import MAX_THREADS, library, library_name, pointer
-from featherglue.native.network_kernels import memory
+from featherglue.native.network_kernels import Extraction, memory
 
 Float = NDArray[np.float32]
 
 TILE = 32  # keypoints that are computed at once
-CELL = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,24 +53,10 @@ def extract_sparse(
     """
     native = library()
     assert native is not None
-    image = np.ascontiguousarray(image)
-    height, width = image.shape
-    threads = min(threads, MAX_THREADS)
-    packed = [pointer(array) for array in (network.plan, network.indices, network.values)]
-    work = memory.take(native.extract_sparse_work_size(*packed, height, width, threads))
-    scores = np.empty((height, width), np.float32)
-    descriptors = np.empty((height // CELL, width // CELL, network.outputs), np.float32)
-    native.extract_sparse(
-        *packed,
-        pointer(image),
-        height,
-        width,
-        threads,
-        pointer(work),
-        pointer(scores),
-        pointer(descriptors),
-    )
-    return scores, descriptors
+    call = Extraction(image, network.outputs, threads)
+    arrays: tuple[NDArray[Any], ...] = (network.plan, network.indices, network.values)
+    size = native.extract_sparse_work_size(*map(pointer, arrays), *call.sizes)
+    return call.run(native.extract_sparse, arrays, size)
 
 
 def match_sparse(
