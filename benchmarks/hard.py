@@ -255,7 +255,8 @@ def page(measured: Mapping[str, Any], chosen: Sequence[Suite], command: str) -> 
         f"{CHANCE} inliers. [Metrics](../reference/metrics.md) defines the figures.\n",
         f"Measured in {measured['date']} on {measured['machine']['processor']} with "
         f"{counted(measured['threads'], 'thread')}. RANSAC's result [depends on the order of the "
-        "matches](accuracy-variance.md) by one or two points.\n",
+        "matches](accuracy-variance.md) by one or two points. The fixed cameras [moved by up to "
+        "1.7 px](accuracy-variance.md#cameras-that-moved), which costs every method accuracy.\n",
         "A turned or shrunk copy is a whole photograph. XFeat's graph enlarges every image to "
         "640 px, so that it sees a shrunk copy at the scale of the original. Other methods see the "
         "images at their own size.\n",
