@@ -36,10 +36,16 @@ def features(count: int) -> Features:
     )
 
 
-def test_many_keypoints_cause_a_warning() -> None:
-    matcher = NetworkMatcher(OneMatch(), ProcessingConfig(), 1.0, 4)
-    with pytest.warns(KeypointsWarning, match=r"matching 8,000 keypoints takes about 1.7 GB"):
+@pytest.mark.parametrize(
+    ("runtime", "gigabytes", "silent"), [("onnxruntime", "1.7", 4096), ("native", "0.8", 6144)]
+)
+def test_many_keypoints_cause_a_warning(runtime: str, gigabytes: str, silent: int) -> None:
+    running = OneMatch()
+    running.name = runtime
+    matcher = NetworkMatcher(running, ProcessingConfig(), 1.0, 4)
+    message = f"matching 8,000 keypoints takes about {gigabytes} GB"
+    with pytest.warns(KeypointsWarning, match=message):
         matcher(features(10), features(8000), Stopwatch())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(matcher(features(4096), features(10), Stopwatch())[0]) == 10
+        assert len(matcher(features(silent), features(10), Stopwatch())[0]) == 10

@@ -19,8 +19,10 @@ from featherglue.runtime.base import Runtime
 from featherglue.types import Features
 
 Float = NDArray[np.float32]
-_MANY_KEYPOINTS = 4096  # of an image, above which a match takes more than 0.5 GB
-_BYTES_PER_PAIR = 27  # peak memory per pair of keypoints, measured with `fast` and `balanced`
+_MUCH_MEMORY = 0.5e9  # bytes that a match takes without a warning
+# Peak memory per pair of keypoints by runtime, measured with `fast` and `balanced`.
+_BYTES_PER_PAIR = {"native": 13, "sparse": 13}
+_BYTES_PER_PAIR_OF_GRAPHS = 27  # their attention computes the scores of all pairs at once
 
 
 class Matcher(Protocol):
@@ -89,7 +91,7 @@ class NetworkMatcher:
             raise UsageError(
                 f"this model's SuperGlue takes {self.descriptor_dim}-d descriptors, not {width}-d"
             )
-        _warn_of_memory(max(len(features0), len(features1)))
+        _warn_of_memory(max(len(features0), len(features1)), self.runtime.name)
         with watch.stage("matcher"):
             scores = self.runtime.match(
                 matcher_keypoints(features0),
@@ -151,12 +153,12 @@ class NearestNeighborMatcher:
         return {"kind": self.kind, "ratio": self.ratio} | shared
 
 
-def _warn_of_memory(count: int) -> None:
-    if count > _MANY_KEYPOINTS:
-        gigabytes = _BYTES_PER_PAIR * count**2 / 1e9
+def _warn_of_memory(count: int, runtime: str) -> None:
+    needed = _BYTES_PER_PAIR.get(runtime, _BYTES_PER_PAIR_OF_GRAPHS) * count**2
+    if needed > _MUCH_MEMORY:
         warnings.warn(
-            f"matching {count:,} keypoints takes about {gigabytes:.1f} GB of memory, as attention "
-            "compares all pairs; reduce `max_keypoints`, or use `matcher='nn'`",
+            f"matching {count:,} keypoints takes about {needed / 1e9:.1f} GB of memory, because "
+            "all pairs are compared; reduce `max_keypoints`, or use `matcher='nn'`",
             KeypointsWarning,
             stacklevel=2,
         )
