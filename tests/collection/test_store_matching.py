@@ -11,6 +11,7 @@ import pytest
 
 from featherglue.collection import store_matching
 from featherglue.collection.extraction import SessionSource
+from featherglue.collection.match_alignment import smoothed
 from featherglue.collection.records import Record
 from featherglue.collection.resumable import StepResult
 from featherglue.collection.store import write_store
@@ -28,6 +29,11 @@ class Stored:
 
     def read(self, name: str) -> Features:
         return self._features[name]
+
+    def smoothed(self, name: str) -> np.ndarray:
+        image = self._features[name].image
+        assert image is not None
+        return smoothed(image)
 
 
 def test_matches_of_a_search_belong_to_the_stored_keypoints(

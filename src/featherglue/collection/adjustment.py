@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from featherglue.collection.match_alignment import align_matches
 from featherglue.collection.numbered_keypoints import (
     NumberedKeypoints,
+    check_matches,
     matched_indices,
     read_matches,
 )
 from featherglue.collection.pair_selection import write_pairs
 from featherglue.collection.records import Key, Record, failed_record
-from featherglue.collection.resumable import Progress, run_resumable
+from featherglue.collection.resumable import Progress, work_results
 from featherglue.collection.shipping import (
     feature_parts,
     moved_records,
@@ -120,9 +121,11 @@ def adjust_collection(
         finished = None
     if finished is not None:
         return finished
-    first = _solve(feature_file, match_file, config)
+    with Store(feature_file) as features, Store(match_file) as matches:
+        keypoints = NumberedKeypoints(features)
+        first = _solve(keypoints, read_matches(matches, keypoints), config, match_file)
     _write_keypoints(moved, first, manifest)
-    step = run_resumable(
+    with work_results(
         aligned,
         manifest,
         dict.fromkeys(first.kept, fingerprint(manifest)),
@@ -130,27 +133,29 @@ def adjust_collection(
             images=Path(images).absolute(),
             feature_file=moved.absolute(),
             match_file=Path(match_file).absolute(),
-            kept=first.kept,
+            kept={names: _packed(rows) for names, rows in first.kept.items()},
         ),
         defaults={"adjustment": asdict(AdjustmentConfig())},
         workers=workers,
         ray=ray,
         overwrite=overwrite,
         progress=progress,
-    )
-    second = _solve(moved, aligned, config)
-    counts: dict[str, Any] = {
-        "num_matches": first.num_matches,
-        "num_retained": sum(map(len, second.kept.values())),
-        "median_displacement": _median_displacement(first.keypoints, second.points),
-    }
-    _write_keypoints(target, second, manifest)
-    with Store(aligned) as store:
-        records = (_selected(store.read(key), rows) for key, rows in second.kept.items())
-        write_store(final, {**manifest, _COUNTS: counts}, records)
+    ) as results:
+        records = (results.read(key) for key in first.kept)
+        with Store(moved) as features:
+            keypoints = NumberedKeypoints(features)
+        pairs = (check_matches(record, keypoints, match_file) for record in records)
+        second = _solve(keypoints, pairs, config, match_file)
+        counts: dict[str, Any] = {
+            "num_matches": first.num_matches,
+            "num_retained": sum(map(len, second.kept.values())),
+            "median_displacement": _median_displacement(first.keypoints, second.points),
+        }
+        _write_keypoints(target, second, manifest)
+        selected = (_selected(results.read(key), rows) for key, rows in second.kept.items())
+        write_store(final, {**manifest, _COUNTS: counts}, selected)
     moved.unlink()
-    aligned.unlink()
-    return AdjustmentResult(feature_file=target, match_file=final, notes=step.notes, **counts)
+    return AdjustmentResult(feature_file=target, match_file=final, notes=results.notes, **counts)
 
 
 def write_retained_pairs(adjusted_matches: str | os.PathLike[str], output: Path) -> None:
@@ -195,27 +200,32 @@ class _Solution:
 
 
 def _solve(
-    feature_file: str | os.PathLike[str],
-    match_file: str | os.PathLike[str],
+    keypoints: NumberedKeypoints,
+    pairs: Iterable[tuple[Key, NDArray[np.int64], Record]],
     config: AdjustmentConfig,
+    match_file: str | os.PathLike[str],
 ) -> _Solution:
-    with Store(feature_file) as features, Store(match_file) as matches:
-        keypoints = NumberedKeypoints(features)
-        rows: dict[Key, NDArray[np.int64]] = {}
-        counts: list[int] = []
+    """Solve for the displacements.
 
-        def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
-            for names, indices, record in read_matches(matches, keypoints):
-                alignment = record.arrays.get("alignment")
-                if alignment is None or len(alignment) != len(indices):
-                    raise StoreError(
-                        f"{match_file}: has no alignments; match with this version again"
-                    )
-                counts.append(len(indices))
-                rows[names] = np.flatnonzero(np.isfinite(alignment).all(1))
-                yield (*keypoints.numbers(names, indices).T, alignment)
+    Args:
+        keypoints: of all images.
+        pairs: names, matches (M, 2) and record of each pair.
+        config: settings.
+        match_file: for the message of a file without alignments.
+    """
+    rows: dict[Key, NDArray[np.int64]] = {}
+    counts: list[int] = []
 
-        equations = Equations.of(parts())
+    def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
+        for names, indices, record in pairs:
+            alignment = record.arrays.get("alignment")
+            if alignment is None or len(alignment) != len(indices):
+                raise StoreError(f"{match_file}: has no alignments; match with this version again")
+            counts.append(len(indices))
+            rows[names] = np.flatnonzero(np.isfinite(alignment).all(1))
+            yield (*keypoints.numbers(names, indices).T, alignment)
+
+    equations = Equations.of(parts())
     adjusted = adjust_tracks(equations, keypoints.count, config)
     return _Solution(
         keypoints=keypoints,
@@ -266,6 +276,13 @@ def _manifest(
     }
 
 
+def _packed(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Ascending rows as bits: every worker receives those of all pairs."""
+    chosen = np.zeros(rows[-1] + 1, np.bool_)
+    chosen[rows] = True
+    return np.packbits(chosen)
+
+
 def _selected(record: Record, rows: NDArray[np.int64]) -> Record:
     """The record of a pair with some of its matches only."""
     arrays = dict(record.arrays)
@@ -298,13 +315,13 @@ class AlignmentTask:
         images: folder of the images.
         feature_file: the moved keypoints.
         match_file: the matches.
-        kept: rows of the retained matches, by pair.
+        kept: for each pair, bits of the rows of its matches, 1 if retained.
     """
 
     images: Path
     feature_file: Path | RecordSource
     match_file: Path | RecordSource
-    kept: Mapping[Key, NDArray[np.int64]]
+    kept: Mapping[Key, NDArray[np.uint8]]
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
@@ -334,7 +351,12 @@ class AlignmentTask:
             features0, features1 = (features.read(name) for name in key)
         except ImageError as error:
             return failed_record(key, str(error))
-        record = _selected(matches.read(key), self.kept[key])
+        record = _selected(matches.read(key), np.flatnonzero(np.unpackbits(self.kept[key])))
         rows, columns = matched_indices(record).T
-        arrays = {**record.arrays, "alignment": align_matches(features0, features1, rows, columns)}
-        return Record(key=key, attributes={}, arrays=arrays)
+        alignment = align_matches(
+            features.smoothed(key[0]),
+            features.smoothed(key[1]),
+            features0.keypoints[rows],
+            features1.keypoints[columns],
+        )
+        return Record(key=key, attributes={}, arrays={**record.arrays, "alignment": alignment})

@@ -18,7 +18,6 @@ keypoints of image 0, in px of the working frames:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +25,7 @@ from numpy.typing import NDArray
 from featherglue.io.gray import Gray
 from featherglue.matching.consensus import LocalMaps, fit_local_maps
 from featherglue.matching.scratch import Scratch
-from featherglue.matching.subpixel import RefineConfig, align_windows
-from featherglue.types import Features
+from featherglue.matching.subpixel import RefineConfig, align_windows, smooth_image
 
 Float = NDArray[np.float32]
 
@@ -39,29 +37,33 @@ _MAX_DIFFERENCE = 1.0  # px, between the offsets of both alignments
 _MIN_AREA_CHANGE = 0.01  # of a local map that can be inverted
 
 
+def smoothed(image: Gray) -> Gray:
+    """The image (H, W) uint8 that `align_matches` takes."""
+    return smooth_image(image, RefineConfig().sigma)
+
+
 def align_matches(
-    features0: Features, features1: Features, rows: NDArray[Any], columns: NDArray[Any]
+    image0: Gray, image1: Gray, points0: Float, points1: Float
 ) -> NDArray[np.float16]:
     """Align the matches of two images in both directions.
 
     Args:
-        features0, features1: the features, with their images.
-        rows, columns: (M,) indices of the matched keypoints.
+        image0, image1: (H, W) uint8, see `smoothed`.
+        points0, points1: (M, 2) float32 (x, y) pixels of the matched keypoints.
 
     Returns:
         The array `alignment` (M, 9) float16; see the module.
     """
     config = RefineConfig()
-    alignment = np.full((len(rows), NUM_COLUMNS), np.nan, np.float32)
-    points0, points1 = features0.keypoints[rows], features1.keypoints[columns]
-    if len(rows) > config.num_neighbors:
+    alignment = np.full((len(points0), NUM_COLUMNS), np.nan, np.float32)
+    if len(points0) > config.num_neighbors:
         maps = fit_local_maps(points0, points1, config.num_neighbors)
         chosen = maps.deviation < config.max_deviation
         chosen &= np.abs(np.linalg.det(maps.affine)) > _MIN_AREA_CHANGE
         kept = np.flatnonzero(chosen)
         if len(kept):
             alignment[kept] = _align(
-                features0.image, features1.image, points0[kept], points1[kept], maps[kept], config
+                image0, image1, points0[kept], points1[kept], maps[kept], config
             )
     return alignment.astype(np.float16)
 
@@ -75,15 +77,14 @@ class _Offsets:
 
 
 def _align(
-    image0: Gray | None,
-    image1: Gray | None,
+    image0: Gray,
+    image1: Gray,
     points0: Float,
     points1: Float,
     maps: LocalMaps,
     config: RefineConfig,
 ) -> Float:
     """Rows of the array `alignment` for matches with a local map."""
-    assert image0 is not None and image1 is not None
     forward, inverse = maps.affine, np.linalg.inv(maps.affine).astype(np.float32)
     back = -np.einsum("mij,jm->im", inverse, maps.offsets).astype(np.float32)
     first = _one_way(image0, image1, points0, points1, maps.offsets, forward, config)

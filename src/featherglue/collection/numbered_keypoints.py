@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,15 +89,29 @@ def read_matches(
         StoreError: an image of a pair, or a matched keypoint, is not in the feature file.
     """
     for key in store.sorted_keys():
-        names = _image_names(key, keypoints)
         record = store.read(key, ("matches0", "alignment"), required="matches0")
-        indices = matched_indices(record)
-        counts = [len(keypoints.points[name]) for name in names]
-        if len(record.arrays["matches0"]) != counts[0] or (indices >= counts).any():
-            raise StoreError(
-                f"{store.path}: the matches of {' and '.join(names)} are not of these features"
-            )
-        yield names, indices, record
+        yield check_matches(record, keypoints, store.path)
+
+
+def check_matches(
+    record: Record, keypoints: NumberedKeypoints, path: Path
+) -> tuple[tuple[str, str], Index, Record]:
+    """Names, matches (M, 2) and record of one pair.
+
+    Args:
+        record: with `matches0`.
+        keypoints: those of the feature file.
+        path: the match file, for the message.
+
+    Raises:
+        StoreError: an image of the pair, or a matched keypoint, is not in the feature file.
+    """
+    names = _image_names(record.key, keypoints)
+    indices = matched_indices(record)
+    counts = [len(keypoints.points[name]) for name in names]
+    if len(record.arrays["matches0"]) != counts[0] or (indices >= counts).any():
+        raise StoreError(f"{path}: the matches of {' and '.join(names)} are not of these features")
+    return names, indices, record
 
 
 def _image_names(key: Key, keypoints: NumberedKeypoints) -> tuple[str, str]:

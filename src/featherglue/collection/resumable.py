@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,21 @@ class StepResult:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkResults:
+    """The results of all items, while their record files exist.
+
+    Attributes:
+        read: gives the record of an item, by its key.
+        num_reused: number of the results that were there before.
+        notes: what the user should know, such as the loss of a worker.
+    """
+
+    read: Callable[[Key], Record]
+    num_reused: int
+    notes: tuple[str, ...]
+
+
 def run_resumable(
     output: Path,
     manifest: Mapping[str, Any],
@@ -90,15 +106,50 @@ def run_resumable(
         ResourceError: worker processes are lost again and again.
         UsageError: `workers` is out of range.
     """
-    if workers is not None and ray is None:
-        check_num_workers("workers", workers)
-    parts = output.with_name(f".{output.name}.parts")
-    difference = functools.partial(_difference, now=manifest, defaults=defaults or {})
+    _check_workers(workers, ray)
+    parts = _parts(output)
     if not parts.exists():
+        difference = functools.partial(_difference, now=manifest, defaults=defaults or {})
         known = _open_known(output, parts, items, difference, overwrite)
         known.close()
         if output.is_file() and all(map(known.has, items)) and known.covers():
             return _result(output, items, len(items))
+    with work_results(
+        output,
+        manifest,
+        items,
+        task,
+        defaults=defaults,
+        workers=workers,
+        ray=ray,
+        overwrite=overwrite,
+        progress=progress,
+    ) as results:
+        write_store(output, manifest, map(results.read, items))
+    return _result(output, items, results.num_reused, results.notes)
+
+
+@contextmanager
+def work_results(
+    output: Path,
+    manifest: Mapping[str, Any],
+    items: Mapping[Key, str],
+    task: Task,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[WorkResults]:
+    """Do the work on each item whose result is missing, and give the results to a `with` block.
+
+    The record files are removed at the end of the block, unless it raises. See `run_resumable` for
+    the arguments and errors; `output` need not be written.
+    """
+    _check_workers(workers, ray)
+    parts = _parts(output)
+    difference = functools.partial(_difference, now=manifest, defaults=defaults or {})
     with claimed_folder(parts):
         known = _open_known(output, parts, items, difference, overwrite)
         known.close()
@@ -106,10 +157,23 @@ def run_resumable(
         write_json(parts / _MANIFEST, dict(manifest))
         notes = _do(task, todo, items, parts, workers, ray, progress)
         results = _Known(output, parts, items)
-        write_store(output, manifest, (results.read(key) for key in items))
-        results.close()
+        try:
+            yield WorkResults(
+                read=results.read, num_reused=len(items) - len(todo), notes=tuple(notes)
+            )
+        finally:
+            results.close()
         shutil.rmtree(parts)
-    return _result(output, items, len(items) - len(todo), notes)
+
+
+def _check_workers(workers: int | None, ray: str | None) -> None:
+    if workers is not None and ray is None:
+        check_num_workers("workers", workers)
+
+
+def _parts(output: Path) -> Path:
+    """Folder of the record files."""
+    return output.with_name(f".{output.name}.parts")
 
 
 def _do(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featherglue.collection import hdf5_items
 from featherglue.collection.hdf5_output import Hdf5Output
 from featherglue.collection.records import Key, Record
 from featherglue.errors import MissingExtraError, OutputError, StoreError, short_reason
@@ -47,6 +48,8 @@ _LAYOUT = {
     "strongest": (2, "i"),
     "votes": (1, "f"),
 }
+_COMPRESSED = ("matches0", "matching_scores0")
+_OTHERS = {"keypoints", "matches0"}  # arrays of a record of another program
 # What h5py and JSON raise for a damaged file.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
@@ -78,8 +81,8 @@ class Store(AbstractContextManager["Store"]):
         except OSError as error:
             raise StoreError(f"{path}: cannot be read as HDF5 ({error})") from None
         try:
-            self.manifest: dict[str, Any] = _table(self._file, _MANIFEST)
-            failures = _read_json(self._file, _FAILURES, [])
+            self.manifest: dict[str, Any] = _table(self._file.id, _MANIFEST)
+            failures = _read_json(self._file.id, _FAILURES, [])
             self.failures = {tuple(key): dict(attributes) for key, attributes in failures}
         except _DAMAGE as error:
             raise self._damaged(error) from None
@@ -101,18 +104,15 @@ class Store(AbstractContextManager["Store"]):
         except _DAMAGE as error:
             raise self._damaged(error) from None
 
-    def _groups(self) -> Iterator[tuple[tuple[str, ...], h5py.Group]]:
-        groups: list[str] = []
-
-        def collect(name: str, item: Any) -> None:
-            if hasattr(item, "keys") and (_KEY in item.attrs or _is_record(item)):
-                groups.append(name)
-
-        self._file.visititems(collect)
-        for name in groups:
-            group = self._file[name]
-            other = name.split("/") if "matches0" in group else [name]  # of another program
-            yield tuple(_read_json(group, _KEY, other)), group
+    def _groups(self) -> Iterator[tuple[tuple[str, ...], hdf5_items.Item]]:
+        """Key and group of each record."""
+        for name, arrays in hdf5_items.groups_with_arrays(self._file.id).items():
+            group = hdf5_items.open_group(self._file.id, name)
+            key = _read_json(group, _KEY, None)
+            if key is not None:
+                yield tuple(key), group
+            elif arrays & _OTHERS:
+                yield tuple(name.split("/")) if "matches0" in arrays else (name,), group
 
     def __contains__(self, key: tuple[str, ...]) -> bool:
         return group_name(key) in self._file
@@ -132,9 +132,8 @@ class Store(AbstractContextManager["Store"]):
                 shape than the layout states.
         """
         try:
-            group = self._file[group_name(key)]
-            names = [name for name in group if arrays is None or name in arrays]
-            found = {name: np.asarray(group[name]) for name in names}
+            group = hdf5_items.open_group(self._file.id, group_name(key))
+            found = hdf5_items.read_arrays(group, arrays)
             attributes = _table(group, _ATTRIBUTES)
         except KeyError:
             raise StoreError(f"{self.path}: has no record of {' and '.join(key)}") from None
@@ -165,21 +164,18 @@ def write_store(
         OutputError: the file cannot be written.
     """
     with _replacing(Path(path)) as file:
-        _write_json(file, _MANIFEST, {**manifest, "version": _VERSION})
+        _write_json(file.id, _MANIFEST, {**manifest, "version": _VERSION})
         failures = []
         for record in records:
             if not record.arrays:
                 failures.append([record.key, dict(record.attributes)])
                 continue
-            group = file.create_group(group_name(record.key))
+            group = hdf5_items.create_group(file.id, group_name(record.key))
             _write_json(group, _KEY, record.key)
             _write_json(group, _ATTRIBUTES, dict(record.attributes))
             for name, array in record.arrays.items():
-                packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-                sparse = name in ("matches0", "matching_scores0") and array.size > 0
-                checked = {"chunks": array.shape, "fletcher32": True} if array.size else {}
-                group.create_dataset(name, data=array, **checked, **(packed if sparse else {}))
-        _write_json(file, _FAILURES, failures)
+                hdf5_items.write_array(group, name, array, compressed=name in _COMPRESSED)
+        _write_json(file.id, _FAILURES, failures)
 
 
 def group_name(key: tuple[str, ...]) -> str:
@@ -190,13 +186,14 @@ def group_name(key: tuple[str, ...]) -> str:
 def _write_json(item: Any, name: str, value: Any) -> None:
     """Set a JSON attribute, and its checksum: HDF5 has none for strings of variable length."""
     text = json.dumps(value, sort_keys=True)
-    item.attrs[name] = text
-    item.attrs[name + _CHECKSUM] = np.uint32(zlib.crc32(text.encode()))
+    hdf5_items.write_attribute(item, name, text)
+    hdf5_items.write_attribute(item, name + _CHECKSUM, np.uint32(zlib.crc32(text.encode())))
 
 
 def _read_json(item: Any, name: str, default: Any) -> Any:
     """The value of a JSON attribute; `default` without it. Raises ValueError."""
-    checksum, text = item.attrs.get(name + _CHECKSUM), item.attrs.get(name)
+    text = hdf5_items.read_attribute(item, name)
+    checksum = hdf5_items.read_attribute(item, name + _CHECKSUM)
     if text is None and checksum is None:
         return default
     # Files of other programs have no checksum.
@@ -249,11 +246,6 @@ def _array_fault(arrays: Mapping[str, Any], required: str | None) -> str:
         n for n, axis in counts.items() if n in arrays and arrays[n].shape[axis] != len(points)
     ]
     return f"{wrong[0]!r} has not as many entries as 'keypoints'" if wrong else ""
-
-
-def _is_record(group: Any) -> bool:
-    """Whether a group of another program holds features or matches."""
-    return "keypoints" in group or "matches0" in group
 
 
 @contextmanager

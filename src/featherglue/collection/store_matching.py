@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from featherglue.collection.extraction import SessionSource
-from featherglue.collection.match_alignment import align_matches
+from featherglue.collection.match_alignment import align_matches, smoothed
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
-from featherglue.collection.photo_frames import Frame, read_view
+from featherglue.collection.photo_frames import read_view
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.shipping import feature_parts, moved_records, open_records
@@ -22,6 +22,7 @@ from featherglue.collection.store import Store
 from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.errors import ImageError, StoreError
 from featherglue.fingerprint import fingerprint
+from featherglue.io.gray import Gray
 from featherglue.matching.extractors import stage_settings
 from featherglue.matching.fusion import nearest_keypoints
 from featherglue.options import ProcessingConfig
@@ -84,7 +85,7 @@ class FeatureReader:
 
     def __init__(self, feature_file: Path | RecordSource, images: Path) -> None:
         self._store, self._images = open_records(feature_file), images
-        self._cached: OrderedDict[str, tuple[Features, Frame]] = OrderedDict()
+        self._cached: OrderedDict[str, tuple[Features, Gray]] = OrderedDict()
         self._max_size = self._store.manifest.get("max_size")
 
     def read(self, name: str) -> Features:
@@ -94,14 +95,21 @@ class FeatureReader:
             StoreError: the file has no features of it.
             ImageError: the image cannot be read, or has another size than its features.
         """
+        return self._read(name)[0]
+
+    def smoothed(self, name: str) -> Gray:
+        """The image as `align_matches` takes it. Raises as `read`."""
+        return self._read(name)[1]
+
+    def _read(self, name: str) -> tuple[Features, Gray]:
         if name not in self._cached:
             self._cached[name] = self._load(name)
             while len(self._cached) > 2 and self._bytes() > _MAX_CACHED_BYTES:
                 self._cached.popitem(last=False)
         self._cached.move_to_end(name)
-        return self._cached[name][0]
+        return self._cached[name]
 
-    def _load(self, name: str) -> tuple[Features, Frame]:
+    def _load(self, name: str) -> tuple[Features, Gray]:
         record = self._store.read((name,), required="keypoints")
         image, frame = read_view(self._images / name, self._max_size)
         stored_size = record.arrays.get("image_size", frame.size)  # other programs may not have it
@@ -120,13 +128,12 @@ class FeatureReader:
             image_size=frame.working_size,
             image=image,
         )
-        return features, frame
+        return features, smoothed(image)
 
     def _bytes(self) -> int:
         return sum(
-            features.descriptors.nbytes
-            + (features.image.nbytes if features.image is not None else 0)
-            for features, _ in self._cached.values()
+            features.descriptors.nbytes + 2 * image.nbytes
+            for features, image in self._cached.values()
         )
 
 
@@ -165,7 +172,12 @@ def match_record(
     arrays = {
         "matches0": partner,
         "matching_scores0": scores,
-        "alignment": align_matches(features0, features1, rows, columns),
+        "alignment": align_matches(
+            features.smoothed(key[0]),
+            features.smoothed(key[1]),
+            features0.keypoints[rows],
+            features1.keypoints[columns],
+        ),
     }
     return Record(key=key, attributes={}, arrays=arrays)
 

@@ -14,7 +14,7 @@ Shape legend: K keypoints of all images, E matches with an alignment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,8 +122,14 @@ def adjust_tracks(
         MissingExtraError: SciPy is not installed.
     """
     config = config or AdjustmentConfig()
-    system = _NormalEquations(equations, num_keypoints, config.prior)
-    displacements = np.zeros((num_keypoints, 2))
+    everything = np.zeros((num_keypoints, 2))
+    matched, numbers = np.unique(
+        np.concatenate([equations.first, equations.second]), return_inverse=True
+    )
+    first, second = np.split(numbers, 2)
+    equations = replace(equations, first=first, second=second)  # of the matched keypoints only
+    system = _NormalEquations(equations, len(matched), config.prior)
+    displacements = np.zeros((len(matched), 2))
     weights = np.ones(len(equations.first))
     for _ in range(config.num_reweightings):
         displacements = system.solve(weights, displacements)
@@ -132,8 +138,9 @@ def adjust_tracks(
     far = np.linalg.norm(displacements, axis=1) > config.max_displacement
     displacements[far] = 0
     residuals = np.linalg.norm(equations.residuals(displacements), axis=1)
+    everything[matched] = displacements
     return Adjustment(
-        displacements=displacements,
+        displacements=everything,
         residuals=residuals,
         rejected=residuals > config.max_residual,
     )
@@ -183,7 +190,7 @@ class _NormalEquations:
             return np.asarray((matrix @ vector.ravel()).reshape(-1, 2))
 
         return _conjugate_gradients(
-            multiply, np.asarray(np.linalg.inv(diagonal), np.float64), target, start
+            multiply, _inverses(diagonal), target, start
         )
 
     def _sum(self, first: Float, second: Float, weights: Float) -> Float:
@@ -196,6 +203,12 @@ class _NormalEquations:
                 self._equations.first, first[at] * weights, self._count
             ) + np.bincount(self._equations.second, second[at] * weights, self._count)
         return total
+
+
+def _inverses(matrices: Float) -> Float:
+    """The inverses of symmetric positive definite matrices (K, 2, 2)."""
+    xx, xy, yy = matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 1]
+    return np.stack((yy, -xy, -xy, xx), 1).reshape(-1, 2, 2) / (xx * yy - xy * xy)[:, None, None]
 
 
 def _conjugate_gradients(

@@ -109,16 +109,20 @@ def refine_matches(
     if len(chosen) == 0:
         return unchanged
     selected = maps[chosen]
-    pulls = config.pull * selected.offsets
+    scratch = scratch or Scratch()
+    smooth0, smooth1 = (
+        smooth_image(image, config.sigma, scratch.array(name, image.shape, np.uint8))
+        for name, image in (("smooth0", image0), ("smooth1", image1))
+    )
     aligned = align_windows(
-        image0,
-        image1,
+        smooth0,
+        smooth1,
         points0[chosen],
         points1[chosen],
-        pulls,
+        config.pull * selected.offsets,
         selected.affine,
         config,
-        scratch or Scratch(),
+        scratch,
     )
     accepted = chosen[aligned.accepted]
     refined = points1.copy()
@@ -128,9 +132,14 @@ def refine_matches(
     return refined, mask
 
 
+def smooth_image(image: Gray, sigma: float, out: Gray | None = None) -> Gray:
+    """The image that `align_windows` takes: blurred by a Gaussian of `sigma` pixels."""
+    return np.asarray(cv2.GaussianBlur(image, (3, 3), sigma, dst=out), np.uint8)
+
+
 def align_windows(
-    image0: Gray,
-    image1: Gray,
+    smooth0: Gray,
+    smooth1: Gray,
     points0: Float,
     points1: Float,
     pulls: Float,
@@ -141,17 +150,13 @@ def align_windows(
     """Align the windows of supported matches.
 
     Args:
-        image0, image1: (H, W) uint8.
+        smooth0, smooth1: (H, W) uint8, see `smooth_image`.
         points0, points1: (S, 2) float32 (x, y) pixels.
         pulls: (2, S), px, from the points of image 1 to the start of the alignment.
         maps: (S, 2, 2), linear parts of the local maps.
         config: settings.
         scratch: buffers.
     """
-    smooth0, smooth1 = (
-        _blur(image, config.sigma, scratch.array(name, image.shape, np.uint8))
-        for name, image in (("smooth0", image0), ("smooth1", image1))
-    )
     found = kernels.align_windows(
         (smooth0, smooth1),
         (points0, points1),
@@ -167,7 +172,7 @@ def align_windows(
     moved, quality, tensor = found
     initial, correlation, contrast0, contrast1 = quality.T
     near = np.square(moved - points1).sum(1) < config.max_move**2
-    height, width = image1.shape
+    height, width = smooth1.shape
     x, y = moved.T
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     textured = (contrast0 > _MIN_CONTRAST) & (contrast1 > _MIN_CONTRAST)
@@ -221,11 +226,6 @@ def _align(
             moved += steps[:, 0] * residual[0] + steps[:, 1] * residual[1]
     quality = np.stack((initial, correlation, contrast0, contrast1), 1)
     return moved.T, quality, tensor.T
-
-
-def _blur(image: Gray, sigma: float, out: Gray) -> Gray:
-    cv2.GaussianBlur(image, (3, 3), sigma, dst=out)
-    return out
 
 
 @cache
