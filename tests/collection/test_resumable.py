@@ -13,7 +13,7 @@ import pytest
 
 from featherglue.collection import resumable
 from featherglue.collection.records import Key, Record, failed_record
-from featherglue.collection.resumable import StepResult, run_resumable
+from featherglue.collection.resumable import StepResult, run_resumable, work_results
 from featherglue.collection.store import Store
 from featherglue.errors import ImageError, OutputError, StoreError
 
@@ -109,6 +109,17 @@ def test_an_interrupted_run_resumes_with_the_same_bytes(tmp_path: Path, workers:
     resumed = run(tmp_path / "parts", task, workers=workers)
     assert set(task.calls()) == {str(number) for number in range(20)} - done
     assert resumed.output.read_bytes() == whole.output.read_bytes()
+
+
+def test_results_of_a_block_that_fails_are_reused(tmp_path: Path) -> None:
+    output, task = tmp_path / "out.h5", Square(tmp_path / "log")
+    with pytest.raises(ZeroDivisionError), work_results(output, MANIFEST, items(5), task):
+        raise ZeroDivisionError
+    with work_results(output, MANIFEST, items(5), task) as results:
+        assert results.num_reused == 5
+        assert results.read(("4",)).arrays["squares"].tolist() == [16, 16, 16]
+    assert len(task.calls()) == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"log"}
 
 
 def test_a_lost_worker_is_replaced(tmp_path: Path) -> None:

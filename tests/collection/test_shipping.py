@@ -16,7 +16,7 @@ import pytest
 from board_scene import Scene
 
 from featherglue.collection import shipping
-from featherglue.collection.adjustment import AlignmentTask
+from featherglue.collection.adjustment import AlignmentTask, packed_rows
 from featherglue.collection.cluster_worker import Failure, Opened, Worker
 from featherglue.collection.extraction import ExtractionTask, SessionSource, extract_features
 from featherglue.collection.records import ERROR, Key, Record, RecordIndex, RecordWriter
@@ -145,7 +145,7 @@ def test_features_and_matches_are_sent(
         images=images,
         feature_file=features,
         match_file=folder / "m.h5",
-        kept={key: np.arange(count) for key, count in zip(PAIRS, counts, strict=True)},
+        kept={key: packed_rows(np.arange(count)) for key, count in zip(PAIRS, counts, strict=True)},
     )
     assert_same(shipped(alignment, PAIRS, folder, objects), alignment, PAIRS)
     described = DescriptionTask(feature_file=features, vocabulary=find_vocabulary("fast"))

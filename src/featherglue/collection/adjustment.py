@@ -48,6 +48,7 @@ from featherglue.fingerprint import file_state, fingerprint
 
 Float = NDArray[np.float32]
 _MIN_MATCHES = 15  # of a pair that COLMAP verifies
+_MIN_SHARE = 300  # pairs of a worker; each takes about 2 ms, starting it half a second
 _COUNTS = "counts"
 
 
@@ -133,18 +134,19 @@ def adjust_collection(
             images=Path(images).absolute(),
             feature_file=moved.absolute(),
             match_file=Path(match_file).absolute(),
-            kept={names: _packed(rows) for names, rows in first.kept.items()},
+            kept={names: packed_rows(rows) for names, rows in first.kept.items()},
         ),
         defaults={"adjustment": asdict(AdjustmentConfig())},
         workers=workers,
         ray=ray,
         overwrite=overwrite,
         progress=progress,
+        min_share=_MIN_SHARE,
     ) as results:
         records = (results.read(key) for key in first.kept)
         with Store(moved) as features:
             keypoints = NumberedKeypoints(features)
-        pairs = (check_matches(record, keypoints, match_file) for record in records)
+        pairs = (check_matches(record, keypoints, Path(match_file)) for record in records)
         second = _solve(keypoints, pairs, config, match_file)
         counts: dict[str, Any] = {
             "num_matches": first.num_matches,
@@ -276,7 +278,7 @@ def _manifest(
     }
 
 
-def _packed(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+def packed_rows(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Ascending rows as bits: every worker receives those of all pairs."""
     chosen = np.zeros(rows[-1] + 1, np.bool_)
     chosen[rows] = True

@@ -76,7 +76,7 @@ def read_attribute(item: Item, name: str) -> Any:
     attribute = h5a.open(item, encoded)
     array = np.empty(attribute.shape, attribute.dtype)
     attribute.read(array)
-    value = array[()]
+    value: Any = array[()]
     return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 

@@ -32,7 +32,7 @@ from featherglue.processes import check_num_workers
 
 Progress = Callable[[int, int], None]
 _MANIFEST = "manifest.json"
-_MIN_SHARE = 32  # items of a worker; starting it takes a second
+_MIN_SHARE = 32  # items of a worker; starting it takes half a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +141,15 @@ def work_results(
     ray: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    min_share: int | None = None,
 ) -> Iterator[WorkResults]:
     """Do the work on each item whose result is missing, and give the results to a `with` block.
 
     The record files are removed at the end of the block, unless it raises. See `run_resumable` for
-    the arguments and errors; `output` need not be written.
+    the other arguments and errors; `output` need not be written.
+
+    Args:
+        min_share: minimum number of items of each process, if there are several; None takes 32.
     """
     _check_workers(workers, ray)
     parts = _parts(output)
@@ -155,7 +159,9 @@ def work_results(
         known.close()
         todo = [key for key in items if not known.has(key)]
         write_json(parts / _MANIFEST, dict(manifest))
-        notes = _do(task, todo, items, parts, workers, ray, progress)
+        most = max(len(todo) // (min_share or _MIN_SHARE), 1)
+        count = workers if ray is not None else min(workers or num_cores(), most)
+        notes = _do(task, todo, items, parts, count, ray, progress)
         results = _Known(output, parts, items)
         try:
             yield WorkResults(
@@ -185,7 +191,11 @@ def _do(
     ray: str | None,
     progress: Progress | None,
 ) -> list[str]:
-    """Do the work on the missing items. Returns what the user should know."""
+    """Do the work on the missing items. Returns what the user should know.
+
+    Args:
+        workers: number of processes, 1 for this one; of a cluster the maximum, or None.
+    """
     count, notes = len(items) - len(todo), []
     for report in _run(task, todo, items, parts, workers, ray):
         if report.note:
@@ -222,9 +232,8 @@ def _run(
     if ray is not None and todo:
         yield from run_cluster(task, todo, items, parts, ray, workers)
         return
-    count = min(workers or num_cores(), max(len(todo) // _MIN_SHARE, 1))
-    if count > 1:
-        yield from run_workers(task, todo, items, parts, count)
+    if workers is not None and workers > 1:
+        yield from run_workers(task, todo, items, parts, workers)
     elif todo:
         work = task.open()
         with RecordWriter(parts / "0.records") as writer:

@@ -189,9 +189,7 @@ class _NormalEquations:
         def multiply(vector: Float) -> Float:
             return np.asarray((matrix @ vector.ravel()).reshape(-1, 2))
 
-        return _conjugate_gradients(
-            multiply, _inverses(diagonal), target, start
-        )
+        return _conjugate_gradients(multiply, _inverses(diagonal), target, start)
 
     def _sum(self, first: Float, second: Float, weights: Float) -> Float:
         """Weighted sums (K, …) over the matches of each keypoint, of values (E, …)."""
