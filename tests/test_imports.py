@@ -50,7 +50,7 @@ OPTIONAL = {
         "sensitivity",
     ),
     "onnx": ("export", "compression"),
-    "h5py": ("data.feature_files", "collection.store"),
+    "h5py": ("data.feature_files", "collection.hdf5_items", "collection.store"),
     "pycolmap": ("io.pycolmap_",),
     "scipy": ("collection.track_adjustment", "collection.vocabulary"),
     "faiss": ("collection.retrieval",),
