@@ -22,7 +22,8 @@ from featherglue.collection.pair_selection import choose_pairs, write_pairs
 from featherglue.collection.photo_frames import image_names
 from featherglue.collection.reconstruction_config import PAIRS
 from featherglue.collection.retrieval import similar_images
-from featherglue.errors import counted
+from featherglue.collection.store import Store
+from featherglue.errors import StoreError, counted
 
 
 def pairs(
@@ -37,7 +38,11 @@ def pairs(
     loop_closure: LoopClosure = False,
     feature_file: Annotated[
         Path | None,
-        typer.Option("--feature-file", metavar="FILE", help="Features, for retrieval."),
+        typer.Option(
+            "--feature-file",
+            metavar="FILE",
+            help="Features, for retrieval. Photographs without features are left out.",
+        ),
     ] = None,
     model: Model = "fast",
     workers: Workers = None,
@@ -50,6 +55,13 @@ def pairs(
     the candidates, are written beside the features.
     """
     names = image_names(photos)
+    skipped = []
+    if feature_file is not None:
+        with Store(feature_file) as store:
+            skipped = [name for name in names if (name,) not in store]
+        names = [name for name in names if name not in set(skipped)]
+        if not names:
+            raise StoreError(f"{feature_file}: has no features of any image of {photos}")
     with StepDisplay() as display:
         similar = None
         if feature_file is not None:
@@ -74,8 +86,11 @@ def pairs(
             similar=similar,
         )
     write_pairs(output, chosen)
-    save_json({"photos": len(names), "pairs": len(chosen), "output": str(output)}, json_file)
+    values = {"photos": len(names), "skipped": skipped, "pairs": len(chosen)}
+    save_json({**values, "output": str(output)}, json_file)
     if json_file != STANDARD_OUTPUT:
+        for name in skipped:
+            console.print(f"skipped {name}: no features", markup=False)
         console.print(
             f"{counted(len(chosen), 'pair')} of {counted(len(names), 'photo')}: {output}",
             markup=False,
