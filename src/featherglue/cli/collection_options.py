@@ -139,7 +139,7 @@ class StepDisplay(AbstractContextManager["StepDisplay"]):
 
 def print_step(result: StepResult, unit: str, json_file: str | None) -> int:
     """Print the outcome of a step; returns the exit code."""
-    failures = {" ".join(key): reason for key, reason in result.failures.items()}
+    failures = {" and ".join(key): reason for key, reason in result.failures.items()}
     save_json(
         {
             unit: result.num_items,

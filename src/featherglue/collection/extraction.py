@@ -180,7 +180,7 @@ def extract_features(
     mask_folder = None if masks is None else Path(masks).absolute()
     if mask_folder is not None and not any(mask_path(mask_folder, n).is_file() for n in names):
         raise UsageError(
-            f"masks: {mask_folder} has no mask of any image; that of {names[0]} would be "
+            f"`masks`: {mask_folder} has no mask of any image; that of {names[0]} would be "
             f"{mask_path(mask_folder, names[0])}"
         )
     items: dict[Key, str] = {

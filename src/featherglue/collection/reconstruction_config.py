@@ -81,7 +81,7 @@ class ReconstructionConfig:
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be at least {low}, not {value}")
         if self.max_size is not None and self.max_size < 32:
-            raise ConfigError(f"max_size must be at least 32 or None, not {self.max_size}")
+            raise ConfigError(f"max_size must be at least 32, not {self.max_size}")
 
     @property
     def cameras(self) -> CameraOptions:

@@ -32,6 +32,7 @@ from featherglue.processes import check_num_workers
 
 Progress = Callable[[int, int], None]
 _MANIFEST = "manifest.json"
+_PARAMETERS = {"max_keypoints": "num_keypoints"}  # of collections, by the setting of a session
 _MIN_SHARE = 32  # items of a worker; starting it takes half a second
 
 
@@ -59,7 +60,7 @@ class WorkResults:
     """The results of all items, while their record files exist.
 
     Attributes:
-        read: gives the record of an item, by its key.
+        read: gives the record of an item, by its key; without arrays if the work failed.
         num_reused: number of the results that were there before.
         notes: what the user should know, such as the loss of a worker.
     """
@@ -332,7 +333,7 @@ def _parts_manifest(path: Path) -> dict[str, Any]:
 
 
 def _difference(
-    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = ""
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> str:
     """The first setting that differs, such as "max_size 1024, now 1600"; "" if all agree."""
     if before.get("weights") != now.get("weights"):
@@ -341,9 +342,9 @@ def _difference(
         default = defaults.get(name)
         first, second = before.get(name, default), now.get(name, default)
         if isinstance(first, dict) and isinstance(second, dict):
-            inner = _difference(first, second, default or {}, f"{prefix}{name}.")
+            inner = _difference(first, second, default or {})
             if inner:
                 return inner
         elif first != second:
-            return f"{prefix}{name} {first!r}, now {second!r}"
+            return f"{_PARAMETERS.get(name, name)} {first!r}, now {second!r}"
     return ""
