@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +143,53 @@ def test_a_killed_run_resumes_with_the_same_result(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+KILLED_AT = """
+import os, signal, sys
+import featherglue as fg
+from featherglue.collection import colmap_export
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def progress(state):
+    if place == "mapping" and state.step == "mapping" and state.completed == 4:
+        kill()
+
+place = sys.argv[3]
+if place == "verification":
+    colmap_export.verify_matches = kill
+fg.reconstruct(
+    sys.argv[1], sys.argv[2], num_keypoints=int(sys.argv[4]), workers=1, progress=progress
+)
+"""
+
+
+def content(database: Path) -> list[str]:
+    """All tables of a database as statements of SQL."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.mark.parametrize("place", ["verification", "mapping"])
+def test_a_run_that_is_killed_in_colmap_resumes_with_the_same_result(
+    place: str, scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "work"
+    results = ("database.db", "sparse", "points.ply", "index.html", "manifest.json")
+    shutil.copytree(work, copy, ignore=shutil.ignore_patterns(*results))
+    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.h5")}
+    arguments = [str(scene.folder), str(copy), place, str(NUM_KEYPOINTS)]
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    assert (copy / "database.db").exists() == (place == "mapping")
+    again = reconstruct(scene.folder, copy, num_keypoints=NUM_KEYPOINTS, workers=1)
+    assert {path.name: path.stat().st_mtime_ns for path in copy.glob("*.h5")} == before
+    assert content(copy / "database.db") == content(work / "database.db")
+    assert again.model is not None and result.model is not None
+    assert again.model.images == result.model.images
+    assert {path.name for path in copy.iterdir()} == {path.name for path in work.iterdir()}
+
+
 def test_pairs_by_retrieval(
     scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
 ) -> None:
@@ -158,8 +207,57 @@ def test_pairs_by_retrieval(
     assert cli.main(arguments) == 1  # the features are of another model
 
 
+@pytest.mark.parametrize("method", ["exhaustive", "retrieval"])
+def test_photographs_without_features_have_no_pairs(
+    method: str,
+    scene: Scene,
+    result: Reconstruction,
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos, features = tmp_path / "photos", tmp_path / "features.h5"
+    shutil.copytree(scene.folder, photos)
+    shutil.copy(work / "features.h5", features)
+    (photos / "broken.png").write_bytes(b"no image")
+    arguments = ["pairs", str(photos), "--feature-file", str(features), "--pairs", method]
+    assert cli.main([*arguments, "-o", str(tmp_path / "pairs.txt")]) == 0
+    assert "skipped broken.png: no features\n15 pairs of 6 photos" in capsys.readouterr().out
+    assert "broken" not in (tmp_path / "pairs.txt").read_text(encoding="utf-8")
+
+
+def test_an_image_that_is_gone_leaves_the_adjustment(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene.folder, photos)
+    (photos / "2.png").unlink()
+    inputs, outputs = (work / "features.h5", work / "matches.h5"), (tmp_path / "f", tmp_path / "m")
+    adjusted = adjust_collection(photos, *inputs, *outputs, workers=1)
+    assert len(adjusted.notes) == 5
+    assert all("2.png: left out: " in note or "2.png and " in note for note in adjusted.notes)
+    with Store(outputs[1]) as store:
+        pairs = store.sorted_keys()
+    assert len(pairs) >= 6
+    assert not any("2.png" in pair for pair in pairs)
+
+
+@pytest.mark.parametrize("command", ["adjust", "export-colmap"])
+def test_a_missing_folder_of_photographs_is_named(
+    command: str,
+    result: Reconstruction,
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = ["--feature-file", str(work / "features.h5"), "--match-file", str(work / "matches.h5")]
+    missing = tmp_path / "missing"
+    assert cli.main([command, str(missing), *files, "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"error: {missing}: no such folder\n"
+
+
 def test_other_settings_are_refused(scene: Scene, result: Reconstruction, work: Path) -> None:
-    with pytest.raises(StoreError, match=r"max_keypoints 400, now 300.*`overwrite`"):
+    with pytest.raises(StoreError, match=r"\(num_keypoints 400, now 300\).*`overwrite`"):
         reconstruct(scene.folder, work, num_keypoints=300, workers=1)
     with pytest.raises(StoreError, match=r"features\.h5: .*\(another model\)"):
         reconstruct(scene.folder, work, model="balanced", num_keypoints=400, workers=1)
@@ -283,7 +381,9 @@ def test_photographs_without_overlap_give_no_model(
     assert all("overlaps with no other" in image["reason"] for image in values["model"]["images"])
 
 
-def test_masks_of_the_scene(scene: Scene, tmp_path: Path) -> None:
+def test_masks_of_the_scene(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     mask = np.zeros((300, 400), np.uint8)
@@ -299,6 +399,7 @@ def test_masks_of_the_scene(scene: Scene, tmp_path: Path) -> None:
         assert features["2.png"]["keypoints"][:, 0].min() < 150
         assert "1.png" not in features
     assert cli.main(["extract", *arguments[:4], str(tmp_path), "--num-keypoints", "50"]) == 2
+    assert f"error: --masks: {tmp_path} has no mask of any image" in capsys.readouterr().err
 
 
 def test_a_folder_with_one_readable_photograph(tmp_path: Path, gray: np.ndarray) -> None:

@@ -26,7 +26,7 @@ from featherglue.collection.numbered_keypoints import (
     read_matches,
 )
 from featherglue.collection.pair_selection import write_pairs
-from featherglue.collection.records import Key, Record, failed_record
+from featherglue.collection.records import ERROR, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, work_results
 from featherglue.collection.shipping import (
     feature_parts,
@@ -45,6 +45,7 @@ from featherglue.collection.track_adjustment import (
 )
 from featherglue.errors import ImageError, StoreError
 from featherglue.fingerprint import file_state, fingerprint
+from featherglue.io.image import check_folder
 
 Float = NDArray[np.float32]
 _MIN_MATCHES = 15  # of a pair that COLMAP verifies
@@ -88,7 +89,8 @@ def adjust_collection(
 ) -> AdjustmentResult:
     """Adjust the keypoints of a collection to their tracks, and reject contradicting matches.
 
-    Matches without an alignment are rejected too: their keypoints show different points.
+    Matches without an alignment are rejected too: their keypoints show different points. So are
+    pairs with an image that cannot be read any more; the notes of the result name them.
 
     Args:
         images: folder of the images.
@@ -106,10 +108,12 @@ def adjust_collection(
 
     Raises:
         MissingExtraError: h5py or SciPy is not installed.
+        ImageError: `images` is no folder.
         StoreError: a file cannot be read, or has no alignments.
         OutputError: a file cannot be written.
     """
     config = config or AdjustmentConfig()
+    check_folder(images)
     target, final = Path(adjusted_features), Path(adjusted_matches)
     moved = target.with_name(f".{target.name}.moved")
     aligned = final.with_name(f".{final.name}.aligned")
@@ -143,7 +147,8 @@ def adjust_collection(
         progress=progress,
         min_share=_MIN_SHARE,
     ) as results:
-        records = (results.read(key) for key in first.kept)
+        failures: dict[Key, str] = {}
+        records = _without_failures(map(results.read, first.kept), failures)
         with Store(moved) as features:
             keypoints = NumberedKeypoints(features)
         pairs = (check_matches(record, keypoints, Path(match_file)) for record in records)
@@ -157,7 +162,9 @@ def adjust_collection(
         selected = (_selected(results.read(key), rows) for key, rows in second.kept.items())
         write_store(final, {**manifest, _COUNTS: counts}, selected)
     moved.unlink()
-    return AdjustmentResult(feature_file=target, match_file=final, notes=results.notes, **counts)
+    left_out = (f"{' and '.join(key)}: left out: {text}" for key, text in failures.items())
+    notes = (*results.notes, *left_out)
+    return AdjustmentResult(feature_file=target, match_file=final, notes=notes, **counts)
 
 
 def write_retained_pairs(adjusted_matches: str | os.PathLike[str], output: Path) -> None:
@@ -235,6 +242,15 @@ def _solve(
         kept=_kept(rows, adjusted),
         num_matches=sum(counts),
     )
+
+
+def _without_failures(records: Iterable[Record], failures: dict[Key, str]) -> Iterator[Record]:
+    """The records with arrays. The errors of the others are added to `failures`."""
+    for record in records:
+        if record.arrays:
+            yield record
+        else:
+            failures[record.key] = str(record.attributes[ERROR])
 
 
 def _kept(

@@ -18,6 +18,7 @@ from featherglue.collection.colmap import (
 from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
 from featherglue.collection.store import Store
 from featherglue.errors import FeatherglueError, OutputError, StoreError, short_reason
+from featherglue.io.image import check_folder
 from featherglue.io.pycolmap_ import require_pycolmap
 
 
@@ -65,6 +66,7 @@ def export_colmap(
 
     Raises:
         MissingExtraError: pycolmap is not installed.
+        ImageError: `images` is no folder.
         OutputError: the database exists, and not `overwrite`; or it cannot be written.
         StoreError: a file cannot be read, or a match has no keypoint.
         UsageError: an invalid camera model.
@@ -74,6 +76,7 @@ def export_colmap(
         raise OutputError(f"{target}: exists; choose another file, or use `overwrite`")
     cameras = cameras or CameraOptions()
     check_camera(cameras)
+    check_folder(images)
     with Store(feature_file) as features, Store(match_file) as matches:
         keypoints = NumberedKeypoints(features)
         pairs = ((names, indices) for names, indices, _ in read_matches(matches, keypoints))

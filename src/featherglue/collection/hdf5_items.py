@@ -44,9 +44,9 @@ def groups_with_arrays(file: Item) -> dict[str, set[str]]:
 
 def open_group(file: Item, name: str) -> Item:
     """Open a group. Raises KeyError if the file has no item of this name."""
-    from h5py import h5g
+    from h5py import h5o
 
-    return h5g.open(file, name.encode())
+    return h5o.open(file, name.encode())
 
 
 def read_arrays(group: Item, wanted: Collection[str] | None) -> dict[str, NDArray[Any]]:

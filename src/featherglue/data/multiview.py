@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.real_pairs import MIN_MATCHES, MIN_OVERLAP, RealPair, fit_fundamentals
-from featherglue.errors import ImageError, TrainingError, counted
+from featherglue.errors import TrainingError, counted
 from featherglue.geometry.epipolar import essential_matrix
+from featherglue.io.image import check_folder
 from featherglue.io.pycolmap_ import require_pycolmap
 
 Array = NDArray[np.float64]
@@ -126,8 +127,7 @@ def read_models(folder: str | os.PathLike[str], photos: PhotoFolder) -> list[lis
             camera has lens distortion or another aspect ratio than its photograph.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: no such folder")
+    check_folder(folder)
     numbers = {name: number for number, name in enumerate(photos.names)}
     paths = sorted({path.parent for path in folder.rglob("cameras.*") if _is_model(path)})
     scenes = [list(_read_model(path, folder, photos, numbers)) for path in paths]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from featherglue.data.homography import HomographyRange, sample_homography
 from featherglue.errors import ImageError, PairListError
-from featherglue.io.image import list_images
+from featherglue.io.image import check_folder, list_images
 from featherglue.io.lines import read_fields, read_text
 from featherglue.io.pairs import read_pairs
 
@@ -91,7 +91,7 @@ def read_homography_pairs(
         PairListError: the list is unreadable, empty, or has a malformed line.
         ImageError: the folder does not exist.
     """
-    _check_folder(Path(folder))
+    check_folder(Path(folder))
     pairs: list[HomographyPair] = []
     for number, tokens in read_fields(pair_file, _homography_fault):
         H = _homography(tokens[1:], f"{pair_file}, line {number}", size)
@@ -141,7 +141,7 @@ def read_hpatches_pairs(folder: PathLike) -> list[HomographyPair]:
     """
     root = Path(folder)
     groups = {"i": "illumination", "v": "viewpoint"}
-    _check_folder(root)
+    check_folder(root)
     sequences = sorted(
         path for path in root.iterdir() if path.is_dir() and path.name[:2] in ("i_", "v_")
     )
@@ -171,7 +171,7 @@ def read_pose_pairs(folder: PathLike, pair_file: PathLike) -> list[PosePair]:
             of its T_0to1 is not a rotation.
         ImageError: the folder does not exist.
     """
-    _check_folder(Path(folder))
+    check_folder(Path(folder))
     pairs = []
     for index, pair in enumerate(read_pairs(pair_file)):
         where = f"{pair_file}, line {pair.line}"
@@ -197,11 +197,6 @@ def read_pose_pairs(folder: PathLike, pair_file: PathLike) -> list[PosePair]:
             )
         )
     return pairs
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: no such folder")
 
 
 def _homography_fault(fields: Sequence[str]) -> str:

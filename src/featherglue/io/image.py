@@ -62,6 +62,12 @@ MAX_EXPANSION = 4000
 _CONTINUATION = bytes((37 * i * i + 11) % 251 for i in range(64))
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise ImageError if a folder of images does not exist."""
+    if not Path(folder).is_dir():
+        raise ImageError(f"{folder}: no such folder")
+
+
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
     """List the image files of a folder, in natural order.
 
@@ -75,8 +81,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
         ImageError: the folder does not exist or has no images.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise ImageError(f"{root}: no such folder")
+    check_folder(root)
     files = list(root.rglob("*") if recursive else root.iterdir())
     images = (path for path in files if is_image_name(path.relative_to(root)) and path.is_file())
     paths = sorted(images, key=natural_sort_key)
