@@ -78,7 +78,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=int, nargs=2, default=[640, 480], help="width and height of images")
     add("--scan-minutes", type=float, default=60, help="time of the sensitivity scan; 0 skips it")
     add("--num-scan-pairs", type=int, default=32, help="number of pairs of the sensitivity scan")
-    add("--scan-keypoints", type=int, default=512, help="keypoints of an image in the scan")
+    add("--scan-keypoints", type=int, default=256, help="keypoints of an image in the scan")
+    add(
+        "--scan-jobs",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="number of processes of the scan; with 2, one prunes and one quantizes",
+    )
+    add(
+        "--scan-from",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="add the scores of scans in these folders, of the same model with the same settings",
+    )
     add(
         "--allocate-sparsities",
         type=float,
@@ -145,6 +160,8 @@ def reproducing_command(options: argparse.Namespace) -> str:
             "output",
             "page",
             "jobs",
+            "scan_jobs",
+            "scan_from",
             "make_only",
             "finished",
             "quick",

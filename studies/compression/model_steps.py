@@ -19,10 +19,7 @@ from featherglue.io.toml import read_toml
 from featherglue.models.model import Model
 from featherglue.sensitivity.results import Scan
 from featherglue.train.engine.devices import choose_device
-from studies.compression import (
-    experiments,
-    measurements,
-)
+from studies.compression import experiments, measurements, scanning
 from studies.compression.experiments import Experiment
 from studies.compression.journal import Journal
 from studies.compression.model_making import Tuning, make_model
@@ -81,6 +78,7 @@ class ModelSteps:
     def _check_inputs(self) -> None:
         """Raise the errors that would occur later."""
         list_images(self.options.images, recursive=True)
+        scanning.read_scans(self.dense, self.options.scan_from)
         if self._tunes:
             tuning = self._tuning()
             if not all((self.work / e.name / "after").exists() for e in self.selected):

@@ -18,6 +18,7 @@ from featherglue.errors import ConfigError, UsageError
 from featherglue.evaluation import HomographySuite
 from featherglue.fingerprint import file_fingerprint
 from featherglue.models.model import Model
+from featherglue.sensitivity.merging import merge_scans
 from featherglue.sensitivity.pair_scores import loss_interval
 from featherglue.sensitivity.results import (
     PAIRS,
@@ -28,16 +29,17 @@ from featherglue.sensitivity.results import (
     Scan,
     model_fingerprint,
     read_scan,
+    write_scan,
 )
 from featherglue.sensitivity.scan import Measurement, ScanConfig, plan, ratios_for, scan
-from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
+from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig, scoring_settings
 
 LEVELS: Mapping[Method, tuple[float, ...]] = {
     "prune": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     "codebook": (2, 3, 4, 5, 6, 7, 8),
 }
 _TURN = 5.0  # minutes of a method before the other one continues
-_CACHE_BYTES = 5 * 2**30
+CACHE_BYTES = 5 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ def run_scan(
     settings: ScanSettings,
     report: Callable[[str], None] = print,
     clock: Callable[[], float] = time.monotonic,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Scan:
     """Scan until the time is over or everything is scored, and return all rows of the folder.
 
@@ -74,15 +77,14 @@ def run_scan(
         settings: settings of the scan.
         report: called with a line of text for each score.
         clock: returns seconds from any origin.
+        cache_bytes: maximum number of bytes of cached activations.
 
     Raises:
         UsageError: the folder contains a scan of another model or with other settings.
     """
     end = clock() + 60 * settings.minutes
-    scorer = HomographyScorer(dense, suite, _scoring(settings))
-    about = {k: v for k, v in scorer.settings().items() if k not in ("folder", "list")}
-    if suite.pair_file is not None:
-        about["list"] = file_fingerprint(suite.pair_file)
+    scorer = HomographyScorer(dense, suite, _scoring(settings, cache_bytes))
+    about = about_scores(suite, settings)
 
     def score(model: Model) -> Measurement:
         pairs = scorer.measure(model)
@@ -106,12 +108,21 @@ def run_scan(
     return read_scan(folder)
 
 
-def _scoring(settings: ScanSettings) -> ScoringConfig:
+def about_scores(suite: HomographySuite, settings: ScanSettings) -> dict[str, Any]:
+    """Return what affects the scores: the same values wherever the images are."""
+    found = scoring_settings(suite, _scoring(settings))
+    about = {k: v for k, v in found.items() if k not in ("folder", "list")}
+    if suite.pair_file is not None:
+        about["list"] = file_fingerprint(suite.pair_file)
+    return about
+
+
+def _scoring(settings: ScanSettings, cache_bytes: int = CACHE_BYTES) -> ScoringConfig:
     return ScoringConfig(
         num_pairs=settings.num_pairs,
         max_keypoints=settings.max_keypoints,
         refine=True,
-        cache_bytes=_CACHE_BYTES,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -134,16 +145,53 @@ def copy_scan(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def continue_published(dense: Model, published: Path, folder: Path) -> None:
-    """Copy a published scan of this model to a folder without a scan, so that it is continued."""
-    if (folder / SETTINGS).exists() or not (published / SETTINGS).exists():
-        return
+def published_scan(dense: Model, published: Path) -> Scan:
+    """Return the published scan, or an empty one if there is none of this model."""
     try:
-        found: Mapping[str, Any] = read_scan(published).settings
+        found = read_scan(published)
     except UsageError:
+        return Scan()
+    return found if found.settings.get("model") == model_fingerprint(dense) else Scan()
+
+
+def continue_published(
+    dense: Model, suite: HomographySuite, published: Path, folder: Path, settings: ScanSettings
+) -> None:
+    """Copy a published scan to a folder without a scan, so that it is continued.
+
+    A scan of another model or with other settings is not copied.
+    """
+    found = published_scan(dense, published)
+    if read_scan(folder).settings or found.settings.get("score") != about_scores(suite, settings):
         return
-    if found.get("model") == model_fingerprint(dense):
-        copy_scan(published, folder)
+    copy_scan(published, folder)
+
+
+def read_scans(dense: Model, folders: Sequence[Path]) -> list[Scan]:
+    """Return the scans in some folders.
+
+    Raises:
+        UsageError: a folder has no scan, or one of another model.
+    """
+    scans = [read_scan(folder) for folder in folders]
+    for folder, found in zip(folders, scans, strict=True):
+        if not found.settings:
+            raise UsageError(f"{folder}: contains no scan")
+        if found.settings.get("model") != model_fingerprint(dense):
+            raise UsageError(f"{folder}: contains a scan of another model")
+    return scans
+
+
+def merge_into(folder: Path, scans: Sequence[Scan]) -> Scan:
+    """Add the rows of other scans to the scan in a folder, and return the result.
+
+    Raises:
+        UsageError: the models or settings differ; see `merge_scans`.
+    """
+    found = merge_scans([read_scan(folder), *scans])
+    if found.settings:
+        write_scan(folder, found)
+    return found
 
 
 def summary(dense: Model, found: Scan | None, settings: ScanSettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.registry import find_model
 from featherglue.errors import UsageError
+from featherglue.fingerprint import fingerprint
 from featherglue.io.files import atomic_write, write_json
 from featherglue.machine import describe_machine
 from featherglue.sensitivity.results import Scan, read_scan
@@ -30,6 +31,7 @@ from studies.compression.experiments import Experiment
 from studies.compression.layer_figures import losses
 from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
+from studies.compression.parallel_scanning import run_scans
 from studies.compression.results_file import kept_rows, upgraded
 
 _SHIPPED = ("balanced", "fast")  # measured beside the models of the study
@@ -203,25 +205,28 @@ class Study(ModelSteps):
 
     def _scan(self) -> Scan | None:
         """Continue the scan, and publish it beside the results."""
-        folder, published = self.work / f"scan-{self.hash[:12]}", self._published_scan
-        scanning.continue_published(self.dense, published, folder)
-        if self.options.scan_minutes > 0:
+        options, settings = self.options, self._scan_settings()
+        published = Path(options.output).parent / "scan"
+        about = fingerprint(scanning.about_scores(self.suite, settings))
+        folder = self.work / f"scan-{self.hash[:12]}-{about}"
+        scanning.continue_published(self.dense, self.suite, published, folder, settings)
+        scanning.merge_into(folder, scanning.read_scans(self.dense, options.scan_from))
+        if options.scan_minutes > 0:
             print("  sensitivity scan …", flush=True)  # a scan has its own files to resume
-            scanning.run_scan(self.dense, self.suite, folder, self._scan_settings())
+            run = run_scans if options.scan_jobs > 1 else scanning.run_scan
+            run(self.dense, self.suite, folder, settings)
         found = read_scan(folder)
-        if not found.rows:
-            return None
-        scanning.copy_scan(folder, published)
-        return found
-
-    @property
-    def _published_scan(self) -> Path:
-        return Path(self.options.output).parent / "scan"
+        if found.rows:
+            scanning.copy_scan(folder, published)
+            return found
+        found = scanning.published_scan(self.dense, published)  # with other settings
+        return found if found.rows else None
 
     def _check_allocation(self, found: Scan | None) -> list[dict[str, Any]]:
         """Compare the allocation of the scan with uniform pruning, without fine-tuning."""
         sparsities = self.options.allocate_sparsities
-        if found is None or not sparsities or not self.options.scan_minutes:
+        new = self.options.scan_minutes or self.options.scan_from
+        if found is None or not sparsities or not new:
             return []
         inputs = {**self.source, "rows": len(found.rows), "sparsities": list(sparsities)}
         settings = self._scan_settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,13 +11,21 @@ import numpy as np
 import pytest
 
 from featherglue.artifact.folding import fold_batch_norm
+from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.errors import UsageError
 from featherglue.evaluation import HomographySuite
 from featherglue.models.model import Model
 from featherglue.sensitivity.results import Method, read_scan
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-from studies.compression import layer_figures, scanning, speed, weight_errors  # noqa: E402
+from studies.compression import (  # noqa: E402
+    layer_figures,
+    parallel_scanning,
+    scanning,
+    speed,
+    weight_errors,
+)
 from studies.compression.grid_figure import grid_figure, variance_figure  # noqa: E402
 from studies.compression.speed_figure import speed_figure  # noqa: E402
 
@@ -61,13 +70,41 @@ def test_figure_of_weights_with_and_without_normalization(models: dict[str, Mode
     assert plain["variances"] == [] and variance_figure(folded, []) is None
 
 
-@pytest.mark.slow
-def test_scan_continues_and_gives_figures(
-    matching: Path, tmp_path: Path, photographs: dict[str, np.ndarray]
-) -> None:
+@pytest.fixture
+def suite(tmp_path: Path, photographs: dict[str, np.ndarray]) -> HomographySuite:
+    """A suite with one pair."""
     cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(photographs["camera"], (128, 96)))
     (tmp_path / "list.txt").write_text("a.png 0.98 -0.08 9 0.07 1.01 -5 1e-5 -5e-5 1\n")
-    suite = HomographySuite(folder=tmp_path, pair_file=tmp_path / "list.txt", size=(128, 96))
+    return HomographySuite(folder=tmp_path, pair_file=tmp_path / "list.txt", size=(128, 96))
+
+
+@pytest.mark.slow
+def test_processes_scan_what_one_process_scans(
+    matching: Path, tmp_path: Path, suite: HomographySuite
+) -> None:
+    model = Model.load(matching)
+    levels: dict[Method, tuple[float, ...]] = {"prune": (0.9,), "codebook": (2,)}
+    settings = scanning.ScanSettings(num_pairs=1, max_keypoints=32, levels=levels)
+    one = scanning.run_scan(model, suite, tmp_path / "one", settings)
+    both = parallel_scanning.run_scans(model, suite, tmp_path / "both", settings)
+    expected = {row.change: row.scores for row in one.rows}
+    for found in (both, read_scan(tmp_path / "both")):
+        assert len(found.rows) == len(one.rows)
+        for row in found.rows:
+            assert row.scores == pytest.approx(expected[row.change], abs=1e-4)
+    # A scan in another folder is added, unless it is one of another model.
+    scanning.merge_into(tmp_path / "copy", scanning.read_scans(model, [tmp_path / "both"]))
+    assert len(read_scan(tmp_path / "copy").rows) == len(one.rows)
+    with pytest.raises(UsageError, match="contains no scan"):
+        scanning.read_scans(model, [tmp_path / "none"])
+    with pytest.raises(UsageError, match="scan of another model"):
+        scanning.read_scans(prune(model, PruneConfig(ratio=0.5)), [tmp_path / "both"])
+
+
+@pytest.mark.slow
+def test_scan_continues_and_gives_figures(
+    matching: Path, tmp_path: Path, suite: HomographySuite
+) -> None:
     model = Model.load(matching)
     levels: dict[Method, tuple[float, ...]] = {"prune": (0.5, 0.9)}
     settings = scanning.ScanSettings(num_pairs=1, max_keypoints=32, levels=levels)
@@ -83,9 +120,12 @@ def test_scan_continues_and_gives_figures(
 
     with pytest.raises(KeyboardInterrupt):
         scanning.run_scan(model, suite, tmp_path / "published", settings, report)
-    scanning.continue_published(model, tmp_path / "published", tmp_path / "scan")
+    scanning.continue_published(model, suite, tmp_path / "published", tmp_path / "scan", settings)
     known = len(read_scan(tmp_path / "scan").rows)
     assert known == 6
+    other = dataclasses.replace(settings, max_keypoints=16)
+    scanning.continue_published(model, suite, tmp_path / "published", tmp_path / "other", other)
+    assert not (tmp_path / "other").exists()
     found = scanning.run_scan(model, suite, tmp_path / "scan", settings, lines.append)
     assert not scanning.missing(model, found, settings)
     facts = scanning.summary(model, found, settings)

@@ -260,6 +260,17 @@ def open_scan(folder: str | os.PathLike[str], model: str, about: Mapping[str, An
     return found
 
 
+def write_scan(folder: str | os.PathLike[str], scan: Scan) -> None:
+    """Write the settings and the rows of a scan in place of those in the folder.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    write_json(Path(folder) / SETTINGS, dict(scan.settings))
+    if scan.rows:
+        write_rows(folder, scan.rows)
+
+
 def write_rows(folder: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     """Write the table, and the scores of pairs if there are any. Raises OutputError.
 

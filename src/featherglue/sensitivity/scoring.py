@@ -174,10 +174,8 @@ class HomographyScorer:
         }
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that affects the scores, as plain values for `scan.json`."""
-        config = dataclasses.asdict(self.config)
-        del config["cache_bytes"]
-        return {"suite": self.suite.name, **self.suite.settings(), **self.suite.source(), **config}
+        """Return everything that affects the scores; see `scoring_settings`."""
+        return scoring_settings(self.suite, self.config)
 
     def _session(self, model: Model, runtime: CachedRuntime) -> Session:
         assert model.matcher is not None
@@ -200,6 +198,13 @@ class HomographyScorer:
             return error, 0.0, 0.0
         metrics = match_metrics(views, matched, config)
         return error, metrics.precision, metrics.recall
+
+
+def scoring_settings(suite: HomographySuite, config: ScoringConfig) -> dict[str, Any]:
+    """Return everything that affects the scores, as plain values for `scan.json`."""
+    values = dataclasses.asdict(config)
+    del values["cache_bytes"]
+    return {"suite": suite.name, **suite.settings(), **suite.source(), **values}
 
 
 def _unrefined(matched: MatchResult) -> MatchResult:
