@@ -30,4 +30,5 @@ def test_only_paragraphs_are_wrapped() -> None:
 def test_short_lines_of_a_paragraph_are_joined_and_long_words_kept() -> None:
     assert wrap_paragraphs("one\ntwo\n\nthree") == "one two\n\nthree"
     address = f"https://example.org/{'a' * 100}"
+    assert wrap_paragraphs("at most 89 % are zero", 10) == "at most\n89 % are\nzero"
     assert wrap_paragraphs(f"see {address} there") == f"see\n{address}\nthere"
