@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from featherglue.models.model import Model
 from featherglue.sensitivity.results import Scan
 from featherglue.train.engine.devices import choose_device
 from studies.compression import experiments, measurements, scanning
+from studies.compression.continuation import Start, finished_model, first_part
 from studies.compression.experiments import Experiment
 from studies.compression.journal import Journal
 from studies.compression.model_making import Tuning, make_model
+from studies.compression.results_file import kept_rows
 
 
 class ModelSteps:
@@ -121,7 +124,11 @@ class ModelSteps:
         return folder
 
     def _dense_row(self) -> dict[str, Any]:
+        """Return the row of the dense model; one that is stored is kept with `--only`."""
         folder = self._save_dense()
+        kept = kept_rows(self.options.output, self.common).get(experiments.DENSE.name)
+        if kept and self.options.only and "dense, evaluated" not in self.journal.steps:
+            return kept
         measured = self._accuracy("dense, evaluated", folder)
         facts = measurements.sizes(folder, folder)
         dense = experiments.DENSE
@@ -136,12 +143,26 @@ class ModelSteps:
         print(experiment.title, flush=True)
         before = self.work / experiment.name / "before"
         self._make_model(experiment, "made", before, None)
-        if not self._tunes:
+        start = self._start(experiment)
+        if not self._tunes and start is None:
             print("  not fine-tuned (--minutes 0)", flush=True)
             return before, None
         after = self.work / experiment.name / "after"
-        self._make_model(experiment, "fine-tuned", after, self._tuning())
+        self._make_model(experiment, "fine-tuned", after, self._tuning(), start)
         return before, after
+
+    def _start(self, experiment: Experiment) -> Start | None:
+        """Return the finished model from which the recipe continues, or None."""
+        found = first_part(self.recipes[experiment.name], self.options.recipes)
+        if found is None:
+            return None
+        name, num_steps = found[0].name, found[1]
+        folder = self.work / name / "after"
+        if f"{name}, fine-tuned" in self.journal.steps and folder.is_dir():
+            origin = self.journal.origin(f"{name}, fine-tuned")
+            return Start(folder=folder, num_steps=num_steps, origin=origin)
+        row = kept_rows(self.options.output, self.common).get(name, {})
+        return finished_model(row, self.options.finished / name, self.hash, num_steps)
 
     def _row(self, experiment: Experiment) -> dict[str, Any]:
         options, name = self.options, experiment.name
@@ -163,27 +184,39 @@ class ModelSteps:
         row["origin"] = {"accuracy": self.journal.origin(f"{name}, {last}")}
         if after is not None:
             row["origin"]["tuning"] = self.journal.origin(f"{name}, fine-tuned")
+            if (start := self._start(experiment)) is not None:
+                tuning |= start.finetuning
+                row["origin"]["tuning"] = dict(start.origin)
         facts = measurements.sizes(folder, self.work / "dense") | measurements.threshold(folder)
         return row | {"finetuning": tuning, "ms": {}} | facts
 
     def _make_model(
-        self, experiment: Experiment, stage: str, folder: Path, tuning: Tuning | None
+        self,
+        experiment: Experiment,
+        stage: str,
+        folder: Path,
+        tuning: Tuning | None,
+        start: Start | None = None,
     ) -> None:
         recipe, options = self.recipes[experiment.name], self.options
         inputs = {**self.source, **self.calibrated_on, "recipe": recipe.to_dict()}
         run_folder = folder.parent
-        if tuning is not None:
+        if start is not None:
+            recipe = replace(recipe, steps=recipe.steps[start.num_steps :])
+            inputs["start"] = load_artifact(start.folder).hash
+        elif tuning is not None:
             tuned = {"minutes": tuning.minutes, "steps": tuning.steps, "device": tuning.device}
             inputs |= tuned | {"settings": tuning.settings}
             # Runs with other settings do not continue from these checkpoints.
             run_folder = folder.parent / f"run-{fingerprint(inputs)}"
 
         def compute() -> str:
-            if tuning is not None:
+            if tuning is not None and start is None:
                 choose_device(tuning.device)
             size = tuple(options.size)
             images = self.calibration()
-            made = make_model(self.dense, recipe, images, tuning, run_folder, self.hash, size)
+            model = self.dense if start is None else Model.load(start.folder)
+            made = make_model(model, recipe, images, tuning, run_folder, self.hash, size)
             return made.save(folder).hash
 
         self.journal.step(f"{experiment.name}, {stage}", inputs, compute, folder)

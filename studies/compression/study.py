@@ -27,6 +27,7 @@ from studies.compression import (
     speed,
     weight_errors,
 )
+from studies.compression.continuation import first_part
 from studies.compression.experiments import Experiment
 from studies.compression.layer_figures import losses
 from studies.compression.model_steps import ModelSteps
@@ -54,9 +55,11 @@ class Study(ModelSteps):
         options = self.options
         self.selected = self._applicable()
         self._check_inputs()
+        self.recipes = {e.name: self._recipe(e, None) for e in self.selected}
         self._print_estimate()
         allocation = self._scan() if options.allocate else None
-        self.recipes = {e.name: self._recipe(e, allocation) for e in self.selected}
+        if allocation is not None:
+            self.recipes = {e.name: self._recipe(e, allocation) for e in self.selected}
         if options.make_only:
             self._save_dense()
             for experiment in self.selected:
@@ -75,6 +78,7 @@ class Study(ModelSteps):
             "kind": "compression",
             "featherglue": featherglue.__version__,
             **self.common,
+            "model": Path(options.model).name,
             "quick": options.quick,
             "threads": options.threads,
             "size": list(options.size),
@@ -102,8 +106,11 @@ class Study(ModelSteps):
             left.append((experiments.DENSE, "evaluate"))
         for experiment in self.selected:
             steps = {"made": "make", "evaluated before": "evaluate"}
-            if self._tunes:
-                steps |= {"fine-tuned": "tune", "evaluated after": "evaluate"}
+            continues = first_part(self.recipes[experiment.name], options.recipes) is not None
+            if self._tunes and not continues:
+                steps |= {"fine-tuned": "tune"}
+            if self._tunes or continues:
+                steps |= {"evaluated after": "evaluate"}
             done = self.journal.steps
             left += [
                 (experiment, step)
@@ -190,9 +197,6 @@ class Study(ModelSteps):
         for part in ("speed", "explanations", "allocation"):
             if not results[part] and before.get(part):
                 results[part] = before[part]
-        # Pictures of an earlier scan stand in until this one has scores of every layer.
-        if before.get("earlier_scan"):
-            results["earlier_scan"] = before["earlier_scan"]
         results["seconds"] = before.get("seconds", {}) | results["seconds"]
 
     def _scan_settings(self) -> scanning.ScanSettings:
@@ -283,7 +287,8 @@ class Study(ModelSteps):
     def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
         options = self.options
         pictures = draw(results, found, self.original, self.dense, options.page.parent / "figures")
-        pruned = losses(found, "prune", "unrefined") if found is not None else {}
+        states = ("unrefined", "refined") if found is not None else ()
+        pruned = {state: losses(found, "prune", state) for state in states}
         with atomic_write(options.page) as file:
             file.write(page.render(results, pictures, self.command, pruned).encode())
         print(f"wrote {options.output} and {options.page}", flush=True)

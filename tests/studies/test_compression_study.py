@@ -10,8 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from published_checkpoints import superglue_state, superpoint_state
 
 from featherglue.artifact.format import load_artifact
+from featherglue.cli import main as featherglue_main
 from featherglue.compression.pruning.fine_grained import PruneConfig
 from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
@@ -162,6 +165,66 @@ def test_models_from_other_folders_are_measured(
     assert "kmeans-6, fine-tuned: done before" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["rows"][1]["after"]
     assert load_artifact(tmp_path / "copy" / "kmeans-6" / "after").hash == made
+
+
+@pytest.mark.slow
+def test_imported_checkpoints_are_studied(reproduce: Main, tmp_path: Path) -> None:
+    torch.save(superpoint_state(), tmp_path / "superpoint.pth")
+    torch.save(superglue_state(), tmp_path / "superglue.pth")
+    outdoor = tmp_path / "outdoor"
+    files = (str(tmp_path / "superpoint.pth"), str(tmp_path / "superglue.pth"))
+    assert featherglue_main(["import-weights", *files, "-o", str(outdoor)]) == 0
+    names = ("fine-grained-both", "linear-8", "kmeans-4")
+    chosen = [word for name in names for word in ("--only", name)]
+    scan = ("--scan-minutes", 0.1)
+    arguments = ("--model", outdoor, *chosen, "--minutes", 0, *scan, "--allocate-sparsities")
+    assert reproduce(*arguments) == 0
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["dense", *names]
+    dense, pruned, linear, shared = results["rows"]
+    assert dense["parameters"] == dense["nonzero"] > 1.3 * pruned["nonzero"]
+    assert max(shared["bytes_on_disk"], linear["bytes_on_disk"]) < dense["bytes_on_disk"]
+    assert linear["integer_layers"] > 0 and not results["grown"]
+    assert results["scan"]["methods"]["prune"]["scored"] > 0
+    page = (tmp_path / "docs" / "page.md").read_text()
+    assert "with `outdoor`, and finds" in " ".join(page.split())
+    assert "## Sensitivity of each layer" in page and "featherglue's model" not in page
+
+
+@pytest.mark.slow
+def test_recipes_continue_from_finished_models(
+    reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    first = '[[steps]]\nstep = "prune"\nratio = 0.2\n\n[[steps]]\nstep = "finetune"\n\n'
+    (recipes / "macs-10.toml").write_text(first)
+    linear = '[[steps]]\nstep = "linear"\n\n[[steps]]\nstep = "threshold"\n'
+    (recipes / "macs-10-linear-8.toml").write_text(first + linear)
+    given = ("--recipes", recipes, "--num-repetitions", 0)
+    assert reproduce(*given, "--only", "macs-10", "--steps", 1) == 0
+    finished = tmp_path / "finished" / "macs-10"
+    shutil.copytree(tmp_path / "work" / "macs-10" / "after", finished)
+    for more in ((), ("--work", tmp_path / "other", "--finished", finished.parent)):
+        capsys.readouterr()
+        assert reproduce(*given, "--only", "macs-10-linear-8", "--minutes", 0, *more) == 0
+        assert "not fine-tuned" not in capsys.readouterr().out
+        dense, small, row = json.loads((tmp_path / "out.json").read_text())["rows"]
+        assert (dense["name"], small["name"]) == ("dense", "macs-10")
+        assert row["after"] and row["threshold_chosen"]
+        assert row["finetuning"]["taken"] == small["finetuning"]["taken"] == [1]
+        assert row["origin"]["tuning"] == small["origin"]["tuning"]
+        work = more[1] if more else tmp_path / "work"
+        made = load_artifact(Path(work) / "macs-10-linear-8" / "after")
+        before = load_artifact(finished)
+        steps = [step["step"] for step in made.provenance.recipe]
+        assert steps[-4:] == ["prune", "distill", "linear", "threshold"]
+        assert made.architecture == before.architecture and made.quantization.tensors
+    assert row["finetuning"]["steps"] == 1
+    # Without a finished model, there is nothing to continue from.
+    given = (*given, "--output", tmp_path / "none.json", "--work", tmp_path / "third")
+    assert reproduce(*given, "--only", "macs-10-linear-8", "--minutes", 0) == 0
+    assert "not fine-tuned" in capsys.readouterr().out
 
 
 @pytest.mark.slow
