@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from featherglue.sensitivity.pair_scores import Interval, loss_interval
 from featherglue.sensitivity.results import UNCHANGED, Method, Scan
@@ -39,12 +40,13 @@ def losses(
 
 
 def shown_levels(found: Losses, method: Method, count: int = 3) -> list[float]:
-    """Return the levels that most layers have, the strongest first."""
+    """Return the levels that at least half of the layers have, the strongest first."""
     numbers: dict[float, int] = {}
     for curve in found.values():
         for level in curve:
             numbers[level] = numbers.get(level, 0) + 1
-    common = sorted(numbers, key=lambda level: -numbers[level])[:count]
+    often = [level for level, number in numbers.items() if 2 * number >= max(numbers.values())]
+    common = sorted(often, key=lambda level: -numbers[level])[:count]
     return sorted(common, reverse=method == "prune")
 
 
@@ -66,13 +68,20 @@ def order_figure(found: Losses, layers: Sequence[str], method: Method) -> Figure
             _draw_level(axes, names, found, level, method, rank, len(levels))
         axes.axhline(0, color=GRAY, linewidth=0.8)
         _name_layers(axes, names)
-        axes.set_title(f"{NETWORKS[network]}, {len(names)} layers", fontsize=9)
+        axes.set_xlim(-0.7, len(names) - 0.3)
+        axes.set_title(f"{NETWORKS[network]}, {_number_of_layers(names, found)}", fontsize=9)
         axes.set_ylabel("loss of the mean score, points", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="outside upper center", ncols=len(levels))
     return figure
+
+
+def _number_of_layers(names: Sequence[str], found: Losses) -> str:
+    """Return "12 layers", or "7 of 12 layers" if some have no scores yet."""
+    scored = sum(name in found for name in names)
+    return f"{len(names)} layers" if scored == len(names) else f"{scored} of {len(names)} layers"
 
 
 def _draw_level(
@@ -151,7 +160,8 @@ def sorted_figure(unrefined: Losses, refined: Losses, method: Method) -> Figure:
         axes.set_title(NETWORKS[network], fontsize=9)
         axes.tick_params(axis="x", labelsize=7)
         axes.grid(axis="x", alpha=0.3)
-        axes.legend(fontsize=7, loc="lower right")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside upper center", ncols=len(labels))
     return figure
 
 
@@ -167,9 +177,11 @@ def curves_figure(found: Losses, method: Method) -> Figure:
         for rank, name in enumerate(names[:_NUM_CURVES]):
             _draw_curve(axes, name, curves[name], method, rank)
         axes.axhline(0, color=GRAY, linewidth=0.8)
-        axes.set_xlabel("ratio of zero weights" if method == "prune" else "bits of a weight")
+        label = "ratio of zero weights" if method == "prune" else "bits per weight"
+        axes.set_xlabel(label, fontsize=8)
         if method == "codebook":
             axes.invert_xaxis()
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(NETWORKS[network], fontsize=9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from featherglue.errors import counted
 from featherglue.io.json import read_json
 from featherglue.io.markdown import wrap_paragraphs
-from featherglue.sensitivity.pair_scores import Interval
 from studies.compression import page_answers, page_tables, page_text
 from studies.compression.experiments import DENSE
+from studies.compression.layer_figures import Losses
 from studies.compression.page_tables import Row, where
 from studies.compression.page_values import method_values, tuning_text, weight_values
 from studies.compression.sparsity_page import section
@@ -35,11 +36,13 @@ _CAPTIONS = {
     ),
     "figure-6-variances": "Variances of a batch normalization, and what 8 bits make of them.",
 }
-Losses = Mapping[str, Mapping[float, Interval]]
 
 
 def render(
-    results: Row, pictures: Mapping[str, str], command: str, pruned: Losses | None = None
+    results: Row,
+    pictures: Mapping[str, str],
+    command: str,
+    pruned: Mapping[str, Losses] | None = None,
 ) -> str:
     """Return the page as Markdown.
 
@@ -47,7 +50,8 @@ def render(
         results: content of results.json.
         pictures: name → path relative to the page; see `page_figures.draw`.
         command: command that reproduces the results.
-        pruned: losses of pruning by layer; see `layer_figures.losses`.
+        pruned: state ("unrefined", "refined") → losses of pruning by layer; see
+            `layer_figures.losses`.
     """
     parts = [
         "# Compression study\n",
@@ -76,7 +80,7 @@ def _picture(name: str, pictures: Mapping[str, str]) -> list[str]:
     return [f"![{caption}]({pictures[name]})", f"*{caption}*"]
 
 
-def _introduction(results: Row, pruned: Losses) -> list[str]:
+def _introduction(results: Row, pruned: Mapping[str, Losses]) -> list[str]:
     rows, dense = results["rows"], results["rows"][0]
     width, height = results["size"]
     study = _study_loss("channel-fine-grained")
@@ -87,19 +91,25 @@ def _introduction(results: Row, pruned: Losses) -> list[str]:
         width=width,
         height=height,
         study_channel_loss=study,
+        model=_model(results),
     )
-    num_layers = results["scan"].get("methods", {}).get("prune", {}).get("layers", 0)
     return [
         text,
         page_text.TERMS.format(pairs=results["pairs"]),
         *([page_text.GROWN] if results.get("grown") else []),
         "## At a glance\n",
         page_answers.summary_table(rows),
-        "*Times faster* is the ratio of the times in ONNX Runtime, in one run.",
+        "*Times faster* is the ratio of the times in ONNX Runtime, measured in one run.",
         page_answers.why_zero(results["explanations"]),
-        page_answers.which_layers(pruned, num_layers, results.get("earlier_scan")),
+        page_answers.which_layers(pruned, results["scan"]),
         page_answers.phone(rows, results["shipped"]),
     ]
+
+
+def _model(results: Row) -> str:
+    name = results.get("model", DENSE.name)
+    same = ", featherglue's model of the same size" if name == DENSE.name else ""
+    return f"`{name}`{same}"
 
 
 def _study_loss(name: str) -> float:
@@ -214,42 +224,29 @@ def _weights(results: Row, pictures: Mapping[str, str]) -> list[str]:
 
 
 def _sensitivity(results: Row, pictures: Mapping[str, str]) -> list[str]:
-    scan, earlier = results["scan"], results.get("earlier_scan")
+    scan = results["scan"]
     names = [f"figure-{n}{form}" for n in ("4", "5") for form in ("", "-sorted", "-curves")]
     drawn = [part for name in names for part in _picture(name, pictures)]
-    if not drawn and not earlier:
+    if not (scan and drawn):
         return []
-    parts = ["## Sensitivity of each layer\n"]
-    if scan:
-        facts = {"pairs": scan["pairs"], "keypoints": scan["keypoints"], "grid": _grid(scan)}
-        parts += [page_text.SCAN.format(**facts), *drawn]
-    if earlier and not _covers_all_layers(scan):
-        parts.append(page_text.EARLIER_SCAN.format(**earlier))
-        for name, path in earlier["pictures"].items():
-            change = "pruning" if name == "figure-4" else "k-means quantization"
-            caption = f"Earlier scan, {earlier['pairs']} pairs: loss of each layer by {change}."
-            parts += [f"![{caption}]({path})", f"*{caption}*"]
+    facts = {"pairs": scan["pairs"], "keypoints": scan["keypoints"], "progress": _progress(scan)}
+    parts = ["## Sensitivity of each layer\n", page_text.SCAN.format(**facts), *drawn]
     if results["allocation"]:
         parts += [page_text.ALLOCATION, page_tables.allocation_table(results["allocation"])]
     return parts
 
 
-def _grid(scan: Row) -> str:
+def _progress(scan: Row) -> str:
+    """State how much of the scan is measured."""
+    if all(facts["scored"] == facts["planned"] for facts in scan["methods"].values()):
+        return "All levels of all layers are scored."
     names = {"prune": "pruning", "codebook": "k-means"}
     texts = []
     for method, facts in scan["methods"].items():
         text = f"{names[method]}, {facts['scored']} of {facts['planned']} scores"
-        levels = [f"{n} layers at {level}" for level, n in facts["levels"].items() if n]
+        levels = [f"{counted(n, 'layer')} at {level}" for level, n in facts["levels"].items() if n]
         texts.append(text + (f" ({', '.join(levels)})" if levels else ""))
-    return "; ".join(texts)
-
-
-def _covers_all_layers(scan: Row) -> bool:
-    """Whether each method has scored every layer at one level at least."""
-    methods = scan.get("methods", {}).values()
-    return bool(methods) and all(
-        max(facts["levels"].values(), default=0) >= facts["layers"] for facts in methods
-    )
+    return f"Measured so far: {'; '.join(texts)}. The same command continues the scan."
 
 
 def _recipes(rows: Sequence[Row]) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featherglue.errors import counted
 from featherglue.io.tables import format_table
-from featherglue.sensitivity.pair_scores import Interval
 from studies.compression import page_text
+from studies.compression.layer_figures import Losses
 from studies.compression.page_tables import Row, lost
 
-_PHONE_BYTES = 2_000_000
+_PHONE_BYTES, _NEARLY = 2_000_000, 1.2
 _SENSITIVE = 1.0  # points
 
 
@@ -58,75 +59,82 @@ def why_zero(found: Mapping[str, Any]) -> str:
 
 
 def which_layers(
-    found: Mapping[str, Mapping[float, Interval]],
-    num_layers: int,
-    earlier: Mapping[str, Any] | None = None,
+    found: Mapping[str, Losses],
+    scan: Row,
 ) -> str:
     """Return which layers must not be pruned.
 
     Args:
-        found: losses of pruning, unrefined; see `layer_figures.losses`.
-        num_layers: number of all layers.
-        earlier: facts about an earlier scan, for layers without scores.
+        found: state ("unrefined", "refined") → losses of pruning; see `layer_figures.losses`.
+        scan: facts about the scan; see `scanning.summary`.
     """
-    if not found:
-        if earlier:
-            text = page_text.EARLIER_ANSWER.format(**earlier).strip()
-            return page_text.PRUNE_ANSWER.format(text=text)
+    losses = found.get("unrefined", {})
+    if not losses:
         return page_text.NO_SCAN
-    level = max(level for curve in found.values() for level in curve)
-    losses = {name: curve[level] for name, curve in found.items() if level in curve}
-    bad = sorted((n for n in losses if losses[n].low > _SENSITIVE), key=lambda n: -losses[n].value)
-    named = ", ".join(f"`{name}` ({losses[name].value:.0f} points)" for name in bad[:8])
+    level = max(level for curve in losses.values() for level in curve)
+    num_scored = sum(level in curve for curve in losses.values())
+    bad = _sensitive(losses, level)
     text = (
-        f"With {100 * level:.0f} % of one layer's weights at zero, {len(bad)} of {len(losses)} "
-        f"scored layers lose more than {_SENSITIVE:g} point for certain"
+        f"With {100 * level:.0f} % of one layer's weights at zero, {len(bad)} of {num_scored} "
+        f"layers certainly lose more than {_SENSITIVE:g} point ({scan['pairs']} pairs, "
+        f"{scan['keypoints']} keypoints, matches not refined)"
     )
-    text += f": {named}{', …' if len(bad) > 8 else ''}. " if bad else ". "
+    text += f": {_named(losses, level, bad)}. " if bad else ". "
+    if {name.partition(".")[0] for name in bad} == {"extractor"}:
+        text += "All of them belong to SuperPoint. "
     if bad:
-        networks = {name.partition(".")[0] for name in bad}
-        if networks == {"extractor"}:
-            text += "All of them belong to SuperPoint. "
-    if len(losses) < num_layers:
-        text += f"The scan has scored {len(losses)} of {num_layers} layers at this ratio so far. "
-        if earlier:
-            text += page_text.EARLIER_ANSWER.format(**earlier)
+        worst = _sensitive(found.get("refined", {}), level)
+        listed = f": {_named(found['refined'], level, worst)}" if worst else ""
+        verb = "still loses" if len(worst) == 1 else "still lose"
+        number = counted(len(worst), "layer")
+        text += f"With refined matches, {number} {verb} that much{listed}. "
+    num_layers = scan["methods"]["prune"]["layers"]
+    if num_scored < num_layers:
+        text += f"The scan has scored {num_scored} of {num_layers} layers at this ratio so far. "
     return page_text.PRUNE_ANSWER.format(text=text.strip())
 
 
+def _sensitive(losses: Losses, level: float) -> list[str]:
+    """Return the layers that lose for certain at a level, those with the largest loss first."""
+    at = {name: curve[level] for name, curve in losses.items() if level in curve}
+    certain = [name for name, loss in at.items() if loss.low > _SENSITIVE]
+    return sorted(certain, key=lambda name: -at[name].value)
+
+
+def _named(losses: Losses, level: float, names: Sequence[str]) -> str:
+    """Name the first eight layers with their losses."""
+    values = [f"{losses[name][level].value:.0f}" for name in names[:8]]
+    values[:1] = [f"{value} points" for value in values[:1]]
+    named = [f"`{name}` ({value})" for name, value in zip(names, values, strict=False)]
+    return ", ".join([*named, *(["…"] if len(names) > 8 else [])])
+
+
 def phone(rows: Sequence[Row], shipped: Sequence[Row] = ()) -> str:
-    """Return which model of the study fits 2 MB, or else which shipped model does."""
-    dense = rows[0]
-    fits = [row for row in rows[1:] if row["bytes_on_disk"] <= _PHONE_BYTES]
-    smallest = min(rows[1:], key=lambda row: row["bytes_on_disk"], default=None)
-    if smallest is None:
+    """Return which models of the study fit 2 MB, and which shipped model does."""
+    dense, others = rows[0], rows[1:]
+    if not others:
         return ""
+    fits = [row for row in others if row["bytes_on_disk"] <= _PHONE_BYTES]
+    fits = sorted(fits, key=lambda row: lost(row, dense)[0])
+    smallest = min(others, key=lambda row: row["bytes_on_disk"])
+    close = [row for row in others if _PHONE_BYTES < row["bytes_on_disk"] <= _NEARLY * _PHONE_BYTES]
     if fits:
-        best = min(fits, key=lambda row: lost(row, dense)[0])
-        text = f"`{best['name']}.toml`: {_facts(best, dense)}."
-        others = [row for row in fits if row is not best]
+        texts = [f"`{fits[0]['name']}.toml`: {_facts(fits[0], dense)}."]
+        texts += [f"`{row['name']}.toml` fits too: {_facts(row, dense)}." for row in fits[1:]]
+        texts += [f"`{row['name']}.toml` just misses it: {_facts(row, dense)}." for row in close]
     else:
-        text = f"None of the rows does. The smallest is `{smallest['name']}.toml`: "
-        text += f"{_facts(smallest, dense)}."
-        small = [row for row in shipped if row["bytes_on_disk"] <= _PHONE_BYTES]
-        for row in small[-1:]:
-            text += (
-                f" The shipped model `{row['name']}` fits: {row['bytes_on_disk'] / 1e6:.2f} MB "
-                f"with {dense['macs'] / row['macs']:.0f} times fewer operations than `dense`; "
-                "[how to compress it further](tutorial/compress.md)."
-            )
-        others = []
-    if smallest is not None and smallest not in fits and fits:
-        text += f" The file of `{smallest['name']}.toml` is too large by a little: "
-        text += f"{_facts(smallest, dense)}."
-    for row in others:
-        text += f" `{row['name']}.toml` fits too: {_facts(row, dense)}."
-    close = [row for row in rows[1:] if _PHONE_BYTES < row["bytes_on_disk"] <= 1.2 * _PHONE_BYTES]
-    if fits and close:
-        row = close[0]
-        if row is not smallest:
-            text += f" `{row['name']}.toml` just misses it: {_facts(row, dense)}."
-    return page_text.PHONE.format(text=text)
+        texts = [
+            f"None of the recipes does. The smallest file is that of `{smallest['name']}.toml`: "
+            f"{_facts(smallest, dense)}."
+        ]
+    small = [row for row in shipped if row["bytes_on_disk"] <= _PHONE_BYTES]
+    for row in sorted(small, key=lambda row: row["bytes_on_disk"])[:1]:
+        texts.append(
+            f"The shipped model `{row['name']}` fits without a recipe: "
+            f"{row['bytes_on_disk'] / 1e6:.2f} MB with {dense['macs'] / row['macs']:.0f} times "
+            "fewer operations than `dense`; [how to compress it further](how-to/compress.md)."
+        )
+    return page_text.PHONE.format(text=" ".join(texts))
 
 
 def _facts(row: Row, dense: Row) -> str:

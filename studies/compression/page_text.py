@@ -18,13 +18,12 @@ phones and browsers.
 
 A *reference study* compressed this pair by pruning (weights become zero) and by quantization
 (weights get fewer bits), and fine-tuned the results on warped photographs. Channel pruning cost
-it {study_channel_loss:.0f} points of AUC@5, linear quantization gave zero matches, k-means
+it {study_channel_loss:.0f} points of AUC@5, linear quantization gave zero, k-means
 quantization was not finished, and nothing became faster on an ordinary processor.
 
-This page repeats its experiments with `dense`, featherglue's model of the same size, and finds
-out why they failed. Each model is compared with its own dense model, because the data and the
-evaluation of the study differ: it left out pairs with fewer than 12 matches, and counted only the
-bits of non-zero weights.
+This page repeats its experiments with {model}, and finds out why they failed. Each model is
+compared with its own dense model, because the data and the evaluation of the study differ: it
+left out pairs with fewer than 12 matches, and counted only the bits of non-zero weights.
 """
 
 TERMS = """\
@@ -43,29 +42,17 @@ trained from scratch may be harder to compress.
 
 WHY_ZERO = """\
 **Why did linear quantization give zero?** Rounding the weights to 8 bits is not the reason: with
-one scale per tensor, minimum–maximum ranges and unfolded normalization it costs {folding_loss:.1f}
-points of AUC@5. Two mistakes give zero, each alone: decoding codes without their zero points
-(AUC@5 {zero_points:.1f}), and quantizing everything to 4 bits with one scale per tensor
-({four_bits:.1f}). A third one, quantizing the variances of batch normalization, leaves a recall of
-{variances_recall:.0f} % (AUC@5 {variances:.1f}). [Details](#linear-quantization).
+one scale per tensor, minimum–maximum ranges and unfolded normalization it costs
+{folding_loss:.1f} points of AUC@5. Two mistakes give zero, each alone: decoding codes without
+their zero points (AUC@5 {zero_points:.1f}), and quantizing everything to 4 bits with one scale
+per tensor ({four_bits:.1f}). A third one, quantizing the variances of batch normalization, leaves
+a recall of {variances_recall:.0f} % (AUC@5 {variances:.1f}). Either of the first two would
+explain the zero of the study; which mistake it made is not known.
+[Details](#linear-quantization).
 """
 
 NO_SCAN = """\
 **Which layers must not be pruned?** The sensitivity scan has not scored enough layers yet to say.
-"""
-
-EARLIER_ANSWER = """\
-In an earlier scan of all layers on {pairs} pairs, the first convolution of SuperPoint,
-`extractor.conv1a`, lost by far the most. The heads of the detector (`convPa`, `convPb`) and the
-last convolutions of the encoder followed. In SuperGlue no layer lost much, and the query and key
-projections of the attention lost nothing at any ratio.
-"""
-
-EARLIER_SCAN = """\
-These pictures come from an earlier scan: {scores} scores on {pairs} pairs, matches not refined
-({date}). The numbers are points lost, the most sensitive layer is on top. With {pairs} pairs a
-difference of a few points is chance, and so is every gain. The command at the end of this page
-scans again, on more pairs and with intervals, and replaces the pictures.
 """
 
 PRUNE_ANSWER = """\
@@ -79,7 +66,7 @@ PHONE = """\
 USE: Mapping[str, str] = {
     "fine-grained-superglue": "SuperPoint must stay as it is",
     "fine-grained-both": "as a step of a recipe",
-    "channel-fine-grained": "never: `structured` is smaller and faster",
+    "channel-fine-grained": "never: structured pruning is smaller and faster",
     "linear-8": "four times smaller and faster, in minutes",
     "kmeans-8": "never: 8-bit integers are as small and faster",
     "kmeans-6": "the least loss below 8 bits",
@@ -111,9 +98,10 @@ as by any number, so speed does not change.
 faster. *The study* lost {study_channel_loss:.0f} points of AUC@5. *Here* the same number of
 parameters costs {ours_c:.1f} points. *Why:* each channel that disappears from the outputs of a
 layer must also disappear from the inputs of every layer that reads it, and from its
-normalization. The table removes a fifth of the channels of SuperPoint without fine-tuning. One
-misalignment leaves no accuracy. Even with aligned inputs, the L2 norm chooses the wrong channels.
-Taylor importance, the effect of a channel on the loss, loses {taylor_loss:.1f} points.
+normalization. The table removes a fifth of the channels of SuperPoint without fine-tuning. A
+single misalignment leaves no accuracy. Even with aligned inputs, the channels of the smallest L2
+norm are the wrong ones to remove. Those of the smallest Taylor importance, the effect of a channel
+on the loss, cost {taylor_loss:.1f} points.
 """,
     ),
     "linear": (
@@ -151,12 +139,13 @@ These models are smaller networks of the same kind, so every runtime gains.
 FIGURE_6 = """\
 Figure 6 shows why one scale per tensor is not enough. A grid has 2^b − 1 values between the
 largest and the smallest weight. Where a few channels have much larger weights than the others,
-all weights of the others lie between two lines and are rounded to zero: in `{bad}`,
-{bad_tensor:.0f} % of the magnitude is lost in 4 bits, and {bad_channel:.0f} % with one grid per
-channel. `{good}`, whose channels have equal ranges, loses {good_tensor:.0f} %. Folding batch
-normalization multiplies each channel by its own factor and widens the ranges: the error of
-`{folded}` in 8 bits grows from {unfolded:.1f} % to {tensor8:.1f} %, and one grid per channel
-reduces it to {channel8:.1f} %. So fold first, and then use one scale per channel.
+all weights of the others lie between two lines and are rounded to zero. The *error* is the root
+mean square of the rounding errors relative to that of the weights: in `{bad}` it is
+{bad_tensor:.0f} % in 4 bits, and {bad_channel:.0f} % with one grid per channel. In `{good}`,
+whose channels have equal ranges, it is {good_tensor:.0f} %. Folding batch normalization
+multiplies each channel by its own factor and widens the ranges: the error of `{folded}` in 8 bits
+grows from {unfolded:.1f} % to {tensor8:.1f} %, and one grid per channel reduces it to
+{channel8:.1f} %. So fold first, and then use one scale per channel.
 """
 
 VARIANCES = """\
@@ -170,8 +159,9 @@ Each layer alone is pruned or quantized, without fine-tuning, and the model is s
 pairs with {keypoints} keypoints. The loss is that of the mean of AUC@5, AUC@10, AUC@25, precision
 and recall. Bars are 95 % bootstrap intervals over the pairs: a gain whose bar reaches zero is
 chance. *Unrefined* matches are those of the keypoints, *refined* ones have subpixel accuracy;
-refinement hides a loss of accuracy of the keypoints. Measured so far: {grid}. The same command
-continues the scan.
+refinement hides a loss of accuracy of the keypoints. In the figures, *kenc* is the encoder of the
+keypoints, and *gnn* a layer of attention, with its projections of query, key and value, their
+*merge*, and its multilayer perceptron *mlp*. {progress}
 """
 
 ALLOCATION = """\

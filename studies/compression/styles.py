@@ -1,7 +1,8 @@
 """Colors, markers and line styles of the figures.
 
-The colors are those of Okabe and Ito (2008), which color-blind readers can tell apart. Every color
-has its own marker and line style, so that prints in gray are readable.
+The colors are those of Okabe and Ito (2008), which color-blind readers can tell apart, with a
+darker yellow that is visible on white. Every color has its own marker and line style, so that
+prints in gray are readable.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 NETWORKS = {"extractor": "SuperPoint", "matcher": "SuperGlue"}
 BLACK, GRAY = "#000000", "#888888"
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", BLACK, "#F0E442")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", BLACK, "#B8A000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     "-",
@@ -23,6 +24,18 @@ _LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (7, 2)),
 )
+
+
+# Parts of layer names and what figures call them.
+_SHORT = {
+    "gnn.layers.": "gnn ",
+    ".attn.proj.0": " query",
+    ".attn.proj.1": " key",
+    ".attn.proj.2": " value",
+    ".attn.": " ",
+    ".mlp.": " mlp.",
+    "kenc.encoder.": "kenc ",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +54,11 @@ def style(index: int) -> Style:
 
 
 def short_name(layer: str) -> str:
-    """Return a layer name without its network, such as "gnn 3 mlp.0"."""
+    """Return a layer name without its network, such as "gnn 3 mlp.0" or "gnn 3 query"."""
     name = layer.partition(".")[2] or layer
-    return name.replace("gnn.layers.", "gnn ").replace(".attn.", " ").replace(".mlp.", " mlp.")
+    for old, new in _SHORT.items():
+        name = name.replace(old, new)
+    return name
 
 
 def networks_of(layers: Sequence[str]) -> list[str]:

@@ -40,12 +40,13 @@ def test_the_section_compares_models_and_engines() -> None:
         "bytes": 2_000_000,
         "ms": {"onnxruntime": 2.0, "openvino": 2.5, "torch csr": 3.0, "sparse": 0.5},
     }
+    wide = layer | {"pruning": "89 %, 1×8", "nonzero": 20_000}
     limits = {"gflops": 100.0, "gbytes": 5.0}
     text = section(
         {
             "frames-1": origin | {"rows": [row for row in frames if row["threads"] == 1]},
             "frames-2": origin | {"rows": [row for row in frames if row["threads"] == 2]},
-            "layers": origin | {"rows": [layer]},
+            "layers": origin | {"rows": [layer, layer | {"pruning": "89 %, 4×1"}, wide]},
             "limits": origin | limits,
             "accuracy": {"pairs": 24, "models": {PRUNED: {"auc5": 95.1}}},
         }
@@ -56,8 +57,11 @@ def test_the_section_compares_models_and_engines() -> None:
     assert text.count("5.3 times as fast again") == 2  # than 600 / 8 ms
     assert "400 (200 + 200)" in text and "95.1" in text
     # 20 MFLOP in 0.5 ms; 10 FLOP a byte are 50 GFLOP/s at 5 GB/s; all weights in 2 ms.
-    (row,) = (line for line in text.splitlines() if " 0.02 |" in line)
+    row = next(line for line in text.splitlines() if " 0.02 |" in line)
     assert [cell.strip() for cell in row.split("|")][3:8] == ["0.02", "10", "50", "40", "66"]
+    assert "reaches 40 GFLOP/s on average, 40 with blocks of 4×1, and 80 with" in text
+    assert "ONNX Runtime reach 66" in text and "4.0 to 4.0 times as fast" in text
+    assert "from 85 % on" in text and "1.5 to 1.5 times as long as in ONNX Runtime" in text
 
 
 def test_the_stored_section_renders() -> None:

@@ -15,6 +15,7 @@ from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.errors import UsageError
 from featherglue.evaluation import HomographySuite
 from featherglue.models.model import Model
+from featherglue.sensitivity.pair_scores import Interval
 from featherglue.sensitivity.results import Method, read_scan
 
 ROOT = Path(__file__).parents[2]
@@ -144,3 +145,21 @@ def test_scan_continues_and_gives_figures(
         (0.5, "scan"),
         (0.5, "uniform"),
     }
+
+
+def test_figures_of_a_scan_that_has_not_finished() -> None:
+    loss = Interval(4.0, 2.0, 6.0)
+    names = [f"extractor.conv{i}" for i in range(6)] + ["matcher.final_proj", "matcher.kenc.0"]
+    found = {name: {0.9: loss} for name in names[:-1]}  # the last layer has no scores yet
+    found[names[0]] |= {0.5: loss, 0.7: loss}
+    assert layer_figures.shown_levels(found, "prune") == [0.9]
+    point, glue = layer_figures.order_figure(found, names, "prune").axes
+    assert "SuperPoint, 6 layers" in point.get_title()
+    assert "SuperGlue, 1 of 2 layers" in glue.get_title()
+    assert len(layer_figures.sorted_figure(found, found, "prune").axes) == 2
+    (curves,) = layer_figures.curves_figure(found, "prune").axes
+    assert curves.get_xlabel() == "ratio of zero weights"
+    found |= {name: {0.9: loss, 0.5: loss} for name in names[:3]}
+    assert layer_figures.shown_levels(found, "prune") == [0.9]
+    found[names[3]] |= {0.5: loss}
+    assert layer_figures.shown_levels(found, "prune") == [0.9, 0.5]

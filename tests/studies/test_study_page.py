@@ -56,20 +56,29 @@ def test_answer_names_the_layers_that_lose_for_certain() -> None:
         "extractor.conv1b": {0.9: Interval(4.0, -1.0, 9.0)},
         "matcher.final_proj": {0.9: Interval(6.0, 2.0, 9.0), 0.5: Interval(0.0, 0.0, 0.0)},
     }
-    text = page_answers.which_layers(found, 5)
-    assert "2 of 3 scored layers" in text and "conv1b" not in text
+    refined = {"extractor.conv1a": {0.9: Interval(60.0, 50.0, 70.0)}}
+    scan = {"pairs": 32, "keypoints": 256, "methods": {"prune": {"layers": 5}}}
+    text = page_answers.which_layers({"unrefined": found, "refined": refined}, scan)
+    assert "2 of 3 layers certainly lose" in text and "conv1b" not in text
+    assert "32 pairs, 256 keypoints" in text
+    assert (
+        "With refined matches, 1 layer still loses that much: `extractor.conv1a` (60 points)"
+        in text
+    )
     assert text.index("extractor.conv1a` (80") < text.index("matcher.final_proj` (6")
     assert "3 of 5 layers at this ratio so far" in text
-    assert "has not scored" in page_answers.which_layers({}, 5)
+    assert "has not scored" in page_answers.which_layers({}, {})
 
 
 def test_answer_for_a_phone_needs_a_file_that_fits(results: dict[str, Any]) -> None:
     dense = results["rows"][0]
     large = dense | {"name": "large", "title": "large", "bytes_on_disk": 2_100_000}
     small = dense | {"name": "small", "title": "small", "bytes_on_disk": 1_900_000}
-    assert "None of the rows does" in page_answers.phone([dense, large])
+    assert "None of the recipes does" in page_answers.phone([dense, large])
     text = page_answers.phone([dense, large, small])
     assert "`small.toml`: 1.90 MB" in text and "`large.toml` just misses it: 2.10 MB" in text
+    text = page_answers.phone([dense, large, small], results["shipped"])
+    assert "`fast` fits without a recipe: 0.51 MB" in text
 
 
 def test_quick_options_replace_only_defaults() -> None:
