@@ -190,7 +190,9 @@ def _layer_values(rows: Sequence[Row]) -> dict[str, float]:
         """Mean GFLOP/s of the sparse kernel, which counts weights that are not zero."""
         found = [row for row in rows if row["pruning"] == pruning]
         flops = [2 * row["nonzero"] * row["positions"] for row in found]
-        return mean(f / row["ms"]["sparse"] / 1e6 for f, row in zip(flops, found, strict=True))
+        return float(
+            mean(f / row["ms"]["sparse"] / 1e6 for f, row in zip(flops, found, strict=True))
+        )
 
     pruned = [row["ms"] for row in rows if row["pruning"] == "89 %"]
     csr = [ms["torch csr"] / ms["onnxruntime"] for ms in pruned if "torch csr" in ms]

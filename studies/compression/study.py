@@ -287,8 +287,8 @@ class Study(ModelSteps):
     def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
         options = self.options
         pictures = draw(results, found, self.original, self.dense, options.page.parent / "figures")
-        states = ("unrefined", "refined") if found is not None else ()
-        pruned = {state: losses(found, "prune", state) for state in states}
+        states = ("unrefined", "refined")
+        pruned = {state: losses(found, "prune", state) for state in states} if found else {}
         with atomic_write(options.page) as file:
             file.write(page.render(results, pictures, self.command, pruned).encode())
         print(f"wrote {options.output} and {options.page}", flush=True)
