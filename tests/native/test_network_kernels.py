@@ -79,6 +79,15 @@ def test_unprojected_descriptors_whose_width_is_no_multiple_of_16(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])
+def test_no_keypoints_give_an_empty_matrix(
+    counts: tuple[int, int], runtimes: list[NativeRuntime]
+) -> None:
+    sets = [(np.zeros((n, 3), np.float32), np.zeros((n, 16), np.float32)) for n in counts]
+    for runtime in runtimes:
+        assert runtime.match(*sets[0], *sets[1]).shape == counts
+
+
 def _answer(runtime: NativeRuntime, gray: np.ndarray, sender: Any) -> None:
     sender.send(results(runtime, gray)[2])
 

@@ -121,6 +121,13 @@ def test_lack_of_memory_names_the_setting(
 
 
 @needs_kernels
+@pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])
+def test_no_keypoints_give_an_empty_matrix(counts: tuple[int, int], pruned: Artifact) -> None:
+    sets = [(np.zeros((n, 3), np.float32), np.zeros((n, 16), np.float32)) for n in counts]
+    assert open_runtime(pruned, "sparse", 2).match(*sets[0], *sets[1]).shape == counts
+
+
+@needs_kernels
 def test_sessions_and_the_number_of_threads(pruned: Artifact, gray: np.ndarray) -> None:
     assert pruned.folder is not None
     results = []

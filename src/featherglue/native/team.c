@@ -24,8 +24,11 @@ static inline void pause_briefly(int64_t tries) {
     if (tries > SPINS) sched_yield();
 }
 
+/* Begin a layer, or the next one that has units. */
 static void begin_layer(Team *team, uint64_t layer) {
-    int64_t units = layer < (uint64_t)team->num_layers ? team->begin(team->context, (int64_t)layer) : 0;
+    int64_t units = 0;
+    for (; layer < (uint64_t)team->num_layers; layer++)
+        if ((units = team->begin(team->context, (int64_t)layer)) > 0) break;
     atomic_store(&team->unfinished, units);
     atomic_store(&team->state, layer << 32 | (uint64_t)units);
 }

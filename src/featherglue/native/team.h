@@ -12,7 +12,7 @@ typedef struct Team Team;
 struct Team {
     void *context;
     int64_t num_layers, num_threads;
-    /* Called by one thread before a layer; returns its number of units, at least 1. */
+    /* Called by one thread before a layer; returns its number of units. */
     int64_t (*begin)(void *context, int64_t layer);
     /* Thread numbers are below `num_threads`; two running units never have the same. */
     void (*run)(void *context, int64_t layer, int64_t unit, int64_t thread);
