@@ -43,7 +43,7 @@ class Estimate:
     """A step that is left to do.
 
     Attributes:
-        name: what is done.
+        name: kind of step.
         units: duration in units of `unit_seconds`.
         seconds: duration in addition to that.
     """

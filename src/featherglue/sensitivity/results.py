@@ -44,7 +44,7 @@ class Change:
 
     Attributes:
         layer: layer name, or "" for the unchanged model.
-        method: what is done to the layer; see `Method`.
+        method: kind of change; see `Method`.
         level: pruning ratio in [0, 1), or number of bits.
     """
 
