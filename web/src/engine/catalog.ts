@@ -62,7 +62,7 @@ export class Catalog {
   }
 
   /**
-   * Add the user's own model.
+   * Add the user's own model, in place of the one before.
    *
    * @param files extract.onnx and match.onnx of one export, in any order
    * @returns its name
@@ -89,7 +89,9 @@ export class Catalog {
       match: match.bytes,
       detection: null,
     });
+    const previous = this.own;
     this.own = { name: `${extract.info.model} (yours)`, numKeypoints, key };
+    if (previous) await this.engine.unload(previous.key);
     return this.own.name;
   }
 

@@ -77,6 +77,13 @@ export class Engine {
     return reply;
   }
 
+  /** Free the memory of a model in all workers. */
+  async unload(key: string): Promise<void> {
+    this.loads.delete(key);
+    const clients = [this.all, ...this.videoClients.values()];
+    await Promise.all(clients.map((client) => client.request("unload", { key }, [])));
+  }
+
   /** The worker of a kind of request. The workers for videos start when they are needed. */
   private client(name: RequestName): Client {
     if (this.threads === 1 || name === "load" || name === "pair") return this.all;

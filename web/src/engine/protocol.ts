@@ -57,6 +57,8 @@ export interface Requests {
     request: { key: string; extract: Uint8Array; match: Uint8Array; detection: Detection | null };
     reply: { numKeypoints: number };
   };
+  /** Free the memory of a model. */
+  unload: { request: { key: string }; reply: null };
   /** Extract and match two images. */
   pair: {
     request: { key: string; images: [Pixels, Pixels]; numKeypoints: number };

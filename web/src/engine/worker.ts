@@ -58,6 +58,12 @@ const handlers: Handlers = {
     models.set(key, loaded);
     return { numKeypoints: loaded.info.numKeypoints };
   },
+  async unload({ key }) {
+    await models.get(key)?.release();
+    models.delete(key);
+    if (reference?.key === key) reference = null;
+    return null;
+  },
   async pair({ key, images, numKeypoints }) {
     const times = noTimes();
     const first = await model(key).extract(images[0], numKeypoints, times);

@@ -27,6 +27,7 @@ export class ComparePage implements Page {
   private readonly keypoints = new Slider("compare-keypoints", () => {});
   private readonly size = new Slider("compare-size", () => {}, (v) => `${v} px`);
   private readonly button = byId("compare-run", HTMLButtonElement);
+  private running: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly context: Context,
@@ -36,7 +37,7 @@ export class ComparePage implements Page {
     this.modelsChanged();
     const names = context.catalog.names;
     this.models[1].value = names[Math.min(1, names.length - 1)];
-    this.button.addEventListener("click", () => void this.run());
+    this.button.addEventListener("click", () => (this.running = this.run()));
     const input = byId("own-model", HTMLInputElement);
     input.addEventListener("change", () => {
       const files = [...(input.files ?? [])];
@@ -60,6 +61,7 @@ export class ComparePage implements Page {
   /** Add the user's own pair of graphs and choose it as the second model. */
   private async addModel(files: File[]): Promise<void> {
     status("Loading your model…");
+    await this.running; // it may use the model that is replaced
     try {
       const name = await this.context.catalog.add(files);
       clearError();

@@ -49,6 +49,7 @@ export class LivePage implements Page {
 
   modelsChanged(): void {
     fillSelect(this.model, this.context.catalog.names);
+    if (this.source) this.prepare(); // the model in use may be gone
   }
 
   async take(files: File[]): Promise<void> {

@@ -89,6 +89,24 @@ describe("live with a camera", () => {
     await waitForMatches(60);
   });
 
+  it("goes on when another model of the user replaces the one in use", async () => {
+    const graphs = (folder: string) =>
+      ["extract", "match"].map((name) => join(WEB, "build/models", folder, `${name}.onnx`));
+    for (const folder of ["fast-256", "fast-512"]) {
+      await page.click("#tab-compare");
+      await page.setInputFiles("#own-model", graphs(folder));
+      await waitForStatus(page, "Loaded fast (yours)");
+      await page.click("#tab-live");
+      // The second model has the same name: the choice stays.
+      if (folder === "fast-256") await page.selectOption("#live-model", "fast (yours)");
+      await page.evaluate(() => (document.getElementById("live-summary")!.textContent = ""));
+      await page.click("#live-pause");
+      await waitForMatches(30);
+      expect(await page.isVisible("#error")).toBe(false);
+    }
+    await page.selectOption("#live-model", "fast");
+  });
+
   it("stops", async () => {
     await page.click("#live-stop");
     expect(await page.isDisabled("#live-pause")).toBe(true);
