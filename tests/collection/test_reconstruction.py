@@ -21,6 +21,7 @@ from board_scene import Scene
 from featherglue import cli
 from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.colmap_export import export_colmap
+from featherglue.collection.model_refinement import refine_model
 from featherglue.collection.reconstruction import reconstruct
 from featherglue.collection.reconstruction_result import Reconstruction, StepProgress
 from featherglue.collection.store import Store
@@ -39,21 +40,42 @@ def result(scene: Scene, work: Path) -> Reconstruction:
     return reconstruct(scene.folder, work, num_keypoints=NUM_KEYPOINTS, workers=1)
 
 
+def center_errors(model: pycolmap.Reconstruction, scene: Scene) -> np.ndarray:
+    """Distances of the camera centers from the true ones, after a similarity (Umeyama 1991)."""
+    names = [f"{i}.png" for i in range(5)] + ["zur Tür/letztes Bild.png"]
+    of_name = {image.name: image for image in model.images.values()}
+    centers = np.array([of_name[name].projection_center() for name in names])
+    a, b = centers - centers.mean(0), scene.centers - scene.centers.mean(0)
+    U, S, Vt = np.linalg.svd(b.T @ a)
+    R = U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
+    scale = S @ [1, 1, np.linalg.det(U @ Vt)] / np.square(a).sum()
+    return np.linalg.norm(scale * a @ R.T - b, axis=1)
+
+
 def test_every_photograph_is_registered_at_its_place(scene: Scene, result: Reconstruction) -> None:
     assert result.model is not None and result.model.folder is not None
     assert result.model.num_registered == 6
     assert result.model.mean_reprojection_error < 0.3
     model = pycolmap.Reconstruction(result.model.folder)
-    names = [f"{i}.png" for i in range(5)] + ["zur Tür/letztes Bild.png"]
-    of_name = {image.name: image for image in model.images.values()}
-    centers = np.array([of_name[name].projection_center() for name in names])
-    # Similarity between both sets of centers (Umeyama 1991).
-    a, b = centers - centers.mean(0), scene.centers - scene.centers.mean(0)
-    U, S, Vt = np.linalg.svd(b.T @ a)
-    R = U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
-    scale = S @ [1, 1, np.linalg.det(U @ Vt)] / np.square(a).sum()
-    errors = np.linalg.norm(scale * a @ R.T - b, axis=1)
+    errors = center_errors(model, scene)
     assert np.median(errors) < 0.03  # of a path that is 3.4 long
+
+
+def test_wrong_observations_do_not_bend_a_refined_model(
+    scene: Scene, result: Reconstruction, work: Path
+) -> None:
+    assert result.model is not None and result.model.folder is not None
+    options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=1)
+    errors = {}
+    for keypoint_error in (0.25, 100.0):  # the second is practically without robust loss
+        model = pycolmap.Reconstruction(result.model.folder)
+        for image in list(model.images.values())[:3]:
+            for point in image.points2D[::8]:
+                point.xy += [3.0, 1.0]
+        refine_model(work / "database.db", model, options, keypoint_error)
+        errors[keypoint_error] = float(np.median(center_errors(model, scene)))
+    assert errors[0.25] < 0.03
+    assert errors[0.25] < 0.5 * errors[100.0]
 
 
 def test_the_work_folder_is_complete(result: Reconstruction, work: Path) -> None:

@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 
 from featherglue.collection.colmap import quiet
+from featherglue.collection.model_refinement import refine_model
 from featherglue.errors import OutputError, StoreError, short_reason
 from featherglue.io.pycolmap_ import require_pycolmap
 
 _SEED = 0
 _MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses
-# Adjusted matches have few outliers, so each bundle adjustment runs once, and that of all images
-# when the model has grown by half. COLMAP's defaults are up to two runs of the local one, five of
-# that of all images, and growth by a tenth.
-_BUNDLE_ADJUSTMENT = {
+# While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
+# one run of the local one, and one of that of all images when the model has grown threefold.
+# COLMAP's defaults are up to two and five runs, and growth by a tenth.
+_GROWTH = {
     "ba_local_max_refinements": 1,
+    "ba_local_max_num_iterations": 5,
     "ba_global_max_refinements": 1,
-    "ba_global_frames_ratio": 1.5,
-    "ba_global_points_ratio": 1.5,
+    "ba_global_frames_ratio": 3.0,
+    "ba_global_points_ratio": 3.0,
 }
+ADJUSTED_ERROR, DETECTED_ERROR = 0.25, 1.0  # px of the working frame, of keypoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ def map_database(
     images: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
+    keypoint_error: float = ADJUSTED_ERROR,
     num_threads: int | None = None,
     registered: Callable[[int], None] | None = None,
 ) -> int:
@@ -86,6 +90,7 @@ def map_database(
         database: database with two-view geometries.
         images: folder of the images, for the colors of the points.
         output: folder to write; `0` is the largest model, `1` the next one. It is replaced.
+        keypoint_error: px of the images as they are stored, see `refine_model`.
         num_threads: maximum number of threads; None takes one per core.
         registered: called with the number of registered images after each of them.
 
@@ -99,7 +104,7 @@ def map_database(
     target = Path(output)
     partial = target.with_name(f".{target.name}.partial")
     options = pycolmap.IncrementalPipelineOptions(
-        random_seed=_SEED, num_threads=num_threads or -1, **_BUNDLE_ADJUSTMENT
+        random_seed=_SEED, num_threads=num_threads or -1, **_GROWTH
     )
     count = 0
 
@@ -116,6 +121,9 @@ def map_database(
             models = pycolmap.incremental_mapping(
                 database, images, partial, options, next_image_callback=step
             )
+            for number, model in models.items():
+                refine_model(database, model, options, keypoint_error)
+                model.write(partial / str(number))
         order = sorted(models, key=lambda i: (-models[i].num_reg_images(), i))
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
