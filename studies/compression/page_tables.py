@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featherglue.errors import counted
 from featherglue.io.tables import format_table
 from studies.compression.experiments import DENSE, EXPERIMENTS, StudyRow
 from studies.compression.journal import format_duration
@@ -159,13 +160,13 @@ def times_table(seconds: Mapping[str, float]) -> str:
     return format_table(["step", "number", "time"], rows)
 
 
-def origins(rows: Sequence[Row], part: str, text: Callable[[str, int], str]) -> str:
+def origins(rows: Sequence[Row], part: str, verb: str) -> str:
     """Return a sentence for each machine and date on which a part of the rows was measured.
 
     Args:
         rows: rows of the results.
         part: "accuracy" or "latency".
-        text: given the machine and date in words, and the number of rows, returns the sentence.
+        verb: "measured" or "timed".
     """
     counts: dict[str, int] = {}
     for row in rows:
@@ -173,7 +174,10 @@ def origins(rows: Sequence[Row], part: str, text: Callable[[str, int], str]) -> 
         if origin:
             words = where(origin)
             counts[words] = counts.get(words, 0) + 1
-    return " ".join(text(words, count) for words, count in counts.items())
+    return " ".join(
+        f"{counted(count, 'row')} {'was' if count == 1 else 'were'} {verb} {words}."
+        for words, count in counts.items()
+    )
 
 
 def where(origin: Row) -> str:

@@ -72,10 +72,10 @@ USE: Mapping[str, str] = {
     "kmeans-6": "the least loss below 8 bits",
     "kmeans-5": "never: 4 bits with a codebook per channel lose less",
     "kmeans-4": "an eighth of the size, same architecture",
-    "prune-kmeans-huffman": "the smallest file or download",
+    "prune-kmeans-huffman": "the smallest file of the same architecture",
     "macs-25": "faster in every runtime, little loss",
     "macs-10": "fastest with floating point",
-    "macs-10-linear-8": "little memory and high speed at once",
+    "macs-10-linear-8": "the smallest file with few operations",
 }
 
 METHODS: Mapping[str, tuple[str, str]] = {
