@@ -28,7 +28,6 @@ _GROWTH = {
     "ba_global_frames_ratio": 3.0,
     "ba_global_points_ratio": 3.0,
 }
-ADJUSTED_ERROR, DETECTED_ERROR = 0.25, 1.0  # px of the working frame, of keypoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,6 @@ def map_database(
     images: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    keypoint_error: float = ADJUSTED_ERROR,
     num_threads: int | None = None,
     registered: Callable[[int], None] | None = None,
 ) -> int:
@@ -90,7 +88,6 @@ def map_database(
         database: database with two-view geometries.
         images: folder of the images, for the colors of the points.
         output: folder to write; `0` is the largest model, `1` the next one. It is replaced.
-        keypoint_error: px of the images as they are stored, see `refine_model`.
         num_threads: maximum number of threads; None takes one per core.
         registered: called with the number of registered images after each of them.
 
@@ -122,7 +119,7 @@ def map_database(
                 database, images, partial, options, next_image_callback=step
             )
             for number, model in models.items():
-                refine_model(database, model, options, keypoint_error)
+                refine_model(database, model, options)
                 model.write(partial / str(number))
         order = sorted(models, key=lambda i: (-models[i].num_reg_images(), i))
         shutil.rmtree(target, ignore_errors=True)

@@ -1,8 +1,8 @@
 """The last bundle adjustment of a sparse model, with a robust loss.
 
 COLMAP's mapper minimizes squared reprojection errors. A few wrong or inaccurate observations then
-bend the whole model. Here the squares are replaced by Cauchy's loss, whose scale is the error of an
-adjusted keypoint.
+bend the whole model. Here the squares are replaced by Cauchy's loss, whose scale is the median
+reprojection error of the points.
 """
 
 from __future__ import annotations
@@ -10,28 +10,32 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
 from featherglue.io.pycolmap_ import require_pycolmap
 
+_MIN_SCALE = 0.01  # px, of the loss
 _MAX_REFINEMENTS = 3  # adjustments, each with new and without wrong observations
 _MAX_CHANGE = 5e-4  # share of changed observations that ends the refinements
 _LEAST_PROGRESS = 1e-4  # relative decrease of the loss that ends an adjustment
 
 
-def refine_model(
-    database: str | os.PathLike[str], model: Any, options: Any, keypoint_error: float
-) -> None:
+def refine_model(database: str | os.PathLike[str], model: Any, options: Any) -> None:
     """Refine all cameras and points of a model, in place.
 
     Args:
         database: that the model was made from.
         model: a `pycolmap.Reconstruction`.
         options: the `pycolmap.IncrementalPipelineOptions` that it was made with.
-        keypoint_error: px of the stored images; a residual of this size has half of the weight.
     """
     pycolmap = require_pycolmap()
+    model.update_point_3d_errors()
+    errors = [point.error for point in model.points3D.values()]
+    if not errors:
+        return
     adjustment = options.get_global_bundle_adjustment()
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    adjustment.ceres.loss_function_scale = keypoint_error
+    adjustment.ceres.loss_function_scale = max(float(np.median(errors)), _MIN_SCALE)
     adjustment.ceres.solver_options.function_tolerance = _LEAST_PROGRESS
     selected = pycolmap.DatabaseCacheOptions()
     selected.min_num_matches = options.min_num_matches

@@ -28,15 +28,7 @@ from featherglue.collection.colmap_export import (
     export_colmap,
 )
 from featherglue.collection.extraction import SessionSource, extract_features
-from featherglue.collection.mapping import (
-    ADJUSTED_ERROR,
-    DETECTED_ERROR,
-    ModelSummary,
-    map_database,
-    summarize_model,
-    write_points,
-)
-from featherglue.collection.numbered_keypoints import NumberedKeypoints
+from featherglue.collection.mapping import ModelSummary, map_database, summarize_model, write_points
 from featherglue.collection.pair_selection import (
     NamePair,
     choose_pairs,
@@ -294,15 +286,13 @@ class _Run:
             self._check_own("model", models)
             self._note("model", "unfinished")
             with Store(self.work / FEATURES) as store:
-                frames = NumberedKeypoints(store).frames
-            scale = float(np.median([frame.scale for frame in frames.values()]))
+                total = len(store.sorted_keys())
             map_database(
                 database,
                 self.photos,
                 models,
-                keypoint_error=scale * (ADJUSTED_ERROR if self.config.adjust else DETECTED_ERROR),
                 num_threads=self.config.workers,
-                registered=lambda count: self._report("mapping", "photos", count, len(frames)),
+                registered=lambda count: self._report("mapping", "photos", count, total),
             )
             self._note("model_files", _content(models))
             self._note("model", state)
