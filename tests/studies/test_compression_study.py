@@ -192,6 +192,22 @@ def test_imported_checkpoints_are_studied(reproduce: Main, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_the_quick_form_runs_every_step(reproduce: Main, tmp_path: Path) -> None:
+    short = ("--num-rounds", 1, "--scan-minutes", 0.1)
+    assert reproduce("--quick", *short) == 0
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert results["quick"] and len(results["rows"]) > 6
+    assert all(row["after"] is None for row in results["rows"][1:])
+    assert results["speed"]["rows"] and results["scan"]["methods"]["prune"]["scored"] > 0
+    assert all(set(row["ms"]) == {"torch", "onnxruntime", "openvino"} for row in results["rows"])
+    page = (tmp_path / "docs" / "page.md").read_text()
+    assert page.splitlines()[2].startswith("> **Quick form.**")
+    figures = {path.name for path in (tmp_path / "docs" / "figures").iterdir()}
+    for name in ("size", "figure-3", "figure-4", "figure-4-sorted", "figure-6"):
+        assert f"compression-{name}.png" in figures
+
+
+@pytest.mark.slow
 def test_recipes_continue_from_finished_models(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
