@@ -149,15 +149,8 @@ def adjust_collection(
     ) as results:
         failures: dict[Key, str] = {}
         records = _without_failures(map(results.read, first.kept), failures)
-        with Store(moved) as features:
-            keypoints = NumberedKeypoints(features)
-        pairs = (check_matches(record, keypoints, Path(match_file)) for record in records)
-        second = _solve(keypoints, pairs, config, match_file)
-        counts: dict[str, Any] = {
-            "num_matches": first.num_matches,
-            "num_retained": sum(map(len, second.kept.values())),
-            "median_displacement": _median_displacement(first.keypoints, second.points),
-        }
+        second = _solve_again(moved, records, config, match_file)
+        counts = _counts(first, second)
         _write_keypoints(target, second, manifest)
         selected = (_selected(results.read(key), rows) for key, rows in second.kept.items())
         write_store(final, {**manifest, _COUNTS: counts}, selected)
@@ -242,6 +235,28 @@ def _solve(
         kept=_kept(rows, adjusted),
         num_matches=sum(counts),
     )
+
+
+def _solve_again(
+    moved: Path,
+    records: Iterable[Record],
+    config: AdjustmentConfig,
+    match_file: str | os.PathLike[str],
+) -> _Solution:
+    """Solve with the alignments at the moved keypoints."""
+    with Store(moved) as features:
+        keypoints = NumberedKeypoints(features)
+    pairs = (check_matches(record, keypoints, Path(match_file)) for record in records)
+    return _solve(keypoints, pairs, config, match_file)
+
+
+def _counts(first: _Solution, second: _Solution) -> dict[str, Any]:
+    """The numbers of `AdjustmentResult`."""
+    return {
+        "num_matches": first.num_matches,
+        "num_retained": sum(map(len, second.kept.values())),
+        "median_displacement": _median_displacement(first.keypoints, second.points),
+    }
 
 
 def _without_failures(records: Iterable[Record], failures: dict[Key, str]) -> Iterator[Record]:
