@@ -16,7 +16,7 @@ import pytest
 from board_scene import Scene
 
 from featherglue.collection import shipping
-from featherglue.collection.adjustment import AlignmentTask, packed_rows
+from featherglue.collection.alignment_tasks import AlignmentTask, packed_rows
 from featherglue.collection.cluster_worker import Failure, Opened, Worker
 from featherglue.collection.extraction import ExtractionTask, SessionSource, extract_features
 from featherglue.collection.records import ERROR, Key, Record, RecordIndex, RecordWriter

@@ -8,42 +8,32 @@ keypoints and the retained matches are files in hloc's layout, as those of extra
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.collection.match_alignment import align_matches
+from featherglue.collection.alignment_tasks import AlignmentTask, packed_rows, select_matches
 from featherglue.collection.numbered_keypoints import (
     NumberedKeypoints,
     check_matches,
-    matched_indices,
     read_matches,
 )
 from featherglue.collection.pair_selection import write_pairs
-from featherglue.collection.records import ERROR, Key, Record, failed_record
+from featherglue.collection.records import ERROR, Key, Record
 from featherglue.collection.resumable import Progress, work_results
-from featherglue.collection.shipping import (
-    feature_parts,
-    moved_records,
-    open_records,
-    record_parts,
-)
 from featherglue.collection.store import Store, write_store
-from featherglue.collection.store_matching import FeatureReader
-from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.collection.track_adjustment import (
     Adjustment,
     AdjustmentConfig,
     Equations,
     adjust_tracks,
 )
-from featherglue.errors import ImageError, StoreError
+from featherglue.errors import StoreError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.io.image import check_folder
 
@@ -118,12 +108,7 @@ def adjust_collection(
     moved = target.with_name(f".{target.name}.moved")
     aligned = final.with_name(f".{final.name}.aligned")
     manifest = _manifest(feature_file, match_file, config)
-    try:
-        finished = _finished(target, final, manifest)
-    except StoreError as error:
-        if not overwrite:
-            raise StoreError(f"{error}; use another folder, or `overwrite`") from None
-        finished = None
+    finished = _finished(target, final, manifest, overwrite)
     if finished is not None:
         return finished
     with Store(feature_file) as features, Store(match_file) as matches:
@@ -152,12 +137,16 @@ def adjust_collection(
         second = _solve_again(moved, records, config, match_file)
         counts = _counts(first, second)
         _write_keypoints(target, second, manifest)
-        selected = (_selected(results.read(key), rows) for key, rows in second.kept.items())
+        selected = (select_matches(results.read(key), rows) for key, rows in second.kept.items())
         write_store(final, {**manifest, _COUNTS: counts}, selected)
     moved.unlink()
-    left_out = (f"{' and '.join(key)}: left out: {text}" for key, text in failures.items())
-    notes = (*results.notes, *left_out)
+    notes = (*results.notes, *map(_left_out, failures.items()))
     return AdjustmentResult(feature_file=target, match_file=final, notes=notes, **counts)
+
+
+def _left_out(failure: tuple[Key, str]) -> str:
+    key, reason = failure
+    return f"{' and '.join(key)}: left out: {reason}"
 
 
 def write_retained_pairs(adjusted_matches: str | os.PathLike[str], output: Path) -> None:
@@ -171,12 +160,24 @@ def write_retained_pairs(adjusted_matches: str | os.PathLike[str], output: Path)
         write_pairs(output, [(name0, name1) for name0, name1 in store.sorted_keys()])
 
 
-def _finished(target: Path, final: Path, manifest: Mapping[str, Any]) -> AdjustmentResult | None:
+def _finished(
+    target: Path, final: Path, manifest: Mapping[str, Any], overwrite: bool
+) -> AdjustmentResult | None:
     """The result of an earlier run with these inputs and settings; None if there is none.
 
     Raises:
-        StoreError: a file exists that no adjustment wrote.
+        StoreError: without `overwrite`, a file exists that no adjustment wrote.
     """
+    try:
+        return _read_result(target, final, manifest)
+    except StoreError as error:
+        if overwrite:
+            return None
+        raise StoreError(f"{error}; use another folder, or `overwrite`") from None
+
+
+def _read_result(target: Path, final: Path, manifest: Mapping[str, Any]) -> AdjustmentResult | None:
+    """As `_finished`. Raises StoreError if a file exists that no adjustment wrote."""
     found = []
     for path in (target, final):
         if not path.exists():
@@ -309,26 +310,6 @@ def _manifest(
     }
 
 
-def packed_rows(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Ascending rows as bits: every worker receives those of all pairs."""
-    chosen = np.zeros(rows[-1] + 1, np.bool_)
-    chosen[rows] = True
-    return np.packbits(chosen)
-
-
-def _selected(record: Record, rows: NDArray[np.int64]) -> Record:
-    """The record of a pair with some of its matches only."""
-    arrays = dict(record.arrays)
-    chosen = np.zeros(len(arrays["matches0"]), np.bool_)
-    chosen[matched_indices(record)[rows, 0]] = True
-    arrays["matches0"] = np.where(chosen, arrays["matches0"], -1).astype(arrays["matches0"].dtype)
-    if "matching_scores0" in arrays:
-        scores = arrays["matching_scores0"]
-        arrays["matching_scores0"] = np.where(chosen, scores, 0).astype(scores.dtype)
-    arrays["alignment"] = arrays["alignment"][rows]
-    return Record(key=record.key, attributes=record.attributes, arrays=arrays)
-
-
 def _median_displacement(before: NumberedKeypoints, after: Mapping[str, Float]) -> float:
     """Median length, px of the working frame, of the displacements of the moved keypoints."""
     lengths = [np.zeros(0)]
@@ -338,58 +319,3 @@ def _median_displacement(before: NumberedKeypoints, after: Mapping[str, Float]) 
         lengths.append(np.linalg.norm(moves, axis=1))
     length = np.concatenate(lengths)
     return float(np.median(length[length > 0])) if (length > 0).any() else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentTask:
-    """The alignment of the retained matches of one pair at the moved keypoints.
-
-    Attributes:
-        images: folder of the images.
-        feature_file: the moved keypoints.
-        match_file: the matches.
-        kept: for each pair, bits of the rows of its matches, 1 if retained.
-    """
-
-    images: Path
-    feature_file: Path | RecordSource
-    match_file: Path | RecordSource
-    kept: Mapping[Key, NDArray[np.uint8]]
-
-    def open(self) -> Callable[[Key], Record]:
-        """See `Task`."""
-        features = FeatureReader(self.feature_file, self.images)
-        return functools.partial(self._align, features, open_records(self.match_file))
-
-    def opening_parts(self) -> list[Part]:
-        """See `ShippableTask`."""
-        return []
-
-    def item_parts(self, key: Key) -> list[Part]:
-        """See `ShippableTask`."""
-        parts = feature_parts(self.images, self.feature_file, key)
-        return [*parts, *record_parts(self.match_file, key)]
-
-    def moved(self, place: Place) -> AlignmentTask:
-        """See `ShippableTask`."""
-        return replace(
-            self,
-            images=place.folder(self.images),
-            feature_file=moved_records(self.feature_file, place),
-            match_file=moved_records(self.match_file, place),
-        )
-
-    def _align(self, features: FeatureReader, matches: RecordSource, key: Key) -> Record:
-        try:
-            features0, features1 = (features.read(name) for name in key)
-        except ImageError as error:
-            return failed_record(key, str(error))
-        record = _selected(matches.read(key), np.flatnonzero(np.unpackbits(self.kept[key])))
-        rows, columns = matched_indices(record).T
-        alignment = align_matches(
-            features.smoothed(key[0]),
-            features.smoothed(key[1]),
-            features0.keypoints[rows],
-            features1.keypoints[columns],
-        )
-        return Record(key=key, attributes={}, arrays={**record.arrays, "alignment": alignment})
