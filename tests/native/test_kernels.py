@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featherglue.matching.assignment import mutual_matches, optimal_transport
+from featherglue.matching.assignment import mutual_matches, nearest_neighbors, optimal_transport
 from featherglue.matching.consensus import filter_by_consensus, fit_local_maps
 from featherglue.matching.keypoints import find_keypoints, sample_descriptors
 from featherglue.matching.subpixel import refine_matches
@@ -74,6 +74,29 @@ def test_equal_values_match_once(both: Both) -> None:
     compiled, plain = both(lambda: mutual_matches(np.pad(equal, ((0, 1), (0, 1))), 0.2))
     np.testing.assert_array_equal(compiled[0], plain[0])
     assert compiled[0].tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 17), (97, 32), (200, 101)])
+@pytest.mark.parametrize("width", [3, 64])
+def test_nearest_descriptors(both: Both, shape: tuple[int, int], width: int) -> None:
+    rng = np.random.default_rng(1)
+    first, second = (rng.normal(size=(count, width)).astype(np.float32) for count in shape)
+    common = min(*shape, 20)
+    second[:common] = first[:common] + 0.1 * second[:common]
+    second[-1], first[-1] = second[0], first[0]  # the first of equal descriptors counts
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    for cosine in (-1.0, 0.8):
+        compiled, plain = both(lambda cosine=cosine: nearest_neighbors(first, second, None, cosine))
+        np.testing.assert_array_equal(compiled[0], plain[0])
+        np.testing.assert_allclose(compiled[1], plain[1], atol=1e-6)
+        assert compiled[0].dtype == np.int64
+
+
+def test_opposite_descriptors_have_a_nearest_one() -> None:
+    first = np.array([[1, 0], [0, 1]], np.float32)
+    indices, scores = nearest_neighbors(first, -(first[:1] + first[1:]) / 2)
+    assert indices.tolist() == [[0, 0]] and scores.tolist() == [0]
 
 
 def score_map(kind: str) -> Array:

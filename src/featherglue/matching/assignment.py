@@ -200,6 +200,11 @@ def nearest_neighbors(
         Indices (M, 2) int64 into both sets, ascending in the first; scores (M,) float32, the cosine
         similarities clipped to [0, 1].
     """
+    if ratio is None and len(descriptors0) and len(descriptors1):
+        compiled = kernels.nearest_pairs(descriptors0, descriptors1, cosine)
+        if compiled is not None:
+            indices, scores = compiled
+            return indices, np.clip(scores, 0, 1)
     values = descriptors0 @ descriptors1.T
     indices, scores = _mutual(values, cosine)
     if ratio is not None and len(indices) and values.shape[1] > 1:

@@ -19,6 +19,7 @@ Index = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 LANES = 8  # values that are computed at once: local maps, columns of a score matrix
+_MAX_TILE = 16  # columns of a product of descriptors that are computed at once
 _MAX_NEIGHBORS, _MAX_WINDOW = 64, 31  # of a match; px, side of a window
 _MANY_SCORES = 500_000  # of a matrix, above which more threads than one save time
 _MAX_PIXELS = 2**31 - 1  # of an image whose places are 32-bit integers
@@ -65,6 +66,31 @@ def mutual_pairs(values: Float, threshold: float) -> tuple[Index, Float] | None:
         pointer(highest),
         pointer(pairs),
         pointer(scores),
+    )
+    return pairs[:count], scores[:count]
+
+
+def nearest_pairs(
+    descriptors0: Float, descriptors1: Float, threshold: float
+) -> tuple[Index, Float] | None:
+    """See `matching.assignment.nearest_neighbors`, here without the ratio test."""
+    native = library()
+    if native is None:
+        return None
+    first, second = (np.ascontiguousarray(d, np.float32) for d in (descriptors0, descriptors1))
+    (rows, dim), columns = first.shape, len(second)
+    best, pairs = np.empty(rows, np.int64), np.empty((rows, 2), np.int64)
+    top, scores = np.empty(rows, np.float32), np.empty(rows, np.float32)
+    highest = np.empty(columns + _MAX_TILE, np.float32)
+    work = np.empty(native.nearest_work_size(rows, columns, dim), np.float32)
+    count = native.nearest_pairs(
+        pointer(first),
+        rows,
+        pointer(second),
+        columns,
+        dim,
+        threshold,
+        *(pointer(array) for array in (work, best, top, highest, pairs, scores)),
     )
     return pairs[:count], scores[:count]
 

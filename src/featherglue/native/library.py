@@ -48,6 +48,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         ],
     ),
     "mutual_pairs": (_INTEGER, [_ARRAY, *[_INTEGER] * 3, _FLOAT, *[_ARRAY] * 4]),
+    "nearest_work_size": (_INTEGER, [_INTEGER] * 3),
+    "nearest_pairs": (
+        _INTEGER,
+        [_ARRAY, _INTEGER, _ARRAY, *[_INTEGER] * 2, _FLOAT, *[_ARRAY] * 6],
+    ),
     "find_keypoints": (
         _INTEGER,
         [_ARRAY, *[_INTEGER] * 3, _FLOAT, _ARRAY, _INTEGER, *[_ARRAY] * 5, _INTEGER],
