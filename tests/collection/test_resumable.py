@@ -87,6 +87,20 @@ def test_a_second_run_does_nothing_and_knows_the_failures(tmp_path: Path) -> Non
     assert first.output.stat() == state
 
 
+def test_a_run_reads_the_attributes_of_earlier_results_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Square(tmp_path / "log", fails="3")
+    run(tmp_path, task, 5)
+    reads, attributes = [], Store.attributes
+    monkeypatch.setattr(
+        Store, "attributes", lambda store: reads.append(store.path) or attributes(store)
+    )
+    assert run(tmp_path, task, 6).num_reused == 5
+    assert len(reads) == 1
+    assert sorted(task.calls()) == ["0", "1", "2", "3", "4", "5"]
+
+
 def test_new_and_changed_items_are_done_and_old_ones_dropped(tmp_path: Path) -> None:
     task = Square(tmp_path / "log")
     run(tmp_path, task, 5)
