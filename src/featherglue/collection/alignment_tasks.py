@@ -64,18 +64,18 @@ class AlignmentTask:
         )
 
     def _align(self, features: FeatureReader, matches: RecordSource, key: Key) -> Record:
-        try:
-            features0, features1 = (features.read(name) for name in key)
-        except ImageError as error:
-            return failed_record(key, str(error))
         record = select_matches(matches.read(key), np.flatnonzero(np.unpackbits(self.kept[key])))
         rows, columns = matched_indices(record).T
-        alignment = align_matches(
-            features.smoothed(key[0]),
-            features.smoothed(key[1]),
-            features0.keypoints[rows],
-            features1.keypoints[columns],
-        )
+        try:
+            features0, features1 = (features.read(name) for name in key)
+            alignment = align_matches(
+                features.smoothed(key[0]),
+                features.smoothed(key[1]),
+                features0.keypoints[rows],
+                features1.keypoints[columns],
+            )
+        except ImageError as error:
+            return failed_record(key, str(error))
         return Record(key=key, attributes={}, arrays={**record.arrays, "alignment": alignment})
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherglue.collection.extraction import SessionSource
-from featherglue.collection.match_alignment import align_matches, smoothed
+from featherglue.collection.match_alignment import NUM_COLUMNS, align_matches, smoothed
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
-from featherglue.collection.photo_frames import read_view
+from featherglue.collection.numbered_keypoints import record_frame
+from featherglue.collection.photo_frames import Frame, read_view
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.shipping import feature_parts, moved_records, open_records
@@ -29,8 +31,8 @@ from featherglue.options import ProcessingConfig
 from featherglue.session import Session
 from featherglue.types import Features
 
-# Maximum size of the images and descriptors that a process keeps.
-_MAX_CACHED_BYTES = 256_000_000
+# Maximum size of the images that a process keeps, and of the descriptors.
+_MAX_CACHED_BYTES = 128_000_000
 _MAX_KEYPOINT_DISTANCE = 3.0  # px, of a match of the search from a stored keypoint
 _MAX_INT16 = 32767
 
@@ -54,7 +56,8 @@ class MatchingTask:
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1, refine=False)
-        features = FeatureReader(self.feature_file, self.images)
+        searches = session.search != "off"
+        features = FeatureReader(self.feature_file, self.images, with_images=searches)
         return lambda key: match_record(session, features, key, self.cascade)
 
     def opening_parts(self) -> list[Part]:
@@ -76,16 +79,22 @@ class MatchingTask:
 
 
 class FeatureReader:
-    """Features of a feature file in the working frame, with their images; a cache.
+    """Features of a feature file in the working frame, and their images; a cache.
 
     Args:
         feature_file: the features, or their records.
         images: folder of the images.
+        with_images: whether the features keep their image, as a search needs it. Otherwise an image
+            is read when it is aligned: pairs without matches do not need it.
     """
 
-    def __init__(self, feature_file: Path | RecordSource, images: Path) -> None:
+    def __init__(
+        self, feature_file: Path | RecordSource, images: Path, *, with_images: bool = False
+    ) -> None:
         self._store, self._images = open_records(feature_file), images
-        self._cached: OrderedDict[str, tuple[Features, Gray]] = OrderedDict()
+        self._with_images = with_images
+        self._features: OrderedDict[str, tuple[Features, tuple[int, int]]] = OrderedDict()
+        self._smoothed: OrderedDict[str, Gray] = OrderedDict()
         self._max_size = self._store.manifest.get("max_size")
 
     def read(self, name: str) -> Features:
@@ -93,48 +102,73 @@ class FeatureReader:
 
         Raises:
             StoreError: the file has no features of it.
-            ImageError: the image cannot be read, or has another size than its features.
+            ImageError: the image is needed, and cannot be read or has another size.
         """
         return self._read(name)[0]
 
     def smoothed(self, name: str) -> Gray:
-        """The image as `align_matches` takes it. Raises as `read`."""
-        return self._read(name)[1]
+        """The image as `align_matches` takes it.
 
-    def _read(self, name: str) -> tuple[Features, Gray]:
-        if name not in self._cached:
-            self._cached[name] = self._load(name)
-            while len(self._cached) > 2 and self._bytes() > _MAX_CACHED_BYTES:
-                self._cached.popitem(last=False)
-        self._cached.move_to_end(name)
-        return self._cached[name]
+        Raises:
+            StoreError: the file has no features of it.
+            ImageError: the image cannot be read, or has another size than its features.
+        """
+        if name not in self._smoothed:
+            features, size = self._read(name)
+            image = self._view(name, size)[0] if features.image is None else features.image
+            self._smoothed[name] = smoothed(image)
+            _limit(self._smoothed, lambda image: image.nbytes)
+        self._smoothed.move_to_end(name)
+        return self._smoothed[name]
 
-    def _load(self, name: str) -> tuple[Features, Gray]:
+    def _read(self, name: str) -> tuple[Features, tuple[int, int]]:
+        if name not in self._features:
+            self._features[name] = self._load(name)
+            _limit(self._features, lambda item: _num_bytes(item[0]))
+        self._features.move_to_end(name)
+        return self._features[name]
+
+    def _load(self, name: str) -> tuple[Features, tuple[int, int]]:
+        """The features of an image, and the size (width, height) of its stored frame."""
         record = self._store.read((name,), required="keypoints")
-        image, frame = read_view(self._images / name, self._max_size)
-        stored_size = record.arrays.get("image_size", frame.size)  # other programs may not have it
-        width, height = (int(side) for side in stored_size)
-        if frame.size != (width, height):
-            raise ImageError(
-                f"{name}: has {frame.size[0]}×{frame.size[1]} pixels, its features are of "
-                f"{width}×{height}: extract them again"
-            )
-        count = len(record.arrays["keypoints"])
-        descriptors = record.arrays.get("descriptors", np.zeros((0, count)))
+        points = record.arrays["keypoints"].astype(np.float32)
+        size = record.arrays.get("image_size")  # other programs may not have it
+        expected = None if size is None else (int(size[0]), int(size[1]))
+        image = None
+        if self._with_images or expected is None or "working_size" not in record.attributes:
+            image, frame = self._view(name, expected)
+        else:
+            frame = record_frame(record, points)
+        descriptors = record.arrays.get("descriptors", np.zeros((0, len(points))))
         features = Features(
-            keypoints=frame.to_working(record.arrays["keypoints"]),
-            scores=record.arrays.get("scores", np.zeros(count)).astype(np.float32),
+            keypoints=frame.to_working(points),
+            scores=record.arrays.get("scores", np.zeros(len(points))).astype(np.float32),
             descriptors=np.ascontiguousarray(descriptors.T, np.float32),
             image_size=frame.working_size,
-            image=image,
+            image=image if self._with_images else None,
         )
-        return features, smoothed(image)
+        return features, frame.size
 
-    def _bytes(self) -> int:
-        return sum(
-            features.descriptors.nbytes + 2 * image.nbytes
-            for features, image in self._cached.values()
-        )
+    def _view(self, name: str, expected: tuple[int, int] | None) -> tuple[Gray, Frame]:
+        """See `read_view`. Raises ImageError if the image has another size than expected."""
+        image, frame = read_view(self._images / name, self._max_size)
+        if expected is not None and frame.size != expected:
+            raise ImageError(
+                f"{name}: has {frame.size[0]}×{frame.size[1]} pixels, its features are of "
+                f"{expected[0]}×{expected[1]}: extract them again"
+            )
+        return image, frame
+
+
+def _num_bytes(features: Features) -> int:
+    image = features.image
+    return features.descriptors.nbytes + (0 if image is None else image.nbytes)
+
+
+def _limit(cached: OrderedDict[str, Any], num_bytes: Callable[[Any], int]) -> None:
+    """Remove the items that were used longest ago; the latest two stay."""
+    while len(cached) > 2 and sum(map(num_bytes, cached.values())) > _MAX_CACHED_BYTES:
+        cached.popitem(last=False)
 
 
 def match_record(
@@ -152,34 +186,37 @@ def match_record(
     """
     try:
         features0, features1 = (features.read(name) for name in key)
+        indices, confidence = _match(session, features0, features1, cascade)
+        order = np.argsort(indices[:, 0], kind="stable")
+        rows, columns = indices[order].T
+        alignment = np.zeros((0, NUM_COLUMNS), np.float16)
+        if len(rows):
+            alignment = align_matches(
+                features.smoothed(key[0]),
+                features.smoothed(key[1]),
+                features0.keypoints[rows],
+                features1.keypoints[columns],
+            )
     except ImageError as error:
         return failed_record(key, str(error))
-    if cascade:
-        indices, confidence = match_by_cascade(session, features0, features1)
-    else:
-        result = session.match(features0, features1)
-        indices, confidence = result.matches.indices, result.matches.scores
-        if result.search is not None:  # the search has keypoints of its own
-            indices, confidence = nearest_keypoints(
-                result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE
-            )
-    order = np.argsort(indices[:, 0], kind="stable")
-    rows, columns = indices[order].T
     kind = np.int16 if max(len(features0), len(features1)) <= _MAX_INT16 else np.int32
     partner = np.full(len(features0), -1, kind)
     scores = np.zeros(len(features0), np.float16)
     partner[rows], scores[rows] = columns, confidence[order]
-    arrays = {
-        "matches0": partner,
-        "matching_scores0": scores,
-        "alignment": align_matches(
-            features.smoothed(key[0]),
-            features.smoothed(key[1]),
-            features0.keypoints[rows],
-            features1.keypoints[columns],
-        ),
-    }
+    arrays = {"matches0": partner, "matching_scores0": scores, "alignment": alignment}
     return Record(key=key, attributes={}, arrays=arrays)
+
+
+def _match(
+    session: Session, features0: Features, features1: Features, cascade: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Indices (M, 2) of the matched keypoints, and confidences (M,)."""
+    if cascade:
+        return match_by_cascade(session, features0, features1)
+    result = session.match(features0, features1)
+    if result.search is not None:  # the search has keypoints of its own
+        return nearest_keypoints(result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE)
+    return result.matches.indices, result.matches.scores
 
 
 def match_features(
