@@ -11,10 +11,12 @@ import pytest
 
 import featherglue as fg
 from featherglue import cli
+from featherglue.collection import matching_cascade
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
+from featherglue.matching.assignment import nearest_neighbors
 from featherglue.options import SessionOptions
 from featherglue.session import Session
 from featherglue.types import Features, MatchResult
@@ -75,27 +77,53 @@ def test_an_easy_pair_needs_no_matcher(session: Session, views: dict[str, Featur
     assert ((confidence > 0) & (confidence <= 1)).all()
 
 
-def test_different_places_are_rejected_by_the_strongest_keypoints(
+def test_different_places_are_rejected_by_their_geometry(
     session: Session, views: dict[str, Features]
 ) -> None:
     counted = Counted(session)
     indices, confidence = match(counted, views["coffee"], views["camera"])
-    assert counted.sizes == [(512, 512)]
+    ((rows, columns),) = counted.sizes
+    assert rows == columns < 400  # mutual nearest descriptors
     assert indices.shape == (0, 2) and confidence.shape == (0,)
 
 
+def test_the_second_stage_matches_mutual_nearest_descriptors(
+    session: Session, views: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching_cascade, "_MIN_SUPPORTED", np.inf)
+    features0, features1 = views["coffee"], views["moved"]
+    counted = Counted(session)
+    indices, confidence = match(counted, features0, features1)
+    nearest = nearest_neighbors(features0.descriptors, features1.descriptors)[0]
+    assert counted.sizes == [(len(nearest), len(nearest))]
+    full = session.match(features0, features1).matches
+    common = {*map(tuple, indices.tolist())} & {*map(tuple, full.indices.tolist())}
+    assert len(common) > 0.8 * len(indices) > 0.7 * len(full)
+    assert {*indices[:, 1].tolist()} <= {*nearest[:, 1].tolist()}
+    assert ((confidence > 0) & (confidence <= 1)).all()
+
+
+def test_the_third_stage_matches_all_keypoints(
+    session: Session, views: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching_cascade, "_MIN_SUPPORTED", np.inf)
+    monkeypatch.setattr(matching_cascade, "_MUCH_SUPPORT", np.inf)
+    counted = Counted(session)
+    indices, confidence = match(counted, views["coffee"], views["moved"])
+    assert counted.sizes[1:] == [(1200, 1200)]
+    matches = session.match(views["coffee"], views["moved"]).matches
+    assert (indices == matches.indices).all() and (confidence == matches.scores).all()
+
+
 def test_few_keypoints_are_matched_at_once(session: Session, views: dict[str, Features]) -> None:
-    few0, few1 = (first(views[name], 500) for name in ("coffee", "camera"))
+    few0, few1 = (first(views[name], 250) for name in ("coffee", "camera"))
     counted = Counted(session)
     indices, confidence = match(counted, few0, few1)
-    assert counted.sizes == [(500, 500)]
+    assert counted.sizes == [(250, 250)]
     matches = session.match(few0, few1).matches
     assert (indices == matches.indices).all() and (confidence == matches.scores).all()
     none = first(few0, 0)
     assert len(match(session, none, few1)[0]) == 0
-    counted = Counted(session)
-    match(counted, first(views["coffee"], 700), first(views["camera"], 700))
-    assert counted.sizes == [(700, 700)]  # without the second stage
 
 
 def test_the_cascade_needs_a_network_and_consensus_and_no_search(session: Session) -> None:

@@ -2,8 +2,8 @@
 
 1. Mutual nearest descriptors that their neighbors support. A pair with enough of them is done: the
    matcher would find about as many.
-2. The matcher with the strongest keypoints. A pair without enough confident matches shows different
-   places and is rejected.
+2. The matcher with the keypoints of the mutual nearest descriptors, and one epipolar geometry. A
+   pair with few inliers shows different places and is rejected; a pair with many is done.
 3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once.
 
 The bounds were chosen with scenes for training: of the pairs that COLMAP verifies with the matcher
@@ -15,16 +15,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.geometry.epipolar_support import count_epipolar_inliers
 from featherglue.matching.assignment import nearest_neighbors
 from featherglue.matching.consensus import filter_by_consensus
 from featherglue.session import Session
 from featherglue.types import Features
 
-_MIN_KEYPOINTS = 512  # of both images; the matcher is fast with fewer
+Index = NDArray[np.int64]
+
+_MIN_KEYPOINTS = 256  # of both images; the matcher takes a few milliseconds for fewer
 _MIN_SUPPORTED = 30  # nearest descriptors that end the first stage
-_NUM_STRONGEST = 512  # keypoints of the second stage
-_MIN_REJECTION = 768  # keypoints of both images for the second stage
-_MIN_CONFIDENCE = 7.0  # sum over the matches of the second stage
+_MAX_DISTANCE = 4.0  # px, of an inlier from its epipolar line, as for COLMAP
+_NUM_SAMPLES = 500
+_CHANCE = 0.05  # share of wrong matches that agree with the geometry
+_MIN_SUPPORT = 12.5  # inliers beyond chance of the second stage; a pair with fewer is rejected
+_MUCH_SUPPORT = 26.0  # of a pair that the second stage ends
 
 
 def is_applicable(session: Session) -> bool:
@@ -38,7 +43,7 @@ def is_applicable(session: Session) -> bool:
 
 def match_by_cascade(
     session: Session, features0: Features, features1: Features
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[Index, NDArray[np.float32]]:
     """Match two images.
 
     Args:
@@ -47,28 +52,45 @@ def match_by_cascade(
 
     Returns:
         Indices (M, 2) of the matched keypoints, and confidences (M,): cosine similarities of the
-        first stage, probabilities of the third one.
+        first stage, probabilities of the others.
     """
-    fewest = min(len(features0), len(features1))
-    if fewest >= _MIN_KEYPOINTS:
+    if min(len(features0), len(features1)) >= _MIN_KEYPOINTS:
         indices, cosines = nearest_neighbors(features0.descriptors, features1.descriptors)
         points0, points1 = features0.keypoints[indices[:, 0]], features1.keypoints[indices[:, 1]]
         kept, _ = filter_by_consensus(points0, points1, cosines, np.inf)
         if len(kept) >= _MIN_SUPPORTED:
             return indices[kept], cosines[kept]
-        if fewest >= _MIN_REJECTION:
-            strongest = session.match(_strongest(features0), _strongest(features1)).matches
-            if strongest.scores.sum() < _MIN_CONFIDENCE:
-                return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+        found, scores = _match_selected(session, features0, features1, indices)
+        support = _support(features0, features1, found)
+        if support < _MIN_SUPPORT:
+            return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+        if support >= _MUCH_SUPPORT:
+            return found, scores
     matches = session.match(features0, features1).matches
     return matches.indices, matches.scores
 
 
-def _strongest(features: Features) -> Features:
-    order = np.sort(np.argsort(-features.scores, kind="stable")[:_NUM_STRONGEST])
+def _match_selected(
+    session: Session, features0: Features, features1: Features, pairs: Index
+) -> tuple[Index, NDArray[np.float32]]:
+    """Match the keypoints of these pairs (M, 2) only, any of them with any."""
+    rows, columns = pairs[:, 0], np.sort(pairs[:, 1])
+    matches = session.match(_selected(features0, rows), _selected(features1, columns)).matches
+    first, second = matches.indices.T
+    return np.stack((rows[first], columns[second]), 1), matches.scores
+
+
+def _selected(features: Features, rows: Index) -> Features:
     return Features(
-        keypoints=features.keypoints[order],
-        scores=features.scores[order],
-        descriptors=features.descriptors[order],
+        keypoints=features.keypoints[rows],
+        scores=features.scores[rows],
+        descriptors=features.descriptors[rows],
         image_size=features.image_size,
     )
+
+
+def _support(features0: Features, features1: Features, indices: Index) -> float:
+    """Number of matches that agree with one epipolar geometry, beyond chance."""
+    points0, points1 = features0.keypoints[indices[:, 0]], features1.keypoints[indices[:, 1]]
+    inliers = count_epipolar_inliers(points0, points1, _MAX_DISTANCE, _NUM_SAMPLES)
+    return inliers - _CHANCE * len(indices)
