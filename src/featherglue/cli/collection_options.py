@@ -95,8 +95,8 @@ Cascade = Annotated[
     bool,
     typer.Option(
         "--cascade/--no-cascade",
-        help="Match easy pairs by their descriptors, and reject pairs whose strongest keypoints do "
-        "not match.",
+        help="Match easy pairs by their descriptors, and reject pairs without an "
+        "epipolar geometry.",
     ),
 ]
 Adjust = Annotated[

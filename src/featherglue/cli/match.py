@@ -66,8 +66,8 @@ Cascade = Annotated[
     bool | None,
     typer.Option(
         "--cascade/--no-cascade",
-        help="With a feature file: match easy pairs by their descriptors, and reject pairs whose "
-        "strongest keypoints do not match (default).",
+        help="With a feature file: match easy pairs by their descriptors, and reject pairs without "
+        "an epipolar geometry (default).",
     ),
 ]
 
