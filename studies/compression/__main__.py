@@ -71,9 +71,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--only", action="append", default=[], metavar="NAME", help="run only this experiment")
     add("--num-pairs", type=int, help="number of val pairs; all by default")
-    add("--threads", type=int, default=2, help="number of threads for measurements")
+    add("--threads", type=int, default=2, help="number of threads that measure accuracy")
+    add(
+        "--timing-threads",
+        type=int,
+        default=1,
+        help="number of threads of latencies; with 1, they are CPU times, which other programs "
+        "disturb little",
+    )
     add("--jobs", type=int, default=1, help="number of processes that measure accuracy")
-    add("--num-repetitions", type=int, default=20, help="repetitions of a latency; 0 skips it")
+    add("--num-repetitions", type=int, default=5, help="repetitions of a latency; 0 skips it")
     add("--num-calibration-images", type=int, default=48, help="number of calibration images")
     add("--size", type=int, nargs=2, default=[640, 480], help="width and height of images")
     add("--scan-minutes", type=float, default=60, help="time of the sensitivity scan; 0 skips it")
@@ -104,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--allocate", action="store_true", help="allocate pruning ratios by the sensitivity scan")
     add("--num-explanation-pairs", type=int, default=64, help="pairs of explanations; 0 skips them")
     add("--keypoints", type=int, nargs="+", default=list(KEYPOINTS), help="keypoints of Figure 3")
-    add("--num-rounds", type=int, default=3, help="repetitions of Figure 3; 0 skips it")
+    add("--num-rounds", type=int, default=5, help="repetitions of Figure 3; 0 skips it")
     add("--xfeat", type=Path, help="ONNX file of XFeat, a line in Figure 3")
     add(
         "--shipped",

@@ -1,7 +1,8 @@
-"""Recipes that continue from the finished model of another experiment.
+"""Recipes that continue from a model that has been made before.
 
 A recipe whose first steps are those of another one starts from the fine-tuned model of the latter,
-so that it is fine-tuned only once.
+so that it is fine-tuned only once. Fine-tuning starts from the model before fine-tuning, so that it
+is calibrated only once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from featherglue.artifact.format import load_artifact
+from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import FinetuneConfig
 from studies.compression.experiments import EXPERIMENTS, Experiment
@@ -56,6 +58,20 @@ def first_part(recipe: Recipe, recipes: Path) -> tuple[Experiment, int] | None:
         if not any(isinstance(step, FinetuneConfig) for step in left):
             return experiment, len(first)
     return None
+
+
+def num_steps_before_tuning(recipe: Recipe) -> int:
+    """Return the number of steps whose result is the model before fine-tuning, or 0.
+
+    It is 0 if other steps follow the first fine-tuning, or if fine-tuning needs more than that
+    model: after linear quantization, the weights before they were rounded.
+    """
+    tunes = [isinstance(step, FinetuneConfig) for step in recipe.steps]
+    if True not in tunes:
+        return 0
+    count = tunes.index(True)
+    rounded = any(isinstance(step, LinearConfig) for step in recipe.steps[:count])
+    return 0 if rounded or not all(tunes[count:]) else count
 
 
 def finished_model(

@@ -84,10 +84,12 @@ def estimate(
     found = [*_model_estimates(options, left, num_pairs)]
     if options.make_only:
         return found
-    if options.num_repetitions and "latencies" not in done:
+    last = f"turn {options.num_repetitions} in openvino, latencies"
+    if options.num_repetitions and last not in done:
         frames = num_models * (options.num_repetitions + 2) * sum(_FRAME.values())
         found.append(Estimate("measure latencies", frames))
-    if options.num_rounds and f"latency with {options.keypoints[-1]} keypoints" not in done:
+    last = f"turn 1 with {options.keypoints[-1]} keypoints, Figure 3"
+    if options.num_rounds and last not in done:
         found.append(Estimate("latency against keypoints", _SPEED * options.num_rounds))
     pairs = options.num_explanation_pairs
     if pairs and "linear quantization explained" not in done:

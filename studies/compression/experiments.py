@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from featherglue.compression.match_threshold import ThresholdConfig
 from featherglue.compression.pruning.fine_grained import PruneConfig, layer_ratios
+from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
+from featherglue.compression.steps import kind_of
 from featherglue.config import ArchitectureConfig
 from featherglue.errors import UsageError
 from featherglue.sensitivity.results import Scan
@@ -117,6 +120,23 @@ def load_recipe(
         steps = tuple(_allocated(step, found, architecture) for step in recipe.steps)
         recipe = Recipe(steps=steps, architecture=recipe.architecture)
     return recipe
+
+
+def calibrated_parts(folder: Path, row: Mapping[str, Any]) -> list[str]:
+    """Return what calibration photographs determine: "importance", "ranges" and "threshold".
+
+    Args:
+        folder: folder of the recipes.
+        row: row of a model in the results.
+    """
+    path = folder / f"{row['name']}.toml"
+    found = ["threshold"] if row["threshold_chosen"] else []
+    for step in Recipe.load(path).steps if path.is_file() else ():
+        if isinstance(step, LinearConfig):
+            found.append("ranges")
+        elif not isinstance(step, ThresholdConfig) and kind_of(step).uses_images(step):
+            found.append("importance")
+    return sorted(set(found))
 
 
 def _allocated(step: Any, found: Scan, architecture: ArchitectureConfig) -> Any:

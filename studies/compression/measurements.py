@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from featherglue.artifact.format import load_artifact
-from featherglue.benchmarking import BenchmarkConfig, Contender, benchmark
+from featherglue.benchmarking import draw_frames
 from featherglue.compression.cost import model_cost
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
-from featherglue.options import SessionOptions
-from studies.compression.speed import RUNTIMES
+from featherglue.io.gray import Gray
+from featherglue.options import RuntimeName
+from featherglue.session import Session, load
+from featherglue.types import Features
+from studies.compression.timing import Call
 
 
 def accuracy(
@@ -55,36 +59,30 @@ def threshold(folder: Path) -> dict[str, Any]:
     return {"match_threshold": artifact.processing.match_threshold, "threshold_chosen": chosen}
 
 
-def latencies(
-    folders: Mapping[str, Path], threads: int, repetitions: int, size: tuple[int, int]
-) -> dict[str, Any]:
-    """Return the median latency in ms of a frame and its match with the previous frame.
+def frames(
+    folders: Sequence[Path], runtime: RuntimeName, threads: int, size: tuple[int, int]
+) -> list[Call]:
+    """Return a call for each model: a frame with 512 keypoints and its match with the previous one.
 
-    All models in all runtimes are measured in turn.
+    Args:
+        folders: folders of the models.
+        runtime: runtime of both networks.
+        threads: number of threads.
+        size: (width, height) of the frames in pixels.
     """
-    contenders = [
-        Contender(
-            label=f"{name} {runtime}",
-            model=str(folder),
-            options=SessionOptions(
-                max_keypoints=512, threads=threads, runtime=runtime, search="off"
-            ),
+    first, second = draw_frames(size)
+    found: list[Call] = []
+    for folder in folders:
+        session = load(
+            str(folder), runtime=runtime, max_keypoints=512, threads=threads, search="off"
         )
-        for name, folder in folders.items()
-        for runtime in RUNTIMES
-    ]
-    config = BenchmarkConfig(image_sizes=(size,), repetitions=repetitions, warmup=2, cold=False)
-    measured = benchmark(contenders, config)
-    ms: dict[str, dict[str, float]] = {name: {} for name in folders}
-    for row in measured.rows:
-        name, _, runtime = row.label.rpartition(" ")
-        ms[name][runtime] = round(row.end_to_end.median_ms, 2)
-    return {
-        "machine": dict(measured.machine),
-        "threads": threads,
-        "repetitions": repetitions,
-        "ms": ms,
-    }
+        previous = session.extract(first)
+        found.append(partial(_frame, session, previous, second))
+    return found
+
+
+def _frame(session: Session, previous: Features, image: Gray) -> object:
+    return session.match(previous, session.extract(image))
 
 
 def steps_taken(folder: Path, dense: Path) -> list[int]:

@@ -21,7 +21,12 @@ from featherglue.models.model import Model
 from featherglue.sensitivity.results import Scan
 from featherglue.train.engine.devices import choose_device
 from studies.compression import experiments, measurements, scanning
-from studies.compression.continuation import Start, finished_model, first_part
+from studies.compression.continuation import (
+    Start,
+    finished_model,
+    first_part,
+    num_steps_before_tuning,
+)
 from studies.compression.experiments import Experiment
 from studies.compression.journal import Journal
 from studies.compression.model_making import Tuning, make_model
@@ -216,7 +221,13 @@ class ModelSteps:
             size = tuple(options.size)
             images = self.calibration()
             model = self.dense if start is None else Model.load(start.folder)
-            made = make_model(model, recipe, images, tuning, run_folder, self.hash, size)
+            left = recipe
+            if tuning is not None and start is None:
+                count = num_steps_before_tuning(recipe)
+                if count:
+                    model = Model.load(folder.parent / "before")
+                    left = replace(recipe, steps=recipe.steps[count:])
+            made = make_model(model, left, images, tuning, run_folder, self.hash, size)
             return made.save(folder).hash
 
         self.journal.step(f"{experiment.name}, {stage}", inputs, compute, folder)
@@ -239,14 +250,25 @@ class ModelSteps:
     def _names() -> list[str]:
         return [experiments.DENSE.name, *(e.name for e in experiments.EXPERIMENTS)]
 
-    def _folder(self, row: dict[str, Any]) -> Path | None:
-        """Return the folder of a model of a row, or None if it is not stored.
+    def _folder(self, row: dict[str, Any]) -> tuple[Path, bool] | None:
+        """Return the folder of the model of a row, and whether it was made again for its time.
 
-        Fine-tuning does not change the time of a model, so that one without it will do.
+        A model that is not stored is made by its recipe without fine-tuning, which does not change
+        its time. None if that has other sizes, because it was calibrated on other photographs.
         """
         name = str(row["name"])
         if name == experiments.DENSE.name:
-            return self.work / "dense"
-        made = self.work / name
-        candidates = (made / "after", self.options.finished / name, made / "before")
-        return next((folder for folder in candidates if folder.is_dir()), None)
+            return self.work / "dense", False
+        stored = self.work / name / "after", self.options.finished / name
+        for folder in stored:
+            if folder.is_dir() and self._has_sizes(folder, row):
+                return folder, False
+        before = self.work / name / "before"
+        [experiment] = experiments.select_experiments([name])
+        self.recipes.setdefault(name, self._recipe(experiment, None))
+        self._make_model(experiment, "made", before, None)
+        return (before, row["after"] is not None) if self._has_sizes(before, row) else None
+
+    def _has_sizes(self, folder: Path, row: dict[str, Any]) -> bool:
+        """Whether a model has the operations of a row."""
+        return bool(measurements.sizes(folder, self.work / "dense")["macs"] == row["macs"])

@@ -128,7 +128,8 @@ def _accuracy(results: Row) -> list[str]:
         "matches](experiments/accuracy-variance.md). Differences of this size between rows are "
         "chance, and so are negative numbers.\n",
         page_tables.loss_table(rows),
-        f"{tuning_text(rows)} {measured} {_calibration(rows)}",
+        f"{tuning_text(rows)} {measured}",
+        _calibration(rows),
         "Table 1b: scores in percent, before → after fine-tuning. *Threshold* is the match "
         "threshold; a star marks one that the recipe has chosen again on views of the calibration "
         "photographs.\n",
@@ -137,10 +138,19 @@ def _accuracy(results: Row) -> list[str]:
 
 
 def _calibration(rows: Sequence[Row]) -> str:
-    counts = sorted({row["calibration"] for row in rows if "calibration" in row})
+    """State which rows depend on calibration photographs, and on how many."""
+    counts: dict[int, list[str]] = {}
+    for row in rows[1:]:
+        if row.get("calibration") and row.get("calibrated"):
+            counts.setdefault(row["calibration"], []).append(f"*{row['title']}*")
     if not counts:
         return ""
-    return f"Calibration used {' or '.join(map(str, counts))} photographs."
+    listed = [f"{n} for {'; '.join(counts[n])}" for n in sorted(counts, reverse=True)]
+    return (
+        "Calibration photographs determine the importance of channels and weights (Taylor), the "
+        "ranges of activations, and new match thresholds. Their number is "
+        f"{', and '.join(listed)}. The other rows need none."
+    )
 
 
 def _size_and_speed(results: Row, pictures: Mapping[str, str]) -> list[str]:
@@ -156,7 +166,7 @@ def _size_and_speed(results: Row, pictures: Mapping[str, str]) -> list[str]:
         "Table 2b: operations and time.\n",
         page_tables.speed_table(rows, shipped),
         page_text.SPEED.format(
-            width=width, height=height, threads=results["threads"], origins=timed
+            width=width, height=height, origins=timed, remade=_remade(rows)
         ),
     ]
     if results["speed"]:
@@ -164,20 +174,29 @@ def _size_and_speed(results: Row, pictures: Mapping[str, str]) -> list[str]:
     return parts
 
 
+def _remade(rows: Sequence[Row]) -> str:
+    """Name the rows whose model was made again for its time."""
+    titles = [f"*{row['title']}*" for row in rows if row["origin"].get("latency", {}).get("remade")]
+    if not titles:
+        return ""
+    return (
+        "These models were made again by their recipes without fine-tuning, for the time only: "
+        f"{'; '.join(titles)}."
+    )
+
+
 def _speed_text(measured: Row) -> str:
     stopped = [
-        f"{row['label']} in {row['runtime']} from {row['stopped']} keypoints"
+        f"{row['label']} in {page_tables.RUNTIMES[row['runtime']]} beyond {row['stopped']}"
         for row in measured["rows"]
-        if row["stopped"]
+        if row["stopped"] and row["stopped"] < max(measured["keypoints"])
     ]
-    text = (
-        f"Figure 3 was measured {where(measured['origin'])}, with {measured['threads']} threads, "
-        f"all contenders in turn, medians of {measured['repetitions']}."
-    )
+    conditions = {name: measured[name] for name in ("threads", "turns", "load") if name in measured}
+    text = page_text.FIGURE_3.format(where=where(measured["origin"] | conditions))
     if stopped:
         text += (
-            f" A contender that takes more than {measured['budget']:g} s for one call is left out "
-            f"from there on: {'; '.join(stopped)}."
+            f" A network that takes more than {measured['budget']:g} s for one call is not "
+            f"measured with more keypoints: {'; '.join(stopped)}."
         )
     return text
 

@@ -21,7 +21,8 @@ def summary_table(rows: Sequence[Row]) -> str:
     for row in rows[1:]:
         faster = "–"
         if dense["ms"].get("onnxruntime") and row["ms"].get("onnxruntime"):
-            same_run = row["origin"].get("latency") == dense["origin"].get("latency")
+            runs = [dict(r["origin"].get("latency", {})) | {"remade": 0} for r in (row, dense)]
+            same_run = runs[0] == runs[1]
             ratio = dense["ms"]["onnxruntime"] / row["ms"]["onnxruntime"]
             faster = f"{ratio:.1f}" if same_run else "–"
         loss = f"{lost(row, dense)[0]:.1f}{'' if row['after'] is not None else ' (not tuned)'}"

@@ -12,7 +12,7 @@ from studies.compression.journal import format_duration
 
 Row = Mapping[str, Any]
 METRICS = ("AUC@5", "AUC@10", "AUC@25", "precision", "recall")
-_RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def numbers(measured: Row) -> list[float]:
@@ -109,7 +109,7 @@ def size_table(rows: Sequence[Row], shipped: Sequence[Row]) -> str:
 def speed_table(rows: Sequence[Row], shipped: Sequence[Row]) -> str:
     """Return Table 2b: operations and milliseconds in the runtimes that were measured."""
     table, both = [], [*rows, *shipped]
-    runtimes = [name for name in _RUNTIMES if any(name in row["ms"] for row in both)]
+    runtimes = [name for name in RUNTIMES if any(name in row["ms"] for row in both)]
     for row in both:
         ms = [row["ms"].get(runtime) for runtime in runtimes]
         table.append(
@@ -120,7 +120,7 @@ def speed_table(rows: Sequence[Row], shipped: Sequence[Row]) -> str:
                 *("–" if value is None else f"{value:.0f}" for value in ms),
             ]
         )
-    head = ["", "GMACs", "GMACs without zeros", *(f"{_RUNTIMES[name]}, ms" for name in runtimes)]
+    head = ["", "GMACs", "GMACs without zeros", *(f"{RUNTIMES[name]}, ms" for name in runtimes)]
     return format_table(head, table)
 
 
@@ -181,5 +181,19 @@ def origins(rows: Sequence[Row], part: str, verb: str) -> str:
 
 
 def where(origin: Row) -> str:
-    """Return the machine and the date of an origin in words."""
-    return f"on {origin['processor']}, {origin['cores']} cores, {origin['date']}"
+    """Return the machine, the date and, of latencies, the conditions of an origin in words."""
+    text = f"on {origin['processor']}, {origin['cores']} cores, {origin['date']}"
+    if "threads" in origin:
+        text += f", {timing_words(origin)}"
+    return text
+
+
+def timing_words(conditions: Row) -> str:
+    """Return how latencies were measured; see `timing.conditions`."""
+    threads = conditions["threads"]
+    clock = "1 thread (CPU time)" if threads == 1 else f"{threads} threads (elapsed time)"
+    words = f"with {clock}, medians of {counted(conditions['turns'], 'turn')}"
+    if "load" in conditions:
+        low, high = conditions["load"]
+        words += f", at a load average of {low:.1f} to {high:.1f}"
+    return words

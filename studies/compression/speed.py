@@ -1,15 +1,14 @@
-"""Latency of each network against the number of keypoints, for Figure 3.
+"""Latency of each network against the number of keypoints, for Figure 3; see `timing`.
 
-All contenders are measured in turn in each round, so that a change of the machine's speed affects
-all of them. The features are drawn at random: the time of a network does not depend on values.
+The features are drawn at random: the time of a network does not depend on values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,15 @@ from numpy.typing import NDArray
 from featherglue.artifact.format import load_artifact
 from featherglue.matching.assignment import nearest_neighbors
 from featherglue.options import RuntimeName
-from featherglue.runtime.base import open_runtime
+from featherglue.runtime.base import Runtime, open_runtime
+from studies.compression.timing import Call, Remember, Turn, Turns, conditions, measure_now, medians
 
 KEYPOINTS = (128, 256, 512, 1024, 2048, 4096)
 RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime", "openvino")
 _XFEAT_SIDE = 640
-Seconds = list[float | None]
-Remember = Callable[[int, Sequence[int], Callable[[], Seconds]], Seconds]
+Prepare = Callable[[int], Call]
+"""Given a number of keypoints, returns the call to measure."""
+_MANY = 1024  # keypoints, beyond which fewer turns are measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class SpeedSettings:
         runtimes: runtimes of the networks.
         size: (width, height) of the image in pixels.
         threads: number of threads.
-        repetitions: number of rounds; the median counts.
+        repetitions: number of turns; the median counts. With more than 1024 keypoints, where calls
+            are long and vary little, there are at most 3.
         budget: s, longest call. A contender that takes longer is not measured with more keypoints.
         xfeat: ONNX file of XFeat, or None.
     """
@@ -47,138 +49,126 @@ class SpeedSettings:
     keypoints: tuple[int, ...] = KEYPOINTS
     runtimes: tuple[RuntimeName, ...] = RUNTIMES
     size: tuple[int, int] = (640, 480)
-    threads: int = 2
-    repetitions: int = 3
-    budget: float = 4.0
+    threads: int = 1
+    repetitions: int = 5
+    budget: float = 8.0
     xfeat: Path | None = None
+
+    def turns(self, count: int) -> int:
+        """Return the number of turns with a number of keypoints."""
+        return self.repetitions if count <= _MANY else min(3, self.repetitions)
 
 
 def plain(settings: SpeedSettings) -> dict[str, Any]:
-    """Return what affects the times, as plain values."""
-    values = dataclasses.asdict(settings)
-    return values | {"xfeat": settings.xfeat is not None}
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Something to measure.
-
-    Attributes:
-        label: name of a model, "SIFT" or "XFeat".
-        runtime: name of the runtime, or "" for a classical method.
-        part: "extractor" or "matcher".
-        prepare: given a number of keypoints, returns the call to measure. An extractor of a model
-            gets 0, because its time does not depend on the number.
-    """
-
-    label: str
-    runtime: str
-    part: str
-    prepare: Callable[[int], Callable[[], object]]
+    """Return what affects the time of a call, as plain values."""
+    values = dataclasses.asdict(settings) | {"xfeat": settings.xfeat is not None}
+    return {name: values[name] for name in ("runtimes", "size", "threads", "xfeat")}
 
 
 def measure_speed(
-    folders: Mapping[str, Path], settings: SpeedSettings, remember: Remember | None = None
+    folders: Mapping[str, Path], settings: SpeedSettings, remember: Remember = measure_now
 ) -> dict[str, Any]:
     """Return the median latencies as plain values.
 
     Args:
         folders: folder of each model by label.
         settings: settings of the measurement.
-        remember: given a number of keypoints, the indices of the contenders that were too slow
-            before, and a function that measures, returns its stored or new result. None stores
-            nothing.
+        remember: returns a stored turn, or measures it. Networks are loaded for the first new one.
 
     Returns:
         `rows` with `label`, `runtime`, `part`, `ms` (number of keypoints → median) and `stopped`
-        (first number of keypoints that exceeded the budget, or None); and the settings.
+        (number of keypoints that exceeded the budget, or None); the settings; and the conditions.
     """
-    cv2.setNumThreads(settings.threads)
-    contenders = [*_networks(folders, settings), *_classical(settings)]
-    rows = [_row(contender) for contender in contenders]
+    contenders = _Contenders(folders, settings)
+    rows: list[dict[str, Any]] = [
+        {"label": label, "runtime": runtime, "part": part, "ms": {}, "stopped": None}
+        for label, runtime, part in contenders.named
+    ]
+    all_turns: list[Turn] = []
     for count in settings.keypoints:
-        slow = [i for i, row in enumerate(rows) if row["stopped"] is not None]
         chosen = [
             i
-            for i, contender in enumerate(contenders)
-            if i not in slow and _depends(contender, count, settings)
+            for i, row in enumerate(rows)
+            if row["stopped"] is None and _depends(row, count, settings)
         ]
-
-        def measure(count: int = count, chosen: Sequence[int] = tuple(chosen)) -> Seconds:
-            return _measure_round([contenders[i].prepare(count) for i in chosen], settings)
-
-        seconds = measure() if remember is None else remember(count, slow, measure)
-        for i, median in zip(chosen, seconds, strict=True):
-            if median is None:
-                rows[i]["stopped"] = count
-            else:
-                rows[i]["ms"][str(count)] = round(1000 * median, 3)
+        measure = Turns(partial(contenders.calls, tuple(chosen), count), settings.threads)
+        turns = [
+            remember(
+                f"turn {turn + 1} with {count} keypoints",
+                {"count": count, "turn": turn, "chosen": chosen},
+                measure,
+            )
+            for turn in range(settings.turns(count))
+        ]
+        for i, seconds in zip(chosen, medians(turns), strict=True):
+            rows[i]["ms"][str(count)] = round(1000 * seconds, 3)
+            rows[i]["stopped"] = count if seconds > settings.budget else None
+        all_turns += turns
     return {
         "rows": rows,
         "keypoints": list(settings.keypoints),
         "size": list(settings.size),
-        "threads": settings.threads,
-        "repetitions": settings.repetitions,
         "budget": settings.budget,
+        **conditions(all_turns, settings.threads),
+        "turns": settings.repetitions,
     }
 
 
-def _depends(contender: Timed, count: int, settings: SpeedSettings) -> bool:
+def _depends(row: Mapping[str, Any], count: int, settings: SpeedSettings) -> bool:
     """Whether to measure with this number of keypoints. A network for images needs only one."""
-    return contender.part == "matcher" or not contender.runtime or count == settings.keypoints[0]
+    return row["part"] == "matcher" or row["label"] == "SIFT" or count == settings.keypoints[0]
 
 
-def _measure_round(
-    calls: Sequence[Callable[[], object]], settings: SpeedSettings
-) -> list[float | None]:
-    """Return the median time of each call in seconds; None for calls beyond the budget."""
-    print(f"    {len(calls)} contenders", flush=True)
-    quick = [_timed(call) <= settings.budget for call in calls]
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(settings.repetitions):
-        for call, within, seconds in zip(calls, quick, times, strict=True):
-            if within:
-                seconds.append(_timed(call))
-    return [float(np.median(seconds)) if seconds else None for seconds in times]
+class _Contenders:
+    """All networks in all runtimes, SIFT and XFeat, loaded with the first call of `calls`.
+
+    Attributes:
+        named: label, runtime ("" for a classical method) and part of each contender.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], settings: SpeedSettings) -> None:
+        self._folders, self._settings = folders, settings
+        self._prepare: list[Prepare] = []
+        peers = [("SIFT", ""), *([("XFeat", "onnxruntime")] if settings.xfeat else [])]
+        both = [*((label, name) for label in folders for name in settings.runtimes), *peers]
+        self.named = [
+            (label, "" if part == "matcher" and label == "XFeat" else name, part)
+            for label, name in both
+            for part in ("extractor", "matcher")
+        ]
+
+    def calls(self, chosen: Sequence[int], count: int) -> list[Call]:
+        """Return the calls of some contenders with a number of keypoints."""
+        if not self._prepare:
+            cv2.setNumThreads(self._settings.threads)
+            networks = _networks(self._folders, self._settings)
+            self._prepare = [*networks, *_classical(self._settings)]
+        print(f"    {len(chosen)} contenders", flush=True)
+        return [self._prepare[i](count) for i in chosen]
 
 
-def _timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def _row(contender: Timed) -> dict[str, Any]:
-    named = {"label": contender.label, "runtime": contender.runtime, "part": contender.part}
-    return {**named, "ms": {}, "stopped": None}
-
-
-def _networks(folders: Mapping[str, Path], settings: SpeedSettings) -> list[Timed]:
-    found = []
+def _networks(folders: Mapping[str, Path], settings: SpeedSettings) -> list[Prepare]:
+    """The extractor and the matcher of each model in each runtime."""
+    found: list[Prepare] = []
     width, height = settings.size
     image = np.random.default_rng(0).integers(0, 256, (height, width), np.uint8)
-    for label, folder in folders.items():
+    for folder in folders.values():
         artifact = load_artifact(folder)
-        dim = _descriptor_dim(artifact)
+        matcher = artifact.architecture.matcher
+        assert matcher is not None
+        dim = matcher.descriptor_dim
         for name in settings.runtimes:
             runtime = open_runtime(artifact, name, settings.threads)
 
-            def extract(count: int, runtime: Any = runtime) -> Callable[[], object]:
+            def extract(count: int, runtime: Runtime = runtime) -> Call:
                 return lambda: runtime.extract(image)
 
-            def match(count: int, runtime: Any = runtime, dim: int = dim) -> Callable[[], object]:
+            def match(count: int, runtime: Runtime = runtime, dim: int = dim) -> Call:
                 keypoints, descriptors = _random_features(count, dim)
                 return lambda: runtime.match(keypoints, descriptors, keypoints, descriptors)
 
-            found += [
-                Timed(label, name, "extractor", extract),
-                Timed(label, name, "matcher", match),
-            ]
+            found += [extract, match]
     return found
-
-
-def _descriptor_dim(artifact: Any) -> int:
-    return int(artifact.architecture.matcher.descriptor_dim)
 
 
 def _random_features(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -188,37 +178,31 @@ def _random_features(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray
     return keypoints, descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
 
 
-def _classical(settings: SpeedSettings) -> list[Timed]:
+def _classical(settings: SpeedSettings) -> list[Prepare]:
     """SIFT and XFeat, each with mutual nearest neighbors."""
     width, height = settings.size
     noise = np.random.default_rng(1).integers(0, 256, (height // 4, width // 4), np.uint8)
     image = cv2.resize(noise, settings.size, interpolation=cv2.INTER_CUBIC)  # has enough blobs
 
-    def sift(count: int) -> Callable[[], object]:
+    def sift(count: int) -> Call:
         detector = cv2.SIFT.create(nfeatures=count)
         return lambda: detector.detectAndCompute(image, None)
 
-    def neighbors(dim: int) -> Callable[[int], Callable[[], object]]:
-        def prepare(count: int) -> Callable[[], object]:
+    def neighbors(dim: int) -> Prepare:
+        def prepare(count: int) -> Call:
             _, descriptors = _random_features(count, dim)
             return lambda: nearest_neighbors(descriptors, descriptors)
 
         return prepare
 
-    found = [
-        Timed("SIFT", "", "extractor", sift),
-        Timed("SIFT", "", "matcher", neighbors(128)),
-    ]
+    found = [sift, neighbors(128)]
     if settings.xfeat is not None:
         run = _xfeat_network(settings.xfeat, settings.threads)
-        found += [
-            Timed("XFeat", "onnxruntime", "extractor", lambda count: run),
-            Timed("XFeat", "", "matcher", neighbors(64)),
-        ]
+        found += [lambda count: run, neighbors(64)]
     return found
 
 
-def _xfeat_network(path: Path, threads: int) -> Callable[[], Sequence[Any]]:
+def _xfeat_network(path: Path, threads: int) -> Call:
     """Return a call of XFeat's network, without the decoding of its keypoints."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
 from studies.compression.parallel_scanning import run_scans
 from studies.compression.results_file import kept_rows, upgraded
+from studies.compression.timing import Turn, Turns, conditions, medians
 
+_FIGURE_3 = ("dense", "macs-25", "macs-10")
 _SHIPPED = ("balanced", "fast")  # measured beside the models of the study
 
 
@@ -49,6 +52,7 @@ class Study(ModelSteps):
     def __init__(self, options: argparse.Namespace, command: str) -> None:
         super().__init__(options)
         self.command = command
+        self._remade: set[str] = set()  # models that were made again for their times
 
     def run(self) -> dict[str, Any]:
         """Run all steps and return the content of results.json."""
@@ -66,12 +70,15 @@ class Study(ModelSteps):
                 self._make(experiment)
             return {}
         rows = self._all_rows()
+        for row in rows[1:]:
+            row["calibrated"] = experiments.calibrated_parts(options.recipes, row)
         folders = self._models_to_time(rows)
         timed = self._latencies(folders) if options.num_repetitions else {}
         for row in rows:
-            if row["name"] in timed.get("ms", {}):
-                row["ms"] = timed["ms"][row["name"]]
-                row["origin"]["latency"] = self.journal.origin("latencies")
+            if row["name"] in timed:
+                row["ms"] = timed[row["name"]]["ms"]
+                again = {"remade": True} if row["name"] in self._remade else {}
+                row["origin"]["latency"] = timed[row["name"]]["origin"] | again
         found = allocation or self._scan()
         results = {
             "format_version": 2,
@@ -85,7 +92,7 @@ class Study(ModelSteps):
             "machine": describe_machine(),
             "grown": any(step.get("grown") for step in self.original.provenance.recipe),
             "rows": rows,
-            "shipped": self._shipped(timed.get("ms", {})),
+            "shipped": self._shipped(timed),
             "speed": self._speed(folders),
             "weights": self._weights(),
             "explanations": self._explanations(),
@@ -142,49 +149,51 @@ class Study(ModelSteps):
         return [both[name] for name in self._names() if name in both]
 
     def _models_to_time(self, rows: Sequence[dict[str, Any]]) -> dict[str, Path]:
-        """Return the folder of each model that exists, and those of shipped models."""
-        folders = {row["name"]: self._folder(row) for row in rows}
-        found = {name: folder for name, folder in folders.items() if folder is not None}
-        shipped = {name: find_model(name) for name in self.options.shipped}
-        return found | {name: Path(folder) for name, folder in shipped.items()}
+        """Return the folder of each model whose time is measured, with those of shipped models."""
+        options, found = self.options, {}
+        if not (options.num_repetitions or options.num_rounds):
+            return {}
+        for row in rows:
+            wanted = options.num_repetitions or row["name"] in _FIGURE_3
+            if wanted and (folder := self._folder(row)) is not None:
+                found[row["name"]] = folder[0]
+                self._remade |= {row["name"]} if folder[1] else set()
+        return found | {name: Path(find_model(name)) for name in options.shipped}
 
-    def _shipped(self, ms: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _shipped(self, timed: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the size and the latencies of the shipped models."""
+        before = upgraded(self.options.output, self.common).get("shipped", [])
+        known = {row["name"]: row for row in before}
         found = []
         for name in self.options.shipped:
             folder = Path(find_model(name))
-            found.append(
-                {"name": name, "ms": ms.get(name, {})} | measurements.sizes(folder, folder)
-            )
+            times = timed.get(name) or {"ms": {}} | known.get(name, {})
+            row = {"name": name, "ms": times["ms"], "origin": times.get("origin", {})}
+            found.append(row | measurements.sizes(folder, folder))
         return found
 
     def _speed(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         options = self.options
         if not options.num_rounds:
             return {}
-        names = ("dense", "macs-25", "macs-10", *options.shipped)
+        names = (*_FIGURE_3, *options.shipped)
         chosen = {name: folders[name] for name in names if name in folders}
         settings = speed.SpeedSettings(
             keypoints=tuple(options.keypoints),
             size=tuple(options.size),
-            threads=options.threads,
+            threads=options.timing_threads,
             repetitions=options.num_rounds,
             xfeat=options.xfeat,
         )
         models = {name: load_artifact(folder).fingerprint for name, folder in chosen.items()}
         inputs = {"models": models, **speed.plain(settings)}
-        inputs.pop("keypoints")
 
-        def remember(
-            count: int, slow: Sequence[int], measure: Callable[[], speed.Seconds]
-        ) -> speed.Seconds:
-            name = f"latency with {count} keypoints"
-            known = {**inputs, "count": count, "slow": list(slow)}
-            seconds: speed.Seconds = self.journal.step(name, known, measure)
-            return seconds
+        def remember(name: str, known: Mapping[str, Any], measure: Callable[[], Turn]) -> Turn:
+            turn: Turn = self.journal.step(f"{name}, Figure 3", {**inputs, **known}, measure)
+            return turn
 
         measured = speed.measure_speed(chosen, settings, remember)
-        last = f"latency with {settings.keypoints[-1]} keypoints"
+        last = [name for name in self.journal.steps if name.endswith(", Figure 3")][-1]
         return {**measured, "origin": self.journal.origin(last)}
 
     def _weights(self) -> dict[str, Any]:
@@ -242,22 +251,27 @@ class Study(ModelSteps):
         return rows
 
     def _latencies(self, folders: Mapping[str, Path]) -> dict[str, Any]:
+        """Return `ms` by runtime and `origin` of each model. A turn is a step of the journal."""
+        options, size = self.options, tuple(self.options.size)
+        threads = options.timing_threads
         models = {name: load_artifact(folder).fingerprint for name, folder in folders.items()}
-        options = self.options
-        repetitions, size = options.num_repetitions, tuple(options.size)
-        inputs = {
-            "models": models,
-            "repetitions": repetitions,
-            "size": list(size),
-            "threads": options.threads,
-            "runtimes": list(speed.RUNTIMES),
-        }
-        result: dict[str, Any] = self.journal.step(
-            "latencies",
-            inputs,
-            lambda: measurements.latencies(folders, options.threads, repetitions, size),
-        )
-        return result
+        found: dict[str, Any] = {name: {"ms": {}} for name in folders}
+        all_turns: list[Turn] = []
+        for runtime in speed.RUNTIMES:
+            inputs = {"models": models, "size": size, "threads": threads, "runtime": runtime}
+            opened = partial(measurements.frames, tuple(folders.values()), runtime, threads, size)
+            measure = Turns(opened, threads)
+            turns = [
+                self.journal.step(f"turn {i + 1} in {runtime}, latencies", inputs, measure)
+                for i in range(options.num_repetitions)
+            ]
+            for name, seconds in zip(folders, medians(turns), strict=True):
+                found[name]["ms"][runtime] = round(1000 * seconds, 2)
+            all_turns += turns
+        last = f"turn {options.num_repetitions} in {speed.RUNTIMES[-1]}, latencies"
+        origin = self.journal.origin(last) | conditions(all_turns, threads)
+        origin["turns"] = options.num_repetitions
+        return {name: times | {"origin": origin} for name, times in found.items()}
 
     def _explanations(self) -> dict[str, Any]:
         if not self.options.num_explanation_pairs:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +28,7 @@ from studies.compression import (  # noqa: E402
     parallel_scanning,
     scanning,
     speed,
+    timing,
     weight_errors,
 )
 from studies.compression.grid_figure import grid_figure, variance_figure  # noqa: E402
@@ -42,10 +46,45 @@ def test_slow_contenders_are_not_measured_further(matching: Path) -> None:
     assert all(ms > 0 for row in found["rows"] for ms in row["ms"].values())
     assert len(speed_figure(found).axes) == 2
     impatient = speed.SpeedSettings(
-        keypoints=(8,), runtimes=(), size=(64, 48), threads=1, repetitions=1, budget=0.0
+        keypoints=(8, 16), runtimes=(), size=(64, 48), repetitions=1, budget=0.0
     )
     for row in speed.measure_speed({}, impatient)["rows"]:
-        assert row["stopped"] == 8 and not row["ms"]
+        assert row["stopped"] == 8 and set(row["ms"]) == {"8"}
+
+
+def test_turns_that_are_stored_are_not_measured_again(matching: Path) -> None:
+    stored: dict[str, timing.Turn] = {}
+
+    def remember(
+        name: str, inputs: Mapping[str, Any], measure: Callable[[], timing.Turn]
+    ) -> timing.Turn:
+        assert inputs["count"] in (8, 2048)
+        return stored[name] if name in stored else stored.setdefault(name, measure())
+
+    settings = speed.SpeedSettings(
+        keypoints=(8, 2048), runtimes=("onnxruntime",), size=(64, 48), repetitions=4
+    )
+    found = speed.measure_speed({"tiny": matching}, settings, remember)
+    assert len(stored) == 4 + 3  # fewer turns with many keypoints
+    assert found["turns"] == 4 and found["threads"] == 1
+    assert found["load"][0] <= found["load"][1]
+    for turn in stored.values():
+        turn["seconds"] = [1.0 for _ in turn["seconds"]]
+    again = speed.measure_speed({"tiny": matching}, settings, remember)
+    assert {ms for row in again["rows"] for ms in row["ms"].values()} == {1000.0}
+
+
+def test_contenders_are_loaded_for_the_first_turn_and_timed_by_their_clock() -> None:
+    calls: list[str] = []
+    turns = timing.Turns(lambda: [lambda: calls.append("a"), lambda: time.sleep(0.02)], 1)
+    assert calls == []
+    first, second = turns(), turns()
+    assert calls == ["a"] * 3  # one is not timed
+    assert max(first["seconds"]) < 0.02  # a sleep takes no CPU time
+    assert timing.medians([{"seconds": [s]} for s in (1.0, 5.0, 2.0)]) == [2.0]
+    assert timing.conditions([first, second], 1)["turns"] == 2
+    waiting = timing.Turns(lambda: [lambda: time.sleep(0.02)], 2)
+    assert waiting()["seconds"][0] >= 0.02
 
 
 def test_rounding_errors_follow_the_ranges_of_the_channels() -> None:

@@ -1,0 +1,79 @@
+"""Timing on a machine that may do other work: turns of all contenders, and the clock.
+
+Contenders take turns, so that a change of the machine's speed affects all of them, and the median
+of the turns counts. Each turn is a step of the journal, so that a stopped measurement continues.
+With one thread a time is CPU time, which other programs disturb little; with more it is elapsed
+time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], object]
+Turn = dict[str, Any]
+"""`seconds` of each contender, and `load`, the load average before and after the turn."""
+Remember = Callable[[str, Mapping[str, Any], Callable[[], Turn]], Turn]
+"""Given the name and the inputs of a turn, returns the stored turn, or calls the function."""
+
+
+def measure_now(name: str, inputs: Mapping[str, Any], measure: Callable[[], Turn]) -> Turn:
+    """Return a new measurement: a `Remember` that stores nothing."""
+    del name, inputs
+    return measure()
+
+
+def clock(threads: int) -> Callable[[], float]:
+    """Return the clock for calls with a number of threads, in seconds."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+class Turns:
+    """Contenders that are timed in turn.
+
+    Args:
+        prepare: returns a call for each contender. It is called before the first turn, so that
+            nothing is loaded if all turns are stored.
+        threads: number of threads of the contenders.
+    """
+
+    def __init__(self, prepare: Callable[[], Sequence[Call]], threads: int) -> None:
+        self._prepare, self._clock = prepare, clock(threads)
+        self._calls: Sequence[Call] | None = None
+
+    def __call__(self) -> Turn:
+        """Time each contender once. Before the first turn each is called once without timing."""
+        if self._calls is None:
+            self._calls = self._prepare()
+            for call in self._calls:
+                call()
+        before = _load()
+        seconds = [self._timed(call) for call in self._calls]
+        return {"seconds": seconds, "load": [before, _load()]}
+
+    def _timed(self, call: Call) -> float:
+        start = self._clock()
+        call()
+        return self._clock() - start
+
+
+def medians(turns: Sequence[Turn]) -> list[float]:
+    """Return the median of each contender in seconds."""
+    return [float(np.median(times)) for times in zip(*(t["seconds"] for t in turns), strict=True)]
+
+
+def conditions(turns: Sequence[Turn], threads: int) -> dict[str, Any]:
+    """Return the number of threads and turns, and the range of the load average."""
+    loads = [load for turn in turns for load in turn["load"] if load is not None]
+    found: dict[str, Any] = {"threads": threads, "turns": len(turns)}
+    return found | ({"load": [min(loads), max(loads)]} if loads else {})
+
+
+def _load() -> float | None:
+    """Return the load average of the last minute; None where the system has none."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
