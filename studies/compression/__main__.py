@@ -25,14 +25,14 @@ _HERE = Path("studies/compression")
 _QUICK: Mapping[str, Any] = {
     "minutes": 0.0,
     "num_pairs": 16,
-    "num_repetitions": 3,
-    "num_calibration_images": 8,
+    "num_repetitions": 1,
+    "num_calibration_images": 4,
     "scan_minutes": 2.0,
-    "num_scan_pairs": 16,
-    "num_explanation_pairs": 0,
+    "num_scan_pairs": 8,
+    "num_explanation_pairs": 4,
     "allocate_sparsities": [],
-    "keypoints": [128, 256, 512, 1024],
-    "num_rounds": 2,
+    "keypoints": [128, 512, 1024],
+    "num_rounds": 1,
 }
 
 

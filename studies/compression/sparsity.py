@@ -49,18 +49,22 @@ PRUNED = {
 # Title → name of a model of the study, fine-tuned.
 TUNED = {
     "SuperPoint 60 %, SuperGlue 88 %, fine-tuned": "prune-kmeans-huffman",
+    "structured, 25 % of the MACs, fine-tuned": "macs-25",
     "structured, 10 % of the MACs, fine-tuned": "macs-10",
 }
 # Title of a model → runtimes whose frames are measured.
 FRAMES = {
     "dense": ("native",),
+    "SuperGlue 2:4": ("sparse",),
     "SuperGlue 89 %": ("sparse",),
     "SuperGlue 89 %, 4×1": ("sparse",),
+    "SuperGlue 89 %, 1×8": ("sparse",),
     "SuperPoint 60 %, SuperGlue 88 %, fine-tuned": ("onnxruntime", "openvino", "native", "sparse"),
+    "structured, 25 % of the MACs, fine-tuned": ("onnxruntime", "openvino", "native"),
     "structured, 10 % of the MACs, fine-tuned": ("onnxruntime", "openvino", "native"),
 }
 # Ratios whose accuracy is measured for each pattern.
-_RATIOS = {"4x1": (0.5, 0.7), "1x8": (0.5, 0.7)}
+_RATIOS = {"": (0.5, 0.7), "4x1": (0.5, 0.7), "1x8": (0.5, 0.7)}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -25,9 +25,12 @@ def frame(model: str, runtime: str, threads: int, ms: float) -> dict[str, Any]:
 def test_the_section_compares_models_and_engines() -> None:
     origin = {"command": "COMMAND", "date": "2026-01-01", "machine": {"processor": "CPU"}}
     frames = []
+    scores = {"auc5": 95.1, "precision": 96.0, "recall": 90.0}
+    larger = "structured, 25 % of the MACs, fine-tuned"
     for threads, factor in ((1, 1.0), (2, 0.5)):
         for runtime, ms in (("onnxruntime", 900), ("openvino", 800), ("native", 600)):
             frames.append(frame(PRUNED, runtime, threads, factor * ms))
+            frames.append(frame(larger, runtime, threads, factor * ms / 3))
             frames.append(frame(SMALL, runtime, threads, factor * ms / 8))
         frames.append(frame(PRUNED, "sparse", threads, factor * 400))
     layer = {
@@ -48,13 +51,29 @@ def test_the_section_compares_models_and_engines() -> None:
             "frames-2": origin | {"rows": [row for row in frames if row["threads"] == 2]},
             "layers": origin | {"rows": [layer, layer | {"pruning": "89 %, 4×1"}, wide]},
             "limits": origin | limits,
-            "accuracy": {"pairs": 24, "models": {PRUNED: {"auc5": 95.1}}},
+            "accuracy": origin
+            | {
+                "pairs": 24,
+                "models": dict.fromkeys(
+                    (PRUNED, "dense", "SuperGlue 2:4", "SuperGlue 89 %"), scores
+                ),
+                "ratios": [{"pattern": "4x1", "ratio": 0.5, **scores}],
+            },
         }
     )
     for threads in ("1 thread", "2 threads"):
         assert f"With {threads} it runs the fine-tuned pruned model 2.0 times as fast" in text
     assert text.count("1.5 times as fast as `native`") == 2
     assert text.count("5.3 times as fast again") == 2  # than 600 / 8 ms
+    assert text.count("(Table 1), is 2.0 times as fast") == 2  # 400 / (600 / 3)
+    lines = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    patterns = [line[1:3] for line in lines if line[3:6] == ["95.1", "96.0", "90.0"]]
+    assert patterns == [
+        ["dense", "0"],
+        ["2 of 4", "50"],
+        ["blocks of 4×1", "50"],
+        ["single weights", "89"],
+    ]
     assert "400 (200 + 200)" in text and "95.1" in text
     # 20 MFLOP in 0.5 ms; 10 FLOP a byte are 50 GFLOP/s at 5 GB/s; all weights in 2 ms.
     row = next(line for line in text.splitlines() if " 0.02 |" in line)

@@ -83,7 +83,7 @@ def test_answer_for_a_phone_needs_a_file_that_fits(results: dict[str, Any]) -> N
 
 def test_quick_options_replace_only_defaults() -> None:
     options = parse([*DATA, "--quick", "--num-pairs", "8"])
-    assert (options.num_pairs, options.minutes, options.num_scan_pairs) == (8, 0.0, 16)
+    assert (options.num_pairs, options.minutes, options.num_scan_pairs) == (8, 0.0, 8)
     assert options.page == Path("runs/quick-study/compression.md")
     assert reproducing_command(options).endswith("--quick --num-pairs 8")
     whole = parse([*DATA, "--xfeat", "/a/b.onnx"])
