@@ -31,8 +31,8 @@ _MAKING: Mapping[str, tuple[float, float]] = {
 _OTHER_MAKING = (7.0, 0.0)
 # Units of an evaluation of one pair; other models take 1.
 _EVALUATION: Mapping[str, float] = {"macs-25": 0.25, "macs-10": 0.15, "macs-10-linear-8": 0.15}
-_FRAME = {"torch": 0.7, "onnxruntime": 0.4, "openvino": 0.4}  # a frame and its match
-_SPEED = 25.0  # a round of Figure 3, with the warm-up
+_FRAME = {"torch": 3.0, "onnxruntime": 2.2, "openvino": 2.4}  # a frame and its match, 1 thread
+_SPEED = 5.0  # a turn of Figure 3 with 512 keypoints, if the time were proportional to the number
 _VARIANTS, _VARIANT_PAIR, _VARIANT_PHOTO = 17, 1.7, 30.0
 _SCAN_PAIR = 3.5
 _STEP = 5.0  # a step of fine-tuning
@@ -90,7 +90,8 @@ def estimate(
         found.append(Estimate("measure latencies", frames))
     last = f"turn 1 with {options.keypoints[-1]} keypoints, Figure 3"
     if options.num_rounds and last not in done:
-        found.append(Estimate("latency against keypoints", _SPEED * options.num_rounds))
+        turn = sum(_SPEED * n / 512 * (1 + n / 3000) for n in options.keypoints)
+        found.append(Estimate("latency against keypoints", turn * (1 + options.num_rounds)))
     pairs = options.num_explanation_pairs
     if pairs and "linear quantization explained" not in done:
         variants = _VARIANTS * pairs * _VARIANT_PAIR
