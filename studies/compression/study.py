@@ -35,7 +35,7 @@ from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
 from studies.compression.parallel_scanning import run_scans
 from studies.compression.results_file import kept_rows, upgraded
-from studies.compression.timing import Turn, Turns, conditions, medians
+from studies.compression.timing import Turn, Turns, conditions, medians, what_is_timed
 
 _FIGURE_3 = ("dense", "macs-25", "macs-10")
 _SHIPPED = ("balanced", "fast")  # measured beside the models of the study
@@ -185,7 +185,7 @@ class Study(ModelSteps):
             repetitions=options.num_rounds,
             xfeat=options.xfeat,
         )
-        models = {name: load_artifact(folder).fingerprint for name, folder in chosen.items()}
+        models = {name: what_is_timed(load_artifact(path)) for name, path in chosen.items()}
         inputs = {"models": models, **speed.plain(settings)}
 
         def remember(name: str, known: Mapping[str, Any], measure: Callable[[], Turn]) -> Turn:
@@ -254,7 +254,7 @@ class Study(ModelSteps):
         """Return `ms` by runtime and `origin` of each model. A turn is a step of the journal."""
         options, size = self.options, tuple(self.options.size)
         threads = options.timing_threads
-        models = {name: load_artifact(folder).fingerprint for name, folder in folders.items()}
+        models = {name: what_is_timed(load_artifact(path)) for name, path in folders.items()}
         found: dict[str, Any] = {name: {"ms": {}} for name in folders}
         all_turns: list[Turn] = []
         for runtime in speed.RUNTIMES:

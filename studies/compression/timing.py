@@ -15,11 +15,26 @@ from typing import Any
 
 import numpy as np
 
+from featherglue.artifact.encodings import LinearTensor
+from featherglue.artifact.format import Artifact
+from featherglue.config import to_dict
+
 Call = Callable[[], object]
 Turn = dict[str, Any]
 """`seconds` of each contender, and `load`, the load average before and after the turn."""
 Remember = Callable[[str, Mapping[str, Any], Callable[[], Turn]], Turn]
 """Given the name and the inputs of a turn, returns the stored turn, or calls the function."""
+
+
+def what_is_timed(artifact: Artifact) -> dict[str, Any]:
+    """Return what the time of a model depends on: its architecture, and the integers in it."""
+    quantization = artifact.quantization
+    codes = quantization.tensors.items()
+    return {
+        "architecture": to_dict(artifact.architecture),
+        "weights": {name: code.bits for name, code in codes if isinstance(code, LinearTensor)},
+        "activations": sorted(quantization.activations),
+    }
 
 
 def measure_now(name: str, inputs: Mapping[str, Any], measure: Callable[[], Turn]) -> Turn:

@@ -152,6 +152,35 @@ def test_experiments_are_run_measured_and_stored(
 
 
 @pytest.mark.slow
+def test_models_are_made_again_for_their_times(reproduce: Main, tmp_path: Path) -> None:
+    untimed = ("--steps", 1, "--num-repetitions", 0)
+    chosen = ("--only", "channel-fine-grained", "--only", "fine-grained-both")
+    assert reproduce(*chosen, *untimed) == 0
+    shutil.rmtree(tmp_path / "work" / "channel-fine-grained")
+    shutil.rmtree(tmp_path / "work" / "fine-grained-both" / "after")
+    assert reproduce("--keep-rows", "--num-repetitions", 2) == 0
+    results = json.loads((tmp_path / "out.json").read_text())
+    for row in results["rows"][1:]:
+        assert row["origin"]["latency"]["remade"] and row["origin"]["latency"]["turns"] == 2
+        assert set(row["ms"]) == {"torch", "onnxruntime", "openvino"}
+    page = " ".join((tmp_path / "docs" / "page.md").read_text().split())
+    assert "for the time only: *fine-grained, both*; *channel + fine-grained*." in page
+    assert "1 thread (CPU time), medians of 2 turns" in page
+    assert "Their number is 1 for *channel + fine-grained*. The other rows need none" in page
+    # Latencies outlive a run without them.
+    assert reproduce("--keep-rows", "--num-repetitions", 0) == 0
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert kept["rows"] == results["rows"] and kept["shipped"] == results["shipped"]
+    # A model of another architecture is not timed.
+    results["rows"][2]["macs"] += 1
+    (tmp_path / "out.json").write_text(json.dumps(results))
+    shutil.rmtree(tmp_path / "work" / "channel-fine-grained")
+    assert reproduce("--keep-rows", "--num-repetitions", 1) == 0
+    row = json.loads((tmp_path / "out.json").read_text())["rows"][2]
+    assert row["origin"]["latency"]["turns"] == 2
+
+
+@pytest.mark.slow
 def test_models_from_other_folders_are_measured(
     reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,6 +305,26 @@ def test_recipes_fit_the_published_architecture(reproduce: Main) -> None:
         assert any(isinstance(step, FinetuneConfig) for step in recipe.steps)
     assert [e.name for e in select_experiments(["macs-10", "linear-8"])] == ["linear-8", "macs-10"]
     assert len(select_experiments([])) == len(EXPERIMENTS) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("macs-10", 1),
+        ("channel-fine-grained", 2),
+        ("kmeans-6", 1),
+        ("linear-8", 0),  # needs the weights before rounding
+        ("prune-kmeans-huffman", 0),
+        ("fine-grained-superglue", 0),  # chooses a threshold after fine-tuning
+        ("macs-10-linear-8", 0),
+    ],
+)
+def test_fine_tuning_starts_from_the_model_before_it(
+    reproduce: Main, name: str, count: int
+) -> None:
+    from studies.compression.continuation import num_steps_before_tuning
+
+    assert num_steps_before_tuning(Recipe.load(RECIPES / f"{name}.toml")) == count
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ import pytest
 
 from featherglue.artifact.folding import fold_batch_norm
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.compression.quantization.kmeans import CodebookConfig, quantize_codebook
+from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
 from featherglue.errors import UsageError
 from featherglue.evaluation import HomographySuite
 from featherglue.models.model import Model
@@ -72,6 +74,18 @@ def test_turns_that_are_stored_are_not_measured_again(matching: Path) -> None:
         turn["seconds"] = [1.0 for _ in turn["seconds"]]
     again = speed.measure_speed({"tiny": matching}, settings, remember)
     assert {ms for row in again["rows"] for ms in row["ms"].values()} == {1000.0}
+
+
+def test_time_depends_on_architecture_and_integers(models: dict[str, Model]) -> None:
+    dense = models["four-heads"]
+    pruned = prune(dense, PruneConfig(ratio=0.5)).to_artifact()
+    known = timing.what_is_timed(dense.to_artifact())
+    assert timing.what_is_timed(pruned) == known
+    shared = quantize_codebook(dense, CodebookConfig(bits=4)).to_artifact()
+    assert timing.what_is_timed(shared) == known
+    settings = LinearConfig(activation_bits=0, correct_bias=False)
+    rounded = timing.what_is_timed(quantize_linear(dense, settings).to_artifact())
+    assert set(rounded["weights"].values()) == {8}
 
 
 def test_contenders_are_loaded_for_the_first_turn_and_timed_by_their_clock() -> None:
