@@ -186,7 +186,7 @@ SPEED = """\
 zero weights, which only special kernels can skip. *ms* is the time of a frame of {width}×{height}
 pixels and its match with the previous frame, with 512 keypoints. All models of a runtime take
 turns. The time depends on the architecture and on the bits that a runtime computes with, not on the
-values of weights, so fine-tuning does not change it. {remade} {origins}
+values of weights, so fine-tuning does not change it. {origins}
 """
 
 FIGURE_3 = """\
