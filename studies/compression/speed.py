@@ -41,7 +41,7 @@ class SpeedSettings:
         size: (width, height) of the image in pixels.
         threads: number of threads.
         repetitions: number of turns; the median counts. With more than 1024 keypoints, where calls
-            are long and vary little, there are at most 3.
+            are long and vary little, there are at most 2.
         budget: s, longest call. A contender that takes longer is not measured with more keypoints.
         xfeat: ONNX file of XFeat, or None.
     """
@@ -56,7 +56,7 @@ class SpeedSettings:
 
     def turns(self, count: int) -> int:
         """Return the number of turns with a number of keypoints."""
-        return self.repetitions if count <= _MANY else min(3, self.repetitions)
+        return self.repetitions if count <= _MANY else min(2, self.repetitions)
 
 
 def plain(settings: SpeedSettings) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_turns_that_are_stored_are_not_measured_again(matching: Path) -> None:
         keypoints=(8, 2048), runtimes=("onnxruntime",), size=(64, 48), repetitions=4
     )
     found = speed.measure_speed({"tiny": matching}, settings, remember)
-    assert len(stored) == 4 + 3  # fewer turns with many keypoints
+    assert len(stored) == 4 + 2  # fewer turns with many keypoints
     assert found["turns"] == 4 and found["threads"] == 1
     assert found["load"][0] <= found["load"][1]
     for turn in stored.values():
