@@ -1,4 +1,4 @@
-"""Guided matching: partners near the places that a homography predicts."""
+"""Pairs that one homography explains: alignment, filter and guided matching."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from featherglue.geometry.projection import warp_points
-from featherglue.matching.guided import GuidedConfig, complete, guided_matches
+from featherglue.matching.guided import GuidedConfig, match_plane, refine_again
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, Matches, MatchResult
 
 H = np.array([[0.98, -0.05, 12], [0.04, 1.02, -7], [1e-5, 2e-5, 1]])
 CONFIG = GuidedConfig()
+SETTINGS = ProcessingConfig(working_size=640)
 
 
 def features(points: np.ndarray, descriptors: np.ndarray) -> Features:
@@ -48,94 +49,136 @@ def scene(count: int, num_matched: int, seed: int = 0) -> tuple[Features, Featur
     return first, second, matches
 
 
+def pair_of(first: Features, second: Features, matches: Matches) -> MatchResult:
+    return MatchResult(features0=first, features1=second, matches=matches, milliseconds={})
+
+
+def matched(first: Features, second: Features, matches: Matches) -> Matches:
+    """The matches of a pair that one homography explains."""
+    found = match_plane(pair_of(first, second, matches), SETTINGS, Scratch())
+    assert found is not None
+    return found.matches
+
+
+def errors(matches: Matches) -> np.ndarray:
+    return np.linalg.norm(warp_points(matches.points0, H) - matches.points1, axis=1)
+
+
+def textured_pair(
+    photographs: dict[str, np.ndarray], first: Features, second: Features
+) -> tuple[Features, Features]:
+    """Features with images that show the plane."""
+    image0 = cv2.resize(photographs["coffee"], (640, 480), interpolation=cv2.INTER_AREA)
+    image1 = cv2.warpPerspective(image0, H, (640, 480), borderMode=cv2.BORDER_REFLECT)
+    return dataclasses.replace(first, image=image0), dataclasses.replace(second, image=image1)
+
+
 def test_unmatched_keypoints_of_a_plane_get_their_partners() -> None:
     first, second, matches = scene(100, 40)
-    found = guided_matches(first, second, matches, CONFIG)
-    assert len(found) >= 58  # of 60
-    errors = warp_points(found.points0, H) - found.points1
-    assert np.abs(errors).max() < 1
-    assert not set(found.indices[:, 0]) & set(matches.indices[:, 0])
-    assert not set(found.indices[:, 1]) & set(matches.indices[:, 1])
-    assert len(np.unique(found.indices[:, 1])) == len(found)
-    assert (found.scores <= CONFIG.score).all()
+    found = matched(first, second, matches)
+    assert len(found) >= 95
+    assert errors(found).max() < 1
+    for column in (0, 1):
+        assert len(np.unique(found.indices[:, column])) == len(found)
+    new = ~np.isin(found.indices[:, 0], matches.indices[:, 0])
+    assert new.sum() >= 55
+    assert (found.scores[new] <= CONFIG.score).all()
     np.testing.assert_array_equal(found.points1, second.keypoints[found.indices[:, 1]])
+
+
+def test_wrong_matches_of_a_plane_are_dropped_and_their_keypoints_matched_again() -> None:
+    first, second, matches = scene(100, 80)
+    indices, points1 = matches.indices.copy(), matches.points1.copy()
+    indices[:10, 1] = np.roll(indices[:10, 1], 1)  # ten wrong partners
+    points1[:10] = second.keypoints[indices[:10, 1]]
+    found = matched(first, second, dataclasses.replace(matches, indices=indices, points1=points1))
+    assert errors(found).max() < 1.5
+    partner = dict(matches.indices.tolist())
+    true = [partner[i] == j for i, j in found.indices.tolist() if i in partner]
+    assert all(true)
+    assert len(true) >= 78
 
 
 def test_other_descriptors_are_no_partners() -> None:
     first, second, matches = scene(100, 40)
-    strangers = np.random.default_rng(5).normal(size=(100, 64)).astype(np.float32)
+    strangers = np.random.default_rng(5).normal(size=(100, 256)).astype(np.float32)
     strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
-    found = guided_matches(
-        first, dataclasses.replace(second, descriptors=strangers), matches, CONFIG
+    wide = np.zeros((100, 256), np.float32)
+    wide[:, 0] = 1
+    found = matched(
+        dataclasses.replace(first, descriptors=wide),
+        dataclasses.replace(second, descriptors=strangers),
+        matches,
     )
-    assert len(found) <= 2
+    assert len(found) <= 50
 
 
-@pytest.mark.parametrize("num_matched", [0, 3, CONFIG.min_matches - 1])
+@pytest.mark.parametrize("num_matched", [0, 3, CONFIG.plane.min_matches - 1])
 def test_few_matches_predict_nothing(num_matched: int) -> None:
-    assert len(guided_matches(*scene(60, num_matched), CONFIG)) == 0
+    assert match_plane(pair_of(*scene(60, num_matched)), SETTINGS, Scratch()) is None
 
 
-def test_matches_without_a_common_homography_predict_nothing() -> None:
-    first, second, matches = scene(100, 40)
-    points1 = np.random.default_rng(1).uniform(0, 460, (40, 2)).astype(np.float32)
-    scattered = dataclasses.replace(matches, points1=points1)
-    assert len(guided_matches(first, second, scattered, CONFIG)) == 0
-
-
-def test_nothing_is_left_to_match() -> None:
+def test_all_keypoints_may_be_matched_already() -> None:
     first, second, matches = scene(40, 40)
-    assert len(guided_matches(first, second, matches, CONFIG)) == 0
+    assert len(matched(first, second, matches)) >= 38
 
 
-def test_a_large_image_is_completed_at_its_working_size() -> None:
-    """The same scene at five times the size gets the same partners."""
-    first, second, matches = scene(100, 40)
-    small = complete(
-        MatchResult(features0=first, features1=second, matches=matches, milliseconds={}),
-        ProcessingConfig(working_size=640),
+def test_matches_that_show_depth_stay() -> None:
+    first, second, matches = scene(120, 120)
+    nearer = matches.points0[:, 0] < 200  # a second plane, with parallax along x
+    points1 = matches.points1 + np.float32((25, 0)) * nearer[:, None]
+    keypoints1 = second.keypoints.copy()
+    keypoints1[matches.indices[:, 1]] = points1
+    found = match_plane(
+        pair_of(
+            first,
+            dataclasses.replace(second, keypoints=keypoints1),
+            dataclasses.replace(matches, points1=points1.astype(np.float32)),
+        ),
+        SETTINGS,
         Scratch(),
     )
+    if found is not None:
+        kept = set(found.matches.indices[:, 0].tolist())
+        assert len(kept & set(np.flatnonzero(nearer).tolist())) >= 0.9 * nearer.sum()
+
+
+def test_a_large_image_is_matched_at_its_working_size() -> None:
+    """The same scene at five times the size gets the same partners."""
+    first, second, matches = scene(100, 40)
+    small = matched(first, second, matches)
     larger = [
         dataclasses.replace(f, keypoints=f.keypoints * 5, image_size=(3200, 2400))
         for f in (first, second)
     ]
     scaled = dataclasses.replace(matches, points0=matches.points0 * 5, points1=matches.points1 * 5)
-    large = complete(
-        MatchResult(features0=larger[0], features1=larger[1], matches=scaled, milliseconds={}),
-        ProcessingConfig(working_size=640),
-        Scratch(),
-    )
-    assert len(small.matches) > 95
-    np.testing.assert_array_equal(small.matches.indices, large.matches.indices)
-    np.testing.assert_array_equal(large.matches.points1[:40], scaled.points1)  # they stay
-    found = large.matches.indices[40:]
-    np.testing.assert_array_equal(large.matches.points0[40:], larger[0].keypoints[found[:, 0]])
+    large = matched(larger[0], larger[1], scaled)
+    assert len(small) > 95
+    np.testing.assert_array_equal(small.indices, large.indices)
+    np.testing.assert_array_equal(large.points0, larger[0].keypoints[large.indices[:, 0]])
 
 
-def test_new_matches_are_refined_on_the_images(photographs: dict[str, np.ndarray]) -> None:
-    image0 = cv2.resize(photographs["coffee"], (640, 480), interpolation=cv2.INTER_AREA)
-    image1 = cv2.warpPerspective(image0, H, (640, 480), borderMode=cv2.BORDER_REFLECT)
+def test_matches_are_aligned_on_the_images(photographs: dict[str, np.ndarray]) -> None:
     first, second, matches = scene(100, 40)
-    result = complete(
-        MatchResult(
-            features0=dataclasses.replace(first, image=image0),
-            features1=dataclasses.replace(second, image=image1),
-            matches=matches,
-            milliseconds={},
-        ),
-        ProcessingConfig(),
-        Scratch(),
-    )
-    new = result.matches.refined
-    assert not new[:40].any()
-    assert new[40:].sum() > 15
-    errors = np.linalg.norm(
-        warp_points(result.matches.points0[new], H) - result.matches.points1[new], axis=1
-    )
+    first, second = textured_pair(photographs, first, second)
+    found = matched(first, second, matches)
+    moved = found.refined
+    assert moved.sum() > 50
     before = np.linalg.norm(
-        warp_points(result.matches.points0[new], H)
-        - second.keypoints[result.matches.indices[new, 1]],
-        axis=1,
+        warp_points(found.points0, H) - second.keypoints[found.indices[:, 1]], axis=1
     )
-    assert np.median(errors) < 0.5 * np.median(before)
+    assert np.median(errors(found)[moved]) < 0.5 * np.median(before[moved])
+
+
+def test_refining_again_is_more_accurate(photographs: dict[str, np.ndarray]) -> None:
+    first, second, matches = scene(100, 100)
+    result = pair_of(*textured_pair(photographs, first, second), matches)
+    once = refine_again(result, SETTINGS, Scratch())
+    twice = refine_again(once, SETTINGS, Scratch())
+    assert np.median(errors(once.matches)) < 0.5 * np.median(errors(matches))
+    assert np.mean(errors(twice.matches)) <= 1.05 * np.mean(errors(once.matches))
+
+
+def test_without_images_or_refinement_points_stay() -> None:
+    result = pair_of(*scene(60, 40))
+    assert refine_again(result, SETTINGS, Scratch()) is result

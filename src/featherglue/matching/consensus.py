@@ -134,7 +134,7 @@ class Neighborhoods:
     @staticmethod
     def find(points0: Float, points1: Float, num_neighbors: int = NUM_NEIGHBORS) -> Neighborhoods:
         """Search the neighbors of each match. See `fit_local_maps` for the arguments."""
-        indices, squares = _nearest(points0, num_neighbors)
+        indices, squares = nearest_points(points0, num_neighbors)
         spread = np.sqrt(np.ascontiguousarray(squares.T).mean(1)) + np.float32(1e-3)
         count = indices.shape[1]
         relative = np.zeros((5, len(indices), _padded(count)), np.float32)
@@ -198,7 +198,7 @@ def _fit_step(
     solution[:] = _solve(moments, prior, ridge)
 
 
-def _nearest(points: Float, count: int) -> tuple[NDArray[Any], Float]:
+def nearest_points(points: Float, count: int) -> tuple[NDArray[Any], Float]:
     """Indices and squared distances (count, M) of the nearest other points, nearest first."""
     if not np.abs(points).max() < _MAX_COORDINATE:
         raise UsageError("keypoints must be finite pixel coordinates")

@@ -14,7 +14,7 @@ from featherglue.io.gray import Gray
 from featherglue.io.image import map_points, resize_gray
 from featherglue.matching.consensus import LocalMaps
 from featherglue.matching.scratch import Scratch
-from featherglue.matching.subpixel import refine_matches
+from featherglue.matching.subpixel import RefineConfig, refine_matches
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -29,6 +29,7 @@ def refine_at_scales(
     factors: tuple[float, float],
     scratch: Scratch,
     maps: LocalMaps | None,
+    config: RefineConfig | None = None,
 ) -> tuple[Float, Mask]:
     """Align the points of image 1 to those of image 0, from coarse to fine.
 
@@ -39,18 +40,19 @@ def refine_at_scales(
             `subpixel.refine_matches`.
         scratch: buffers.
         maps: local maps of these matches at the reduced scale; None fits them.
+        config: settings; None uses the defaults.
 
     Returns:
         Points (M, 2) float32 in image 1, and a mask (M,) bool of the refined ones.
     """
     if factors == (1.0, 1.0):
-        return refine_matches(image0, image1, points0, points1, scratch=scratch, maps=maps)
+        return refine_matches(image0, image1, points0, points1, config, scratch, maps)
     refined = np.zeros(len(points1), np.bool_)
     for images in _scaled(image0, image1, factors):
         sizes = [_size(image) for image in images]
         first = map_points(points0, _size(image0), sizes[0])
         second = map_points(points1, _size(image1), sizes[1])
-        moved, mask = refine_matches(*images, first, second, scratch=scratch, maps=maps)
+        moved, mask = refine_matches(*images, first, second, config, scratch, maps)
         moved = map_points(moved, sizes[1], _size(image1))
         points1 = np.where(mask[:, None], moved, points1)
         refined |= mask

@@ -4,9 +4,10 @@ The networks tolerate rotations up to about 45° and ratios of scale up to about
 differences this module estimates the rotation and the ratio on small versions of both images
 (`hypotheses`), and matches the images at that rotation and ratio. It then warps the finer image
 onto the coarser one by the homography of these matches, and matches again (as in MODS: Mishkin,
-Matas, Perdoch 2015). Guided matching (`guided`) completes the matches. Scenes with several planes
-get such a warp for each of the next planes as well. The result unites the matches of the warped
-and of the plain images, as far as they agree with one epipolar geometry.
+Matas, Perdoch 2015). Scenes with several planes get such a warp for each of the next planes as
+well. The result unites the matches of the warped and of the plain images, as far as they agree with
+one epipolar geometry. The last step (`guided`) aligns all matches again; where one homography
+explains them, it also drops and adds matches.
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ class Search:
         image0, image1 = plain.features0.image, plain.features1.image
         if image0 is None or image1 is None or min(*image0.shape, *image1.shape) < 32:
             return plain
+        return self.pipeline.finish(self._searched(image0, image1, plain, always))
+
+    def _searched(
+        self, image0: Gray, image1: Gray, plain: MatchResult, always: bool
+    ) -> MatchResult:
+        """The result before the last step."""
         known = {id(image0): plain.features0, id(image1): plain.features1}
         ratio = self._relative_strength(plain)
         weak = ratio < self.config.weak_ratio
@@ -120,25 +127,16 @@ class Search:
             found = None
         if always or weak or self._is_turned(plain, ratio):
             found = self._refine_by_warping(image0, image1, plain.matches, found, known)
-        if found is not None:
-            result = self._fuse(plain, found)
-        elif self._completes(plain):
-            result = self.pipeline.complete(plain, plain=True)
-        else:
-            return plain
+        result = plain if found is None else self._fuse(plain, found)
         if always or weak:
             return self._add_planes(plain, result, known)
         return result
 
-    def _completes(self, result: MatchResult) -> bool:
-        """Whether guided matching may add matches."""
-        return self._relative_strength(result) < self.config.guided_ratio
-
     def _fuse(self, plain: MatchResult, found: _Found) -> MatchResult:
         """Add the plain matches, and drop those that contradict the epipolar geometry."""
         config = self.config
-        if self._completes(found.result):
-            completed = self.pipeline.complete(found.result, plain=False)
+        if self._relative_strength(found.result) < config.guided_ratio:
+            completed = self.pipeline.complete(found.result)
             found = _Found.make(found.view0, found.view1, completed, found.warps)
         result = found.in_originals()
         limit = self._max_keypoints(plain, result)

@@ -12,7 +12,7 @@ class SearchConfig:
     Attributes:
         weak_ratio: a plain match is weak if the ratio between the total confidence of its matches
             and the smaller number of keypoints is below this. Hypotheses are tried only then.
-        guided_ratio: ratio below which guided matching completes the matches.
+        guided_ratio: ratio below which the matches are refined again, filtered and completed.
         good_ratio: ratio above which a plain match needs no search.
         max_plain_rotation: degrees, maximum rotation at which a plain match needs no search.
         side: longest side in pixels of the small versions.

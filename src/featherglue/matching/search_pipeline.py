@@ -1,4 +1,4 @@
-"""What the search over rotation and scale calls: extraction, matching and completion."""
+"""What the search over rotation and scale calls: extraction, matching and the last step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featherglue.io.gray import Gray
-from featherglue.matching.guided import complete
+from featherglue.matching.guided import match_plane, refine_again
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
@@ -75,7 +75,11 @@ class SessionPipeline:
         """Match features of small images."""
         return self._coarse.match(features0, features1)
 
-    def complete(self, result: MatchResult, plain: bool) -> MatchResult:
-        """Add guided matches; `plain` if the result is of images as they were given."""
-        processing = self._processing if plain else self._full.processing
-        return complete(result, processing, self._scratch)
+    def complete(self, result: MatchResult) -> MatchResult:
+        """Refine, filter and complete the matches of views that show a plane."""
+        return match_plane(result, self._full.processing, self._scratch) or result
+
+    def finish(self, result: MatchResult) -> MatchResult:
+        """The last step: refine, filter and complete the matches of images as they were given."""
+        found = match_plane(result, self._processing, self._scratch)
+        return refine_again(result, self._processing, self._scratch) if found is None else found

@@ -102,9 +102,10 @@ def refine_matches(
     """
     config = config or RefineConfig()
     unchanged = points1, np.zeros(len(points1), np.bool_)
-    if len(points0) <= config.num_neighbors:
-        return unchanged
-    maps = maps or fit_local_maps(points0, points1, config.num_neighbors)
+    if maps is None:
+        if len(points0) <= config.num_neighbors:
+            return unchanged
+        maps = fit_local_maps(points0, points1, config.num_neighbors)
     chosen = np.flatnonzero(maps.deviation < config.max_deviation)
     if len(chosen) == 0:
         return unchanged
