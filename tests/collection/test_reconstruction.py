@@ -67,15 +67,19 @@ def test_wrong_observations_do_not_bend_a_refined_model(
     assert result.model is not None and result.model.folder is not None
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=1)
     model = pycolmap.Reconstruction(result.model.folder)
-    for image in list(model.images.values())[:3]:
-        for point in image.points2D[::8]:
-            point.xy += [3.0, 1.0]
+    first = list(model.images)[:3]
+    wrong = [(i, n) for i in first for n in range(0, len(model.images[i].points2D), 8)]
+    for i, n in wrong:
+        model.images[i].points2D[n].xy += [3.0, 1.0]
     squared = pycolmap.Reconstruction(model)
     pycolmap.bundle_adjustment(squared)
     refine_model(work / "database.db", model, options)
     bent, robust = (float(np.median(center_errors(m, scene))) for m in (squared, model))
     assert robust < 0.03
     assert robust < 0.5 * bent
+    kept = [model.images[i].points2D[n].has_point3D() for i, n in wrong]
+    others = [point.has_point3D() for image in model.images.values() for point in image.points2D]
+    assert np.mean(kept) < 0.2 * np.mean(others)
 
 
 def test_the_work_folder_is_complete(result: Reconstruction, work: Path) -> None:

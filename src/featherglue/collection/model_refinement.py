@@ -2,7 +2,7 @@
 
 COLMAP's mapper minimizes squared reprojection errors. A few wrong or inaccurate observations then
 bend the whole model. Here the squares are replaced by Cauchy's loss, whose scale is the median
-reprojection error of the points.
+reprojection error of the points. Afterward the observations that contradict the model are removed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from featherglue.io.pycolmap_ import require_pycolmap
 _MIN_SCALE = 0.01  # px, of the loss
 _MAX_REFINEMENTS = 3  # adjustments, each with new and without wrong observations
 _MAX_CHANGE = 5e-4  # share of changed observations that ends the refinements
+_MIN_LIMIT, _LIMIT_PER_ERROR = 2.0, 3.0  # px, and per median, of a reprojection error
 _LEAST_PROGRESS = 1e-4  # relative decrease of the loss that ends an adjustment
 
 
@@ -51,4 +52,18 @@ def refine_model(database: str | os.PathLike[str], model: Any, options: Any) -> 
         options.get_triangulation(),
     )
     mapper.end_reconstruction(False)
+    _remove_wrong_observations(pycolmap, model, options.get_mapper())
+
+
+def _remove_wrong_observations(pycolmap: Any, model: Any, options: Any) -> None:
+    """Remove observations with large reprojection errors; cameras and other points stay.
+
+    The mapper allows 4 px. That is far from the errors of a model of sharp photographs, which the
+    robust loss leaves as they are.
+    """
+    errors = [point.error for point in model.points3D.values()]
+    if errors:
+        limit = max(_MIN_LIMIT, _LIMIT_PER_ERROR * float(np.median(errors)))
+        limit = min(limit, options.filter_max_reproj_error)
+        pycolmap.ObservationManager(model).filter_all_points3D(limit, options.filter_min_tri_angle)
     model.update_point_3d_errors()
