@@ -115,6 +115,17 @@ def test_the_third_stage_matches_all_keypoints(
     assert (indices == matches.indices).all() and (confidence == matches.scores).all()
 
 
+def test_the_first_stage_does_not_end_with_few_keypoints(
+    session: Session, views: dict[str, Features]
+) -> None:
+    few0, few1 = (first(views[name], 400) for name in ("coffee", "moved"))
+    counted = Counted(session)
+    indices, _ = match(counted, few0, few1)
+    ((rows, columns),) = counted.sizes
+    assert rows == columns < 400
+    assert len(indices) > 0.8 * len(session.match(few0, few1).matches)
+
+
 def test_few_keypoints_are_matched_at_once(session: Session, views: dict[str, Features]) -> None:
     few0, few1 = (first(views[name], 250) for name in ("coffee", "camera"))
     counted = Counted(session)

@@ -1,7 +1,7 @@
 """A cascade of three stages: most pairs of a collection do not need the whole matcher.
 
 1. Mutual nearest descriptors that their neighbors support. A pair with enough of them is done: the
-   matcher would find about as many.
+   matcher would find about as many. With few keypoints it would find more, which a model needs.
 2. The matcher with the keypoints of the mutual nearest descriptors, and one epipolar geometry. A
    pair with few inliers shows different places and is rejected; a pair with many is done.
 3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once.
@@ -24,6 +24,7 @@ from featherglue.types import Features
 Index = NDArray[np.int64]
 
 _MIN_KEYPOINTS = 256  # of both images; the matcher takes a few milliseconds for fewer
+_MANY_KEYPOINTS = 512  # of both images; with fewer the first stage does not end
 _MIN_SUPPORTED = 30  # nearest descriptors that end the first stage
 _MAX_DISTANCE = 4.0  # px, of an inlier from its epipolar line, as for COLMAP
 _NUM_SAMPLES = 500
@@ -54,12 +55,14 @@ def match_by_cascade(
         Indices (M, 2) of the matched keypoints, and confidences (M,): cosine similarities of the
         first stage, probabilities of the others.
     """
-    if min(len(features0), len(features1)) >= _MIN_KEYPOINTS:
+    fewest = min(len(features0), len(features1))
+    if fewest >= _MIN_KEYPOINTS:
         indices, cosines = nearest_neighbors(features0.descriptors, features1.descriptors)
         points0, points1 = features0.keypoints[indices[:, 0]], features1.keypoints[indices[:, 1]]
-        kept, _ = filter_by_consensus(points0, points1, cosines, np.inf)
-        if len(kept) >= _MIN_SUPPORTED:
-            return indices[kept], cosines[kept]
+        if fewest >= _MANY_KEYPOINTS:
+            kept, _ = filter_by_consensus(points0, points1, cosines, np.inf)
+            if len(kept) >= _MIN_SUPPORTED:
+                return indices[kept], cosines[kept]
         found, scores = _match_selected(session, features0, features1, indices)
         support = _support(features0, features1, found)
         if support < _MIN_SUPPORT:
