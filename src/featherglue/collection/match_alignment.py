@@ -121,6 +121,6 @@ def _one_way(
         image0, image1, points0, points1, config.pull * offsets, affine, config, Scratch()
     )
     noise = np.maximum(2 * (1 - aligned.correlation), np.float32(_MIN_NOISE))
-    xx, yy, xy = aligned.tensor * (_SAMPLES / noise) * aligned.accepted
+    xx, yy, xy = aligned.tensor * (_SAMPLES / noise) * (aligned.accepted | aligned.exact)
     information = np.stack((xx, xy, xy, yy), 1).reshape(-1, 2, 2).astype(np.float32)
     return _Offsets(aligned.points1 - points1, information)

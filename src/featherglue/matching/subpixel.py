@@ -27,6 +27,7 @@ Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _DAMPING = 0.02  # relative to the trace of a window's structure tensor
+_EXACT_MOVE, _EXACT_CORRELATION = 0.02, 0.995  # px, and of the windows of an exact match
 _MIN_CONTRAST = 0.5  # gray values, standard deviation of a window; less is noise or rounding
 _LEAST_STEP = 0.01  # px, ends the iterations of a window
 _REMAP_LIMIT = 32767  # px, cv2.remap needs shorter sides
@@ -64,6 +65,8 @@ class Alignment:
     Attributes:
         points1: (M, 2) float32, (x, y) pixels in image 1 of the points of image 0.
         accepted: (M,) bool, whether the alignment meets the conditions of `refine_matches`.
+        exact: (M,) bool, whether the match was aligned before, as in copies of one photograph: the
+            alignment can improve nothing.
         correlation: (M,) float32, of the aligned windows.
         tensor: (3, M) float32, structure tensor of each window of image 0, normalized to unit
             variance: its entries xx, yy and xy, px⁻².
@@ -71,6 +74,7 @@ class Alignment:
 
     points1: Float
     accepted: Mask
+    exact: Mask
     correlation: Float
     tensor: Float
 
@@ -172,14 +176,16 @@ def align_windows(
         found = _align(smooth0, smooth1, points0, points1, pulls, maps, config, scratch)
     moved, quality, tensor = found
     initial, correlation, contrast0, contrast1 = quality.T
-    near = np.square(moved - points1).sum(1) < config.max_move**2
+    squares = np.square(moved - points1).sum(1)
+    near = squares < config.max_move**2
     height, width = smooth1.shape
     x, y = moved.T
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     textured = (contrast0 > _MIN_CONTRAST) & (contrast1 > _MIN_CONTRAST)
     better = (correlation > initial) & (correlation > config.min_correlation)
     accepted = better & textured & near & inside
-    return Alignment(moved, accepted, correlation, tensor.T)
+    exact = (squares < _EXACT_MOVE**2) & (initial > _EXACT_CORRELATION) & textured & inside
+    return Alignment(moved, accepted, exact, correlation, tensor.T)
 
 
 def _align(
