@@ -56,11 +56,11 @@ class GuidedConfig:
     """
 
     plane: PlaneConfig = field(default_factory=PlaneConfig)
-    max_deviation: float = 2.5
+    max_deviation: float = 3.0
     min_deviation: float = 0.3
-    radius: float = 4.0
-    min_similarity: float = 0.1
-    penalty: float = 0.3
+    radius: float = 5.0
+    min_similarity: float = 0.0
+    penalty: float = 0.5
     score: float = 0.2
 
 
