@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ from featherglue.compression.cost import model_cost
 from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 from featherglue.io.gray import Gray
 from featherglue.options import RuntimeName
-from featherglue.session import Session, load
-from featherglue.types import Features
-from studies.compression.timing import Call
+from featherglue.session import load
+from studies.compression.timing import Load
 
 
 def accuracy(
@@ -61,28 +60,24 @@ def threshold(folder: Path) -> dict[str, Any]:
 
 def frames(
     folders: Sequence[Path], runtime: RuntimeName, threads: int, size: tuple[int, int]
-) -> list[Call]:
-    """Return a call for each model: a frame with 512 keypoints and its match with the previous one.
+) -> list[Load]:
+    """Return what loads each model: the call is a frame and its match with the previous frame.
 
     Args:
         folders: folders of the models.
         runtime: runtime of both networks.
         threads: number of threads.
-        size: (width, height) of the frames in pixels.
+        size: (width, height) of the frames in pixels. They have 512 keypoints.
     """
-    first, second = draw_frames(size)
-    found: list[Call] = []
-    for folder in folders:
-        session = load(
-            str(folder), runtime=runtime, max_keypoints=512, threads=threads, search="off"
-        )
-        previous = session.extract(first)
-        found.append(partial(_frame, session, previous, second))
-    return found
+    return [partial(_frame, folder, runtime, threads, draw_frames(size)) for folder in folders]
 
 
-def _frame(session: Session, previous: Features, image: Gray) -> object:
-    return session.match(previous, session.extract(image))
+def _frame(
+    folder: Path, runtime: RuntimeName, threads: int, images: tuple[Gray, Gray]
+) -> Callable[[], object]:
+    session = load(str(folder), runtime=runtime, max_keypoints=512, threads=threads, search="off")
+    previous = session.extract(images[0])
+    return lambda: session.match(previous, session.extract(images[1]))
 
 
 def steps_taken(folder: Path, dense: Path) -> list[int]:

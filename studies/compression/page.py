@@ -11,6 +11,7 @@ from featherglue.io.markdown import wrap_paragraphs
 from studies.compression import page_answers, page_tables, page_text
 from studies.compression.experiments import DENSE
 from studies.compression.layer_figures import Losses
+from studies.compression.model_steps import MACS_TOLERANCE
 from studies.compression.page_tables import Row, where
 from studies.compression.page_values import method_values, tuning_text, weight_values
 from studies.compression.sparsity_page import section
@@ -179,7 +180,8 @@ def _remade(rows: Sequence[Row]) -> str:
         return ""
     return (
         "These models were made again by their recipes without fine-tuning, for the time only: "
-        f"{'; '.join(titles)}."
+        f"{'; '.join(titles)}. Their number of operations is that of the row within "
+        f"{100 * MACS_TOLERANCE:.0f} %."
     )
 
 

@@ -193,5 +193,5 @@ FIGURE_3 = """\
 In Figure 3, *SuperPoint* is the network without the choice of keypoints, and *SuperGlue* the
 network without the iterations of Sinkhorn. The time of SuperPoint does not depend on the number of
 keypoints. That of SuperGlue grows faster than the number, because each keypoint attends to all
-others. Figure 3 was measured {where}; with more than 1024 keypoints, there were at most 2 turns.
+others. Figure 3 was measured {where}; with 2048 keypoints in 2 turns, with 4096 in one.
 """

@@ -21,14 +21,24 @@ from featherglue.artifact.format import load_artifact
 from featherglue.matching.assignment import nearest_neighbors
 from featherglue.options import RuntimeName
 from featherglue.runtime.base import Runtime, open_runtime
-from studies.compression.timing import Call, Remember, Turn, Turns, conditions, measure_now, medians
+from studies.compression.timing import (
+    Call,
+    Load,
+    Remember,
+    Turn,
+    Turns,
+    conditions,
+    measure_now,
+    medians,
+)
 
 KEYPOINTS = (128, 256, 512, 1024, 2048, 4096)
 RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime", "openvino")
 _XFEAT_SIDE = 640
 Prepare = Callable[[int], Call]
 """Given a number of keypoints, returns the call to measure."""
-_MANY = 1024  # keypoints, beyond which fewer turns are measured
+_MANY = 4096  # keypoints for which one turn is enough
+_TOGETHER = 1024  # keypoints, beyond which all networks at once need more than 10 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +50,8 @@ class SpeedSettings:
         runtimes: runtimes of the networks.
         size: (width, height) of the image in pixels.
         threads: number of threads.
-        repetitions: number of turns; the median counts. With more than 1024 keypoints, where calls
-            are long and vary little, there are at most 2.
+        repetitions: number of turns; the median counts. With many keypoints, where calls are long
+            and vary little, there are fewer: 2 with 2048, and 1 with 4096.
         budget: s, longest call. A contender that takes longer is not measured with more keypoints.
         xfeat: ONNX file of XFeat, or None.
     """
@@ -56,7 +66,7 @@ class SpeedSettings:
 
     def turns(self, count: int) -> int:
         """Return the number of turns with a number of keypoints."""
-        return self.repetitions if count <= _MANY else min(2, self.repetitions)
+        return min(self.repetitions, max(1, _MANY // count))
 
 
 def plain(settings: SpeedSettings) -> dict[str, Any]:
@@ -91,7 +101,9 @@ def measure_speed(
             for i, row in enumerate(rows)
             if row["stopped"] is None and _depends(row, count, settings)
         ]
-        measure = Turns(partial(contenders.calls, tuple(chosen), count), settings.threads)
+        measure = Turns(
+            partial(contenders.loads, tuple(chosen), count), settings.threads, count <= _TOGETHER
+        )
         turns = [
             remember(
                 f"turn {turn + 1} with {count} keypoints",
@@ -120,7 +132,7 @@ def _depends(row: Mapping[str, Any], count: int, settings: SpeedSettings) -> boo
 
 
 class _Contenders:
-    """All networks in all runtimes, SIFT and XFeat, loaded with the first call of `calls`.
+    """All networks in all runtimes, SIFT and XFeat.
 
     Attributes:
         named: label, runtime ("" for a classical method) and part of each contender.
@@ -137,14 +149,14 @@ class _Contenders:
             for part in ("extractor", "matcher")
         ]
 
-    def calls(self, chosen: Sequence[int], count: int) -> list[Call]:
-        """Return the calls of some contenders with a number of keypoints."""
+    def loads(self, chosen: Sequence[int], count: int) -> list[Load]:
+        """Return what loads some contenders for a number of keypoints."""
         if not self._prepare:
             cv2.setNumThreads(self._settings.threads)
             networks = _networks(self._folders, self._settings)
             self._prepare = [*networks, *_classical(self._settings)]
         print(f"    {len(chosen)} contenders", flush=True)
-        return [self._prepare[i](count) for i in chosen]
+        return [partial(self._prepare[i], count) for i in chosen]
 
 
 def _networks(folders: Mapping[str, Path], settings: SpeedSettings) -> list[Prepare]:
@@ -156,19 +168,25 @@ def _networks(folders: Mapping[str, Path], settings: SpeedSettings) -> list[Prep
         artifact = load_artifact(folder)
         matcher = artifact.architecture.matcher
         assert matcher is not None
-        dim = matcher.descriptor_dim
         for name in settings.runtimes:
-            runtime = open_runtime(artifact, name, settings.threads)
-
-            def extract(count: int, runtime: Runtime = runtime) -> Call:
-                return lambda: runtime.extract(image)
-
-            def match(count: int, runtime: Runtime = runtime, dim: int = dim) -> Call:
-                keypoints, descriptors = _random_features(count, dim)
-                return lambda: runtime.match(keypoints, descriptors, keypoints, descriptors)
-
-            found += [extract, match]
+            opened = partial(open_runtime, artifact, name, settings.threads)
+            found += [
+                partial(_extraction, opened, image),
+                partial(_match, opened, matcher.descriptor_dim),
+            ]
     return found
+
+
+def _extraction(opened: Callable[[], Runtime], image: NDArray[np.uint8], count: int) -> Call:
+    del count
+    runtime = opened()
+    return lambda: runtime.extract(image)
+
+
+def _match(opened: Callable[[], Runtime], dim: int, count: int) -> Call:
+    runtime = opened()
+    keypoints, descriptors = _random_features(count, dim)
+    return lambda: runtime.match(keypoints, descriptors, keypoints, descriptors)
 
 
 def _random_features(count: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

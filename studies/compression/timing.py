@@ -20,6 +20,7 @@ from featherglue.artifact.format import Artifact
 from featherglue.config import to_dict
 
 Call = Callable[[], object]
+Load = Callable[[], Call]
 Turn = dict[str, Any]
 """`seconds` of each contender, and `load`, the load average before and after the turn."""
 Remember = Callable[[str, Mapping[str, Any], Callable[[], Turn]], Turn]
@@ -52,24 +53,32 @@ class Turns:
     """Contenders that are timed in turn.
 
     Args:
-        prepare: returns a call for each contender. It is called before the first turn, so that
-            nothing is loaded if all turns are stored.
+        prepare: returns a function for each contender that loads it and returns the call to time.
+            It is called before the first turn, so that nothing is loaded if all turns are stored.
         threads: number of threads of the contenders.
+        together: whether all contenders stay loaded. If not, each one is loaded for each turn and
+            freed after it.
     """
 
-    def __init__(self, prepare: Callable[[], Sequence[Call]], threads: int) -> None:
-        self._prepare, self._clock = prepare, clock(threads)
-        self._calls: Sequence[Call] | None = None
+    def __init__(
+        self, prepare: Callable[[], Sequence[Load]], threads: int, together: bool = True
+    ) -> None:
+        self._prepare, self._clock, self._together = prepare, clock(threads), together
+        self._loads: Sequence[Load] | None = None
+        self._calls: list[Call] = []
 
     def __call__(self) -> Turn:
-        """Time each contender once. Before the first turn each is called once without timing."""
-        if self._calls is None:
-            self._calls = self._prepare()
-            for call in self._calls:
-                call()
-        before = _load()
-        seconds = [self._timed(call) for call in self._calls]
-        return {"seconds": seconds, "load": [before, _load()]}
+        """Time each contender once. A loaded one is called once without timing."""
+        if self._loads is None:
+            self._loads = self._prepare()
+            if self._together:
+                self._calls = [_warm(load) for load in self._loads]
+        before = _load_average()
+        if self._together:
+            seconds = [self._timed(call) for call in self._calls]
+        else:
+            seconds = [self._timed(_warm(load)) for load in self._loads]
+        return {"seconds": seconds, "load": [before, _load_average()]}
 
     def _timed(self, call: Call) -> float:
         start = self._clock()
@@ -89,6 +98,12 @@ def conditions(turns: Sequence[Turn], threads: int) -> dict[str, Any]:
     return found | ({"load": [min(loads), max(loads)]} if loads else {})
 
 
-def _load() -> float | None:
+def _warm(load: Load) -> Call:
+    call = load()
+    call()
+    return call
+
+
+def _load_average() -> float | None:
     """Return the load average of the last minute; None where the system has none."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None

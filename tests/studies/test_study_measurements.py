@@ -90,14 +90,23 @@ def test_time_depends_on_architecture_and_integers(models: dict[str, Model]) -> 
 
 def test_contenders_are_loaded_for_the_first_turn_and_timed_by_their_clock() -> None:
     calls: list[str] = []
-    turns = timing.Turns(lambda: [lambda: calls.append("a"), lambda: time.sleep(0.02)], 1)
+    loaded: list[str] = []
+
+    def load() -> timing.Call:
+        loaded.append("a")
+        return lambda: calls.append("a")
+
+    turns = timing.Turns(lambda: [load, lambda: lambda: time.sleep(0.02)], 1)
     assert calls == []
     first, second = turns(), turns()
-    assert calls == ["a"] * 3  # one is not timed
+    assert calls == ["a"] * 3 and len(loaded) == 1  # one call is not timed
     assert max(first["seconds"]) < 0.02  # a sleep takes no CPU time
     assert timing.medians([{"seconds": [s]} for s in (1.0, 5.0, 2.0)]) == [2.0]
     assert timing.conditions([first, second], 1)["turns"] == 2
-    waiting = timing.Turns(lambda: [lambda: time.sleep(0.02)], 2)
+    apart = timing.Turns(lambda: [load], 1, together=False)
+    apart(), apart()
+    assert len(loaded) == 3 and len(calls) == 7  # each is loaded for each turn
+    waiting = timing.Turns(lambda: [lambda: lambda: time.sleep(0.02)], 2)
     assert waiting()["seconds"][0] >= 0.02
 
 
