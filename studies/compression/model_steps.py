@@ -150,7 +150,7 @@ class ModelSteps:
         """Make the models and return their folders before and after fine-tuning."""
         print(experiment.title, flush=True)
         before = self.work / experiment.name / "before"
-        self._make_model(experiment, "made", before, None)
+        self._make_model(experiment, "made", before, None, self._start(experiment, "before"))
         start = self._start(experiment)
         if not self._tunes and start is None:
             print("  not fine-tuned (--minutes 0)", flush=True)
@@ -159,16 +159,23 @@ class ModelSteps:
         self._make_model(experiment, "fine-tuned", after, self._tuning(), start)
         return before, after
 
-    def _start(self, experiment: Experiment) -> Start | None:
-        """Return the finished model from which the recipe continues, or None."""
+    def _start(self, experiment: Experiment, state: str = "after") -> Start | None:
+        """Return the model of another experiment from which the recipe continues, or None.
+
+        Args:
+            experiment: experiment of the recipe.
+            state: "after" fine-tuning, or "before" it.
+        """
         found = first_part(self.recipes[experiment.name], self.options.recipes)
         if found is None:
             return None
         name, num_steps = found[0].name, found[1]
-        folder = self.work / name / "after"
-        if f"{name}, fine-tuned" in self.journal.steps and folder.is_dir():
-            origin = self.journal.origin(f"{name}, fine-tuned")
-            return Start(folder=folder, num_steps=num_steps, origin=origin)
+        folder = self.work / name / state
+        step = f"{name}, fine-tuned" if state == "after" else f"{name}, made"
+        if step in self.journal.steps and folder.is_dir():
+            return Start(folder=folder, num_steps=num_steps, origin=self.journal.origin(step))
+        if state == "before":
+            return None
         row = kept_rows(self.options.output, self.common).get(name, {})
         return finished_model(row, self.options.finished / name, self.hash, num_steps)
 
@@ -269,7 +276,7 @@ class ModelSteps:
         before = self.work / name / "before"
         [experiment] = experiments.select_experiments([name])
         self.recipes.setdefault(name, self._recipe(experiment, None))
-        self._make_model(experiment, "made", before, None)
+        self._make_model(experiment, "made", before, None, self._start(experiment, "before"))
         return (before, row["after"] is not None) if self._has_sizes(before, row) else None
 
     def _has_sizes(self, folder: Path, row: dict[str, Any]) -> bool:

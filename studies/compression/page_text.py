@@ -67,7 +67,7 @@ USE: Mapping[str, str] = {
     "fine-grained-superglue": "SuperPoint must stay as it is",
     "fine-grained-both": "as a step of a recipe",
     "channel-fine-grained": "never: structured pruning is smaller and faster",
-    "linear-8": "four times smaller and faster, in minutes",
+    "linear-8": "four times smaller and faster, except in PyTorch",
     "kmeans-8": "never: 8-bit integers are as small and faster",
     "kmeans-6": "the least loss below 8 bits",
     "kmeans-5": "never: 4 bits with a codebook per channel lose less",
@@ -186,7 +186,8 @@ SPEED = """\
 zero weights, which only special kernels can skip. *ms* is the time of a frame of {width}×{height}
 pixels and its match with the previous frame, with 512 keypoints. All models of a runtime take
 turns. The time depends on the architecture and on the bits that a runtime computes with, not on the
-values of weights, so fine-tuning does not change it. {origins}
+values of weights, so fine-tuning does not change it. PyTorch emulates 8-bit integers with floats,
+which takes longer. {origins}
 """
 
 FIGURE_3 = """\
