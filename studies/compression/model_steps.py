@@ -172,11 +172,15 @@ class ModelSteps:
         name, num_steps = found[0].name, found[1]
         folder = self.work / name / state
         step = f"{name}, fine-tuned" if state == "after" else f"{name}, made"
+        row = kept_rows(self.options.output, self.common).get(name, {})
         if step in self.journal.steps and folder.is_dir():
-            return Start(folder=folder, num_steps=num_steps, origin=self.journal.origin(step))
+            # An experiment that is not run again has its own settings of fine-tuning.
+            known = {} if found[0] in self.selected else row.get("finetuning", {})
+            tuned = {key: known[key] for key in ("minutes", "steps", "device") if key in known}
+            origin = self.journal.origin(step)
+            return Start(folder=folder, num_steps=num_steps, finetuning=tuned, origin=origin)
         if state == "before":
             return None
-        row = kept_rows(self.options.output, self.common).get(name, {})
         return finished_model(row, self.options.finished / name, self.hash, num_steps)
 
     def _row(self, experiment: Experiment) -> dict[str, Any]:

@@ -166,7 +166,9 @@ def _size_and_speed(results: Row, pictures: Mapping[str, str]) -> list[str]:
         *_picture("size", pictures),
         "Table 2b: operations and time.\n",
         page_tables.speed_table(rows, shipped),
-        page_text.SPEED.format(width=width, height=height, origins=timed, remade=_remade(rows)),
+        page_text.SPEED.format(
+            width=width, height=height, origins=f"{_remade(rows)} {timed}".strip()
+        ),
     ]
     if results["speed"]:
         parts += [*_picture("figure-3", pictures), _speed_text(results["speed"])]
