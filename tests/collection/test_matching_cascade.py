@@ -115,22 +115,24 @@ def test_the_third_stage_matches_all_keypoints(
     assert (indices == matches.indices).all() and (confidence == matches.scores).all()
 
 
-def test_the_first_stage_does_not_end_with_few_keypoints(
+def test_pairs_with_not_many_keypoints_are_only_rejected(
     session: Session, views: dict[str, Features]
 ) -> None:
-    few0, few1 = (first(views[name], 400) for name in ("coffee", "moved"))
+    few = {name: first(features, 450) for name, features in views.items()}
     counted = Counted(session)
-    indices, _ = match(counted, few0, few1)
-    ((rows, columns),) = counted.sizes
-    assert rows == columns < 400
-    assert len(indices) > 0.8 * len(session.match(few0, few1).matches)
+    indices, _ = match(counted, few["coffee"], few["moved"])
+    assert counted.sizes[1:] == [(450, 450)]
+    assert (indices == session.match(few["coffee"], few["moved"]).matches.indices).all()
+    counted = Counted(session)
+    assert len(match(counted, few["coffee"], few["camera"])[0]) == 0
+    assert len(counted.sizes) == 1
 
 
 def test_few_keypoints_are_matched_at_once(session: Session, views: dict[str, Features]) -> None:
-    few0, few1 = (first(views[name], 250) for name in ("coffee", "camera"))
+    few0, few1 = (first(views[name], 380) for name in ("coffee", "camera"))
     counted = Counted(session)
     indices, confidence = match(counted, few0, few1)
-    assert counted.sizes == [(250, 250)]
+    assert counted.sizes == [(380, 380)]
     matches = session.match(few0, few1).matches
     assert (indices == matches.indices).all() and (confidence == matches.scores).all()
     none = first(few0, 0)

@@ -1,10 +1,11 @@
 """A cascade of three stages: most pairs of a collection do not need the whole matcher.
 
 1. Mutual nearest descriptors that their neighbors support. A pair with enough of them is done: the
-   matcher would find about as many. With few keypoints it would find more, which a model needs.
+   matcher would find about as many.
 2. The matcher with the keypoints of the mutual nearest descriptors, and one epipolar geometry. A
    pair with few inliers shows different places and is rejected; a pair with many is done.
-3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once.
+3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once. Those with not
+   many are matched by it if they are not rejected: a model needs all of their matches.
 
 The bounds were chosen with scenes for training: of the pairs that COLMAP verifies with the matcher
 alone, about 99 % have matches.
@@ -23,8 +24,8 @@ from featherglue.types import Features
 
 Index = NDArray[np.int64]
 
-_MIN_KEYPOINTS = 256  # of both images; the matcher takes a few milliseconds for fewer
-_MANY_KEYPOINTS = 512  # of both images; with fewer the first stage does not end
+_MIN_KEYPOINTS = 384  # of both images; with fewer, nearest descriptors miss true pairs
+_MANY_KEYPOINTS = 512  # of both images; with fewer the first two stages end no pair
 _MIN_SUPPORTED = 30  # nearest descriptors that end the first stage
 _MAX_DISTANCE = 4.0  # px, of an inlier from its epipolar line, as for COLMAP
 _NUM_SAMPLES = 500
@@ -67,7 +68,7 @@ def match_by_cascade(
         support = _support(features0, features1, found)
         if support < _MIN_SUPPORT:
             return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-        if support >= _MUCH_SUPPORT:
+        if fewest >= _MANY_KEYPOINTS and support >= _MUCH_SUPPORT:
             return found, scores
     matches = session.match(features0, features1).matches
     return matches.indices, matches.scores
