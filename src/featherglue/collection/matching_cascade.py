@@ -4,8 +4,8 @@
    matcher would find about as many.
 2. The matcher with the keypoints of the mutual nearest descriptors, and one epipolar geometry. A
    pair with few inliers shows different places and is rejected; a pair with many is done.
-3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once. Those with not
-   many are matched by it if they are not rejected: a model needs all of their matches.
+3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once. Pairs with
+   not many end in no earlier stage, unless they are rejected: a model needs all of their matches.
 
 The bounds were chosen with scenes for training: of the pairs that COLMAP verifies with the matcher
 alone, about 99 % have matches.
