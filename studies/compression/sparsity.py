@@ -93,12 +93,17 @@ def tuned_folder(study: Path, name: str) -> Path:
 def make_models(model: Model, options: argparse.Namespace) -> dict[str, Path]:
     """Return the folders of all models of the frames by title. Missing ones are written.
 
-    The models of the study are decoded once: Huffman codes take long to read.
+    The models of the study are decoded once: Huffman codes take long to read. Those that are not
+    stored are left out.
     """
     titles = ("dense", *PRUNED, *TUNED)
     folders = {title: options.work / f"model-{i}" for i, title in enumerate(titles)}
-    for title, folder in folders.items():
+    for title, folder in list(folders.items()):
         if folder.exists():
+            continue
+        if title in TUNED and not tuned_folder(options.study, TUNED[title]).is_dir():
+            print(f"{title}: left out, because {TUNED[title]} is not in {options.study}")
+            del folders[title]
             continue
         if title in PRUNED:
             prune(model, PRUNED[title]).save(folder)
@@ -130,6 +135,7 @@ def measure_frames(
             search="off",
         )
         for title, names in FRAMES.items()
+        if title in folders
         for name in names
     }
     clock = time.process_time if threads == 1 else time.perf_counter

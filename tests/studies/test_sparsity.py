@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featherglue.io.json import read_json
-from studies.compression import shipped
+from featherglue.models.model import Model
+from studies.compression import shipped, sparsity
 from studies.compression.sparsity_page import section
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,13 @@ def test_the_section_compares_models_and_engines() -> None:
     assert "reaches 40 GFLOP/s on average, 40 with blocks of 4×1, and 80 with" in text
     assert "ONNX Runtime reach 66" in text and "4.0 to 4.0 times as fast" in text
     assert "from 85 % on" in text and "1.5 to 1.5 times as long as in ONNX Runtime" in text
+
+
+def test_models_that_are_not_stored_are_left_out(matching: Path, tmp_path: Path) -> None:
+    options = argparse.Namespace(work=tmp_path / "work", study=tmp_path / "none")
+    folders = sparsity.make_models(Model.load(matching), options)
+    assert set(folders) == {"dense", *sparsity.PRUNED}
+    assert all((folder / "config.json").exists() for folder in folders.values())
 
 
 def test_the_stored_section_renders() -> None:
