@@ -36,8 +36,9 @@ _FRAMES = (
 )
 _PATTERNS = {"": "single weights", "2:4": "2 of 4", "4x1": "blocks of 4×1", "1x8": "blocks of 1×8"}
 _PATTERN_TEXT = (
-    "Zeros in blocks are easier to skip, but the block with the smallest sum holds some large "
-    "weights. The table compares patterns at equal ratios, without fine-tuning, on {pairs} pairs."
+    "Zeros in blocks are easier to skip, but a block with a small sum holds some large weights. "
+    "The table compares patterns at equal ratios, without fine-tuning, on {pairs} pairs. On so few "
+    "pairs, differences of AUC@5 are chance; recall shows what a pattern costs."
 )
 _ACCURACY = " AUC@5 is measured on {pairs} pairs of val."
 _LAYERS = (
@@ -134,7 +135,7 @@ def _patterns(accuracy: Mapping[str, Any]) -> list[str]:
         "### Patterns of zeros\n",
         _PATTERN_TEXT.format(pairs=accuracy["pairs"]) + "\n",
         format_table(["zeros of SuperGlue", "%", "AUC@5", "precision", "recall"], lines),
-        _origin(accuracy),
+        "\n" + _origin(accuracy),
     ]
 
 
