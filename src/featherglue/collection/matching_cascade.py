@@ -24,6 +24,7 @@ from featherglue.types import Features
 
 Index = NDArray[np.int64]
 
+VERSION = 2  # of the rules below: files of other ones are not continued
 _MIN_KEYPOINTS = 384  # of both images; with fewer, nearest descriptors miss true pairs
 _MANY_KEYPOINTS = 512  # of both images; with fewer the first two stages end no pair
 _MIN_SUPPORTED = 30  # nearest descriptors that end the first stage

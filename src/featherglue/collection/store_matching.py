@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.collection import matching_cascade
 from featherglue.collection.extraction import SessionSource
 from featherglue.collection.match_alignment import NUM_COLUMNS, align_matches, smoothed
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
@@ -272,7 +273,7 @@ def match_features(
         "kind": "matches",
         "features": {name: value for name, value in made_with.items() if name != "version"},
         "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
-        "cascade": cascade,
+        "cascade": matching_cascade.VERSION if cascade else False,
     }
     task = MatchingTask(
         source=source.portable(),
