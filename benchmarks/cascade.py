@@ -53,14 +53,16 @@ def num_verified(features0: Features, features1: Features, indices: np.ndarray) 
         return 0
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = 0
-    views: list[Any] = []
+    cameras, points = [], []
     for features in (features0, features1):
         focal = MAX_FOCAL * max(features.image_size)
-        camera = pycolmap.Camera.create_from_model_name(
-            1, "SIMPLE_RADIAL", focal, *features.image_size
+        cameras.append(
+            pycolmap.Camera.create_from_model_name(1, "SIMPLE_RADIAL", focal, *features.image_size)
         )
-        views += [camera, features.keypoints.astype(float) + 0.5]
-    geometry = pycolmap.estimate_two_view_geometry(*views, indices.astype(np.uint32), options)
+        points.append(features.keypoints.astype(float) + 0.5)
+    geometry = pycolmap.estimate_two_view_geometry(
+        cameras[0], points[0], cameras[1], points[1], indices.astype(np.uint32), options
+    )
     return len(geometry.inlier_matches)
 
 
