@@ -57,7 +57,7 @@ class GuidedConfig:
 
     plane: PlaneConfig = field(default_factory=PlaneConfig)
     max_deviation: float = 3.0
-    min_deviation: float = 1.0
+    min_deviation: float = 0.3
     radius: float = 5.0
     min_similarity: float = 0.0
     penalty: float = 0.5
