@@ -57,7 +57,7 @@ def poses(scenes: Path, count: int) -> Iterator[PoseViews]:
     files = sorted(scenes.glob("*/poses.npz"))
     rng = np.random.default_rng(0)
     for file in files:
-        with np.load(file) as stored:
+        with np.load(file, allow_pickle=False) as stored:
             data = {name: stored[name] for name in stored.files}
         chosen = list(_pairs(data["w2c"]))
         rng.shuffle(chosen)

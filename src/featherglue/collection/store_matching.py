@@ -273,7 +273,8 @@ def match_features(
         "kind": "matches",
         "features": {name: value for name, value in made_with.items() if name != "version"},
         "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
-        "cascade": matching_cascade.VERSION if cascade else False,
+        "cascade": cascade,
+        "cascade_version": matching_cascade.VERSION if cascade else 0,
     }
     task = MatchingTask(
         source=source.portable(),
@@ -305,6 +306,7 @@ def _defaults() -> dict[str, Any]:
         "features": {"extractor": stage_settings(ProcessingConfig(), "extraction")},
         "matcher": {**stage_settings(ProcessingConfig(), "matching"), "search": "off"},
         "cascade": False,
+        "cascade_version": 0,
     }
 
 
