@@ -245,8 +245,8 @@ def match_features(
         pairs: names of the images of each pair. Only the first of two equal pairs is matched.
         source: the session.
         cascade: match pairs with many similar descriptors by these, and reject pairs without an
-            epipolar geometry, see `matching_cascade`. It needs a matcher with a
-            network and consensus, and no search; without them it does nothing.
+            epipolar geometry, see `matching_cascade`. It needs a matcher with a network and
+            consensus, and no search; without them it does nothing.
         workers: maximum number of processes, each with one thread; None takes one per core.
         ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
             `run_cluster`; `workers` is the maximum number of its processes. None works on this

@@ -1,4 +1,4 @@
-"""How many matches agree with one epipolar geometry, as a quick test of an image pair."""
+"""Quick robust estimates of an epipolar geometry, to decide about matches."""
 
 from __future__ import annotations
 
@@ -10,35 +10,65 @@ from featherglue.errors import ResourceError
 from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.machine import exhausted_resource
 
+Float = NDArray[np.float32]
+
 _MIN_MATCHES = 8
 _CONFIDENCE = 0.999
 
 
-def count_epipolar_inliers(
-    points0: NDArray[np.float32], points1: NDArray[np.float32], threshold: float, iterations: int
-) -> int:
-    """Number of matches that agree with one fundamental matrix.
+def quick_fundamental(
+    points0: Float,
+    points1: Float,
+    threshold: float,
+    iterations: int = 5000,
+    method: int = cv2.USAC_MAGSAC,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    """A fundamental matrix that many matches agree with, without refinement or test of chance.
 
-    It is found by OpenCV's GC-RANSAC (Barath and Matas 2018). `estimate_fundamental` is more
-    accurate, and takes several times as long. The same matches give the same number.
+    `estimate_fundamental` is more accurate, and takes several times as long. The same matches give
+    the same result.
 
     Args:
         points0, points1: (M, 2) matched (x, y) pixels.
         threshold: px, maximum distance of an inlier from its epipolar line.
         iterations: maximum number of samples.
+        method: OpenCV's number of a robust method; MAGSAC++ by default.
+
+    Returns:
+        F (3, 3), and a mask (M,) of the inliers. None for fewer than eight matches, or if no
+        matrix fits them.
+
+    Raises:
+        ResourceError: the machine lacks memory or another resource.
+    """
+    if len(points0) < _MIN_MATCHES:
+        return None
+    take_blas_buffer()
+    try:
+        F, mask = cv2.findFundamentalMat(
+            points0, points1, method, threshold, _CONFIDENCE, iterations
+        )
+    except cv2.error as error:  # OpenCV fails on some matches of a plane
+        if lack := exhausted_resource(error):
+            raise ResourceError(f"{lack}, to estimate geometry") from None
+        return None
+    if F is None or mask is None or F.shape != (3, 3) or not np.isfinite(F).all():
+        return None
+    return np.asarray(F, np.float64), mask[:, 0] > 0
+
+
+def count_epipolar_inliers(
+    points0: Float, points1: Float, threshold: float, iterations: int
+) -> int:
+    """Number of matches that agree with one fundamental matrix, by GC-RANSAC.
+
+    Barath and Matas, Graph-Cut RANSAC, CVPR 2018. See `quick_fundamental` for the arguments.
 
     Returns:
         The number of inliers; 0 for fewer than eight matches.
+
+    Raises:
+        ResourceError: the machine lacks memory or another resource.
     """
-    if len(points0) < _MIN_MATCHES:
-        return 0
-    take_blas_buffer()
-    try:
-        _, mask = cv2.findFundamentalMat(
-            points0, points1, cv2.USAC_ACCURATE, threshold, _CONFIDENCE, iterations
-        )
-    except cv2.error as error:
-        if lack := exhausted_resource(error):
-            raise ResourceError(f"{lack}, to estimate geometry") from None
-        return 0  # degenerate matches
-    return 0 if mask is None else int(np.count_nonzero(mask))
+    found = quick_fundamental(points0, points1, threshold, iterations, cv2.USAC_ACCURATE)
+    return 0 if found is None else int(np.count_nonzero(found[1]))

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.geometry.blas_buffer import take_blas_buffer
+from featherglue.geometry.epipolar_support import quick_fundamental
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-_CONFIDENCE, _ITERATIONS = 0.999, 5000  # of MAGSAC++
 
 
 def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) -> MatchResult:
@@ -131,21 +128,10 @@ def verify(result: MatchResult, tolerance: float, min_inliers: int) -> MatchResu
     matches = result.matches
     if len(matches) < min_inliers:
         return result
-    take_blas_buffer()
-    try:
-        F, inliers = cv2.findFundamentalMat(
-            matches.points0,
-            matches.points1,
-            cv2.USAC_MAGSAC,
-            tolerance,
-            _CONFIDENCE,
-            _ITERATIONS,
-        )
-    except cv2.error:  # OpenCV fails on some matches of a plane
+    found = quick_fundamental(matches.points0, matches.points1, tolerance)
+    if found is None or found[1].sum() < min_inliers or found[1].all():
         return result
-    if F is None or inliers is None or inliers.sum() < min_inliers or inliers.all():
-        return result
-    return replace(result, matches=select(matches, inliers[:, 0] > 0))
+    return replace(result, matches=select(matches, found[1]))
 
 
 def select(matches: Matches, kept: Mask) -> Matches:

@@ -2,9 +2,9 @@
 
 A plane, a distant scene and a camera that only rotated give matches that obey one homography. The
 matches of a scene with depth deviate from any homography, but the deviations of neighbors are
-alike: they are parallax. The deviations of matches of a plane are noise, and neighbors have
-nothing in common. This separates both better than the number of inliers, because the matches of
-difficult pairs are inexact.
+alike: they are parallax. The deviations of matches of a plane are noise, which neighbors do not
+share. This separates both better than the number of inliers, because the matches of difficult
+pairs are inexact.
 
 Shape legend: M matches, k neighbors.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.geometry.epipolar import sampson_distances
+from featherglue.geometry.epipolar_support import quick_fundamental
 from featherglue.geometry.local_optimization import optimize_fundamental, optimize_homography
 from featherglue.geometry.projection import warp_points
 from featherglue.matching.consensus import nearest_points
@@ -114,13 +115,10 @@ def _depth(
     none = np.zeros(len(off), np.bool_)
     if off.mean() <= config.min_depth:
         return none
-    try:
-        F, _ = cv2.findFundamentalMat(points0, points1, cv2.USAC_MAGSAC, 3.0, 0.999, 5000)
-    except cv2.error:  # OpenCV fails on some matches of a plane
+    found = quick_fundamental(points0, points1, config.tolerance)
+    if found is None:
         return none
-    if F is None or F.shape != (3, 3):
-        return none
-    F = optimize_fundamental(np.asarray(F, np.float64), points0, points1, 3.0)
+    F = optimize_fundamental(found[0], points0, points1, config.tolerance)
     shown = off & (sampson_distances(F, points0, points1) < config.depth[1] * noise)
     return shown if shown.mean() > config.min_depth else none
 

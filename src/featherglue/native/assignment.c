@@ -100,16 +100,7 @@ EXPORT int64_t mutual_pairs(const float *values, int64_t rows, int64_t columns, 
                 best[i] = j;
                 break;
             }
+        scores[i] = columns > 0 ? row[best[i]] : top;
     }
-    int64_t count = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        float value = values[i * stride + best[i]];
-        if (value > threshold && value == highest[best[i]]) {
-            highest[best[i]] = INFINITY; /* taken */
-            pairs[2 * count] = i;
-            pairs[2 * count + 1] = best[i];
-            scores[count++] = value;
-        }
-    }
-    return count;
+    return take_mutual(rows, best, scores, threshold, highest, pairs, scores);
 }

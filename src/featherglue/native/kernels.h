@@ -50,4 +50,25 @@ static inline float exp_small(float x) {
     return exp_from(x, (int32_t)(x * 1.44269504f + 127.5f) - 127); /* rounds, as the sum is > 0 */
 }
 
+/* Mutual pairs: each row with its best column, if the row's value exceeds a threshold and is the
+ * highest of that column. Of equal rows the first counts.
+ *
+ * best: (rows,) columns; top: (rows,) values there; highest: of the columns, overwritten; pairs:
+ * (rows, 2); scores: (rows,), may be `top`. Returns the number of pairs.
+ */
+static inline int64_t take_mutual(int64_t rows, const int64_t *best, const float *top, float threshold,
+                                  float *highest, int64_t *pairs, float *scores) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        float value = top[i];
+        if (value > threshold && value == highest[best[i]]) {
+            highest[best[i]] = INFINITY; /* taken */
+            pairs[2 * count] = i;
+            pairs[2 * count + 1] = best[i];
+            scores[count++] = value;
+        }
+    }
+    return count;
+}
+
 #endif

@@ -88,15 +88,5 @@ EXPORT int64_t nearest_pairs(const float *first, int64_t rows, const float *seco
         for (int64_t i = 0; i < count; i++)
             best[start + i] = best_column(lanes + 8 * i, places + 8 * i, &top[start + i]);
     }
-    int64_t count = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        float value = top[i];
-        if (value > threshold && value == highest[best[i]]) {
-            highest[best[i]] = INFINITY; /* taken */
-            pairs[2 * count] = i;
-            pairs[2 * count + 1] = best[i];
-            scores[count++] = value;
-        }
-    }
-    return count;
+    return take_mutual(rows, best, top, threshold, highest, pairs, scores);
 }

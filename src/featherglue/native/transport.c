@@ -170,16 +170,6 @@ EXPORT int64_t match_scores(const float *scores, int64_t rows, int64_t columns, 
     for (int64_t unit = 1; unit < t.units; unit++)
         for (int64_t j = 0; j < t.pitch; j += 8)
             store(highest + j, higher_of(load(highest + j), load(t.totals + unit * t.pitch + j)));
-    int64_t count = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        float value = t.highest[i];
-        if (value > threshold && value == highest[best[i]]) {
-            highest[best[i]] = INFINITY; /* taken */
-            pairs[2 * count] = i;
-            pairs[2 * count + 1] = best[i];
-            probabilities[count++] = value;
-        }
-    }
-    return count;
+    return take_mutual(rows, best, t.highest, threshold, highest, pairs, probabilities);
 }
 #endif
