@@ -65,9 +65,9 @@ static void *live(void *unused) {
         atomic_fetch_add(&team->inside, 1);
         pthread_mutex_unlock(&lock);
         work(team, thread);
-        atomic_fetch_sub(&team->inside, 1); /* the team may be gone from here on */
         pthread_mutex_lock(&lock);
-        num_idle++;
+        num_idle++; /* before the caller returns: its next team needs no more threads */
+        atomic_fetch_sub(&team->inside, 1); /* the team may be gone from here on */
     }
     return unused;
 }
