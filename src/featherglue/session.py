@@ -21,6 +21,7 @@ from featherglue.matching.extractors import (
     Extractor,
 )
 from featherglue.matching.feature_matching import match_features
+from featherglue.matching.guided import complete, is_incomplete
 from featherglue.matching.keypoint_mask import apply_mask
 from featherglue.matching.matchers import Matcher
 from featherglue.matching.methods import (
@@ -136,7 +137,8 @@ class Session:
                 described["runtime"] = part.runtime.name
                 if self.artifact is not None:
                     described["weights"] = self.artifact.fingerprint
-        matcher["refine"] = self.processing.refine
+        for name in ("refine", "guided_matching"):
+            matcher[name] = getattr(self.processing, name)
         if self.search != "off":
             matcher["search"] = self.search
         return {"name": self._name(), "extractor": extractor, "matcher": matcher}
@@ -286,7 +288,8 @@ class Session:
     ) -> MatchResult:
         """Match two sets of features.
 
-        Matches are refined to a fraction of a pixel where both sets keep their image. If the search
+        Matches are refined to a fraction of a pixel where both sets keep their image; there, those
+        of a pair with few matches are also completed (see `matching.guided`). If the search
         finds better matches (`result.search`), their indices belong to the features of the result.
 
         Args:
@@ -301,11 +304,25 @@ class Session:
         result = match_features(
             self.matcher, self.processing, features0, features1, watch, self._scratch
         )
-        if self._search is None or not (self.search == "always" or self._search.is_needed(result)):
+        if self._search is None:
+            return self._completed(result, watch)
+        if not (self.search == "always" or self._search.is_needed(result)):
             return result
         with watch.stage("search"):
             found = self._search.improve(result, always=self.search == "always")
         return dataclasses.replace(found, milliseconds=watch.milliseconds)
+
+    def _completed(self, result: MatchResult, watch: Stopwatch) -> MatchResult:
+        """The result of guided matching, if the pair needs it and can be refined."""
+        images = result.features0.image, result.features1.image
+        settings = self.processing
+        if not (settings.guided_matching and settings.refine and self.matcher.gives_probabilities):
+            return result
+        if images[0] is None or images[1] is None or not is_incomplete(result):
+            return result
+        with watch.stage("guided"):
+            completed = complete(result, settings, self._scratch)
+        return dataclasses.replace(completed, milliseconds=watch.milliseconds)
 
     def __call__(self, image0: Image, image1: Image) -> MatchResult:
         """Extract both images and match them. See `extract` and `match`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from featherglue.machine import describe_machine
 from studies.compression.journal import today
 
 HERE = Path("studies/compression")
+# Sessions of the study show what the networks find: a search or guided matching would hide losses.
+PLAIN: Mapping[str, Any] = {"search": "off", "guided_matching": False}
 
 
 def new_parser(name: str, description: str | None) -> argparse.ArgumentParser:

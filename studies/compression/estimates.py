@@ -16,6 +16,7 @@ import numpy as np
 
 import featherglue
 from featherglue.benchmarking.drawn_frames import draw_frames
+from studies.compression.commands import PLAIN
 from studies.compression.experiments import Experiment
 from studies.compression.journal import format_duration
 
@@ -55,7 +56,7 @@ class Estimate:
 
 def unit_seconds(model: Path, threads: int, size: tuple[int, int]) -> float:
     """Return the time of one pair of images in seconds, the median of three."""
-    session = featherglue.load(str(model), threads=threads, search="off")
+    session = featherglue.load(str(model), threads=threads, **PLAIN)
     first, second = draw_frames(size)
     times = []
     for _ in range(4):

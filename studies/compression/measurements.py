@@ -14,6 +14,7 @@ from featherglue.evaluation import HomographySuite, SessionOpener, evaluate
 from featherglue.io.gray import Gray
 from featherglue.options import RuntimeName
 from featherglue.session import load
+from studies.compression.commands import PLAIN
 from studies.compression.timing import Load
 
 
@@ -29,7 +30,7 @@ def accuracy(
         threads: number of threads of all processes together.
         jobs: number of processes.
     """
-    options = SessionOpener(model=str(folder), threads=max(1, threads // jobs), search="off")
+    options = SessionOpener(model=str(folder), threads=max(1, threads // jobs), **PLAIN)
     summary = evaluate(options, suite, num_pairs=limit, jobs=jobs).summary
     kept = ("auc", "precision", "recall", "matches", "pairs", "failures")
     return {name: summary[name] for name in kept}
@@ -75,7 +76,7 @@ def frames(
 def _frame(
     folder: Path, runtime: RuntimeName, threads: int, images: tuple[Gray, Gray]
 ) -> Callable[[], object]:
-    session = load(str(folder), runtime=runtime, max_keypoints=512, threads=threads, search="off")
+    session = load(str(folder), runtime=runtime, max_keypoints=512, threads=threads, **PLAIN)
     previous = session.extract(images[0])
     return lambda: session.match(previous, session.extract(images[1]))
 

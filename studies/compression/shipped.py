@@ -29,6 +29,7 @@ from featherglue.io.markdown import wrap_paragraphs
 from featherglue.io.tables import format_table
 from featherglue.session import load
 from studies.compression.commands import (
+    PLAIN,
     date_and_machine,
     exit_code,
     new_parser,
@@ -98,7 +99,7 @@ def make(model: str, variant: str, options: argparse.Namespace) -> Path:
 def measure(folder: Path, suite: HomographySuite, num_pairs: int) -> dict[str, Any]:
     """Return the size of a model in bytes and its accuracy in percent."""
     artifact = load_artifact(folder)
-    opener = SessionOpener(model=str(folder), threads=2, search="off")
+    opener = SessionOpener(model=str(folder), threads=2, **PLAIN)
     summary = evaluate(opener, suite, num_pairs=num_pairs).summary
     kept = {name: summary[name] for name in ("auc", "precision", "recall", "pairs")}
     return {"bytes": model_cost(artifact).bytes_on_disk, "fingerprint": artifact.fingerprint} | kept
@@ -108,7 +109,7 @@ def latencies(folders: Mapping[str, Path], repetitions: int) -> dict[str, float]
     """Return the median CPU time in ms of a 640×480 frame by model, with one thread, in turn."""
     first, second = draw_frames((640, 480))
     sessions = {
-        name: load(str(folder), threads=1, max_keypoints=512, search="off")
+        name: load(str(folder), threads=1, max_keypoints=512, **PLAIN)
         for name, folder in folders.items()
     }
     previous = {name: session.extract(first) for name, session in sessions.items()}

@@ -31,6 +31,7 @@ from featherglue.runtime.sparse_ import zero_fractions
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from featherglue.session import load
 from studies.compression.commands import (
+    PLAIN,
     date_and_machine,
     exit_code,
     new_parser,
@@ -132,7 +133,7 @@ def measure_frames(
             runtime=name,
             max_keypoints=512,
             threads=threads,
-            search="off",
+            **PLAIN,
         )
         for title, names in FRAMES.items()
         if title in folders

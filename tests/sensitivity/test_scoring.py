@@ -42,7 +42,12 @@ def model(matching: Path) -> Model:
 def evaluate_model(model: Model, suite: HomographySuite, folder: Path, refine: bool = False) -> Any:
     model.save(folder)
     options = SessionOpener(
-        model=str(folder), runtime="torch", threads=1, refine=refine, search="off"
+        model=str(folder),
+        runtime="torch",
+        threads=1,
+        refine=refine,
+        search="off",
+        guided_matching=False,
     )
     summary = evaluate(options, suite).summary
     areas = {f"auc{t}": area for t, area in summary["auc"].items()}

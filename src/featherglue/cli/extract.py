@@ -23,7 +23,9 @@ from featherglue.collection.reconstruction_config import FEATURES, MAX_SIZE, NUM
 from featherglue.options import SessionOptions, make_options
 
 
-@session_options_without("resize", "max_keypoints", "refine", "search", "threads")
+@session_options_without(
+    "resize", "max_keypoints", "refine", "guided_matching", "search", "threads"
+)
 def extract(
     photos: Photos,
     output: Annotated[

@@ -269,10 +269,11 @@ def match_features(
     session = source.open()
     cascade = cascade and is_applicable(session)
     matcher = session.describe()["matcher"]
+    unused = {"runtime", "refine"} | ({"guided_matching"} if session.search == "off" else set())
     manifest = {
         "kind": "matches",
         "features": {name: value for name, value in made_with.items() if name != "version"},
-        "matcher": {n: v for n, v in matcher.items() if n not in ("runtime", "refine")},
+        "matcher": {name: value for name, value in matcher.items() if name not in unused},
         "cascade": cascade,
         "cascade_version": matching_cascade.VERSION if cascade else 0,
     }

@@ -172,7 +172,8 @@ def _extract_pairs(
         raise ConfigError("choosing a match threshold requires an extractor and a matcher")
     runtime = TorchRuntime(model.to_artifact(), None)
     bin_score, width = float(model.matcher.bin_score.detach()), model.matcher.config.descriptor_dim
-    settings = replace(model.processing, resize=())  # views already have their size
+    # Views already have their size; the threshold does not apply to guided matches.
+    settings = replace(model.processing, resize=(), guided_matching=False)
     rng = np.random.default_rng(config.seed)
     for i in range(config.num_pairs):
         photo = resize_gray(images[i % len(images)], size)

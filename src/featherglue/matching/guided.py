@@ -38,7 +38,7 @@ Factors = tuple[float, float]
 _ARRAYS = ("indices", "scores", "points0", "points1", "refined")
 # The start is accurate and the appearance may have changed: a large window, a low correlation.
 _ALIGNMENT = RefineConfig(window=15, iterations=6, pull=1.0, min_correlation=0.4)
-_MAX_SCALE = 2.0  # ratio of scales up to which windows are aligned: larger ones need a warped image
+_MAX_SCALE = 3.0  # ratio of scales up to which windows are aligned: larger ones need a warped image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class GuidedConfig:
     """Settings of guided matching. The defaults were chosen on training photographs.
 
     Attributes:
+        complete_ratio: a pair is incomplete if the ratio between the total confidence of its
+            matches and the smaller number of keypoints is below this.
         plane: when one homography explains a pair.
         max_deviation: maximum distance of a match from the homography, relative to the noise.
         min_deviation: px, a match nearer to the homography is never dropped.
@@ -55,6 +57,7 @@ class GuidedConfig:
         score: confidence of a new match with the similarity 1.
     """
 
+    complete_ratio: float = 0.5
     plane: PlaneConfig = field(default_factory=PlaneConfig)
     max_deviation: float = 3.0
     min_deviation: float = 0.3
@@ -62,6 +65,26 @@ class GuidedConfig:
     min_similarity: float = 0.0
     penalty: float = 0.5
     score: float = 0.2
+
+
+def relative_strength(result: MatchResult) -> float:
+    """Ratio between the total confidence of matches and the smaller number of keypoints."""
+    count = min(len(result.features0), len(result.features1))
+    return float(result.matches.scores.sum()) / max(count, 1)
+
+
+def is_incomplete(result: MatchResult, config: GuidedConfig | None = None) -> bool:
+    """Whether the matches of a pair are so few or uncertain that guided matching pays."""
+    return relative_strength(result) < (config or GuidedConfig()).complete_ratio
+
+
+def complete(result: MatchResult, processing: ProcessingConfig, scratch: Scratch) -> MatchResult:
+    """Refine the matches of a pair again; filter and complete them where it shows a plane.
+
+    See `match_plane` for the arguments.
+    """
+    found = match_plane(result, processing, scratch)
+    return refine_again(result, processing, scratch) if found is None else found
 
 
 def match_plane(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.io.gray import Gray
 from featherglue.matching.fusion import select, unite, verify
+from featherglue.matching.guided import relative_strength
 from featherglue.matching.hypotheses import Hypothesis, HypothesisRanking
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
@@ -83,13 +84,9 @@ class Search:
 
     def is_needed(self, result: MatchResult) -> bool:
         """Whether a plain match is weak or incomplete, or its images are turned or scaled."""
-        ratio = self._relative_strength(result)
-        return ratio < self.config.guided_ratio or self._is_turned(result, ratio)
-
-    def _relative_strength(self, result: MatchResult) -> float:
-        """Ratio between the total confidence and the smaller number of keypoints."""
-        count = min(len(result.features0), len(result.features1))
-        return strength(result.matches) / max(count, 1)
+        ratio = relative_strength(result)
+        is_weak = ratio < self.config.weak_ratio
+        return is_weak or self.pipeline.needs_completion(result) or self._is_turned(result, ratio)
 
     def _is_turned(self, result: MatchResult, ratio: float) -> bool:
         if ratio > self.config.good_ratio:
@@ -115,7 +112,7 @@ class Search:
     ) -> MatchResult:
         """The result before the last step."""
         known = {id(image0): plain.features0, id(image1): plain.features1}
-        ratio = self._relative_strength(plain)
+        ratio = relative_strength(plain)
         weak = ratio < self.config.weak_ratio
         found: _Found | None = None
         for hypothesis, coarse in self.hypotheses.finalists(image0, image1) if weak else ():
@@ -135,8 +132,8 @@ class Search:
     def _fuse(self, plain: MatchResult, found: _Found) -> MatchResult:
         """Add the plain matches, and drop those that contradict the epipolar geometry."""
         config = self.config
-        if self._relative_strength(found.result) < config.guided_ratio:
-            completed = self.pipeline.complete(found.result)
+        completed = self.pipeline.complete(found.result)
+        if completed is not found.result:
             found = _Found.make(found.view0, found.view1, completed, found.warps)
         result = found.in_originals()
         limit = self._max_keypoints(plain, result)

@@ -12,7 +12,6 @@ class SearchConfig:
     Attributes:
         weak_ratio: a plain match is weak if the ratio between the total confidence of its matches
             and the smaller number of keypoints is below this. Hypotheses are tried only then.
-        guided_ratio: ratio below which the matches are refined again, filtered and completed.
         good_ratio: ratio above which a plain match needs no search.
         max_plain_rotation: degrees, maximum rotation at which a plain match needs no search.
         side: longest side in pixels of the small versions.
@@ -37,7 +36,6 @@ class SearchConfig:
     """
 
     weak_ratio: float = 0.15
-    guided_ratio: float = 0.5
     good_ratio: float = 0.75
     max_plain_rotation: float = 15.0
     side: int = 240

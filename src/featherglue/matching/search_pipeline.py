@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featherglue.io.gray import Gray
-from featherglue.matching.guided import match_plane, refine_again
+from featherglue.matching.guided import complete, is_incomplete, match_plane
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
@@ -49,8 +49,8 @@ class SessionPipeline:
         plain = session.with_search("off")
         self._processing = session.processing
         self.max_keypoints = session.processing.max_keypoints
-        self._full = plain.with_settings(resize=-1)
-        self._coarse = plain.with_settings(resize=-1, max_keypoints=SMALL_KEYPOINTS, refine=False)
+        self._full = plain.with_settings(resize=-1, guided_matching=False)
+        self._coarse = self._full.with_settings(max_keypoints=SMALL_KEYPOINTS, refine=False)
         self._scratch = Scratch()
 
     def extract_small(self, image: Gray) -> Features:
@@ -75,11 +75,18 @@ class SessionPipeline:
         """Match features of small images."""
         return self._coarse.match(features0, features1)
 
+    def needs_completion(self, result: MatchResult) -> bool:
+        """Whether the matches are few, and guided matching is on."""
+        return self._processing.guided_matching and is_incomplete(result)
+
     def complete(self, result: MatchResult) -> MatchResult:
         """Refine, filter and complete the matches of views that show a plane."""
+        if not self.needs_completion(result):
+            return result
         return match_plane(result, self._full.processing, self._scratch) or result
 
     def finish(self, result: MatchResult) -> MatchResult:
         """The last step: refine, filter and complete the matches of images as they were given."""
-        found = match_plane(result, self._processing, self._scratch)
-        return refine_again(result, self._processing, self._scratch) if found is None else found
+        if not self._processing.guided_matching:
+            return result
+        return complete(result, self._processing, self._scratch)

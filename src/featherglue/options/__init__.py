@@ -135,6 +135,13 @@ class ProcessingConfig:
     refine: bool = _refinement(
         True, "boolean", "Refine matches to a fraction of a pixel on the images."
     )
+    guided_matching: bool = _refinement(
+        True,
+        "boolean",
+        "Refine the matches of a weak pair again; where one homography explains them, drop those "
+        "that deviate from it and match the other keypoints by it. It has no effect without "
+        "refine, or with nearest neighbors and no search.",
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -217,6 +224,7 @@ class SessionOptions:
     match_threshold: float | Default = MODEL
     consensus: float | Default | None = MODEL
     refine: bool | Default = MODEL
+    guided_matching: bool | Default = MODEL
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -71,6 +71,8 @@ class ScoringConfig:
 class HomographyScorer:
     """Scores models. The result equals that of `evaluate` with PyTorch on the same pairs.
 
+    Guided matching is off: it would replace matches that a change of the networks has cost.
+
     Args:
         original: model from which the scored models differ in few layers.
         suite: suite with the pairs.
@@ -179,7 +181,9 @@ class HomographyScorer:
 
     def _session(self, model: Model, runtime: CachedRuntime) -> Session:
         assert model.matcher is not None
-        processing = dataclasses.replace(model.processing, refine=self.config.refine)
+        processing = dataclasses.replace(
+            model.processing, refine=self.config.refine, guided_matching=False
+        )
         if self.config.max_keypoints is not None:
             processing = dataclasses.replace(processing, max_keypoints=self.config.max_keypoints)
         bin_score = float(model.matcher.bin_score.detach())

@@ -184,7 +184,7 @@ class FrameMatcher:
             result = _unmatched(features)
         else:
             result = self._match_features(counterpart, features)
-        refine = result.milliseconds.get("refine", 0.0)
+        refine = sum(result.milliseconds.get(stage, 0.0) for stage in ("refine", "guided"))
         milliseconds = {
             "read": frame.read_ms,
             "extract": extracted.milliseconds,
