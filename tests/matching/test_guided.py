@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pytest
 
 from featherglue.geometry.projection import warp_points
-from featherglue.matching.guided import GuidedConfig, match_plane, refine_again
+from featherglue.matching.guided import complete, complete_plane, is_incomplete
+from featherglue.matching.guided_pair import GuidedPair
+from featherglue.matching.guided_plane import PlaneMatchingConfig
+from featherglue.matching.guided_scene import SceneMatchingConfig
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, Matches, MatchResult
 
 H = np.array([[0.98, -0.05, 12], [0.04, 1.02, -7], [1e-5, 2e-5, 1]])
-CONFIG = GuidedConfig()
+CONFIG = PlaneMatchingConfig()
 SETTINGS = ProcessingConfig(working_size=640)
 
 
@@ -55,8 +59,9 @@ def pair_of(first: Features, second: Features, matches: Matches) -> MatchResult:
 
 def matched(first: Features, second: Features, matches: Matches) -> Matches:
     """The matches of a pair that one homography explains."""
-    found = match_plane(pair_of(first, second, matches), SETTINGS, Scratch())
-    assert found is not None
+    result = pair_of(first, second, matches)
+    found = complete_plane(result, SETTINGS, Scratch())
+    assert found is not result
     return found.matches
 
 
@@ -107,7 +112,8 @@ def test_opposite_descriptors_are_no_partners() -> None:
 
 @pytest.mark.parametrize("num_matched", [0, 3, CONFIG.plane.min_matches - 1])
 def test_few_matches_predict_nothing(num_matched: int) -> None:
-    assert match_plane(pair_of(*scene(60, num_matched)), SETTINGS, Scratch()) is None
+    result = pair_of(*scene(60, num_matched))
+    assert complete_plane(result, SETTINGS, Scratch()) is result
 
 
 def test_all_keypoints_may_be_matched_already() -> None:
@@ -121,7 +127,7 @@ def test_matches_that_show_depth_stay() -> None:
     points1 = matches.points1 + np.float32((25, 0)) * nearer[:, None]
     keypoints1 = second.keypoints.copy()
     keypoints1[matches.indices[:, 1]] = points1
-    found = match_plane(
+    found = complete_plane(
         pair_of(
             first,
             dataclasses.replace(second, keypoints=keypoints1),
@@ -130,9 +136,8 @@ def test_matches_that_show_depth_stay() -> None:
         SETTINGS,
         Scratch(),
     )
-    if found is not None:
-        kept = set(found.matches.indices[:, 0].tolist())
-        assert len(kept & set(np.flatnonzero(nearer).tolist())) >= 0.9 * nearer.sum()
+    kept = set(found.matches.indices[:, 0].tolist())
+    assert len(kept & set(np.flatnonzero(nearer).tolist())) >= 0.9 * nearer.sum()
 
 
 def test_a_large_image_is_matched_at_its_working_size() -> None:
@@ -164,13 +169,109 @@ def test_matches_are_aligned_on_the_images(photographs: dict[str, np.ndarray]) -
 
 def test_refining_again_is_more_accurate(photographs: dict[str, np.ndarray]) -> None:
     first, second, matches = scene(100, 100)
-    result = pair_of(*textured_pair(photographs, first, second), matches)
-    once = refine_again(result, SETTINGS, Scratch())
-    twice = refine_again(once, SETTINGS, Scratch())
-    assert np.median(errors(once.matches)) < 0.5 * np.median(errors(matches))
-    assert np.mean(errors(twice.matches)) <= 1.05 * np.mean(errors(once.matches))
+    pair = GuidedPair.of(
+        pair_of(*textured_pair(photographs, first, second), matches), SETTINGS, Scratch()
+    )
+    once = pair.refine_again(matches)
+    twice = pair.refine_again(once)
+    assert np.median(errors(once)) < 0.5 * np.median(errors(matches))
+    assert np.mean(errors(twice)) <= 1.05 * np.mean(errors(once))
 
 
 def test_without_images_or_refinement_points_stay() -> None:
     result = pair_of(*scene(60, 40))
-    assert refine_again(result, SETTINGS, Scratch()) is result
+    assert GuidedPair.of(result, SETTINGS, Scratch()).refine_again(result.matches) is result.matches
+
+
+def test_a_pair_is_incomplete_if_its_matches_are_few_or_uncertain() -> None:
+    first, second, matches = scene(100, 60)  # with a confidence of 0.9
+    assert not is_incomplete(pair_of(first, second, matches))
+    uncertain = dataclasses.replace(matches, scores=np.full(60, 0.8, np.float32))
+    assert is_incomplete(pair_of(first, second, uncertain))
+    assert is_incomplete(pair_of(*scene(100, 0)))
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A textured ramp, seen by a camera that moved along x: the parallax grows with y."""
+
+    result: MatchResult
+    partners: np.ndarray  # (N,) index in image 1 of each keypoint of image 0
+
+
+def parallax(points: np.ndarray) -> np.ndarray:
+    """Points (N, 2) of image 1: the ramp is steeper in the lower half."""
+    y = points[:, 1:]
+    shift = np.where(y < 240, 0.02 * y, 0.02 * 240 + 0.2 * (y - 240))
+    return points + np.concatenate([shift, np.zeros_like(shift)], axis=1)
+
+
+def depth_scene(photograph: np.ndarray, count: int = 300, num_matched: int = 120) -> Depth:
+    image0 = cv2.resize(photograph, (640, 480), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[:480, :640].astype(np.float32)
+    back = x - (parallax(np.stack((x, y), -1).reshape(-1, 2))[:, 0].reshape(x.shape) - x)
+    image1 = cv2.remap(image0, back, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    rng = np.random.default_rng(3)
+    corners = cv2.goodFeaturesToTrack(image0, count, 0.001, 9)[:, 0]
+    corners = corners[(corners > 20).all(1) & (corners < (560, 460)).all(1)]
+    count = len(corners)
+    descriptors = rng.normal(size=(count, 64)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    noise = rng.uniform(-0.7, 0.7, (count, 2))
+    order = rng.permutation(count)
+    first = dataclasses.replace(features(corners, descriptors), image=image0)
+    points1 = (parallax(corners) + noise)[order]
+    second = dataclasses.replace(features(points1, descriptors[order]), image=image1)
+    partners = np.argsort(order)
+    indices = np.stack((np.arange(count), partners), 1)
+    indices = indices[np.sort(rng.choice(count, num_matched, replace=False))]
+    matches = Matches(
+        indices=indices,
+        scores=np.full(num_matched, 0.9, np.float32),
+        points0=first.keypoints[indices[:, 0]],
+        points1=second.keypoints[indices[:, 1]],
+        refined=np.zeros(num_matched, np.bool_),
+    )
+    return Depth(pair_of(first, second, matches), partners)
+
+
+def test_a_scene_with_depth_gets_partners_along_epipolar_lines(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    given = depth_scene(photographs["coffee"])
+    assert complete_plane(given.result, SETTINGS, Scratch()) is given.result
+    found = complete(given.result, SETTINGS, Scratch()).matches
+    new = ~np.isin(found.indices[:, 0], given.result.matches.indices[:, 0])
+    assert new.sum() > 0.5 * (len(given.partners) - 120)
+    assert found.refined[new].all()
+    assert (found.scores[new] <= SceneMatchingConfig().score).all()
+    for column in (0, 1):
+        assert len(np.unique(found.indices[:, column])) == len(found)
+    true = given.partners[found.indices[new, 0]] == found.indices[new, 1]
+    assert true.mean() > 0.98
+    deviation = np.linalg.norm(parallax(found.points0) - found.points1, axis=1)
+    assert np.median(deviation[new]) < 0.2
+
+
+def test_without_images_a_scene_with_depth_keeps_its_matches(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    given = depth_scene(photographs["coffee"])
+    unrefined = dataclasses.replace(SETTINGS, refine=False)
+    found = complete(given.result, unrefined, Scratch())
+    np.testing.assert_array_equal(found.matches.points1, given.result.matches.points1)
+
+
+def test_matches_without_a_common_geometry_get_no_others(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    given = depth_scene(photographs["coffee"])
+    wrong = given.result.matches.indices.copy()
+    wrong[:, 1] = np.random.default_rng(0).permutation(wrong[:, 1])
+    matches = dataclasses.replace(
+        given.result.matches,
+        indices=wrong,
+        points1=given.result.features1.keypoints[wrong[:, 1]],
+    )
+    found = complete(dataclasses.replace(given.result, matches=matches), SETTINGS, Scratch())
+    assert len(found.matches) == len(matches)

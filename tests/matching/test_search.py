@@ -151,3 +151,171 @@ def test_guided_matching_needs_refinement_images_and_few_matches(
     assert "guided" not in unrefined.match(first, second).milliseconds
     without = dataclasses.replace(second, image=None)
     assert "guided" not in plain.match(first, without).milliseconds
+
+
+def two_walls(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The image folded along its middle like a corner of a room, and the homographies."""
+    height, width = image.shape
+    middle = width // 2
+    corners = np.array([[0, 0], [middle, 0], [middle, height], [0, height]], np.float32)
+    left = np.array([[0, 60], [130, 10], [130, 310], [0, 260]], np.float32)
+    right = np.array([[130, 10], [270, 70], [270, 250], [130, 310]], np.float32)
+    H0 = cv2.getPerspectiveTransform(corners, left)
+    H1 = cv2.getPerspectiveTransform(corners + np.float32([middle, 0]), right)
+    folded = cv2.warpPerspective(image, H1, (270, height))
+    folded[:, :130] = cv2.warpPerspective(image, H0, (270, height))[:, :130]
+    return folded, (H0, H1)
+
+
+def test_further_planes_add_matches(plain: Session, photograph: np.ndarray) -> None:
+    folded, (H0, H1) = two_walls(photograph)
+    result = plain(photograph, folded)
+    counts, precisions = [], []
+    for max_planes in (0, 2):
+        config = SearchConfig(max_planes=max_planes)
+        found = Search(SessionPipeline(plain), config).improve(result, always=True)
+        counts.append(num_true(found, H0) + num_true(found, H1))
+        precisions.append(counts[-1] / len(found.matches))
+    assert counts[1] > counts[0]
+    assert precisions[1] > 0.9
+
+
+def test_unrelated_and_blank_images(searching: Session, photographs: dict[str, np.ndarray]) -> None:
+    result = searching(photographs["camera"], photographs["astronaut"])
+    assert len(result.matches) < 40
+    blank = np.full((240, 320), 90, np.uint8)
+    assert len(searching(blank, photographs["camera"]).matches) == 0
+    assert len(searching(blank, blank).matches) == 0
+    tiny = photographs["camera"][:20, :20]
+    assert len(searching(tiny, photographs["camera"]).matches) <= 20
+
+
+def test_without_images_there_is_no_search(searching: Session, photograph: np.ndarray) -> None:
+    turned, _ = rotated(photograph, 180)
+    features = [
+        dataclasses.replace(searching.extract(image), image=None) for image in (photograph, turned)
+    ]
+    assert searching.match(*features).search is None
+
+
+def test_the_same_pair_gives_the_same_result(searching: Session, photograph: np.ndarray) -> None:
+    turned, _ = rotated(photograph, 180)
+    first, second = searching(photograph, turned), searching(photograph, turned)
+    np.testing.assert_array_equal(first.matches.points1, second.matches.points1)
+    fresh = load("fast", threads=1, search="auto")(photograph, turned)
+    np.testing.assert_array_equal(first.matches.points1, fresh.matches.points1)
+
+
+def test_a_working_size_applies(photograph: np.ndarray) -> None:
+    large = cv2.resize(photograph, None, fx=2, fy=2)
+    turned, H = rotated(large, 180)
+    result = load("fast", threads=1, search="auto", resize=320)(large, turned)
+    assert result.search is not None
+    assert num_true(result, H) > 100
+    assert result.features1.image_size == (960, 640)
+
+
+def test_the_description_names_the_search(plain: Session, searching: Session) -> None:
+    assert searching.describe()["matcher"]["search"] == "auto"
+    assert plain.fingerprint() != searching.fingerprint()
+    again = searching.with_settings(max_keypoints=99).with_threads(1)
+    assert again.search == "auto"
+    assert again.describe()["matcher"]["search"] == "auto"
+    assert searching.with_search("off").fingerprint() == plain.fingerprint()
+
+
+def test_the_mode_is_checked() -> None:
+    assert load("fast").search == "auto"
+    assert load("fast", matcher="nn").search == "off"
+    assert load(features="sift", matcher="nn").search == "off"
+    assert load(features="sift", matcher="nn", search="auto").search == "auto"
+    assert load("fast", search="always").search == "always"
+    with pytest.raises(ConfigError, match="search must be one of off, auto, always"):
+        load("fast").with_search("on")  # type: ignore[arg-type]
+
+
+# --- views ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_points_of_a_rotated_view_come_back_exactly(turns: int, photograph: np.ndarray) -> None:
+    view = View.resized(photograph, 1.0, turns)
+    height, width = view.image.shape
+    points = np.array([[3, 7], [width - 1, 0], [0, height - 1], [11, 40]], np.float32)
+    back = view.back(points)
+    for (x, y), (u, v) in zip(points.astype(int), back, strict=True):
+        assert view.image[y, x] == photograph[round(float(v)), round(float(u))]
+    np.testing.assert_array_equal(back, back.round())
+
+
+def test_only_the_part_of_a_view_that_shows_the_original_is_extracted(
+    plain: Session, photograph: np.ndarray
+) -> None:
+    shift = np.array([[1.0, 0, 205], [0, 1, 0], [0, 0, 1]])
+    view = View.warped(photograph, shift, photograph.shape)
+    height, width = photograph.shape
+    assert view.box == (184, 0, width, height)  # a multiple of 8, at least 16 px before the image
+    sizes = []
+
+    def extract(image: np.ndarray) -> Features:
+        sizes.append(image.shape)
+        return plain.extract(image)
+
+    features = view.extract(extract, margin=6)
+    assert sizes == [(height, width - 184)]
+    assert features.image is view.image and features.image_size == (width, height)
+    assert features.keypoints[:, 0].min() >= 211
+    np.testing.assert_allclose(view.from_original, shift, atol=1e-9)
+    whole = view.keep_inside(plain.extract(view.image), margin=6)
+    gaps = np.linalg.norm(features.keypoints[:, None] - whole.keypoints, axis=2).min(1)
+    assert len(features) > 50 and np.mean(gaps < 0.5) > 0.8
+
+
+@pytest.mark.parametrize(
+    "H",
+    [
+        np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]]),  # the horizon crosses the original
+        np.array([[1.0, 0, 9000], [0, 1, 0], [0, 0, 1]]),  # the view does not show the original
+        np.eye(3),
+    ],
+)
+def test_a_view_without_a_box_of_its_own_is_extracted_as_a_whole(
+    H: np.ndarray, photograph: np.ndarray
+) -> None:
+    height, width = photograph.shape
+    assert View.warped(photograph, H, photograph.shape).box == (0, 0, width, height)
+
+
+@pytest.mark.parametrize(("degrees", "factor"), [(0, 1), (30, 0.5), (-90, 2), (170, 1.5)])
+def test_relative_view(degrees: float, factor: float) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 400, (60, 2)).astype(np.float32)
+    c, s = factor * np.cos(np.radians(degrees)), factor * np.sin(np.radians(degrees))
+    there = points @ np.array([[c, s], [-s, c]], np.float32) + 7
+    there[:12] = rng.uniform(0, 400, (12, 2))  # wrong matches
+    matches = Matches(
+        indices=np.stack((np.arange(60),) * 2, 1),
+        scores=np.ones(60, np.float32),
+        points0=points,
+        points1=there.astype(np.float32),
+        refined=np.zeros(60, np.bool_),
+    )
+    found = relative_view(matches)
+    assert found == (pytest.approx(degrees, abs=2), pytest.approx(factor, rel=0.02))
+
+
+def test_maps_close_to_a_translation_are_mild() -> None:
+    points = np.array([[0, 0], [400, 0], [0, 300], [400, 300], [200, 150]], np.float32)
+    turn = np.vstack([cv2.getRotationMatrix2D((200, 150), 30, 1), [0, 0, 1]])
+    shear = np.array([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 1]])
+    tilt = np.array([[1.0, 0, 0], [0, 1, 0], [1e-3, 0, 1]])
+    shift = np.array([[1.0, 0.02, 9], [-0.02, 1.05, 4], [0, 0, 1]])
+    assert is_mild(shift, points, 1.15, 15)
+    for H in (turn, shear, tilt, np.diag([2.0, 2, 1])):
+        assert not is_mild(H, points, 1.15, 15)
+
+
+def test_scales() -> None:
+    assert local_scale(np.diag([2.0, 2.0, 1.0]), np.zeros(2)) == pytest.approx(2)
+    result = load("fast", threads=1)(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8))
+    assert relative_view(result.matches) == (0.0, 1.0)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featherglue.io.gray import Gray
-from featherglue.matching.guided import complete, is_incomplete, match_plane
+from featherglue.matching.guided import complete, complete_plane, is_incomplete
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
@@ -83,7 +83,7 @@ class SessionPipeline:
         """Refine, filter and complete the matches of views that show a plane."""
         if not self.needs_completion(result):
             return result
-        return match_plane(result, self._full.processing, self._scratch) or result
+        return complete_plane(result, self._full.processing, self._scratch)
 
     def finish(self, result: MatchResult) -> MatchResult:
         """The last step: refine, filter and complete the matches of images as they were given."""

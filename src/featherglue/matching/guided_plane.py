@@ -1,0 +1,113 @@
+"""Guided matching of a pair that one homography explains.
+
+Matches are aligned again from the places that the homography predicts; those that stay away from it
+are dropped. An unmatched keypoint belongs to an unmatched one near its predicted place if their
+descriptors are mutually the most similar ones there.
+
+Shape legend: see `guided_pair`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.geometry.local_optimization import optimize_homography
+from featherglue.geometry.projection import warp_points
+from featherglue.matching.fusion import select
+from featherglue.matching.guided_pair import (
+    GuidedPair,
+    joined,
+    mutually_best,
+    squared_distances,
+)
+from featherglue.matching.plane_fit import PlaneConfig, deviations, fit_plane, median_noise
+from featherglue.types import Matches
+
+Float = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneMatchingConfig:
+    """Settings of guided matching by a homography. See `guided.GuidedConfig`.
+
+    Attributes:
+        plane: when one homography explains a pair.
+        max_deviation: maximum distance of a match from the homography, relative to the noise.
+        min_deviation: px, a match nearer to the homography is never dropped.
+        radius: px in image 1, maximum distance of a keypoint from the predicted place.
+        min_similarity: minimum cosine of the descriptors.
+        penalty: reduction of the similarity at a distance of `radius`; it grows with the square.
+        score: confidence of a new match with the similarity 1.
+    """
+
+    plane: PlaneConfig = field(default_factory=PlaneConfig)
+    max_deviation: float = 3.0
+    min_deviation: float = 0.3
+    radius: float = 5.0
+    min_similarity: float = 0.0
+    penalty: float = 0.5
+    score: float = 0.2
+
+
+def match_plane(
+    pair: GuidedPair, matches: Matches, config: PlaneMatchingConfig | None = None
+) -> Matches | None:
+    """Refine, filter and complete the matches of a pair by the homography that explains them.
+
+    Args:
+        pair: the features.
+        matches: M matches.
+        config: settings; None uses the defaults.
+
+    Returns:
+        The new matches; None if no homography explains the pair.
+    """
+    config = config or PlaneMatchingConfig()
+    plane = fit_plane(*pair.reduced(matches), config.plane)
+    if plane is None:
+        return None
+    others = select(matches, plane.depth)
+    matches = _aligned(pair, select(matches, ~plane.depth), plane.H)
+    tolerance = config.plane.tolerance
+    H = optimize_homography(plane.H, *pair.reduced(matches), tolerance)
+    noise = median_noise(deviations(H, *pair.reduced(matches)), tolerance)
+    limit = max(config.min_deviation, config.max_deviation * noise)
+    matches = joined(_near(pair, matches, H, limit), others)
+    new = _aligned(pair, _guided(pair, matches, H, config), H)
+    return joined(matches, _near(pair, new, H, limit))
+
+
+def _aligned(pair: GuidedPair, matches: Matches, H: Matrix) -> Matches:
+    """Matches, aligned from where H predicts their points."""
+    return pair.align(matches, *_local_maps(H, pair.reduced(matches)[0]))
+
+
+def _local_maps(H: Matrix, points: Float) -> tuple[Float, Float]:
+    """Where H maps points (M, 2), and the derivatives (M, 2, 2) there."""
+    homogeneous = points.astype(np.float64) @ H[:, :2].T + H[:, 2]
+    w = homogeneous[:, 2:]
+    places = homogeneous[:, :2] / w
+    linear = (H[:2, :2] - places[:, :, None] * H[2, :2]) / w[:, :, None]
+    return np.asarray(places, np.float32), np.ascontiguousarray(linear, np.float32)
+
+
+def _near(pair: GuidedPair, matches: Matches, H: Matrix, limit: float) -> Matches:
+    """The matches that deviate from a homography by less than `limit` px."""
+    return select(matches, deviations(H, *pair.reduced(matches)) < limit)
+
+
+def _guided(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatchingConfig) -> Matches:
+    """G matches of unmatched keypoints near the places that H predicts, not aligned."""
+    free0, free1 = pair.unmatched(matches)
+    keypoints0, keypoints1 = pair.keypoints()
+    places = warp_points(keypoints0[free0], H)
+    squares = squared_distances(places, keypoints1[free1], config.radius)
+    similarity = pair.similarity(free0, free1)
+    allowed = (squares < 1) & (similarity > config.min_similarity)
+    rows, columns = mutually_best(np.where(allowed, similarity - config.penalty * squares, -np.inf))
+    pairs = np.stack((free0[rows], free1[columns]), 1)
+    return pair.matches_of(pairs, config.score * np.minimum(similarity[rows, columns], 1))

@@ -1,0 +1,119 @@
+"""Guided matching of a pair with depth, along local maps and epipolar lines.
+
+The local affine map of the nearest match predicts where a keypoint lies in image 1. An unmatched
+keypoint near that place and near the epipolar line is its partner if their descriptors are mutually
+the most similar ones there, and if the images agree there: the alignment must succeed and stay near
+the epipolar line. The farther the nearest match, the less exact the prediction.
+
+Shape legend: see `guided_pair`; I matches that agree with the epipolar geometry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherglue.geometry.epipolar import sampson_distances
+from featherglue.geometry.epipolar_support import quick_fundamental
+from featherglue.geometry.local_optimization import optimize_fundamental
+from featherglue.matching.consensus import fit_local_maps
+from featherglue.matching.fusion import select
+from featherglue.matching.guided_pair import (
+    GuidedPair,
+    joined,
+    mutually_best,
+    squared_distances,
+)
+from featherglue.types import Matches
+
+Float = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneMatchingConfig:
+    """Settings of guided matching by epipolar geometry. See `guided.GuidedConfig`.
+
+    Attributes:
+        min_matches: minimum number of matches that agree with the epipolar geometry.
+        min_agreeing: minimum ratio of such matches.
+        tolerance: px, maximum Sampson distance of a match that agrees, and of a pair of keypoints.
+        num_neighbors: number of neighbors that determine a local map.
+        radius, slope: px in image 1, maximum distance of a keypoint from the predicted place: the
+            radius and `slope` times the distance of the nearest match in image 0.
+        min_similarity: minimum cosine of the descriptors.
+        penalty: reduction of the similarity at the maximum distance; it grows with the square.
+        max_deviation: px, maximum Sampson distance of an aligned match.
+        score: confidence of a new match with the similarity 1.
+    """
+
+    min_matches: int = 16
+    min_agreeing: float = 0.4
+    tolerance: float = 2.0
+    num_neighbors: int = 12
+    radius: float = 6.0
+    slope: float = 0.25
+    min_similarity: float = 0.5
+    penalty: float = 0.5
+    max_deviation: float = 1.0
+    score: float = 0.2
+
+
+def match_scene(
+    pair: GuidedPair, matches: Matches, config: SceneMatchingConfig | None = None
+) -> Matches:
+    """Refine the matches of a pair once more, and add others.
+
+    Args:
+        pair: the features; without images, the matches are returned as they are.
+        matches: M matches.
+        config: settings; None uses the defaults.
+    """
+    config = config or SceneMatchingConfig()
+    matches = pair.refine_again(matches)
+    if pair.images is None or len(matches) < config.min_matches:
+        return matches
+    points0, points1 = pair.reduced(matches)
+    found = quick_fundamental(points0, points1, config.tolerance)
+    if found is None:
+        return matches
+    F = optimize_fundamental(found[0], points0, points1, config.tolerance)
+    agrees = sampson_distances(F, points0, points1) < config.tolerance
+    if agrees.sum() < max(config.min_matches, config.min_agreeing * len(matches)):
+        return matches
+    return joined(matches, _guided(pair, matches, F, agrees, config))
+
+
+def _guided(
+    pair: GuidedPair, matches: Matches, F: Matrix, agrees: Mask, config: SceneMatchingConfig
+) -> Matches:
+    """G matches of unmatched keypoints, aligned."""
+    free0, free1 = pair.unmatched(matches)
+    keypoints0, keypoints1 = (
+        keypoints[free] for keypoints, free in zip(pair.keypoints(), (free0, free1), strict=True)
+    )
+    known0, known1 = (points[agrees] for points in pair.reduced(matches))
+    maps = fit_local_maps(known0, known1, config.num_neighbors)
+    squares0 = squared_distances(keypoints0, known0, 1.0)
+    nearest = squares0.argmin(1)
+    distance = np.sqrt(squares0[np.arange(len(nearest)), nearest])
+    linear = maps.affine[nearest]
+    places = known1[nearest] + np.einsum("fij,fj->fi", linear, keypoints0 - known0[nearest])
+    squares = squared_distances(
+        places, keypoints1, (config.radius + config.slope * distance)[:, None]
+    )
+    similarity = pair.similarity(free0, free1)
+    near0, near1 = np.nonzero((squares < 1) & (similarity > config.min_similarity))
+    on_line = sampson_distances(F, keypoints0[near0], keypoints1[near1]) < config.tolerance
+    near0, near1 = near0[on_line], near1[on_line]
+    worth = np.full(squares.shape, -np.inf)
+    worth[near0, near1] = similarity[near0, near1] - config.penalty * squares[near0, near1]
+    rows, columns = mutually_best(worth)
+    pairs = np.stack((free0[rows], free1[columns]), 1)
+    new = pair.matches_of(pairs, config.score * np.minimum(similarity[rows, columns], 1))
+    new = pair.align(new, keypoints1[columns], linear[rows])
+    exact = sampson_distances(F, *pair.reduced(new)) < config.max_deviation
+    return select(new, new.refined & exact)
