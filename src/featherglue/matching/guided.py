@@ -29,7 +29,7 @@ class GuidedConfig:
         scene: settings for other pairs.
     """
 
-    complete_ratio: float = 0.5
+    complete_ratio: float = 0.6
     plane: PlaneMatchingConfig = field(default_factory=PlaneMatchingConfig)
     scene: SceneMatchingConfig = field(default_factory=SceneMatchingConfig)
 
