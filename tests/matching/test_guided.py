@@ -184,9 +184,9 @@ def test_without_images_or_refinement_points_stay() -> None:
 
 
 def test_a_pair_is_incomplete_if_its_matches_are_few_or_uncertain() -> None:
-    first, second, matches = scene(100, 60)  # with a confidence of 0.9
+    first, second, matches = scene(100, 70)  # with a confidence of 0.9
     assert not is_incomplete(pair_of(first, second, matches))
-    uncertain = dataclasses.replace(matches, scores=np.full(60, 0.8, np.float32))
+    uncertain = dataclasses.replace(matches, scores=np.full(70, 0.8, np.float32))
     assert is_incomplete(pair_of(first, second, uncertain))
     assert is_incomplete(pair_of(*scene(100, 0)))
 
