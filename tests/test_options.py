@@ -110,6 +110,15 @@ def test_a_setting_without_effect_is_rejected(
     SessionOptions(**methods, max_keypoints=5, resize=640, refine=False)
 
 
+@pytest.mark.parametrize("other", [{"refine": False}, {"matcher": "nn"}])
+def test_guided_matching_without_effect_is_rejected(other: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="`guided_matching` has no effect with"):
+        SessionOptions(**other, guided_matching=True)
+    SessionOptions(**other, guided_matching=False)
+    SessionOptions(guided_matching=True)
+    SessionOptions(matcher="nn", search="auto", guided_matching=True)
+
+
 def test_all_settings_without_effect_are_named() -> None:
     expected = "`sinkhorn_iterations` and `match_threshold` have no effect .*: remove them"
     with pytest.raises(ConfigError, match=expected):

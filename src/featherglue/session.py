@@ -21,7 +21,7 @@ from featherglue.matching.extractors import (
     Extractor,
 )
 from featherglue.matching.feature_matching import match_features
-from featherglue.matching.guided import complete, is_incomplete
+from featherglue.matching.guided import complete, is_guided, is_incomplete
 from featherglue.matching.keypoint_mask import apply_mask
 from featherglue.matching.matchers import Matcher
 from featherglue.matching.methods import (
@@ -137,8 +137,9 @@ class Session:
                 described["runtime"] = part.runtime.name
                 if self.artifact is not None:
                     described["weights"] = self.artifact.fingerprint
-        for name in ("refine", "guided_matching"):
-            matcher[name] = getattr(self.processing, name)
+        matcher["refine"] = self.processing.refine
+        if self.search != "off" or self.matcher.gives_probabilities:
+            matcher["guided_matching"] = is_guided(self.processing)
         if self.search != "off":
             matcher["search"] = self.search
         return {"name": self._name(), "extractor": extractor, "matcher": matcher}
@@ -315,13 +316,11 @@ class Session:
     def _completed(self, result: MatchResult, watch: Stopwatch) -> MatchResult:
         """The result of guided matching, if the pair needs it and can be refined."""
         images = result.features0.image, result.features1.image
-        settings = self.processing
-        if not (settings.guided_matching and settings.refine and self.matcher.gives_probabilities):
-            return result
-        if images[0] is None or images[1] is None or not is_incomplete(result):
+        applies = is_guided(self.processing) and self.matcher.gives_probabilities
+        if not applies or images[0] is None or images[1] is None or not is_incomplete(result):
             return result
         with watch.stage("guided"):
-            completed = complete(result, settings, self._scratch)
+            completed = complete(result, self.processing, self._scratch)
         return dataclasses.replace(completed, milliseconds=watch.milliseconds)
 
     def __call__(self, image0: Image, image1: Image) -> MatchResult:

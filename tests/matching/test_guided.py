@@ -11,15 +11,13 @@ import pytest
 
 from featherglue.geometry.projection import warp_points
 from featherglue.matching.guided import complete, complete_plane, is_incomplete
-from featherglue.matching.guided_pair import GuidedPair
-from featherglue.matching.guided_plane import PlaneMatchingConfig
-from featherglue.matching.guided_scene import SceneMatchingConfig
+from featherglue.matching.guided_pair import ADDED_CONFIDENCE, Candidates, GuidedPair
+from featherglue.matching.plane_fit import PlaneConfig
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, Matches, MatchResult
 
 H = np.array([[0.98, -0.05, 12], [0.04, 1.02, -7], [1e-5, 2e-5, 1]])
-CONFIG = PlaneMatchingConfig()
 SETTINGS = ProcessingConfig(working_size=640)
 
 
@@ -87,7 +85,7 @@ def test_unmatched_keypoints_of_a_plane_get_their_partners() -> None:
         assert len(np.unique(found.indices[:, column])) == len(found)
     new = ~np.isin(found.indices[:, 0], matches.indices[:, 0])
     assert new.sum() >= 55
-    assert (found.scores[new] <= CONFIG.score).all()
+    assert (found.scores[new] <= ADDED_CONFIDENCE).all()
     np.testing.assert_array_equal(found.points1, second.keypoints[found.indices[:, 1]])
 
 
@@ -110,7 +108,7 @@ def test_opposite_descriptors_are_no_partners() -> None:
     assert len(found) <= 45
 
 
-@pytest.mark.parametrize("num_matched", [0, 3, CONFIG.plane.min_matches - 1])
+@pytest.mark.parametrize("num_matched", [0, 3, PlaneConfig().min_matches - 1])
 def test_few_matches_predict_nothing(num_matched: int) -> None:
     result = pair_of(*scene(60, num_matched))
     assert complete_plane(result, SETTINGS, Scratch()) is result
@@ -244,7 +242,7 @@ def test_a_scene_with_depth_gets_partners_along_epipolar_lines(
     new = ~np.isin(found.indices[:, 0], given.result.matches.indices[:, 0])
     assert new.sum() > 0.5 * (len(given.partners) - 120)
     assert found.refined[new].all()
-    assert (found.scores[new] <= SceneMatchingConfig().score).all()
+    assert (found.scores[new] <= ADDED_CONFIDENCE).all()
     for column in (0, 1):
         assert len(np.unique(found.indices[:, column])) == len(found)
     true = given.partners[found.indices[new, 0]] == found.indices[new, 1]
@@ -256,10 +254,9 @@ def test_a_scene_with_depth_gets_partners_along_epipolar_lines(
 def test_without_images_a_scene_with_depth_keeps_its_matches(
     photographs: dict[str, np.ndarray],
 ) -> None:
-    given = depth_scene(photographs["coffee"])
-    unrefined = dataclasses.replace(SETTINGS, refine=False)
-    found = complete(given.result, unrefined, Scratch())
-    np.testing.assert_array_equal(found.matches.points1, given.result.matches.points1)
+    given = depth_scene(photographs["coffee"]).result
+    without = dataclasses.replace(given, features1=dataclasses.replace(given.features1, image=None))
+    assert complete(without, SETTINGS, Scratch()).matches is given.matches
 
 
 def test_matches_without_a_common_geometry_get_no_others(
@@ -275,3 +272,63 @@ def test_matches_without_a_common_geometry_get_no_others(
     )
     found = complete(dataclasses.replace(given.result, matches=matches), SETTINGS, Scratch())
     assert len(found.matches) == len(matches)
+
+
+def test_candidates_are_all_keypoints_within_the_radius() -> None:
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 100, (40, 2))
+    places[3] = np.nan, 50
+    places[4] = np.inf, np.inf
+    keypoints = rng.uniform(0, 100, (60, 2)).astype(np.float32)
+    radius = rng.uniform(1, 30, 40)
+    found = Candidates.near(places, keypoints, radius)
+    squares = np.square(places[:, None] - keypoints).sum(2) / np.square(radius)[:, None]
+    expected = np.argwhere(squares < 1)
+    assert sorted(zip(found.rows, found.columns, strict=True)) == sorted(map(tuple, expected))
+    np.testing.assert_allclose(found.squares, squares[found.rows, found.columns])
+    assert not len(Candidates.near(places[:0], keypoints, 5.0).rows)
+    assert not len(Candidates.near(places, keypoints[:0], 5.0).rows)
+
+
+def test_only_the_best_candidates_of_both_keypoints_are_chosen() -> None:
+    near = Candidates(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 0, 2]), np.zeros(5))
+    chosen = near.mutually_best(np.array([0.9, 0.8, 0.7, 0.95, 0.1]))
+    np.testing.assert_array_equal(chosen, [False, False, False, True, True])
+    equal = near.mutually_best(np.zeros(5))
+    for keypoints in (near.rows[equal], near.columns[equal]):
+        assert len(np.unique(keypoints)) == len(keypoints)
+
+
+def test_a_match_threshold_above_their_confidence_leaves_additions_out(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    strict = dataclasses.replace(SETTINGS, match_threshold=0.5)
+    first, second, matches = scene(100, 40)
+    result = pair_of(*textured_pair(photographs, first, second), matches)
+    for given in (result, depth_scene(photographs["coffee"]).result):
+        found = complete(given, strict, Scratch()).matches
+        assert len(found) <= len(given.matches)
+        assert (found.scores > 0.5).all()
+        assert len(complete(given, SETTINGS, Scratch()).matches) > len(found)
+
+
+@pytest.mark.parametrize("shape", ["one point", "line", "one point in image 1"])
+def test_degenerate_matches_are_no_error(shape: str, photographs: dict[str, np.ndarray]) -> None:
+    first, second, matches = scene(100, 60)
+    points = [matches.points0.copy(), matches.points1.copy()]
+    for i, view in enumerate(points):
+        if shape == "line":
+            view[:, 1] = view[:, 0] / 2
+        elif shape == "one point" or i == 1:
+            view[:] = 100
+    first, second = (
+        dataclasses.replace(f, keypoints=np.where(np.arange(100)[:, None] < 60, p, f.keypoints))
+        for f, p in (
+            (first, np.pad(points[0], ((0, 40), (0, 0)))),
+            (second, second.keypoints),
+        )
+    )
+    moved = dataclasses.replace(matches, points0=points[0], points1=points[1])
+    result = pair_of(*textured_pair(photographs, first, second), moved)
+    found = complete(result, SETTINGS, Scratch()).matches
+    assert np.isfinite(found.points1).all()

@@ -139,6 +139,19 @@ def test_a_homography_completes_a_weak_match(
     assert errors[1] <= errors[0]
 
 
+def test_without_refinement_a_search_completes_nothing(
+    plain: Session, searching: Session, photograph: np.ndarray
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 14, photograph.shape)
+    dark = np.clip(photograph[8:, 5:] * 0.3 + noise[8:, 5:], 0, 255).astype(np.uint8)
+    first, second = (
+        session.with_settings(refine=False)(photograph, dark).matches
+        for session in (plain, searching)
+    )
+    np.testing.assert_array_equal(first.indices, second.indices)
+    np.testing.assert_array_equal(first.points1, second.points1)
+
+
 def test_guided_matching_needs_refinement_images_and_few_matches(
     plain: Session, photograph: np.ndarray
 ) -> None:

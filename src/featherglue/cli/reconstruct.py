@@ -44,7 +44,7 @@ from featherglue.options import SessionOptions
 DEFAULT_FOLDER = Path("featherglue_work")
 
 
-@session_options_without("resize", "max_keypoints", "refine", "threads")
+@session_options_without("resize", "max_keypoints", "refine", "guided_matching", "threads")
 def reconstruct(
     photos: Photos,
     work: Annotated[

@@ -269,7 +269,7 @@ def match_features(
     session = source.open()
     cascade = cascade and is_applicable(session)
     matcher = session.describe()["matcher"]
-    unused = {"runtime", "refine"} | ({"guided_matching"} if session.search == "off" else set())
+    unused = ("runtime", "refine", "guided_matching")  # the task does not refine
     manifest = {
         "kind": "matches",
         "features": {name: value for name, value in made_with.items() if name != "version"},

@@ -14,6 +14,7 @@ from featherglue.types import Features, Matches, MatchResult
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+_ARRAYS = ("indices", "scores", "points0", "points1", "refined")
 
 
 def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) -> MatchResult:
@@ -136,6 +137,13 @@ def verify(result: MatchResult, tolerance: float, min_inliers: int) -> MatchResu
 
 def select(matches: Matches, kept: Mask) -> Matches:
     """The matches for which `kept` (M,) is true."""
-    names = ("indices", "scores", "points0", "points1", "refined")
-    arrays: dict[str, Any] = {name: getattr(matches, name)[kept] for name in names}
+    arrays: dict[str, Any] = {name: getattr(matches, name)[kept] for name in _ARRAYS}
+    return Matches(**arrays)
+
+
+def joined(first: Matches, second: Matches) -> Matches:
+    """The matches of both, in this order."""
+    arrays: dict[str, Any] = {
+        name: np.concatenate((getattr(first, name), getattr(second, name))) for name in _ARRAYS
+    }
     return Matches(**arrays)

@@ -1,4 +1,4 @@
-"""Guided matching: what the geometry of a pair's matches says about its other keypoints.
+"""Guided matching: the geometry of the matches of a pair improves them and adds others.
 
 The geometry of many matches is more accurate than each of them. It predicts where a keypoint lies
 in image 1, and how its surroundings look there (Hartley and Zisserman 2004, algorithm 4.6). A plane
@@ -15,7 +15,7 @@ from featherglue.matching.guided_plane import PlaneMatchingConfig, match_plane
 from featherglue.matching.guided_scene import SceneMatchingConfig, match_scene
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig
-from featherglue.types import MatchResult
+from featherglue.types import Matches, MatchResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,25 @@ class GuidedConfig:
     scene: SceneMatchingConfig = field(default_factory=SceneMatchingConfig)
 
 
+def strength(matches: Matches) -> float:
+    """Total confidence of matches. Results are compared by it."""
+    return float(matches.scores.sum())
+
+
 def relative_strength(result: MatchResult) -> float:
     """Ratio between the total confidence of matches and the smaller number of keypoints."""
     count = min(len(result.features0), len(result.features1))
-    return float(result.matches.scores.sum()) / max(count, 1)
+    return strength(result.matches) / max(count, 1)
 
 
 def is_incomplete(result: MatchResult, config: GuidedConfig | None = None) -> bool:
-    """Whether the matches of a pair are so few or uncertain that guided matching pays."""
+    """Whether the matches of a pair are so few or uncertain that guided matching adds to them."""
     return relative_strength(result) < (config or GuidedConfig()).complete_ratio
+
+
+def is_guided(processing: ProcessingConfig) -> bool:
+    """Whether the settings allow guided matching: it needs the refinement on images."""
+    return processing.guided_matching and processing.refine
 
 
 def complete(
@@ -52,6 +62,8 @@ def complete(
     config: GuidedConfig | None = None,
 ) -> MatchResult:
     """Refine the matches of a pair again, drop those of a plane that deviate, and add others.
+
+    A match threshold above the confidence of added matches leaves them out.
 
     Args:
         result: matches and features; without their images, points stay as they are, and only pairs
@@ -69,9 +81,13 @@ def complete(
 
 
 def complete_plane(
-    result: MatchResult, processing: ProcessingConfig, scratch: Scratch
+    result: MatchResult,
+    processing: ProcessingConfig,
+    scratch: Scratch,
+    config: GuidedConfig | None = None,
 ) -> MatchResult:
     """As `complete`, but only if one homography explains the pair; else the result itself."""
+    config = config or GuidedConfig()
     pair = GuidedPair.of(result, processing, scratch)
-    matches = match_plane(pair, result.matches, PlaneMatchingConfig())
+    matches = match_plane(pair, result.matches, config.plane)
     return result if matches is None else replace(result, matches=matches)

@@ -1,6 +1,7 @@
 """A pair of feature sets in guided matching, and assignment near predicted places.
 
-Shape legend: M matches, F0 and F1 unmatched keypoints of both images, G new matches.
+Shape legend: M matches, F0 and F1 unmatched keypoints of both images, C candidates for new matches,
+G new matches.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from featherglue.types import Features, Matches, MatchResult
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-_ARRAYS = ("indices", "scores", "points0", "points1", "refined")
 # The start is accurate and the appearance may have changed: a large window, a low correlation.
 _ALIGNMENT = RefineConfig(window=15, iterations=6, pull=1.0, min_correlation=0.4)
+ADDED_CONFIDENCE = 0.2  # confidence of an added match with the similarity 1
 _MAX_SCALE = 3.0  # ratio of scales up to which windows are aligned: larger ones need a warped image
 
 
@@ -36,8 +37,9 @@ class GuidedPair:
     Attributes:
         features0, features1: the features.
         factors: by which the images were reduced for extraction.
-        images: the images; None if points are not refined.
+        images: the images; without them, points stay as they are.
         scratch: buffers.
+        adds: whether matches are added: the match threshold is at most their confidence.
     """
 
     features0: Features
@@ -45,22 +47,23 @@ class GuidedPair:
     factors: tuple[float, float]
     images: tuple[Gray, Gray] | None
     scratch: Scratch
+    adds: bool
 
     @staticmethod
     def of(result: MatchResult, processing: ProcessingConfig, scratch: Scratch) -> GuidedPair:
         """The pair of a result.
 
         Args:
-            result: its features count.
+            result: the features.
             processing: settings of the session that matched.
             scratch: buffers.
         """
         features = result.features0, result.features1
         factors: Any = tuple(working_factor(one.image_size, processing) for one in features)
         image0, image1 = (one.image for one in features)
-        given = processing.refine and image0 is not None and image1 is not None
-        images: Any = (image0, image1) if given else None
-        return GuidedPair(*features, factors, images, scratch)
+        images: Any = None if image0 is None or image1 is None else (image0, image1)
+        adds = processing.match_threshold <= ADDED_CONFIDENCE
+        return GuidedPair(*features, factors, images, scratch, adds)
 
     def reduced(self, matches: Matches) -> tuple[Float, Float]:
         """The points of matches in pixels of the reduced images."""
@@ -83,21 +86,22 @@ class GuidedPair:
             for view, features in enumerate((self.features0, self.features1))
         )  # type: ignore[return-value]
 
-    def similarity(self, free0: Index, free1: Index) -> Float:
-        """Cosines (F0, F1) of the descriptors of keypoints."""
-        descriptors0, descriptors1 = self.features0.descriptors, self.features1.descriptors
-        return np.asarray(descriptors0[free0] @ descriptors1[free1].T, np.float32)
+    def similarity(self, indices0: Index, indices1: Index) -> Float:
+        """Cosines (C,) of the descriptors of pairs of keypoints."""
+        descriptors0 = self.features0.descriptors[indices0]
+        descriptors1 = self.features1.descriptors[indices1]
+        return np.asarray(np.einsum("cd,cd->c", descriptors0, descriptors1), np.float32)
 
-    def matches_of(self, pairs: Index, scores: NDArray[np.floating]) -> Matches:
-        """Matches of keypoints, not aligned.
+    def matches_of(self, pairs: Index, similarity: Float) -> Matches:
+        """New matches of keypoints, not aligned.
 
         Args:
             pairs: (G, 2) indices of keypoints.
-            scores: (G,) their confidence.
+            similarity: (G,) cosines of their descriptors, positive.
         """
         return Matches(
             indices=pairs,
-            scores=np.asarray(scores, np.float32),
+            scores=np.float32(ADDED_CONFIDENCE) * np.minimum(similarity, 1),
             points0=self.features0.keypoints[pairs[:, 0]],
             points1=self.features1.keypoints[pairs[:, 1]],
             refined=np.zeros(len(pairs), np.bool_),
@@ -119,7 +123,8 @@ class GuidedPair:
         moved, aligned = refine_at_scales(
             *self.images, matches.points0, keypoints, self.factors, self.scratch, maps, _ALIGNMENT
         )
-        aligned &= np.abs(np.log(np.abs(np.linalg.det(linear)))) < 2 * np.log(_MAX_SCALE)
+        area = np.abs(np.linalg.det(linear))
+        aligned &= (area < _MAX_SCALE**2) & (area > _MAX_SCALE**-2)
         points1 = np.where(aligned[:, None], moved, matches.points1)
         return replace(matches, points1=points1, refined=matches.refined | aligned)
 
@@ -133,36 +138,57 @@ class GuidedPair:
         return replace(matches, points1=points1, refined=matches.refined | aligned)
 
 
-def squared_distances(places: NDArray[Any], keypoints: Float, radius: Any) -> NDArray[Any]:
-    """Squared distances (F0, F1) of keypoints from predicted places, relative to a radius.
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """C pairs of unmatched keypoints that may belong together.
 
-    Args:
-        places: (F0, 2) predicted places in image 1.
-        keypoints: (F1, 2) in image 1.
-        radius: px, a number or (F0, 1).
+    Attributes:
+        rows: (C,) indices among the F0 keypoints.
+        columns: (C,) indices among the F1 keypoints.
+        squares: (C,) float, squared distance from the predicted place, relative to the radius.
     """
-    x, y = keypoints.T
-    squares = np.square(places[:, :1] - x) + np.square(places[:, 1:] - y)
-    return np.asarray(squares / np.square(radius))
 
+    rows: Index
+    columns: Index
+    squares: NDArray[np.floating]
 
-def mutually_best(worth: NDArray[Any]) -> tuple[Index, Index]:
-    """Rows (G,) and columns (G,) that are each other's best.
+    @staticmethod
+    def near(places: NDArray[np.floating], keypoints: Float, radius: Any) -> Candidates:
+        """Keypoints nearer to predicted places than a radius.
 
-    Args:
-        worth: (F0, F1) of each pair; −inf for impossible ones.
-    """
-    if not worth.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    best, rows = worth.argmax(1), np.arange(len(worth))
-    mutual = worth[rows, best] == worth.max(0)[best]
-    mutual &= np.isfinite(worth[rows, best])
-    return rows[mutual], best[mutual]
+        Args:
+            places: (F0, 2) px, predicted places in image 1; those that are not finite have none.
+            keypoints: (F1, 2) px, in image 1.
+            radius: px, a number or (F0,).
+        """
+        order = np.argsort(keypoints[:, 0], kind="stable")
+        sorted_x = keypoints[order, 0]
+        first = np.searchsorted(sorted_x, places[:, 0] - radius)
+        counts = np.searchsorted(sorted_x, places[:, 0] + radius) - first
+        counts = np.where(np.isfinite(places).all(1), np.maximum(counts, 0), 0)
+        rows = np.repeat(np.arange(len(places)), counts)
+        starts = np.cumsum(counts) - counts
+        columns = order[np.arange(len(rows)) - np.repeat(starts - first, counts)]
+        squares = np.square(places[rows] - keypoints[columns]).sum(1)
+        squares = squares / np.square(np.broadcast_to(radius, len(places))[rows])
+        return Candidates(rows, columns, squares)[squares < 1]
 
+    def __getitem__(self, chosen: Mask) -> Candidates:
+        return Candidates(self.rows[chosen], self.columns[chosen], self.squares[chosen])
 
-def joined(first: Matches, second: Matches) -> Matches:
-    """The matches of both, in this order."""
-    arrays: dict[str, Any] = {
-        name: np.concatenate((getattr(first, name), getattr(second, name))) for name in _ARRAYS
-    }
-    return Matches(**arrays)
+    def mutually_best(self, quality: NDArray[np.floating]) -> Mask:
+        """Which candidates are the best of both of their keypoints.
+
+        Args:
+            quality: (C,) of each candidate.
+
+        Returns:
+            (C,) bool; no keypoint is in two of the chosen candidates.
+        """
+        ranking = np.argsort(-quality, kind="stable")
+        best = np.ones(len(quality), np.bool_)
+        for keypoints in (self.rows, self.columns):
+            is_first = np.zeros(len(quality), np.bool_)
+            is_first[ranking[np.unique(keypoints[ranking], return_index=True)[1]]] = True
+            best &= is_first
+        return best

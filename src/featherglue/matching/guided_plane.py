@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 
 from featherglue.geometry.local_optimization import optimize_homography
 from featherglue.geometry.projection import warp_points
-from featherglue.matching.fusion import select
-from featherglue.matching.guided_pair import (
-    GuidedPair,
-    joined,
-    mutually_best,
-    squared_distances,
-)
+from featherglue.matching.fusion import joined, select
+from featherglue.matching.guided_pair import Candidates, GuidedPair
 from featherglue.matching.plane_fit import PlaneConfig, deviations, fit_plane, median_noise
 from featherglue.types import Matches
 
@@ -41,7 +36,6 @@ class PlaneMatchingConfig:
         radius: px in image 1, maximum distance of a keypoint from the predicted place.
         min_similarity: minimum cosine of the descriptors.
         penalty: reduction of the similarity at a distance of `radius`; it grows with the square.
-        score: confidence of a new match with the similarity 1.
     """
 
     plane: PlaneConfig = field(default_factory=PlaneConfig)
@@ -50,7 +44,6 @@ class PlaneMatchingConfig:
     radius: float = 5.0
     min_similarity: float = 0.0
     penalty: float = 0.5
-    score: float = 0.2
 
 
 def match_plane(
@@ -77,6 +70,8 @@ def match_plane(
     noise = median_noise(deviations(H, *pair.reduced(matches)), tolerance)
     limit = max(config.min_deviation, config.max_deviation * noise)
     matches = joined(_near(pair, matches, H, limit), others)
+    if not pair.adds:
+        return matches
     new = _aligned(pair, _guided(pair, matches, H, config), H)
     return joined(matches, _near(pair, new, H, limit))
 
@@ -87,11 +82,12 @@ def _aligned(pair: GuidedPair, matches: Matches, H: Matrix) -> Matches:
 
 
 def _local_maps(H: Matrix, points: Float) -> tuple[Float, Float]:
-    """Where H maps points (M, 2), and the derivatives (M, 2, 2) there."""
+    """Where H maps points (M, 2), and the derivatives (M, 2, 2) there; not finite at infinity."""
     homogeneous = points.astype(np.float64) @ H[:, :2].T + H[:, 2]
     w = homogeneous[:, 2:]
-    places = homogeneous[:, :2] / w
-    linear = (H[:2, :2] - places[:, :, None] * H[2, :2]) / w[:, :, None]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        places = homogeneous[:, :2] / w
+        linear = (H[:2, :2] - places[:, :, None] * H[2, :2]) / w[:, :, None]
     return np.asarray(places, np.float32), np.ascontiguousarray(linear, np.float32)
 
 
@@ -105,9 +101,10 @@ def _guided(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatching
     free0, free1 = pair.unmatched(matches)
     keypoints0, keypoints1 = pair.keypoints()
     places = warp_points(keypoints0[free0], H)
-    squares = squared_distances(places, keypoints1[free1], config.radius)
-    similarity = pair.similarity(free0, free1)
-    allowed = (squares < 1) & (similarity > config.min_similarity)
-    rows, columns = mutually_best(np.where(allowed, similarity - config.penalty * squares, -np.inf))
-    pairs = np.stack((free0[rows], free1[columns]), 1)
-    return pair.matches_of(pairs, config.score * np.minimum(similarity[rows, columns], 1))
+    near = Candidates.near(places, keypoints1[free1], config.radius)
+    similarity = pair.similarity(free0[near.rows], free1[near.columns])
+    alike = similarity > config.min_similarity
+    near, similarity = near[alike], similarity[alike]
+    best = near.mutually_best(similarity - config.penalty * near.squares)
+    pairs = np.stack((free0[near.rows[best]], free1[near.columns[best]]), 1)
+    return pair.matches_of(pairs, similarity[best])

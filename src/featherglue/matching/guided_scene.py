@@ -19,13 +19,8 @@ from featherglue.geometry.epipolar import sampson_distances
 from featherglue.geometry.epipolar_support import quick_fundamental
 from featherglue.geometry.local_optimization import optimize_fundamental
 from featherglue.matching.consensus import fit_local_maps
-from featherglue.matching.fusion import select
-from featherglue.matching.guided_pair import (
-    GuidedPair,
-    joined,
-    mutually_best,
-    squared_distances,
-)
+from featherglue.matching.fusion import joined, select
+from featherglue.matching.guided_pair import Candidates, GuidedPair
 from featherglue.types import Matches
 
 Float = NDArray[np.float32]
@@ -47,7 +42,6 @@ class SceneMatchingConfig:
         min_similarity: minimum cosine of the descriptors.
         penalty: reduction of the similarity at the maximum distance; it grows with the square.
         max_deviation: px, maximum Sampson distance of an aligned match.
-        score: confidence of a new match with the similarity 1.
     """
 
     min_matches: int = 16
@@ -59,7 +53,6 @@ class SceneMatchingConfig:
     min_similarity: float = 0.5
     penalty: float = 0.5
     max_deviation: float = 1.0
-    score: float = 0.2
 
 
 def match_scene(
@@ -74,7 +67,7 @@ def match_scene(
     """
     config = config or SceneMatchingConfig()
     matches = pair.refine_again(matches)
-    if pair.images is None or len(matches) < config.min_matches:
+    if pair.images is None or not pair.adds or len(matches) < config.min_matches:
         return matches
     points0, points1 = pair.reduced(matches)
     found = quick_fundamental(points0, points1, config.tolerance)
@@ -96,24 +89,30 @@ def _guided(
         keypoints[free] for keypoints, free in zip(pair.keypoints(), (free0, free1), strict=True)
     )
     known0, known1 = (points[agrees] for points in pair.reduced(matches))
-    maps = fit_local_maps(known0, known1, config.num_neighbors)
-    squares0 = squared_distances(keypoints0, known0, 1.0)
-    nearest = squares0.argmin(1)
-    distance = np.sqrt(squares0[np.arange(len(nearest)), nearest])
+    maps = fit_local_maps(known0, known1, min(config.num_neighbors, len(known0) - 1))
+    nearest, distance = _nearest(keypoints0, known0)
     linear = maps.affine[nearest]
     places = known1[nearest] + np.einsum("fij,fj->fi", linear, keypoints0 - known0[nearest])
-    squares = squared_distances(
-        places, keypoints1, (config.radius + config.slope * distance)[:, None]
-    )
-    similarity = pair.similarity(free0, free1)
-    near0, near1 = np.nonzero((squares < 1) & (similarity > config.min_similarity))
-    on_line = sampson_distances(F, keypoints0[near0], keypoints1[near1]) < config.tolerance
-    near0, near1 = near0[on_line], near1[on_line]
-    worth = np.full(squares.shape, -np.inf)
-    worth[near0, near1] = similarity[near0, near1] - config.penalty * squares[near0, near1]
-    rows, columns = mutually_best(worth)
+    near = Candidates.near(places, keypoints1, config.radius + config.slope * distance)
+    near = near[
+        sampson_distances(F, keypoints0[near.rows], keypoints1[near.columns]) < config.tolerance
+    ]
+    similarity = pair.similarity(free0[near.rows], free1[near.columns])
+    alike = similarity > config.min_similarity
+    near, similarity = near[alike], similarity[alike]
+    best = near.mutually_best(similarity - config.penalty * near.squares)
+    rows, columns = near.rows[best], near.columns[best]
     pairs = np.stack((free0[rows], free1[columns]), 1)
-    new = pair.matches_of(pairs, config.score * np.minimum(similarity[rows, columns], 1))
+    new = pair.matches_of(pairs, similarity[best])
     new = pair.align(new, keypoints1[columns], linear[rows])
     exact = sampson_distances(F, *pair.reduced(new)) < config.max_deviation
     return select(new, new.refined & exact)
+
+
+def _nearest(points: Float, others: Float) -> tuple[NDArray[np.int64], Float]:
+    """Index (F,) of the nearest other point (I, 2) of each point (F, 2), and its distance, px."""
+    # |a − b|² = |a|² − 2·a·b + |b|² in one matrix product; the mean is removed for its precision.
+    mean = others.mean(0)
+    products = (points - mean) @ (others - mean).T
+    nearest = (np.square(others - mean).sum(1) - 2 * products).argmin(1)
+    return nearest, np.asarray(np.hypot(*(points - others[nearest]).T), np.float32)

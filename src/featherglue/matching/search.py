@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.io.gray import Gray
 from featherglue.matching.fusion import select, unite, verify
-from featherglue.matching.guided import relative_strength
+from featherglue.matching.guided import relative_strength, strength
 from featherglue.matching.hypotheses import Hypothesis, HypothesisRanking
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
@@ -33,11 +33,6 @@ Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 Known = Mapping[int, Features]  # features of the plain match, by the id of their image
-
-
-def strength(matches: Matches) -> float:
-    """Total confidence of matches. Results are compared by it."""
-    return float(matches.scores.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +78,7 @@ class Search:
         self.hypotheses = HypothesisRanking(pipeline, self.config)
 
     def is_needed(self, result: MatchResult) -> bool:
-        """Whether a plain match is weak or incomplete, or its images are turned or scaled."""
+        """Whether to search or to complete a plain match; see `improve`."""
         ratio = relative_strength(result)
         is_weak = ratio < self.config.weak_ratio
         return is_weak or self.pipeline.needs_completion(result) or self._is_turned(result, ratio)
@@ -103,8 +98,10 @@ class Search:
             always: warp the images also if the match is not weak and shows no other view.
         """
         image0, image1 = plain.features0.image, plain.features1.image
-        if image0 is None or image1 is None or min(*image0.shape, *image1.shape) < 32:
+        if image0 is None or image1 is None:
             return plain
+        if min(*image0.shape, *image1.shape) < 32:  # too small for smaller versions
+            return self.pipeline.finish(plain)
         return self.pipeline.finish(self._searched(image0, image1, plain, always))
 
     def _searched(

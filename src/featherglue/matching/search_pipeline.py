@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featherglue.io.gray import Gray
-from featherglue.matching.guided import complete, complete_plane, is_incomplete
+from featherglue.matching.guided import complete, complete_plane, is_guided, is_incomplete
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
@@ -76,17 +76,17 @@ class SessionPipeline:
         return self._coarse.match(features0, features1)
 
     def needs_completion(self, result: MatchResult) -> bool:
-        """Whether the matches are few, and guided matching is on."""
-        return self._processing.guided_matching and is_incomplete(result)
+        """Whether the matches are few, and guided matching applies."""
+        return is_guided(self._processing) and is_incomplete(result)
 
     def complete(self, result: MatchResult) -> MatchResult:
-        """Refine, filter and complete the matches of views that show a plane."""
+        """Refine, filter and complete the few matches of views that show a plane."""
         if not self.needs_completion(result):
             return result
         return complete_plane(result, self._full.processing, self._scratch)
 
     def finish(self, result: MatchResult) -> MatchResult:
         """The last step: refine, filter and complete the matches of images as they were given."""
-        if not self._processing.guided_matching:
+        if not is_guided(self._processing):
             return result
         return complete(result, self._processing, self._scratch)

@@ -121,7 +121,12 @@ class ProcessingConfig:
         20, "integer", "Number of Sinkhorn iterations.", minimum=1, maximum=1000
     )
     match_threshold: float = _superglue(
-        0.2, "number", "Minimum confidence of a match.", minimum=0, maximum=1
+        0.2,
+        "number",
+        "Minimum confidence of a match of SuperGlue. Guided matching adds others with a confidence "
+        "of at most 0.2, and none if this is higher.",
+        minimum=0,
+        maximum=1,
     )
     consensus: float | None = _matching(
         None,
@@ -138,9 +143,9 @@ class ProcessingConfig:
     guided_matching: bool = _refinement(
         True,
         "boolean",
-        "Refine the matches of a weak pair again; where one homography explains them, drop those "
-        "that deviate from it and match the other keypoints by it. It has no effect without "
-        "refine, or with nearest neighbors and no search.",
+        "Refine the matches of a pair with few matches again, drop those that deviate from a "
+        "plane, and add others by the homography or the epipolar geometry. It needs refine, and "
+        "SuperGlue or a search.",
     )
 
     def __post_init__(self) -> None:
@@ -249,6 +254,16 @@ class SessionOptions:
                     f"{' and '.join(unused)} {has} no effect with `{parameter}={method!r}`: "
                     f"remove {them}"
                 )
+        if self.guided_matching is True and self.refine is False:
+            raise ConfigError("`guided_matching` has no effect with `refine=False`: remove it")
+        if self.guided_matching is True and self.matcher == "nn" and not self._searches():
+            raise ConfigError(
+                "`guided_matching` has no effect with `matcher='nn'` and no search: remove it"
+            )
+
+    def _searches(self) -> bool:
+        """Whether a search is asked for."""
+        return self.search is not MODEL and self.search != "off"
 
     def overrides(self) -> dict[str, Any]:
         """The given settings of `ProcessingConfig`, by name."""
