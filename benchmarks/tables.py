@@ -100,8 +100,9 @@ def render(folder: Path) -> str:
         "[Metrics](reference/metrics.md) defines the figures.\n",
         "SIFT is OpenCV's, with RootSIFT and a ratio test at 0.85. SIFT, ORB and XFeat are matched "
         "by mutual nearest neighbors. The matches of our models, and those called *refined*, have "
-        'subpixel refinement. Our models use consensus, as they are shipped, and `search="off"`; '
-        "[the search](how-to/search.md) is measured separately.\n",
+        "subpixel refinement. Our models use consensus and [guided "
+        "matching](explanation/matching.md#guided-matching), as they are shipped, and "
+        '`search="off"`; [the search](how-to/search.md) is measured separately.\n',
     ]
     for section in SECTIONS:
         parts += _section(section, folder, names, command)

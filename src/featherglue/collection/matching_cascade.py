@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.geometry.epipolar_support import count_epipolar_inliers
+from featherglue.geometry.quick_estimates import count_epipolar_inliers
 from featherglue.matching.assignment import nearest_neighbors
 from featherglue.matching.consensus import filter_by_consensus
 from featherglue.session import Session

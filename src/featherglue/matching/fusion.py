@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.geometry.epipolar_support import quick_fundamental
+from featherglue.geometry.quick_estimates import quick_fundamental
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.geometry.epipolar import sampson_distances
-from featherglue.geometry.epipolar_support import quick_fundamental
 from featherglue.geometry.local_optimization import optimize_fundamental
+from featherglue.geometry.quick_estimates import quick_fundamental
 from featherglue.matching.consensus import fit_local_maps
 from featherglue.matching.fusion import joined, select
 from featherglue.matching.guided_pair import Candidates, GuidedPair

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.geometry.blas_buffer import take_blas_buffer
 from featherglue.geometry.epipolar import sampson_distances
-from featherglue.geometry.epipolar_support import quick_fundamental
 from featherglue.geometry.local_optimization import optimize_fundamental, optimize_homography
 from featherglue.geometry.projection import warp_points
+from featherglue.geometry.quick_estimates import quick_fundamental, quick_homography
 from featherglue.matching.consensus import nearest_points
 
 Float = NDArray[np.float32]
@@ -86,11 +84,10 @@ def fit_plane(points0: Float, points1: Float, config: PlaneConfig | None = None)
     config = config or PlaneConfig()
     if len(points0) < config.min_matches:
         return None
-    take_blas_buffer()
-    H, inliers = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, config.tolerance)
-    if H is None or inliers.mean() < config.min_explained / 2 or not np.isfinite(H).all():
+    found = quick_homography(points0, points1, config.tolerance)
+    if found is None or found[1].mean() < config.min_explained / 2:
         return None
-    H = optimize_homography(np.asarray(H, np.float64), points0, points1, config.tolerance)
+    H = optimize_homography(found[0], points0, points1, config.tolerance)
     offsets = points1 - warp_points(points0, H)
     deviation = np.hypot(*offsets.T)
     median = median_noise(deviation, config.tolerance)

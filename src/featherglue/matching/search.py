@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.geometry.blas_buffer import take_blas_buffer
+from featherglue.geometry.quick_estimates import quick_homography
 from featherglue.io.gray import Gray
 from featherglue.matching.fusion import select, unite, verify
 from featherglue.matching.guided import relative_strength, strength
@@ -231,15 +230,10 @@ class Search:
 
     def _fit_homography(self, matches: Matches) -> tuple[Matrix, Mask] | None:
         """The homography of matches, and which of them agree with it; None if there is none."""
-        if len(matches) < max(4, self.config.min_inliers):
+        if len(matches) < self.config.min_inliers:
             return None
-        take_blas_buffer()
-        H, inliers = cv2.findHomography(
-            matches.points0, matches.points1, cv2.USAC_MAGSAC, self.config.tolerance
-        )
-        if H is None or inliers.sum() < self.config.min_inliers or not np.isfinite(H).all():
-            return None
-        return np.asarray(H, np.float64), inliers[:, 0] > 0
+        fit = quick_homography(matches.points0, matches.points1, self.config.tolerance)
+        return None if fit is None or fit[1].sum() < self.config.min_inliers else fit
 
     def _match_warped(
         self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: Known, warps: int

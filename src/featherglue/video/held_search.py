@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
-import numpy as np
-
-from featherglue.geometry.blas_buffer import take_blas_buffer
+from featherglue.geometry.quick_estimates import quick_homography
 from featherglue.matching.search import relative_view
 from featherglue.matching.warped_views import View
 from featherglue.session import Session
@@ -91,12 +88,9 @@ class HeldSearch:
         matches, frame = result.matches, result.features1
         if image.image is None or len(matches) < _MIN_INLIERS:
             return None
-        take_blas_buffer()
-        H, inliers = cv2.findHomography(
-            matches.points0, matches.points1, cv2.USAC_MAGSAC, _TOLERANCE
-        )
-        if H is None or inliers.sum() < _MIN_INLIERS or not np.isfinite(H).all():
+        found = quick_homography(matches.points0, matches.points1, _TOLERANCE)
+        if found is None or found[1].sum() < _MIN_INLIERS:
             return None
-        view = View.warped(image.image, np.asarray(H, np.float64), frame.image_size[::-1])
+        view = View.warped(image.image, found[0], frame.image_size[::-1])
         features = view.extract(self._plain.extract, _MARGIN)
         return _Held(image, view, features, len(matches))

@@ -1,11 +1,12 @@
-"""The quick test counts the matches that agree with one epipolar geometry."""
+"""Quick estimates of a homography and of the matches that agree with an epipolar geometry."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
-from featherglue.geometry.epipolar_support import count_epipolar_inliers
+from featherglue.geometry.quick_estimates import count_epipolar_inliers, quick_homography
 
 
 def views(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,3 +44,30 @@ def test_few_matches_have_no_geometry(count: int) -> None:
 def test_equal_points_do_not_fail() -> None:
     equal = np.zeros((20, 2), np.float32)
     assert 0 <= count_epipolar_inliers(equal, equal, 2.0, 100) <= 20
+
+
+def test_a_homography_is_found_among_wrong_matches() -> None:
+    rng = np.random.default_rng(0)
+    points0 = rng.uniform((0, 0), (640, 480), (60, 2)).astype(np.float32)
+    points1 = points0 * np.float32(1.2) + np.float32((5, -3))
+    points1[40:] = rng.uniform((0, 0), (640, 480), (20, 2))
+    found = quick_homography(points0, points1, 3.0)
+    assert found is not None
+    H, inliers = found
+    np.testing.assert_allclose(H / H[2, 2], [[1.2, 0, 5], [0, 1.2, -3], [0, 0, 1]], atol=1e-3)
+    assert inliers[:40].all() and inliers[40:].sum() <= 2
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_few_matches_have_no_homography(count: int) -> None:
+    points = np.zeros((count, 2), np.float32)
+    assert quick_homography(points, points, 3.0) is None
+
+
+def test_a_failure_of_opencv_is_no_homography(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("Assertion failed")
+
+    monkeypatch.setattr(cv2, "findHomography", fail)
+    points = np.random.default_rng(1).uniform(0, 400, (20, 2)).astype(np.float32)
+    assert quick_homography(points, points, 3.0) is None
