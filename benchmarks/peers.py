@@ -38,6 +38,7 @@ from featherglue.io.files import write_image, write_json
 from featherglue.io.gray import Gray
 from featherglue.machine import describe_machine
 from featherglue.options import SessionOptions
+from featherglue.session import Session
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ def contenders(options: argparse.Namespace) -> list[Named]:
 def latencies(
     named: Sequence[Named], images: tuple[Gray, Gray], repetitions: int
 ) -> list[dict[str, Any]]:
-    """Latency of extraction from the second image and matching, interleaved by repetition."""
-    opened: list[Pipeline] = [open_pipeline(contender.matching) for contender in named]
+    """Latency of extraction from the second image and matching, interleaved by repetition.
+
+    Sessions match as in a video: without guided matching.
+    """
+    opened = [_as_in_video(open_pipeline(contender.matching)) for contender in named]
     kept = [matching.extract(images[0]) for matching in opened]
     all_times: list[list[float]] = [[] for _ in opened]
     for repetition in range(repetitions + 3):
@@ -109,6 +113,13 @@ def latencies(
         }
         for contender, times in zip(named, all_times, strict=True)
     ]
+
+
+def _as_in_video(pipeline: Pipeline) -> Pipeline:
+    """A pipeline with the settings of consecutive frames."""
+    if isinstance(pipeline, Session):
+        return pipeline.with_settings(guided_matching=False)
+    return pipeline
 
 
 def measure_suites(options: argparse.Namespace, named: Sequence[Named]) -> None:

@@ -133,7 +133,8 @@ def _speed_section(speed: dict[str, Any], command: str) -> list[str]:
     return [
         "## How fast is a frame?\n",
         "Features of a 640×480 frame and its matches with the previous frame, whose features are "
-        f"kept. Medians of {speed['repetitions']} repetitions. All contenders take turns frame by "
+        "kept, as in a video: without guided matching. "
+        f"Medians of {speed['repetitions']} repetitions. All contenders take turns frame by "
         "frame, so that each finds the caches filled by the others and is slower than in a "
         "[video of its own](experiments/speed.md).\n",
         f"```bash\n{command} --suites speed\n```\n",

@@ -262,8 +262,8 @@ def matching(gray: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def session(matching: Path) -> Session:
-    """A session of `matching` with its default settings, without a search."""
-    return load(matching, threads=1, search="off")
+    """A session of `matching` with its default settings, without search and guided matching."""
+    return load(matching, threads=1, search="off", guided_matching=False)
 
 
 @pytest.fixture(scope="session")

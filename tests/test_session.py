@@ -141,7 +141,6 @@ def test_color_and_other_dtypes_equal_gray(session: Session, color: np.ndarray) 
 
 
 def test_refinement_needs_the_images(session: Session, gray: np.ndarray) -> None:
-    session = session.with_settings(guided_matching=False)
     features0, features1 = (session.extract(view) for view in views(gray))
     with_images = session.match(features0, features1).matches
     assert with_images.refined.any()

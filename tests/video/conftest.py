@@ -23,7 +23,7 @@ def moving(gray: np.ndarray) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def classical() -> Session:
     """SIFT with nearest neighbors; unlike a random network it finds nothing in a blank image."""
-    return load(features="sift", matcher="nn", threads=1)
+    return load(features="sift", matcher="nn", threads=1, guided_matching=False)
 
 
 @pytest.fixture

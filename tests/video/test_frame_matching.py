@@ -64,6 +64,21 @@ def test_lookahead_gives_the_same_matches(session: Session, moving: list[np.ndar
         assert one.against == other.against
 
 
+def test_consecutive_frames_are_completed_only_if_asked(
+    session: Session, moving: list[np.ndarray]
+) -> None:
+    guided = session.with_settings(guided_matching=True)
+
+    def completed(**options: bool | str) -> bool:
+        items = list(match_frames(guided, frames(moving[:3]), **options))  # type: ignore[arg-type]
+        return any("guided" in item.result.milliseconds for item in items)
+
+    assert not completed()
+    assert completed(guided_matching=True)
+    assert completed(against="anchor")
+    assert not completed(against="anchor", guided_matching=False)
+
+
 def test_an_anchor_stays_until_the_next_anchor(session: Session, moving: list[np.ndarray]) -> None:
     matcher = FrameMatcher(session, against="anchor")
     against = []

@@ -10,7 +10,6 @@ from featherglue.video import Tracker, match_frames
 
 
 def test_tracks_follow_a_known_translation(session: Session, moving: list[np.ndarray]) -> None:
-    session = session.with_settings(guided_matching=False)  # random networks guide to nothing
     tracker, starts, errors = Tracker(trail=4), {}, []
     for item in match_frames(session, frames(moving), tracking=True):
         tracks = tracker.update(item)

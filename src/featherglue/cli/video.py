@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from featherglue.cli import video_options as given
 from featherglue.cli.common import JsonFile, Model, error_console
@@ -20,6 +21,8 @@ from featherglue.video.sources import open_source
 from featherglue.video.track_writer import TrackWriter
 from featherglue.video.window import Controls, Window, why_no_window
 from featherglue.video.writer import LIVE_RATE, FrameWriter, PictureFolder, open_writer
+
+T = TypeVar("T")
 
 INTERRUPTED = 130  # exit code
 DEFAULT_VIDEO_RATE = 30.0  # frames per second of a video that does not state its rate
@@ -69,7 +72,8 @@ def video(
                 against="anchor" if anchor else "previous",
                 reference=reference,
                 tracking=track,
-                search=None if isinstance(options.search, Default) else options.search,
+                search=_given(options.search),
+                guided_matching=_given(options.guided_matching),
             )
             writer = stack.enter_context(_writer(output, frames, skip, rate)) if output else None
             path = tracks or _tracks_path(output, writer)
@@ -90,6 +94,11 @@ def video(
     if interrupted:
         return INTERRUPTED
     return 1 if frames.problems else 0
+
+
+def _given(value: T | Default) -> T | None:
+    """The value of an option, None if it was not given."""
+    return None if isinstance(value, Default) else value
 
 
 def _why_no_window(display: bool | None) -> str:

@@ -85,6 +85,9 @@ class FrameMatcher:
         search: whether to search over rotation and scale. None takes the mode of the session with
             an anchor or a reference image, and "off" between consecutive frames. A view that was
             found is kept for the next frames; see `HeldSearch`.
+        guided_matching: whether to complete pairs with few matches, which takes some frames half of
+            their time again. None takes the setting of the session with an anchor, a reference
+            image or a search, and False between consecutive frames.
         clock: returns seconds of any origin.
 
     Attributes:
@@ -104,6 +107,7 @@ class FrameMatcher:
         reference: Image | None = None,
         tracking: bool = False,
         search: SearchMode | None = None,
+        guided_matching: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if against not in ("previous", "anchor"):
@@ -119,6 +123,10 @@ class FrameMatcher:
             raise UsageError(
                 "`search` finds keypoints of its own, which `tracking` cannot follow: remove one"
             )
+        if guided_matching is None:
+            guided_matching = session.processing.guided_matching and (fixed or search != "off")
+        if session.processing.guided_matching != guided_matching:
+            session = session.with_settings(guided_matching=guided_matching)
         self.session = session if session.search == search else session.with_search(search)
         self.clock = clock
         self.lookahead = False
@@ -257,6 +265,7 @@ def match_frames(
     reference: Image | None = None,
     tracking: bool = False,
     search: SearchMode | None = None,
+    guided_matching: bool | None = None,
     lookahead: bool | None = False,
 ) -> Iterator[FrameMatches]:
     """Match the frames of a source one after the other.
@@ -269,6 +278,7 @@ def match_frames(
         reference: see `FrameMatcher`.
         tracking: see `FrameMatcher`.
         search: see `FrameMatcher`.
+        guided_matching: see `FrameMatcher`.
         lookahead: read and extract the next frame in a thread while this one is matched and used.
             On two cores or more this often gives more frames per second, and each frame is
             delayed by half a frame or more; a session with half of the threads gains most. None
@@ -284,7 +294,12 @@ def match_frames(
         UsageError: arguments that exclude each other.
     """
     matcher = FrameMatcher(
-        session, against=against, reference=reference, tracking=tracking, search=search
+        session,
+        against=against,
+        reference=reference,
+        tracking=tracking,
+        search=search,
+        guided_matching=guided_matching,
     )
     return matcher.run(source, lookahead=lookahead)
 
