@@ -31,8 +31,8 @@ TERMS = """\
 in percent; *precision* is the percentage of matches that are right, *recall* that of the possible
 matches that are found ([metrics](reference/metrics.md)). A failed pair has an infinite error, and
 a precision and recall of 0. All accuracies are those of {pairs} pairs of photographs: the second
-image of each is warped by a homography, and its light is changed. Sessions do not search, and guided
-matching is off: it would replace some of the matches that a model loses.
+image of each is warped by a homography, and its light is changed. Sessions do not search, and
+guided matching is off: it would replace some of the matches that a model loses.
 """
 
 GROWN = """\
