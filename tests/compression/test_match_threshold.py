@@ -94,7 +94,7 @@ def test_pairs_give_the_matches_of_a_session(
     for pair in threshold._extract_pairs(fast, photos, SIZE, ThresholdConfig(num_pairs=2)):
         found = {}
         for limit in (0.1, 0.5):
-            options = {"match_threshold": limit, "search": "off"}
+            options = {"match_threshold": limit, "search": "off", "guided_matching": False}
             session = load(tmp_path / "fast", runtime="torch", **options)  # type: ignore[arg-type]
             views = [features.image for features in pair.features]
             assert views[0] is not None and views[1] is not None
