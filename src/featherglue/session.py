@@ -289,8 +289,8 @@ class Session:
     ) -> MatchResult:
         """Match two sets of features.
 
-        Matches are refined to a fraction of a pixel where both sets keep their image; there, those
-        of a pair with few matches are also completed (see `matching.guided`). If the search
+        Where both sets keep their image, matches are refined to a fraction of a pixel, and guided
+        matching completes a pair with few of them (see `matching.guided`). If the search
         finds better matches (`result.search`), their indices belong to the features of the result.
 
         Args:

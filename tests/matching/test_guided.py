@@ -30,6 +30,16 @@ def features(points: np.ndarray, descriptors: np.ndarray) -> Features:
     )
 
 
+def matches_of(first: Features, second: Features, indices: np.ndarray) -> Matches:
+    return Matches(
+        indices=indices,
+        scores=np.full(len(indices), 0.9, np.float32),
+        points0=first.keypoints[indices[:, 0]],
+        points1=second.keypoints[indices[:, 1]],
+        refined=np.zeros(len(indices), np.bool_),
+    )
+
+
 def scene(count: int, num_matched: int, seed: int = 0) -> tuple[Features, Features, Matches]:
     """Keypoints of a plane seen twice, in different orders; the first ones are matched."""
     rng = np.random.default_rng(seed)
@@ -41,13 +51,7 @@ def scene(count: int, num_matched: int, seed: int = 0) -> tuple[Features, Featur
     first = features(points, descriptors)
     second = features((warp_points(points, H) + noise)[order], descriptors[order])
     indices = np.stack((np.arange(count), np.argsort(order)), 1)[:num_matched]
-    matches = Matches(
-        indices=indices,
-        scores=np.full(num_matched, 0.9, np.float32),
-        points0=first.keypoints[indices[:, 0]],
-        points1=second.keypoints[indices[:, 1]],
-        refined=np.zeros(num_matched, np.bool_),
-    )
+    matches = matches_of(first, second, indices)
     return first, second, matches
 
 
@@ -223,13 +227,7 @@ def depth_scene(photograph: np.ndarray, count: int = 300, num_matched: int = 120
     partners = np.argsort(order)
     indices = np.stack((np.arange(count), partners), 1)
     indices = indices[np.sort(rng.choice(count, num_matched, replace=False))]
-    matches = Matches(
-        indices=indices,
-        scores=np.full(num_matched, 0.9, np.float32),
-        points0=first.keypoints[indices[:, 0]],
-        points1=second.keypoints[indices[:, 1]],
-        refined=np.zeros(num_matched, np.bool_),
-    )
+    matches = matches_of(first, second, indices)
     return Depth(pair_of(first, second, matches), partners)
 
 

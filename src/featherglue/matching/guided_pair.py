@@ -86,26 +86,37 @@ class GuidedPair:
             for view, features in enumerate((self.features0, self.features1))
         )  # type: ignore[return-value]
 
-    def similarity(self, indices0: Index, indices1: Index) -> Float:
-        """Cosines (C,) of the descriptors of pairs of keypoints."""
-        descriptors0 = self.features0.descriptors[indices0]
-        descriptors1 = self.features1.descriptors[indices1]
-        return np.asarray(np.einsum("cd,cd->c", descriptors0, descriptors1), np.float32)
-
-    def matches_of(self, pairs: Index, similarity: Float) -> Matches:
-        """New matches of keypoints, not aligned.
+    def assign(
+        self, near: Candidates, free0: Index, free1: Index, min_similarity: float, penalty: float
+    ) -> tuple[Matches, Candidates]:
+        """Matches of the candidates that are mutually the most similar, not aligned.
 
         Args:
-            pairs: (G, 2) indices of keypoints.
-            similarity: (G,) cosines of their descriptors, positive.
+            near: candidates among the unmatched keypoints.
+            free0, free1: (F0,) and (F1,) indices of the unmatched keypoints.
+            min_similarity: minimum cosine of the descriptors.
+            penalty: reduction of the similarity at the maximum distance from the predicted place;
+                it grows with the square of the distance.
+
+        Returns:
+            G matches, and their candidates.
         """
-        return Matches(
-            indices=pairs,
-            scores=np.float32(ADDED_CONFIDENCE) * np.minimum(similarity, 1),
-            points0=self.features0.keypoints[pairs[:, 0]],
-            points1=self.features1.keypoints[pairs[:, 1]],
-            refined=np.zeros(len(pairs), np.bool_),
+        indices = np.stack((free0[near.rows], free1[near.columns]), 1)
+        descriptors0 = self.features0.descriptors[indices[:, 0]]
+        descriptors1 = self.features1.descriptors[indices[:, 1]]
+        similarity = np.einsum("cd,cd->c", descriptors0, descriptors1)
+        alike = similarity > min_similarity
+        near, indices, similarity = near[alike], indices[alike], similarity[alike]
+        best = near.mutually_best(similarity - penalty * near.squares)
+        indices = indices[best]
+        matches = Matches(
+            indices=indices,
+            scores=np.float32(ADDED_CONFIDENCE) * np.minimum(similarity[best], 1),
+            points0=self.features0.keypoints[indices[:, 0]],
+            points1=self.features1.keypoints[indices[:, 1]],
+            refined=np.zeros(len(indices), np.bool_),
         )
+        return matches, near[best]
 
     def align(self, matches: Matches, places: Float, linear: Float) -> Matches:
         """Align image 1 to image 0 at matches.

@@ -102,9 +102,4 @@ def _guided(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatching
     keypoints0, keypoints1 = pair.keypoints()
     places = warp_points(keypoints0[free0], H)
     near = Candidates.near(places, keypoints1[free1], config.radius)
-    similarity = pair.similarity(free0[near.rows], free1[near.columns])
-    alike = similarity > config.min_similarity
-    near, similarity = near[alike], similarity[alike]
-    best = near.mutually_best(similarity - config.penalty * near.squares)
-    pairs = np.stack((free0[near.rows[best]], free1[near.columns[best]]), 1)
-    return pair.matches_of(pairs, similarity[best])
+    return pair.assign(near, free0, free1, config.min_similarity, config.penalty)[0]

@@ -97,14 +97,8 @@ def _guided(
     near = near[
         sampson_distances(F, keypoints0[near.rows], keypoints1[near.columns]) < config.tolerance
     ]
-    similarity = pair.similarity(free0[near.rows], free1[near.columns])
-    alike = similarity > config.min_similarity
-    near, similarity = near[alike], similarity[alike]
-    best = near.mutually_best(similarity - config.penalty * near.squares)
-    rows, columns = near.rows[best], near.columns[best]
-    pairs = np.stack((free0[rows], free1[columns]), 1)
-    new = pair.matches_of(pairs, similarity[best])
-    new = pair.align(new, keypoints1[columns], linear[rows])
+    new, near = pair.assign(near, free0, free1, config.min_similarity, config.penalty)
+    new = pair.align(new, keypoints1[near.columns], linear[near.rows])
     exact = sampson_distances(F, *pair.reduced(new)) < config.max_deviation
     return select(new, new.refined & exact)
 
