@@ -12,22 +12,14 @@ from typing import Any
 import numpy as np
 
 from featherglue.collection.colmap import quiet
+from featherglue.collection.incremental_mapping import (
+    MIN_MATCHES,
+    incremental_models,
+    mapping_options,
+)
 from featherglue.collection.model_refinement import refine_model
 from featherglue.errors import OutputError, StoreError, short_reason
 from featherglue.io.pycolmap_ import require_pycolmap
-
-_SEED = 0
-_MIN_MATCHES = 15  # of a pair that COLMAP's mapper uses
-# While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
-# one run of the local one, and one of that of all images when the model has grown threefold.
-# COLMAP's defaults are up to two and five runs, and growth by a tenth.
-_GROWTH = {
-    "ba_local_max_refinements": 1,
-    "ba_local_max_num_iterations": 5,
-    "ba_global_max_refinements": 1,
-    "ba_global_frames_ratio": 3.0,
-    "ba_global_points_ratio": 3.0,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,39 +89,25 @@ def map_database(
     Raises:
         OutputError: the folder cannot be written.
     """
-    pycolmap = require_pycolmap()
+    require_pycolmap()
     target = Path(output)
     partial = target.with_name(f".{target.name}.partial")
-    options = pycolmap.IncrementalPipelineOptions(
-        random_seed=_SEED, num_threads=num_threads or -1, **_GROWTH
-    )
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        count += 1
-        if registered is not None:
-            registered(count)
-
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with quiet():
-            models = pycolmap.incremental_mapping(
-                database, images, partial, options, next_image_callback=step
+            models = incremental_models(
+                database, images, partial, num_threads, registered or (lambda count: None)
             )
-            for number, model in models.items():
-                refine_model(database, model, options)
+            for number, model in enumerate(models):
+                refine_model(database, model, mapping_options(num_threads))
+                (partial / str(number)).mkdir()
                 model.write(partial / str(number))
-        order = sorted(models, key=lambda i: (-models[i].num_reg_images(), i))
         shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for number, i in enumerate(order):
-            (partial / str(i)).replace(target / str(number))
-        shutil.rmtree(partial)
+        partial.replace(target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error})") from None
-    return len(order)
+    return len(models)
 
 
 def summarize_model(
@@ -203,7 +181,7 @@ def _verified_pairs(database: Any, pycolmap: Any) -> dict[int, dict[int, int]]:
     pairs: dict[int, dict[int, int]] = {}
     for pair, count in zip(*database.read_two_view_geometry_num_inliers(), strict=True):
         first, second = pycolmap.pair_id_to_image_pair(pair)
-        if count >= _MIN_MATCHES:
+        if count >= MIN_MATCHES:
             pairs.setdefault(first, {})[second] = count
             pairs.setdefault(second, {})[first] = count
     return pairs

@@ -292,7 +292,9 @@ class _Run:
                 self.photos,
                 models,
                 num_threads=self.config.workers,
-                registered=lambda count: self._report("mapping", "photos", count, total),
+                registered=lambda count: self._report(
+                    "mapping", "photos", min(count, total), total
+                ),
             )
             self._note("model_files", _content(models))
             self._note("model", state)

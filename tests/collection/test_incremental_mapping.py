@@ -1,0 +1,109 @@
+"""Runs of the mapper with weaker conditions: synthetic scenes in which images have few matches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pycolmap = pytest.importorskip("pycolmap")
+
+from featherglue.collection import incremental_mapping  # noqa: E402
+from featherglue.collection.colmap import quiet  # noqa: E402
+from featherglue.collection.incremental_mapping import incremental_models  # noqa: E402
+
+NUM_IMAGES, NUM_POINTS = 9, 160
+WEAK = (7, 8, 9)  # images with few matches with the others; COLMAP ignores tracks of two images
+
+
+def scene(path: Path, num_links: int, num_shared: int) -> Path:
+    """Database of a scene whose last images share few points with the others.
+
+    Args:
+        path: folder to write.
+        num_links: number of points that each weak image shares with the others.
+        num_shared: number of points that the weak images share with each other.
+    """
+    options = pycolmap.SyntheticDatasetOptions(
+        num_rigs=1,
+        num_frames_per_rig=NUM_IMAGES,
+        num_points3D=NUM_POINTS,
+        num_points2D_without_point3D=0,
+    )
+    pycolmap.set_random_seed(0)
+    file = path / "database.db"
+    with pycolmap.Database.open(file) as database:
+        truth = pycolmap.synthesize_dataset(options, database)
+        pycolmap.synthesize_noise(
+            pycolmap.SyntheticNoiseOptions(point2D_stddev=0.2), truth, database
+        )
+        for first in range(1, NUM_IMAGES + 1):
+            for second in range(first + 1, NUM_IMAGES + 1):
+                weak = [i for i in (first, second) if i in WEAK]
+                if weak:
+                    count = num_shared if len(weak) == 2 else num_links
+                    _keep(database, truth, first, second, len(weak) == 2, count)
+    return file
+
+
+def _keep(
+    database: Any, truth: Any, first: int, second: int, from_the_end: bool, count: int
+) -> None:
+    """Keep the verified matches of some points."""
+    geometry = database.read_two_view_geometry(first, second)
+    points = truth.images[first].points2D
+    numbers = np.array([points[int(i)].point3D_id for i in geometry.inlier_matches[:, 0]])
+    order = np.argsort(numbers)[::-1] if from_the_end else np.argsort(numbers)
+    geometry.inlier_matches = geometry.inlier_matches[order[:count]]
+    database.update_two_view_geometry(first, second, geometry)
+
+
+def mapped(database: Path, folder: Path) -> tuple[list[Any], list[int]]:
+    """The models, and the numbers of registered images that were reported."""
+    reported: list[int] = []
+    folder.mkdir()
+    with quiet():
+        models = incremental_models(database, folder, folder, 1, reported.append)
+    assert not list(folder.iterdir())
+    return models, reported
+
+
+def registered(model: Any) -> set[int]:
+    return {i for i, image in model.images.items() if image.has_pose}
+
+
+def test_images_with_few_matches_are_added(tmp_path: Path) -> None:
+    models, reported = mapped(scene(tmp_path, 22, 90), tmp_path / "models")
+    assert len(models) == 1 and registered(models[0]) == set(range(1, NUM_IMAGES + 1))
+    assert all(models[0].images[i].num_points3D > 90 for i in WEAK)
+    assert reported[-1] == NUM_IMAGES
+
+
+def test_images_that_stay_weak_are_left_out(tmp_path: Path) -> None:
+    models, _ = mapped(scene(tmp_path, 22, 0), tmp_path / "models")
+    assert registered(models[0]) == set(range(1, NUM_IMAGES + 1)) - set(WEAK)
+
+
+def test_a_small_model_is_started_again_with_weaker_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, starts = incremental_mapping._Runs._run, []
+
+    def first_fails(self: Any, options: Any, count: int, source: Path | str) -> list[Any]:
+        starts.append(options.mapper.init_min_num_inliers)
+        return [] if len(starts) == 1 else run(self, options, count, source)
+
+    monkeypatch.setattr(incremental_mapping._Runs, "_run", first_fails)
+    models, _ = mapped(scene(tmp_path, 90, 90), tmp_path / "models")
+    assert starts == [100, 50] and len(registered(models[0])) == NUM_IMAGES
+
+
+def test_without_verified_pairs_there_is_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "database.db"
+    with pycolmap.Database.open(file) as database:
+        options = pycolmap.SyntheticDatasetOptions(num_points3D=5)
+        pycolmap.synthesize_dataset(options, database)
+    models, reported = mapped(file, tmp_path / "models")
+    assert models == [] and reported == []
