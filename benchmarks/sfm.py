@@ -6,8 +6,8 @@ Each scene is a folder of photographs. Where the poses are known it has `poses.n
 `sfm_poses.npz`: `names`, with or without suffix, and `w2c` (N, 4, 4) from world to camera. SIFT is
 COLMAP's with its defaults, at the same size and number of features, with exhaustive pairs for all
 methods. A method `NAME-raw` is without track adjustment. Errors of camera centers follow a robust
-similarity onto the known centers, in percent of their extent. The processor time counts all
-processes.
+similarity onto the known centers, in percent of their extent. They are those of the images that all
+methods register, if there are at least ten. The processor time counts all processes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from featherglue.collection.mapping import summarize_model
 from featherglue.io.image import list_images
 
 SEED = 0
+MIN_COMMON = 10  # images that all methods register, for errors of poses
+Poses = dict[str, np.ndarray]  # stem of an image → its pose (4, 4) from world to camera
 
 
 def sift(photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
@@ -70,7 +72,7 @@ def ours(name: str, photos: Path, work: Path, max_size: int, num_keypoints: int)
     )
 
 
-def known_poses(scene: Path) -> dict[str, np.ndarray] | None:
+def known_poses(scene: Path) -> Poses | None:
     """World-to-camera poses (4, 4) by the stem of the image; None if unknown."""
     for name in ("poses.npz", "sfm_poses.npz"):
         if (scene / name).is_file():
@@ -92,15 +94,33 @@ def align(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[
     return scale, R, mean1 - scale * R @ mean0
 
 
-def pose_errors(model: Any, poses: dict[str, np.ndarray]) -> dict[str, float]:
-    """Median errors of camera centers (percent of the extent) and of rotations (degrees)."""
-    images = [i for i in model.images.values() if i.has_pose and Path(i.name).stem in poses]
-    if len(images) < 4:
-        return {}
-    found = np.array([i.projection_center() for i in images])
-    rotations = np.array([i.cam_from_world().rotation.matrix() for i in images])
-    true = np.array([poses[Path(i.name).stem] for i in images])
-    centers = -np.einsum("nji,nj->ni", true[:, :3, :3], true[:, :3, 3])
+def model_poses(model: Any) -> Poses:
+    """The poses of the registered images of a model."""
+    poses = {}
+    for image in model.images.values():
+        if image.has_pose:
+            poses[Path(image.name).stem] = np.vstack(
+                [image.cam_from_world().matrix(), [0, 0, 0, 1]]
+            )
+    return poses
+
+
+def _centers(poses: np.ndarray) -> np.ndarray:
+    return -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
+
+
+def pose_errors(found_poses: Poses, poses: Poses, names: list[str]) -> dict[str, float]:
+    """Median errors of camera centers (percent of the extent) and of rotations (degrees).
+
+    Args:
+        found_poses: see `model_poses`.
+        poses: known poses.
+        names: the images, in both.
+    """
+    images = np.array([found_poses[name] for name in names])
+    found, rotations = _centers(images), images[:, :3, :3]
+    true = np.array([poses[name] for name in names])
+    centers = _centers(true)
     extent = np.linalg.norm(centers - np.median(centers, axis=0), axis=1).max()
     errors = np.full(len(images), np.inf)
     rng = np.random.default_rng(SEED)
@@ -130,8 +150,10 @@ def processor_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def measure(name: str, scene: Path, max_size: int, num_keypoints: int) -> dict[str, Any]:
-    """Reconstruct a scene by one method, and describe the largest model."""
+def measure(
+    name: str, scene: Path, max_size: int, num_keypoints: int
+) -> tuple[dict[str, Any], Poses]:
+    """Reconstruct a scene by one method. Returns facts about the largest model, and its poses."""
     with tempfile.TemporaryDirectory() as folder:
         photos, work = Path(folder) / "photos", Path(folder) / "work"
         photos.mkdir()
@@ -155,16 +177,27 @@ def measure(name: str, scene: Path, max_size: int, num_keypoints: int) -> dict[s
             "seconds": seconds,
             "processor_seconds": used,
         }
-        poses = known_poses(scene)
-        if summary.folder is not None and poses is not None:
-            result |= pose_errors(pycolmap.Reconstruction(summary.folder), poses)
-    return result
+        model = summary.folder and pycolmap.Reconstruction(summary.folder)
+    return result, model_poses(model) if model else {}
+
+
+def add_pose_errors(scene: Path, methods: dict[str, dict[str, Any]], found: list[Poses]) -> None:
+    """Add the errors of poses to the results of the methods of a scene, in the same order."""
+    poses = known_poses(scene)
+    if poses is None:
+        return
+    common = sorted(set(poses).intersection(*found))
+    for row, own in zip(methods.values(), found, strict=True):
+        row["common"] = len(common)
+        if len(common) >= MIN_COMMON:
+            row.update(pose_errors(own, poses, common))
 
 
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """The results as a Markdown table, one row for each scene and method."""
     columns = {
         "registered": "{:.0f}",
+        "common": "{:.0f}",
         "points": "{:.0f}",
         "track_length": "{:.2f}",
         "reprojection_error": "{:.2f}",
@@ -193,6 +226,7 @@ def ratios(results: dict[str, dict[str, dict[str, Any]]]) -> str:
                 methods[name][key] / methods["sift"][key]
                 for methods in results.values()
                 if {name, "sift"} <= methods.keys()
+                and "center_percent" in methods["sift"]
                 and methods[name].get(key)
                 and methods["sift"].get(key)
             ]
@@ -214,12 +248,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for scene in options.scenes:
+        rows: dict[str, dict[str, Any]] = {}
+        found = []
         for name in options.methods:
-            row = measure(name, scene, options.max_size, options.num_keypoints)
-            results.setdefault(scene.name, {})[name] = row
-            print(f"{scene.name} {name}: {row}", flush=True)
-            if options.json is not None:
-                options.json.write_text(json.dumps(results, indent=1) + "\n")
+            rows[name], poses = measure(name, scene, options.max_size, options.num_keypoints)
+            found.append(poses)
+            print(f"{scene.name} {name}: {rows[name]}", flush=True)
+        add_pose_errors(scene, rows, found)
+        results[scene.name] = rows
+        if options.json is not None:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     print(ratios(results))
 

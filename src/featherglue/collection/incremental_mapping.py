@@ -76,13 +76,13 @@ def incremental_models(
     runs = _Runs(database, images, folder, num_threads, registered)
     linked = _linked_images(database)
     models = runs.start({})
-    if _num_images(models) < _LARGE * len(linked):
-        models = max(models, runs.start(_WEAK_START), key=_num_images)
-    if models and _num_images(models) < len(linked):
+    if _largest(models) < _LARGE * len(linked):
+        models = max(models, runs.start(_WEAK_START), key=_largest)
+    if models and _largest(models) < len(linked):
         largest = runs.add_images(models[0])
         found = _registered(largest)
         others = [model for model in models[1:] if not _registered(model) <= found]
-        models = sorted([largest, *others], key=lambda model: -model.num_reg_images())
+        models = sorted([largest, *others], key=_size, reverse=True)
     return models
 
 
@@ -138,7 +138,7 @@ class _Runs:
             next_image_callback=step,
         )
         shutil.rmtree(output)
-        return [models[i] for i in sorted(models, key=lambda i: (-models[i].num_reg_images(), i))]
+        return sorted((models[i] for i in sorted(models)), key=_size, reverse=True)
 
 
 def _remove_weak_images(model: Any, before: set[int]) -> None:
@@ -153,9 +153,18 @@ def _registered(model: Any) -> set[int]:
     return {i for i, image in model.images.items() if image.has_pose}
 
 
-def _num_images(models: list[Any]) -> int:
-    """Number of images of the largest model."""
-    return int(models[0].num_reg_images()) if models else 0
+def _size(model: Any) -> tuple[int, int]:
+    """The numbers of images with enough points, and of images.
+
+    Where the camera hardly moves, COLMAP may return many images that share two or three points.
+    """
+    images = [model.images[i] for i in _registered(model)]
+    return sum(image.num_points3D >= _MIN_POINTS for image in images), len(images)
+
+
+def _largest(models: list[Any]) -> int:
+    """Number of images with enough points of the first model."""
+    return _size(models[0])[0] if models else 0
 
 
 def _linked_images(database: str | os.PathLike[str]) -> set[int]:
