@@ -106,7 +106,7 @@ def model_poses(model: Any) -> Poses:
 
 
 def _centers(poses: np.ndarray) -> np.ndarray:
-    return -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
+    return np.asarray(-np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3]))
 
 
 def pose_errors(found_poses: Poses, poses: Poses, names: list[str]) -> dict[str, float]:

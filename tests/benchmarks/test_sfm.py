@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,38 +17,9 @@ def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("sfm")
 
 
-@dataclass(frozen=True)
-class Pose:
-    """An image of a model, as pycolmap has it."""
-
-    name: str
-    R: np.ndarray
-    center: np.ndarray
-    has_pose: bool = True
-
-    def projection_center(self) -> np.ndarray:
-        return self.center
-
-    def cam_from_world(self) -> Any:
-        @dataclass
-        class Rotation:
-            R: np.ndarray
-
-            def matrix(self) -> np.ndarray:
-                return self.R
-
-        @dataclass
-        class Rigid:
-            rotation: Rotation
-
-        return Rigid(Rotation(self.R))
-
-
-class Model:
-    """A model with poses that are those of a similarity of the world."""
-
-    def __init__(self, images: list[Pose]) -> None:
-        self.images = dict(enumerate(images))
+def pose(R: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """From world to camera, (4, 4)."""
+    return np.r_[np.c_[R, -R @ center], [[0, 0, 0, 1]]]
 
 
 def rotation(*angles: float) -> np.ndarray:
@@ -59,19 +30,36 @@ def test_errors_are_free_of_the_similarity_of_the_model(script: ModuleType) -> N
     rng = np.random.default_rng(0)
     centers = rng.normal(0, 1, (12, 3))
     rotations = [rotation(*rng.normal(0, 1, 3)) for _ in centers]
-    poses = {}
-    for i, (R, center) in enumerate(zip(rotations, centers, strict=True)):
-        poses[str(i)] = np.r_[np.c_[R, -R @ center], [[0, 0, 0, 1]]]
+    poses = {
+        str(i): pose(R, center)
+        for i, (R, center) in enumerate(zip(rotations, centers, strict=True))
+    }
     world, scale, shift = rotation(0.3, -1.2, 2.0), 3.7, np.array([5.0, -2.0, 1.0])
     turn = np.radians(0.5)
-    images = [
-        Pose(f"{i}.jpg", rotation(0, 0, turn * (-1) ** i) @ R @ world.T, scale * world @ c + shift)
+    found = {
+        str(i): pose(rotation(0, 0, turn * (-1) ** i) @ R @ world.T, scale * world @ c + shift)
         for i, (R, c) in enumerate(zip(rotations, centers, strict=True))
-    ]
-    images[3] = Pose("3.jpg", images[3].R, images[3].center + 100)  # a wrong camera
-    errors = script.pose_errors(Model(images), poses)
+    }
+    R = found["3"][:3, :3]
+    found["3"] = pose(R, scale * world @ centers[3] + shift + 100)  # a wrong camera
+    errors = script.pose_errors(found, poses, sorted(poses))
     assert errors["center_percent"] < 0.05
     assert errors["rotation_degrees"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_errors_are_those_of_the_images_of_all_methods(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    poses = {str(i): pose(rotation(*rng.normal(0, 1, 3)), rng.normal(0, 1, 3)) for i in range(14)}
+    monkeypatch.setattr(script, "known_poses", lambda scene: poses)
+    wrong = dict(list(poses.items())[:11]) | {str(i): pose(np.eye(3), np.ones(3)) for i in (11, 12)}
+    rows: dict[str, dict[str, Any]] = {"sift": {}, "fast": {}}
+    script.add_pose_errors(tmp_path, rows, [dict(list(poses.items())[:11]), wrong])
+    assert rows["fast"]["common"] == 11 and rows["fast"]["center_percent"] < 1e-6
+    rows = {"sift": {}, "fast": {}}
+    script.add_pose_errors(tmp_path, rows, [dict(list(poses.items())[:9]), wrong])
+    assert rows == {"sift": {"common": 9}, "fast": {"common": 9}}
 
 
 def test_ratios_are_geometric_means(script: ModuleType) -> None:
