@@ -226,7 +226,6 @@ def ratios(results: dict[str, dict[str, dict[str, Any]]]) -> str:
                 methods[name][key] / methods["sift"][key]
                 for methods in results.values()
                 if {name, "sift"} <= methods.keys()
-                and "center_percent" in methods["sift"]
                 and methods[name].get(key)
                 and methods["sift"].get(key)
             ]
