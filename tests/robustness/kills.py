@@ -1,6 +1,7 @@
 """Kill commands at random moments and resume them: nothing that was finished may be lost.
 
     python tests/robustness/kills.py --kills 200
+    python tests/robustness/kills.py --kills 20 --photographs SCENE --only reconstruct
 
 Each command runs once without a kill as the reference. Then it is killed (SIGKILL) again and again,
 and started again with the same arguments, until it finishes. After every kill all results that were
@@ -121,23 +122,48 @@ def compressed_model(out: Path) -> Results:
     return {"weights": digest(load_artifact(out / "model").arrays)}
 
 
-def extracted(out: Path) -> Results:
-    """The features of each image, in the record files or in the feature file."""
+def stored(out: Path, name: str) -> Results:
+    """The items of a feature or match file, in the record files or in the file itself."""
     from featherglue.collection.records import RecordIndex
     from featherglue.collection.store import Store
 
     found = {}
-    index = RecordIndex(sorted((out / ".features.h5.parts").glob("*.records")), {})
+    index = RecordIndex(sorted((out / f".{name}.parts").glob("*.records")), {})
     for key in index.attributes:
-        found[key[0]] = digest(index.read(key).arrays)
-    if (out / "features.h5").exists():
-        with Store(out / "features.h5") as store:
-            found |= {key[0]: digest(store.read(key).arrays) for key in store.sorted_keys()}
+        found[f"{name} {key}"] = digest(index.read(key).arrays)
+    if (out / name).exists():
+        with Store(out / name) as store:
+            found |= {f"{name} {k}": digest(store.read(k).arrays) for k in store.sorted_keys()}
     return found
 
 
-def commands(photographs: Path, configs: Path) -> dict[str, Command]:
-    """The commands that resume or write a model, on a folder of photographs."""
+def extracted(out: Path) -> Results:
+    """The features of each image."""
+    return stored(out, "features.h5")
+
+
+def reconstructed(out: Path) -> Results:
+    """Features, matches, what the adjustment made of them, and the model once it is finished."""
+    from featherglue.collection.mapping import summarize_model
+
+    files = ("features.h5", "matches.h5", "adjusted_features.h5", "adjusted_matches.h5")
+    found: dict[str, Any] = {}
+    for name in files:
+        found |= stored(out, name)
+    if (out / "index.html").exists():
+        model = summarize_model(out / "database.db", out / "sparse")
+        found["model"] = (model.num_registered, model.num_points, model.mean_reprojection_error)
+    return found
+
+
+def commands(photographs: Path, configs: Path, scene: str = "") -> dict[str, Command]:
+    """The commands that resume or write a model.
+
+    Args:
+        photographs: a folder of photographs.
+        configs: folder for files of settings.
+        scene: a folder of overlapping photographs; "" leaves out the command that needs one.
+    """
     shapes, adapt = configs / "shapes.toml", configs / "adapt.toml"
     recipe, distill = configs / "recipe.toml", configs / "distill.toml"
     recipe.write_text(_RECIPE)
@@ -148,7 +174,9 @@ def commands(photographs: Path, configs: Path) -> dict[str, Command]:
     pairs = ("--images", folder, "--num-pairs", "3")
     layers = ("--include", "extractor.convDb", "--include", "matcher.final_proj")
     train = ("--resume", "--threads", "1")
+    reconstruct = ("reconstruct", scene, "-o", "{out}", "--max-size", "480", "--workers", "1")
     return {
+        **({"reconstruct": Command(arguments=reconstruct, results=reconstructed)} if scene else {}),
         "match": Command(arguments=("match", folder, "-o", "{out}"), results=matches),
         "evaluate": Command(
             arguments=("evaluate", "homography", *pairs, "--cache", "{out}", "--jobs", "2"),
@@ -342,11 +370,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="number of kills of all commands")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="name of one command")
+    parser.add_argument("--photographs", default="", help="overlapping ones, for reconstruct")
     given = parser.parse_args()
     failures = 0
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        every = commands(make_photographs(root / "photographs"), root)
+        every = commands(make_photographs(root / "photographs"), root, given.photographs)
         every = {k: v for k, v in every.items() if given.only in (None, k)}
         for number, (name, command) in enumerate(every.items()):
             share = given.kills // len(every) + (number < given.kills % len(every))
