@@ -193,25 +193,29 @@ def add_pose_errors(scene: Path, methods: dict[str, dict[str, Any]], found: list
             row.update(pose_errors(own, poses, common))
 
 
+_COLUMNS = {
+    "registered": ("registered", "{:.0f}"),
+    "track_length": ("mean track length", "{:.1f}"),
+    "reprojection_error": ("reprojection error, px", "{:.2f}"),
+    "center_percent": ("camera centers, %", "{:.2f}"),
+    "rotation_degrees": ("rotations, °", "{:.2f}"),
+    "processor_seconds": ("processor time, s", "{:.0f}"),
+}
+
+
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """The results as a Markdown table, one row for each scene and method."""
-    columns = {
-        "registered": "{:.0f}",
-        "common": "{:.0f}",
-        "points": "{:.0f}",
-        "track_length": "{:.2f}",
-        "reprojection_error": "{:.2f}",
-        "center_percent": "{:.3f}",
-        "rotation_degrees": "{:.3f}",
-        "seconds": "{:.0f}",
-        "processor_seconds": "{:.0f}",
-    }
-    heads = [name.replace("_", " ") for name in columns]
-    lines = [f"| scene | method | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
-    for scene, methods in results.items():
-        for method, row in methods.items():
-            cells = [form.format(row[c]) if c in row else "–" for c, form in columns.items()]
-            lines.append(f"| {scene} | {method} | {' | '.join(cells)} |")
+    """The results as a Markdown table: a row for each scene, with the methods in each cell."""
+    heads = [head for head, _ in _COLUMNS.values()]
+    methods = next(iter(results.values()))
+    lines = [f"In each cell: {' / '.join(methods)}.", ""]
+    lines += [f"| scene | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for scene, rows in results.items():
+        cells = [
+            " / ".join(form.format(row[name]) if name in row else "–" for row in rows.values())
+            for name, (_, form) in _COLUMNS.items()
+        ]
+        count = next(iter(rows.values()))["photos"]
+        lines.append(f"| {scene}, {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

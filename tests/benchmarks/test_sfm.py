@@ -71,3 +71,17 @@ def test_ratios_are_geometric_means(script: ModuleType) -> None:
         "b": {"sift": row(2), "fast": row(1)},
     }
     assert "fast / sift: track length 1.00" in script.ratios(results)
+
+
+def test_a_row_of_the_table_has_all_methods(script: ModuleType) -> None:
+    shared = {"photos": 12, "track_length": 5.0, "reprojection_error": 0.5, "processor_seconds": 9}
+    rows = {
+        "sift": shared | {"registered": 10, "center_percent": 0.25, "rotation_degrees": 0.1},
+        "fast": shared | {"registered": 12},
+    }
+    lines = script.table({"horns": rows}).splitlines()
+    assert lines[0] == "In each cell: sift / fast."
+    assert (
+        lines[-1]
+        == "| horns, 12 | 10 / 12 | 5.0 / 5.0 | 0.50 / 0.50 | 0.25 / – | 0.10 / – | 9 / 9 |"
+    )
