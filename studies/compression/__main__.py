@@ -153,7 +153,12 @@ def quick(options: argparse.Namespace, defaults: Mapping[str, Any]) -> argparse.
 
 def reproducing_command(options: argparse.Namespace) -> str:
     """Return a command with the same settings and placeholders for the data."""
-    data = {"model": options.model, "images": "PHOTOS", "val": "VAL", "list": "VAL/LIST"}
+    data = {
+        "model": options.model,
+        "images": "PHOTOS",
+        "val": "VAL",
+        "list": "VAL/homographies.txt",
+    }
     words = [word for name, value in data.items() for word in (f"--{name}", str(value))]
     if options.keep_rows:  # a part of a run; the whole one makes the rows too
         return shlex.join(["python", "-m", "studies.compression", *words])

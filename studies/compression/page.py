@@ -15,6 +15,7 @@ from studies.compression.model_steps import MACS_TOLERANCE
 from studies.compression.page_tables import Row, where
 from studies.compression.page_values import method_values, tuning_text, weight_values
 from studies.compression.sparsity_page import section
+from studies.compression.timing import num_turns
 
 _RECIPES = Path(__file__).parent / "recipes"
 _SPARSITY = Path(__file__).with_name("sparsity.json")
@@ -32,8 +33,9 @@ _CAPTIONS = {
     "figure-5-sorted": "Figure 5, sorted: the layers that lose most with k-means.",
     "figure-5-curves": "Figure 5, by bits: the layers with the largest losses.",
     "figure-6": (
-        "Figure 6: weights of a layer that fails after folding (top), of one that fails without "
-        "normalization (middle) and of one that works (bottom). Dashed: the grid of 4 bits."
+        "Figure 6: weights of a layer whose error grows by folding (top), of one without "
+        "normalization and with a large error (middle), and of one with a small error (bottom). "
+        "Dashed: the grid of 4 bits."
     ),
     "figure-6-variances": "Variances of a batch normalization, and what 8 bits make of them.",
 }
@@ -44,6 +46,7 @@ def render(
     pictures: Mapping[str, str],
     command: str,
     pruned: Mapping[str, Losses] | None = None,
+    shared: Mapping[str, Losses] | None = None,
 ) -> str:
     """Return the page as Markdown.
 
@@ -53,6 +56,7 @@ def render(
         command: command that reproduces the results.
         pruned: state ("unrefined", "refined") → losses of pruning by layer; see
             `layer_figures.losses`.
+        shared: the same of k-means.
     """
     parts = [
         "# Compression study\n",
@@ -61,8 +65,8 @@ def render(
         *_accuracy(results),
         *_size_and_speed(results, pictures),
         *_methods(results, pictures),
-        *_sensitivity(results, pictures),
-        *_zeros(),
+        *_sensitivity(results, pictures, pruned or {}, shared or {}),
+        *([] if results["quick"] else _zeros()),
         *_recipes(results["rows"]),
         *_reproduction(results, command),
     ]
@@ -100,7 +104,7 @@ def _introduction(results: Row, pruned: Mapping[str, Losses]) -> list[str]:
         *([page_text.GROWN] if results.get("grown") else []),
         "## At a glance\n",
         page_answers.summary_table(rows),
-        "*Times faster* is the ratio of the times in ONNX Runtime, measured in one run.",
+        page_text.GLANCE,
         page_answers.why_zero(results["explanations"]),
         page_answers.which_layers(pruned, results["scan"]),
         page_answers.phone(rows, results["shipped"]),
@@ -124,40 +128,28 @@ def _accuracy(results: Row) -> list[str]:
     measured = page_tables.origins(rows, "accuracy", "measured")
     return [
         "## How much accuracy is lost?\n",
-        "Table 1a: points lost against the own dense model, after fine-tuning. AUC@5 has a "
-        "standard deviation of 0.3 to 0.5 points, because RANSAC depends on the [order of the "
-        "matches](experiments/accuracy-variance.md). Differences of this size between rows are "
-        "chance, and so are negative numbers.\n",
+        "Table 1a: points lost relative to the dense model of the same source, after fine-tuning: "
+        "ours, and in brackets the study's. RANSAC depends on the [order of the "
+        "matches](experiments/accuracy-variance.md), which alone changes AUC@5 by 0.3 to 0.5 "
+        "points (standard deviation). Differences of less than a point between our rows are chance: "
+        "a model in 8 bits is not better than its source in 32.\n",
         page_tables.loss_table(rows),
-        f"{tuning_text(rows)} {measured}",
-        _calibration(rows),
-        "Table 1b: scores in percent, before → after fine-tuning. *Threshold* is the match "
-        "threshold; a star marks one that the recipe has chosen again on views of the calibration "
-        "photographs.\n",
+        measured,
+        "Table 1b: scores in percent, before → after fine-tuning.\n",
         page_tables.accuracy_table(rows),
+        "Table 1c: how the models were made. A star marks a match threshold that the recipe has "
+        "chosen again.\n",
+        page_tables.settings_table(rows),
+        tuning_text(rows),
+        page_text.CALIBRATION,
     ]
-
-
-def _calibration(rows: Sequence[Row]) -> str:
-    """State which rows depend on calibration photographs, and on how many."""
-    counts: dict[int, list[str]] = {}
-    for row in rows[1:]:
-        if row.get("calibration") and row.get("calibrated"):
-            counts.setdefault(row["calibration"], []).append(f"*{row['title']}*")
-    if not counts:
-        return ""
-    listed = [f"{n} for {'; '.join(counts[n])}" for n in sorted(counts, reverse=True)]
-    return (
-        "Calibration photographs determine the importance of channels and weights (Taylor), the "
-        "ranges of activations, and new match thresholds. Their number is "
-        f"{', and '.join(listed)}. The other rows need none."
-    )
 
 
 def _size_and_speed(results: Row, pictures: Mapping[str, str]) -> list[str]:
     rows, shipped = results["rows"], results["shipped"]
     width, height = results["size"]
-    timed = page_tables.origins(rows, "latency", "timed")
+    own = [{"origin": {"latency": row["origin"]}} for row in shipped if row.get("ms")]
+    timed = page_tables.origins([*rows, *own], "latency", "timed")
     parts = [
         "## How small, and how fast?\n",
         "Table 2a: size. *On disk* is the folder of the model with everything that is needed to "
@@ -194,13 +186,23 @@ def _speed_text(measured: Row) -> str:
         if row["stopped"] and row["stopped"] < max(measured["keypoints"])
     ]
     conditions = {name: measured[name] for name in ("threads", "turns", "load") if name in measured}
-    text = page_text.FIGURE_3.format(where=where(measured["origin"] | conditions))
+    text = page_text.FIGURE_3.format(
+        where=where(measured["origin"] | conditions), fewer=_fewer_turns(measured)
+    )
     if stopped:
         text += (
             f" A network that takes more than {measured['budget']:g} s for one call is not "
             f"measured with more keypoints: {'; '.join(stopped)}."
         )
     return text
+
+
+def _fewer_turns(measured: Row) -> str:
+    """State which numbers of keypoints were measured in fewer turns."""
+    asked = measured["turns"]
+    fewer = {n: num_turns(asked, n) for n in measured["keypoints"] if num_turns(asked, n) < asked}
+    listed = [f"{counted(turns, 'turn')} with {n} keypoints" for n, turns in fewer.items()]
+    return f"; {', '.join(listed)}" if listed else ""
 
 
 def _methods(results: Row, pictures: Mapping[str, str]) -> list[str]:
@@ -242,16 +244,28 @@ def _weights(results: Row, pictures: Mapping[str, str]) -> list[str]:
     return parts
 
 
-def _sensitivity(results: Row, pictures: Mapping[str, str]) -> list[str]:
+def _sensitivity(
+    results: Row,
+    pictures: Mapping[str, str],
+    pruned: Mapping[str, Losses],
+    shared: Mapping[str, Losses],
+) -> list[str]:
     scan = results["scan"]
     names = [f"figure-{n}{form}" for n in ("4", "5") for form in ("", "-sorted", "-curves")]
     drawn = [part for name in names for part in _picture(name, pictures)]
     if not (scan and drawn):
         return []
+    origins = results.get("origins", {})
     facts = {"pairs": scan["pairs"], "keypoints": scan["keypoints"], "progress": _progress(scan)}
-    parts = ["## Sensitivity of each layer\n", page_text.SCAN.format(**facts), *drawn]
-    if results["allocation"]:
-        parts += [page_text.ALLOCATION, page_tables.allocation_table(results["allocation"])]
+    parts = ["## Sensitivity of each layer\n", page_text.SCAN.format(**facts)]
+    if "scan" in origins:
+        parts.append(f"The last scores were measured {where(origins['scan'])}.")
+    parts += [page_answers.findings(pruned, shared), *drawn]
+    if rows := results["allocation"]:
+        parts += [page_text.ALLOCATION.format(gain=page_answers.allocation_gain(rows))]
+        parts += [page_tables.allocation_table(rows)]
+    if rows and "allocation" in origins:
+        parts.append(f"Measured on {scan['pairs']} pairs {where(origins['allocation'])}.")
     return parts
 
 
@@ -282,9 +296,13 @@ def _reproduction(results: Row, command: str) -> list[str]:
     dates = sorted({row["origin"]["accuracy"]["date"] for row in results["rows"]})
     return [
         "## How is this page made?\n",
-        "One command produces every number, table and figure. It prints how long it will take, and "
-        "continues where it was stopped. `--quick` measures on 16 pairs and does not fine-tune.\n",
+        "One command makes the models and measures them. It prints how long it will take, and "
+        "continues where it was stopped. `--quick` measures on 16 pairs, does not fine-tune and "
+        "takes less than 20 minutes on two cores. [The section on "
+        "zeros](#what-sparsity-gains-on-an-ordinary-processor) has commands of its own.\n",
         f"```bash\n{command}\n```",
+        "Without `--minutes` or `--steps`, each fine-tuning takes an hour. The rows of this page "
+        "had the steps of Table 1c.\n",
         f"Rows keep their date when a later run repeats only a part; these are of "
         f"{', '.join(dates)}. Time of all steps:",
         page_tables.times_table(results["seconds"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from featherglue.errors import counted
@@ -77,8 +77,8 @@ def which_layers(
     bad = _sensitive(losses, level)
     text = (
         f"With {100 * level:.0f} % of one layer's weights at zero, {len(bad)} of {num_scored} "
-        f"layers certainly lose more than {_SENSITIVE:g} point ({scan['pairs']} pairs, "
-        f"{scan['keypoints']} keypoints, matches not refined)"
+        f"layers lose more than {_SENSITIVE:g} point, with the whole interval ({scan['pairs']} "
+        f"pairs, {scan['keypoints']} keypoints, matches not refined)"
     )
     text += f": {_named(losses, level, bad)}. " if bad else ". "
     if {name.partition(".")[0] for name in bad} == {"extractor"}:
@@ -92,7 +92,59 @@ def which_layers(
     num_layers = scan["methods"]["prune"]["layers"]
     if num_scored < num_layers:
         text += f"The scan has scored {num_scored} of {num_layers} layers at this ratio so far. "
+    if bad:
+        text += "Prune these less than the others, by Taylor importance, and fine-tune. "
     return page_text.PRUNE_ANSWER.format(text=text.strip())
+
+
+def findings(pruned: Mapping[str, Losses], shared: Mapping[str, Losses]) -> str:
+    """Return what the scan shows, or "" if a method was not scanned.
+
+    Args:
+        pruned, shared: state → losses of pruning and of k-means; see `layer_figures.losses`.
+    """
+    by_ratio, by_bits = pruned.get("unrefined", {}), shared.get("unrefined", {})
+    if not (by_ratio and by_bits):
+        return ""
+    ratios = sorted({level for curve in by_ratio.values() for level in curve})
+    bits = sorted({level for curve in by_bits.values() for level in curve}, reverse=True)
+    return page_text.FINDINGS.format(
+        prune=_harm(by_ratio, ratios, lambda ratio: f"{100 * ratio:.0f} % zeros"),
+        codebook=_harm(by_bits, bits, lambda number: f"codebooks of {number:.0f} bits"),
+    )
+
+
+def _harm(losses: Losses, levels: Sequence[float], words: Callable[[float], str]) -> str:
+    """State which layers lose at which level; the levels ascend in strength."""
+    lost_at = {level: _sensitive(losses, level) for level in levels}
+    first = next((i for i, level in enumerate(levels) if lost_at[level]), len(levels))
+    texts = []
+    if first:
+        texts.append(f"with {words(levels[first - 1])} no layer loses more than a point")
+    before: list[str] = []
+    for level in levels[first:]:
+        if lost_at[level] != before:
+            number = counted(len(lost_at[level]), "layer")
+            verb = "loses" if len(lost_at[level]) == 1 else "lose"
+            named = _named(losses, level, lost_at[level], most=4)
+            texts.append(f"with {words(level)} {number} {verb} more: {named}")
+        before = lost_at[level]
+    text = "; ".join(texts)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def allocation_gain(rows: Sequence[Row]) -> str:
+    """State what the allocation saves at the lowest sparsity, with refined matches."""
+    least = min(row["sparsity"] for row in rows)
+    loss = {
+        row["allocation"]: row["loss"]
+        for row in rows
+        if row["sparsity"] == least and row["state"] == "refined"
+    }
+    return (
+        f"With {100 * least:.0f} % zeros and refined matches, the allocation loses "
+        f"{loss['scan']:.1f} points and one ratio {loss['uniform']:.1f}."
+    )
 
 
 def _sensitive(losses: Losses, level: float) -> list[str]:
@@ -102,12 +154,12 @@ def _sensitive(losses: Losses, level: float) -> list[str]:
     return sorted(certain, key=lambda name: -at[name].value)
 
 
-def _named(losses: Losses, level: float, names: Sequence[str]) -> str:
-    """Name the first eight layers with their losses."""
-    values = [f"{losses[name][level].value:.0f}" for name in names[:8]]
+def _named(losses: Losses, level: float, names: Sequence[str], most: int = 8) -> str:
+    """Name the layers that lose most, with their losses."""
+    values = [f"{losses[name][level].value:.0f}" for name in names[:most]]
     values[:1] = [f"{value} points" for value in values[:1]]
     named = [f"`{name}` ({value})" for name, value in zip(names, values, strict=False)]
-    return ", ".join([*named, *(["…"] if len(names) > 8 else [])])
+    return ", ".join([*named, *(["…"] if len(names) > most else [])])
 
 
 def phone(rows: Sequence[Row], shipped: Sequence[Row] = ()) -> str:
@@ -129,12 +181,19 @@ def phone(rows: Sequence[Row], shipped: Sequence[Row] = ()) -> str:
             f"{_facts(smallest, dense)}."
         ]
     small = [row for row in shipped if row["bytes_on_disk"] <= _PHONE_BYTES]
-    for row in sorted(small, key=lambda row: row["bytes_on_disk"])[:1]:
+    if small:
+        found = [
+            f"`{row['name']}` ({row['bytes_on_disk'] / 1e6:.2f} MB, "
+            f"{dense['macs'] / row['macs']:.0f} times fewer operations than `dense`)"
+            for row in sorted(small, key=lambda row: row["bytes_on_disk"])
+        ]
+        verb = "fits" if len(found) == 1 else "fit"
+        number = "model" if len(found) == 1 else "models"
         texts.append(
-            f"The shipped model `{row['name']}` fits without a recipe: "
-            f"{row['bytes_on_disk'] / 1e6:.2f} MB with {dense['macs'] / row['macs']:.0f} times "
-            "fewer operations than `dense`; [how to compress it further](how-to/compress.md)."
+            f"The shipped {number} {' and '.join(found)} {verb} without a recipe; [their accuracy, "
+            "and how to compress them further](how-to/compress.md)."
         )
+    texts.append("1 MB is a million bytes; the tables count in MiB (2^20 bytes).")
     return page_text.PHONE.format(text=" ".join(texts))
 
 

@@ -67,13 +67,31 @@ def accuracy_table(rows: Sequence[Row]) -> str:
             if row["after"] is not None:
                 after = [f"{value:.1f}" for value in numbers(row["after"])]
             cells = [f"{old} → {new}" for old, new in zip(cells, after, strict=True)]
-        threshold = f"{row['match_threshold']:.2f}{' *' if row['threshold_chosen'] else ''}"
-        table.append([row["title"], *cells, threshold])
+        table.append([row["title"], *cells])
         study = study_of(row["name"])
         if study is not None:
             cells = [f"{value:.1f}" for value in _study_numbers(study)]
-            table.append(["– study", *cells, ""])
-    return format_table(["", *METRICS, "threshold"], table)
+            table.append(["– study", *cells])
+    return format_table(["", *METRICS], table)
+
+
+def settings_table(rows: Sequence[Row]) -> str:
+    """Return Table 1c: fine-tuning, match threshold and calibration of each model."""
+    table = []
+    for row in rows[1:]:
+        count = row["calibration"] if row.get("calibration") and row.get("calibrated") else "–"
+        threshold = f"{row['match_threshold']:.2f}{' *' if row['threshold_chosen'] else ''}"
+        table.append([row["title"], _steps(row), threshold, str(count)])
+    head = ["", "steps of fine-tuning", "match threshold", "calibration photographs"]
+    return format_table(head, table)
+
+
+def _steps(row: Row) -> str:
+    """Return the steps of fine-tuning with the device, such as "198 + 129, cuda"."""
+    settings = row.get("finetuning")
+    if row["after"] is None or not settings:
+        return "–"
+    return f"{' + '.join(map(str, settings['taken']))}, {settings['device']}"
 
 
 def size_table(rows: Sequence[Row], shipped: Sequence[Row]) -> str:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from featherglue.io.toml import read_toml
 from studies.compression.experiments import DENSE
-from studies.compression.page_tables import Row, lost, study_of
+from studies.compression.page_tables import Row, lost, numbers, study_of
 
+_PAIRED = {"study_a": "fine-grained-superglue", "study_channel_loss": "channel-fine-grained"}
+_BEFORE = {"before_a": "fine-grained-superglue", "before_b": "fine-grained-both"}
+_RECALLS = {
+    "recall_all": "… without products of attention, similarity and Sinkhorn",
+    "recall_inner": "… and without first and last layers",
+}
+_HERE = Path(__file__).parent
+_RECIPE = _HERE / "recipes" / "fine-grained-superglue.toml"
 _LOSSES = {
     "ours_a": "fine-grained-superglue",
     "ours_b": "fine-grained-both",
@@ -29,20 +39,25 @@ def method_values(results: Row) -> dict[str, float]:
     dense = results["rows"][0]
     values = {key: lost(rows[n], dense)[0] for key, n in _LOSSES.items() if n in rows}
     assert DENSE.study is not None
-    for key, name in (
-        ("study_a", "fine-grained-superglue"),
-        ("study_channel_loss", "channel-fine-grained"),
-    ):
+    for key, name in _PAIRED.items():
         study = study_of(name)
         assert study is not None
         values[key] = DENSE.study.auc[0] - study.auc[0]
-    pruned = rows.get("fine-grained-superglue")
-    if pruned is not None:
-        values["study_zeros"] = 100 * (1 - pruned["nonzero"] / pruned["parameters"])
+    both = study_of("fine-grained-both")
+    assert both is not None
+    values["study_gain"] = both.auc[0] - DENSE.study.auc[0]
+    values["study_zeros"] = 100 * read_toml(_RECIPE)["steps"][0]["ratio"]
+    for key, name in _BEFORE.items():
+        if name in rows:
+            values[key] = numbers(dense["before"])[0] - numbers(rows[name]["before"])[0]
     if "prune-kmeans-huffman" in rows:
         small = rows["prune-kmeans-huffman"]["bytes_on_disk"]
         values["huffman_ratio"] = dense["bytes_on_disk"] / small
     explained = {row["title"]: row for row in results["explanations"].get("channels", [])}
+    linear = {row["title"]: row for row in results["explanations"].get("linear", [])}
+    for key, title in _RECALLS.items():
+        if title in linear:
+            values[key] = linear[title]["recall"]
     whole = explained.get("all channels")
     taylor = explained.get("smallest Taylor importance, inputs aligned")
     if whole and taylor:
@@ -71,30 +86,32 @@ def weight_values(weights: Mapping[str, Any]) -> dict[str, Any]:
             "unfolded": folded["unfolded8"],
             "tensor8": folded["tensor8"],
             "channel8": folded["channel8"],
+            "most_channel8": max(row["channel8"] for row in rows.values()),
         }
+        normalized = [row for row in rows.values() if row["normalized"]]
+        grown = [row for row in normalized if row["tensor8"] > row["unfolded8"]]
+        values |= {"num_grown": len(grown), "num_normalized": len(normalized)}
     return values
 
 
 def tuning_text(rows: Sequence[Row]) -> str:
     """Return a sentence about fine-tuning that names the models without it."""
-    tuned = [row for row in rows if row["after"] is not None and "finetuning" in row]
+    devices = {row["finetuning"]["device"] for row in rows if row.get("finetuning")}
     untuned = [row["title"] for row in rows if row["after"] is None]
-    times: dict[str, list[str]] = {}
-    for row in tuned:
-        date = row["origin"].get("tuning", {}).get("date")
-        text = _tuning_time(row["finetuning"]) + (f" ({date})" if date else "")
-        times.setdefault(text, []).append(row["title"])
     text = ""
-    if times:
-        text = f"Fine-tuning by distillation from the dense model: {' or '.join(times)}."
+    if devices:
+        files = {"cpu": "finetune.toml", "cuda": "finetune-gpu.toml"}
+        sizes = [
+            f"{read_toml(_HERE / name)['loop']['batch_size']} pairs on {device} (`{name}`)"
+            for device, name in files.items()
+            if device in devices
+        ]
+        text = (
+            "Fine-tuning is distillation from the dense model. *Steps* are those that fitted into "
+            "its time, of both fine-tunings where a recipe has two. "
+            f"A step has {' and '.join(sizes)}. "
+            "Models with more steps on a GPU gain more, so compare methods with care."
+        )
     if untuned:
         text += f" **Not fine-tuned**: {', '.join(untuned)}."
     return text.strip()
-
-
-def _tuning_time(settings: Row) -> str:
-    device, minutes = settings["device"], settings["minutes"]
-    if settings["steps"]:
-        limit = f", at most {2 * minutes:g} minutes" if minutes else ""
-        return f"{settings['steps']} steps on {device}{limit}"
-    return f"{minutes:g} minutes on {device}"

@@ -30,6 +30,7 @@ from studies.compression.timing import (
     conditions,
     measure_now,
     medians,
+    num_turns,
 )
 
 KEYPOINTS = (128, 256, 512, 1024, 2048, 4096)
@@ -37,7 +38,6 @@ RUNTIMES: tuple[RuntimeName, ...] = ("torch", "onnxruntime", "openvino")
 _XFEAT_SIDE = 640
 Prepare = Callable[[int], Call]
 """Given a number of keypoints, returns the call to measure."""
-_MANY = 4096  # keypoints for which one turn is enough
 _TOGETHER = 1024  # keypoints, beyond which all networks at once need more than 10 GB
 
 
@@ -66,7 +66,7 @@ class SpeedSettings:
 
     def turns(self, count: int) -> int:
         """Return the number of turns with a number of keypoints."""
-        return min(self.repetitions, max(1, _MANY // count))
+        return num_turns(self.repetitions, count)
 
 
 def plain(settings: SpeedSettings) -> dict[str, Any]:

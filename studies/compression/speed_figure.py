@@ -11,7 +11,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from studies.compression.styles import GRAY, style
 
-_PARTS = {"extractor": "SuperPoint, ms", "matcher": "SuperGlue, ms"}
+_PARTS = {
+    "extractor": "SuperPoint (SIFT, XFeat), ms",
+    "matcher": "SuperGlue (nearest neighbors), ms",
+}
 _RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _PEERS = {"SIFT": ("-", "x"), "XFeat": (":", "+")}
 

@@ -30,6 +30,7 @@ from studies.compression import (
 )
 from studies.compression.continuation import first_part
 from studies.compression.experiments import Experiment
+from studies.compression.journal import current_origin
 from studies.compression.layer_figures import losses
 from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
@@ -99,6 +100,7 @@ class Study(ModelSteps):
             "scan": scanning.summary(self.dense, found, self._scan_settings()),
             "allocation": self._check_allocation(found),
         }
+        results["origins"] = self._origins(results)
         results["seconds"] = {name: self.journal.seconds(name) for name in self.journal.steps}
         self._add_earlier_parts(results)
         write_json(options.output, results)
@@ -208,6 +210,15 @@ class Study(ModelSteps):
                 results[part] = before[part]
         results["seconds"] = before.get("seconds", {}) | results["seconds"]
 
+    def _origins(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Return where and when the last score of the scan, and the allocation, were measured."""
+        before = upgraded(self.options.output, self.common).get("origins", {})
+        scored = bool(results["scan"] and self.options.scan_minutes)
+        found = {"scan": current_origin()} if scored else {}
+        if results["allocation"]:
+            found["allocation"] = self.journal.origin("allocation checked")
+        return dict(before) | found
+
     def _scan_settings(self) -> scanning.ScanSettings:
         options = self.options
         return scanning.ScanSettings(
@@ -302,7 +313,11 @@ class Study(ModelSteps):
         options = self.options
         pictures = draw(results, found, self.original, self.dense, options.page.parent / "figures")
         states = ("unrefined", "refined")
-        pruned = {state: losses(found, "prune", state) for state in states} if found else {}
+        pruned, shared = (
+            {state: losses(found, method, state) for state in states} if found else {}
+            for method in ("prune", "codebook")
+        )
+        text = page.render(results, pictures, self.command, pruned, shared)
         with atomic_write(options.page) as file:
-            file.write(page.render(results, pictures, self.command, pruned).encode())
+            file.write(text.encode())
         print(f"wrote {options.output} and {options.page}", flush=True)

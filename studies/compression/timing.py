@@ -26,6 +26,8 @@ Turn = dict[str, Any]
 Remember = Callable[[str, Mapping[str, Any], Callable[[], Turn]], Turn]
 """Given the name and the inputs of a turn, returns the stored turn, or calls the function."""
 
+_MANY = 4096  # keypoints for which one turn is enough
+
 
 def what_is_timed(artifact: Artifact) -> dict[str, Any]:
     """Return what the time of a model depends on: its architecture, and the integers in it."""
@@ -89,6 +91,11 @@ class Turns:
 def medians(turns: Sequence[Turn]) -> list[float]:
     """Return the median of each contender in seconds."""
     return [float(np.median(times)) for times in zip(*(t["seconds"] for t in turns), strict=True)]
+
+
+def num_turns(repetitions: int, count: int) -> int:
+    """Return the number of turns with a number of keypoints: calls with many of them are long."""
+    return min(repetitions, max(1, _MANY // count))
 
 
 def conditions(turns: Sequence[Turn], threads: int) -> dict[str, Any]:

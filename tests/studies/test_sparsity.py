@@ -94,7 +94,7 @@ def test_models_that_are_not_stored_are_left_out(matching: Path, tmp_path: Path)
 
 def test_the_stored_section_renders() -> None:
     text = section(read_json(ROOT / "studies/compression/sparsity.json"))
-    assert text.startswith("## What zeros gain")
+    assert text.startswith("## What sparsity gains")
     assert "None" not in text and "nan" not in text
 
 
