@@ -131,8 +131,8 @@ def _accuracy(results: Row) -> list[str]:
         "Table 1a: points lost relative to the dense model of the same source, after fine-tuning: "
         "ours, and in brackets the study's. RANSAC depends on the [order of the "
         "matches](experiments/accuracy-variance.md), which alone changes AUC@5 by 0.3 to 0.5 "
-        "points (standard deviation). Differences of less than a point between our rows are chance: "
-        "a model in 8 bits is not better than its source in 32.\n",
+        "points (standard deviation). Differences of less than a point between our rows are "
+        "chance: a model in 8 bits is not better than its source in 32.\n",
         page_tables.loss_table(rows),
         measured,
         "Table 1b: scores in percent, before → after fine-tuning.\n",
