@@ -49,7 +49,7 @@ PRUNED = {
 }
 # Title → name of a model of the study, fine-tuned.
 TUNED = {
-    "SuperPoint 60 %, SuperGlue 88 %, fine-tuned": "prune-kmeans-huffman",
+    "SuperPoint 60 %, SuperGlue 89 %, fine-tuned": "prune-kmeans-huffman",
     "structured, 25 % of the MACs, fine-tuned": "macs-25",
     "structured, 10 % of the MACs, fine-tuned": "macs-10",
 }
@@ -60,7 +60,7 @@ FRAMES = {
     "SuperGlue 89 %": ("sparse",),
     "SuperGlue 89 %, 4×1": ("sparse",),
     "SuperGlue 89 %, 1×8": ("sparse",),
-    "SuperPoint 60 %, SuperGlue 88 %, fine-tuned": ("onnxruntime", "openvino", "native", "sparse"),
+    "SuperPoint 60 %, SuperGlue 89 %, fine-tuned": ("onnxruntime", "openvino", "native", "sparse"),
     "structured, 25 % of the MACs, fine-tuned": ("onnxruntime", "openvino", "native"),
     "structured, 10 % of the MACs, fine-tuned": ("onnxruntime", "openvino", "native"),
 }
