@@ -30,10 +30,7 @@ from studies.compression.continuation import (
 from studies.compression.experiments import Experiment
 from studies.compression.journal import Journal
 from studies.compression.model_making import Tuning, make_model
-from studies.compression.results_file import kept_rows
-
-# Other calibration photographs make a recipe with a budget choose slightly other sizes.
-MACS_TOLERANCE = 0.02
+from studies.compression.results_file import MACS_TOLERANCE, kept_rows
 
 
 class ModelSteps:

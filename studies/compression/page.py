@@ -11,9 +11,9 @@ from featherglue.io.markdown import wrap_paragraphs
 from studies.compression import page_answers, page_tables, page_text
 from studies.compression.experiments import DENSE
 from studies.compression.layer_figures import Losses
-from studies.compression.model_steps import MACS_TOLERANCE
 from studies.compression.page_tables import Row, where
 from studies.compression.page_values import method_values, tuning_text, weight_values
+from studies.compression.results_file import MACS_TOLERANCE
 from studies.compression.sparsity_page import section
 from studies.compression.timing import num_turns
 

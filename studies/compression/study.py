@@ -35,7 +35,7 @@ from studies.compression.layer_figures import losses
 from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
 from studies.compression.parallel_scanning import run_scans
-from studies.compression.results_file import kept_rows, upgraded
+from studies.compression.results_file import keep_latency, kept_rows, upgraded
 from studies.compression.timing import Turn, Turns, conditions, medians, what_is_timed
 
 _FIGURE_3 = ("dense", "macs-25", "macs-10")
@@ -147,7 +147,10 @@ class Study(ModelSteps):
             return [kept[name] for name in self._names() if name in kept]
         dense = self._dense_row()
         made = {experiment.name: self._row(experiment) for experiment in self.selected}
-        both = kept_rows(self.options.output, self.common) | {dense["name"]: dense} | made
+        kept = kept_rows(self.options.output, self.common)
+        for name, row in made.items():
+            keep_latency(row, kept.get(name))
+        both = kept | {dense["name"]: dense} | made
         return [both[name] for name in self._names() if name in both]
 
     def _models_to_time(self, rows: Sequence[dict[str, Any]]) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from featherglue.sensitivity.pair_scores import Interval  # noqa: E402
 from studies.compression import page_answers  # noqa: E402
 from studies.compression.__main__ import parse, reproducing_command  # noqa: E402
 from studies.compression.page import render  # noqa: E402
-from studies.compression.results_file import upgraded  # noqa: E402
+from studies.compression.results_file import keep_latency, upgraded  # noqa: E402
 
 RESULTS = ROOT / "studies" / "compression" / "results.json"
 DATA = ["--model", "m", "--images", "i", "--val", "v", "--list", "l"]
@@ -98,3 +98,20 @@ def test_results_of_other_inputs_are_not_kept(tmp_path: Path, results: dict[str,
     assert upgraded(tmp_path / "none.json", common) == {}
     (tmp_path / "old.json").write_text(json.dumps(results | {"format_version": 1}))
     assert upgraded(tmp_path / "old.json", common) == {}
+
+
+def test_a_row_keeps_the_latency_of_an_earlier_model_of_the_same_size() -> None:
+    earlier = {"ms": {"torch": 9.0}, "macs": 1000, "origin": {"latency": {"date": "2026-01-01"}}}
+
+    def row(macs: int) -> dict[str, Any]:
+        made: dict[str, Any] = {"ms": {}, "macs": macs, "origin": {"accuracy": {}}}
+        keep_latency(made, earlier)
+        return made
+
+    kept = row(1010)
+    assert kept["ms"] == earlier["ms"] and kept["origin"]["latency"]["remade"]
+    assert row(1100)["ms"] == {} and "latency" not in row(1100)["origin"]
+    new = {"ms": {"torch": 1.0}, "macs": 1000, "origin": {}}
+    keep_latency(new, earlier)
+    keep_latency(row(1000), None)
+    assert new["ms"] == {"torch": 1.0} and new["origin"] == {}
