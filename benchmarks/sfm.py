@@ -54,9 +54,14 @@ def sift(photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
             verification_options=verification,
             device=pycolmap.Device.cpu,
         )
-        (work / "sparse").mkdir()
         options = pycolmap.IncrementalPipelineOptions(random_seed=SEED)
-        pycolmap.incremental_mapping(database, photos, work / "sparse", options)
+        (work / "run").mkdir()
+        models = pycolmap.incremental_mapping(database, photos, work / "run", options)
+    largest = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
+    (work / "sparse").mkdir()
+    if largest is not None:  # COLMAP numbers its models in the order in which it starts them
+        (work / "sparse" / "0").mkdir()
+        largest.write(work / "sparse" / "0")
 
 
 def ours(name: str, photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
@@ -177,8 +182,10 @@ def measure(
             "seconds": seconds,
             "processor_seconds": used,
         }
-        model = summary.folder and pycolmap.Reconstruction(summary.folder)
-    return result, model_poses(model) if model else {}
+        poses: Poses = {}
+        if summary.folder is not None:
+            poses = model_poses(pycolmap.Reconstruction(summary.folder))
+    return result, poses
 
 
 def add_pose_errors(scene: Path, methods: dict[str, dict[str, Any]], found: list[Poses]) -> None:
@@ -220,15 +227,17 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def ratios(results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Geometric means over scenes of each method's figures, divided by SIFT's."""
+    """Geometric means of each method's figures divided by SIFT's, over the scenes with errors."""
     lines = []
-    names = dict.fromkeys(name for methods in results.values() for name in methods)
+    measured = [m for m in results.values() if "center_percent" in m.get("sift", {})]
+    scenes = measured or list(results.values())
+    names = dict.fromkeys(name for methods in scenes for name in methods)
     for name in names:
         parts = []
         for key in ("track_length", "center_percent", "rotation_degrees", "processor_seconds"):
             found = [
                 methods[name][key] / methods["sift"][key]
-                for methods in results.values()
+                for methods in scenes
                 if {name, "sift"} <= methods.keys()
                 and methods[name].get(key)
                 and methods["sift"].get(key)

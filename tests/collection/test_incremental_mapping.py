@@ -82,7 +82,8 @@ def test_images_with_few_matches_are_added(tmp_path: Path) -> None:
 
 
 def test_images_that_stay_weak_are_left_out(tmp_path: Path) -> None:
-    models, _ = mapped(scene(tmp_path, 22, 0), tmp_path / "models")
+    models, reported = mapped(scene(tmp_path, 22, 0), tmp_path / "models")
+    assert max(reported) == NUM_IMAGES
     assert registered(models[0]) == set(range(1, NUM_IMAGES + 1)) - set(WEAK)
 
 

@@ -1,9 +1,10 @@
-"""COLMAP's incremental mapper in several runs, so that no image is left out without need.
+"""Runs of COLMAP's incremental mapper with weaker conditions where the first one leaves images out.
 
 The mapper takes a pair of images to start with, and registers one image after another from the
-matches of its keypoints with points of the model. Its defaults suit SIFT: many matches, some of
-them wrong. Matches that were verified on the images are fewer and more reliable, so that other runs
-follow with weaker conditions where the first one leaves images out.
+matches of its keypoints with points of the model. Its conditions suit SIFT: many matches, some of
+them wrong. Matches that were verified on the images are fewer and more reliable.
+
+"Linked" images have a verified pair with enough matches.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from featherglue.collection.model_refinement import refine_model
 from featherglue.io.pycolmap_ import require_pycolmap
 
+VERSION = 1  # of the rules below: models of other ones are made again
 MIN_MATCHES = 15  # of a verified pair that the mapper uses
 _SEED = 0
 # While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
-# one run of the local one, and one of that of all images when the model has grown by two fifths.
-# COLMAP's defaults are up to two and five runs, and growth by a tenth.
+# one local adjustment for each image, and a global one whenever the model has grown by 40 %.
+# COLMAP's defaults are up to two and five of them, and growth by 10 %.
 _GROWTH = {
     "ba_local_max_refinements": 1,
     "ba_local_max_num_iterations": 5,
@@ -28,17 +31,18 @@ _GROWTH = {
     "ba_global_frames_ratio": 1.4,
     "ba_global_points_ratio": 1.4,
 }
-# A pair that may start a model: COLMAP asks for 100 inliers, 16° and motion that is not forward.
+# Conditions of the first pair. COLMAP asks for 100 inliers, 16° and motion that is not forward, and
+# halves the first two twice if no pair has them. It halves these too.
 _WEAK_START = {
     "init_min_num_inliers": 50,
     "init_min_tri_angle": 4.0,
     "init_max_forward_motion": 1.0,
 }
 _WEAK_REGISTRATION = {"abs_pose_min_num_inliers": 15}  # COLMAP asks for 30
-_MIN_POINTS = 30  # of an image that was registered under weak conditions
-_LARGE = 0.5  # share of the linked images; a smaller model may have had a bad start
+_MIN_IMAGE_POINTS = 30  # of an image that was registered under weak conditions
+_MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have had a bad start
 
-Registered = Callable[[int], None]
+OnRegistered = Callable[[int], None]
 
 
 def mapping_options(num_threads: int | None, **mapper: float) -> Any:
@@ -50,7 +54,7 @@ def mapping_options(num_threads: int | None, **mapper: float) -> Any:
     """
     pycolmap = require_pycolmap()
     options = pycolmap.IncrementalPipelineOptions(
-        random_seed=_SEED, num_threads=num_threads or -1, **_GROWTH
+        random_seed=_SEED, num_threads=num_threads or -1, min_num_matches=MIN_MATCHES, **_GROWTH
     )
     for name, value in mapper.items():
         setattr(options.mapper, name, value)
@@ -62,23 +66,31 @@ def incremental_models(
     images: str | os.PathLike[str],
     folder: Path,
     num_threads: int | None,
-    registered: Registered,
+    on_registered: OnRegistered,
 ) -> list[Any]:
-    """Reconstruct the models of a database, the largest first.
+    """Reconstruct and refine the models of a database.
 
     Args:
         database: database with two-view geometries.
         images: folder of the images, for the colors of the points.
         folder: existing folder for temporary files.
         num_threads: see `mapping_options`.
-        registered: called with the number of registered images after each of them.
+        on_registered: called with the largest number of images that a model had so far.
+
+    Returns:
+        `pycolmap.Reconstruction`s, the largest first: that with the most images that have at least
+        30 points.
     """
-    runs = _Runs(database, images, folder, num_threads, registered)
-    linked = _linked_images(database)
+    runs = _Runs(database, images, folder, num_threads, on_registered)
+    parts = _linked_parts(database)
+    linked = {image for part in parts for image in part}
     models = runs.start({})
-    if _largest(models) < _LARGE * len(linked):
+    if parts and _largest(models) < _MIN_SHARE * max(map(len, parts)):
         models = max(models, runs.start(_WEAK_START), key=_largest)
-    if models and _largest(models) < len(linked):
+    for model in models:
+        runs.refine(model)
+    models.sort(key=_size, reverse=True)
+    if models and linked - _registered(models[0]):
         largest = runs.add_images(models[0])
         found = _registered(largest)
         others = [model for model in models[1:] if not _registered(model) <= found]
@@ -95,18 +107,26 @@ class _Runs:
         images: str | os.PathLike[str],
         folder: Path,
         num_threads: int | None,
-        registered: Registered,
+        on_registered: OnRegistered,
     ) -> None:
         self._database, self._images, self._folder = database, images, folder
-        self._num_threads, self._registered = num_threads, registered
+        self._num_threads, self._on_registered = num_threads, on_registered
+        self._most = 0
 
     def start(self, mapper: Mapping[str, float]) -> list[Any]:
-        """New models, the largest first."""
-        options = mapping_options(self._num_threads, **mapper)
-        return self._run(options, 0, "")
+        """Run the mapper from scratch. Returns the models, the largest first."""
+        return self._run(mapping_options(self._num_threads, **mapper), 0, None)
+
+    def refine(self, model: Any) -> None:
+        """Refine a model in place; see `refine_model`."""
+        refine_model(self._database, model, mapping_options(self._num_threads))
 
     def add_images(self, model: Any) -> Any:
-        """Register more images under weak conditions; those that stay weak are removed again."""
+        """Register more images under weak conditions, without those that share few points.
+
+        Returns:
+            The refined model with more images, or the model itself if none is added.
+        """
         before = _registered(model)
         source = self._folder / "continued"
         source.mkdir()
@@ -115,42 +135,67 @@ class _Runs:
         options.multiple_models = False
         found = self._run(options, len(before), source)
         shutil.rmtree(source)
-        if not found:
+        if not found or not _registered(found[0]) - before:
             return model
-        _remove_weak_images(found[0], before)
-        return found[0]
+        larger = found[0]
+        self.refine(larger)
+        _remove_weak_images(larger, before)
+        return max(model, larger, key=_size)  # of equal ones the first
 
-    def _run(self, options: Any, count: int, source: Path | str) -> list[Any]:
+    def _run(self, options: Any, count: int, source: Path | None) -> list[Any]:
+        """Models of a run, the largest first.
+
+        Args:
+            options: see `mapping_options`.
+            count: number of images that are registered before.
+            source: folder of a model to continue.
+        """
         output = self._folder / "run"
         output.mkdir()
 
-        def step() -> None:
+        def add(number: int) -> None:
             nonlocal count
-            count += 1
-            self._registered(count)
+            count += number
+            self._most = max(self._most, count)
+            self._on_registered(self._most)
+
+        def start_model() -> None:
+            nonlocal count
+            if source is None:
+                count = 0
+                add(2)
 
         models = require_pycolmap().incremental_mapping(
             self._database,
             self._images,
             output,
             options,
-            input_path=source,
-            next_image_callback=step,
+            input_path="" if source is None else source,
+            initial_image_pair_callback=start_model,
+            next_image_callback=lambda: add(1),
         )
         shutil.rmtree(output)
         return sorted((models[i] for i in sorted(models)), key=_size, reverse=True)
 
 
 def _remove_weak_images(model: Any, before: set[int]) -> None:
-    """Remove the images that a run added and that share few points with the model."""
-    for i in sorted(_registered(model) - before):
-        image = model.images[i]
-        if image.num_points3D < _MIN_POINTS:
-            model.deregister_frame(image.frame_id)
+    """Remove the added images with few points, until none is left.
+
+    Args:
+        model: the model.
+        before: the images that it had before.
+    """
+    while weak := [i for i in _registered(model) - before if not _has_enough_points(model, i)]:
+        fewest = min(weak, key=lambda i: (model.images[i].num_points3D, i))
+        model.deregister_frame(model.images[fewest].frame_id)
+
+
+def _has_enough_points(model: Any, image: int) -> bool:
+    return bool(model.images[image].num_points3D >= _MIN_IMAGE_POINTS)
 
 
 def _registered(model: Any) -> set[int]:
-    return {i for i, image in model.images.items() if image.has_pose}
+    return set(model.reg_image_ids())
 
 
 def _size(model: Any) -> tuple[int, int]:
@@ -158,8 +203,8 @@ def _size(model: Any) -> tuple[int, int]:
 
     Where the camera hardly moves, COLMAP may return many images that share two or three points.
     """
-    images = [model.images[i] for i in _registered(model)]
-    return sum(image.num_points3D >= _MIN_POINTS for image in images), len(images)
+    images = _registered(model)
+    return sum(_has_enough_points(model, i) for i in images), len(images)
 
 
 def _largest(models: list[Any]) -> int:
@@ -167,14 +212,15 @@ def _largest(models: list[Any]) -> int:
     return _size(models[0])[0] if models else 0
 
 
-def _linked_images(database: str | os.PathLike[str]) -> set[int]:
-    """The images with a verified pair that the mapper uses."""
+def _linked_parts(database: str | os.PathLike[str]) -> list[set[int]]:
+    """The linked images, divided into parts without a verified pair between them."""
     pycolmap = require_pycolmap()
     with pycolmap.Database.open(database) as opened:
         pairs, counts = opened.read_two_view_geometry_num_inliers()
-    return {
-        image
-        for pair, count in zip(pairs, counts, strict=True)
-        if count >= MIN_MATCHES
-        for image in pycolmap.pair_id_to_image_pair(pair)
-    }
+    parts: dict[int, set[int]] = {}
+    for pair, count in zip(pairs, counts, strict=True):
+        if count >= MIN_MATCHES:
+            first, second = pycolmap.pair_id_to_image_pair(pair)
+            joined = parts.get(first, {first}) | parts.get(second, {second})
+            parts |= dict.fromkeys(joined, joined)
+    return list({id(part): part for part in parts.values()}.values())

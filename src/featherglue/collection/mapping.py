@@ -12,12 +12,7 @@ from typing import Any
 import numpy as np
 
 from featherglue.collection.colmap import quiet
-from featherglue.collection.incremental_mapping import (
-    MIN_MATCHES,
-    incremental_models,
-    mapping_options,
-)
-from featherglue.collection.model_refinement import refine_model
+from featherglue.collection.incremental_mapping import MIN_MATCHES, incremental_models
 from featherglue.errors import OutputError, StoreError, short_reason
 from featherglue.io.pycolmap_ import require_pycolmap
 
@@ -79,9 +74,10 @@ def map_database(
     Args:
         database: database with two-view geometries.
         images: folder of the images, for the colors of the points.
-        output: folder to write; `0` is the largest model, `1` the next one. It is replaced.
+        output: folder to write; `0` is the largest model, `1` the next one (see
+            `incremental_models`). It is replaced.
         num_threads: maximum number of threads; None takes one per core.
-        registered: called with the number of registered images after each of them.
+        registered: called with the largest number of images that a model had so far.
 
     Returns:
         The number of models; 0 if the images do not overlap.
@@ -89,24 +85,27 @@ def map_database(
     Raises:
         OutputError: the folder cannot be written.
     """
-    require_pycolmap()
     target = Path(output)
-    partial = target.with_name(f".{target.name}.partial")
+    partial, old = (target.with_name(f".{target.name}.{word}") for word in ("partial", "old"))
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         with quiet():
             models = incremental_models(
                 database, images, partial, num_threads, registered or (lambda count: None)
             )
             for number, model in enumerate(models):
-                refine_model(database, model, mapping_options(num_threads))
                 (partial / str(number)).mkdir()
                 model.write(partial / str(number))
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.replace(old)
         partial.replace(target)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"{target}: cannot be written ({error})") from None
+    finally:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
     return len(models)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.collection import incremental_mapping
 from featherglue.collection.adjustment import (
     AdjustmentResult,
     adjust_collection,
@@ -277,7 +278,7 @@ class _Run:
 
     def _map(self) -> ModelSummary:
         database, models = self.work / DATABASE, self.work / MODELS
-        state = fingerprint("model", self._manifest().get("database"))
+        state = fingerprint("model", incremental_mapping.VERSION, self._manifest().get("database"))
         summarize = functools.partial(summarize_model, database, models)
         self._check_unchanged(models)
         current = not self.config.overwrite or self._is_written(models)
