@@ -156,13 +156,13 @@ def reconstructed(out: Path) -> Results:
     return found
 
 
-def commands(photographs: Path, configs: Path, scene: str = "") -> dict[str, Command]:
+def commands(photographs: Path, configs: Path, scene: Path | None = None) -> dict[str, Command]:
     """The commands that resume or write a model.
 
     Args:
         photographs: a folder of photographs.
         configs: folder for files of settings.
-        scene: a folder of overlapping photographs; "" leaves out the command that needs one.
+        scene: a folder of overlapping photographs; None leaves out the command that needs one.
     """
     shapes, adapt = configs / "shapes.toml", configs / "adapt.toml"
     recipe, distill = configs / "recipe.toml", configs / "distill.toml"
@@ -174,7 +174,7 @@ def commands(photographs: Path, configs: Path, scene: str = "") -> dict[str, Com
     pairs = ("--images", folder, "--num-pairs", "3")
     layers = ("--include", "extractor.convDb", "--include", "matcher.final_proj")
     train = ("--resume", "--threads", "1")
-    reconstruct = ("reconstruct", scene, "-o", "{out}", "--max-size", "480", "--workers", "1")
+    reconstruct = ("reconstruct", str(scene), "-o", "{out}", "--max-size", "480", "--workers", "1")
     return {
         **({"reconstruct": Command(arguments=reconstruct, results=reconstructed)} if scene else {}),
         "match": Command(arguments=("match", folder, "-o", "{out}"), results=matches),
@@ -370,12 +370,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="number of kills of all commands")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="name of one command")
-    parser.add_argument("--photographs", default="", help="overlapping ones, for reconstruct")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        help="folder of overlapping photographs; needed for reconstruct",
+    )
     given = parser.parse_args()
     failures = 0
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         every = commands(make_photographs(root / "photographs"), root, given.photographs)
+        if given.only not in (None, *every):
+            parser.error(f"--only: none of {', '.join(every)}; reconstruct needs --photographs")
         every = {k: v for k, v in every.items() if given.only in (None, k)}
         for number, (name, command) in enumerate(every.items()):
             share = given.kills // len(every) + (number < given.kills % len(every))
