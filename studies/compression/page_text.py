@@ -213,8 +213,8 @@ and keeps its runs in a folder; calibration takes 48 photographs here. The study
 those of the recipe, so a recipe alone gives another model of the same size.
 
 ```bash
-featherglue compress --model checkpoints/dense --recipe RECIPE.toml --images PHOTOS \\
-    --runs runs/small --calibration-images PHOTOS --num-calibration-images 48 -o small/
+featherglue compress --model checkpoints/dense --recipe RECIPE.toml --images PHOTOS \
+--runs runs/small --calibration-images PHOTOS --num-calibration-images 48 -o small/
 featherglue info --model small/ --baseline checkpoints/dense
 ```
 """
