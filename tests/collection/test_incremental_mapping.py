@@ -13,6 +13,8 @@ pycolmap = pytest.importorskip("pycolmap")
 from featherglue.collection import incremental_mapping  # noqa: E402
 from featherglue.collection.colmap import quiet  # noqa: E402
 from featherglue.collection.incremental_mapping import incremental_models  # noqa: E402
+from featherglue.collection.mapping import map_database  # noqa: E402
+from featherglue.errors import OutputError  # noqa: E402
 
 NUM_IMAGES, NUM_POINTS = 9, 160
 WEAK = (7, 8, 9)  # images with few matches with the others; COLMAP ignores tracks of two images
@@ -108,3 +110,23 @@ def test_without_verified_pairs_there_is_no_model(tmp_path: Path) -> None:
         pycolmap.synthesize_dataset(options, database)
     models, reported = mapped(file, tmp_path / "models")
     assert models == [] and reported == []
+
+
+def test_the_old_models_stay_if_the_new_ones_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, models = scene(tmp_path, 90, 90), tmp_path / "sparse"
+    assert map_database(file, tmp_path, models, num_threads=1) == 1
+    before = (models / "0" / "images.bin").read_bytes()
+    move = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == ".sparse.partial":
+            raise OSError("no permission")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OutputError, match="no permission"):
+        map_database(file, tmp_path, models, num_threads=1)
+    assert (models / "0" / "images.bin").read_bytes() == before
+    assert not list(tmp_path.glob(".sparse*"))

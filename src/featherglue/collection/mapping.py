@@ -100,7 +100,12 @@ def map_database(
                 model.write(partial / str(number))
         if target.exists():
             target.replace(old)
-        partial.replace(target)
+        try:
+            partial.replace(target)
+        except OSError:
+            if old.exists():
+                old.replace(target)
+            raise
     except (OSError, ValueError) as error:
         raise OutputError(f"{target}: cannot be written ({error})") from None
     finally:
