@@ -33,6 +33,7 @@ _QUICK: Mapping[str, Any] = {
     "allocate_sparsities": [],
     "keypoints": [128, 512, 1024],
     "num_rounds": 1,
+    "num_sparsity_repetitions": 0,
 }
 
 
@@ -112,6 +113,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--num-explanation-pairs", type=int, default=64, help="pairs of explanations; 0 skips them")
     add("--keypoints", type=int, nargs="+", default=list(KEYPOINTS), help="keypoints of Figure 3")
     add("--num-rounds", type=int, default=5, help="repetitions of Figure 3; 0 skips it")
+    add(
+        "--num-sparsity-repetitions",
+        type=int,
+        default=5,
+        help="repetitions of the times of sparse layers and frames; 0 skips the section on zeros",
+    )
+    add("--num-sparsity-pairs", type=int, default=32, help="pairs of the section on zeros")
     add("--xfeat", type=Path, help="ONNX file of XFeat, a line in Figure 3")
     add(
         "--shipped",

@@ -36,6 +36,8 @@ _FRAME = {"torch": 3.0, "onnxruntime": 2.2, "openvino": 2.4}  # a frame and its 
 _SPEED = 5.0  # a turn of Figure 3 with 512 keypoints, if the time were proportional to the number
 _VARIANTS, _VARIANT_PAIR, _VARIANT_PHOTO = 17, 1.7, 30.0
 _SCAN_PAIR = 3.5
+# The section on zeros: making the models, a turn of all frames and layers, a pair of all models.
+_ZEROS, _ZEROS_TURN, _ZEROS_PAIR = 40.0, 30.0, 24.0
 _STEP = 5.0  # a step of fine-tuning
 
 
@@ -98,6 +100,10 @@ def estimate(
         variants = _VARIANTS * pairs * _VARIANT_PAIR
         units = variants + _VARIANT_PHOTO * options.num_calibration_images
         found.append(Estimate("explain failures", units))
+    turns = options.num_sparsity_repetitions
+    if turns and "accuracy, zeros" not in done:
+        units = _ZEROS + _ZEROS_TURN * (turns + 1) + _ZEROS_PAIR * options.num_sparsity_pairs
+        found.append(Estimate("what zeros gain", units))
     if options.scan_minutes:
         units = _SCAN_PAIR * options.num_scan_pairs
         found.append(Estimate("sensitivity scan", units, 60 * options.scan_minutes))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featherglue.errors import counted
-from featherglue.io.json import read_json
 from featherglue.io.markdown import wrap_paragraphs
 from studies.compression import page_answers, page_tables, page_text
 from studies.compression.experiments import DENSE
@@ -18,7 +17,6 @@ from studies.compression.sparsity_page import section
 from studies.compression.timing import num_turns
 
 _RECIPES = Path(__file__).parent / "recipes"
-_SPARSITY = Path(__file__).with_name("sparsity.json")
 _SHOWN = ("prune-kmeans-huffman", "macs-10-linear-8", "macs-10")  # two of them that were measured
 _CAPTIONS = {
     "size": "AUC@5 against size on disk. Hollow: before fine-tuning.",
@@ -66,16 +64,17 @@ def render(
         *_size_and_speed(results, pictures),
         *_methods(results, pictures),
         *_sensitivity(results, pictures, pruned or {}, shared or {}),
-        *([] if results["quick"] else _zeros()),
+        *_zeros(results),
         *_recipes(results["rows"]),
         *_reproduction(results, command),
     ]
     return wrap_paragraphs("\n".join(part.rstrip("\n") + "\n" for part in parts))
 
 
-def _zeros() -> list[str]:
-    """Return the section on the runtime of pruned models; see `sparsity`."""
-    return [section(read_json(_SPARSITY))] if _SPARSITY.exists() else []
+def _zeros(results: Row) -> list[str]:
+    """Return the section on the runtime of pruned models."""
+    found = results["sparsity"]
+    return [section(found, results["size"])] if found else []
 
 
 def _picture(name: str, pictures: Mapping[str, str]) -> list[str]:
@@ -298,8 +297,7 @@ def _reproduction(results: Row, command: str) -> list[str]:
         "## How is this page made?\n",
         "One command makes the models and measures them. It prints how long it will take, and "
         "continues where it was stopped. `--quick` measures on 16 pairs, does not fine-tune and "
-        "takes less than 20 minutes on two cores. [The section on "
-        "zeros](#what-sparsity-gains-on-an-ordinary-processor) has commands of its own.\n",
+        "takes less than 20 minutes on two cores.\n",
         f"```bash\n{command}\n```",
         "Without `--minutes` or `--steps`, each fine-tuning takes an hour. The rows of this page "
         "had the steps of Table 1c.\n",

@@ -1,19 +1,15 @@
-"""Measure what zero weights gain on a processor without hardware for them.
+"""What zero weights gain on a processor without hardware for them.
 
-python -m studies.compression.sparsity --model checkpoints/dense --study runs/study \\
-    --val VAL --list VAL/homographies.txt
-
-Measures single layers, whole frames and accuracy, and writes sparsity.json, a part at a time. A
-stopped run continues with the next part; `--only` measures a part again.
+`measure_sparsity` measures single layers, whole frames and accuracy.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +19,13 @@ from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import load_artifact, save_artifact
 from featherglue.benchmarking import draw_frames
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
-from featherglue.compression.steps import fold
 from featherglue.evaluation import HomographySuite
-from featherglue.io.files import write_json
 from featherglue.models.model import Model
 from featherglue.runtime.sparse_ import zero_fractions
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from featherglue.session import load
-from studies.compression.commands import (
-    PLAIN,
-    date_and_machine,
-    exit_code,
-    new_parser,
-    stored_results,
-)
+from studies.compression.commands import PLAIN
+from studies.compression.journal import Journal
 from studies.compression.sparsity_layers import limits, measure_layers
 
 _MATCHER = ("matcher.*",)
@@ -68,65 +57,134 @@ FRAMES = {
 _RATIOS = {"": (0.5, 0.7), "4x1": (0.5, 0.7), "1x8": (0.5, 0.7)}
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = new_parser("sparsity", __doc__)
-    add = parser.add_argument
-    add("--model", type=Path, required=True, help="folder of the dense model")
-    add("--study", type=Path, required=True, help="folder of the fine-tuned models of the study")
-    add("--num-pairs", type=int, default=24, help="number of pairs of an accuracy")
-    add("--num-repetitions", type=int, default=7, help="repetitions of a latency")
-    add(
-        "--only",
-        choices=("limits", "layers", "frames-1", "frames-2", "accuracy"),
-        action="append",
-        default=[],
-    )
-    return parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class SparsitySettings:
+    """Settings of the measurement.
 
-
-def tuned_folder(study: Path, name: str) -> Path:
-    """Folder of a fine-tuned model, in the work folder of the study or in `checkpoints/study`."""
-    after = study / name / "after"
-    return after if after.is_dir() else study / name
-
-
-def make_models(model: Model, options: argparse.Namespace) -> dict[str, Path]:
-    """Return the folders of all models of the frames by title. Missing ones are written.
-
-    The models of the study are decoded once: Huffman codes take long to read. Those that are not
-    stored are left out.
+    Attributes:
+        num_pairs: number of pairs of an accuracy.
+        repetitions: repetitions of a latency; the median counts.
+        size: (width, height) of the frames in pixels.
     """
-    titles = ("dense", *PRUNED, *TUNED)
-    folders = {title: options.work / f"model-{i}" for i, title in enumerate(titles)}
-    for title, folder in list(folders.items()):
-        if folder.exists():
-            continue
-        if title in TUNED and not tuned_folder(options.study, TUNED[title]).is_dir():
-            print(f"{title}: left out, because {TUNED[title]} is not in {options.study}")
-            del folders[title]
-            continue
-        if title in PRUNED:
-            prune(model, PRUNED[title]).save(folder)
-        elif title in TUNED:
-            tuned = load_artifact(tuned_folder(options.study, TUNED[title]))
-            save_artifact(folder, dataclasses.replace(tuned, quantization=Quantization()))
+
+    num_pairs: int
+    repetitions: int
+    size: tuple[int, int] = (640, 480)
+
+
+def fine_tuned_models(work: Path, finished: Path) -> dict[str, Path]:
+    """Return the folders of the fine-tuned models of the study by title.
+
+    Those that are not stored are left out.
+
+    Args:
+        work: work folder of the study, searched first.
+        finished: folder of finished models, such as checkpoints/study.
+    """
+    found = {}
+    for title, name in TUNED.items():
+        stored = [path for path in (work / name / "after", finished / name) if path.is_dir()]
+        if stored:
+            found[title] = stored[0]
         else:
-            model.save(folder)
+            print(f"  {title}: left out of the section on zeros, because {name} is not stored")
+    return found
+
+
+def measure_sparsity(
+    model: Model,
+    tuned: Mapping[str, Path],
+    suite: HomographySuite,
+    settings: SparsitySettings,
+    journal: Journal,
+) -> dict[str, Any]:
+    """Return the measurements by part: limits, layers, frames-1, frames-2 and accuracy.
+
+    Each part is a step of the journal and has an `origin`.
+
+    Args:
+        model: the dense model with batch normalization folded.
+        tuned: result of `fine_tuned_models`.
+        suite: pairs of the accuracies.
+        settings: settings of the measurement.
+        journal: journal of the study. The models are written beside it.
+    """
+    folder = journal.path.parent / "sparsity"
+    repeated = {"repetitions": settings.repetitions}
+    models = {title: load_artifact(path).hash for title, path in tuned.items()}
+    sources = {"dense": model.to_artifact().hash, "models": models}
+    scored = {"pairs": settings.num_pairs, "val": str(suite.folder)}
+
+    @cache
+    def folders() -> dict[str, Path]:
+        return make_models(model, tuned, folder)
+
+    def frames(threads: int) -> dict[str, Any]:
+        return {"rows": measure_frames(folders(), threads, settings)}
+
+    def accuracy() -> dict[str, Any]:
+        return measure_accuracy(model, folders(), suite, settings.num_pairs)
+
+    parts: dict[str, tuple[Mapping[str, Any], Callable[[], Any]]] = {
+        "limits": ({}, limits),
+        "layers": (
+            {**repeated, "dense": sources["dense"]},
+            lambda: {"rows": measure_layers(model, settings.repetitions)},
+        ),
+        **{
+            f"frames-{threads}": (
+                {**repeated, **sources, "size": list(settings.size)},
+                partial(frames, threads),
+            )
+            for threads in (1, 2)
+        },
+        "accuracy": ({**scored, **sources}, accuracy),
+    }
+    found = {}
+    for name, (inputs, measure) in parts.items():
+        step = f"{name}, zeros"
+        result = journal.step(step, inputs, measure)
+        found[name] = {**result, "origin": journal.origin(step)}
+    return found
+
+
+def make_models(model: Model, tuned: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Write all models of the frames and return their folders by title.
+
+    The fine-tuned models are decoded once: Huffman codes take long to read.
+    """
+    made: dict[str, Callable[[Path], object]] = {"dense": model.save}
+    for title, config in PRUNED.items():
+        made[title] = partial(_save_pruned, model, config)
+    for title, source in tuned.items():
+        made[title] = partial(_save_decoded, source)
+    folders = {}
+    for i, (title, save) in enumerate(made.items()):
+        folders[title] = folder / f"model-{i}"
+        save(folders[title])
     return folders
 
 
+def _save_pruned(model: Model, config: PruneConfig, folder: Path) -> None:
+    prune(model, config).save(folder)
+
+
+def _save_decoded(source: Path, folder: Path) -> None:
+    artifact = load_artifact(source)
+    save_artifact(folder, dataclasses.replace(artifact, quantization=Quantization()))
+
+
 def measure_frames(
-    folders: dict[str, Path], threads: int, repetitions: int
+    folders: Mapping[str, Path], threads: int, settings: SparsitySettings
 ) -> list[dict[str, Any]]:
-    """Return ms of a 640×480 frame with 512 keypoints by model and runtime.
+    """Return ms of a frame with 512 keypoints by model and runtime.
 
     A frame is an extraction and a match with the previous frame. All sessions run in turn. With one
     thread the time is CPU time, which other programs do not disturb.
     """
     found = []
     zeros = {title: zero_fractions(load_artifact(folder)) for title, folder in folders.items()}
-    first, second = draw_frames((640, 480))
+    first, second = draw_frames(settings.size)
     sessions = {
         (title, name): load(
             str(folders[title]),
@@ -142,7 +200,7 @@ def measure_frames(
     clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in sessions}
     previous = {key: session.extract(first) for key, session in sessions.items()}
-    for _ in range(repetitions):
+    for _ in range(settings.repetitions):
         for key, session in sessions.items():
             start = clock()
             features = session.extract(second)
@@ -160,7 +218,7 @@ def measure_frames(
 
 
 def measure_accuracy(
-    model: Model, folders: dict[str, Path], suite: HomographySuite, num_pairs: int
+    model: Model, folders: Mapping[str, Path], suite: HomographySuite, num_pairs: int
 ) -> dict[str, Any]:
     """Return the scores of all models, and those of SuperGlue by pattern and ratio."""
     scorer = HomographyScorer(model, suite, ScoringConfig(num_pairs=num_pairs, refine=True))
@@ -182,40 +240,3 @@ def measure_accuracy(
             scores = score(title, prune(model, config))
             ratios.append({"pattern": pattern, "ratio": ratio, **scores})
     return {"pairs": len(scorer.views), "models": models, "ratios": ratios}
-
-
-def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Measure the parts that are missing or asked for; return the content of sparsity.json."""
-    model = fold(Model.from_artifact(load_artifact(options.model)))
-    results = stored_results(options.output)
-    folders = make_models(model, options)
-    suite = HomographySuite(folder=options.val, pair_file=options.list)
-    repetitions = options.num_repetitions
-    parts: dict[str, Callable[[], Any]] = {
-        "limits": limits,
-        "layers": lambda: {"rows": measure_layers(model, repetitions)},
-        "frames-1": lambda: {"rows": measure_frames(folders, 1, repetitions)},
-        "frames-2": lambda: {"rows": measure_frames(folders, 2, repetitions)},
-        "accuracy": lambda: measure_accuracy(model, folders, suite, options.num_pairs),
-    }
-    for name, measure in parts.items():
-        if name in options.only or (name not in results and not options.only):
-            print(name, flush=True)
-            results[name] = {"command": command, **date_and_machine()} | measure()
-            write_json(options.output, results)
-    return results
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the measurements and return the exit code."""
-    options = parse(arguments)
-    command = (
-        f"python -m studies.compression.sparsity --model {options.model} "
-        "--study checkpoints/study --val VAL --list VAL/homographies.txt "
-        f"--num-pairs {options.num_pairs} --num-repetitions {options.num_repetitions}"
-    )
-    return exit_code(lambda: run(options, command))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -69,7 +69,8 @@ class Problem:
 def measure_layers(model: Model, repetitions: int) -> list[dict[str, Any]]:
     """Return a row for each layer and pruning, with ms by engine.
 
-    All engines run in turn with one thread; see `take_turns`.
+    All engines run in turn with one thread; see `take_turns`. Layers that the model does not have
+    are left out.
 
     Args:
         model: the dense model with batch normalization folded.
@@ -79,6 +80,8 @@ def measure_layers(model: Model, repetitions: int) -> list[dict[str, Any]]:
     arrays = model.to_artifact().arrays
     rows = []
     for name, shape in LAYERS.items():
+        if f"{name}.weight" not in arrays:
+            continue
         for title, config in PRUNINGS.items():
             weight = arrays[f"{name}.weight"]
             if config is not None:
@@ -97,6 +100,7 @@ def measure_layers(model: Model, repetitions: int) -> list[dict[str, Any]]:
                     "layer": name,
                     "pruning": title,
                     "shape": list(weight.shape),
+                    "map": None if shape is None else list(shape),
                     "positions": problem.positions,
                     "macs": macs,
                     "nonzero": nonzero,

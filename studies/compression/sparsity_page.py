@@ -1,7 +1,4 @@
-"""The section on sparsity of docs/compression.md, rendered from sparsity.json.
-
-`section(read_json(path))` returns Markdown; it needs no arguments of the study.
-"""
+"""The section on sparsity of docs/compression.md; see `sparsity`."""
 
 from __future__ import annotations
 
@@ -11,15 +8,10 @@ from typing import Any
 
 from featherglue.io.tables import format_table
 from featherglue.runtime.sparse_ import MIN_ZEROS
+from studies.compression.page_tables import where
 
 Row = Mapping[str, Any]
 
-_KINDS = {
-    "matcher.gnn.layers.4.attn.proj.0": "linear 256 → 256, 1024 keypoints",
-    "matcher.gnn.layers.4.mlp.2": "linear 512 → 256, 1024 keypoints",
-    "extractor.conv2b": "3×3, 64 → 64, 320×240",
-    "extractor.convPa": "3×3, 128 → 256, 80×60",
-}
 _FRAME_PARTS = ("frames-1", "frames-2")
 _NAMES = {
     "onnxruntime": "ONNX Runtime",
@@ -29,12 +21,13 @@ _NAMES = {
     "native": "native",
 }
 _FRAMES = (
-    "A frame is 640×480 with 512 keypoints: extract it, and match it with the previous frame. All "
-    "sessions ran in turn, so the times of this table belong together, but not with those of Table "
-    "2b. With one thread they are CPU times, with two elapsed times. Each number is a median, so "
-    "the parts do not add up exactly. Only the models that say so are fine-tuned. Table 1 has "
-    "their accuracy on all pairs: the pruned one is *pruned + k-means 4 bits + Huffman* there, "
-    "with its weights decoded here."
+    "A frame is {width}×{height} with 512 keypoints: extract it, and match it with the previous "
+    "frame. All sessions ran in turn, so the times of this table belong together, but not with "
+    "those of Table 2b. With one thread they are CPU times, with two elapsed times. Each number is "
+    "a median, so the parts do not add up exactly. Only the models that say so are fine-tuned. "
+    "Table 1 has their accuracy on all pairs: the pruned one is *pruned + k-means 4 bits + "
+    "Huffman* there, with its weights decoded here. AUC@5 is that of the first {pairs} pairs of "
+    "val."
 )
 _PATTERNS = {"": "single weights", "2:4": "2 of 4", "4x1": "blocks of 4×1", "1x8": "blocks of 1×8"}
 _PATTERN_TEXT = (
@@ -42,14 +35,15 @@ _PATTERN_TEXT = (
     "in it. The table compares patterns at equal ratios, without fine-tuning, on {pairs} pairs. "
     "On so few pairs, differences of AUC@5 are chance; recall shows what a pattern costs."
 )
-_ACCURACY = " AUC@5 is that of the first {pairs} pairs of val, by the command of the next table."
 _LAYERS = (
     "Milliseconds of one layer with one thread, CPU time. ONNX Runtime and OpenVINO multiply by "
     "zeros: their times differ by at most {spread:.0f} % from layer to layer of one shape, because "
-    "other programs shared the cache. A library for sparse matrices (PyTorch with MKL) does not "
-    "gain: at 89 % zeros, a product takes {csr_low:.1f} to {csr_high:.1f} times as long as in ONNX "
-    "Runtime. The sparse kernel multiplies each weight that is not zero by 32 keypoints or 64 "
-    "pixels at once."
+    "other programs shared the cache. {csr}The sparse kernel multiplies each weight that is not "
+    "zero by 32 keypoints or 64 pixels at once."
+)
+_CSR = (
+    "A library for sparse matrices (PyTorch with MKL) does not gain: at 89 % zeros, a product "
+    "takes {low:.1f} to {high:.1f} times as long as in ONNX Runtime. "
 )
 _ROOFLINE = (
     "One core computes at most {gflops:.0f} GFLOP/s (a loop of multiply–adds), and reads and "
@@ -72,52 +66,46 @@ _LIMITS = (
 )
 
 
-def section(results: Mapping[str, Any]) -> str:
-    """Return the section as Markdown, with the parts that have been measured.
+def section(results: Mapping[str, Any], size: Sequence[int]) -> str:
+    """Return the section as Markdown.
 
     Args:
-        results: content of sparsity.json.
+        results: result of `sparsity.measure_sparsity`.
+        size: (width, height) of the frames in pixels.
     """
-    parts = ["## What sparsity gains on an ordinary processor\n"]
-    if "frames-1" in results:
-        parts += _frames(results)
-    if results.get("accuracy", {}).get("ratios"):
-        parts += _patterns(results["accuracy"])
-    if "layers" in results and "limits" in results:
+    parts = ["## What sparsity gains on an ordinary processor\n", *_frames(results, size)]
+    parts += _patterns(results["accuracy"])
+    if results["layers"]["rows"]:
         parts += _layers(results["layers"], results["limits"])
     return "\n".join(parts)
 
 
-def _frames(results: Mapping[str, Any]) -> list[str]:
-    rows = [row for part in _FRAME_PARTS if part in results for row in results[part]["rows"]]
+def _frames(results: Mapping[str, Any], size: Sequence[int]) -> list[str]:
+    rows = [row for part in _FRAME_PARTS for row in results[part]["rows"]]
     counts = sorted({row["threads"] for row in rows})
-    accuracy = results.get("accuracy", {"models": {}, "pairs": 0})
+    accuracy = results["accuracy"]
     lines = []
     for row in rows:
         if row["threads"] != 1:
             continue
         both = {other["threads"]: other for other in rows if _key(other) == _key(row)}
-        auc = accuracy["models"].get(row["model"], {}).get("auc5")
+        auc = accuracy["models"][row["model"]]["auc5"]
         times = [
             f"{each['ms']:.0f} ({each['extract']:.0f} + {each['match']:.0f})"
             for each in (both[count] for count in counts)
         ]
         zeros = " / ".join(f"{100 * value:.0f}" for value in row["zeros"].values())
-        shown = [f"{auc:.1f}" if auc is not None else "–"] if accuracy["pairs"] else []
-        lines.append([row["model"], zeros, _NAMES[row["runtime"]], *times, *shown])
+        lines.append([row["model"], zeros, _NAMES[row["runtime"]], *times, f"{auc:.1f}"])
     columns = [f"ms, {count} thread{'s' * (count > 1)}" for count in counts]
-    head = ["model", "zeros, %", "runtime", *columns]
-    text = _FRAMES
-    if accuracy["pairs"]:
-        head.append("AUC@5")
-        text += _ACCURACY.format(**accuracy)
+    head = ["model", "zeros, %", "runtime", *columns, "AUC@5"]
+    text = _FRAMES.format(width=size[0], height=size[1], pairs=accuracy["pairs"])
     return [
         _summary(rows),
         text + "\n",
         format_table(head, lines),
         "\nIn parentheses: extraction and match. Zeros: SuperPoint / SuperGlue. The runtime "
         "`sparse` runs a dense network in `native`.\n",
-        _origin(results["frames-1"]),
+        _origin(*(results[part] for part in _FRAME_PARTS)),
     ]
 
 
@@ -149,36 +137,42 @@ def _scores(scores: Row) -> list[str]:
 
 def _summary(rows: Sequence[Row]) -> str:
     """State the gain of the fine-tuned pruned model over dense runtimes and structured pruning."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    pruned = next(name for name in models if name.startswith("SuperPoint"))
-    *larger, small = [name for name in models if name.startswith("structured")]
     gains = []
     for threads in sorted({row["threads"] for row in rows}):
-        times = {_key(row): row["ms"] for row in rows if row["threads"] == threads}
-        sparse = times[pruned, "sparse"]
-        best = min(times[pruned, name] for name in ("onnxruntime", "openvino"))
-        fast = min(ms for (model, _), ms in times.items() if model == small)
-        gains.append(
-            f"With {threads} thread{'s' * (threads > 1)} it runs the fine-tuned pruned model "
-            f"{best / sparse:.1f} times as fast as the better of ONNX Runtime and OpenVINO, and "
-            f"{times[pruned, 'native'] / sparse:.1f} times as fast as `native`. Structured pruning "
-            f"to 10 % of the operations is {sparse / fast:.1f} times as fast again."
-        )
-        for name in larger:
-            same = min(ms for (model, _), ms in times.items() if model == name)
-            gains.append(
-                f"Structured pruning to 25 % of the operations, which loses about as much accuracy "
-                f"as the pruned model (Table 1), is {sparse / same:.1f} times as fast."
-            )
+        gains += _gains([row for row in rows if row["threads"] == threads], threads)
+    gains += ["Table 1 has what each of them loses."] if gains else []
     return (
         "Other runtimes treat zeros as numbers, so pruning single weights makes a file smaller "
         "but no frame faster. [The runtime `sparse`](how-to/runtimes.md#pruned-models) leaves the "
-        f"zeros out: it is part of the library because it makes a whole frame of the pruned pair "
-        f"more than 1.3 times as fast, the condition set in advance. {' '.join(gains)} After "
+        f"zeros out. {' '.join(gains)} After "
         "channels are removed, the products are still dense, and removed heads and layers take "
         "their attention with them. Prune single weights for a small file; remove channels, heads "
         "and layers for speed.\n"
     )
+
+
+def _gains(rows: Sequence[Row], threads: int) -> list[str]:
+    """Compare the models that are stored, with one number of threads."""
+    times = {_key(row): row["ms"] for row in rows}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    pruned = next((name for name in models if name.startswith("SuperPoint")), None)
+    if pruned is None:
+        return []
+    sparse = times[pruned, "sparse"]
+    best = min(times[pruned, name] for name in ("onnxruntime", "openvino"))
+    text = (
+        f"With {threads} thread{'s' * (threads > 1)} it runs the fine-tuned pruned model "
+        f"{best / sparse:.1f} times as fast as the better of ONNX Runtime and OpenVINO, and "
+        f"{times[pruned, 'native'] / sparse:.1f} times as fast as `native`"
+    )
+    for name in (name for name in models if name.startswith("structured")):
+        kept = name.removeprefix("structured, ").partition(" %")[0]
+        fast = min(ms for (model, _), ms in times.items() if model == name)
+        text += (
+            f"; the model with {kept} % of the operations is {sparse / fast:.1f} times as fast as "
+            "that"
+        )
+    return [f"{text}."]
 
 
 def _layers(part: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
@@ -187,7 +181,7 @@ def _layers(part: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
     times, roofs = [], []
     for row in part["rows"]:
         first = row["pruning"] == titles[0]
-        kind = _KINDS[row["layer"]] if first else ""
+        kind = _kind(row) if first else ""
         shown = [f"{row['ms'][name]:.2f}" if name in row["ms"] else "–" for name in engines]
         times.append([kind, row["pruning"], *shown])
         flops = 2 * row["nonzero"] * row["positions"]
@@ -237,7 +231,7 @@ def _layers(part: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _layer_values(rows: Sequence[Row]) -> dict[str, float]:
+def _layer_values(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the numbers of `_LAYERS` and `_LIMITS`."""
 
     def rates(pruning: str) -> float:
@@ -258,8 +252,7 @@ def _layer_values(rows: Sequence[Row]) -> dict[str, float]:
     csr = [ms["torch csr"] / ms["onnxruntime"] for ms in pruned if "torch csr" in ms]
     gains = [ms["onnxruntime"] / ms["sparse"] for ms in pruned]
     return {
-        "csr_low": min(csr),
-        "csr_high": max(csr),
+        "csr": _CSR.format(low=min(csr), high=max(csr)) if csr else "",
         "single": rates("89 %"),
         "tall": rates("89 %, 4×1"),
         "wide": rates("89 %, 1×8"),
@@ -272,10 +265,20 @@ def _layer_values(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
+def _kind(row: Row) -> str:
+    """Describe the layer of a row."""
+    outputs, inputs = row["shape"][:2]
+    if row["map"] is None:
+        return f"linear {inputs} → {outputs}, {row['positions']} keypoints"
+    height, width = row["map"]
+    return f"3×3, {inputs} → {outputs}, {width}×{height}"
+
+
 def _key(row: Row) -> tuple[str, str]:
     return row["model"], row["runtime"]
 
 
-def _origin(part: Mapping[str, Any]) -> str:
-    processor = part["machine"]["processor"]
-    return f"Measured on {part['date']}, {processor}:\n\n```bash\n{part['command']}\n```\n"
+def _origin(*parts: Mapping[str, Any]) -> str:
+    """State where and when parts were measured."""
+    places = dict.fromkeys(where(part["origin"]) for part in parts)
+    return f"Measured {' and '.join(places)}.\n"

@@ -36,6 +36,7 @@ from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
 from studies.compression.parallel_scanning import run_scans
 from studies.compression.results_file import keep_latency, kept_rows, upgraded
+from studies.compression.sparsity import SparsitySettings, fine_tuned_models, measure_sparsity
 from studies.compression.timing import Turn, Turns, conditions, medians, what_is_timed
 
 _FIGURE_3 = ("dense", "macs-25", "macs-10")
@@ -99,6 +100,7 @@ class Study(ModelSteps):
             "explanations": self._explanations(),
             "scan": scanning.summary(self.dense, found, self._scan_settings()),
             "allocation": self._check_allocation(found),
+            "sparsity": self._sparsity(),
         }
         results["origins"] = self._origins(results)
         results["seconds"] = {name: self.journal.seconds(name) for name in self.journal.steps}
@@ -208,7 +210,7 @@ class Study(ModelSteps):
     def _add_earlier_parts(self, results: dict[str, Any]) -> None:
         """Add the parts of an earlier run that this one has skipped."""
         before = upgraded(self.options.output, self.common)
-        for part in ("speed", "explanations", "allocation"):
+        for part in ("speed", "explanations", "allocation", "sparsity"):
             if not results[part] and before.get(part):
                 results[part] = before[part]
         results["seconds"] = before.get("seconds", {}) | results["seconds"]
@@ -311,6 +313,19 @@ class Study(ModelSteps):
             "pairs": pairs,
             "origin": self.journal.origin("linear quantization explained"),
         }
+
+    def _sparsity(self) -> dict[str, Any]:
+        """Return what zero weights gain; see `sparsity.measure_sparsity`."""
+        options = self.options
+        if not options.num_sparsity_repetitions:
+            return {}
+        settings = SparsitySettings(
+            num_pairs=options.num_sparsity_pairs,
+            repetitions=options.num_sparsity_repetitions,
+            size=tuple(options.size),
+        )
+        tuned = fine_tuned_models(self.work, options.finished)
+        return measure_sparsity(self.dense, tuned, self.suite, settings, self.journal)
 
     def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
         options = self.options

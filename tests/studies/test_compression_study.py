@@ -82,6 +82,7 @@ def reproduce(
         "scan-minutes": 0,
         "num-explanation-pairs": 0,
         "num-rounds": 0,
+        "num-sparsity-repetitions": 0,
         "num-scan-pairs": 1,
         "scan-keypoints": 32,
         "finished": tmp_path / "none",
@@ -225,14 +226,17 @@ def test_imported_checkpoints_are_studied(reproduce: Main, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_the_quick_form_runs_every_step(reproduce: Main, tmp_path: Path) -> None:
     short = ("--num-rounds", 1, "--scan-minutes", 0.1)
+    short += ("--num-sparsity-repetitions", 1, "--num-sparsity-pairs", 1)
     assert reproduce("--quick", *short) == 0
     results = json.loads((tmp_path / "out.json").read_text())
     assert results["quick"] and len(results["rows"]) > 6
     assert all(row["after"] is None for row in results["rows"][1:])
     assert results["speed"]["rows"] and results["scan"]["methods"]["prune"]["scored"] > 0
     assert all(set(row["ms"]) == {"torch", "onnxruntime", "openvino"} for row in results["rows"])
+    assert set(results["sparsity"]) == {"limits", "layers", "frames-1", "frames-2", "accuracy"}
     page = (tmp_path / "docs" / "page.md").read_text()
     assert page.splitlines()[2].startswith("> **Quick form.**")
+    assert "SuperGlue 89 %, 4×1" in page
     figures = {path.name for path in (tmp_path / "docs" / "figures").iterdir()}
     for name in ("size", "figure-3", "figure-4", "figure-4-sorted", "figure-6"):
         assert f"compression-{name}.png" in figures

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featherglue.io.json import read_json
-from featherglue.models.model import Model
 from studies.compression import shipped, sparsity
 from studies.compression.sparsity_page import section
 
@@ -25,7 +23,7 @@ def frame(model: str, runtime: str, threads: int, ms: float) -> dict[str, Any]:
 
 
 def test_the_section_compares_models_and_engines() -> None:
-    origin = {"command": "COMMAND", "date": "2026-01-01", "machine": {"processor": "CPU"}}
+    origin = {"origin": {"date": "2026-01-01", "processor": "CPU", "cores": 2}}
     frames = []
     scores = {"auc5": 95.1, "precision": 96.0, "recall": 90.0}
     larger = "structured, 25 % of the MACs, fine-tuned"
@@ -39,6 +37,7 @@ def test_the_section_compares_models_and_engines() -> None:
         "layer": "matcher.gnn.layers.4.attn.proj.0",
         "pruning": "89 %",
         "shape": [256, 256],
+        "map": None,
         "positions": 1000,
         "macs": 65_536_000,
         "nonzero": 10_000,
@@ -57,17 +56,19 @@ def test_the_section_compares_models_and_engines() -> None:
             | {
                 "pairs": 24,
                 "models": dict.fromkeys(
-                    (PRUNED, "dense", "SuperGlue 2:4", "SuperGlue 89 %"), scores
+                    (PRUNED, larger, SMALL, "dense", "SuperGlue 2:4", "SuperGlue 89 %"), scores
                 ),
                 "ratios": [{"pattern": "4x1", "ratio": 0.5, **scores}],
             },
-        }
+        },
+        (640, 480),
     )
+    assert text.count("Measured on CPU, 2 cores, 2026-01-01.") == 3  # frames are of one run
     for threads in ("1 thread", "2 threads"):
         assert f"With {threads} it runs the fine-tuned pruned model 2.0 times as fast" in text
     assert text.count("1.5 times as fast as `native`") == 2
-    assert text.count("5.3 times as fast again") == 2  # than 600 / 8 ms
-    assert text.count("(Table 1), is 2.0 times as fast") == 2  # 400 / (600 / 3)
+    assert text.count("with 10 % of the operations is 5.3 times as fast") == 2  # 400 / (600 / 8)
+    assert text.count("with 25 % of the operations is 2.0 times as fast") == 2  # 400 / (600 / 3)
     lines = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
     patterns = [line[1:3] for line in lines if line[3:6] == ["95.1", "96.0", "90.0"]]
     assert patterns == [
@@ -85,17 +86,22 @@ def test_the_section_compares_models_and_engines() -> None:
     assert "from 85 % on" in text and "1.5 to 1.5 times as long as in ONNX Runtime" in text
 
 
-def test_models_that_are_not_stored_are_left_out(matching: Path, tmp_path: Path) -> None:
-    options = argparse.Namespace(work=tmp_path / "work", study=tmp_path / "none")
-    folders = sparsity.make_models(Model.load(matching), options)
-    assert set(folders) == {"dense", *sparsity.PRUNED}
-    assert all((folder / "config.json").exists() for folder in folders.values())
+def test_fine_tuned_models_are_found_where_they_are_stored(tmp_path: Path) -> None:
+    work, finished = tmp_path / "work", tmp_path / "finished"
+    after = work / "macs-10" / "after"
+    for folder in (after, finished / "macs-10", finished / "macs-25"):
+        folder.mkdir(parents=True)
+    found = sparsity.fine_tuned_models(work, finished)
+    assert list(found.values()) == [finished / "macs-25", after]
 
 
-def test_the_stored_section_renders() -> None:
-    text = section(read_json(ROOT / "studies/compression/sparsity.json"))
-    assert text.startswith("## What sparsity gains")
-    assert "None" not in text and "nan" not in text
+def test_a_section_without_fine_tuned_models() -> None:
+    results = read_json(ROOT / "studies/compression/results.json")["sparsity"]
+    parts = {name: dict(results[name]) for name in results}
+    for name in ("frames-1", "frames-2"):
+        parts[name]["rows"] = [row for row in parts[name]["rows"] if "tuned" not in row["model"]]
+    text = section(parts, (640, 480))
+    assert "SuperGlue 89 %" in text and "fine-tuned pruned model" not in text
 
 
 def test_the_page_holds_the_stored_tables(tmp_path: Path) -> None:
