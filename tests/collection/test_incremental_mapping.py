@@ -130,3 +130,58 @@ def test_the_old_models_stay_if_the_new_ones_cannot_be_moved(
         map_database(file, tmp_path, models, num_threads=1)
     assert (models / "0" / "images.bin").read_bytes() == before
     assert not list(tmp_path.glob(".sparse*"))
+
+
+def without(model: Any, *images: int) -> Any:
+    """A copy of a model in which some images are not registered."""
+    copy = pycolmap.Reconstruction(model)
+    for image in images:
+        copy.deregister_frame(copy.images[image].frame_id)
+    return copy
+
+
+def test_models_are_ordered_after_their_refinement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = scene(tmp_path, 90, 90)
+    [whole], _ = mapped(file, tmp_path / "models")
+    large, small = without(whole, 9), without(whole, 1, 2)
+
+    def refine(runs: Any, model: Any) -> None:
+        if model is large:  # loses images, so that it is the smaller one
+            for image in (4, 5, 6):
+                model.deregister_frame(model.images[image].frame_id)
+
+    monkeypatch.setattr(incremental_mapping._Runs, "start", lambda *args: [large, small])
+    monkeypatch.setattr(incremental_mapping._Runs, "refine", refine)
+    monkeypatch.setattr(incremental_mapping._Runs, "add_images", lambda runs, model: model)
+    models, _ = mapped(file, tmp_path / "ordered")
+    assert [len(registered(model)) for model in models] == [7, 5]
+
+
+def test_models_within_the_enlarged_one_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = scene(tmp_path, 90, 90)
+    [whole], _ = mapped(file, tmp_path / "models")
+    found = [without(whole, 7, 8, 9), without(whole, 1, 2, 3, 4), without(whole, 1, 2, 3, 9)]
+    larger = without(whole, 9)
+    monkeypatch.setattr(incremental_mapping._Runs, "start", lambda *args: found)
+    monkeypatch.setattr(incremental_mapping._Runs, "refine", lambda *args: None)
+    monkeypatch.setattr(incremental_mapping._Runs, "add_images", lambda *args: larger)
+    models, _ = mapped(file, tmp_path / "enlarged")
+    # The second model has image 9, which the enlarged one has not; the third lies within it.
+    assert [registered(model) for model in models] == [registered(larger), registered(found[1])]
+
+
+def test_calibrated_cameras_stay_as_they_are(tmp_path: Path) -> None:
+    file, models = scene(tmp_path, 90, 90), tmp_path / "sparse"
+    with pycolmap.Database.open(file) as database:
+        camera = database.read_all_cameras()[0]
+        camera.params = camera.params * np.array([1.01, *[1] * (len(camera.params) - 1)])
+        database.update_camera(camera)
+    for refine in (False, True):
+        map_database(file, tmp_path, models, num_threads=1, refine_cameras=refine)
+        found = pycolmap.Reconstruction(models / "0").cameras[camera.camera_id].params
+        assert np.array_equal(found, camera.params) is not refine
+    assert abs(found[0] / camera.params[0] - 1 / 1.01) < 2e-3

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pycolmap
 import pytest
-from board_scene import Scene
+from board_scene import FOCAL, SIZE, Scene
 
 from featherglue import cli
 from featherglue.collection.adjustment import adjust_collection
@@ -266,6 +266,32 @@ def test_an_image_that_is_gone_leaves_the_adjustment(
         pairs = store.sorted_keys()
     assert len(pairs) >= 6
     assert not any("2.png" in pair for pair in pairs)
+
+
+def test_calibrated_cameras_are_kept(
+    scene: Scene, result: Reconstruction, work: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "work"
+    shutil.copytree(work, copy)
+    params = f"{FOCAL},{SIZE[0] / 2},{SIZE[1] / 2},0"
+    command = ["reconstruct", str(scene.folder), "-o", str(copy), "--workers", "1"]
+    command += ["--num-keypoints", str(NUM_KEYPOINTS)]
+    command += ["--camera-params", params, "--camera-mode", "single"]
+    assert cli.main([*command, "--no-refine-cameras"]) == 0
+    [camera] = pycolmap.Reconstruction(copy / "sparse" / "0").cameras.values()
+    assert camera.params.tolist() == [FOCAL, SIZE[0] / 2, SIZE[1] / 2, 0]
+    assert cli.main(command) == 0
+    [camera] = pycolmap.Reconstruction(copy / "sparse" / "0").cameras.values()
+    assert camera.params[0] != FOCAL
+
+
+def test_unknown_cameras_cannot_be_kept(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "work"
+    assert cli.main(["reconstruct", str(scene.folder), "-o", str(out), "--no-refine-cameras"]) == 2
+    assert capsys.readouterr().err == "error: --no-refine-cameras needs --camera-params\n"
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("command", ["adjust", "export-colmap"])

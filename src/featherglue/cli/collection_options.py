@@ -91,6 +91,13 @@ CameraParams = Annotated[
         help="Comma-separated parameters of the camera model, in COLMAP's order.",
     ),
 ]
+RefineCameras = Annotated[
+    bool,
+    typer.Option(
+        "--refine-cameras/--no-refine-cameras",
+        help="Refine focal lengths and distortion; turn off for calibrated cameras.",
+    ),
+]
 Cascade = Annotated[
     bool,
     typer.Option(

@@ -23,6 +23,7 @@ from featherglue.cli.collection_options import (
     PairFile,
     Pairs,
     Photos,
+    RefineCameras,
     StepDisplay,
 )
 from featherglue.cli.common import (
@@ -62,6 +63,7 @@ def reconstruct(
     camera_mode: CameraModeOption = "auto",
     camera_model: CameraModel = "SIMPLE_RADIAL",
     camera_params: CameraParams = "",
+    refine_cameras: RefineCameras = True,
     cascade: Cascade = True,
     adjust: Adjust = True,
     mapped: Annotated[bool, typer.Option("--map/--no-map", help="Make the sparse model.")] = True,
@@ -95,6 +97,7 @@ def reconstruct(
             camera_mode=camera_mode,
             camera_model=camera_model,
             camera_params=camera_params,
+            refine_cameras=refine_cameras,
             cascade=cascade,
             adjust=adjust,
             map=mapped,

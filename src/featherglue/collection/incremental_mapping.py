@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,41 @@ _MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have 
 OnRegistered = Callable[[int], None]
 
 
-def mapping_options(num_threads: int | None, **mapper: float) -> Any:
+def mapping_options(num_threads: int | None, refine_cameras: bool = True, **mapper: float) -> Any:
     """Options of the pipeline.
 
     Args:
         num_threads: maximum number of threads; None takes one per core.
+        refine_cameras: whether to refine focal lengths and distortion.
         mapper: options of the mapper that differ from COLMAP's.
     """
     pycolmap = require_pycolmap()
     options = pycolmap.IncrementalPipelineOptions(
-        random_seed=_SEED, num_threads=num_threads or -1, min_num_matches=MIN_MATCHES, **_GROWTH
+        random_seed=_SEED,
+        num_threads=num_threads or -1,
+        min_num_matches=MIN_MATCHES,
+        ba_refine_focal_length=refine_cameras,
+        ba_refine_extra_params=refine_cameras,
+        **_GROWTH,
     )
     for name, value in mapper.items():
         setattr(options.mapper, name, value)
     return options
+
+
+def linked_pairs(database: Any) -> dict[tuple[int, int], int]:
+    """Number of verified matches of each pair of linked images.
+
+    Args:
+        database: an open `pycolmap.Database`.
+    """
+    pycolmap = require_pycolmap()
+    pairs, counts = database.read_two_view_geometry_num_inliers()
+    return {
+        pycolmap.pair_id_to_image_pair(pair): count
+        for pair, count in zip(pairs, counts, strict=True)
+        if count >= MIN_MATCHES
+    }
 
 
 def incremental_models(
@@ -67,6 +89,7 @@ def incremental_models(
     folder: Path,
     num_threads: int | None,
     on_registered: OnRegistered,
+    refine_cameras: bool = True,
 ) -> list[Any]:
     """Reconstruct and refine the models of a database.
 
@@ -76,12 +99,14 @@ def incremental_models(
         folder: existing folder for temporary files.
         num_threads: see `mapping_options`.
         on_registered: called with the largest number of images that a model had so far.
+        refine_cameras: see `mapping_options`.
 
     Returns:
         `pycolmap.Reconstruction`s, the largest first: that with the most images that have at least
         30 points.
     """
-    runs = _Runs(database, images, folder, num_threads, on_registered)
+    options = partial(mapping_options, num_threads, refine_cameras)
+    runs = _Runs(database, images, folder, options, on_registered)
     parts = _linked_parts(database)
     linked = {image for part in parts for image in part}
     models = runs.start({})
@@ -106,20 +131,20 @@ class _Runs:
         database: str | os.PathLike[str],
         images: str | os.PathLike[str],
         folder: Path,
-        num_threads: int | None,
+        options: Callable[..., Any],
         on_registered: OnRegistered,
     ) -> None:
         self._database, self._images, self._folder = database, images, folder
-        self._num_threads, self._on_registered = num_threads, on_registered
+        self._options, self._on_registered = options, on_registered
         self._most = 0
 
     def start(self, mapper: Mapping[str, float]) -> list[Any]:
         """Run the mapper from scratch. Returns the models, the largest first."""
-        return self._run(mapping_options(self._num_threads, **mapper), 0, None)
+        return self._run(self._options(**mapper), 0, None)
 
     def refine(self, model: Any) -> None:
         """Refine a model in place; see `refine_model`."""
-        refine_model(self._database, model, mapping_options(self._num_threads))
+        refine_model(self._database, model, self._options())
 
     def add_images(self, model: Any) -> Any:
         """Register more images under weak conditions, without those that share few points.
@@ -131,7 +156,7 @@ class _Runs:
         source = self._folder / "continued"
         source.mkdir()
         model.write(source)
-        options = mapping_options(self._num_threads, **_WEAK_REGISTRATION)
+        options = self._options(**_WEAK_REGISTRATION)
         options.multiple_models = False
         found = self._run(options, len(before), source)
         shutil.rmtree(source)
@@ -214,13 +239,10 @@ def _largest(models: list[Any]) -> int:
 
 def _linked_parts(database: str | os.PathLike[str]) -> list[set[int]]:
     """The linked images, divided into parts without a verified pair between them."""
-    pycolmap = require_pycolmap()
-    with pycolmap.Database.open(database) as opened:
-        pairs, counts = opened.read_two_view_geometry_num_inliers()
+    with require_pycolmap().Database.open(database) as opened:
+        linked = linked_pairs(opened)
     parts: dict[int, set[int]] = {}
-    for pair, count in zip(pairs, counts, strict=True):
-        if count >= MIN_MATCHES:
-            first, second = pycolmap.pair_id_to_image_pair(pair)
-            joined = parts.get(first, {first}) | parts.get(second, {second})
-            parts |= dict.fromkeys(joined, joined)
+    for first, second in linked:
+        joined = parts.get(first, {first}) | parts.get(second, {second})
+        parts |= dict.fromkeys(joined, joined)
     return list({id(part): part for part in parts.values()}.values())

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from featherglue.collection.colmap import quiet
-from featherglue.collection.incremental_mapping import MIN_MATCHES, incremental_models
+from featherglue.collection.incremental_mapping import (
+    incremental_models,
+    linked_pairs,
+)
 from featherglue.errors import OutputError, StoreError, short_reason
 from featherglue.io.pycolmap_ import require_pycolmap
 
@@ -67,6 +70,7 @@ def map_database(
     output: str | os.PathLike[str],
     *,
     num_threads: int | None = None,
+    refine_cameras: bool = True,
     registered: Callable[[int], None] | None = None,
 ) -> int:
     """Reconstruct the models of a database.
@@ -77,6 +81,7 @@ def map_database(
         output: folder to write; `0` is the largest model, `1` the next one (see
             `incremental_models`). It is replaced.
         num_threads: maximum number of threads; None takes one per core.
+        refine_cameras: whether to refine focal lengths and distortion.
         registered: called with the largest number of images that a model had so far.
 
     Returns:
@@ -93,7 +98,12 @@ def map_database(
         partial.mkdir(parents=True)
         with quiet():
             models = incremental_models(
-                database, images, partial, num_threads, registered or (lambda count: None)
+                database,
+                images,
+                partial,
+                num_threads,
+                registered or (lambda count: None),
+                refine_cameras,
             )
             for number, model in enumerate(models):
                 (partial / str(number)).mkdir()
@@ -143,7 +153,7 @@ def _summary(database: str | os.PathLike[str], models: str | os.PathLike[str]) -
             name: opened.num_keypoints_for_image(i) if opened.exists_keypoints(i) else 0
             for name, i in stored.items()
         }
-        pairs = _verified_pairs(opened, pycolmap)
+        pairs = _linked_images(opened)
     registered = {} if model is None else {image.name: image for image in model.images.values()}
     found = {name for name, image in registered.items() if image.has_pose}
     summaries = tuple(
@@ -180,14 +190,12 @@ def write_points(model: str | os.PathLike[str], path: str | os.PathLike[str]) ->
         partial.unlink(missing_ok=True)
 
 
-def _verified_pairs(database: Any, pycolmap: Any) -> dict[int, dict[int, int]]:
+def _linked_images(database: Any) -> dict[int, dict[int, int]]:
     """Number of verified matches by image and by the other image."""
     pairs: dict[int, dict[int, int]] = {}
-    for pair, count in zip(*database.read_two_view_geometry_num_inliers(), strict=True):
-        first, second = pycolmap.pair_id_to_image_pair(pair)
-        if count >= MIN_MATCHES:
-            pairs.setdefault(first, {})[second] = count
-            pairs.setdefault(second, {})[first] = count
+    for (first, second), count in linked_pairs(database).items():
+        pairs.setdefault(first, {})[second] = count
+        pairs.setdefault(second, {})[first] = count
     return pairs
 
 

@@ -278,7 +278,8 @@ class _Run:
 
     def _map(self) -> ModelSummary:
         database, models = self.work / DATABASE, self.work / MODELS
-        state = fingerprint("model", incremental_mapping.VERSION, self._manifest().get("database"))
+        rules = incremental_mapping.VERSION, self.config.refine_cameras
+        state = fingerprint("model", *rules, self._manifest().get("database"))
         summarize = functools.partial(summarize_model, database, models)
         self._check_unchanged(models)
         current = not self.config.overwrite or self._is_written(models)
@@ -293,6 +294,7 @@ class _Run:
                 self.photos,
                 models,
                 num_threads=self.config.workers,
+                refine_cameras=self.config.refine_cameras,
                 registered=lambda count: self._report(
                     "mapping", "photos", min(count, total), total
                 ),

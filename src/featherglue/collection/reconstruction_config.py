@@ -39,6 +39,8 @@ class ReconstructionConfig:
         num_keypoints: maximum number of keypoints of a photograph.
         masks: folder of masks, see `extract_features`; None without masks.
         camera_mode, camera_model, camera_params: see `CameraOptions`.
+        refine_cameras: whether the mapper refines focal lengths and distortion. False keeps
+            `camera_params`, for calibrated cameras.
         cascade: whether to match easy pairs by their descriptors, see `match_features`.
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
@@ -62,6 +64,7 @@ class ReconstructionConfig:
     camera_mode: CameraMode = "auto"
     camera_model: str = "SIMPLE_RADIAL"
     camera_params: str = ""
+    refine_cameras: bool = True
     cascade: bool = True
     adjust: bool = True
     map: bool = True
@@ -80,6 +83,8 @@ class ReconstructionConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be at least {low}, not {value}")
+        if not (self.refine_cameras or self.camera_params):
+            raise ConfigError("refine_cameras=False needs camera_params")
         if self.max_size is not None and self.max_size < 32:
             raise ConfigError(f"max_size must be at least 32, not {self.max_size}")
 
