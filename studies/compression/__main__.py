@@ -22,19 +22,29 @@ from studies.compression.speed import KEYPOINTS
 from studies.compression.study import Study
 
 _HERE = Path("studies/compression")
-_QUICK: Mapping[str, Any] = {
-    "minutes": 0.0,
-    "num_pairs": 16,
-    "num_repetitions": 1,
-    "num_calibration_images": 4,
-    "scan_minutes": 2.0,
-    "num_scan_pairs": 8,
-    "num_explanation_pairs": 4,
-    "allocate_sparsities": [],
-    "keypoints": [128, 512, 1024],
-    "num_rounds": 1,
-    "num_sparsity_repetitions": 0,
+# Option → its default without and with --quick.
+_MEASURED: Mapping[str, tuple[Any, Any]] = {
+    "minutes": (60.0, 0.0),
+    "num_pairs": (None, 16),
+    "num_repetitions": (5, 1),
+    "num_calibration_images": (48, 4),
+    "scan_minutes": (60.0, 2.0),
+    "num_scan_pairs": (32, 8),
+    "num_explanation_pairs": (64, 4),
+    "allocate_sparsities": ([0.5, 0.8], []),
+    "keypoints": (list(KEYPOINTS), [128, 512, 1024]),
+    "num_rounds": (5, 1),
+    "num_sparsity_repetitions": (5, 0),
 }
+
+_SKIPPED_BY_ZERO = (
+    "num_repetitions",
+    "scan_minutes",
+    "num_explanation_pairs",
+    "num_rounds",
+    "num_sparsity_repetitions",
+    "allocate_sparsities",
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="16 pairs, no fine-tuning and short measurements. The results and the page are "
         "written to --work",
     )
-    add("--minutes", type=float, default=60, help="time to fine-tune each model; 0 skips it")
+    add("--minutes", type=float, help="time to fine-tune each model; 0 skips it")
     add("--steps", type=int, default=0, help="steps of each fine-tuning, instead of a time")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="device for fine-tuning")
     add(
@@ -81,11 +91,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "disturb little",
     )
     add("--jobs", type=int, default=1, help="number of processes that measure accuracy")
-    add("--num-repetitions", type=int, default=5, help="repetitions of a latency; 0 skips it")
-    add("--num-calibration-images", type=int, default=48, help="number of calibration images")
+    add("--num-repetitions", type=int, help="repetitions of a latency; 0 skips it")
+    add("--num-calibration-images", type=int, help="number of calibration images")
     add("--size", type=int, nargs=2, default=[640, 480], help="width and height of images")
-    add("--scan-minutes", type=float, default=60, help="time of the sensitivity scan; 0 skips it")
-    add("--num-scan-pairs", type=int, default=32, help="number of pairs of the sensitivity scan")
+    add("--scan-minutes", type=float, help="time of the sensitivity scan; 0 skips it")
+    add("--num-scan-pairs", type=int, help="number of pairs of the sensitivity scan")
     add("--scan-keypoints", type=int, default=256, help="keypoints of an image in the scan")
     add(
         "--scan-jobs",
@@ -106,17 +116,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--allocate-sparsities",
         type=float,
         nargs="*",
-        default=[0.5, 0.8],
         help="total sparsities at which the allocation by the scan is compared with one ratio",
     )
     add("--allocate", action="store_true", help="allocate pruning ratios by the sensitivity scan")
-    add("--num-explanation-pairs", type=int, default=64, help="pairs of explanations; 0 skips them")
-    add("--keypoints", type=int, nargs="+", default=list(KEYPOINTS), help="keypoints of Figure 3")
-    add("--num-rounds", type=int, default=5, help="repetitions of Figure 3; 0 skips it")
+    add("--num-explanation-pairs", type=int, help="pairs of explanations; 0 skips them")
+    add("--keypoints", type=int, nargs="+", help="keypoints of Figure 3")
+    add("--num-rounds", type=int, help="repetitions of Figure 3; 0 skips it")
     add(
         "--num-sparsity-repetitions",
         type=int,
-        default=5,
         help="repetitions of the times of sparse layers and frames; 0 skips the section on zeros",
     )
     add("--num-sparsity-pairs", type=int, default=32, help="pairs of the section on zeros")
@@ -136,31 +144,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--recipes", type=Path, default=_HERE / "recipes", help="folder of the recipes")
     add("--finetune", type=Path, default=_HERE / "finetune.toml", help="settings of fine-tuning")
-    add("--work", type=Path, default=Path("runs/study"), help="folder of models and the journal")
-    add("--output", type=Path, default=_HERE / "results.json", help="file of the results")
-    add("--page", type=Path, default=Path("docs/compression.md"), help="file of the page")
+    add("--work", type=Path, help="folder of models and the journal")
+    add("--output", type=Path, help="file of the results")
+    add("--page", type=Path, help="file of the page")
     options = parser.parse_args(arguments)
-    defaults = {name: parser.get_default(name) for name in vars(options)}
-    return quick(options, defaults) if options.quick else options
-
-
-def quick(options: argparse.Namespace, defaults: Mapping[str, Any]) -> argparse.Namespace:
-    """Return options with short measurements in place of the defaults."""
-    work = options.work if options.work != defaults["work"] else Path("runs/quick-study")
-    short = dict(_QUICK) | {
-        "work": work,
-        "output": work / "results.json",
-        "page": work / "compression.md",
-    }
-    given = {
-        name: getattr(options, name) if getattr(options, name) != defaults[name] else value
-        for name, value in short.items()
-    }
-    return argparse.Namespace(**vars(options) | given)
+    for name, defaults in _MEASURED.items():
+        if getattr(options, name) is None:
+            setattr(options, name, defaults[options.quick])
+    options.work = options.work or Path("runs/quick-study" if options.quick else "runs/study")
+    output, page = _HERE / "results.json", Path("docs/compression.md")
+    if options.quick:
+        output, page = options.work / "results.json", options.work / "compression.md"
+    options.output, options.page = options.output or output, options.page or page
+    return options
 
 
 def reproducing_command(options: argparse.Namespace) -> str:
-    """Return a command with the same settings and placeholders for the data."""
+    """Return the command that makes the whole page, with placeholders for the data.
+
+    Options that restrict a run to a part are left out: the page keeps the other parts. So are the
+    numbers of fine-tuning steps, which the page states for each model.
+    """
     data = {
         "model": options.model,
         "images": "PHOTOS",
@@ -168,8 +172,6 @@ def reproducing_command(options: argparse.Namespace) -> str:
         "list": "VAL/homographies.txt",
     }
     words = [word for name, value in data.items() for word in (f"--{name}", str(value))]
-    if options.keep_rows:  # a part of a run; the whole one makes the rows too
-        return shlex.join(["python", "-m", "studies.compression", *words])
     defaults = vars(parse([*words, "--quick"] if options.quick else words))
     words += ["--quick"] if options.quick else []
     placeholders = {"xfeat": "XFEAT.onnx"} if options.xfeat is not None else {}
@@ -186,16 +188,15 @@ def reproducing_command(options: argparse.Namespace) -> str:
             "finished",
             "quick",
             "keep_rows",
+            "only",
+            "steps",
         ):
             continue
-        if value == defaults[name]:
+        if value == defaults[name] or (name in _SKIPPED_BY_ZERO and not value):
             continue
         option = f"--{name.replace('_', '-')}"
         values = value if isinstance(value, (list, tuple)) else [value]
-        if name == "only":
-            words += [word for one in values for word in (option, one)]
-        else:
-            words += [option] if value is True else [option, *map(str, values)]
+        words += [option] if value is True else [option, *map(str, values)]
     return shlex.join(["python", "-m", "studies.compression", *words])
 
 

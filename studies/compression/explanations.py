@@ -5,15 +5,15 @@ Each possible cause is reproduced in turn and measured without fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.artifact.folding import fold_batch_norm
-from featherglue.artifact.format import Artifact
 from featherglue.artifact.layers import NORM_PARTS, layers
 from featherglue.compression.calibration import CalibrationData, prepare_calibration
 from featherglue.compression.quantization.linear import LinearConfig, quantize_linear
@@ -21,6 +21,7 @@ from featherglue.compression.quantization.ranges import quantize_weight
 from featherglue.compression.structured.channels import ChannelConfig, channel_sizes, prune_channels
 from featherglue.compression.structured.groups import layer_flows, resized
 from featherglue.compression.structured.shrink import shrink, strongest
+from featherglue.compression.structured.unit_importance import unit_energies
 from featherglue.io.gray import Gray
 from featherglue.matching.assignment import mutual_matches, optimal_transport
 from featherglue.matching.matchers import NetworkMatcher, matcher_keypoints
@@ -29,6 +30,11 @@ from featherglue.models.model import Model
 from featherglue.sensitivity.scoring import HomographyScorer
 from featherglue.session import Session
 from featherglue.types import Features
+
+Sizes = Mapping[str, int]
+"""Number of channels that each group keeps."""
+Energies = Mapping[str, NDArray[np.float64]]
+"""Importance of each channel of a group."""
 
 RATIO = 0.2  # fraction of the channels of SuperPoint that the study removed
 _NAIVE = LinearConfig(
@@ -172,27 +178,29 @@ def channel_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
     calibration = prepare_calibration(folded, images, size)
     l2, taylor = ChannelConfig(ratio=RATIO), ChannelConfig(ratio=RATIO, importance="taylor")
+    sizes = channel_sizes(folded.architecture, taylor)
+    energies = cache(lambda: unit_energies(folded, list(sizes), "taylor", calibration))
     found = [
         Variant("all channels", lambda: folded),
-        Variant(
-            "smallest L2 norm, wrong inputs of the next layers removed",
-            lambda: _misaligned(folded, l2),
-        ),
-        Variant("random channels, inputs aligned", lambda: _random(folded, l2, calibration)),
-        Variant(
-            "smallest L2 norm, inputs aligned", lambda: prune_channels(folded, l2, calibration)
-        ),
         Variant(
             "smallest Taylor importance, inputs aligned",
             lambda: prune_channels(folded, taylor, calibration),
         ),
+        Variant(
+            "smallest Taylor importance, wrong inputs of the next layers removed",
+            lambda: _misaligned(folded, sizes, energies()),
+        ),
+        Variant(
+            "smallest L2 norm, inputs aligned", lambda: prune_channels(folded, l2, calibration)
+        ),
+        Variant("random channels, inputs aligned", lambda: _random(folded, l2, calibration)),
     ]
     if dense.architecture != folded.architecture:
         found.insert(
-            2,
+            3,
             Variant(
-                "smallest L2 norm, inputs aligned, wrong statistics of normalization",
-                lambda: _wrong_statistics(dense, l2),
+                "smallest Taylor importance, inputs aligned, wrong statistics of normalization",
+                lambda: _wrong_statistics(dense, sizes, energies()),
             ),
         )
     return found
@@ -205,20 +213,22 @@ def _random(model: Model, config: ChannelConfig, calibration: CalibrationData) -
     return shrink(model, sizes, {name: rng.random(flows[name]) for name in sizes}, calibration)
 
 
-def _misaligned(model: Model, config: ChannelConfig) -> Model:
+def _misaligned(model: Model, sizes: Sizes, energies: Energies) -> Model:
     """Keep the strongest outputs of each layer, but always its first inputs."""
-    return _cut(model, config, aligned=False, own_statistics=True)
+    return _cut(model, sizes, energies, aligned=False, own_statistics=True)
 
 
-def _wrong_statistics(model: Model, config: ChannelConfig) -> Model:
+def _wrong_statistics(model: Model, sizes: Sizes, energies: Energies) -> Model:
     """Align channels, but normalize them by the statistics of other channels."""
-    return _cut(model, config, aligned=True, own_statistics=False)
+    return _cut(model, sizes, energies, aligned=True, own_statistics=False)
 
 
-def _cut(model: Model, config: ChannelConfig, *, aligned: bool, own_statistics: bool) -> Model:
+def _cut(
+    model: Model, sizes: Sizes, energies: Energies, *, aligned: bool, own_statistics: bool
+) -> Model:
     artifact = model.to_artifact()
-    sizes = channel_sizes(artifact.architecture, config)
-    flows, kept = layer_flows(artifact.architecture), _strongest_rows(artifact, sizes)
+    flows = layer_flows(artifact.architecture)
+    kept = {name: strongest(energies[name], size) for name, size in sizes.items()}
     arrays = dict(artifact.arrays)
     for layer in layers(artifact.architecture):
         outputs, inputs = flows.get(layer.name, ("", ""))
@@ -233,12 +243,3 @@ def _cut(model: Model, config: ChannelConfig, *, aligned: bool, own_statistics: 
         arrays[f"{layer.name}.weight"], arrays[f"{layer.name}.bias"] = weight, bias
     architecture = resized(artifact.architecture, sizes)
     return Model.from_artifact(replace(artifact, architecture=architecture, arrays=arrays))
-
-
-def _strongest_rows(artifact: Artifact, sizes: dict[str, int]) -> dict[str, NDArray[np.int64]]:
-    """Return the outputs of the largest norm of each group, which is named like its first layer."""
-    norms = {name: artifact.arrays[f"{name}.weight"] for name in sizes}
-    return {
-        name: strongest(np.square(weight.reshape(len(weight), -1)).sum(1), sizes[name])
-        for name, weight in norms.items()
-    }

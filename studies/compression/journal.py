@@ -95,9 +95,9 @@ def today() -> str:
 
 
 def current_origin() -> dict[str, Any]:
-    """Return the `date` (UTC), the `processor` and the number of `cores` of this machine."""
+    """Return the `date` (UTC), and `processor`, `flags` and number of `cores` of this machine."""
     machine = describe_machine()
-    return {"date": today(), "processor": machine["processor"], "cores": machine["cores"]}
+    return {"date": today()} | {name: machine[name] for name in ("processor", "flags", "cores")}
 
 
 def _checked_steps(stored: Any) -> dict[str, dict[str, Any]]:

@@ -73,8 +73,7 @@ def render(
 
 def _zeros(results: Row) -> list[str]:
     """Return the section on the runtime of pruned models."""
-    found = results["sparsity"]
-    return [section(found, results["size"])] if found else []
+    return [section(results["sparsity"])] if results["sparsity"] else []
 
 
 def _picture(name: str, pictures: Mapping[str, str]) -> list[str]:
@@ -293,6 +292,9 @@ def _recipes(rows: Sequence[Row]) -> list[str]:
 
 def _reproduction(results: Row, command: str) -> list[str]:
     dates = sorted({row["origin"]["accuracy"]["date"] for row in results["rows"]})
+    seconds = dict(results["seconds"])
+    if results["scan"]:
+        seconds["sensitivity scan"] = results["scan"]["seconds"]
     return [
         "## How is this page made?\n",
         "One command makes the models and measures them. It prints how long it will take, and "
@@ -303,5 +305,5 @@ def _reproduction(results: Row, command: str) -> list[str]:
         "had the steps of Table 1c.\n",
         f"Rows keep their date when a later run repeats only a part; these are of "
         f"{', '.join(dates)}. Time of all steps:",
-        page_tables.times_table(results["seconds"]),
+        page_tables.times_table(seconds),
     ]

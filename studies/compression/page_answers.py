@@ -76,11 +76,15 @@ def which_layers(
     num_scored = sum(level in curve for curve in losses.values())
     bad = _sensitive(losses, level)
     text = (
-        f"With {100 * level:.0f} % of one layer's weights at zero, {len(bad)} of {num_scored} "
-        f"layers lose more than {_SENSITIVE:g} point, with the whole interval ({scan['pairs']} "
-        f"pairs, {scan['keypoints']} keypoints, matches not refined)"
+        f"If {100 * level:.0f} % of the weights of one layer become zero, without fine-tuning, the "
+        "mean of AUC@5, AUC@10, AUC@25, precision and recall falls by more than "
+        f"{_SENSITIVE:g} point for certain (95 % interval) with {len(bad)} of {num_scored} layers"
     )
     text += f": {_named(losses, level, bad)}. " if bad else ". "
+    text += (
+        f"This is measured on {scan['pairs']} pairs with {scan['keypoints']} keypoints, whose "
+        "positions are not refined to a fraction of a pixel. "
+    )
     if {name.partition(".")[0] for name in bad} == {"extractor"}:
         text += "All of them belong to SuperPoint. "
     if bad:
@@ -88,12 +92,16 @@ def which_layers(
         listed = f": {_named(found['refined'], level, worst)}" if worst else ""
         verb = "still loses" if len(worst) == 1 else "still lose"
         number = counted(len(worst), "layer")
-        text += f"With refined matches, {number} {verb} that much{listed}. "
+        text += f"With refined positions, {number} {verb} that much{listed}. "
     num_layers = scan["methods"]["prune"]["layers"]
     if num_scored < num_layers:
         text += f"The scan has scored {num_scored} of {num_layers} layers at this ratio so far. "
-    if bad:
-        text += "Prune these less than the others, by Taylor importance, and fine-tune. "
+    safe = [ratio for ratio in sorted(_levels(losses)) if not _sensitive(losses, ratio)]
+    if bad and safe:
+        text += (
+            f"Prune them less than the others, and fine-tune: up to {100 * safe[-1]:.0f} % zeros "
+            "in one layer, none falls that much for certain. "
+        )
     return page_text.PRUNE_ANSWER.format(text=text.strip())
 
 
@@ -106,8 +114,7 @@ def findings(pruned: Mapping[str, Losses], shared: Mapping[str, Losses]) -> str:
     by_ratio, by_bits = pruned.get("unrefined", {}), shared.get("unrefined", {})
     if not (by_ratio and by_bits):
         return ""
-    ratios = sorted({level for curve in by_ratio.values() for level in curve})
-    bits = sorted({level for curve in by_bits.values() for level in curve}, reverse=True)
+    ratios, bits = sorted(_levels(by_ratio)), sorted(_levels(by_bits), reverse=True)
     return page_text.FINDINGS.format(
         prune=_harm(by_ratio, ratios, lambda ratio: f"{100 * ratio:.0f} % zeros"),
         codebook=_harm(by_bits, bits, lambda number: f"codebooks of {number:.0f} bits"),
@@ -120,14 +127,16 @@ def _harm(losses: Losses, levels: Sequence[float], words: Callable[[float], str]
     first = next((i for i, level in enumerate(levels) if lost_at[level]), len(levels))
     texts = []
     if first:
-        texts.append(f"with {words(levels[first - 1])} no layer loses more than a point")
+        texts.append(
+            f"with {words(levels[first - 1])} no layer loses more than a point for certain"
+        )
     before: list[str] = []
     for level in levels[first:]:
         if lost_at[level] != before:
             number = counted(len(lost_at[level]), "layer")
             verb = "loses" if len(lost_at[level]) == 1 else "lose"
             named = _named(losses, level, lost_at[level], most=4)
-            texts.append(f"with {words(level)} {number} {verb} more: {named}")
+            texts.append(f"with {words(level)} {number} {verb} more for certain: {named}")
         before = lost_at[level]
     text = "; ".join(texts)
     return f"{text[:1].upper()}{text[1:]}."
@@ -145,6 +154,10 @@ def allocation_gain(rows: Sequence[Row]) -> str:
         f"With {100 * least:.0f} % zeros and refined matches, the allocation loses "
         f"{loss['scan']:.1f} points and one ratio {loss['uniform']:.1f}."
     )
+
+
+def _levels(losses: Losses) -> set[float]:
+    return {level for curve in losses.values() for level in curve}
 
 
 def _sensitive(losses: Losses, level: float) -> list[str]:
@@ -193,7 +206,13 @@ def phone(rows: Sequence[Row], shipped: Sequence[Row] = ()) -> str:
             f"The shipped {number} {' and '.join(found)} {verb} without a recipe; [their accuracy, "
             "and how to compress them further](how-to/compress.md)."
         )
-    texts.append("1 MB is a million bytes; the tables count in MiB (2^20 bytes).")
+    decoded = 4 * dense["parameters"] / 1e6
+    texts.append(
+        "The 2 MB are those of the stored files, and 1 MB is a million bytes; the tables count in "
+        "MiB (2^20 bytes). A running program needs more memory: the "
+        f"{dense['parameters'] / 1e6:.1f} million weights of the same architecture take "
+        f"{decoded:.0f} MB as floats."
+    )
     return page_text.PHONE.format(text=" ".join(texts))
 
 

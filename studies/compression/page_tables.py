@@ -12,6 +12,7 @@ from studies.compression.journal import format_duration
 
 Row = Mapping[str, Any]
 METRICS = ("AUC@5", "AUC@10", "AUC@25", "precision", "recall")
+_VECTORS = {"avx512f": " with AVX-512", "avx2": " with AVX2", "asimd": ""}  # the widest first
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -200,7 +201,9 @@ def origins(rows: Sequence[Row], part: str, verb: str) -> str:
 
 def where(origin: Row) -> str:
     """Return the machine, the date and, of latencies, the conditions of an origin in words."""
-    text = f"on {origin['processor']}, {origin['cores']} cores, {origin['date']}"
+    flags = origin.get("flags", [])
+    widest = next((name for flag, name in _VECTORS.items() if flag in flags), "")
+    text = f"on {origin['processor']}{widest}, {origin['cores']} cores, {origin['date']}"
     if "threads" in origin:
         text += f", {timing_words(origin)}"
     return text

@@ -18,13 +18,14 @@ phones and browsers.
 
 A *reference study* compressed this pair by pruning (weights become zero) and by quantization
 (weights get fewer bits), and fine-tuned the results on warped photographs. Pruning the channels of
-SuperPoint and half of the weights of SuperGlue cost it {study_channel_loss:.0f} points of AUC@5,
-linear quantization left an accuracy of zero, k-means quantization was not finished, and nothing
-became faster on an ordinary processor.
+SuperPoint and half of the weights of SuperGlue cost it {study_channel_loss:.0f} of a hundred points
+of accuracy (AUC@5, defined below), linear quantization left an accuracy of zero, k-means
+quantization was not finished, and nothing became faster on an ordinary processor.
 
-This page repeats its experiments with {model}, and finds out why they failed. Each model is
-compared with its own dense model, because the data and the evaluation of the study differ: it
-left out pairs with fewer than 12 matches, and counted only the bits of non-zero weights.
+This page repeats its experiments with {model}, and finds out why they failed. It is called *dense*
+because no weight of it has been removed. Each compressed model is compared with its own dense
+model, because the data and the evaluation of the study differ: it left out pairs with fewer than
+12 matches, and counted only the bits of non-zero weights.
 """
 
 TERMS = """\
@@ -34,9 +35,10 @@ four image corners under the estimated and under the true homography. For each t
 take the fraction of pairs whose corner error is below it: *AUC@5* is the mean of this fraction, in
 percent. *Precision* is the percentage of matches that are right, *recall* that of the possible
 matches that are found ([metrics](reference/metrics.md)). A failed pair has an infinite error, and a
-precision and recall of 0. Tables 1a and 1b are measured on {pairs} pairs; the other tables state
-their number. Search over rotation and scale, and guided matching, are off: they would replace some
-of the matches that a model loses.
+precision and recall of 0. Tables 1a and 1b are measured on {pairs} pairs, with up to 1024 keypoints
+in an image; the other tables state their number. Times are those of 512 keypoints. Search over
+rotation and scale, and guided matching, are off: they would replace some of the matches that a
+model loses.
 """
 
 GROWN = """\
@@ -47,13 +49,13 @@ trained from scratch may be harder to compress.
 
 WHY_ZERO = """\
 **Why did linear quantization leave an accuracy of zero?** Rounding the weights to 8 bits is not
-the reason: with one scale per tensor, minimum–maximum ranges and unfolded normalization it costs
-{folding_loss:.1f} points of AUC@5. Two mistakes give zero, each alone: decoding codes without
-their zero points, the integers that stand for 0.0 (AUC@5 {zero_points:.1f}), and quantizing
-everything to 4 bits with one scale per tensor ({four_bits:.1f}). A third one, quantizing the
-variances of batch normalization, leaves a recall of {variances_recall:.0f} % (AUC@5
-{variances:.1f}). Either of the first two would explain the zero of the study; which mistake it
-made is not known. [Details](#linear-quantization).
+the reason: in the simplest way, with one scale for each array from its smallest and largest value
+and with normalization as layers of their own, it costs {folding_loss:.1f} points of AUC@5. Two
+mistakes give zero, each alone: decoding codes without their zero points, the integers that stand
+for 0.0 (AUC@5 {zero_points:.1f}), and quantizing everything to 4 bits with one scale for each array
+({four_bits:.1f}). A third one, quantizing the variances of batch normalization, leaves a recall of
+{variances_recall:.0f} % (AUC@5 {variances:.1f}). Either of the first two would explain the zero of
+the study; which mistake it made is not known. [Details](#linear-quantization).
 """
 
 NO_SCAN = """\
@@ -119,11 +121,11 @@ faster. *The study* lost {study_channel_loss:.0f} points of AUC@5; half of Super
 were zero as well. *Here* the same number of parameters costs {ours_c:.1f} points. *Why:* each
 channel that disappears from the outputs of a layer must also disappear from the inputs of every
 layer that reads it, and from its normalization. The table removes a fifth of the channels of
-SuperPoint without fine-tuning. With inputs or statistics of the wrong channels, almost no
-accuracy is left. Even with aligned inputs, the channels of the smallest L2 norm are the wrong
-ones to remove here: this model was grown from a smaller one, and its added channels have large
-weights but little effect. Those of the smallest Taylor importance, the effect of a channel on the
-loss, cost {taylor_loss:.1f} points.
+SuperPoint without fine-tuning. Those of the smallest Taylor importance, the effect of a channel on
+the loss, cost {taylor_loss:.1f} points. With the same channels, but the inputs or the statistics of
+others, almost no accuracy is left. The choice of channels matters as much: those of the smallest L2
+norm are the wrong ones to remove here, because this model was grown from a smaller one, and its
+added channels have large weights but little effect.
 """,
     ),
     "linear": (

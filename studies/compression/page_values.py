@@ -107,8 +107,9 @@ def tuning_text(rows: Sequence[Row]) -> str:
             if device in devices
         ]
         text = (
-            "Fine-tuning is distillation from the dense model. *Steps* are those that fitted into "
-            "its time, of both fine-tunings where a recipe has two. "
+            "Fine-tuning is distillation: the dense model is the teacher. *Steps* are those of "
+            "both fine-tunings where a recipe has two; their number was given, or is what fitted "
+            "into a time. "
             f"A step has {' and '.join(sizes)}. "
             "Models with more steps on a GPU gain more, so compare methods with care."
         )

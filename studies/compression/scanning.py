@@ -198,8 +198,9 @@ def summary(dense: Model, found: Scan | None, settings: ScanSettings) -> dict[st
     """Return what the scan has measured, as plain values for the page.
 
     Returns:
-        {} without a scan. Otherwise `pairs`, `keypoints`, and for each method the number of
-        `scored` and `planned` changes, and the `levels` with the number of layers scored at each.
+        {} without a scan. Otherwise `pairs`, `keypoints`, `seconds` of all scores, and for each
+        method the number of `scored` and `planned` changes, and the `levels` with the number of
+        layers scored at each.
     """
     if found is None or not found.rows:
         return {}
@@ -221,6 +222,7 @@ def summary(dense: Model, found: Scan | None, settings: ScanSettings) -> dict[st
     base = next(row for row in found.rows if row.change.layer == "")
     scores = {state: pairs.summary() for state, pairs in base.pairs.items()}
     facts = {"pairs": scoring.get("num_pairs"), "keypoints": scoring.get("max_keypoints")}
+    facts["seconds"] = round(sum(row.seconds for row in found.rows))
     return {**facts, "methods": methods, "unchanged": scores}
 
 

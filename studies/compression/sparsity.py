@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,17 @@ from featherglue.artifact.encodings import Quantization
 from featherglue.artifact.format import load_artifact, save_artifact
 from featherglue.benchmarking import draw_frames
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
+from featherglue.config import to_dict
+from featherglue.errors import RuntimeUnavailableError
 from featherglue.evaluation import HomographySuite
+from featherglue.machine import describe_machine
 from featherglue.models.model import Model
+from featherglue.native.sparse_networks import runs_sparse_networks
 from featherglue.runtime.sparse_ import zero_fractions
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from featherglue.session import load
 from studies.compression.commands import PLAIN
 from studies.compression.journal import Journal
-from studies.compression.sparsity_layers import limits, measure_layers
 
 _MATCHER = ("matcher.*",)
 # Title → pruning of the dense model without fine-tuning.
@@ -72,20 +76,37 @@ class SparsitySettings:
     size: tuple[int, int] = (640, 480)
 
 
-def fine_tuned_models(work: Path, finished: Path) -> dict[str, Path]:
-    """Return the folders of the fine-tuned models of the study by title.
+def check_engines() -> None:
+    """Check that everything is installed that the measurement needs.
+
+    Raises:
+        RuntimeUnavailableError: a compiler, a library or an instruction of the processor is
+            missing.
+    """
+    if not runs_sparse_networks():
+        raise RuntimeUnavailableError(
+            "the section on zeros needs the kernels of the sparse runtime and AVX2; leave it out "
+            "with --num-sparsity-repetitions 0"
+        )
+    _layers().compile_kernels()
+
+
+def fine_tuned_models(work: Path, finished: Path, dense: str) -> dict[str, Path]:
+    """Return the folders of the models that were fine-tuned from a dense model, by title.
 
     Those that are not stored are left out.
 
     Args:
         work: work folder of the study, searched first.
         finished: folder of finished models, such as checkpoints/study.
+        dense: hash of the dense model.
     """
     found = {}
     for title, name in TUNED.items():
-        stored = [path for path in (work / name / "after", finished / name) if path.is_dir()]
-        if stored:
-            found[title] = stored[0]
+        for folder in (work / name / "after", finished / name):
+            if folder.is_dir() and load_artifact(folder).provenance.parent == dense:
+                found[title] = folder
+                break
         else:
             print(f"  {title}: left out of the section on zeros, because {name} is not stored")
     return found
@@ -97,6 +118,7 @@ def measure_sparsity(
     suite: HomographySuite,
     settings: SparsitySettings,
     journal: Journal,
+    inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the measurements by part: limits, layers, frames-1, frames-2 and accuracy.
 
@@ -108,44 +130,63 @@ def measure_sparsity(
         suite: pairs of the accuracies.
         settings: settings of the measurement.
         journal: journal of the study. The models are written beside it.
+        inputs: plain values that identify the dense model and the suite.
     """
     folder = journal.path.parent / "sparsity"
-    repeated = {"repetitions": settings.repetitions}
-    models = {title: load_artifact(path).hash for title, path in tuned.items()}
-    sources = {"dense": model.to_artifact().hash, "models": models}
-    scored = {"pairs": settings.num_pairs, "val": str(suite.folder)}
+    models = {}
+    for title, path in tuned.items():
+        artifact = load_artifact(path)
+        models[title] = [artifact.fingerprint, to_dict(artifact.processing)]
+    sources = {**inputs, "models": models}
+    timed = {"repetitions": settings.repetitions, "flags": describe_machine()["flags"]}
 
     @cache
     def folders() -> dict[str, Path]:
         return make_models(model, tuned, folder)
 
     def frames(threads: int) -> dict[str, Any]:
-        return {"rows": measure_frames(folders(), threads, settings)}
+        rows = measure_frames(folders(), threads, settings)
+        return {"rows": rows, "size": list(settings.size)}
 
     def accuracy() -> dict[str, Any]:
         return measure_accuracy(model, folders(), suite, settings.num_pairs)
 
     parts: dict[str, tuple[Mapping[str, Any], Callable[[], Any]]] = {
-        "limits": ({}, limits),
+        "limits": (timed, _layers().limits),
         "layers": (
-            {**repeated, "dense": sources["dense"]},
-            lambda: {"rows": measure_layers(model, settings.repetitions)},
+            {**timed, **inputs},
+            lambda: {"rows": _layers().measure_layers(model, settings.repetitions)},
         ),
         **{
             f"frames-{threads}": (
-                {**repeated, **sources, "size": list(settings.size)},
+                {**timed, **sources, "size": list(settings.size)},
                 partial(frames, threads),
             )
             for threads in (1, 2)
         },
-        "accuracy": ({**scored, **sources}, accuracy),
+        "accuracy": ({**sources, "pairs": settings.num_pairs}, accuracy),
     }
+    conditions = {"layers": 1, "frames-1": 1, "frames-2": 2}
     found = {}
-    for name, (inputs, measure) in parts.items():
-        step = f"{name}, zeros"
-        result = journal.step(step, inputs, measure)
+    for name, (given, measure) in parts.items():
+        step = f"{name}, section on zeros"
+        result = journal.step(step, given, measure)
         found[name] = {**result, "origin": journal.origin(step)}
+        if name in conditions:
+            found[name]["origin"] |= {"threads": conditions[name], "turns": settings.repetitions}
     return found
+
+
+def _layers() -> ModuleType:
+    """The module that measures single layers. It needs OpenVINO, PyTorch and ONNX."""
+    try:
+        from studies.compression import sparsity_layers  # noqa: PLC0415 (optional libraries)
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"the section on zeros needs the package {error.name}; install it, or leave the "
+            "section out with --num-sparsity-repetitions 0"
+        ) from None
+    return sparsity_layers
 
 
 def make_models(model: Model, tuned: Mapping[str, Path], folder: Path) -> dict[str, Path]:

@@ -160,7 +160,11 @@ def compile_kernels() -> ctypes.CDLL:
     flags = ["-O3", "-march=x86-64-v3", "-ffp-contract=fast", "-fopenmp-simd", "-pthread"]
     flags += ["-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", f"-I{native}"]
     sources = [str(here / "sparsity_kernels.c"), str(native / "team.c")]
-    subprocess.run([compiler, *flags, *sources, "-o", str(library), "-lm"], check=True, timeout=120)
+    command = [compiler, *flags, *sources, "-o", str(library), "-lm"]
+    done = subprocess.run(command, check=False, timeout=120, capture_output=True, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().partition("\n")[0]
+        raise RuntimeUnavailableError(f"{compiler} cannot compile {sources[0]}: {reason}")
     loaded = ctypes.CDLL(str(library))
     array, integer = ctypes.c_void_p, ctypes.c_int64
     loaded.linear.argtypes = [*[array] * 4, integer, integer, array]

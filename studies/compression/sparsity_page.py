@@ -17,17 +17,22 @@ _NAMES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "torch csr": "PyTorch CSR (MKL)",
-    "sparse": "sparse kernel",
-    "native": "native",
+    "sparse": "`sparse`",
+    "native": "`native`",
 }
 _FRAMES = (
     "A frame is {width}×{height} with 512 keypoints: extract it, and match it with the previous "
     "frame. All sessions ran in turn, so the times of this table belong together, but not with "
     "those of Table 2b. With one thread they are CPU times, with two elapsed times. Each number is "
-    "a median, so the parts do not add up exactly. Only the models that say so are fine-tuned. "
-    "Table 1 has their accuracy on all pairs: the pruned one is *pruned + k-means 4 bits + "
-    "Huffman* there, with its weights decoded here. AUC@5 is that of the first {pairs} pairs of "
-    "val."
+    "a median, so the parts do not add up exactly; times of the same work differ by up to 15 %. "
+    "AUC@5 is that of {pairs} random pairs, with the 1024 keypoints of the model; on so few pairs, "
+    "differences of a point or two are chance. 2:4 means two zeros in four weights of a row, 4×1 "
+    "and 1×8 blocks of 4 output channels and of 8 inputs that are zero or not as a whole."
+)
+_TUNED = (
+    "Only the models that say so are fine-tuned. Tables 1a and 1b have their accuracy on all "
+    "pairs: the pruned one is *pruned + k-means 4 bits + Huffman* there, with its weights decoded "
+    "here."
 )
 _PATTERNS = {"": "single weights", "2:4": "2 of 4", "4x1": "blocks of 4×1", "1x8": "blocks of 1×8"}
 _PATTERN_TEXT = (
@@ -46,8 +51,8 @@ _CSR = (
     "takes {low:.1f} to {high:.1f} times as long as in ONNX Runtime. "
 )
 _ROOFLINE = (
-    "One core computes at most {gflops:.0f} GFLOP/s (a loop of multiply–adds), and reads and "
-    "writes {gbytes:.1f} GB/s beyond its caches (a triad of streams). The table counts only "
+    "With AVX2, one core computes at most {gflops:.0f} GFLOP/s (a loop of multiply–adds). It reads "
+    "and writes {gbytes:.1f} GB/s beyond its caches (a triad of streams). The table counts only "
     "products with weights that are not zero. *Roof* is the smaller of the peak and the intensity "
     "times the bandwidth."
 )
@@ -66,21 +71,20 @@ _LIMITS = (
 )
 
 
-def section(results: Mapping[str, Any], size: Sequence[int]) -> str:
+def section(results: Mapping[str, Any]) -> str:
     """Return the section as Markdown.
 
     Args:
         results: result of `sparsity.measure_sparsity`.
-        size: (width, height) of the frames in pixels.
     """
-    parts = ["## What sparsity gains on an ordinary processor\n", *_frames(results, size)]
+    parts = ["## What sparsity gains on an ordinary processor\n", *_frames(results)]
     parts += _patterns(results["accuracy"])
     if results["layers"]["rows"]:
         parts += _layers(results["layers"], results["limits"])
     return "\n".join(parts)
 
 
-def _frames(results: Mapping[str, Any], size: Sequence[int]) -> list[str]:
+def _frames(results: Mapping[str, Any]) -> list[str]:
     rows = [row for part in _FRAME_PARTS for row in results[part]["rows"]]
     counts = sorted({row["threads"] for row in rows})
     accuracy = results["accuracy"]
@@ -98,14 +102,18 @@ def _frames(results: Mapping[str, Any], size: Sequence[int]) -> list[str]:
         lines.append([row["model"], zeros, _NAMES[row["runtime"]], *times, f"{auc:.1f}"])
     columns = [f"ms, {count} thread{'s' * (count > 1)}" for count in counts]
     head = ["model", "zeros, %", "runtime", *columns, "AUC@5"]
-    text = _FRAMES.format(width=size[0], height=size[1], pairs=accuracy["pairs"])
+    width, height = results[_FRAME_PARTS[0]]["size"]
+    text = _FRAMES.format(width=width, height=height, pairs=accuracy["pairs"])
+    if _pruned(rows) is not None:
+        text += f" {_TUNED}"
     return [
         _summary(rows),
         text + "\n",
         format_table(head, lines),
         "\nIn parentheses: extraction and match. Zeros: SuperPoint / SuperGlue. The runtime "
-        "`sparse` runs a dense network in `native`.\n",
-        _origin(*(results[part] for part in _FRAME_PARTS)),
+        "`sparse` runs a network with few zeros in `native`, such as the extractor of all these "
+        "models.\n",
+        *(_origin(results[part]) for part in _FRAME_PARTS),
     ]
 
 
@@ -140,39 +148,66 @@ def _summary(rows: Sequence[Row]) -> str:
     gains = []
     for threads in sorted({row["threads"] for row in rows}):
         gains += _gains([row for row in rows if row["threads"] == threads], threads)
-    gains += ["Table 1 has what each of them loses."] if gains else []
-    return (
+    gains += ["Table 1a has what each of them loses."] if gains else []
+    texts = [
         "Other runtimes treat zeros as numbers, so pruning single weights makes a file smaller "
-        "but no frame faster. [The runtime `sparse`](how-to/runtimes.md#pruned-models) leaves the "
-        f"zeros out. {' '.join(gains)} After "
-        "channels are removed, the products are still dense, and removed heads and layers take "
-        "their attention with them. Prune single weights for a small file; remove channels, heads "
-        "and layers for speed.\n"
-    )
+        "but no frame faster. The runtimes [`native`](how-to/runtimes.md) and "
+        "[`sparse`](how-to/runtimes.md#pruned-models) are featherglue's own: `native` computes "
+        "with all weights, `sparse` leaves the zeros out.",
+        *gains,
+        *_slower(rows),
+        "After channels are removed, the products are still dense, and removed heads and layers "
+        "take their attention with them. Prune single weights for a small file; remove channels, "
+        "heads and layers for speed.",
+    ]
+    return " ".join(texts) + "\n"
 
 
 def _gains(rows: Sequence[Row], threads: int) -> list[str]:
     """Compare the models that are stored, with one number of threads."""
     times = {_key(row): row["ms"] for row in rows}
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    pruned = next((name for name in models if name.startswith("SuperPoint")), None)
+    pruned = _pruned(rows)
     if pruned is None:
         return []
     sparse = times[pruned, "sparse"]
     best = min(times[pruned, name] for name in ("onnxruntime", "openvino"))
     text = (
-        f"With {threads} thread{'s' * (threads > 1)} it runs the fine-tuned pruned model "
-        f"{best / sparse:.1f} times as fast as the better of ONNX Runtime and OpenVINO, and "
-        f"{times[pruned, 'native'] / sparse:.1f} times as fast as `native`"
+        f"With {threads} thread{'s' * (threads > 1)} `sparse` takes {sparse:.0f} ms for a frame "
+        f"of the fine-tuned pruned model: {best / sparse:.1f} times as fast as the better of ONNX "
+        f"Runtime and OpenVINO, and {times[pruned, 'native'] / sparse:.1f} times as fast as "
+        "`native`"
     )
-    for name in (name for name in models if name.startswith("structured")):
-        kept = name.removeprefix("structured, ").partition(" %")[0]
-        fast = min(ms for (model, _), ms in times.items() if model == name)
-        text += (
-            f"; the model with {kept} % of the operations is {sparse / fast:.1f} times as fast as "
-            "that"
-        )
+    for name in dict.fromkeys(row["model"] for row in rows):
+        if name.startswith("structured"):
+            kept = name.removeprefix("structured, ").partition(" %")[0]
+            fast = min(ms for (model, _), ms in times.items() if model == name)
+            text += (
+                f"; the model with {kept} % of the operations takes {fast:.0f} ms in its fastest "
+                f"runtime, {sparse / fast:.1f} times less"
+            )
     return [f"{text}."]
+
+
+def _slower(rows: Sequence[Row]) -> list[str]:
+    """Name the patterns of zeros with which SuperGlue is slower in `sparse` than dense."""
+    one = {_key(row): row["match"] for row in rows if row["threads"] == 1}
+    dense = one["dense", "native"]
+    slow = [
+        f"*{model}* takes {ms:.0f} ms"
+        for (model, runtime), ms in one.items()
+        if runtime == "sparse" and ms > dense
+    ]
+    if not slow:
+        return []
+    return [
+        f"Few zeros gain nothing: with 1 thread, the match of {' and that of '.join(slow)} in "
+        f"`sparse`, and that of the dense model {dense:.0f} ms in `native`."
+    ]
+
+
+def _pruned(rows: Sequence[Row]) -> str | None:
+    """The title of the fine-tuned pruned model; None if it was not stored."""
+    return next((row["model"] for row in rows if row["model"].startswith("SuperPoint")), None)
 
 
 def _layers(part: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
@@ -227,7 +262,7 @@ def _layers(part: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
             roofs,
         ),
         "\n" + _LIMITS.format(**values, roofs=words) + "\n",
-        _origin(part),
+        _origin(part, limits),
     ]
 
 

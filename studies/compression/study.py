@@ -36,7 +36,12 @@ from studies.compression.model_steps import ModelSteps
 from studies.compression.page_figures import draw
 from studies.compression.parallel_scanning import run_scans
 from studies.compression.results_file import keep_latency, kept_rows, upgraded
-from studies.compression.sparsity import SparsitySettings, fine_tuned_models, measure_sparsity
+from studies.compression.sparsity import (
+    SparsitySettings,
+    check_engines,
+    fine_tuned_models,
+    measure_sparsity,
+)
 from studies.compression.timing import Turn, Turns, conditions, medians, what_is_timed
 
 _FIGURE_3 = ("dense", "macs-25", "macs-10")
@@ -61,6 +66,8 @@ class Study(ModelSteps):
         options = self.options
         self.selected = self._applicable()
         self._check_inputs()
+        if options.num_sparsity_repetitions and not options.make_only:
+            check_engines()
         self.recipes = {e.name: self._recipe(e, None) for e in self.selected}
         self._print_estimate()
         allocation = self._scan() if options.allocate else None
@@ -324,8 +331,10 @@ class Study(ModelSteps):
             repetitions=options.num_sparsity_repetitions,
             size=tuple(options.size),
         )
-        tuned = fine_tuned_models(self.work, options.finished)
-        return measure_sparsity(self.dense, tuned, self.suite, settings, self.journal)
+        tuned = fine_tuned_models(self.work, options.finished, self.hash)
+        return measure_sparsity(
+            self.dense, tuned, self.suite, settings, self.journal, self.evaluated_on
+        )
 
     def _write_page(self, results: dict[str, Any], found: Scan | None) -> None:
         options = self.options

@@ -294,6 +294,19 @@ def test_unknown_cameras_cannot_be_kept(
     assert not out.exists()
 
 
+def test_cameras_of_several_sizes_cannot_be_kept(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene.folder, photos)
+    smaller = cv2.resize(cv2.imread(str(photos / "0.png")), (SIZE[0] // 2, SIZE[1] // 2))
+    cv2.imwrite(str(photos / "smaller.png"), smaller)
+    command = ["reconstruct", str(photos), "-o", str(tmp_path / "work"), "--workers", "1"]
+    command += ["--num-keypoints", "100", "--camera-params", "400,200,150,0"]
+    assert cli.main([*command, "--no-refine-cameras"]) == 2
+    assert "have several sizes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["adjust", "export-colmap"])
 def test_a_missing_folder_of_photographs_is_named(
     command: str,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from featherglue.artifact.format import load_artifact, save_artifact
+from featherglue.evaluation import HomographySuite
 from featherglue.io.json import read_json
+from featherglue.io.markdown import wrap_paragraphs
+from featherglue.models.model import Model
 from studies.compression import shipped, sparsity
+from studies.compression.journal import Journal
 from studies.compression.sparsity_page import section
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +31,15 @@ def frame(model: str, runtime: str, threads: int, ms: float) -> dict[str, Any]:
 
 def test_the_section_compares_models_and_engines() -> None:
     origin = {"origin": {"date": "2026-01-01", "processor": "CPU", "cores": 2}}
-    frames = []
+    frames = [frame("dense", "native", 1, 500.0), frame("dense", "native", 2, 300.0)]
+    frames += [
+        frame("SuperGlue 2:4", "sparse", 1, 600.0),
+        frame("SuperGlue 2:4", "sparse", 2, 300.0),
+    ]
+
+    def part(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return origin | {"rows": rows, "size": [640, 480]}
+
     scores = {"auc5": 95.1, "precision": 96.0, "recall": 90.0}
     larger = "structured, 25 % of the MACs, fine-tuned"
     for threads, factor in ((1, 1.0), (2, 0.5)):
@@ -48,8 +63,8 @@ def test_the_section_compares_models_and_engines() -> None:
     limits = {"gflops": 100.0, "gbytes": 5.0}
     text = section(
         {
-            "frames-1": origin | {"rows": [row for row in frames if row["threads"] == 1]},
-            "frames-2": origin | {"rows": [row for row in frames if row["threads"] == 2]},
+            "frames-1": part([row for row in frames if row["threads"] == 1]),
+            "frames-2": part([row for row in frames if row["threads"] == 2]),
             "layers": origin | {"rows": [layer, layer | {"pruning": "89 %, 4×1"}, wide]},
             "limits": origin | limits,
             "accuracy": origin
@@ -60,15 +75,16 @@ def test_the_section_compares_models_and_engines() -> None:
                 ),
                 "ratios": [{"pattern": "4x1", "ratio": 0.5, **scores}],
             },
-        },
-        (640, 480),
+        }
     )
-    assert text.count("Measured on CPU, 2 cores, 2026-01-01.") == 3  # frames are of one run
-    for threads in ("1 thread", "2 threads"):
-        assert f"With {threads} it runs the fine-tuned pruned model 2.0 times as fast" in text
+    assert text.count("Measured on CPU, 2 cores, 2026-01-01.") == 4
+    for threads, ms in (("1 thread", 400), ("2 threads", 200)):
+        assert f"With {threads} `sparse` takes {ms} ms for a frame of the fine-tuned" in text
+    assert text.count("2.0 times as fast as the better of ONNX Runtime and OpenVINO") == 2
     assert text.count("1.5 times as fast as `native`") == 2
-    assert text.count("with 10 % of the operations is 5.3 times as fast") == 2  # 400 / (600 / 8)
-    assert text.count("with 25 % of the operations is 2.0 times as fast") == 2  # 400 / (600 / 3)
+    assert "25 % of the operations takes 200 ms in its fastest runtime, 2.0 times less" in text
+    assert "10 % of the operations takes 75 ms in its fastest runtime, 5.3 times less" in text
+    assert "*SuperGlue 2:4* takes 300 ms in `sparse`, and that of the dense model 250 ms" in text
     lines = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
     patterns = [line[1:3] for line in lines if line[3:6] == ["95.1", "96.0", "90.0"]]
     assert patterns == [
@@ -86,13 +102,22 @@ def test_the_section_compares_models_and_engines() -> None:
     assert "from 85 % on" in text and "1.5 to 1.5 times as long as in ONNX Runtime" in text
 
 
-def test_fine_tuned_models_are_found_where_they_are_stored(tmp_path: Path) -> None:
+def test_fine_tuned_models_are_those_of_the_dense_model(matching: Path, tmp_path: Path) -> None:
     work, finished = tmp_path / "work", tmp_path / "finished"
-    after = work / "macs-10" / "after"
-    for folder in (after, finished / "macs-10", finished / "macs-25"):
-        folder.mkdir(parents=True)
-    found = sparsity.fine_tuned_models(work, finished)
-    assert list(found.values()) == [finished / "macs-25", after]
+    model = load_artifact(matching)
+
+    def store(folder: Path, parent: str) -> Path:
+        provenance = replace(model.provenance, parent=parent)
+        save_artifact(folder, replace(model, provenance=provenance))
+        return folder
+
+    after = store(work / "macs-10" / "after", "dense")
+    store(finished / "macs-10", "dense")
+    store(work / "macs-25" / "after", "another model")
+    stored = store(finished / "macs-25", "dense")
+    store(finished / "prune-kmeans-huffman", "another model")
+    found = sparsity.fine_tuned_models(work, finished, "dense")
+    assert list(found.values()) == [stored, after]
 
 
 def test_a_section_without_fine_tuned_models() -> None:
@@ -100,8 +125,38 @@ def test_a_section_without_fine_tuned_models() -> None:
     parts = {name: dict(results[name]) for name in results}
     for name in ("frames-1", "frames-2"):
         parts[name]["rows"] = [row for row in parts[name]["rows"] if "tuned" not in row["model"]]
-    text = section(parts, (640, 480))
-    assert "SuperGlue 89 %" in text and "fine-tuned pruned model" not in text
+    text = section(parts)
+    prose = text.partition("|")[0]
+    assert "SuperGlue 89 %" in text and "fine-tuned" not in prose and "  " not in prose
+
+
+def test_the_page_holds_the_stored_section() -> None:
+    results = read_json(ROOT / "studies/compression/results.json")["sparsity"]
+    page = (ROOT / "docs/compression.md").read_text(encoding="utf-8")
+    assert wrap_paragraphs(section(results)) in page
+
+
+def test_parts_of_another_model_are_measured_again(
+    matching: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = SimpleNamespace(limits=dict, measure_layers=lambda *args: [])
+    monkeypatch.setattr(sparsity, "_layers", lambda: layers)
+    monkeypatch.setattr(sparsity, "make_models", lambda *args: {})
+    monkeypatch.setattr(sparsity, "measure_frames", lambda *args: [])
+    measured = []
+    monkeypatch.setattr(sparsity, "measure_accuracy", lambda *args: measured.append(1) or {})
+    settings = sparsity.SparsitySettings(num_pairs=1, repetitions=1)
+    suite = HomographySuite(folder=tmp_path, pair_file=tmp_path / "list.txt")
+
+    def run(dense: str, tuned: dict[str, Path]) -> int:
+        measured.clear()
+        journal = Journal(tmp_path / "journal.json")
+        model = Model.load(matching)
+        sparsity.measure_sparsity(model, tuned, suite, settings, journal, {"dense": dense})
+        return len(measured)
+
+    assert [run("one", {}), run("one", {}), run("another", {})] == [1, 0, 1]
+    assert [run("another", {"tuned": matching}), run("another", {"tuned": matching})] == [1, 0]
 
 
 def test_the_page_holds_the_stored_tables(tmp_path: Path) -> None:

@@ -59,10 +59,11 @@ def test_answer_names_the_layers_that_lose_for_certain() -> None:
     refined = {"extractor.conv1a": {0.9: Interval(60.0, 50.0, 70.0)}}
     scan = {"pairs": 32, "keypoints": 256, "methods": {"prune": {"layers": 5}}}
     text = page_answers.which_layers({"unrefined": found, "refined": refined}, scan)
-    assert "2 of 3 layers lose more than 1 point" in text and "conv1b" not in text
-    assert "32 pairs, 256 keypoints" in text
+    assert "more than 1 point for certain (95 % interval) with 2 of 3 layers: " in text
+    assert "conv1b" not in text and "32 pairs with 256 keypoints" in text
+    assert "up to 50 % zeros in one layer, none falls" in text
     assert (
-        "With refined matches, 1 layer still loses that much: `extractor.conv1a` (60 points)"
+        "With refined positions, 1 layer still loses that much: `extractor.conv1a` (60 points)"
         in text
     )
     assert text.index("extractor.conv1a` (80") < text.index("matcher.final_proj` (6")
@@ -86,6 +87,11 @@ def test_quick_options_replace_only_defaults() -> None:
     assert (options.num_pairs, options.minutes, options.num_scan_pairs) == (8, 0.0, 8)
     assert options.page == Path("runs/quick-study/compression.md")
     assert reproducing_command(options).endswith("--quick --num-pairs 8")
+    zeros = parse([*DATA, "--quick", "--num-sparsity-repetitions", "5"])  # as without --quick
+    assert zeros.num_sparsity_repetitions == 5
+    part = ["--only", "kmeans-4", "--steps", "9", "--num-repetitions", "0", "--scan-minutes", "0"]
+    command = reproducing_command(parse([*DATA, *part, "--num-pairs", "8"]))
+    assert command.endswith("--list VAL/homographies.txt --num-pairs 8")
     whole = parse([*DATA, "--xfeat", "/a/b.onnx"])
     assert whole.num_pairs is None and whole.num_calibration_images == 48
     assert reproducing_command(whole).endswith("--xfeat XFEAT.onnx")

@@ -16,7 +16,7 @@ from featherglue.collection.incremental_mapping import (
     incremental_models,
     linked_pairs,
 )
-from featherglue.errors import OutputError, StoreError, short_reason
+from featherglue.errors import OutputError, StoreError, UsageError, short_reason
 from featherglue.io.pycolmap_ import require_pycolmap
 
 
@@ -89,7 +89,10 @@ def map_database(
 
     Raises:
         OutputError: the folder cannot be written.
+        UsageError: cameras of several sizes are not to be refined.
     """
+    if not refine_cameras:
+        _check_sizes(database)
     target = Path(output)
     partial, old = (target.with_name(f".{target.name}.{word}") for word in ("partial", "old"))
     try:
@@ -122,6 +125,18 @@ def map_database(
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
     return len(models)
+
+
+def _check_sizes(database: str | os.PathLike[str]) -> None:
+    """Raise UsageError if cameras differ in size: they have the same given parameters."""
+    with require_pycolmap().Database.open(database) as opened:
+        sizes = sorted({(camera.width, camera.height) for camera in opened.read_all_cameras()})
+    if len(sizes) > 1:
+        found = ", ".join(f"{width}×{height}" for width, height in sizes)
+        raise UsageError(
+            f"`camera_params` are those of one camera, but the photographs have several sizes "
+            f"({found}); refine the cameras, or reconstruct each size on its own"
+        )
 
 
 def summarize_model(

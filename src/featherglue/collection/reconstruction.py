@@ -278,8 +278,9 @@ class _Run:
 
     def _map(self) -> ModelSummary:
         database, models = self.work / DATABASE, self.work / MODELS
-        rules = incremental_mapping.VERSION, self.config.refine_cameras
-        state = fingerprint("model", *rules, self._manifest().get("database"))
+        state = fingerprint("model", incremental_mapping.VERSION, self._manifest().get("database"))
+        if not self.config.refine_cameras:
+            state = fingerprint(state, "calibrated cameras")
         summarize = functools.partial(summarize_model, database, models)
         self._check_unchanged(models)
         current = not self.config.overwrite or self._is_written(models)

@@ -40,7 +40,7 @@ class ReconstructionConfig:
         masks: folder of masks, see `extract_features`; None without masks.
         camera_mode, camera_model, camera_params: see `CameraOptions`.
         refine_cameras: whether the mapper refines focal lengths and distortion. False keeps
-            `camera_params`, for calibrated cameras.
+            `camera_params`, for calibrated cameras; all photographs must have the same size.
         cascade: whether to match easy pairs by their descriptors, see `match_features`.
         adjust: whether to adjust the keypoints to their tracks.
         map: whether to make the sparse model.
@@ -85,6 +85,8 @@ class ReconstructionConfig:
                 raise ConfigError(f"{name} must be at least {low}, not {value}")
         if not (self.refine_cameras or self.camera_params):
             raise ConfigError("refine_cameras=False needs camera_params")
+        if not (self.refine_cameras or self.map):
+            raise ConfigError("refine_cameras=False has no effect with map=False")
         if self.max_size is not None and self.max_size < 32:
             raise ConfigError(f"max_size must be at least 32, not {self.max_size}")
 
