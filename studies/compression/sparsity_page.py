@@ -183,7 +183,7 @@ def _gains(rows: Sequence[Row], threads: int) -> list[str]:
             fast = min(ms for (model, _), ms in times.items() if model == name)
             text += (
                 f"; the model with {kept} % of the operations takes {fast:.0f} ms in its fastest "
-                f"runtime, {sparse / fast:.1f} times less"
+                f"runtime, {sparse / fast:.1f} times as fast"
             )
     return [f"{text}."]
 
