@@ -155,7 +155,8 @@ def _summary(rows: Sequence[Row]) -> str:
         "[`sparse`](how-to/runtimes.md#pruned-models) are featherglue's own: `native` computes "
         "with all weights, `sparse` leaves the zeros out.",
         *gains,
-        *_slower(rows),
+        f"A matcher needs {100 * MIN_ZEROS['matcher']:.0f} % zeros, and an extractor "
+        f"{100 * MIN_ZEROS['extractor']:.0f} %, to gain: the zeros of 2:4, 50 %, are too few.",
         "After channels are removed, the products are still dense, and removed heads and layers "
         "take their attention with them. Prune single weights for a small file; remove channels, "
         "heads and layers for speed.",
@@ -186,23 +187,6 @@ def _gains(rows: Sequence[Row], threads: int) -> list[str]:
                 f"runtime, {sparse / fast:.1f} times as fast"
             )
     return [f"{text}."]
-
-
-def _slower(rows: Sequence[Row]) -> list[str]:
-    """Name the patterns of zeros with which SuperGlue is slower in `sparse` than dense."""
-    one = {_key(row): row["match"] for row in rows if row["threads"] == 1}
-    dense = one["dense", "native"]
-    slow = [
-        f"*{model}* takes {ms:.0f} ms"
-        for (model, runtime), ms in one.items()
-        if runtime == "sparse" and ms > dense
-    ]
-    if not slow:
-        return []
-    return [
-        f"Few zeros gain nothing: with 1 thread, the match of {' and that of '.join(slow)} in "
-        f"`sparse`, and that of the dense model {dense:.0f} ms in `native`."
-    ]
 
 
 def _pruned(rows: Sequence[Row]) -> str | None:

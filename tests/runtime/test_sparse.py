@@ -87,6 +87,16 @@ def test_dense_models_are_rejected(dense: Artifact) -> None:
 
 
 @needs_kernels
+def test_fractions_count_as_they_are_printed(
+    pruned: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for zeros, engine in ((0.5996, "sparse"), (0.594, "native")):
+        fractions = {"extractor": 0.9, "matcher": zeros}
+        monkeypatch.setattr(sparse_, "zero_fractions", lambda *args, f=fractions: f)
+        assert SparseRuntime(pruned, 1).engines["matcher"] == engine
+
+
+@needs_kernels
 def test_the_command_line_reports_a_dense_model(
     dense: Artifact, shifted: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,5 +191,3 @@ def test_zero_fractions(dense: Artifact) -> None:
     found = zero_fractions(with_zeros(dense, "matcher"))
     assert found["extractor"] == 0
     assert found["matcher"] == pytest.approx(0.6, abs=0.02)
-    # 2:4 pruning leaves out layers whose inputs are no multiple of 4.
-    assert sparse_.MIN_ZEROS["matcher"] < 0.5

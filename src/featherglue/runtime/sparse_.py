@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 # Fraction of zeros from which a network is faster here than in other runtimes. Dense 3×3
 # convolutions need a quarter of the products with Winograd's algorithm, which fills in the zeros.
-MIN_ZEROS = {"extractor": 0.85, "matcher": 0.45}
+MIN_ZEROS = {"extractor": 0.85, "matcher": 0.6}
 
 
 class SparseRuntime:
@@ -128,7 +128,7 @@ def _pack(artifact: Artifact) -> dict[str, PackedNetwork]:
     quantized = {name.split(".")[0] for name in artifact.quantization.activations}
     found: dict[str, PackedNetwork] = {}
     for name, zeros in zero_fractions(artifact).items():
-        if zeros < MIN_ZEROS[name] or name in quantized:
+        if round(zeros, 2) < MIN_ZEROS[name] or name in quantized:
             continue
         if name == "extractor" and sizes.extractor and can_pack_extractor(sizes.extractor):
             found[name] = pack_extractor(arrays, sizes.extractor)
