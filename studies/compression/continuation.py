@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featherglue.artifact.format import load_artifact
+from featherglue.artifact.format import Artifact, load_artifact
 from featherglue.compression.quantization.linear import LinearConfig
 from featherglue.compression.recipe import Recipe
 from featherglue.compression.step_types import FinetuneConfig
@@ -74,20 +74,27 @@ def num_steps_before_tuning(recipe: Recipe) -> int:
     return 0 if rounded or not all(tunes[count:]) else count
 
 
+def is_made_from(artifact: Artifact, dense: Artifact) -> bool:
+    """Return whether a model was made from a dense model, directly or in several stages."""
+    made, source = artifact.provenance, dense.provenance
+    history = source.recipe
+    return made.parent == dense.hash or bool(history and made.recipe[: len(history)] == history)
+
+
 def finished_model(
-    row: Mapping[str, Any], folder: Path, dense: str, num_steps: int
+    row: Mapping[str, Any], folder: Path, dense: Artifact, num_steps: int
 ) -> Start | None:
     """Return a finished model of an earlier run, or None if it is not stored.
 
     Args:
         row: row of the model in the stored results; {} if there is none.
         folder: folder of the model.
-        dense: hash of the dense model.
+        dense: the dense model.
         num_steps: as in `Start`.
     """
     if not row.get("after") or not folder.is_dir():
         return None
-    if load_artifact(folder).provenance.parent != dense:
+    if not is_made_from(load_artifact(folder), dense):
         return None
     settings = {name: row["finetuning"][name] for name in ("minutes", "steps", "device")}
     return Start(

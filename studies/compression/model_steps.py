@@ -44,7 +44,7 @@ class ModelSteps:
         self.options = options
         self.work = Path(options.work)
         self.journal = Journal(self.work / "journal.json")
-        source = load_artifact(options.model)
+        self.artifact = source = load_artifact(options.model)
         self.original = Model.from_artifact(source)
         self.dense, self.hash = fold(self.original), source.hash
         self.suite = HomographySuite(folder=options.val, pair_file=options.list)
@@ -178,7 +178,7 @@ class ModelSteps:
             return Start(folder=folder, num_steps=num_steps, finetuning=tuned, origin=origin)
         if state == "before":
             return None
-        return finished_model(row, self.options.finished / name, self.hash, num_steps)
+        return finished_model(row, self.options.finished / name, self.artifact, num_steps)
 
     def _row(self, experiment: Experiment) -> dict[str, Any]:
         options, name = self.options, experiment.name

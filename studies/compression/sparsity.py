@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from featherglue.artifact.encodings import Quantization
-from featherglue.artifact.format import load_artifact, save_artifact
+from featherglue.artifact.format import Artifact, load_artifact, save_artifact
 from featherglue.benchmarking import draw_frames
 from featherglue.compression.pruning.fine_grained import PruneConfig, prune
 from featherglue.config import to_dict
@@ -30,6 +30,7 @@ from featherglue.runtime.sparse_ import zero_fractions
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from featherglue.session import load
 from studies.compression.commands import PLAIN
+from studies.compression.continuation import is_made_from
 from studies.compression.journal import Journal
 
 _MATCHER = ("matcher.*",)
@@ -91,7 +92,7 @@ def check_engines() -> None:
     _layers().compile_kernels()
 
 
-def fine_tuned_models(work: Path, finished: Path, dense: str) -> dict[str, Path]:
+def fine_tuned_models(work: Path, finished: Path, dense: Artifact) -> dict[str, Path]:
     """Return the folders of the models that were fine-tuned from a dense model, by title.
 
     Those that are not stored are left out.
@@ -99,12 +100,12 @@ def fine_tuned_models(work: Path, finished: Path, dense: str) -> dict[str, Path]
     Args:
         work: work folder of the study, searched first.
         finished: folder of finished models, such as checkpoints/study.
-        dense: hash of the dense model.
+        dense: the dense model.
     """
     found = {}
     for title, name in TUNED.items():
         for folder in (work / name / "after", finished / name):
-            if folder.is_dir() and load_artifact(folder).provenance.parent == dense:
+            if folder.is_dir() and is_made_from(load_artifact(folder), dense):
                 found[title] = folder
                 break
         else:

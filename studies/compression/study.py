@@ -331,7 +331,7 @@ class Study(ModelSteps):
             repetitions=options.num_sparsity_repetitions,
             size=tuple(options.size),
         )
-        tuned = fine_tuned_models(self.work, options.finished, self.hash)
+        tuned = fine_tuned_models(self.work, options.finished, self.artifact)
         return measure_sparsity(
             self.dense, tuned, self.suite, settings, self.journal, self.evaluated_on
         )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from featherglue.artifact.format import load_artifact, save_artifact
+from featherglue.config import Provenance
 from featherglue.evaluation import HomographySuite
 from featherglue.io.json import read_json
 from featherglue.io.markdown import wrap_paragraphs
@@ -105,18 +106,22 @@ def test_the_section_compares_models_and_engines() -> None:
 def test_fine_tuned_models_are_those_of_the_dense_model(matching: Path, tmp_path: Path) -> None:
     work, finished = tmp_path / "work", tmp_path / "finished"
     model = load_artifact(matching)
+    provenance = replace(model.provenance, recipe=({"step": "superpoint", "seed": 0},))
+    dense = save_artifact(tmp_path / "dense", replace(model, provenance=provenance))
+    retrained = replace(provenance, recipe=({"step": "superpoint", "seed": 1},))
 
-    def store(folder: Path, parent: str) -> Path:
-        provenance = replace(model.provenance, parent=parent)
+    def store(folder: Path, provenance: Provenance) -> Path:
         save_artifact(folder, replace(model, provenance=provenance))
         return folder
 
-    after = store(work / "macs-10" / "after", "dense")
-    store(finished / "macs-10", "dense")
-    store(work / "macs-25" / "after", "another model")
-    stored = store(finished / "macs-25", "dense")
-    store(finished / "prune-kmeans-huffman", "another model")
-    found = sparsity.fine_tuned_models(work, finished, "dense")
+    direct = replace(provenance, recipe=(), parent=dense.hash)
+    in_stages = replace(provenance, recipe=(*provenance.recipe, {"step": "macs"}), parent="before")
+    after = store(work / "macs-10" / "after", direct)
+    store(finished / "macs-10", direct)
+    store(work / "macs-25" / "after", retrained)
+    stored = store(finished / "macs-25", in_stages)
+    store(finished / "prune-kmeans-huffman", retrained)
+    found = sparsity.fine_tuned_models(work, finished, dense)
     assert list(found.values()) == [stored, after]
 
 
