@@ -211,10 +211,12 @@ def _methods(results: Row, pictures: Mapping[str, str]) -> list[str]:
         if filled:
             parts += [f"### {title}\n", filled]
         if key == "channels" and explained.get("channels"):
-            parts += [page_tables.explanation_table(explained["channels"]), _explained(explained)]
+            table = page_tables.explanation_table(explained["channels"])
+            parts += [table, _explained(explained, "channels")]
         if key == "linear":
             if explained.get("linear"):
-                parts += [page_tables.explanation_table(explained["linear"]), _explained(explained)]
+                table = page_tables.explanation_table(explained["linear"])
+                parts += [table, _explained(explained, "linear")]
             parts += _weights(results, pictures)
     return parts
 
@@ -227,8 +229,8 @@ def _fill(text: str, values: Mapping[str, float]) -> str:
         return ""
 
 
-def _explained(found: Row) -> str:
-    return f"Measured on {found['pairs']} pairs {where(found['origin'])}."
+def _explained(found: Row, part: str) -> str:
+    return f"Measured on {found['pairs']} pairs {where(found['origins'][part])}."
 
 
 def _weights(results: Row, pictures: Mapping[str, str]) -> list[str]:

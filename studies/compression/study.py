@@ -318,7 +318,10 @@ class Study(ModelSteps):
                 "channel pruning explained", inputs, lambda: explain(explanations.channel_variants)
             ),
             "pairs": pairs,
-            "origin": self.journal.origin("linear quantization explained"),
+            "origins": {
+                "linear": self.journal.origin("linear quantization explained"),
+                "channels": self.journal.origin("channel pruning explained"),
+            },
         }
 
     def _sparsity(self) -> dict[str, Any]:
