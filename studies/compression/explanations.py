@@ -187,7 +187,7 @@ def channel_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]
             lambda: prune_channels(folded, taylor, calibration),
         ),
         Variant(
-            "smallest Taylor importance, wrong inputs of the next layers removed",
+            "smallest Taylor importance, inputs of other channels",
             lambda: _misaligned(folded, sizes, energies()),
         ),
         Variant(
@@ -199,7 +199,7 @@ def channel_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]
         found.insert(
             3,
             Variant(
-                "smallest Taylor importance, inputs aligned, wrong statistics of normalization",
+                "smallest Taylor importance, inputs aligned, statistics of other channels",
                 lambda: _wrong_statistics(dense, sizes, energies()),
             ),
         )
@@ -214,13 +214,17 @@ def _random(model: Model, config: ChannelConfig, calibration: CalibrationData) -
 
 
 def _misaligned(model: Model, sizes: Sizes, energies: Energies) -> Model:
-    """Keep the strongest outputs of each layer, but always its first inputs."""
+    """Keep the strongest outputs of each layer, but the inputs after those that belong to them."""
     return _cut(model, sizes, energies, aligned=False, own_statistics=True)
 
 
 def _wrong_statistics(model: Model, sizes: Sizes, energies: Energies) -> Model:
-    """Align channels, but normalize them by the statistics of other channels."""
+    """Align channels, but normalize each one by the statistics of the one after it."""
     return _cut(model, sizes, energies, aligned=True, own_statistics=False)
+
+
+def _next(channels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return (channels + 1) % count
 
 
 def _cut(
@@ -234,11 +238,12 @@ def _cut(
         outputs, inputs = flows.get(layer.name, ("", ""))
         weight, bias = arrays[f"{layer.name}.weight"], arrays[f"{layer.name}.bias"]
         if inputs in sizes:
-            weight = weight[:, kept[inputs] if aligned else np.arange(sizes[inputs])]
+            rows = kept[inputs] if aligned else _next(kept[inputs], weight.shape[1])
+            weight = weight[:, rows]
         if outputs in sizes:
+            rows = kept[outputs] if own_statistics else _next(kept[outputs], len(weight))
             weight, bias = weight[kept[outputs]], bias[kept[outputs]]
             for part in NORM_PARTS if layer.norm else ():
-                rows = kept[outputs] if own_statistics else np.arange(sizes[outputs])
                 arrays[f"{layer.norm}.{part}"] = arrays[f"{layer.norm}.{part}"][rows]
         arrays[f"{layer.name}.weight"], arrays[f"{layer.name}.bias"] = weight, bias
     architecture = resized(artifact.architecture, sizes)

@@ -122,10 +122,9 @@ were zero as well. *Here* the same number of parameters costs {ours_c:.1f} point
 channel that disappears from the outputs of a layer must also disappear from the inputs of every
 layer that reads it, and from its normalization. The table removes a fifth of the channels of
 SuperPoint without fine-tuning. Those of the smallest Taylor importance, the effect of a channel on
-the loss, cost {taylor_loss:.1f} points. With the same channels, but the inputs or the statistics of
-others, almost no accuracy is left. The choice of channels matters as much: those of the smallest L2
-norm are the wrong ones to remove here, because this model was grown from a smaller one, and its
-added channels have large weights but little effect.
+the loss, cost {taylor_loss:.1f} points. {mistakes} The choice of channels matters as much: those of
+the smallest L2 norm (AUC@5 {norm:.1f}) are the wrong ones to remove here, because this model was
+grown from a smaller one, and its added channels have large weights but little effect.
 """,
     ),
     "linear": (

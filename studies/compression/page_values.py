@@ -33,11 +33,13 @@ _LOSSES = {
 }
 
 
-def method_values(results: Row) -> dict[str, float]:
-    """Return the numbers of `page_text.METHODS` that were measured."""
+def method_values(results: Row) -> dict[str, Any]:
+    """Return the numbers, and one sentence, of `page_text.METHODS` that were measured."""
     rows = {row["name"]: row for row in results["rows"]}
     dense = results["rows"][0]
-    values = {key: lost(rows[n], dense)[0] for key, n in _LOSSES.items() if n in rows}
+    values: dict[str, Any] = {
+        key: lost(rows[n], dense)[0] for key, n in _LOSSES.items() if n in rows
+    }
     assert DENSE.study is not None
     for key, name in _PAIRED.items():
         study = study_of(name)
@@ -60,8 +62,22 @@ def method_values(results: Row) -> dict[str, float]:
             values[key] = linear[title]["recall"]
     whole = explained.get("all channels")
     taylor = explained.get("smallest Taylor importance, inputs aligned")
-    if whole and taylor:
+    norm = explained.get("smallest L2 norm, inputs aligned")
+    wrong = explained.get("smallest Taylor importance, inputs of other channels")
+    if whole and taylor and norm and wrong:
         values["taylor_loss"] = whole["auc5"] - taylor["auc5"]
+        values["norm"] = norm["auc5"]
+        values["mistakes"] = (
+            f"If each layer reads the channel after the right one, AUC@5 is {wrong['auc5']:.1f}."
+        )
+    statistics = explained.get(
+        "smallest Taylor importance, inputs aligned, statistics of other channels"
+    )
+    if statistics and "mistakes" in values:
+        values["mistakes"] += (
+            " If it reads the right one, but normalizes it like the channel after it, AUC@5 is "
+            f"{statistics['auc5']:.1f}."
+        )
     return values
 
 

@@ -26,6 +26,7 @@ from featherglue.evaluation import HomographySuite
 from featherglue.machine import describe_machine
 from featherglue.models.model import Model
 from featherglue.native.sparse_networks import runs_sparse_networks
+from featherglue.processes import worker_pool
 from featherglue.runtime.sparse_ import zero_fractions
 from featherglue.sensitivity.scoring import HomographyScorer, ScoringConfig
 from featherglue.session import load
@@ -139,6 +140,7 @@ def measure_sparsity(
         artifact = load_artifact(path)
         models[title] = [artifact.fingerprint, to_dict(artifact.processing)]
     sources = {**inputs, "models": models}
+    layer_arguments = model.to_artifact().arrays, settings.repetitions
     timed = {"repetitions": settings.repetitions, "flags": describe_machine()["flags"]}
 
     @cache
@@ -156,7 +158,7 @@ def measure_sparsity(
         "limits": (timed, _layers().limits),
         "layers": (
             {**timed, **inputs},
-            lambda: {"rows": _layers().measure_layers(model, settings.repetitions)},
+            lambda: {"rows": _in_new_process(_layers().measure_layers, *layer_arguments)},
         ),
         **{
             f"frames-{threads}": (
@@ -176,6 +178,16 @@ def measure_sparsity(
         if name in conditions:
             found[name]["origin"] |= {"threads": conditions[name], "turns": settings.repetitions}
     return found
+
+
+def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module. A process that forks after it has used OpenVINO may crash."""
+    with worker_pool("num_sparsity_repetitions", 1, _prepare) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _prepare() -> None:
+    """The process needs no preparation."""
 
 
 def _layers() -> ModuleType:

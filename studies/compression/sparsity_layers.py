@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from onnx import TensorProto, helper
 from featherglue.compression.pruning.fine_grained import PruneConfig
 from featherglue.compression.pruning.sparsity_patterns import select_weights
 from featherglue.errors import RuntimeUnavailableError
-from featherglue.models.model import Model
 from featherglue.native.library import pointer
 from featherglue.native.sparse_networks import TILE
 from featherglue.runtime.sparse_weights import Packer
@@ -66,18 +65,17 @@ class Problem:
     positions: int
 
 
-def measure_layers(model: Model, repetitions: int) -> list[dict[str, Any]]:
+def measure_layers(arrays: Mapping[str, Float], repetitions: int) -> list[dict[str, Any]]:
     """Return a row for each layer and pruning, with ms by engine.
 
     All engines run in turn with one thread; see `take_turns`. Layers that the model does not have
     are left out.
 
     Args:
-        model: the dense model with batch normalization folded.
+        arrays: the dense model with batch normalization folded.
         repetitions: number of timed repetitions.
     """
     kernels = compile_kernels()
-    arrays = model.to_artifact().arrays
     rows = []
     for name, shape in LAYERS.items():
         if f"{name}.weight" not in arrays:

@@ -146,6 +146,7 @@ def test_parts_of_another_model_are_measured_again(
 ) -> None:
     layers = SimpleNamespace(limits=dict, measure_layers=lambda *args: [])
     monkeypatch.setattr(sparsity, "_layers", lambda: layers)
+    monkeypatch.setattr(sparsity, "_in_new_process", lambda function, *args: function(*args))
     monkeypatch.setattr(sparsity, "make_models", lambda *args: {})
     monkeypatch.setattr(sparsity, "measure_frames", lambda *args: [])
     measured = []
