@@ -68,10 +68,11 @@ def _end(code: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_an_error_that_names_the_parameter() -> None:
+@pytest.mark.parametrize(("count", "message"), [(2, "memory: use fewer `jobs`$"), (1, "memory$")])
+def test_the_error_of_a_worker_that_dies_advises_what_can_help(count: int, message: str) -> None:
     with (
-        pytest.raises(ResourceError, match="use fewer `jobs`"),
-        worker_pool("jobs", 1, check_num_workers, "jobs", 1) as pool,
+        pytest.raises(ResourceError, match=message),
+        worker_pool("jobs", count, check_num_workers, "jobs", 1) as pool,
     ):
         pool.submit(_end, 1).result()
 

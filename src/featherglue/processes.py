@@ -35,14 +35,15 @@ def check_num_workers(name: str, count: int, minimum: int = 1) -> None:
 
 @contextmanager
 def worker_pool(
-    name: str, num_workers: int, initializer: Callable[..., None], *arguments: Any
+    name: str | None, num_workers: int, initializer: Callable[..., None], *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of spawned processes that is shut down at the end of the `with` block.
 
     The workers end when this process ends, however that happens.
 
     Args:
-        name: name of the parameter that chooses the number of processes, for the message.
+        name: name of the parameter that chooses the number of processes, for the message. None if
+            the caller does not choose it.
         num_workers: number of processes.
         initializer: called in each process before its first task.
         *arguments: of `initializer`; they can be pickled.
@@ -61,9 +62,8 @@ def worker_pool(
             executor.submit(os.getpid)  # starts the processes
         yield executor
     except BrokenProcessPool:
-        raise ResourceError(
-            f"a worker process died, possibly out of memory: use fewer `{name}`"
-        ) from None
+        advice = f": use fewer `{name}`" if name and num_workers > 1 else ""
+        raise ResourceError(f"a worker process died, possibly out of memory{advice}") from None
     finally:
         executor.shutdown(cancel_futures=True)
 

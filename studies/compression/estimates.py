@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def unit_seconds(model: Path, threads: int, size: tuple[int, int]) -> float:
 def estimate(
     options: argparse.Namespace,
     left: Sequence[tuple[Experiment, str]],
-    done: Container[str],
+    done: Collection[str],
     num_pairs: int,
     num_models: int,
 ) -> list[Estimate]:
@@ -96,8 +96,9 @@ def estimate(
         turn = sum(_SPEED * n / 512 * (1 + n / 3000) for n in options.keypoints)
         found.append(Estimate("latency against keypoints", turn * (1 + options.num_rounds)))
     pairs = options.num_explanation_pairs
-    if pairs and "linear quantization explained" not in done:
-        variants = _VARIANTS * pairs * _VARIANT_PAIR
+    variants_left = _VARIANTS - sum(" explained, " in name for name in done)
+    if pairs and variants_left > 0:
+        variants = variants_left * pairs * _VARIANT_PAIR
         units = variants + _VARIANT_PHOTO * options.num_calibration_images
         found.append(Estimate("explain failures", units))
     turns = options.num_sparsity_repetitions

@@ -64,14 +64,10 @@ class Variant:
     adapt: Callable[[Session], Session] = lambda session: session
 
 
-def measure(variants: Sequence[Variant], scorer: HomographyScorer) -> list[dict[str, Any]]:
-    """Return a row for each variant: its `title` and the scores of `HomographyScorer`."""
-    rows = []
-    for variant in variants:
-        scores = scorer.score(variant.make(), variant.adapt)
-        rows.append({"title": variant.title, **{k: round(v, 2) for k, v in scores.items()}})
-        print(f"    {variant.title}: {rows[-1]['precision']:.1f} precision", flush=True)
-    return rows
+def measure(variant: Variant, scorer: HomographyScorer) -> dict[str, Any]:
+    """Return the row of a variant: its `title` and the scores of `HomographyScorer`."""
+    scores = scorer.score(variant.make(), variant.adapt)
+    return {"title": variant.title, **{k: round(v, 2) for k, v in scores.items()}}
 
 
 def linear_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]) -> list[Variant]:
@@ -83,10 +79,10 @@ def linear_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int])
         size: (width, height) in pixels to which the photographs are resized.
     """
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
-    calibration = prepare_calibration(folded, images, size)
+    calibration = cache(lambda: prepare_calibration(folded, images, size))
 
     def linear(config: LinearConfig) -> Callable[[], Model]:
-        return lambda: quantize_linear(folded, config, calibration)
+        return lambda: quantize_linear(folded, config, calibration())
 
     layers_only = replace(_NAIVE, exclude=_PRODUCTS)
     inner = replace(_NAIVE, include=(), exclude=())
@@ -176,24 +172,24 @@ class _CoarseMatcher(NetworkMatcher):
 def channel_variants(dense: Model, images: Sequence[Gray], size: tuple[int, int]) -> list[Variant]:
     """Return variants of pruning a fifth of the channels of SuperPoint."""
     folded = Model.from_artifact(fold_batch_norm(dense.to_artifact()))
-    calibration = prepare_calibration(folded, images, size)
+    calibration = cache(lambda: prepare_calibration(folded, images, size))
     l2, taylor = ChannelConfig(ratio=RATIO), ChannelConfig(ratio=RATIO, importance="taylor")
     sizes = channel_sizes(folded.architecture, taylor)
-    energies = cache(lambda: unit_energies(folded, list(sizes), "taylor", calibration))
+    energies = cache(lambda: unit_energies(folded, list(sizes), "taylor", calibration()))
     found = [
         Variant("all channels", lambda: folded),
         Variant(
             "smallest Taylor importance, inputs aligned",
-            lambda: prune_channels(folded, taylor, calibration),
+            lambda: prune_channels(folded, taylor, calibration()),
         ),
         Variant(
             "smallest Taylor importance, inputs of other channels",
             lambda: _misaligned(folded, sizes, energies()),
         ),
         Variant(
-            "smallest L2 norm, inputs aligned", lambda: prune_channels(folded, l2, calibration)
+            "smallest L2 norm, inputs aligned", lambda: prune_channels(folded, l2, calibration())
         ),
-        Variant("random channels, inputs aligned", lambda: _random(folded, l2, calibration)),
+        Variant("random channels, inputs aligned", lambda: _random(folded, l2, calibration())),
     ]
     if dense.architecture != folded.architecture:
         found.insert(

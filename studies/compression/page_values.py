@@ -123,7 +123,8 @@ def tuning_text(rows: Sequence[Row]) -> str:
             if device in devices
         ]
         text = (
-            "Fine-tuning is distillation: the dense model is the teacher. *Steps* are those of "
+            "Fine-tuning is distillation: the compressed model learns to repeat the outputs of the "
+            "dense model on warped photographs. *Steps* are those of "
             "both fine-tunings where a recipe has two; their number was given, or is what fitted "
             "into a time. "
             f"A step has {' and '.join(sizes)}. "

@@ -182,7 +182,7 @@ def measure_sparsity(
 
 def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of a module. A process that forks after it has used OpenVINO may crash."""
-    with worker_pool("num_sparsity_repetitions", 1, _prepare) as pool:
+    with worker_pool(None, 1, _prepare) as pool:
         return pool.submit(function, *arguments).result()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -302,27 +302,24 @@ class Study(ModelSteps):
         size = tuple(self.options.size)
         pairs = self.options.num_explanation_pairs
         inputs = {**self.evaluated_on, **self.calibrated_on, "explained": pairs, "refine": True}
+        config = ScoringConfig(num_pairs=pairs, refine=True)
+        scorer = cache(lambda: HomographyScorer(self.original, self.suite, config))
 
-        def explain(variants: Any) -> list[dict[str, Any]]:
-            config = ScoringConfig(num_pairs=pairs, refine=True)
-            scorer = HomographyScorer(self.original, self.suite, config)
-            return explanations.measure(variants(self.original, self.calibration(), size), scorer)
+        def explain(variant: explanations.Variant) -> dict[str, Any]:
+            return explanations.measure(variant, scorer())
 
-        return {
-            "linear": self.journal.step(
-                "linear quantization explained",
-                inputs,
-                lambda: explain(explanations.linear_variants),
-            ),
-            "channels": self.journal.step(
-                "channel pruning explained", inputs, lambda: explain(explanations.channel_variants)
-            ),
-            "pairs": pairs,
-            "origins": {
-                "linear": self.journal.origin("linear quantization explained"),
-                "channels": self.journal.origin("channel pruning explained"),
-            },
-        }
+        results: dict[str, Any] = {"pairs": pairs, "origins": {}}
+        for part, variants in (
+            ("linear", explanations.linear_variants),
+            ("channels", explanations.channel_variants),
+        ):
+            results[part] = []
+            for variant in variants(self.original, self.calibration(), size):
+                name = f"{part} explained, {variant.title}"
+                row = self.journal.step(name, inputs, partial(explain, variant))
+                results[part].append(row)
+                results["origins"][part] = self.journal.origin(name)
+        return results
 
     def _sparsity(self) -> dict[str, Any]:
         """Return what zero weights gain; see `sparsity.measure_sparsity`."""

@@ -346,7 +346,8 @@ def test_variants_are_measured(
     model = Model.load(matching)
     scorer = HomographyScorer(model, suite, ScoringConfig(num_pairs=1))
     for variants in (explanations.linear_variants, explanations.channel_variants):
-        rows = explanations.measure(variants(model, [gray], (160, 120)), scorer)
+        found = variants(model, [gray], (160, 120))
+        rows = [explanations.measure(variant, scorer) for variant in found]
         assert rows[0]["recall"] == pytest.approx(scorer(model)["recall"], abs=0.01)
         assert len(rows) == len({row["title"] for row in rows}) >= 5
 

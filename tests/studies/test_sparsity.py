@@ -99,7 +99,7 @@ def test_the_section_compares_models_and_engines() -> None:
     assert "ONNX Runtime reach 66" in text and "4.0 to 4.0 times as fast" in text
     assert (
         "from 85 % on, those of a matcher from 60 % on" in text
-        and "1.5 to 1.5 times as long as in ONNX Runtime" in text
+        and "1.5 to 1.5 times as long as the dense product of ONNX Runtime" in text
     )
 
 
