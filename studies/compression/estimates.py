@@ -96,7 +96,7 @@ def estimate(
         turn = sum(_SPEED * n / 512 * (1 + n / 3000) for n in options.keypoints)
         found.append(Estimate("latency against keypoints", turn * (1 + options.num_rounds)))
     pairs = options.num_explanation_pairs
-    variants_left = _VARIANTS - sum(" explained, " in name for name in done)
+    variants_left = _VARIANTS - sum(name.endswith(" explained") for name in done)
     if pairs and variants_left > 0:
         variants = variants_left * pairs * _VARIANT_PAIR
         units = variants + _VARIANT_PHOTO * options.num_calibration_images

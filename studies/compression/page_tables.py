@@ -173,7 +173,7 @@ def times_table(seconds: Mapping[str, float]) -> str:
     """Return the computation time by kind of step."""
     kinds: dict[str, list[float]] = {}
     for name, spent in seconds.items():
-        kind = name.partition(", ")[2] or name
+        kind = name.rpartition(", ")[2]
         kinds.setdefault(kind.partition(" before")[0].partition(" after")[0], []).append(spent)
     rows = [[kind, str(len(s)), format_duration(sum(s))] for kind, s in kinds.items()]
     return format_table(["step", "number", "time"], rows)

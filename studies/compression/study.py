@@ -220,7 +220,10 @@ class Study(ModelSteps):
         for part in ("speed", "explanations", "allocation", "sparsity"):
             if not results[part] and before.get(part):
                 results[part] = before[part]
-        results["seconds"] = before.get("seconds", {}) | results["seconds"]
+        seconds = before.get("seconds", {})
+        if self.options.num_explanation_pairs:  # replaces all earlier ones
+            seconds = {name: s for name, s in seconds.items() if not name.endswith(" explained")}
+        results["seconds"] = seconds | results["seconds"]
 
     def _origins(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """Return where and when the last score of the scan, and the allocation, were measured."""
@@ -309,13 +312,13 @@ class Study(ModelSteps):
             return explanations.measure(variant, scorer())
 
         results: dict[str, Any] = {"pairs": pairs, "origins": {}}
-        for part, variants in (
-            ("linear", explanations.linear_variants),
-            ("channels", explanations.channel_variants),
+        for part, method, variants in (
+            ("linear", "linear quantization", explanations.linear_variants),
+            ("channels", "channel pruning", explanations.channel_variants),
         ):
             results[part] = []
             for variant in variants(self.original, self.calibration(), size):
-                name = f"{part} explained, {variant.title}"
+                name = f"{variant.title}, {method} explained"
                 row = self.journal.step(name, inputs, partial(explain, variant))
                 results[part].append(row)
                 results["origins"][part] = self.journal.origin(name)
