@@ -67,6 +67,22 @@ def sampson_distances(F: Array, points0: Floats, points1: Floats) -> Array:
     return np.asarray(np.abs(products) / np.sqrt(np.maximum(squares, 1e-24)))
 
 
+def line_offsets(F: Array, points0: Floats, points1: Floats) -> Array:
+    """Offsets (M, 2) from points of image 1 to the nearest points of their epipolar lines.
+
+    Args:
+        F: (3, 3) fundamental matrix for points in px, or essential matrix for rays.
+        points0, points1: (M, 2) matched points.
+
+    Returns:
+        (M, 2) offsets in the unit of the points; 0 for points whose epipolar line is undefined.
+    """
+    lines1 = homogeneous(points0) @ F.T
+    products = (homogeneous(points1) * lines1).sum(1)
+    squares = np.square(lines1[:, :2]).sum(1)
+    return np.asarray(-(products / np.maximum(squares, 1e-24))[:, None] * lines1[:, :2])
+
+
 def epipolar_errors(rays0: Floats, rays1: Floats, T_0to1: Array) -> Array:
     """Symmetric squared distances of matches to their epipolar lines.
 

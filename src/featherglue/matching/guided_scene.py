@@ -5,27 +5,34 @@ keypoint near that place and near the epipolar line is its partner if their desc
 the most similar ones there, and if the images agree there: the alignment must succeed and stay near
 the epipolar line. The farther the nearest match, the less exact the prediction.
 
+In the end, the matches near their epipolar line move onto it if most matches agree. The line follows
+from all of them and is more accurate than a single match. Deviations that neighbors have in common
+are not noise but a geometry that no fundamental matrix describes, as with lens distortion: then no
+match moves.
+
 Shape legend: see `guided_pair`; I matches that agree with the epipolar geometry.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.geometry.epipolar import sampson_distances
+from featherglue.geometry.epipolar import line_offsets, sampson_distances
 from featherglue.geometry.local_optimization import optimize_fundamental
 from featherglue.geometry.quick_estimates import quick_fundamental
 from featherglue.matching.consensus import fit_local_maps
 from featherglue.matching.fusion import joined, select
 from featherglue.matching.guided_pair import Candidates, GuidedPair
+from featherglue.matching.plane_fit import coherence, median_noise
 from featherglue.types import Matches
 
 Float = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_COHERENT = 6  # number of neighbors whose deviations are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,12 @@ class SceneMatchingConfig:
         min_similarity: minimum cosine of the descriptors.
         penalty: reduction of the similarity at the maximum distance; it grows with the square.
         max_deviation: px, maximum Sampson distance of an aligned match.
+        min_moved, min_moving: minimum number and ratio of agreeing matches to move matches onto
+            their epipolar lines.
+        max_distance: maximum Sampson distance of a match that moves, relative to the median.
+        min_distance: px, a match nearer to its line always moves.
+        max_coherence: maximum share of the deviations from the lines that neighbors have in
+            common, to move matches.
     """
 
     min_matches: int = 16
@@ -53,6 +66,11 @@ class SceneMatchingConfig:
     min_similarity: float = 0.5
     penalty: float = 0.5
     max_deviation: float = 1.0
+    min_moved: int = 32
+    min_moving: float = 0.75
+    max_distance: float = 3.0
+    min_distance: float = 0.3
+    max_coherence: float = 0.25
 
 
 def match_scene(
@@ -67,7 +85,7 @@ def match_scene(
     """
     config = config or SceneMatchingConfig()
     matches = pair.refine_again(matches)
-    if pair.images is None or not pair.adds or len(matches) < config.min_matches:
+    if pair.images is None or len(matches) < config.min_matches:
         return matches
     points0, points1 = pair.reduced(matches)
     found = quick_fundamental(points0, points1, config.tolerance)
@@ -77,7 +95,9 @@ def match_scene(
     agrees = sampson_distances(F, points0, points1) < config.tolerance
     if agrees.sum() < max(config.min_matches, config.min_agreeing * len(matches)):
         return matches
-    return joined(matches, _guided(pair, matches, F, agrees, config))
+    if pair.adds:
+        matches = joined(matches, _guided(pair, matches, F, agrees, config))
+    return _moved_to_lines(pair, matches, F, config)
 
 
 def _guided(
@@ -101,6 +121,25 @@ def _guided(
     new = pair.align(new, keypoints1[near.columns], linear[near.rows])
     exact = sampson_distances(F, *pair.reduced(new)) < config.max_deviation
     return select(new, new.refined & exact)
+
+
+def _moved_to_lines(
+    pair: GuidedPair, matches: Matches, F: Matrix, config: SceneMatchingConfig
+) -> Matches:
+    """The matches with points in image 1 on their epipolar lines, if most of them agree."""
+    points = pair.reduced(matches)
+    F = optimize_fundamental(F, *points, config.tolerance)
+    distances = sampson_distances(F, *points)
+    agreeing = np.count_nonzero(distances < config.tolerance)
+    if agreeing < max(config.min_moved, config.min_moving * len(matches)):
+        return matches
+    noise = median_noise(distances, config.tolerance)
+    moves = distances < max(config.min_distance, config.max_distance * noise)
+    offsets = line_offsets(F, *points)
+    if coherence(points[0][moves], offsets[moves], _COHERENT) > config.max_coherence:
+        return matches
+    points1 = matches.points1 + moves[:, None] * offsets / pair.factors[1]
+    return replace(matches, points1=np.asarray(points1, np.float32))
 
 
 def _nearest(points: Float, others: Float) -> tuple[NDArray[np.int64], Float]:
