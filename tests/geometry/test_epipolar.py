@@ -15,6 +15,7 @@ from featherglue.geometry.epipolar import (
     cross_matrix,
     epipolar_errors,
     essential_matrix,
+    line_offsets,
     normalize_points,
     pose_errors,
     sampson_distances,
@@ -60,6 +61,12 @@ def test_exact_matches_lie_on_their_epipolar_lines() -> None:
     normals = lines[:, :2] / np.linalg.norm(lines[:, :2], axis=1)[:, None]
     distances = sampson_distances(F, points0, points1 + normals)  # one pixel off the line
     assert ((distances > 0.4) & (distances <= 1)).all()
+    np.testing.assert_allclose(line_offsets(F, points0, points1 + 3 * normals), -3 * normals)
+
+
+def test_a_point_without_an_epipolar_line_has_no_offset() -> None:
+    F = cross_matrix(np.array([4.0, 7, 1]))  # a camera that moved along its axis
+    assert not line_offsets(F, np.array([[4.0, 7]]), np.array([[9.0, 9]])).any()
 
 
 def pose(t: tuple[float, float, float]) -> Array:

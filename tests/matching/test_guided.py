@@ -9,9 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
+from featherglue.geometry.epipolar import sampson_distances
+from featherglue.geometry.local_optimization import optimize_fundamental
 from featherglue.geometry.projection import warp_points
+from featherglue.geometry.quick_estimates import quick_fundamental
 from featherglue.matching.guided import complete, complete_plane, is_incomplete
 from featherglue.matching.guided_pair import ADDED_CONFIDENCE, Candidates, GuidedPair
+from featherglue.matching.guided_scene import SceneMatchingConfig, match_scene, move_to_lines
 from featherglue.matching.plane_fit import PlaneConfig
 from featherglue.matching.scratch import Scratch
 from featherglue.options import ProcessingConfig
@@ -247,6 +251,73 @@ def test_a_scene_with_depth_gets_partners_along_epipolar_lines(
     assert true.mean() > 0.98
     deviation = np.linalg.norm(parallax(found.points0) - found.points1, axis=1)
     assert np.median(deviation[new]) < 0.2
+
+
+def two_views(noise: float, distortion: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matched points (150, 2) of both views of a curved surface, and the true ones of view 1."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform((-1, -0.75), (1, 0.75), (150, 2)).T
+    points = np.stack((x, y, 2 + 0.5 * np.sin(3 * x) + 0.4 * y * y), axis=1)
+    R, _ = cv2.Rodrigues(np.array([0.02, -0.1, 0.03]))
+    views = [points[:, :2] / points[:, 2:]]
+    moved = points @ R.T + (0.4, 0.1, 0.05)
+    views.append(moved[:, :2] / moved[:, 2:])
+    for i, rays in enumerate(views):
+        bent = rays * (1 + distortion * np.square(rays).sum(1, keepdims=True))
+        views[i] = (500 * bent + (320, 240)).astype(np.float32)
+    seen = views[1] + rng.normal(scale=noise, size=(150, 2))
+    return views[0], seen.astype(np.float32), views[1]
+
+
+def lines_of(points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
+    found = quick_fundamental(points0, points1, 2.0)
+    assert found is not None
+    return found[0]
+
+
+def test_points_move_onto_the_lines_that_all_matches_determine() -> None:
+    points0, points1, truth = two_views(noise=0.3)
+    moved = move_to_lines(lines_of(points0, points1), points0, points1, SceneMatchingConfig())
+    F = optimize_fundamental(lines_of(points0, truth), points0, truth, 2.0)
+    before, after = (np.median(sampson_distances(F, points0, p)) for p in (points1, moved))
+    assert after < 0.6 * before
+    errors_before, errors_after = (np.linalg.norm(p - truth, axis=1) for p in (points1, moved))
+    assert np.mean(errors_after) < 0.9 * np.mean(errors_before)
+    assert np.linalg.norm(moved - points1, axis=1).max() < 1
+
+
+def test_a_wrong_match_does_not_move() -> None:
+    points0, points1, _ = two_views(noise=0.1)
+    points1[:10] += 30 * np.random.default_rng(1).normal(size=(10, 2))
+    moved = move_to_lines(lines_of(points0, points1), points0, points1, SceneMatchingConfig())
+    stays = (moved == points1).all(1)
+    assert stays[:10].sum() >= 9
+    assert stays[10:].sum() <= 7
+
+
+@pytest.mark.parametrize("case", ["distortion", "few matches", "few agree"])
+def test_points_stay_if_no_fundamental_matrix_is_certain(case: str) -> None:
+    points0, points1, _ = two_views(0.05, distortion=-0.6 if case == "distortion" else 0.0)
+    F = lines_of(points0, points1)
+    if case == "few matches":
+        points0, points1 = points0[:20], points1[:20]
+    if case == "few agree":
+        points1[:60] += 30 * np.random.default_rng(1).normal(size=(60, 2))
+    assert move_to_lines(F, points0, points1, SceneMatchingConfig()) is points1
+
+
+@pytest.mark.parametrize("working_size", [640, 320])
+def test_matches_of_a_scene_with_depth_move_onto_their_lines(
+    photographs: dict[str, np.ndarray], working_size: int
+) -> None:
+    given = depth_scene(photographs["coffee"]).result
+    settings = dataclasses.replace(SETTINGS, working_size=working_size)
+    pair = GuidedPair.of(given, settings, Scratch())
+    deviation = {}  # the lines are horizontal
+    for limit in (32, 10**6):
+        found = match_scene(pair, given.matches, SceneMatchingConfig(min_moved=limit))
+        deviation[limit] = float(np.median(np.abs(found.points1[:, 1] - found.points0[:, 1])))
+    assert deviation[32] < 0.5 * deviation[10**6]
 
 
 def test_without_images_a_scene_with_depth_keeps_its_matches(

@@ -5,10 +5,10 @@ keypoint near that place and near the epipolar line is its partner if their desc
 the most similar ones there, and if the images agree there: the alignment must succeed and stay near
 the epipolar line. The farther the nearest match, the less exact the prediction.
 
-In the end, the matches near their epipolar line move onto it if most matches agree. The line follows
-from all of them and is more accurate than a single match. Deviations that neighbors have in common
-are not noise but a geometry that no fundamental matrix describes, as with lens distortion: then no
-match moves.
+In the end, matches near their epipolar line move onto it if most matches agree: the line follows
+from all of them and is more accurate than a single one. Deviations that neighbors have in common
+are not noise. They show a geometry that no fundamental matrix describes, as with lens distortion;
+no match moves then.
 
 Shape legend: see `guided_pair`; I matches that agree with the epipolar geometry.
 """
@@ -97,7 +97,11 @@ def match_scene(
         return matches
     if pair.adds:
         matches = joined(matches, _guided(pair, matches, F, agrees, config))
-    return _moved_to_lines(pair, matches, F, config)
+    points0, points1 = pair.reduced(matches)
+    moved = move_to_lines(F, points0, points1, config)
+    if moved is points1:
+        return matches
+    return replace(matches, points1=moved / np.float32(pair.factors[1]))
 
 
 def _guided(
@@ -123,23 +127,31 @@ def _guided(
     return select(new, new.refined & exact)
 
 
-def _moved_to_lines(
-    pair: GuidedPair, matches: Matches, F: Matrix, config: SceneMatchingConfig
-) -> Matches:
-    """The matches with points in image 1 on their epipolar lines, if most of them agree."""
-    points = pair.reduced(matches)
-    F = optimize_fundamental(F, *points, config.tolerance)
-    distances = sampson_distances(F, *points)
-    agreeing = np.count_nonzero(distances < config.tolerance)
-    if agreeing < max(config.min_moved, config.min_moving * len(matches)):
-        return matches
+def move_to_lines(F: Matrix, points0: Float, points1: Float, config: SceneMatchingConfig) -> Float:
+    """Move matched points onto the epipolar lines that all matches determine.
+
+    The deviations of a few matches that are farther away, and of a pair whose geometry is uncertain
+    or no fundamental matrix, remain.
+
+    Args:
+        F: (3, 3) estimated fundamental matrix.
+        points0, points1: (M, 2) matched points, px.
+        config: settings.
+
+    Returns:
+        (M, 2) the new `points1`; the given array itself if no match moves.
+    """
+    F = optimize_fundamental(F, points0, points1, config.tolerance)
+    distances = sampson_distances(F, points0, points1)
+    num_agreeing = np.count_nonzero(distances < config.tolerance)
+    if num_agreeing < max(config.min_moved, config.min_moving * len(points0)):
+        return points1
     noise = median_noise(distances, config.tolerance)
     moves = distances < max(config.min_distance, config.max_distance * noise)
-    offsets = line_offsets(F, *points)
-    if coherence(points[0][moves], offsets[moves], _COHERENT) > config.max_coherence:
-        return matches
-    points1 = matches.points1 + moves[:, None] * offsets / pair.factors[1]
-    return replace(matches, points1=np.asarray(points1, np.float32))
+    offsets = line_offsets(F, points0, points1)
+    if coherence(points0[moves], offsets[moves], _COHERENT) > config.max_coherence:
+        return points1
+    return np.asarray(points1 + moves[:, None] * offsets, np.float32)
 
 
 def _nearest(points: Float, others: Float) -> tuple[NDArray[np.int64], Float]:
