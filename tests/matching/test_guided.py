@@ -173,6 +173,23 @@ def test_matches_are_aligned_on_the_images(photographs: dict[str, np.ndarray]) -
     assert np.median(errors(found)[moved]) < 0.5 * np.median(before[moved])
 
 
+def test_keypoints_near_their_predicted_places_match_where_the_images_do_not_agree(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    first, second, matches = scene(100, 40)
+    first, second = textured_pair(photographs, first, second)
+    assert second.image is not None
+    image1 = second.image.copy()
+    image1[:, 320:] = np.random.default_rng(0).integers(0, 256, (480, 320), np.uint8)
+    free = ~np.isin(np.arange(100), matches.indices[:, 1])
+    points = second.keypoints + np.float32((1, -1)) * free[:, None]
+    found = matched(first, dataclasses.replace(second, image=image1, keypoints=points), matches)
+    unaligned = ~np.isin(found.indices[:, 0], matches.indices[:, 0]) & ~found.refined
+    assert unaligned.sum() >= 0.9 * np.sum(points[free, 0] > 340) > 20
+    distance = np.linalg.norm(warp_points(found.points0, H) - points[found.indices[:, 1]], axis=1)
+    assert np.mean(errors(found)[unaligned]) < 0.7 * np.mean(distance[unaligned])
+
+
 def test_refining_again_is_more_accurate(photographs: dict[str, np.ndarray]) -> None:
     first, second, matches = scene(100, 100)
     pair = GuidedPair.of(

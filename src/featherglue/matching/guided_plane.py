@@ -2,14 +2,16 @@
 
 Matches are aligned again from the places that the homography predicts; those that stay away from it
 are dropped. An unmatched keypoint belongs to an unmatched one near its predicted place if their
-descriptors are mutually the most similar ones there.
+descriptors are mutually the most similar ones there. If the images do not agree there, as under
+changed light, a keypoint that is close to its predicted place is still the partner; the match gets
+the mean of both places.
 
 Shape legend: see `guided_pair`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,8 @@ class PlaneMatchingConfig:
         radius: px in image 1, maximum distance of a keypoint from the predicted place.
         min_similarity: minimum cosine of the descriptors.
         penalty: reduction of the similarity at a distance of `radius`; it grows with the square.
+        max_distance: px, maximum distance of a keypoint from its predicted place if the images do
+            not agree there.
     """
 
     plane: PlaneConfig = field(default_factory=PlaneConfig)
@@ -44,6 +48,7 @@ class PlaneMatchingConfig:
     radius: float = 5.0
     min_similarity: float = 0.0
     penalty: float = 0.5
+    max_distance: float = 2.0
 
 
 def match_plane(
@@ -73,7 +78,7 @@ def match_plane(
     if not pair.adds:
         return matches
     new = _aligned(pair, _guided(pair, matches, H, config), H)
-    return joined(matches, _near(pair, new, H, limit))
+    return joined(matches, _placed(pair, new, H, limit, config.max_distance))
 
 
 def _aligned(pair: GuidedPair, matches: Matches, H: Matrix) -> Matches:
@@ -94,6 +99,22 @@ def _local_maps(H: Matrix, points: Float) -> tuple[Float, Float]:
 def _near(pair: GuidedPair, matches: Matches, H: Matrix, limit: float) -> Matches:
     """The matches that deviate from a homography by less than `limit` px."""
     return select(matches, deviations(H, *pair.reduced(matches)) < limit)
+
+
+def _placed(
+    pair: GuidedPair, new: Matches, H: Matrix, limit: float, max_distance: float
+) -> Matches:
+    """The added matches near a homography; those with images that do not agree get a mean place."""
+    if pair.images is None:
+        return _near(pair, new, H, limit)
+    points0, points1 = pair.reduced(new)
+    places = warp_points(points0, H)
+    keypoints = pair.keypoints()[1][new.indices[:, 1]]
+    near = np.hypot(*(points1 - places).T) < limit
+    close = np.hypot(*(keypoints - places).T) < max_distance
+    means = (keypoints + places) / 2 / pair.factors[1]
+    points1 = np.where(near[:, None], new.points1, means).astype(np.float32)
+    return select(replace(new, points1=points1, refined=new.refined & near), near | close)
 
 
 def _guided(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatchingConfig) -> Matches:
