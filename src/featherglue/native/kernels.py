@@ -82,7 +82,7 @@ def nearest_pairs(
     best, pairs = np.empty(rows, np.int64), np.empty((rows, 2), np.int64)
     top, scores = np.empty(rows, np.float32), np.empty(rows, np.float32)
     highest = np.empty(columns + _MAX_TILE, np.float32)
-    work = np.empty(native.nearest_work_size(rows, columns, dim), np.float32)
+    work = np.empty(native.nearest_work_size(columns, dim), np.float32)
     count = native.nearest_pairs(
         pointer(first),
         rows,

@@ -48,7 +48,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         ],
     ),
     "mutual_pairs": (_INTEGER, [_ARRAY, *[_INTEGER] * 3, _FLOAT, *[_ARRAY] * 4]),
-    "nearest_work_size": (_INTEGER, [_INTEGER] * 3),
+    "nearest_work_size": (_INTEGER, [_INTEGER] * 2),
     "nearest_pairs": (
         _INTEGER,
         [_ARRAY, _INTEGER, _ARRAY, *[_INTEGER] * 2, _FLOAT, *[_ARRAY] * 6],

@@ -3,8 +3,7 @@
 
 #define BLOCK_ROWS 96 /* rows that stay in the cache while all columns pass, a multiple of ROWS */
 
-EXPORT int64_t nearest_work_size(int64_t rows, int64_t columns, int64_t dim) {
-    (void)rows;
+EXPORT int64_t nearest_work_size(int64_t columns, int64_t dim) {
     return round_up(columns, WIDE) * (dim + 1) + BLOCK_ROWS * (dim + 16);
 }
 
