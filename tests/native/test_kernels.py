@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featherglue.geometry.local_optimization import optimize_fundamental
 from featherglue.matching.assignment import mutual_matches, nearest_neighbors, optimal_transport
 from featherglue.matching.consensus import filter_by_consensus, fit_local_maps
 from featherglue.matching.keypoints import find_keypoints, sample_descriptors
@@ -271,3 +272,43 @@ def test_missing_libraries_give_no_warning(package: Path) -> None:
     name, reason, warned = in_new_process(PYTHONPATH=str(package.parents[1]))
     assert (name, warned) == ("None", "")
     assert reason == "not compiled; install featherglue again with a C compiler"
+
+
+def two_views(count: int, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Noisy matches of a scene with depth, some of them wrong, and a rough fundamental matrix."""
+    rng = np.random.default_rng(seed)
+    rays0 = rng.uniform(-0.5, 0.5, (count, 2))
+    depth = rng.uniform(2, 5, (count, 1))
+    turn = np.array([[0.98, 0, 0.2], [0, 1, 0], [-0.2, 0, 0.98]])
+    t = np.array([0.8, 0.1, 0.2])
+    seen = np.c_[rays0, np.ones(count)] * depth @ turn.T + t
+    points0 = 500 * rays0 + (320, 240)
+    points1 = 500 * seen[:, :2] / seen[:, 2:] + (320, 240) + rng.normal(0, 0.3, (count, 2))
+    points1[: count // 5] += rng.normal(0, 40, (count // 5, 2))
+    K = np.linalg.inv(np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]))
+    t += 0.01
+    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+    F = K.T @ cross @ turn @ K
+    return points0, points1, F / np.linalg.norm(F)
+
+
+@pytest.mark.parametrize("count", [15, 40, 300])
+def test_fundamental_matrices(both: Both, count: int) -> None:
+    points0, points1, F = two_views(count)
+    compiled, plain = both(lambda: optimize_fundamental(F, points0, points1, 3.0))
+    assert compiled is not F
+    np.testing.assert_allclose(compiled, plain, atol=1e-10)
+
+
+def test_fundamental_matrices_that_cannot_be_improved(both: Both) -> None:
+    points0, points1, F = two_views(300)
+    for few in (1, 11):
+        compiled, plain = both(
+            lambda few=few: optimize_fundamental(F, points0[:few], points1[:few], 3.0)
+        )
+        assert compiled is F and plain is F
+    same = np.repeat(points0[:1], 30, axis=0), np.repeat(points1[:1], 30, axis=0)
+    for pair in (same, (points0, points0), (points0, np.full_like(points1, 1e30))):
+        compiled, plain = both(lambda pair=pair: optimize_fundamental(F, *pair, 3.0))
+        assert np.isfinite(compiled).all()
+        np.testing.assert_allclose(np.abs(compiled), np.abs(plain), atol=1e-6)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from featherglue.geometry.epipolar import cross_matrix, homogeneous
 from featherglue.geometry.projection import hartley_normalization
+from featherglue.native import kernels
 
 Matrix = NDArray[np.float64]
 # Residuals and their derivatives by the unknowns.
@@ -114,11 +115,29 @@ def optimize_fundamental(
     U, values, Vt = np.linalg.svd(np.linalg.inv(T1).T @ F @ np.linalg.inv(T0))
     ratio = np.array([values[1] / values[0], 0, 0])
     initial = np.column_stack((U, Vt.T, ratio))
-    model = _gauss_newton(initial, linearize, update, threshold, scale)
+    model = _compiled(normalized0, normalized1, initial, threshold * scale, scale)
+    if model is None:
+        model = _gauss_newton(initial, linearize, update, threshold, scale)
     if model is initial:
         return F
     optimized = T1.T @ compose(model) @ T0
     return np.asarray(optimized / np.linalg.norm(optimized))
+
+
+def _compiled(
+    points0: Matrix, points1: Matrix, initial: Matrix, threshold: float, pixel: float
+) -> Matrix | None:
+    """`_gauss_newton` of a fundamental matrix in C; None if NumPy must do it."""
+    given = np.concatenate((initial[:, :3], initial[:, 3:6]), axis=None)
+    given = np.append(given, initial[0, 6])
+    settings = _MIN_MEDIAN * pixel, _SCALE_FACTOR, _MAX_ITERATIONS, _MIN_STEP
+    found = kernels.optimize_fundamental(
+        points0[:, :2], points1[:, :2], given, threshold, *settings
+    )
+    if found is None or found is given:
+        return found if found is None else initial
+    ratio = np.array([found[18], 0, 0])
+    return np.column_stack((found[:9].reshape(3, 3), found[9:18].reshape(3, 3), ratio))
 
 
 def optimize_pose(

@@ -1,7 +1,8 @@
 """The compiled kernels as functions on arrays.
 
 Each returns None if there is no compiled library, or for input that it does not take. The callers,
-in `featherglue.matching`, then do the same in NumPy; their docstrings describe the results.
+in `featherglue.matching` and `featherglue.geometry`, then do the same in NumPy; their docstrings
+describe the results.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from featherglue.native.library import MAX_THREADS, library, pointer
 
 Float = NDArray[np.float32]
+Double = NDArray[np.float64]
 Index = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
@@ -208,6 +210,51 @@ def sample_descriptors(descriptors: Float, at: Float) -> Float | None:
         pointer(descriptors), rows, columns, dim, pointer(at), len(at), pointer(sampled)
     )
     return sampled
+
+
+def optimize_fundamental(
+    points0: Double,
+    points1: Double,
+    model: Double,
+    threshold: float,
+    median: float,
+    factor: float,
+    iterations: int,
+    least_step: float,
+) -> Double | None:
+    """See `geometry.local_optimization.optimize_fundamental`.
+
+    Args:
+        points0, points1: (M, 2) normalized points, finite.
+        model: (19,), U, V and the ratio of the singular values.
+        threshold: distance beyond which a match has no weight.
+        median: lower bound of the median distance.
+        factor: scale of the weights over the median distance.
+        iterations: maximum number of iterations.
+        least_step: a step that ends the iterations.
+
+    Returns:
+        (19,) the new model; `model` itself without an improvement. None if the geometry is
+        degenerate.
+    """
+    native = library()
+    if native is None:
+        return None
+    first, second = (np.ascontiguousarray(p, np.float64) for p in (points0, points1))
+    optimized, work = model.copy(), np.empty(len(first))
+    state = native.optimize_fundamental(
+        pointer(first),
+        pointer(second),
+        len(first),
+        pointer(optimized),
+        threshold,
+        median,
+        factor,
+        iterations,
+        least_step,
+        pointer(work),
+    )
+    return None if state < 0 else optimized if state else model
 
 
 def nearest_points(points: Float, count: int) -> tuple[NDArray[np.int32], Float] | None:

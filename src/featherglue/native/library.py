@@ -10,7 +10,7 @@ import ctypes
 import os
 import warnings
 import zlib
-from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,18 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "match_network": (
         None,
         [*[_ARRAY] * 4, _INTEGER, *[_ARRAY] * 2, *[_INTEGER] * 2, *[_ARRAY] * 2],
+    ),
+    "optimize_fundamental": (
+        c_int,
+        [
+            *[_ARRAY] * 2,
+            _INTEGER,
+            _ARRAY,
+            *[c_double] * 3,
+            _INTEGER,
+            c_double,
+            _ARRAY,
+        ],
     ),
     "nearest_points": (None, [*[_ARRAY] * 3, _INTEGER, _INTEGER, _ARRAY, _ARRAY]),
     "fit_maps": (None, [_ARRAY, _INTEGER, _INTEGER, _ARRAY, _ARRAY, _FLOAT, _FLOAT, _ARRAY]),
