@@ -40,6 +40,7 @@ class SceneMatchingConfig:
     """Settings of guided matching by epipolar geometry. See `guided.GuidedConfig`.
 
     Attributes:
+        num_rounds: number of repetitions: each starts with more and more exact matches.
         min_matches: minimum number of matches that agree with the epipolar geometry.
         min_agreeing: minimum ratio of such matches.
         tolerance: px, maximum Sampson distance of a match that agrees, and of a pair of keypoints.
@@ -57,6 +58,7 @@ class SceneMatchingConfig:
             common, to move matches.
     """
 
+    num_rounds: int = 2
     min_matches: int = 16
     min_agreeing: float = 0.4
     tolerance: float = 2.0
@@ -76,7 +78,7 @@ class SceneMatchingConfig:
 def match_scene(
     pair: GuidedPair, matches: Matches, config: SceneMatchingConfig | None = None
 ) -> Matches:
-    """Refine the matches of a pair once more, and add others.
+    """Refine the matches of a pair again, add others, and move them onto their epipolar lines.
 
     Args:
         pair: the features; without images, the matches are returned as they are.
@@ -84,24 +86,25 @@ def match_scene(
         config: settings; None uses the defaults.
     """
     config = config or SceneMatchingConfig()
-    matches = pair.refine_again(matches)
-    if pair.images is None or len(matches) < config.min_matches:
-        return matches
-    points0, points1 = pair.reduced(matches)
-    found = quick_fundamental(points0, points1, config.tolerance)
-    if found is None:
-        return matches
-    F = optimize_fundamental(found[0], points0, points1, config.tolerance)
-    agrees = sampson_distances(F, points0, points1) < config.tolerance
-    if agrees.sum() < max(config.min_matches, config.min_agreeing * len(matches)):
-        return matches
-    if pair.adds:
-        matches = joined(matches, _guided(pair, matches, F, agrees, config))
-    points0, points1 = pair.reduced(matches)
-    moved = move_to_lines(F, points0, points1, config)
-    if moved is points1:
-        return matches
-    return replace(matches, points1=moved / np.float32(pair.factors[1]))
+    for _ in range(config.num_rounds):
+        matches = pair.refine_again(matches)
+        if pair.images is None or len(matches) < config.min_matches:
+            break
+        points = pair.reduced(matches)
+        found = quick_fundamental(*points, config.tolerance)
+        if found is None:
+            break
+        F = optimize_fundamental(found[0], *points, config.tolerance)
+        agrees = sampson_distances(F, *points) < config.tolerance
+        if agrees.sum() < max(config.min_matches, config.min_agreeing * len(matches)):
+            break
+        if pair.adds:
+            matches = joined(matches, _guided(pair, matches, F, agrees, config))
+        points0, points1 = pair.reduced(matches)
+        moved = move_to_lines(F, points0, points1, config)
+        if moved is not points1:
+            matches = replace(matches, points1=moved / np.float32(pair.factors[1]))
+    return matches
 
 
 def _guided(
