@@ -84,9 +84,9 @@ class Matches:
         indices: (M, 2) int64 indices into the keypoints of image 0 and of image 1.
         scores: (M,) float32 confidence in [0, 1].
         points0: (M, 2) float32, (x, y) pixels in image 0: the keypoints.
-        points1: (M, 2) float32, (x, y) pixels in image 1: the keypoints, moved by a subpixel
-            refinement where `refined`.
-        refined: (M,) bool.
+        points1: (M, 2) float32, (x, y) pixels in image 1: the keypoints, or more accurate places
+            by subpixel refinement and by the geometry of all matches.
+        refined: (M,) bool, whether the images were aligned at the match.
 
     Raises:
         UsageError: an array has another shape.

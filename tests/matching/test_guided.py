@@ -303,6 +303,33 @@ def test_points_move_onto_the_lines_that_all_matches_determine() -> None:
     assert np.linalg.norm(moved - points1, axis=1).max() < 1
 
 
+def test_a_wrong_match_near_the_epipole_does_not_move() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform((-1, -0.75, 2), (1, 0.75, 4), (150, 3))
+    t = np.array([0.02, 0.01, -0.4])  # forward: the epipole is in the image
+    moved = points + t
+    views = [500 * p[:, :2] / p[:, 2:] + (320, 240) for p in (points, moved)]
+    views[1] += rng.normal(scale=0.3, size=(150, 2))
+    epipole = 500 * t[:2] / t[2] + (320, 240)
+    views[0][0], views[1][0] = epipole + 0.2, epipole + np.array([40, -60])
+    points0, points1 = (view.astype(np.float32) for view in views)
+    found = move_to_lines(lines_of(points0, points1), points0, points1, SceneMatchingConfig())
+    distance = np.linalg.norm(found - points1, axis=1)
+    assert 0 < distance.max() < 1.5
+
+
+def test_points_that_stay_are_not_rounded(photographs: dict[str, np.ndarray]) -> None:
+    given = depth_scene(photographs["coffee"]).result
+    pair = dataclasses.replace(
+        GuidedPair.of(given, SETTINGS, Scratch()), factors=(0.7, 0.7), adds=False
+    )
+    config = SceneMatchingConfig(num_rounds=1, min_move_limit=0.02, move_limit=0.5)
+    found = match_scene(pair, given.matches, config)
+    still = match_scene(pair, given.matches, dataclasses.replace(config, min_moving_matches=10**6))
+    same = (found.points1 == still.points1).all(1)
+    assert 0.2 < same.mean() < 0.9  # without added matches, too, points move
+
+
 def test_a_wrong_match_does_not_move() -> None:
     points0, points1, _ = two_views(noise=0.1)
     points1[:10] += 30 * np.random.default_rng(1).normal(size=(10, 2))
@@ -332,7 +359,7 @@ def test_matches_of_a_scene_with_depth_move_onto_their_lines(
     pair = GuidedPair.of(given, settings, Scratch())
     deviation = {}  # the lines are horizontal
     for limit in (32, 10**6):
-        found = match_scene(pair, given.matches, SceneMatchingConfig(min_moved=limit))
+        found = match_scene(pair, given.matches, SceneMatchingConfig(min_moving_matches=limit))
         deviation[limit] = float(np.median(np.abs(found.points1[:, 1] - found.points0[:, 1])))
     assert deviation[32] < 0.5 * deviation[10**6]
 

@@ -46,6 +46,8 @@ def optimize_homography(
         within the threshold, or if the result fits worse.
     """
     points0, points1 = _finite(points0, points1)
+    if len(points0) < _MIN_MATCHES:
+        return H
     T0, T1 = hartley_normalization(points0), hartley_normalization(points1)
     x, y = (points0 * T0[0, 0] + T0[:2, 2]).T
     target = (points1 * T1[0, 0] + T1[:2, 2]).T
@@ -91,6 +93,8 @@ def optimize_fundamental(
         the threshold, or if the result fits worse.
     """
     points0, points1 = _finite(points0, points1)
+    if len(points0) < _MIN_MATCHES:
+        return F
     T0, T1 = hartley_normalization(points0), hartley_normalization(points1)
     scale = math.sqrt(T0[0, 0] * T1[0, 0])  # the same for both images keeps distances comparable
     T0[:2] *= scale / T0[0, 0]
@@ -130,12 +134,21 @@ def _compiled(
     """`_gauss_newton` of a fundamental matrix in C; None if NumPy must do it."""
     given = np.concatenate((initial[:, :3], initial[:, 3:6]), axis=None)
     given = np.append(given, initial[0, 6])
-    settings = _MIN_MEDIAN * pixel, _SCALE_FACTOR, _MAX_ITERATIONS, _MIN_STEP
     found = kernels.optimize_fundamental(
-        points0[:, :2], points1[:, :2], given, threshold, *settings
+        points0[:, :2],
+        points1[:, :2],
+        given,
+        threshold,
+        _MIN_MEDIAN * pixel,
+        _SCALE_FACTOR,
+        _MIN_MATCHES,
+        _MAX_ITERATIONS,
+        _MIN_STEP,
     )
-    if found is None or found is given:
-        return found if found is None else initial
+    if found is None:
+        return None
+    if found is given:
+        return initial
     ratio = np.array([found[18], 0, 0])
     return np.column_stack((found[:9].reshape(3, 3), found[9:18].reshape(3, 3), ratio))
 

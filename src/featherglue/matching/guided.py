@@ -63,6 +63,8 @@ def complete(
 ) -> MatchResult:
     """Refine the matches of a pair again, drop those of a plane that deviate, and add others.
 
+    The points of image 1 move onto the epipolar lines of a scene with depth (`move_to_lines`).
+
     A match threshold above the confidence of added matches leaves them out.
 
     Args:

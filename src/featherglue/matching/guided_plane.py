@@ -2,9 +2,9 @@
 
 Matches are aligned again from the places that the homography predicts; those that stay away from it
 are dropped. An unmatched keypoint belongs to an unmatched one near its predicted place if their
-descriptors are mutually the most similar ones there. If the images do not agree there, as under
-changed light, a keypoint that is close to its predicted place is still the partner; the match gets
-the mean of both places.
+descriptors are mutually the most similar ones there. A partner that deviates more than other
+matches, because the images do not agree there, as under changed light, stays if the keypoint itself
+is close to its predicted place; the match gets the mean of both places.
 
 Shape legend: see `guided_pair`.
 """
@@ -38,8 +38,8 @@ class PlaneMatchingConfig:
         radius: px in image 1, maximum distance of a keypoint from the predicted place.
         min_similarity: minimum cosine of the descriptors.
         penalty: reduction of the similarity at a distance of `radius`; it grows with the square.
-        max_distance: px, maximum distance of a keypoint from its predicted place if the images do
-            not agree there.
+        max_distance: px, maximum distance of a keypoint from its predicted place, for an added
+            match that deviates more than `max_deviation` after its alignment.
     """
 
     plane: PlaneConfig = field(default_factory=PlaneConfig)
@@ -104,7 +104,7 @@ def _near(pair: GuidedPair, matches: Matches, H: Matrix, limit: float) -> Matche
 def _placed(
     pair: GuidedPair, new: Matches, H: Matrix, limit: float, max_distance: float
 ) -> Matches:
-    """The added matches near a homography; those with images that do not agree get a mean place."""
+    """The added matches near a homography, or with keypoints near it, which get a mean place."""
     if pair.images is None:
         return _near(pair, new, H, limit)
     points0, points1 = pair.reduced(new)

@@ -5,7 +5,7 @@ keypoint near that place and near the epipolar line is its partner if their desc
 the most similar ones there, and if the images agree there: the alignment must succeed and stay near
 the epipolar line. The farther the nearest match, the less exact the prediction.
 
-In the end, matches near their epipolar line move onto it if most matches agree: the line follows
+Finally, matches near their epipolar line move onto it if most matches agree: the line follows
 from all of them and is more accurate than a single one. Deviations that neighbors have in common
 are not noise. They show a geometry that no fundamental matrix describes, as with lens distortion;
 no match moves then.
@@ -32,7 +32,6 @@ from featherglue.types import Matches
 Float = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-_COHERENT = 6  # number of neighbors whose deviations are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class SceneMatchingConfig:
     """Settings of guided matching by epipolar geometry. See `guided.GuidedConfig`.
 
     Attributes:
-        num_rounds: number of repetitions: each starts with more and more exact matches.
+        num_rounds: number of rounds. The second starts with more matches, which are more accurate.
         min_matches: minimum number of matches that agree with the epipolar geometry.
         min_agreeing: minimum ratio of such matches.
         tolerance: px, maximum Sampson distance of a match that agrees, and of a pair of keypoints.
@@ -50,12 +49,13 @@ class SceneMatchingConfig:
         min_similarity: minimum cosine of the descriptors.
         penalty: reduction of the similarity at the maximum distance; it grows with the square.
         max_deviation: px, maximum Sampson distance of an aligned match.
-        min_moved, min_moving: minimum number and ratio of agreeing matches to move matches onto
-            their epipolar lines.
-        max_distance: maximum Sampson distance of a match that moves, relative to the median.
-        min_distance: px, a match nearer to its line always moves.
+        min_moving_matches, min_moving_ratio: minimum number and ratio of matches that agree with
+            the geometry, to move points onto their epipolar lines.
+        move_limit: maximum Sampson distance of a match that moves, relative to the median.
+        min_move_limit: px, lower bound of this distance.
         max_coherence: maximum share of the deviations from the lines that neighbors have in
-            common, to move matches.
+            common, to move points.
+        coherence_neighbors: number of neighbors whose deviations are compared.
     """
 
     num_rounds: int = 2
@@ -68,17 +68,20 @@ class SceneMatchingConfig:
     min_similarity: float = 0.5
     penalty: float = 0.5
     max_deviation: float = 1.0
-    min_moved: int = 32
-    min_moving: float = 0.75
-    max_distance: float = 3.0
-    min_distance: float = 0.3
+    min_moving_matches: int = 32
+    min_moving_ratio: float = 0.75
+    move_limit: float = 3.0
+    min_move_limit: float = 0.3
     max_coherence: float = 0.25
+    coherence_neighbors: int = 6
 
 
 def match_scene(
     pair: GuidedPair, matches: Matches, config: SceneMatchingConfig | None = None
 ) -> Matches:
-    """Refine the matches of a pair again, add others, and move them onto their epipolar lines.
+    """Refine the matches of a pair again, add others, and move points onto their epipolar lines.
+
+    Points move even where a high match threshold leaves no added matches.
 
     Args:
         pair: the features; without images, the matches are returned as they are.
@@ -103,7 +106,9 @@ def match_scene(
         points0, points1 = pair.reduced(matches)
         moved = move_to_lines(F, points0, points1, config)
         if moved is not points1:
-            matches = replace(matches, points1=moved / np.float32(pair.factors[1]))
+            changed = (moved != points1).any(1)[:, None]
+            moved = moved / np.float32(pair.factors[1])
+            matches = replace(matches, points1=np.where(changed, moved, matches.points1))
     return matches
 
 
@@ -133,8 +138,8 @@ def _guided(
 def move_to_lines(F: Matrix, points0: Float, points1: Float, config: SceneMatchingConfig) -> Float:
     """Move matched points onto the epipolar lines that all matches determine.
 
-    The deviations of a few matches that are farther away, and of a pair whose geometry is uncertain
-    or no fundamental matrix, remain.
+    Points stay if too few matches agree with the geometry, if they are farther from their lines
+    than the others, or if the deviations of neighbors are alike.
 
     Args:
         F: (3, 3) estimated fundamental matrix.
@@ -142,19 +147,24 @@ def move_to_lines(F: Matrix, points0: Float, points1: Float, config: SceneMatchi
         config: settings.
 
     Returns:
-        (M, 2) the new `points1`; the given array itself if no match moves.
+        (M, 2) the new `points1`; the given array itself if no point moves.
     """
     F = optimize_fundamental(F, points0, points1, config.tolerance)
     distances = sampson_distances(F, points0, points1)
     num_agreeing = np.count_nonzero(distances < config.tolerance)
-    if num_agreeing < max(config.min_moved, config.min_moving * len(points0)):
+    if num_agreeing < max(config.min_moving_matches, config.min_moving_ratio * len(points0)):
         return points1
     noise = median_noise(distances, config.tolerance)
-    moves = distances < max(config.min_distance, config.max_distance * noise)
+    limit = max(config.min_move_limit, config.move_limit * noise)
     offsets = line_offsets(F, points0, points1)
-    if coherence(points0[moves], offsets[moves], _COHERENT) > config.max_coherence:
+    # Near an epipole, a point can be far from its line in one image and close in the other.
+    moves = (distances < limit) & (np.hypot(*offsets.T) < 2 * limit)
+    if np.count_nonzero(moves) <= config.coherence_neighbors:
         return points1
-    return np.asarray(points1 + moves[:, None] * offsets, np.float32)
+    shared = coherence(points0[moves], offsets[moves], config.coherence_neighbors)
+    if shared > config.max_coherence:
+        return points1
+    return np.where(moves[:, None], points1 + offsets, points1).astype(np.float32)
 
 
 def _nearest(points: Float, others: Float) -> tuple[NDArray[np.int64], Float]:

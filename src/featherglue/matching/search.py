@@ -6,8 +6,7 @@ differences this module estimates the rotation and the ratio on small versions o
 onto the coarser one by the homography of these matches, and matches again (as in MODS: Mishkin,
 Matas, Perdoch 2015). Scenes with several planes get such a warp for each of the next planes as
 well. The result unites the matches of the warped and of the plain images, as far as they agree with
-one epipolar geometry. The last step (`guided`) aligns all matches again; where one homography
-explains them, it also drops and adds matches.
+one epipolar geometry. The last step is guided matching (`guided`).
 """
 
 from __future__ import annotations

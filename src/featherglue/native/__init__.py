@@ -1,1 +1,1 @@
-"""Kernels in C for the loops of matching that take many passes in NumPy."""
+"""Kernels in C for the loops of matching and geometry that take many passes in NumPy."""

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #define UNKNOWNS 7
-#define MIN_USED 12 /* matches within the threshold */
 
 typedef double Matrix[3][3];
 
@@ -24,7 +23,7 @@ static void multiply(Matrix out, Matrix a, Matrix b, int transposed) {
         }
 }
 
-static void compose(const Model *model, Matrix F) {
+static void compose(Model *model, Matrix F) {
     Matrix scaled;
     for (int i = 0; i < 3; i++) {
         scaled[i][0] = model->U[i][0];
@@ -41,7 +40,7 @@ static void cross(const double v[3], Matrix out) {
 }
 
 /* The derivatives of F by rotations of U, by rotations of V and by the ratio. */
-static void differentiate(const Model *model, Matrix F, Matrix out[UNKNOWNS]) {
+static void differentiate(Model *model, Matrix F, Matrix out[UNKNOWNS]) {
     for (int axis = 0; axis < 3; axis++) {
         const double v[3] = {axis == 0, axis == 1, axis == 2};
         const double opposite[3] = {-v[0], -v[1], -v[2]};
@@ -95,7 +94,7 @@ static double sampson_square(Matrix F, const double *p0, const double *p1) {
 }
 
 /* How well a model fits, larger is better. */
-static double fit(const Model *model, const double *points0, const double *points1, int64_t count,
+static double fit(Model *model, const double *points0, const double *points1, int64_t count,
                   double scale) {
     Matrix F;
     double sum = 0;
@@ -161,15 +160,16 @@ static void add_match(Matrix F, Matrix derivatives[UNKNOWNS], const double *p0,
 /* Minimize the weighted Sampson distances of matches over fundamental matrices of rank 2.
  *
  * points0, points1: (count, 2), finite; model: (19,), U, V and the ratio of the singular values,
- * overwritten; threshold: distance beyond which a match has no weight; least_median: lower bound of
- * the median distance; scale_factor: scale of the weights over the median; least_step: a step that
- * ends the iterations; work: (count,). Returns 1 if the new model fits better, 0 if the given one is
- * kept, and -1 if the normal equations are singular.
+ * overwritten; threshold: distance beyond which a match has no weight; min_median: lower bound of
+ * the median distance; scale_factor: scale of the weights over the median; min_used: minimum number
+ * of matches within the threshold; min_step: a step that ends the iterations; work: (count,).
+ * Returns 1 if the new model fits better, 0 if the given one is kept, and -1 if the normal equations
+ * are singular.
  */
 EXPORT int optimize_fundamental(const double *points0, const double *points1, int64_t count,
-                                double *model, double threshold, double least_median,
-                                double scale_factor, int64_t iterations, double least_step,
-                                double *work) {
+                                double *model, double threshold, double min_median,
+                                double scale_factor, int64_t min_used, int64_t iterations,
+                                double min_step, double *work) {
     Model now, initial;
     memcpy(&now, model, sizeof now);
     initial = now;
@@ -183,10 +183,10 @@ EXPORT int optimize_fundamental(const double *points0, const double *points1, in
             double square = sampson_square(F, points0 + 2 * i, points1 + 2 * i);
             if (square < threshold * threshold) work[used++] = square;
         }
-        if (used < MIN_USED) return 0;
+        if (used < min_used) return 0;
         qsort(work, (size_t)used, sizeof *work, compare);
         double median = (work[(used - 1) / 2] + work[used / 2]) / 2;
-        scale = scale_factor * fmax(sqrt(median), least_median);
+        scale = scale_factor * fmax(sqrt(median), min_median);
         double A[UNKNOWNS][UNKNOWNS] = {{0}}, b[UNKNOWNS] = {0}, largest = 0;
         for (int64_t i = 0; i < count; i++) {
             const double *p0 = points0 + 2 * i, *p1 = points1 + 2 * i;
@@ -198,7 +198,7 @@ EXPORT int optimize_fundamental(const double *points0, const double *points1, in
         rotate(now.U, b);
         rotate(now.V, b + 3);
         for (int u = 0; u < UNKNOWNS; u++) largest = fmax(largest, fabs(b[u]));
-        if (largest < least_step) break;
+        if (largest < min_step) break;
     }
     if (!(fit(&now, points0, points1, count, scale) >= fit(&initial, points0, points1, count, scale)))
         return 0;

@@ -1,7 +1,8 @@
-/* Loops of matching for which NumPy needs many passes over memory.
+/* Loops of matching and geometry for which NumPy needs many passes over memory.
  *
- * Each function has a counterpart in featherglue.matching that gives the same result up to
- * rounding. Arrays are contiguous unless a stride is given; sizes are checked by the caller.
+ * Each function has a counterpart in featherglue.matching or featherglue.geometry that gives the same
+ * result up to rounding. Arrays are contiguous unless a stride is given; sizes are checked by the
+ * caller.
  */
 #ifndef FEATHERGLUE_KERNELS_H
 #define FEATHERGLUE_KERNELS_H

@@ -217,10 +217,11 @@ def optimize_fundamental(
     points1: Double,
     model: Double,
     threshold: float,
-    median: float,
-    factor: float,
+    min_median: float,
+    scale_factor: float,
+    min_used: int,
     iterations: int,
-    least_step: float,
+    min_step: float,
 ) -> Double | None:
     """See `geometry.local_optimization.optimize_fundamental`.
 
@@ -228,14 +229,15 @@ def optimize_fundamental(
         points0, points1: (M, 2) normalized points, finite.
         model: (19,), U, V and the ratio of the singular values.
         threshold: distance beyond which a match has no weight.
-        median: lower bound of the median distance.
-        factor: scale of the weights over the median distance.
+        min_median: lower bound of the median distance.
+        scale_factor: scale of the weights over the median distance.
+        min_used: minimum number of matches within the threshold.
         iterations: maximum number of iterations.
-        least_step: a step that ends the iterations.
+        min_step: a step that ends the iterations.
 
     Returns:
-        (19,) the new model; `model` itself without an improvement. None if the geometry is
-        degenerate.
+        (19,) the new model; `model` itself without an improvement. None without a compiled
+        library, or if the matches are degenerate.
     """
     native = library()
     if native is None:
@@ -248,10 +250,11 @@ def optimize_fundamental(
         len(first),
         pointer(optimized),
         threshold,
-        median,
-        factor,
+        min_median,
+        scale_factor,
+        min_used,
         iterations,
-        least_step,
+        min_step,
         pointer(work),
     )
     return None if state < 0 else optimized if state else model

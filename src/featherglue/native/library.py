@@ -74,7 +74,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
             _INTEGER,
             _ARRAY,
             *[c_double] * 3,
-            _INTEGER,
+            *[_INTEGER] * 2,
             c_double,
             _ARRAY,
         ],

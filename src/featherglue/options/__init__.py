@@ -144,8 +144,8 @@ class ProcessingConfig:
         True,
         "boolean",
         "Refine the matches of a pair with few matches again, drop those that deviate from a "
-        "plane, and add others by the homography or the epipolar geometry. It needs refine, and "
-        "SuperGlue or a search.",
+        "plane, add others by the homography or the epipolar geometry, and move points onto their "
+        "epipolar lines. It needs refine, and SuperGlue or a search.",
     )
 
     def __post_init__(self) -> None:
