@@ -316,12 +316,15 @@ class Study(ModelSteps):
             ("linear", "linear quantization", explanations.linear_variants),
             ("channels", "channel pruning", explanations.channel_variants),
         ):
-            results[part] = []
+            results[part], origins = [], []
             for variant in variants(self.original, self.calibration(), size):
                 name = f"{variant.title}, {method} explained"
                 row = self.journal.step(name, inputs, partial(explain, variant))
                 results[part].append(row)
-                results["origins"][part] = self.journal.origin(name)
+                origins.append(self.journal.origin(name))
+            dates = sorted({origin["date"] for origin in origins if origin})
+            period = {"date": " to ".join(dates[:1] + dates[1:][-1:])} if dates else {}
+            results["origins"][part] = origins[-1] | period
         return results
 
     def _sparsity(self) -> dict[str, Any]:
