@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _OTHER_MAKING = (7.0, 0.0)
 _EVALUATION: Mapping[str, float] = {"macs-25": 0.25, "macs-10": 0.15, "macs-10-linear-8": 0.15}
 _FRAME = {"torch": 3.0, "onnxruntime": 2.2, "openvino": 2.4}  # a frame and its match, 1 thread
 _SPEED = 5.0  # a turn of Figure 3 with 512 keypoints, if the time were proportional to the number
-_VARIANTS, _VARIANT_PAIR, _VARIANT_PHOTO = 17, 1.7, 30.0
+_VARIANT_PAIR, _VARIANT_PHOTO = 1.7, 30.0  # an explanation
 _SCAN_PAIR = 3.5
 # The section on zeros: making the models, a turn of all frames and layers, a pair of all models.
 _ZEROS, _ZEROS_TURN, _ZEROS_PAIR = 40.0, 30.0, 24.0
@@ -71,9 +71,10 @@ def unit_seconds(model: Path, threads: int, size: tuple[int, int]) -> float:
 def estimate(
     options: argparse.Namespace,
     left: Sequence[tuple[Experiment, str]],
-    done: Collection[str],
+    done: Container[str],
     num_pairs: int,
     num_models: int,
+    num_explanations: int,
 ) -> list[Estimate]:
     """Return the estimated duration of the steps that are left.
 
@@ -83,6 +84,7 @@ def estimate(
         done: names of finished steps of the journal.
         num_pairs: number of pairs of an evaluation.
         num_models: number of models whose latency is measured.
+        num_explanations: number of variants that are left to explain failures.
     """
     found = [*_model_estimates(options, left, num_pairs)]
     if options.make_only:
@@ -95,10 +97,8 @@ def estimate(
     if options.num_rounds and last not in done:
         turn = sum(_SPEED * n / 512 * (1 + n / 3000) for n in options.keypoints)
         found.append(Estimate("latency against keypoints", turn * (1 + options.num_rounds)))
-    pairs = options.num_explanation_pairs
-    variants_left = _VARIANTS - sum(name.endswith(" explained") for name in done)
-    if pairs and variants_left > 0:
-        variants = variants_left * pairs * _VARIANT_PAIR
+    if num_explanations:
+        variants = num_explanations * options.num_explanation_pairs * _VARIANT_PAIR
         units = variants + _VARIANT_PHOTO * options.num_calibration_images
         found.append(Estimate("explain failures", units))
     turns = options.num_sparsity_repetitions

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import featherglue
 from featherglue.artifact.folding import fold_batch_norm
@@ -46,6 +46,14 @@ from studies.compression.timing import Turn, Turns, conditions, medians, what_is
 
 _FIGURE_3 = ("dense", "macs-25", "macs-10")
 _SHIPPED = ("balanced", "fast")  # measured beside the models of the study
+
+
+class ExplanationStep(NamedTuple):
+    """A variant to measure: its part of the results, the name of the step, and the variant."""
+
+    part: str
+    name: str
+    variant: explanations.Variant
 
 
 class Study(ModelSteps):
@@ -137,7 +145,13 @@ class Study(ModelSteps):
                 and not (options.make_only and step == "evaluate")
             ]
         num_models = len(experiments.EXPERIMENTS) + 1 + len(_SHIPPED)
-        found = estimates.estimate(options, left, self.journal.steps, self.pairs, num_models)
+        explained = [
+            self.journal.is_done(step.name, self._explained_on())
+            for step in (self._explanation_steps() if options.num_explanation_pairs else [])
+        ]
+        found = estimates.estimate(
+            options, left, self.journal.steps, self.pairs, num_models, explained.count(False)
+        )
         if any(one.units for one in found):
             dense, size = self._save_dense(), tuple(options.size)
             unit = estimates.unit_seconds(dense, options.threads, size)
@@ -299,32 +313,43 @@ class Study(ModelSteps):
         origin["turns"] = options.num_repetitions
         return {name: times | {"origin": origin} for name, times in found.items()}
 
-    def _explanations(self) -> dict[str, Any]:
-        if not self.options.num_explanation_pairs:
-            return {}
-        size = tuple(self.options.size)
+    def _explained_on(self) -> dict[str, Any]:
+        """Return what determines the explanations."""
         pairs = self.options.num_explanation_pairs
-        inputs = {**self.evaluated_on, **self.calibrated_on, "explained": pairs, "refine": True}
+        return {**self.evaluated_on, **self.calibrated_on, "explained": pairs, "refine": True}
+
+    def _explanation_steps(self) -> list[ExplanationStep]:
+        """Return the steps that explain failures. Their models are made when they are measured."""
+        size = tuple(self.options.size)
+        return [
+            ExplanationStep(part, f"{variant.title}, {method} explained", variant)
+            for part, method, variants in (
+                ("linear", "linear quantization", explanations.linear_variants),
+                ("channels", "channel pruning", explanations.channel_variants),
+            )
+            for variant in variants(self.original, self.calibration(), size)
+        ]
+
+    def _explanations(self) -> dict[str, Any]:
+        pairs = self.options.num_explanation_pairs
+        if not pairs:
+            return {}
         config = ScoringConfig(num_pairs=pairs, refine=True)
         scorer = cache(lambda: HomographyScorer(self.original, self.suite, config))
 
         def explain(variant: explanations.Variant) -> dict[str, Any]:
             return explanations.measure(variant, scorer())
 
-        results: dict[str, Any] = {"pairs": pairs, "origins": {}}
-        for part, method, variants in (
-            ("linear", "linear quantization", explanations.linear_variants),
-            ("channels", "channel pruning", explanations.channel_variants),
-        ):
-            results[part], origins = [], []
-            for variant in variants(self.original, self.calibration(), size):
-                name = f"{variant.title}, {method} explained"
-                row = self.journal.step(name, inputs, partial(explain, variant))
-                results[part].append(row)
-                origins.append(self.journal.origin(name))
-            dates = sorted({origin["date"] for origin in origins if origin})
-            period = {"date": " to ".join(dates[:1] + dates[1:][-1:])} if dates else {}
-            results["origins"][part] = origins[-1] | period
+        results: dict[str, Any] = {"linear": [], "channels": [], "pairs": pairs, "origins": {}}
+        dates: dict[str, set[str]] = {"linear": set(), "channels": set()}
+        for step in self._explanation_steps():
+            compute = partial(explain, step.variant)
+            results[step.part].append(self.journal.step(step.name, self._explained_on(), compute))
+            dates[step.part].add(self.journal.origin(step.name).get("date", ""))
+            results["origins"][step.part] = self.journal.origin(step.name)
+        for part, days in dates.items():
+            period = " to ".join(dict.fromkeys((min(days), max(days))))
+            results["origins"][part] |= {"date": period} if min(days) else {}
         return results
 
     def _sparsity(self) -> dict[str, Any]:

@@ -334,6 +334,36 @@ def test_fine_tuning_starts_from_the_model_before_it(
 
 
 @pytest.mark.slow
+def test_a_stopped_run_repeats_one_explanation_at_most(
+    reproduce: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain = ("--only", "linear-8", "--minutes", 0, "--num-repetitions", 0)
+    explain += ("--num-explanation-pairs", 1)
+    assert reproduce(*explain) == 0
+    assert "explain failures" in capsys.readouterr().out
+    first = json.loads((tmp_path / "out.json").read_text())["explanations"]
+    assert len(first["linear"]) >= 9 and len(first["channels"]) >= 5
+    path = tmp_path / "work" / "journal.json"
+    steps = json.loads(path.read_text())
+    del steps["all channels, channel pruning explained"]
+    other = "float32, linear quantization explained"
+    steps[other].pop("checksum")
+    steps[other]["origin"]["date"] = "2020-01-01"
+    path.write_text(json.dumps(steps))
+    assert reproduce(*explain) == 0
+    output = capsys.readouterr().out
+    assert "explain failures" in output
+    assert [line for line in output.splitlines() if line.endswith("explained …")] == [
+        "  all channels, channel pruning explained …"
+    ]
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert results["explanations"]["channels"] == first["channels"]
+    assert results["explanations"]["origins"]["linear"]["date"].startswith("2020-01-01 to 20")
+    assert reproduce(*explain) == 0
+    assert "explain failures" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_variants_are_measured(
     reproduce: Main, matching: Path, tmp_path: Path, gray: np.ndarray
 ) -> None:
