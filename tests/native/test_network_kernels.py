@@ -13,7 +13,12 @@ import pytest
 import torch
 
 from featherglue.artifact.format import load_artifact
-from featherglue.config import ArchitectureConfig, AttentionConfig, SuperGlueConfig
+from featherglue.config import (
+    ArchitectureConfig,
+    AttentionConfig,
+    SuperGlueConfig,
+    SuperPointConfig,
+)
 from featherglue.errors import ResourceError
 from featherglue.matching.assignment import match_scores, mutual_matches, optimal_transport
 from featherglue.models.model import Model
@@ -77,6 +82,25 @@ def test_unprojected_descriptors_whose_width_is_no_multiple_of_16(
     inputs = (points[0], described[0], points[1], described[1])
     found, expected = (kind(artifact, 1).match(*inputs) for kind in (NativeRuntime, TorchRuntime))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_context_branch_of_three_levels(tmp_path: Path, gray: np.ndarray) -> None:
+    extractor = SuperPointConfig(
+        channels=(8, 8, 8, 8, 16, 16, 24, 24),
+        stem=2,
+        detector_channels=16,
+        descriptor_channels=40,
+        descriptor_dim=24,
+        context_channels=(8, 40, 24, 16, 8, 16),
+        batch_norm=False,
+    )
+    torch.manual_seed(0)
+    artifact = Model.build(ArchitectureConfig(extractor=extractor)).save(tmp_path / "model")
+    expected = TorchRuntime(artifact, 1).extract(gray[:200, :104])
+    for threads in (1, 3):
+        found = NativeRuntime(artifact, threads).extract(gray[:200, :104])
+        for actual, desired in zip(found, expected, strict=True):
+            np.testing.assert_allclose(actual, desired, atol=1e-5)
 
 
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])

@@ -1,63 +1,42 @@
 /* SuperPoint's network in float32: see featherglue/runtime/kernel_weights.py.
  *
- * Maps are (rows, columns, channels) with a border of zeros. The 3×3 convolutions are computed by
+ * The network is a list of steps, each from one map to another. The 3×3 convolutions are computed by
  * Winograd's minimal filtering F(4×4, 3×3) (Lavin and Gray 2016): 36 instead of 144 products for
  * the 16 values of a tile.
  */
-#include "products.h"
+#include "maps.h"
 
 #if !defined(_WIN32)
 #include "team.h"
 
-#define TILE 4
 #define SIDE 6
 #define PLACES (SIDE * SIDE)
 #define STEM_ROWS 4 /* output rows of the stem in a unit of work */
 #define MOST_TILES 48 /* that are transformed together: their transforms stay in the cache */
 #define LARGEST_LOGIT 40.0f
 #define SPACING 16  /* floats between the places of a tile's transform, so that they share no cache set */
+#define NUM_HEADS 2 /* of the detector and of the descriptors */
 
 typedef struct {
-    int64_t inputs, outputs, pool; /* channels, multiples of 8; 2×2 maxima follow */
-    const float *weights, *bias;   /* (36, tiles of outputs, inputs, 16 or 8) */
-} Layer;
+    int64_t kind, from, to;          /* numbers of maps */
+    int64_t inputs, outputs, height, width; /* channels, multiples of 8; size of map `to` */
+    const float *weights, *bias;     /* CONVOLVE: (36, tiles of outputs, inputs, 16 or 8) */
+} Step;
 
 typedef struct {
-    float *data;
-    int64_t height, width, channels, across, down, pitch; /* tiles; floats of a row */
-} Map;
+    int64_t map, first, inputs, outputs; /* it reads `inputs` channels of a map from `first` on */
+    const float *weights, *bias;
+} Head;
 
 typedef struct {
     const uint8_t *image;
-    int64_t height, width, kernel, stride, num_layers, num_threads;
-    Layer stem, layers[16], points, descriptors; /* points and descriptors: 1×1 */
-    float *maps[2], *buffers, *scores, *described;
+    int64_t height, width, kernel, stride, num_steps, num_threads;
+    Step steps[MOST_STEPS]; /* the first one is the stem */
+    Head heads[NUM_HEADS];
+    Map maps[MOST_MAPS];
+    float *buffers, *scores, *described;
     int64_t buffer_size, unit_size; /* floats of a thread; tiles of a unit of work */
-    Map in, out;                    /* of the running layer */
 } Extraction;
-
-static Map shape_map(float *data, int64_t height, int64_t width, int64_t channels) {
-    int64_t across = (width + TILE - 1) / TILE, down = (height + TILE - 1) / TILE;
-    return (Map){data, height, width, channels, across, down, (across * TILE + 2) * channels};
-}
-
-static float *pixel(const Map *map, int64_t y, int64_t x) {
-    return map->data + (y + 1) * map->pitch + (x + 1) * map->channels;
-}
-
-static void clear_border(const Map *map) {
-    int64_t rows = map->down * TILE + 2, left = map->channels;
-    int64_t right = (map->width + 1) * map->channels;
-    for (int64_t y = 0; y < rows; y++) {
-        float *row = map->data + y * map->pitch;
-        if (y == 0 || y > map->height) {
-            memset(row, 0, (size_t)map->pitch * sizeof *row);
-        } else {
-            memset(row, 0, (size_t)left * sizeof *row);
-            memset(row + right, 0, (size_t)(map->pitch - right) * sizeof *row);
-        }
-    }
-}
 
 /* One row of the stem: a convolution of one channel with a k×k kernel and a stride of s, both
  * constants where it is called, and ReLU. */
@@ -65,8 +44,8 @@ static inline void stem_row(const Extraction *e, const Map *out, int64_t y, cons
                             int64_t pitch, int64_t k, int64_t s) {
     for (int64_t c = 0; c < out->channels; c += 8)
         for (int64_t x0 = 0; x0 < out->width; x0 += GROUP) {
-            const float *w = e->stem.weights + c * k * k, *line = lines + x0 * s;
-            Lanes sum[GROUP], bias = load(e->stem.bias + c);
+            const float *w = e->steps[0].weights + c * k * k, *line = lines + x0 * s;
+            Lanes sum[GROUP], bias = load(e->steps[0].bias + c);
             for (int r = 0; r < GROUP; r++) sum[r] = bias;
             for (int64_t i = 0; i < k; i++)
                 for (int64_t j = 0; j < k; j++) {
@@ -141,9 +120,10 @@ static void transform_input(const float *from, int64_t pitch, int64_t channels, 
     }
 }
 
-static void transform_output(const float *from, int64_t spacing, const Layer *layer, const Map *out,
+static void transform_output(const float *from, int64_t spacing, const Step *layer, const Map *out,
                              int64_t y0, int64_t x0) {
-    int64_t step = layer->pool ? 2 : TILE;
+    int pools = layer->kind == CONVOLVE_POOL;
+    int64_t step = pools ? 2 : TILE;
     int64_t high = out->height - y0 < step ? out->height - y0 : step;
     int64_t wide = out->width - x0 < step ? out->width - x0 : step;
     for (int64_t c = 0; c < layer->outputs; c += 8) {
@@ -160,7 +140,7 @@ static void transform_output(const float *from, int64_t spacing, const Layer *la
             for (int x = 0; x < TILE; x++) tile[y][x] = higher_of(tile[y][x] + bias, all(0));
         }
         float *to = pixel(out, y0, x0) + c;
-        if (layer->pool) {
+        if (pools) {
             for (int y = 0; y < 2; y++)
                 for (int x = 0; x < 2; x++)
                     if (y < high && x < wide)
@@ -199,14 +179,14 @@ static void multiply_rows(const float *a, int64_t lda, int64_t inputs, const flo
 static int64_t row_step(int64_t outputs) { return outputs % WIDE ? GROUP : ROWS; }
 
 /* Tiles of a unit of work: at most MOST_TILES, and about as many units for each thread. */
-static int64_t unit_size(const Layer *layer, int64_t tiles, int64_t threads) {
+static int64_t unit_size(const Step *layer, int64_t tiles, int64_t threads) {
     int64_t step = row_step(layer->outputs), most = MOST_TILES - step;
     int64_t units = (tiles + threads * most - 1) / (threads * most) * threads;
     return round_up((tiles + units - 1) / units, step);
 }
 
 /* Tiles `first` to `last` of a 3×3 convolution with ReLU. */
-static void run_tiles(const Layer *layer, const Map *in, const Map *out, int64_t first, int64_t last,
+static void run_tiles(const Step *layer, const Map *in, const Map *out, int64_t first, int64_t last,
                       float *buffer) {
     int64_t rows = round_up(last - first, row_step(layer->outputs));
     int64_t from = rows * layer->inputs + SPACING, to = rows * layer->outputs + SPACING;
@@ -219,7 +199,7 @@ static void run_tiles(const Layer *layer, const Map *in, const Map *out, int64_t
         multiply_rows(transformed + place * from, layer->inputs, layer->inputs,
                       layer->weights + place * layer->inputs * layer->outputs, layer->outputs, rows,
                       products + place * to);
-    int64_t step = layer->pool ? 2 : TILE;
+    int64_t step = layer->kind == CONVOLVE_POOL ? 2 : TILE;
     for (int64_t i = first; i < last; i++)
         transform_output(products + (i - first) * layer->outputs, to, layer, out,
                          i / in->across * step, i % in->across * step);
@@ -236,131 +216,172 @@ static void soften_cell(const float *logits, const float *bias, float *to, int64
     for (int y = 0; y < 8; y++) store(to + y * pitch, load(powers + 8 * y) / sum);
 }
 
+/* One row of a 1×1 convolution without ReLU. */
+static void run_projection(const Step *layer, const Map *in, const Map *out, int64_t y,
+                           float *products) {
+    multiply_rows(pixel(in, y, 0), in->channels, layer->inputs, layer->weights, layer->outputs,
+                  round_up(in->width, row_step(layer->outputs)), products);
+    float *to = pixel(out, y, 0);
+    for (int64_t x = 0; x < in->width; x++)
+        for (int64_t c = 0; c < layer->outputs; c += 8, products += 8)
+            store(to + x * layer->outputs + c, load(products) + load(layer->bias + c));
+}
+
 /* One row of cells: scores of their pixels, and descriptors. */
-static void run_heads(const Extraction *e, const Map *in, int64_t row, float *products) {
-    int64_t cells = in->width, dim = e->descriptors.outputs, detector = e->points.inputs;
-    const float *a = pixel(in, row, 0);
-    multiply_rows(a, in->channels, detector, e->points.weights, 64, round_up(cells, ROWS), products);
+static void run_heads(const Extraction *e, int64_t row, float *products) {
+    const Head *points = &e->heads[0], *descriptors = &e->heads[1];
+    const Map *in = &e->maps[points->map];
+    int64_t cells = in->width, dim = descriptors->outputs;
+    multiply_rows(pixel(in, row, 0) + points->first, in->channels, points->inputs, points->weights,
+                  64, round_up(cells, ROWS), products);
     for (int64_t x = 0; x < cells; x++)
-        soften_cell(products + 64 * x, e->points.bias, e->scores + row * 8 * e->width + 8 * x,
+        soften_cell(products + 64 * x, points->bias, e->scores + row * 8 * e->width + 8 * x,
                     e->width);
-    multiply_rows(a + detector, in->channels, e->descriptors.inputs, e->descriptors.weights, dim,
-                  round_up(cells, row_step(dim)), products);
+    in = &e->maps[descriptors->map];
+    multiply_rows(pixel(in, row, 0) + descriptors->first, in->channels, descriptors->inputs,
+                  descriptors->weights, dim, round_up(cells, row_step(dim)), products);
     for (int64_t x = 0; x < cells; x++)
         for (int64_t c = 0; c < dim; c += 8)
             store(e->described + (row * cells + x) * dim + c,
-                  load(products + x * dim + c) + load(e->descriptors.bias + c));
+                  load(products + x * dim + c) + load(descriptors->bias + c));
 }
 
-/* Layer 0 is the stem, the last one the heads. */
+/* Step 0 is the stem; the heads follow the last one. */
 static int64_t begin(void *context, int64_t number) {
     Extraction *e = context;
-    if (number == 0) {
-        e->out = shape_map(e->maps[0], e->height / e->stride, e->width / e->stride, e->stem.outputs);
-        clear_border(&e->out);
-        return (e->out.height + STEM_ROWS - 1) / STEM_ROWS;
+    if (number == e->num_steps) return e->height / 8;
+    const Step *step = &e->steps[number];
+    Map *out = &e->maps[step->to];
+    if (step->kind != ADD) {
+        *out = shape_map(out->data, step->height, step->width, step->outputs);
+        clear_border(out);
     }
-    e->in = e->out;
-    if (number > e->num_layers) return e->in.height;
-    const Layer *layer = &e->layers[number - 1];
-    int64_t shrink = layer->pool ? 2 : 1, tiles = e->in.across * e->in.down;
-    e->out = shape_map(e->maps[number % 2], e->in.height / shrink, e->in.width / shrink,
-                       layer->outputs);
-    clear_border(&e->out);
-    e->unit_size = unit_size(layer, tiles, e->num_threads);
+    if (number == 0) return (step->height + STEM_ROWS - 1) / STEM_ROWS;
+    if (step->kind != CONVOLVE && step->kind != CONVOLVE_POOL) return step->height;
+    const Map *in = &e->maps[step->from];
+    int64_t tiles = in->across * in->down;
+    e->unit_size = unit_size(step, tiles, e->num_threads);
     return (tiles + e->unit_size - 1) / e->unit_size;
 }
 
 static void run_unit(void *context, int64_t number, int64_t unit, int64_t thread) {
     const Extraction *e = context;
     float *buffer = e->buffers + thread * e->buffer_size;
+    if (number == e->num_steps) {
+        run_heads(e, unit, buffer);
+        return;
+    }
+    const Step *step = &e->steps[number];
+    const Map *in = &e->maps[step->from], *out = &e->maps[step->to];
     if (number == 0) {
-        run_stem(e, &e->out, unit * STEM_ROWS, buffer);
-    } else if (number > e->num_layers) {
-        run_heads(e, &e->in, unit, buffer);
+        run_stem(e, out, unit * STEM_ROWS, buffer);
+    } else if (step->kind == POOL) {
+        pool_row(in, out, unit);
+    } else if (step->kind == PROJECT) {
+        run_projection(step, in, out, unit, buffer);
+    } else if (step->kind == ADD) {
+        add_upsampled_row(in, out, unit);
     } else {
-        int64_t tiles = e->in.across * e->in.down, first = unit * e->unit_size;
+        int64_t tiles = in->across * in->down, first = unit * e->unit_size;
         int64_t last = first + e->unit_size < tiles ? first + e->unit_size : tiles;
-        run_tiles(&e->layers[number - 1], &e->in, &e->out, first, last, buffer);
+        run_tiles(step, in, out, first, last, buffer);
     }
 }
 
-static const float *next_layer(const float *weights, int64_t size, int64_t outputs, Layer *layer) {
-    layer->outputs = outputs;
-    layer->weights = weights;
-    layer->bias = weights + size;
+/* The sizes of all steps and heads, and of the memory for them, in floats.
+ *
+ * sizes: of the maps; products of the last rows may read GROUP pixels beyond a map. Returns the size
+ * of the buffer of a thread.
+ */
+static int64_t read_plan(const int64_t *plan, Extraction *e, int64_t sizes[MOST_MAPS]) {
+    e->kernel = plan[0];
+    e->stride = plan[1];
+    e->num_steps = plan[2];
+    plan += 3;
+    int64_t buffer = ((STEM_ROWS - 1) * e->stride + e->kernel) *
+                     (e->width + 2 * e->kernel + GROUP * e->stride);
+    memset(sizes, 0, MOST_MAPS * sizeof *sizes);
+    int64_t high[MOST_MAPS] = {0}, wide[MOST_MAPS] = {0};
+    for (int64_t i = 0; i < e->num_steps; i++, plan += 5) {
+        Step *step = &e->steps[i];
+        *step = (Step){.kind = plan[0], .from = plan[1], .to = plan[2]};
+        step->inputs = plan[3];
+        step->outputs = plan[4];
+        int64_t h = i ? high[step->from] : e->height / e->stride;
+        int64_t w = i ? wide[step->from] : e->width / e->stride;
+        if (step->kind == ADD) h = high[step->to], w = wide[step->to];
+        if (step->kind == CONVOLVE_POOL) h /= 2, w /= 2;
+        if (step->kind == POOL) h = (h + 1) / 2, w = (w + 1) / 2;
+        high[step->to] = step->height = h;
+        wide[step->to] = step->width = w;
+        Map map = shape_map(NULL, h, w, step->outputs);
+        sizes[step->to] = larger(sizes[step->to], map.pitch * (map.down * TILE + 2) +
+                                                      GROUP * step->outputs);
+        if (i)
+            buffer = larger(buffer, step->kind == PROJECT
+                                        ? (w + GROUP) * step->outputs
+                                        : PLACES * (MOST_TILES * (step->inputs + step->outputs) +
+                                                    2 * SPACING));
+    }
+    for (int i = 0; i < NUM_HEADS; i++, plan += 4) {
+        e->heads[i] = (Head){.map = plan[0], .first = plan[1], .inputs = plan[2], .outputs = plan[3]};
+        buffer = larger(buffer, (e->width / 8 + GROUP) * plan[3]);
+    }
+    return round_up(buffer, 16);
+}
+
+static const float *next_weights(const float *weights, int64_t size, int64_t outputs,
+                                 const float **to, const float **bias) {
+    *to = weights;
+    *bias = weights + size;
     return weights + size + outputs;
-}
-
-/* Floats of the buffer of a thread. */
-static int64_t buffer_size(const int64_t *plan, int64_t width) {
-    int64_t kernel = plan[0], stride = plan[1], count = plan[3], size;
-    size = ((STEM_ROWS - 1) * stride + kernel) * (width + 2 * kernel + GROUP * stride);
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t *layer = plan + 4 + 3 * i;
-        size = larger(size, PLACES * (MOST_TILES * (layer[0] + layer[1]) + 2 * SPACING));
-    }
-    size = larger(size, (width / 8 + GROUP) * larger(64, plan[4 + 3 * count + 2]));
-    return round_up(size, 16);
-}
-
-/* Floats of the largest map; products of the last rows may read GROUP pixels beyond a map. */
-static int64_t map_size(const int64_t *plan, int64_t height, int64_t width) {
-    int64_t h = height / plan[1], w = width / plan[1], size = 0;
-    for (int64_t i = -1; i < plan[3]; i++) {
-        int64_t channels = i < 0 ? plan[2] : plan[4 + 3 * i + 1];
-        if (i >= 0 && plan[4 + 3 * i + 2]) h /= 2, w /= 2;
-        Map map = shape_map(NULL, h, w, channels);
-        size = larger(size, map.pitch * (map.down * TILE + 2) + GROUP * channels);
-    }
-    return round_up(size, 16);
 }
 
 /* Number of floats that `extract_network` needs for `work`. */
 EXPORT int64_t extract_work_size(const int64_t *plan, int64_t height, int64_t width,
                                  int64_t threads) {
-    return 2 * map_size(plan, height, width) + threads * buffer_size(plan, width) + 16;
+    Extraction e = {.height = height, .width = width};
+    int64_t sizes[MOST_MAPS], total = threads * read_plan(plan, &e, sizes) + 16;
+    for (int i = 0; i < MOST_MAPS; i++) total += round_up(sizes[i], 16);
+    return total;
 }
 
 /* Scores and descriptors of an image.
  *
- * plan: side and stride of the stem's kernel (4 and 2, or 3 and 1), its outputs; number of 3×3
- * layers; for each of them inputs, outputs and whether pooling follows; channels of the detector and
- * of the descriptors in the last layer; width of a descriptor. All numbers of channels are multiples
- * of 8. weights: for the stem (outputs / 8, side, side, 8), for each layer (36, tiles of the outputs,
- * inputs, 16 or 8), for the two heads (tiles of the outputs, inputs, 16 or 8), each followed by the
- * bias. image: (height, width), multiples of 8. threads: at most 64. work: `extract_work_size`
- * floats. scores: (height, width); descriptors: (height / 8, width / 8, width of a descriptor).
+ * plan: side and stride of the stem's kernel (4 and 2, or 3 and 1); number of steps; for each of them
+ * its kind, the numbers of the maps that it reads and writes, and its input and output channels; for
+ * the heads of the detector and of the descriptors their map, its first channel that counts, and
+ * input and output channels. All numbers of channels are multiples of 8. The first step is the stem;
+ * at most MOST_STEPS steps and MOST_MAPS maps. weights: for the stem (outputs / 8, side, side, 8), for
+ * a 3×3 convolution (36, tiles of the outputs, inputs, 16 or 8), for a 1×1 convolution or head (tiles
+ * of the outputs, inputs, 16 or 8), each followed by the bias. image: (height, width), multiples of 8.
+ * threads: at most 64. work: `extract_work_size` floats. scores: (height, width); descriptors:
+ * (height / 8, width / 8, width of a descriptor).
  */
 EXPORT void extract_network(const int64_t *plan, const float *weights, const uint8_t *image,
                             int64_t height, int64_t width, int64_t threads, float *work,
                             float *scores, float *descriptors) {
     Extraction e = {.image = image, .height = height, .width = width, .num_threads = threads};
-    e.kernel = plan[0];
-    e.stride = plan[1];
-    e.num_layers = plan[3];
     e.scores = scores;
     e.described = descriptors;
-    weights = next_layer(weights, e.kernel * e.kernel * plan[2], plan[2], &e.stem);
-    for (int64_t i = 0; i < e.num_layers; i++) {
-        const int64_t *sizes = plan + 4 + 3 * i;
-        Layer *layer = &e.layers[i];
-        layer->inputs = sizes[0];
-        layer->pool = sizes[2];
-        weights = next_layer(weights, PLACES * sizes[0] * sizes[1], sizes[1], layer);
+    int64_t sizes[MOST_MAPS];
+    e.buffer_size = read_plan(plan, &e, sizes);
+    for (int64_t i = 0; i < e.num_steps; i++) {
+        Step *step = &e.steps[i];
+        int64_t area = i == 0 ? e.kernel * e.kernel : step->kind == PROJECT ? 1 : PLACES;
+        if (step->kind != POOL && step->kind != ADD)
+            weights = next_weights(weights, area * (i ? step->inputs : 1) * step->outputs,
+                                   step->outputs, &step->weights, &step->bias);
     }
-    const int64_t *heads = plan + 4 + 3 * e.num_layers;
-    e.points.inputs = heads[0];
-    e.descriptors.inputs = heads[1];
-    weights = next_layer(weights, heads[0] * 64, 64, &e.points);
-    next_layer(weights, heads[1] * heads[2], heads[2], &e.descriptors);
+    for (int i = 0; i < NUM_HEADS; i++) {
+        Head *head = &e.heads[i];
+        weights = next_weights(weights, head->inputs * head->outputs, head->outputs, &head->weights,
+                               &head->bias);
+    }
     work = (float *)(((uintptr_t)work + 63) / 64 * 64);
-    int64_t size = map_size(plan, height, width);
-    e.maps[0] = work;
-    e.maps[1] = work + size;
-    e.buffers = work + 2 * size;
-    e.buffer_size = buffer_size(plan, width);
-    Team team = {.context = &e, .num_layers = e.num_layers + 2, .num_threads = threads};
+    for (int i = 0; i < MOST_MAPS; work += round_up(sizes[i++], 16)) e.maps[i].data = work;
+    e.buffers = work;
+    Team team = {.context = &e, .num_layers = e.num_steps + 1, .num_threads = threads};
     team.begin = begin;
     team.run = run_unit;
     run_team(&team);

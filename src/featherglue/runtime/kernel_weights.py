@@ -7,13 +7,13 @@ Shape legend: I inputs and O outputs of a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.artifact.layers import ENCODER, pooled_layers
+from featherglue.artifact.layers import CELL, ENCODER, context_names, pooled_layers
 from featherglue.config import AttentionConfig, SuperGlueConfig
 
 Float = NDArray[np.float32]
@@ -23,6 +23,11 @@ Arrays = Mapping[str, NDArray[np.float32]]
 _TILE = 16  # outputs that are computed at once
 _LANES = 8
 _ALIGNMENT = 64  # bytes
+_CELL_PIXELS = CELL**2
+# Kinds of steps; see maps.h.
+_CONVOLVE, _CONVOLVE_POOL, _POOL, _PROJECT, _ADD = range(5)
+# The map of the detector's hidden layer; two maps for each level of the context branch follow.
+_HIDDEN = 2
 # Transform of 3×3 kernels for Winograd's F(4×4, 3×3), Lavin and Gray 2016.
 _KERNEL_TRANSFORM = np.array(
     [
@@ -50,45 +55,113 @@ class KernelWeights:
 
 
 def extractor_weights(arrays: Arrays) -> KernelWeights:
-    """Arrange the weights of an extractor without batch normalization and context branch."""
-    weight, bias = _layer(arrays, f"extractor.conv{ENCODER[0]}")
-    outputs, side = _up(len(weight), _LANES), weight.shape[2]
+    """Arrange the weights of an extractor without batch normalization."""
+    side = arrays[f"extractor.conv{ENCODER[0]}.weight"].shape[2]
     stride = 2 if side == 4 else 1
-    stem = _padded(weight[:, 0] / 255, outputs, side, side)
-    stem = stem.reshape(outputs // _LANES, _LANES, side, side).transpose(0, 2, 3, 1)
-    parts = [stem, _padded(bias, outputs)]
-    pooled = pooled_layers(stride)
-    convolutions = [
-        (*_layer(arrays, f"extractor.conv{name}"), name in pooled) for name in ENCODER[1:]
-    ]
-    # The first layers of the two heads are one layer.
-    heads = []
-    for name in ("Pa", "Da"):
-        weight, bias = _layer(arrays, f"extractor.conv{name}")
-        width = _up(len(weight), _LANES)
-        heads.append((_padded(weight, width, *weight.shape[1:]), _padded(bias, width)))
-    joined = [np.concatenate(both) for both in zip(*heads, strict=True)]
-    convolutions.append((joined[0], joined[1], False))
-    plan = [side, stride, outputs, len(convolutions)]
-    for weight, bias, is_pooled in convolutions:
-        outputs, inputs = (_up(size, _LANES) for size in weight.shape[:2])
+    network = _ExtractorSteps(arrays)
+    network.stem(ENCODER[0])
+    pooled, encoded, other = pooled_layers(stride), 0, 1
+    for name in ENCODER[1:]:
+        network.convolve([name], encoded, other, pool=name in pooled)
+        encoded, other = other, encoded
+    if network.has_layer(context_names(1)[0]):
+        # The detector reads the encoder's output before the context branch changes it.
+        (detector,) = network.convolve(["Pa"], encoded, _HIDDEN)
+        network.add_context(encoded)
+        (descriptor,) = network.convolve(["Da"], encoded, other)
+        network.heads((_HIDDEN, 0, detector), (other, 0, descriptor))
+    else:
+        detector, descriptor = network.convolve(["Pa", "Da"], encoded, other)
+        network.heads((other, 0, detector), (other, detector, descriptor))
+    plan = [side, stride, network.num_steps, *network.plan]
+    return KernelWeights(plan=np.array(plan, np.int64), weights=_joined(network.parts))
+
+
+class _ExtractorSteps:
+    """The steps of an extractor, in the order of execution; see extractor.c.
+
+    A map is where a step reads or writes. The encoder takes turns between the maps 0 and 1.
+
+    Attributes:
+        plan: kind, maps and channels of each step; then the heads.
+        parts: the weights and biases.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self.num_steps = 0
+        self.plan: list[int] = []
+        self.parts: list[NDArray[np.floating]] = []
+
+    def has_layer(self, name: str) -> bool:
+        return f"extractor.conv{name}.weight" in self.arrays
+
+    def stem(self, name: str) -> None:
+        """The first convolution, from the image to map 0."""
+        weight, bias = self._layer(name)
+        outputs, side = _up(len(weight), _LANES), weight.shape[2]
+        stem = _padded(weight[:, 0] / 255, outputs, side, side)
+        stem = stem.reshape(outputs // _LANES, _LANES, side, side).transpose(0, 2, 3, 1)
+        self._add(_CONVOLVE, 0, 0, _LANES, outputs)
+        self.parts += [stem, _padded(bias, outputs)]
+
+    def convolve(
+        self, names: Sequence[str], source: int, target: int, *, pool: bool = False
+    ) -> list[int]:
+        """3×3 convolutions of one map, with ReLU, side by side. Returns their padded outputs."""
+        both = []
+        for name in names:
+            weight, bias = self._layer(name)
+            width = _up(len(weight), _LANES)
+            both.append((_padded(weight, width, *weight.shape[1:]), _padded(bias, width)))
+        weight, bias = (np.concatenate(parts) for parts in zip(*both, strict=True))
+        outputs, inputs = len(weight), _up(weight.shape[1], _LANES)
         transform = np.einsum(
             "ai,ocij,bj->abco",
             _KERNEL_TRANSFORM,
             _padded(weight, outputs, inputs, 3, 3),
             _KERNEL_TRANSFORM,
         )
-        parts += [*_tiles(transform.reshape(-1, inputs, outputs)), _padded(bias, outputs)]
-        plan += [inputs, outputs, is_pooled]
-    weight, bias = _layer(arrays, "extractor.convPb")
-    detector, inner = (len(weights) for weights, _ in heads)
-    # Only differences from the logit of "no keypoint" count.
-    difference = (weight[:-1] - weight[-1:])[:, :, 0, 0].T
-    parts += [*_tiles(_padded(difference, detector, 64)), bias[:-1] - bias[-1]]
-    weight, bias = _layer(arrays, "extractor.convDb")
-    parts += [*_tiles(_padded(weight[:, :, 0, 0].T, inner, len(weight))), bias]
-    plan += [detector, inner, len(weight)]
-    return KernelWeights(plan=np.array(plan, np.int64), weights=_joined(parts))
+        self._add(_CONVOLVE_POOL if pool else _CONVOLVE, source, target, inputs, outputs)
+        self.parts += [*_tiles(transform.reshape(-1, inputs, outputs)), bias]
+        return [len(biases) for _, biases in both]
+
+    def add_context(self, source: int, level: int = 1) -> None:
+        """Add the context branch from a level on to a map, as `SuperPoint` does."""
+        first, second, projection = context_names(level)
+        if not self.has_layer(first):
+            return
+        here = _HIDDEN + 2 * level - 1
+        other, channels = here + 1, _up(self._layer(projection)[0].shape[0], _LANES)
+        self._add(_POOL, source, here, channels, channels)
+        self.convolve([first], here, other)
+        self.convolve([second], other, here)
+        self.add_context(here, level + 1)
+        weight, bias = self._layer(projection)
+        inputs = _up(weight.shape[1], _LANES)
+        self._add(_PROJECT, here, other, inputs, channels)
+        product = _padded(weight[:, :, 0, 0].T, inputs, channels)
+        self.parts += [*_tiles(product), _padded(bias, channels)]
+        self._add(_ADD, other, source, channels, channels)
+
+    def heads(self, points: tuple[int, int, int], descriptors: tuple[int, int, int]) -> None:
+        """The last layers of both heads, each from a map, its first channel and their number."""
+        weight, bias = self._layer("Pb")
+        # Only differences from the logit of "no keypoint" count.
+        difference = (weight[:-1] - weight[-1:])[:, :, 0, 0].T
+        self.plan += [*points, _CELL_PIXELS]
+        product = _padded(difference, points[-1], _CELL_PIXELS)
+        self.parts += [*_tiles(product), bias[:-1] - bias[-1]]
+        weight, bias = self._layer("Db")
+        self.plan += [*descriptors, len(weight)]
+        self.parts += [*_tiles(_padded(weight[:, :, 0, 0].T, descriptors[-1], len(weight))), bias]
+
+    def _add(self, kind: int, source: int, target: int, inputs: int, outputs: int) -> None:
+        self.plan += [kind, source, target, inputs, outputs]
+        self.num_steps += 1
+
+    def _layer(self, name: str) -> tuple[Double, Double]:
+        return _layer(self.arrays, f"extractor.conv{name}")
 
 
 def matcher_weights(arrays: Arrays, config: SuperGlueConfig) -> KernelWeights:

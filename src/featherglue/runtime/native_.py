@@ -73,11 +73,8 @@ def native_obstacle(artifact: Artifact) -> str:
     extractor, matcher = artifact.architecture.extractor, artifact.architecture.matcher
     if artifact.quantization.activations:
         return "the kernels do not run models with quantized activations"
-    if extractor is not None and (extractor.context_channels or extractor.descriptor_dim % 8):
-        return (
-            "the kernels run no extractors with a context branch, or with descriptors whose width "
-            "is not a multiple of 8"
-        )
+    if extractor is not None and extractor.descriptor_dim % 8:
+        return "the kernels run no extractors with descriptors whose width is no multiple of 8"
     if matcher is not None and (
         len(matcher.keypoint_encoder) >= _MAX_STEPS or len(matcher.layers) > _MAX_LAYERS
     ):
