@@ -20,7 +20,7 @@ from featherglue.matching.search_pipeline import SessionPipeline
 from featherglue.matching.warped_views import shrink
 from featherglue.types import Features, MatchResult
 
-_MIN_COSINE = 0.5  # nearest neighbors below it are no evidence of a match
+_MIN_COSINE = 0.6  # nearest neighbors below it are no evidence of a match
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class HypothesisRanking:
 
 
 def similarity(features0: Features, features1: Features) -> float:
-    """Similarity of two images: sum of (cosine − 0.5)² of mutual nearest neighbors above 0.5."""
+    """Similarity of two images: sum of (cosine − 0.6)² of mutual nearest neighbors above 0.6."""
     products = features0.descriptors @ features1.descriptors.T
     if not products.size:
         return 0.0
