@@ -4,7 +4,8 @@
 
 PHOTOS is a folder of training photographs: their pairs are homographies with strong changes of
 appearance. SCENES holds a folder for each multi-view scene with `poses.npz` (`names`, `w2c`, `K`,
-optionally `dist`): its pairs are views 8° to 55° apart. The same seed gives the same pairs.
+optionally `dist`): its pairs are views 8° to 55° apart, as they are and with strong changes of
+appearance. The same seed gives the same pairs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ KINDS = {
     "strong homographies, harder light": (STRONG, 2.0, 11),
     "fixed camera, harder light": (MILD, 2.2, 9),
 }
-SCENES = "scenes"
+# Name -> strength of the changes of appearance of the views of scenes.
+SCENES = {"scenes": 0.0, "scenes, changed light": 1.3}
 ANGLES = (8.0, 55.0)  # degrees between the views of a scene
 
 
@@ -55,10 +57,10 @@ def planes(photos: Path, kind: str, count: int) -> Iterator[HomographyViews]:
         yield HomographyViews(image0=image0, image1=image1, H=H)
 
 
-def poses(scenes: Path, count: int) -> Iterator[PoseViews]:
+def poses(scenes: Path, kind: str, count: int) -> Iterator[PoseViews]:
     """Pairs of views of the scenes, the same number of each."""
     files = sorted(scenes.glob("*/poses.npz"))
-    rng = np.random.default_rng(0)
+    rng, changes = np.random.default_rng(0), np.random.default_rng(3)
     for file in files:
         with np.load(file, allow_pickle=False) as stored:
             data = {name: stored[name] for name in stored.files}
@@ -66,6 +68,10 @@ def poses(scenes: Path, count: int) -> Iterator[PoseViews]:
         rng.shuffle(chosen)
         for i, j in chosen[: max(1, count // len(files))]:
             image0, image1 = (_undistorted(file.parent, data, k) for k in (i, j))
+            if SCENES[kind]:
+                image0, image1 = (
+                    augment_appearance(changes, one, SCENES[kind]) for one in (image0, image1)
+                )
             K0, K1 = (np.broadcast_to(data["K"], (len(data["w2c"]), 3, 3))[k] for k in (i, j))
             T = data["w2c"][j] @ np.linalg.inv(data["w2c"][i])
             yield PoseViews(image0=image0, image1=image1, K0=K0, K1=K1, T_0to1=T)
@@ -139,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num-orders", type=int, default=1, help="orders of the matches, whose AUC is averaged"
     )
-    parser.add_argument("--only", nargs="+", choices=(*KINDS, SCENES), default=[*KINDS, SCENES])
+    parser.add_argument("--only", nargs="+", choices=(*KINDS, *SCENES), default=[*KINDS, *SCENES])
     options = parser.parse_args(arguments)
     session = fg.load(
         options.model, max_keypoints=options.max_keypoints, search=options.search, threads=1
@@ -150,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     suite: Any
     views: Iterator[Any]
     for kind in options.only:
-        if kind == SCENES:
-            suite, views = pose_suite, poses(options.scenes, options.num_pairs)
+        if kind in SCENES:
+            suite, views = pose_suite, poses(options.scenes, kind, options.num_pairs)
         else:
             suite, views = homographies, planes(options.photos, kind, options.num_pairs)
         measured.append((kind, summary(session, suite, views, options.num_orders)))
