@@ -19,7 +19,6 @@ CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
 _PIXEL_CENTER = 0.5  # of COLMAP's first pixel
 _SEED = 0
-_MIN_TRIALS = 30  # of RANSAC; COLMAP's 100 are for matches of which most are wrong
 _PRINT_FATAL = 3  # level of COLMAP's log
 
 
@@ -146,7 +145,6 @@ def verify_matches(database: Path, num_threads: int | None = None) -> None:
     pycolmap = require_pycolmap()
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = _SEED
-    options.ransac.min_num_trials = _MIN_TRIALS
     verifier = pycolmap.GeometricVerifierOptions(num_threads=num_threads or -1)
     with quiet():
         pycolmap.geometric_verification(

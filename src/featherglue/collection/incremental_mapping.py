@@ -19,20 +19,16 @@ from typing import Any
 from featherglue.collection.model_refinement import refine_model
 from featherglue.io.pycolmap_ import require_pycolmap
 
-VERSION = 2  # of the rules below: models of other ones are made again
+VERSION = 1  # of the rules below: models of other ones are made again
 MIN_MATCHES = 15  # of a verified pair that the mapper uses
 _SEED = 0
 # While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
-# one local adjustment for each image, and a global one whenever the model has grown by 40 %. They
-# end when the error falls by less than 0.1 %.
-# COLMAP's defaults are up to two and five of them, growth by 10 %, and no such limit.
+# one local adjustment for each image, and a global one whenever the model has grown by 40 %.
+# COLMAP's defaults are up to two and five of them, and growth by 10 %.
 _GROWTH = {
     "ba_local_max_refinements": 1,
     "ba_local_max_num_iterations": 5,
-    "ba_local_function_tolerance": 1e-3,
     "ba_global_max_refinements": 1,
-    "ba_global_max_num_iterations": 15,
-    "ba_global_function_tolerance": 1e-3,
     "ba_global_frames_ratio": 1.4,
     "ba_global_points_ratio": 1.4,
 }
