@@ -9,6 +9,7 @@ from pathlib import Path
 
 from featherglue.artifact.format import load_artifact
 from featherglue.artifact.layers import total_macs
+from featherglue.artifact.registry import find_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -71,7 +72,8 @@ def test_facts_as_a_table(run: Run, matching: Path) -> None:
 
 def test_a_long_recipe_is_short_by_default(run: Run) -> None:
     _, out, _ = run("info", "--model", "fast")
-    assert re.search(r"\b\d\d steps, the last are", " ".join(out.replace("│", " ").split()))
+    assert re.search(r"\b\d+ steps, the last are", " ".join(out.replace("│", " ").split()))
     _, verbose, _ = run("info", "--model", "fast", "--verbose")
-    assert "step 27" in verbose
-    assert len(verbose.splitlines()) > len(out.splitlines()) + 20
+    num_steps = len(load_artifact(find_model("fast")).provenance.recipe)
+    assert f"step {num_steps}" in verbose
+    assert len(verbose.splitlines()) > len(out.splitlines()) + num_steps // 2

@@ -16,16 +16,16 @@ from featherglue.session import load
 
 
 @pytest.mark.parametrize("length", [1, 200, 256, 257, 300, 511, 1000, 4032, 8688])
-@pytest.mark.parametrize("side", [192, 256, 1024])
+@pytest.mark.parametrize("side", [288, 320, 1024])
 def test_cores_cover_an_axis_once(length: int, side: int) -> None:
     spans = list(tile_spans(length, side))
     assert [span.core_start for span in spans] == [0, *(span.core_end for span in spans[:-1])]
     assert spans[-1].core_end == spans[-1].end == length
     for i, span in enumerate(spans):
-        assert span.start % 8 == 0
+        assert span.start % 32 == 0
         assert span.end - span.start <= side
-        assert i == 0 or span.core_start - span.start >= 56
-        assert i == len(spans) - 1 or span.end - span.core_end >= 56
+        assert i == 0 or span.core_start - span.start >= 96
+        assert i == len(spans) - 1 or span.end - span.core_end >= 96
 
 
 def test_tiles_give_the_keypoints_of_the_whole_image(matching: Path) -> None:
@@ -38,6 +38,18 @@ def test_tiles_give_the_keypoints_of_the_whole_image(matching: Path) -> None:
     assert np.mean(near < 0.05) > 0.98
     same = load(matching, tile=True, max_keypoints=300).extract(image)  # a single tile
     np.testing.assert_array_equal(same.keypoints, whole.keypoints)
+
+
+def test_tiles_give_the_descriptors_of_the_whole_image() -> None:
+    """Also those of a model whose descriptors see a large part of the image."""
+    image = texture(0, (700, 500))
+    whole = load("fast", resize=-1, max_keypoints=300).extract(image)
+    tiled = load("fast", tile=True, working_size=320, max_keypoints=300).extract(image)
+    distances = np.abs(tiled.keypoints[:, None] - whole.keypoints[None]).max(2)
+    same = distances.min(1) < 0.05
+    assert np.mean(same) > 0.98
+    cosines = np.sum(tiled.descriptors * whole.descriptors[distances.argmin(1)], axis=1)
+    assert cosines[same].min() > 0.98
 
 
 def test_spread_keypoints_cover_the_image() -> None:

@@ -18,7 +18,7 @@
 #define NUM_HEADS 2 /* of the detector and of the descriptors */
 
 typedef struct {
-    int64_t kind, from, to;          /* numbers of maps */
+    int64_t kind, from, to;          /* numbers of the maps that it reads and writes */
     int64_t inputs, outputs, height, width; /* channels, multiples of 8; size of map `to` */
     const float *weights, *bias;     /* CONVOLVE: (36, tiles of outputs, inputs, 16 or 8) */
 } Step;
@@ -351,8 +351,8 @@ EXPORT int64_t extract_work_size(const int64_t *plan, int64_t height, int64_t wi
  * plan: side and stride of the stem's kernel (4 and 2, or 3 and 1); number of steps; for each of them
  * its kind, the numbers of the maps that it reads and writes, and its input and output channels; for
  * the heads of the detector and of the descriptors their map, its first channel that counts, and
- * input and output channels. All numbers of channels are multiples of 8. The first step is the stem;
- * at most MOST_STEPS steps and MOST_MAPS maps. weights: for the stem (outputs / 8, side, side, 8), for
+ * input and output channels. All numbers of channels are multiples of 8. The first step is the
+ * stem, which reads the image; at most MOST_STEPS steps and MOST_MAPS maps. weights: for the stem (outputs / 8, side, side, 8), for
  * a 3×3 convolution (36, tiles of the outputs, inputs, 16 or 8), for a 1×1 convolution or head (tiles
  * of the outputs, inputs, 16 or 8), each followed by the bias. image: (height, width), multiples of 8.
  * threads: at most 64. work: `extract_work_size` floats. scores: (height, width); descriptors:

@@ -6,8 +6,8 @@
 #include "products.h"
 
 #define TILE 4 /* side of the tiles of a 3×3 convolution: a map has whole tiles */
-#define MOST_MAPS 9
-#define MOST_STEPS 25
+#define MOST_MAPS 9   /* two of the encoder, one of the detector, two for each of three levels */
+#define MOST_STEPS 25 /* eight of the encoder, two of the heads, five for each level */
 
 /* Steps. ADD adds a map of half the size, upsampled; its numbers of channels are equal. */
 enum { CONVOLVE, CONVOLVE_POOL, POOL, PROJECT, ADD };

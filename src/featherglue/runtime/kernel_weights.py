@@ -80,7 +80,7 @@ def extractor_weights(arrays: Arrays) -> KernelWeights:
 class _ExtractorSteps:
     """The steps of an extractor, in the order of execution; see extractor.c.
 
-    A map is where a step reads or writes. The encoder takes turns between the maps 0 and 1.
+    A map is where a step reads or writes. The encoder alternates between the maps 0 and 1.
 
     Attributes:
         plan: kind, maps and channels of each step; then the heads.
@@ -102,7 +102,9 @@ class _ExtractorSteps:
         outputs, side = _up(len(weight), _LANES), weight.shape[2]
         stem = _padded(weight[:, 0] / 255, outputs, side, side)
         stem = stem.reshape(outputs // _LANES, _LANES, side, side).transpose(0, 2, 3, 1)
-        self._add(_CONVOLVE, 0, 0, _LANES, outputs)
+        self._add(
+            _CONVOLVE, 0, 0, _LANES, outputs
+        )  # it reads the image: source and inputs are unused
         self.parts += [stem, _padded(bias, outputs)]
 
     def convolve(
@@ -145,7 +147,11 @@ class _ExtractorSteps:
         self._add(_ADD, other, source, channels, channels)
 
     def heads(self, points: tuple[int, int, int], descriptors: tuple[int, int, int]) -> None:
-        """The last layers of both heads, each from a map, its first channel and their number."""
+        """The last layers of both heads.
+
+        Args:
+            points, descriptors: map, first channel and number of channels that the head reads.
+        """
         weight, bias = self._layer("Pb")
         # Only differences from the logit of "no keypoint" count.
         difference = (weight[:-1] - weight[-1:])[:, :, 0, 0].T

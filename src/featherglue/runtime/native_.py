@@ -74,7 +74,7 @@ def native_obstacle(artifact: Artifact) -> str:
     if artifact.quantization.activations:
         return "the kernels do not run models with quantized activations"
     if extractor is not None and extractor.descriptor_dim % 8:
-        return "the kernels run no extractors with descriptors whose width is no multiple of 8"
+        return "the kernels need a descriptor_dim that is a multiple of 8"
     if matcher is not None and (
         len(matcher.keypoint_encoder) >= _MAX_STEPS or len(matcher.layers) > _MAX_LAYERS
     ):
