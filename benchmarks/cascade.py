@@ -78,9 +78,11 @@ def measure(
     start = time.process_time()
     found, _ = match_by_cascade(noted, features0, features1)  # type: ignore[arg-type]
     row["cascade"] = 1000 * (time.process_time() - start)
-    row["stage"] = "nearest" if not noted.sizes else "rejected"
+    row["stage"] = "nearest" if not noted.sizes else "selected"
     if noted.sizes and noted.sizes[-1] == len(features0):
         row["stage"] = "whole"
+    elif not len(found):
+        row["stage"] = "rejected"
     if truth:
         start = time.process_time()
         matches = session.match(features0, features1).matches
@@ -93,7 +95,7 @@ def measure(
 def table(rows: list[dict[str, Any]]) -> str:
     """Shares and mean times as a Markdown table."""
     lines = ["| figure | value |", "|---|---:|", f"| pairs | {len(rows)} |"]
-    for stage in ("nearest", "rejected", "whole"):
+    for stage in ("nearest", "selected", "rejected", "whole"):
         share = np.mean([row["stage"] == stage for row in rows])
         lines.append(f"| {stage} | {100 * share:.1f} % |")
     for name in ("record", "cascade", "matcher"):

@@ -87,14 +87,30 @@ def test_different_places_are_rejected_by_their_geometry(
     assert indices.shape == (0, 2) and confidence.shape == (0,)
 
 
+def test_the_second_stage_matches_mutual_nearest_descriptors(
+    session: Session, views: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching_cascade, "_MIN_SUPPORTED", np.inf)
+    features0, features1 = views["coffee"], views["moved"]
+    counted = Counted(session)
+    indices, confidence = match(counted, features0, features1)
+    nearest = nearest_neighbors(features0.descriptors, features1.descriptors)[0]
+    assert counted.sizes == [(len(nearest), len(nearest))]
+    full = session.match(features0, features1).matches
+    common = {*map(tuple, indices.tolist())} & {*map(tuple, full.indices.tolist())}
+    assert len(common) > 0.8 * len(indices) > 0.7 * len(full)
+    assert {*indices[:, 1].tolist()} <= {*nearest[:, 1].tolist()}
+    assert ((confidence > 0) & (confidence <= 1)).all()
+
+
 def test_the_third_stage_matches_all_keypoints(
     session: Session, views: dict[str, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matching_cascade, "_MIN_SUPPORTED", np.inf)
+    monkeypatch.setattr(matching_cascade, "_MUCH_SUPPORT", np.inf)
     counted = Counted(session)
     indices, confidence = match(counted, views["coffee"], views["moved"])
-    nearest = nearest_neighbors(views["coffee"].descriptors, views["moved"].descriptors)[0]
-    assert counted.sizes == [(len(nearest), len(nearest)), (1200, 1200)]
+    assert counted.sizes[1:] == [(1200, 1200)]
     matches = session.match(views["coffee"], views["moved"]).matches
     assert (indices == matches.indices).all() and (confidence == matches.scores).all()
 

@@ -151,7 +151,7 @@ def test_node_reads_jpeg_files(
     expected = python_matches(graphs, decoded, "onnx")
     # JPEG decoders differ by a few gray values: most matches are the same within a pixel.
     distances = np.abs(found[None, :, :4] - expected[:, None, :4]).max(2).min(1)
-    assert (distances < 1).mean() > 0.85
+    assert (distances < 1).mean() > 0.75
 
 
 @pytest.mark.parametrize("suffix", [".ppm", ".pgm"])

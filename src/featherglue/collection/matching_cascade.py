@@ -3,9 +3,9 @@
 1. Mutual nearest descriptors that their neighbors support. A pair with enough of them is done: the
    matcher would find about as many.
 2. The matcher with the keypoints of the mutual nearest descriptors, and one epipolar geometry. A
-   pair with few inliers shows different places and is rejected.
-3. The matcher with all keypoints: a model needs all matches of such pairs. Pairs with few keypoints
-   are matched by it at once. Pairs with not many are only rejected before.
+   pair with few inliers shows different places and is rejected; a pair with many is done.
+3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once. Pairs with
+   not many end in no earlier stage, unless they are rejected: a model needs all of their matches.
 
 The bounds were chosen with scenes for training: of the pairs that COLMAP verifies with the matcher
 alone, about 99 % have matches.
@@ -26,12 +26,13 @@ Index = NDArray[np.int64]
 
 VERSION = 3  # of the rules below: files of other ones are not continued
 _MIN_KEYPOINTS = 384  # of both images; with fewer, nearest descriptors miss true pairs
-_MANY_KEYPOINTS = 512  # of both images; with fewer the first stage ends no pair
-_MIN_SUPPORTED = 30  # nearest descriptors that end the first stage
+_MANY_KEYPOINTS = 512  # of both images; with fewer the first two stages end no pair
+_MIN_SUPPORTED = 100  # nearest descriptors that end the first stage
 _MAX_DISTANCE = 4.0  # px, of an inlier from its epipolar line, as for COLMAP
 _NUM_SAMPLES = 500
 _CHANCE = 0.05  # share of wrong matches that agree with the geometry
 _MIN_SUPPORT = 12.5  # inliers beyond chance of the second stage; a pair with fewer is rejected
+_MUCH_SUPPORT = 26.0  # of a pair that the second stage ends
 
 
 def is_applicable(session: Session) -> bool:
@@ -54,7 +55,7 @@ def match_by_cascade(
 
     Returns:
         Indices (M, 2) of the matched keypoints, and confidences (M,): cosine similarities of the
-        first stage, probabilities of the last one.
+        first stage, probabilities of the others.
     """
     fewest = min(len(features0), len(features1))
     if fewest >= _MIN_KEYPOINTS:
@@ -64,21 +65,24 @@ def match_by_cascade(
             kept, _ = filter_by_consensus(points0, points1, cosines, np.inf)
             if len(kept) >= _MIN_SUPPORTED:
                 return indices[kept], cosines[kept]
-        found = _match_selected(session, features0, features1, indices)
-        if _support(features0, features1, found) < _MIN_SUPPORT:
+        found, scores = _match_selected(session, features0, features1, indices)
+        support = _support(features0, features1, found)
+        if support < _MIN_SUPPORT:
             return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+        if fewest >= _MANY_KEYPOINTS and support >= _MUCH_SUPPORT:
+            return found, scores
     matches = session.match(features0, features1).matches
     return matches.indices, matches.scores
 
 
 def _match_selected(
     session: Session, features0: Features, features1: Features, pairs: Index
-) -> Index:
+) -> tuple[Index, NDArray[np.float32]]:
     """Match the keypoints of these pairs (M, 2) only, any of them with any."""
     rows, columns = pairs[:, 0], np.sort(pairs[:, 1])
     matches = session.match(_selected(features0, rows), _selected(features1, columns)).matches
     first, second = matches.indices.T
-    return np.stack((rows[first], columns[second]), 1)
+    return np.stack((rows[first], columns[second]), 1), matches.scores
 
 
 def _selected(features: Features, rows: Index) -> Features:
