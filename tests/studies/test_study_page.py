@@ -79,7 +79,7 @@ def test_answer_for_a_phone_needs_a_file_that_fits(results: dict[str, Any]) -> N
     text = page_answers.phone([dense, large, small])
     assert "`small.toml`: 1.90 MB" in text and "`large.toml` just misses it: 2.10 MB" in text
     text = page_answers.phone([dense, large, small], results["shipped"])
-    assert "`fast` (0.51 MB, 44 times fewer operations" in text
+    assert "`fast` (1.32 MB, 34 times fewer operations" in text
 
 
 def test_quick_options_replace_only_defaults() -> None:
