@@ -97,14 +97,12 @@ class _ExtractorSteps:
         return f"extractor.conv{name}.weight" in self.arrays
 
     def stem(self, name: str) -> None:
-        """The first convolution, from the image to map 0."""
+        """The first convolution, from the image to map 0; its source and inputs are not read."""
         weight, bias = self._layer(name)
         outputs, side = _up(len(weight), _LANES), weight.shape[2]
         stem = _padded(weight[:, 0] / 255, outputs, side, side)
         stem = stem.reshape(outputs // _LANES, _LANES, side, side).transpose(0, 2, 3, 1)
-        self._add(
-            _CONVOLVE, 0, 0, _LANES, outputs
-        )  # it reads the image: source and inputs are unused
+        self._add(_CONVOLVE, 0, 0, _LANES, outputs)
         self.parts += [stem, _padded(bias, outputs)]
 
     def convolve(
