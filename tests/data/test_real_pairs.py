@@ -85,6 +85,7 @@ def test_fits_agree_in_space_and_disagree_on_a_plane() -> None:
         ({"models": "x", "features": "f"}, "give both"),
         ({"models": "x", "fraction": 0.0}, "fraction must be in"),
         ({"models": "x", "turns": 1.5}, "turns must be in"),
+        ({"features": "f", "matches": "m", "depths": "d"}, "give both or neither"),
         ({"models": "x", "epipolar_weight": float("nan")}, "epipolar_weight must be at least 0"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from featherglue.data.detector_labels import points_inside
 from featherglue.data.homography import HomographyRange
@@ -36,6 +38,27 @@ class Shifted:
             points1=(points - SHIFT).astype(np.float32),
             fundamentals=np.stack([F, F, F]),
         )
+
+
+class ShiftedTransfer:
+    """Where the second photograph shows points; it hides those on the left of the first."""
+
+    sign = -1
+
+    def __call__(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        found = (points + self.sign * SHIFT).astype(np.float32)
+        found[points[:, 0] < 200] = np.inf
+        return found
+
+    def swapped(self) -> ShiftedTransfer:
+        other = ShiftedTransfer()
+        other.sign = -self.sign
+        return other
+
+
+class ShiftedWithDepth(Shifted):
+    def __getitem__(self, index: int) -> RealPair:
+        return dataclasses.replace(super().__getitem__(index), transfer=ShiftedTransfer())
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +99,30 @@ def test_points_of_both_views_show_the_same_place(
             np.testing.assert_array_equal(value, sample[name])
 
 
+def test_targets_show_the_same_place(
+    pair: Path, sample_image: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> None:
+    config = RealPairConfig(models="models", depths="depths", turns=0.5)
+    real = RealScenes(PhotoFolder(pair), ShiftedWithDepth(), SCENES, config, seed=1)
+    hidden = 0
+    for sample in (real[index] for index in range(6)):
+        points0, points1 = (sample[f"points{v}"][: sample["num_points"]] for v in (0, 1))
+        shown = points_inside(points0, SCENES.size, 1)
+        x, y = points0[shown].round().astype(int).T
+        found = sample["targets0"][y, x]
+        seen = np.isfinite(found).all(1)
+        offset = points0[shown][seen].round() - points0[shown][seen]
+        # The views are scaled by up to 1.4 · 1.4 relative to each other.
+        assert np.abs(found[seen] - points1[shown][seen] - offset).max(initial=0) < 1.5
+        hidden += int(np.isinf(found).any(1).sum())
+        y, x = np.nonzero(np.isfinite(sample["targets1"]).all(2))
+        inside = points_inside(sample["targets1"][y, x], SCENES.size, 1)
+        y, x = y[inside], x[inside]
+        there = sample_image(sample["image0"][0], sample["targets1"][y, x])
+        assert np.median(np.abs(there - sample["image1"][0][y, x])) < 8
+    assert hidden > 0
+
+
 def test_turned_views_have_all_directions(pair: Path) -> None:
     still = HomographyRange(rotation=0, scale=1, anisotropy=1, perspective=0, translation=0)
     config = RealPairConfig(models="models", turns=1.0, warp=still)
@@ -89,10 +136,12 @@ def test_turned_views_have_all_directions(pair: Path) -> None:
     assert turns == {0, 90, 180, 270}
 
 
-def test_mixed_scenes_have_the_same_entries(pair: Path) -> None:
+@pytest.mark.parametrize("depths", ["", "depths"])
+def test_mixed_scenes_have_the_same_entries(pair: Path, depths: str) -> None:
     photos = PhotoFolder(pair)
     scenes = Scenes(photos, SCENES)
-    real = RealScenes(photos, Shifted(), SCENES, UNCHANGED)
+    config = dataclasses.replace(UNCHANGED, depths=depths)
+    real = RealScenes(photos, Shifted(), SCENES, config)
     mixed = MixedScenes(scenes, real, 0.5, seed=2)
     samples = [mixed[index] for index in range(30)]
     kinds = [bool(sample["real"]) for sample in samples]
@@ -103,3 +152,4 @@ def test_mixed_scenes_have_the_same_entries(pair: Path) -> None:
         source = real if sample["real"] else scenes
         np.testing.assert_array_equal(sample["image0"], source[index]["image0"])
         assert sample["real"] or sample["num_points"] == 0
+        assert ("targets0" in sample) == bool(depths)

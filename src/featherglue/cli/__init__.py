@@ -63,6 +63,7 @@ _COMMANDS = {
     "prune": _Command("prune", "prune", "Compress"),
     "quantize": _Command("quantize", "quantize", "Compress"),
     "sensitivity": _Command("sensitivity", "sensitivity", "Compress"),
+    "depth": _Command("depth", "depth", "Train"),
     "train": _Command("train", "train", "Train"),
     "finetune": _Command("finetune", "finetune", "Train"),
 }

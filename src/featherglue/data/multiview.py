@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.data.depth_maps import DepthMaps, DepthTransfer
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.real_pairs import MIN_MATCHES, MIN_OVERLAP, RealPair, fit_fundamentals
 from featherglue.errors import TrainingError, counted
@@ -37,6 +38,7 @@ class PosedPhoto:
         world_to_camera: (3, 4) pose.
         points: (N,) int64, ascending numbers of the observed 3D points, unique.
         observations: (N, 2) float32 xy, pixels of the photograph.
+        positions: (N, 3) float64, the points in the coordinates of the model.
     """
 
     number: int
@@ -44,6 +46,12 @@ class PosedPhoto:
     world_to_camera: Array
     points: NDArray[np.int64]
     observations: NDArray[np.float32]
+    positions: Array
+
+    @property
+    def center(self) -> Array:
+        """Center (3,) of the camera in the coordinates of the model."""
+        return -self.world_to_camera[:, :3].T @ self.world_to_camera[:, 3]
 
 
 class ModelPairs:
@@ -51,12 +59,14 @@ class ModelPairs:
 
     Args:
         scenes: the photographs of each model.
+        depths: their depth maps; None for none.
 
     Raises:
         TrainingError: no two photographs share enough points.
     """
 
-    def __init__(self, scenes: list[list[PosedPhoto]]) -> None:
+    def __init__(self, scenes: list[list[PosedPhoto]], depths: DepthMaps | None = None) -> None:
+        self._depths = depths
         self._pairs: list[tuple[PosedPhoto, PosedPhoto]] = []
         overlaps: list[float] = []
         for scene in scenes:
@@ -73,7 +83,7 @@ class ModelPairs:
         self.overlaps = np.array(overlaps)
 
     def __getitem__(self, index: int) -> RealPair:
-        """Pair `index`."""
+        """Pair `index`. Raises TrainingError if a depth map cannot be read."""
         first, second = self._pairs[index]
         _, at0, at1 = np.intersect1d(
             first.points, second.points, assume_unique=True, return_indices=True
@@ -85,7 +95,19 @@ class ModelPairs:
             points0=points0,
             points1=points1,
             fundamentals=fit_fundamentals(points0, points1, F),
+            transfer=self._transfer(first, second),
         )
+
+    def _transfer(self, first: PosedPhoto, second: PosedPhoto) -> DepthTransfer | None:
+        """The transfer by the depth maps of two photographs; None if one has none."""
+        if self._depths is None:
+            return None
+        depth0, depth1 = self._depths[first.number], self._depths[second.number]
+        if depth0 is None or depth1 is None:
+            return None
+        R, t = relative_pose(first, second)
+        pose = np.concatenate((R, t[:, None]), 1)
+        return DepthTransfer(depth0=depth0, depth1=depth1, K0=first.K, K1=second.K, pose=pose)
 
 
 def count_shared(scene: list[PosedPhoto]) -> NDArray[np.int64]:
@@ -100,10 +122,15 @@ def count_shared(scene: list[PosedPhoto]) -> NDArray[np.int64]:
     return shared
 
 
+def relative_pose(first: PosedPhoto, second: PosedPhoto) -> tuple[Array, Array]:
+    """R (3, 3) and t (3,), the first camera's coordinates to the second's."""
+    R = second.world_to_camera[:, :3] @ first.world_to_camera[:, :3].T
+    return R, second.world_to_camera[:, 3] - R @ first.world_to_camera[:, 3]
+
+
 def fundamental_of_poses(first: PosedPhoto, second: PosedPhoto) -> Array:
     """F_0to1 (3, 3) of norm 1 of two photographs."""
-    R = second.world_to_camera[:, :3] @ first.world_to_camera[:, :3].T
-    t = second.world_to_camera[:, 3] - R @ first.world_to_camera[:, 3]
+    R, t = relative_pose(first, second)
     F = np.linalg.inv(second.K).T @ essential_matrix(R, t) @ np.linalg.inv(first.K)
     return np.asarray(F / max(float(np.linalg.norm(F)), 1e-300))
 
@@ -161,10 +188,13 @@ def _read_model(
         if not names or not image.has_pose:
             continue
         number = numbers[names[0]]
-        yield _posed_photo(image, number, photos[number].shape, f"{path}: {image.name}")
+        where = f"{path}: {image.name}"
+        yield _posed_photo(model, image, number, photos[number].shape, where)
 
 
-def _posed_photo(image: Any, number: int, shape: tuple[int, ...], where: str) -> PosedPhoto:
+def _posed_photo(
+    model: Any, image: Any, number: int, shape: tuple[int, ...], where: str
+) -> PosedPhoto:
     """A registered image of a model, with its photograph of shape (H, W)."""
     camera = image.camera
     scale = shape[1] / camera.width, shape[0] / camera.height
@@ -191,6 +221,7 @@ def _posed_photo(image: Any, number: int, shape: tuple[int, ...], where: str) ->
         world_to_camera=np.asarray(image.cam_from_world().matrix(), np.float64),
         points=unique,
         observations=(pixels[first] * scale - 0.5).astype(np.float32),
+        positions=np.array([model.points3D[seen[i].point3D_id].xyz for i in first]).reshape(-1, 3),
     )
 
 

@@ -26,6 +26,18 @@ MIN_MATCHES = 20
 _MAX_DRAWS = 100
 
 
+class Transfer(Protocol):
+    """Maps points of one photograph to another one; see `data.depth_maps.DepthTransfer`."""
+
+    def __call__(self, points: NDArray[np.floating]) -> Float:
+        """Points (N, 2) xy to (N, 2) xy; NaN if unknown, infinite if they are not visible."""
+        ...
+
+    def swapped(self) -> Transfer:
+        """The map in the other direction."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealPair:
     """Two photographs of one scene.
@@ -35,12 +47,15 @@ class RealPair:
         points0, points1: (M, 2) float32 xy, verified matches, pixels of the photographs.
         fundamentals: (NUM_FITS, 3, 3) float64, fundamental matrices F_0to1 of the pair. Where they
             disagree, the matches do not determine the epipolar geometry.
+        transfer: where points of the first photograph are in the second, by depth; None if there
+            are no depth maps.
     """
 
     numbers: tuple[int, int]
     points0: Float
     points1: Float
     fundamentals: NDArray[np.float64]
+    transfer: Transfer | None = None
 
     def swapped(self) -> RealPair:
         """The pair in the other order."""
@@ -49,6 +64,7 @@ class RealPair:
             points0=self.points1,
             points1=self.points0,
             fundamentals=self.fundamentals.transpose(0, 2, 1),
+            transfer=None if self.transfer is None else self.transfer.swapped(),
         )
 
 
@@ -77,6 +93,9 @@ class RealPairConfig:
             verified by a fundamental matrix. "" if `models` has the pairs.
         models: folder of COLMAP models of the photographs, one subfolder each, or of a single
             model. "" if `matches` has the pairs.
+        depths: folder of depth maps that `featherglue depth` made of `models`; "" for none. They
+            give the matches of keypoints between those of the models, and tell which keypoints
+            have no match.
         fraction: fraction of the scenes that are real, in (0, 1].
         warp: range of the homography of each view, on top of the crop.
         turns: probability that a view is rotated by 90, 180 or 270°.
@@ -89,6 +108,7 @@ class RealPairConfig:
     features: str = ""
     matches: str = ""
     models: str = ""
+    depths: str = ""
     fraction: float = 0.5
     warp: HomographyRange = field(
         default_factory=lambda: HomographyRange(
@@ -105,6 +125,8 @@ class RealPairConfig:
             raise ConfigError(
                 "pairs.features has the keypoints of pairs.matches: give both or neither"
             )
+        if self.depths and not self.models:
+            raise ConfigError("pairs.depths has the depth of pairs.models: give both or neither")
         if not 0 < self.fraction <= 1:
             raise ConfigError(f"pairs.fraction must be in (0, 1], not {self.fraction}")
         if not 0 <= self.turns <= 1:

@@ -18,7 +18,13 @@ from featherglue.data.homography import (
 )
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.photometric import augment_photometric
-from featherglue.data.real_pairs import NUM_FITS, RealPairConfig, RealPairs, draw_pair
+from featherglue.data.real_pairs import (
+    NUM_FITS,
+    RealPairConfig,
+    RealPairs,
+    Transfer,
+    draw_pair,
+)
 from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.scenes import NO_PLANE, SceneConfig, Scenes
 from featherglue.io.gray import Gray
@@ -39,6 +45,8 @@ class RealScenes:
       zeros.
     - `num_points`: () int64, number of matches.
     - `fundamentals`: (NUM_FITS, 3, 3) float32, F_0to1 of the views, of norm 1.
+    - `targets0`, `targets1`, if `config` names depth maps: (H, W, 2) float32 xy, where each pixel
+      is in the other view; NaN if that is unknown, infinite if its photograph does not show it.
 
     Args:
         photos: the photographs.
@@ -86,6 +94,10 @@ class RealScenes:
         back0, back1 = np.linalg.inv(to_views[0]), np.linalg.inv(to_views[1])
         fundamentals = back1.T @ pair.fundamentals @ back0
         length = np.linalg.norm(fundamentals, axis=(1, 2), keepdims=True)
+        if self.config.depths:
+            sample["targets0"] = _targets(pair.transfer, to_views[0], to_views[1], size)
+            reverse = None if pair.transfer is None else pair.transfer.swapped()
+            sample["targets1"] = _targets(reverse, to_views[1], to_views[0], size)
         return sample | {
             "real": np.array(True),
             "points0": padded_rows(points[0][kept], _MAX_POINTS),
@@ -132,13 +144,21 @@ class MixedScenes:
         if np.random.default_rng((self.seed, index, 6)).random() < self.fraction:
             return self.real[index]
         nowhere = np.zeros((_MAX_POINTS, 2), np.float32)
-        return self.scenes[index] | {
-            "real": np.array(False),
-            "points0": nowhere,
-            "points1": nowhere,
-            "num_points": np.zeros((), np.int64),
-            "fundamentals": np.zeros((NUM_FITS, 3, 3), np.float32),
-        }
+        unknown = {}
+        if self.real.config.depths:
+            size = self.scenes.config.size
+            unknown = {f"targets{v}": _targets(None, np.eye(3), np.eye(3), size) for v in (0, 1)}
+        return (
+            self.scenes[index]
+            | unknown
+            | {
+                "real": np.array(False),
+                "points0": nowhere,
+                "points1": nowhere,
+                "num_points": np.zeros((), np.int64),
+                "fundamentals": np.zeros((NUM_FITS, 3, 3), np.float32),
+            }
+        )
 
 
 def _shown(shape: tuple[int, ...], to_view: Matrix, size: tuple[int, int]) -> Gray:
@@ -147,3 +167,23 @@ def _shown(shape: tuple[int, ...], to_view: Matrix, size: tuple[int, int]) -> Gr
     shown = cv2.warpPerspective(white, to_view, size)
     inner = cv2.erode(shown, np.ones((2 * _EDGE + 1,) * 2, np.uint8), borderValue=255)
     return np.where(inner == 255, 0, NO_PLANE).astype(np.uint8)
+
+
+def _targets(
+    transfer: Transfer | None, to_view: Matrix, to_other: Matrix, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Where the pixels of a view are in the other view: (H, W, 2) xy; NaN, infinite as above.
+
+    Args:
+        transfer: None if nothing is known.
+        to_view, to_other: homographies of both photographs to their views.
+        size: (width, height) of the views.
+    """
+    if transfer is None:
+        return np.full((size[1], size[0], 2), np.nan, np.float32)
+    y, x = np.mgrid[: size[1], : size[0]]
+    pixels = np.stack((x, y), -1).reshape(-1, 2).astype(np.float32)
+    there = transfer(warp_points(pixels, np.linalg.inv(to_view).astype(np.float64)))
+    seen = np.isfinite(there).all(1)
+    there[seen] = warp_points(there[seen], to_other)
+    return there.reshape(size[1], size[0], 2)

@@ -213,3 +213,27 @@ def test_padding_is_neither_excluded_nor_unmatched() -> None:
     assert truth.excluded.tolist() == [[[False, True], [False, False]]]
     assert truth.unmatched0.tolist() == [[True, False]]
     assert truth.unmatched1.tolist() == [[False, True]]
+
+
+def test_targets_of_pixels_replace_projections() -> None:
+    zeros, fits = torch.zeros(1, 4, 2), SIDEWAYS.expand(1, 3, 3, 3)
+    targets0, targets1 = torch.full((2, 1, 200, 400, 2), float("nan"))
+    targets0[0, 100, 50] = torch.tensor([80.0, 101])  # two keypoints with their partners
+    targets1[0, 100, 80] = torch.tensor([51.0, 100])
+    targets0[0, 100, 90] = torch.tensor([300.0, 100])  # no keypoint is there
+    targets0[0, 100, 130] = float("inf")  # not visible
+    batch = {
+        "points0": zeros,
+        "points1": zeros,
+        "num_points": torch.tensor([0]),
+        "fundamentals": fits,
+        "targets0": targets0,
+        "targets1": targets1,
+    }
+    keypoints0 = torch.tensor([[[50.0, 100], [90, 100], [130, 100], [170, 100]]])
+    keypoints1 = torch.tensor([[[80.0, 100], [200, 100]]])
+    valid0, valid1 = (torch.ones(k.shape[:2], dtype=torch.bool) for k in (keypoints0, keypoints1))
+    truth = verified_assignment(keypoints0, keypoints1, valid0, valid1, batch)
+    assert truth.matches.nonzero().tolist() == [[0, 0, 0]]
+    assert truth.unmatched0.tolist() == [[False, True, True, False]]
+    assert truth.unmatched1.tolist() == [[False, False]]

@@ -85,7 +85,7 @@ class SuperGlueLoss:
         normalized = normalize_keypoints(keypoints, size.expand(len(keypoints), 2))
         if real is None:
             return KeypointPairs(keypoints, normalized, scores, descriptors, valid, truth)
-        rows = {name: batch[name][real] for name in REAL_ENTRIES}
+        rows = {name: batch[name][real] for name in REAL_ENTRIES if name in batch}
         verified = verified_assignment(
             keypoints0[real], keypoints1[real], valid0[real], valid1[real], rows
         )

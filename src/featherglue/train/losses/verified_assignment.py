@@ -35,8 +35,8 @@ _NEIGHBORS = 6
 _MIN_SPREAD, _MAX_SPREAD = 6.0, 24.0  # limits of the standard deviation of the weights
 _STIFFNESS = 3.0  # spread of matches below which the affine map of the whole view prevails
 
-REAL_ENTRIES = ("points0", "points1", "num_points", "fundamentals")
-"""Entries of a batch that `verified_assignment` reads."""
+REAL_ENTRIES = ("points0", "points1", "num_points", "fundamentals", "targets0", "targets1")
+"""Entries of a batch that `verified_assignment` reads; the last two may be absent."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,14 @@ def verified_assignment(
     all excluded. A pair of keypoints is excluded if each fundamental matrix has one of the two more
     than 10 px from its epipolar line.
 
+    With depth maps, the projections of most keypoints are exact, and a keypoint that the other
+    photograph does not show is unmatched.
+
     Args:
         keypoints0, keypoints1: (B, N0, 2) and (B, N1, 2) xy in pixels.
         valid0, valid1: (B, N0) and (B, N1) bool, False for padding.
-        batch: `points0`, `points1` (B, P, 2), `num_points` (B,) and `fundamentals` (B, R, 3, 3) of
-            `data.real_scenes.RealScenes`.
+        batch: `points0`, `points1` (B, P, 2), `num_points` (B,), `fundamentals` (B, R, 3, 3) and,
+            with depth maps, `targets0`, `targets1` (B, H, W, 2) of `data.real_scenes.RealScenes`.
     """
     points0, points1, count = batch["points0"], batch["points1"], batch["num_points"]
     distance = epipolar_distance(keypoints0, keypoints1, batch["fundamentals"])
@@ -73,6 +76,12 @@ def verified_assignment(
     excluded = both & (distance > _EXCLUDED)
     to1, known0, close0 = project_locally(keypoints0, points0, points1, count)
     to0, known1, close1 = project_locally(keypoints1, points1, points0, count)
+    hidden0, hidden1 = torch.zeros_like(known0), torch.zeros_like(known1)
+    if "targets0" in batch:
+        to1, exact0, hidden0 = _project_exactly(keypoints0, batch["targets0"], to1)
+        to0, exact1, hidden1 = _project_exactly(keypoints1, batch["targets1"], to0)
+        known0, close0 = (known0 | exact0) & ~hidden0, close0 | exact0
+        known1, close1 = (known1 | exact1) & ~hidden1, close1 | exact1
     # A projection off its epipolar line comes from a depth edge.
     known0 = known0 & _on_line(keypoints0, to1, batch["fundamentals"])
     known1 = known1 & _on_line(keypoints1, to0, batch["fundamentals"].transpose(2, 3))
@@ -86,8 +95,8 @@ def verified_assignment(
     possible = both & ~excluded
     return VerifiedAssignment(
         matches=matches,
-        unmatched0=valid0 & (missed0 | ~possible.any(2)),
-        unmatched1=valid1 & (missed1 | ~possible.any(1)),
+        unmatched0=valid0 & (missed0 | hidden0 | ~possible.any(2)),
+        unmatched1=valid1 & (missed1 | hidden1 | ~possible.any(1)),
         excluded=excluded,
     )
 
@@ -133,6 +142,29 @@ def project_locally(
     agree = (error <= _MAX_RESIDUAL) & (weights > 0.1).sum(2).ge(3)
     close = gaps[..., 0] <= _CLOSE
     return projected, close | (agree & (gaps[..., 0] <= _REACH)), close
+
+
+def _project_exactly(
+    keypoints: Tensor, targets: Tensor, otherwise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Project keypoints by the targets of the pixels.
+
+    Args:
+        keypoints: (B, N, 2) xy in pixels.
+        targets: (B, H, W, 2) xy in the other view; NaN if unknown, infinite if not visible.
+        otherwise: (B, N, 2) xy, projections of keypoints whose target is unknown.
+
+    Returns:
+        Projections (B, N, 2) xy; (B, N) bool, whether they are from `targets`; (B, N) bool, whether
+        the other photograph does not show the keypoint.
+    """
+    height, width = targets.shape[1:3]
+    x = keypoints[..., 0].round().long().clamp(0, width - 1)
+    y = keypoints[..., 1].round().long().clamp(0, height - 1)
+    flat = (y * width + x)[..., None].expand(-1, -1, 2)
+    found = targets.flatten(1, 2).gather(1, flat)
+    exact = found.isfinite().all(2)
+    return torch.where(exact[..., None], found, otherwise), exact, found.isinf().any(2)
 
 
 def epipolar_distance(points0: Tensor, points1: Tensor, fundamentals: Tensor) -> Tensor:

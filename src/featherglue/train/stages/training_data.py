@@ -12,6 +12,7 @@ import torch
 
 from featherglue.artifact.format import Artifact
 from featherglue.config import to_dict
+from featherglue.data.depth_maps import DepthMaps
 from featherglue.data.feature_files import FeatureFile
 from featherglue.data.keypoint_labels import KeypointLabels, RankBy
 from featherglue.data.labeled_photographs import LabeledPhotoFolder
@@ -117,6 +118,9 @@ def pair_fingerprint(pairs: RealPairConfig | None) -> dict[str, dict[str, Any]]:
                 if path.is_file()
             )
             hashes["models"] = fingerprint([file_fingerprint(path) for path in files])
+        if pairs.depths:
+            files = sorted(path for path in Path(pairs.depths).rglob("*.npz") if path.is_file())
+            hashes["depths"] = fingerprint([file_fingerprint(path) for path in files])
     except OSError as error:
         raise TrainingError(
             f"{error.filename}: cannot be read ({error.strerror or error})"
@@ -248,7 +252,8 @@ def matcher_scenes(
 def real_pairs(photos: PhotoFolder, config: RealPairConfig) -> RealPairs:
     """The pairs of real photographs that `config` names. Raises as `matcher_scenes`."""
     if config.models:
-        return ModelPairs(read_models(config.models, photos))
+        depths = DepthMaps(config.depths, photos) if config.depths else None
+        return ModelPairs(read_models(config.models, photos), depths)
     return MatchedPairs(
         photos, FeatureFile(config.features), MatchFile(config.matches, photos.names)
     )
