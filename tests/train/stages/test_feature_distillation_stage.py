@@ -89,6 +89,22 @@ def test_extractor_gets_a_context_branch_and_no_matcher(
         assert not torch.allclose(loaded.extractor(image)[1], before(image)[1], atol=1e-3)
 
 
+def test_training_of_descriptors_keeps_the_detector(
+    stage: FeatureDistillationStage, images: Path, models: dict[str, Model], tmp_path: Path
+) -> None:
+    wanted = with_context(stage, models).extractor
+    stage = dataclasses.replace(stage, architecture=wanted, part="descriptors")
+    train_feature_distillation(stage, images, tmp_path)
+    trained, before = Model.load(tmp_path / "model").extractor, models["four-heads"].extractor
+    assert trained is not None and before is not None
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scores, descriptors = trained(image)
+        scores_before, descriptors_before = before(image)
+    assert torch.equal(scores, scores_before)
+    assert not torch.allclose(descriptors, descriptors_before, atol=1e-3)
+
+
 def test_stopped_run_resumes(stage: FeatureDistillationStage, images: Path, tmp_path: Path) -> None:
     whole = train_feature_distillation(stage, images, tmp_path / "whole")
     short = dataclasses.replace(stage, loop=dataclasses.replace(LOOP, steps=3))

@@ -7,6 +7,7 @@ descriptors.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from featherglue.train.losses.dual_softmax import (
 )
 from featherglue.train.losses.student_teacher import Student
 from featherglue.train.losses.superpoint_loss import both_views
+
+Part = Literal["extractor", "descriptors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +74,21 @@ class FeatureDistillationLoss:
     Attributes:
         original: frozen copy of the extractor that training starts from.
         config: weights and temperatures.
+        part: "descriptors" trains only the layers after the encoder that the detector does not use.
         group: the processes of the run.
     """
 
     original: SuperPoint
     config: FeatureDistillationConfig
+    part: Part = "extractor"
     group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss; its parts and the ratio of matched points, for the run log."""
         assert isinstance(network, Student)
         assert network.extractor is not None and network.descriptor_map is not None
-        config, images = self.config, both_views(batch)
-        logits, dense = network.extractor.forward_raw(images)
-        with torch.no_grad():
-            target_logits = self.original.detect(self.original.encode(images))
-        everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
-        detector = score_map_divergence(logits, target_logits, everywhere, 1.0)
-
+        config = self.config
+        dense, detector = self._extract(network.extractor, both_views(batch))
         points = torch.cat((batch["points0"], batch["points1"]))
         valid = valid_points(batch["count"], points.shape[1])
         own0, own1 = sample_descriptors(dense.float(), points, "exact").chunk(2)
@@ -113,6 +113,18 @@ class FeatureDistillationLoss:
             nearest_neighbor_accuracy(cosine_similarity(own0, own1, valid), valid)
         )
         return torch.stack(weighted).sum(), row
+
+    def _extract(self, extractor: SuperPoint, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Descriptors (2B, D, Hc, Wc) of both views, and the divergence from the first detector."""
+        with torch.no_grad():
+            encoded = self.original.encode(images)
+        if self.part == "descriptors":
+            return extractor.describe(encoded), encoded.new_zeros(())
+        with torch.no_grad():
+            target_logits = self.original.detect(encoded)
+        logits, dense = extractor.forward_raw(images)
+        everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
+        return dense, score_map_divergence(logits, target_logits, everywhere, 1.0)
 
     @staticmethod
     def _contrast(first: Tensor, second: Tensor, valid: Tensor, temperature: float) -> Tensor:

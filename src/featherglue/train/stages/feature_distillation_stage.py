@@ -26,6 +26,7 @@ from featherglue.train.losses.descriptor_map import DescriptorMap, MapKind
 from featherglue.train.losses.feature_distillation_loss import (
     FeatureDistillationConfig,
     FeatureDistillationLoss,
+    Part,
 )
 from featherglue.train.losses.student_teacher import Student
 from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
@@ -55,6 +56,8 @@ class FeatureDistillationStage:
         teacher: name and license of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
+        part: "extractor" trains all layers; "descriptors" trains only those that the detector does
+            not use. Encoder and detector then keep their weights, and a step takes less time.
         views: pairs of views; `photometric_strength` is the strength of `augment_appearance`.
         loss: weights of the parts of the loss.
         map: how descriptors are compared with those of a teacher of another width; see
@@ -71,6 +74,7 @@ class FeatureDistillationStage:
     real: float = 0.375
     teacher: str = ""
     architecture: SuperPointConfig | None = None
+    part: Part = "extractor"
     views: ViewPairConfig = field(default_factory=lambda: ViewPairConfig(size=(256, 256)))
     loss: FeatureDistillationConfig = field(default_factory=FeatureDistillationConfig)
     map: MapKind = "learned"
@@ -127,7 +131,7 @@ def train_feature_distillation(
         )
         return TrainingTask(
             network=network.to(device=run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
-            loss=FeatureDistillationLoss(original, stage.loss, run.group),
+            loss=FeatureDistillationLoss(original, stage.loss, stage.part, run.group),
             samples=_samples(stage, photographs.training, features),
             build=build,
             earlier_steps=training_steps(stage.start, "extractor"),
