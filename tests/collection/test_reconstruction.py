@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -19,12 +20,16 @@ import pytest
 from board_scene import FOCAL, SIZE, Scene
 
 from featherglue import cli
+from featherglue.collection import reconstruction
 from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.colmap_export import export_colmap
+from featherglue.collection.mapping import ImageSummary, ModelSummary
 from featherglue.collection.model_refinement import refine_model
 from featherglue.collection.reconstruction import reconstruct
 from featherglue.collection.reconstruction_result import Reconstruction, StepProgress
-from featherglue.collection.store import Store
+from featherglue.collection.records import Record
+from featherglue.collection.second_round import pairs_to_search
+from featherglue.collection.store import Store, write_store
 from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
 
 NUM_KEYPOINTS = 400
@@ -131,6 +136,68 @@ def test_a_second_run_reuses_everything(scene: Scene, result: Reconstruction, wo
     assert seen == []
     assert {name: (work / name).read_bytes() for name in before} == before
     assert again.model == result.model
+
+
+def test_pairs_of_missing_photographs_are_searched(
+    scene: Scene,
+    result: Reconstruction,
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(work, tmp_path / "work")
+    manifest = json.loads((work / "manifest.json").read_text())
+    assert manifest.pop("searched")["pairs"] == []
+    (tmp_path / "work/manifest.json").write_text(json.dumps(manifest))
+    pairs = [("0.png", "4.png"), ("3.png", "zur Tür/letztes Bild.png")]
+    monkeypatch.setattr(reconstruction, "pairs_to_search", lambda *_: pairs)
+    arguments: dict[str, Any] = {"num_keypoints": NUM_KEYPOINTS, "workers": 1}
+    found = reconstruct(scene.folder, tmp_path / "work", **arguments)
+    assert found.model is not None and found.model.num_registered == 6
+    with Store(tmp_path / "work/matches.h5") as after, Store(work / "matches.h5") as before:
+        states = [
+            {key: value["fingerprint"] for key, value in store.attributes().items()}
+            for store in (after, before)
+        ]
+        assert {key for key in states[0] if states[0][key] != states[1][key]} == {*pairs}
+        # The search adds matches to pairs that are far apart.
+        for key in pairs:
+            counts = [(store.read(key).arrays["matches0"] >= 0).sum() for store in (after, before)]
+            assert counts[0] > 10
+    monkeypatch.setattr(reconstruction, "pairs_to_search", lambda *_: [])
+    seen: list[StepProgress] = []
+    again = reconstruct(scene.folder, tmp_path / "work", progress=seen.append, **arguments)
+    assert seen == []
+    assert again.model == found.model
+
+
+def image_summary(name: str, error: float | None) -> ImageSummary:
+    return ImageSummary(
+        name=name, num_keypoints=0, num_pairs=0, num_points=0, error=error, reason=""
+    )
+
+
+def test_the_best_pairs_of_missing_photographs_are_chosen(tmp_path: Path) -> None:
+    counts = {"ab": 90, "ac": 30, "ad": 40, "bc": 19, "bd": 50, "cd": 20, "ae": 60, "be": 35}
+    pairs = [(pair[0], pair[1]) for pair in counts]
+    records = [
+        Record(
+            key=pair,
+            attributes={},
+            arrays={"matches0": np.where(np.arange(100) < count, 0, -1).astype(np.int16)},
+        )
+        for pair, count in zip(pairs, counts.values(), strict=True)
+    ]
+    write_store(tmp_path / "matches.h5", {}, records)
+    images = tuple(image_summary(n, None if n in "de" else 0.5) for n in "abcde")
+    summary = ModelSummary(folder=tmp_path, images=images)
+    chosen = pairs_to_search(summary, tmp_path / "matches.h5", [*pairs, ("c", "e")])
+    # a: ae, ad; b: bd, be; c: cd; d: bd, ad; e: ae, be
+    assert {first + second for first, second in chosen} == {"ae", "ad", "bd", "be", "cd"}
+    whole = ModelSummary(folder=tmp_path, images=images[:3])
+    assert pairs_to_search(whole, tmp_path / "matches.h5", pairs) == []
+    many = ModelSummary(folder=tmp_path, images=images * 101)
+    assert pairs_to_search(many, tmp_path / "matches.h5", pairs) == []
 
 
 KILLED = """

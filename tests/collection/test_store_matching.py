@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from featherglue.collection.store import write_store
 from featherglue.collection.store_matching import match_features, match_record
 from featherglue.options import SessionOptions
 from featherglue.session import load
-from featherglue.types import Features
+from featherglue.types import Features, Matches, MatchResult
 
 
 class Stored:
@@ -51,6 +52,40 @@ def test_matches_of_a_search_belong_to_the_stored_keypoints(
     turned = np.array([399, 299]) - features["a"].keypoints[rows]
     errors = np.hypot(*(turned - features["b"].keypoints[partner[rows]]).T)
     assert np.mean(errors < 4) > 0.9
+
+
+class Guided:
+    """A session whose matches are of keypoints that it adds, 1 px beside the given ones."""
+
+    def match(self, features0: Features, features1: Features) -> MatchResult:
+        beside = np.array([1, 0], np.float32)
+        both = [
+            replace(
+                features,
+                keypoints=np.concatenate((features.keypoints, features.keypoints + beside)),
+                scores=np.tile(features.scores, 2),
+                descriptors=np.tile(features.descriptors, (2, 1)),
+            )
+            for features in (features0, features1)
+        ]
+        rows = np.arange(len(features0), 2 * len(features0))
+        matches = Matches(
+            indices=np.stack((rows, rows), 1),
+            scores=np.full(len(rows), 0.5, np.float32),
+            points0=both[0].keypoints[rows].astype(np.float32),
+            points1=both[1].keypoints[rows].astype(np.float32),
+            refined=np.zeros(len(rows), np.bool_),
+        )
+        return MatchResult(features0=both[0], features1=both[1], matches=matches)
+
+
+def test_matches_of_added_keypoints_belong_to_the_stored_ones(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    image = cv2.resize(photographs["coffee"], (400, 300), interpolation=cv2.INTER_AREA)
+    features = load("fast", threads=1, max_keypoints=100).extract(image)
+    record = match_record(Guided(), Stored({"a": features, "b": features}), ("a", "b"))  # type: ignore[arg-type]
+    assert record.arrays["matches0"].tolist() == list(range(len(features)))
 
 
 @pytest.mark.parametrize("given", [{}, {"search": "auto"}])

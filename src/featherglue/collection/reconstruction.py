@@ -54,6 +54,7 @@ from featherglue.collection.reconstruction_config import (
 from featherglue.collection.reconstruction_result import Reconstruction, StepProgress, facts
 from featherglue.collection.resumable import StepResult
 from featherglue.collection.retrieval import find_vocabulary, similar_images
+from featherglue.collection.second_round import pairs_to_search
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
@@ -62,7 +63,8 @@ from featherglue.fingerprint import file_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.locks import claimed_folder
 from featherglue.io.pycolmap_ import require_pycolmap
-from featherglue.options import SessionOptions, make_options
+from featherglue.options import MODEL, SessionOptions, make_options
+from featherglue.session import load
 
 Result = TypeVar("Result")
 
@@ -145,10 +147,12 @@ class _Run:
                 + "".join(f"; {reason}" for reason in list(skipped.values())[:1])
             )
         pairs = self._timed("pairs", functools.partial(self._choose_pairs, usable))
-        matches = self._timed("matches", functools.partial(self._match, pairs))
-        adjusted = self._timed("adjustment", self._adjust) if self.config.adjust else None
-        exported = self._timed("database", self._export)
-        summary = self._timed("model", self._map) if self.config.map else None
+        searched = self._noted_search(pairs)
+        matches, adjusted, exported, summary = self._model(pairs, searched or [])
+        if searched is None and summary is not None:
+            searched = self._choose_search(pairs, summary)
+            if searched:
+                matches, adjusted, exported, summary = self._model(pairs, searched)
         result = Reconstruction(
             work=self.work,
             num_photos=len(names),
@@ -169,10 +173,46 @@ class _Run:
         write_summary(self.work / PAGE, facts(result), summary, skipped)
         return result
 
+    def _model(
+        self, pairs: list[NamePair], searched: list[NamePair]
+    ) -> tuple[StepResult, AdjustmentResult | None, ExportResult, ModelSummary | None]:
+        """All steps from the matches to the model.
+
+        Args:
+            searched: the pairs that are matched with a search.
+        """
+        return (
+            self._timed("matches", functools.partial(self._match, pairs, searched)),
+            self._timed("adjustment", self._adjust) if self.config.adjust else None,
+            self._timed("database", self._export),
+            self._timed("model", self._map) if self.config.map else None,
+        )
+
+    def _noted_search(self, pairs: list[NamePair]) -> list[NamePair] | None:
+        """The pairs that an earlier run with this input chose to search; None if none did."""
+        noted = self._manifest().get("searched", {})
+        if noted.get("state") != self._search_state(pairs):
+            return None
+        return [(first, second) for first, second in noted["pairs"]]
+
+    def _choose_search(self, pairs: list[NamePair], summary: ModelSummary) -> list[NamePair]:
+        """The pairs to search, noted for later runs; none if the session has no search."""
+        chosen: list[NamePair] = []
+        if self.source.options.search is MODEL:
+            chosen = pairs_to_search(summary, self.work / MATCHES, pairs)
+        if chosen and load(self.source.model, self.source.options).search == "off":
+            chosen = []
+        self._note("searched", {"state": self._search_state(pairs), "pairs": chosen})
+        return chosen
+
+    def _search_state(self, pairs: list[NamePair]) -> str:
+        given = self.source.options.search is not MODEL
+        return fingerprint(pairs, file_state(self.work / FEATURES)[1:], self.config.cascade, given)
+
     def _timed(self, step: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         result = work()
-        self._seconds[step] = time.perf_counter() - start
+        self._seconds[step] = self._seconds.get(step, 0) + time.perf_counter() - start
         return result
 
     def _report(self, step: str, unit: str, completed: int, total: int | None) -> None:
@@ -220,7 +260,7 @@ class _Run:
             progress=lambda step, unit: functools.partial(self._report, step, unit),
         )
 
-    def _match(self, pairs: list[NamePair]) -> StepResult:
+    def _match(self, pairs: list[NamePair], searched: list[NamePair]) -> StepResult:
         return match_features(
             self.photos,
             self.work / FEATURES,
@@ -228,6 +268,7 @@ class _Run:
             pairs,
             self.source,
             cascade=self.config.cascade,
+            searched=searched,
             workers=self.config.workers,
             ray=self.config.ray,
             overwrite=self.config.overwrite,
@@ -343,7 +384,7 @@ class _Run:
                 "folder, or `overwrite`"
             )
 
-    def _note(self, step: str, state: str) -> None:
+    def _note(self, step: str, state: Any) -> None:
         write_json(self.work / MANIFEST, {**self._manifest(), step: state})
 
     def _manifest(self) -> dict[str, Any]:

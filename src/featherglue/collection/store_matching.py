@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,28 @@ class MatchingTask:
         images: folder of the images.
         feature_file: the features of the images.
         cascade: whether to match by the cascade, see `matching_cascade`.
+        searched: pairs to match with a search instead.
     """
 
     source: SessionSource
     images: Path
     feature_file: Path | RecordSource
     cascade: bool
+    searched: frozenset[Key] = frozenset()
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1, refine=False)
-        searches = session.search != "off"
-        features = FeatureReader(self.feature_file, self.images, with_images=searches)
-        return lambda key: match_record(session, features, key, self.cascade)
+        searching = session.with_search("auto") if self.searched else session
+        with_images = searching.search != "off"
+        features = FeatureReader(self.feature_file, self.images, with_images=with_images)
+
+        def match(key: Key) -> Record:
+            if key in self.searched:
+                return match_record(searching, features, key)
+            return match_record(session, features, key, self.cascade)
+
+        return match
 
     def opening_parts(self) -> list[Part]:
         """See `ShippableTask`."""
@@ -215,9 +224,10 @@ def _match(
     if cascade:
         return match_by_cascade(session, features0, features1)
     result = session.match(features0, features1)
-    if result.search is not None:  # the search has keypoints of its own
-        return nearest_keypoints(result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE)
-    return result.matches.indices, result.matches.scores
+    if result.features0 is features0 and result.features1 is features1:
+        return result.matches.indices, result.matches.scores
+    # The search and guided matching have keypoints of their own.
+    return nearest_keypoints(result.matches, features0, features1, _MAX_KEYPOINT_DISTANCE)
 
 
 def match_features(
@@ -228,6 +238,7 @@ def match_features(
     source: SessionSource,
     *,
     cascade: bool = True,
+    searched: Collection[tuple[str, str]] = (),
     workers: int | None = None,
     ray: str | None = None,
     overwrite: bool = False,
@@ -247,6 +258,7 @@ def match_features(
         cascade: match pairs with many similar descriptors by these, and reject pairs without an
             epipolar geometry, see `matching_cascade`. It needs a matcher with a network and
             consensus, and no search; without them it does nothing.
+        searched: those of `pairs` that are matched with a search over rotation and scale instead.
         workers: maximum number of processes, each with one thread; None takes one per core.
         ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
             `run_cluster`; `workers` is the maximum number of its processes. None works on this
@@ -263,7 +275,8 @@ def match_features(
         states = store.attributes()
         made_with = store.manifest
     listed = list(pairs)
-    items, missing = _items(listed, states)
+    to_search = frozenset(tuple(pair) for pair in searched)
+    items, missing = _items(listed, states, to_search)
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
     session = source.open()
@@ -282,6 +295,7 @@ def match_features(
         images=Path(images).absolute(),
         feature_file=Path(feature_file).absolute(),
         cascade=cascade,
+        searched=to_search,
     )
     result = run_resumable(
         Path(output),
@@ -312,13 +326,16 @@ def _defaults() -> dict[str, Any]:
 
 
 def _items(
-    pairs: Iterable[tuple[str, str]], states: Mapping[Key, Mapping[str, Any]]
+    pairs: Iterable[tuple[str, str]],
+    states: Mapping[Key, Mapping[str, Any]],
+    searched: Collection[Key],
 ) -> tuple[dict[Key, str], dict[Key, str]]:
     """The fingerprint of each pair, and why other pairs cannot be matched.
 
     Args:
         pairs: names of the images.
         states: attributes of the features of each image.
+        searched: the pairs that are matched with a search.
     """
     items: dict[Key, str] = {}
     missing: dict[Key, str] = {}
@@ -329,5 +346,6 @@ def _items(
         if absent:
             missing[pair] = f"no features of {absent[0]}"
         else:
-            items[pair] = fingerprint([states[name,].get(FINGERPRINT) for name in pair])
+            state = [states[name,].get(FINGERPRINT) for name in pair]
+            items[pair] = fingerprint([*state, "search"] if pair in searched else state)
     return items, missing
