@@ -13,6 +13,8 @@ from featherglue.data.feature_files import FeatureFile
 from featherglue.data.match_files import MatchFile
 from featherglue.data.photo_pair_views import PhotoPairViews
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.real_pairs import RealPair
+from featherglue.data.taught_pairs import MatchedTaughtPairs, TransferredTaughtPairs
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import TrainingError
 
@@ -64,7 +66,7 @@ def test_points_of_both_views_show_the_same_place(
     features = FeatureFile(scene / "f.h5")
     matches = MatchFile(scene / "m.h5", photos.names)
     config = ViewPairConfig(size=(96, 96), photometric_strength=0.0)
-    views = PhotoPairViews(photos, features, matches, config)
+    views = PhotoPairViews(photos, MatchedTaughtPairs(photos, features, matches), config)
     order = set()
     for index in range(8):
         sample = views[index]
@@ -91,8 +93,66 @@ def test_matches_of_other_features_are_rejected(scene: Path, tmp_path: Path) -> 
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["a.png/below-b.png/matches0"] = np.arange(200) + 1
     matches = MatchFile(tmp_path / "m.h5", photos.names)
-    views = PhotoPairViews(
-        photos, FeatureFile(scene / "f.h5"), matches, ViewPairConfig(size=(96, 96))
-    )
+    pairs = MatchedTaughtPairs(photos, FeatureFile(scene / "f.h5"), matches)
+    views = PhotoPairViews(photos, pairs, ViewPairConfig(size=(96, 96)))
     with pytest.raises(TrainingError, match=r"b\.png has keypoint 200, but .* has 200 keypoints"):
         views[0]
+
+
+class Shifted:
+    """A pair whose second photograph is shifted; it does not show the left of the first."""
+
+    overlaps = np.array([0.5])
+
+    def __init__(self, visible_from: float) -> None:
+        self.visible_from = visible_from
+
+    def __getitem__(self, index: int) -> RealPair:
+        nothing = np.zeros((0, 2), np.float32)
+        return RealPair(
+            numbers=(0, 1),
+            points0=nothing,
+            points1=nothing,
+            fundamentals=np.zeros((3, 3, 3)),
+            transfer=ShiftTransfer(-SHIFT, self.visible_from),
+        )
+
+
+class ShiftTransfer:
+    def __init__(self, shift: np.ndarray, visible_from: float) -> None:
+        self.shift, self.visible_from = shift, visible_from
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        found = (points + self.shift).astype(np.float32)
+        found[points[:, 0] < self.visible_from] = np.inf
+        found[points[:, 1] < 50] = np.nan
+        return found
+
+    def swapped(self) -> ShiftTransfer:
+        return ShiftTransfer(-self.shift, self.visible_from)
+
+
+def test_depth_gives_the_places_of_keypoints(
+    scene: Path, sample_image: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> None:
+    photos, features = PhotoFolder(scene / "photos"), FeatureFile(scene / "f.h5")
+    pairs = TransferredTaughtPairs(photos, features, Shifted(visible_from=150))
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        pair = pairs.draw(rng)
+        known = features[photos.names[pair.numbers[0]]]
+        x, y = known.keypoints.T
+        seen = (x >= 150) & (y >= 50)
+        np.testing.assert_array_equal(pair.points[0], known.keypoints[seen])
+        np.testing.assert_array_equal(pair.descriptors[1], known.descriptors[seen])
+    views = PhotoPairViews(photos, pairs, ViewPairConfig(size=(96, 96), photometric_strength=0.0))
+    for index in range(4):
+        sample = views[index]
+        count = int(sample["count"])
+        assert count > 5
+        seen0, seen1 = (
+            sample_image(sample[f"image{v}"][0], sample[f"points{v}"][:count]) for v in (0, 1)
+        )
+        assert np.median(np.abs(seen0 - seen1)) < 8
+    with pytest.raises(TrainingError, match="fewer than 16 common points with a depth"):
+        TransferredTaughtPairs(photos, features, Shifted(visible_from=350)).draw(rng)

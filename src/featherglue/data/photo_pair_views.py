@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from featherglue.data.appearance import augment_appearance
 from featherglue.data.detector_labels import Sample, points_inside
-from featherglue.data.feature_files import FeatureFile
 from featherglue.data.homography import (
     Matrix,
     sample_homography,
@@ -15,9 +14,9 @@ from featherglue.data.homography import (
     warp_image,
     warp_points,
 )
-from featherglue.data.match_files import MatchFile
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.sample_points import choose_points, padded_rows
+from featherglue.data.taught_pairs import TaughtPairs
 from featherglue.data.teacher_view_pairs import TeacherViewPairs
 from featherglue.data.view_pairs import ViewPairConfig
 
@@ -25,54 +24,40 @@ from featherglue.data.view_pairs import ViewPairConfig
 class PhotoPairViews:
     """An endless dataset of pairs of photographs. Sample `i` depends only on the seed and `i`.
 
-    Each view is a square region around a matched keypoint, warped by a homography of the range
+    Each view is a square region around a common point, warped by a homography of the range
     `near`, with changes of appearance. A sample has the entries of `TeacherViewPairs`.
 
     Args:
         photos: the photographs.
-        features: the teacher's features of every photograph, by its name.
-        matches: matches between these features; verified ones, because training takes them as
-            true.
+        pairs: pairs of them with common points and the teacher's descriptors there.
         config: settings of the views; `photometric_strength` is the strength of
             `augment_appearance`.
         seed: seed of all random numbers.
     """
 
     def __init__(
-        self,
-        photos: PhotoFolder,
-        features: FeatureFile,
-        matches: MatchFile,
-        config: ViewPairConfig,
-        seed: int = 0,
+        self, photos: PhotoFolder, pairs: TaughtPairs, config: ViewPairConfig, seed: int = 0
     ) -> None:
-        self.photos, self.features, self.matches = photos, features, matches
+        self.photos, self.pairs = photos, pairs
         self.config, self.seed = config, seed
-        self._numbers = {name: number for number, name in enumerate(photos.names)}
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index, 3))
         config = self.config
-        pair = int(rng.integers(len(self.matches.pairs)))
-        names, matches = self.matches.pairs[pair], self.matches[pair]
-        if rng.random() < 0.5:
-            names, matches = (names[1], names[0]), matches[:, ::-1]
-        known = [self.features[name] for name in names]
-        center = int(rng.integers(len(matches))) if len(matches) else 0
+        pair = self.pairs.draw(rng)
+        center = int(rng.integers(len(pair.points[0]))) if len(pair.points[0]) else 0
         images, points = [], []
-        for view, name in enumerate(names):
-            self.matches.check_indices(name, matches[:, view], len(known[view].keypoints))
-            photo = self.photos[self._numbers[name]]
-            matched = known[view].keypoints[matches[:, view]]
-            to_view = self._to_view(rng, photo.shape, matched[center : center + 1])
+        for number, known in zip(pair.numbers, pair.points, strict=True):
+            photo = self.photos[number]
+            to_view = self._to_view(rng, photo.shape, known[center : center + 1])
             warped = warp_image(photo, to_view, config.size)
             images.append(augment_appearance(rng, warped, config.photometric_strength))
-            points.append(warp_points(matched, to_view))
+            points.append(warp_points(known, to_view))
         visible = [points_inside(found, config.size, 2) for found in points]
         kept = choose_points(rng, visible[0] & visible[1], config.max_points)
         sample: Sample = {"count": np.asarray(len(kept), np.int64)}
         for view in range(2):
-            taught = known[view].descriptors[matches[kept, view]]
+            taught = pair.descriptors[view][kept]
             sample[f"image{view}"] = images[view][None]
             sample[f"points{view}"] = padded_rows(points[view][kept], config.max_points)
             sample[f"teacher{view}"] = padded_rows(taught, config.max_points)

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from plane_scene import SIZE, posed_photos, true_depth, write_model, write_photos
 
 from featherglue.cli.train import StageName
 from featherglue.config import ArchitectureConfig
+from featherglue.data.depth_maps import depth_path, save_depth
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
@@ -146,6 +148,39 @@ def test_real_pairs_are_part_of_the_samples(
     assert not np.array_equal(weights[1.0][name], weights[0.0][name])
     with pytest.raises(ConfigError, match="real must be"):
         dataclasses.replace(stage, real=1.5)
+
+
+def test_pairs_with_depth_are_part_of_the_samples(
+    stage: FeatureDistillationStage, tmp_path: Path
+) -> None:
+    pytest.importorskip("pycolmap")
+    photos, scene = write_photos(tmp_path / "photos"), posed_photos()
+    write_model(tmp_path / "models/plane", scene, photos)
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for photo in scene:
+            name = photos.names[photo.number]
+            save_depth(depth_path(tmp_path / "depths", name), true_depth(photo.world_to_camera))
+            file[f"{name}/keypoints"] = rng.uniform((0, 0), np.array(SIZE) - 1, (200, 2))
+            file[f"{name}/descriptors"] = rng.standard_normal((24, 200))
+    stage = dataclasses.replace(
+        stage,
+        features=str(tmp_path / "f.h5"),
+        models=str(tmp_path / "models"),
+        depths=str(tmp_path / "depths"),
+        real=1.0,
+    )
+    rows: list[dict[str, float]] = []
+    made = train_feature_distillation(
+        stage, photos.folder, tmp_path / "run", report=lambda step, row: rows.append(row)
+    )
+    assert len(rows) > 0
+    step = made.provenance.recipe[-1]
+    assert len(step["models"]) == len(step["depths"]) == len(step["features"])  # hashes
+    with pytest.raises(ConfigError, match="give both or neither"):
+        dataclasses.replace(stage, depths="")
+    with pytest.raises(ConfigError, match="matches or models, not both"):
+        dataclasses.replace(stage, matches="m.h5")
 
 
 def test_every_stage_is_a_command() -> None:

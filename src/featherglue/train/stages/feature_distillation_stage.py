@@ -11,10 +11,17 @@ import torch
 from torch import nn
 
 from featherglue.config import Provenance, SuperPointConfig
+from featherglue.data.depth_maps import DepthMaps
 from featherglue.data.feature_files import FeatureFile
 from featherglue.data.match_files import MatchFile
+from featherglue.data.multiview import ModelPairs, read_models
 from featherglue.data.photo_pair_views import MixedTeacherPairs, PhotoPairViews
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.taught_pairs import (
+    MatchedTaughtPairs,
+    TaughtPairs,
+    TransferredTaughtPairs,
+)
 from featherglue.data.teacher_view_pairs import TeacherViewPairs
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError, TrainingError
@@ -32,6 +39,7 @@ from featherglue.train.losses.student_teacher import Student
 from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.shapes_stage import build_extractor
 from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
+from featherglue.train.stages.training_data import model_folder_fingerprints
 from featherglue.train.stages.validation import ValidationConfig, make_validation
 
 if TYPE_CHECKING:
@@ -51,8 +59,11 @@ class FeatureDistillationStage:
         features: HDF5 file in hloc's layout, with keypoints and descriptors of every photograph,
             by its path below the folder of photographs.
         matches: HDF5 file in hloc's layout, with verified matches between the keypoints of
-            `features`: pairs of photographs of one scene. "" trains on warped views alone.
-        real: fraction of the samples that show two photographs; used with `matches`.
+            `features`: pairs of photographs of one scene. "" for none.
+        models: folder of COLMAP models of the photographs, and
+        depths: folder of depth maps that `featherglue depth` made of them: pairs whose points are
+            those of `features` in one photograph, and their places in the other. "" for none.
+        real: fraction of the samples that show two photographs; used with `matches` or `models`.
         teacher: name and license of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
             of `start`.
@@ -71,6 +82,8 @@ class FeatureDistillationStage:
     start: str
     features: str
     matches: str = ""
+    models: str = ""
+    depths: str = ""
     real: float = 0.375
     teacher: str = ""
     architecture: SuperPointConfig | None = None
@@ -85,6 +98,10 @@ class FeatureDistillationStage:
     def __post_init__(self) -> None:
         if not 0 <= self.real <= 1:
             raise ConfigError(f"real must be in [0, 1], not {self.real}")
+        if bool(self.models) != bool(self.depths):
+            raise ConfigError("depths has the depth of models: give both or neither")
+        if self.matches and self.models:
+            raise ConfigError("give matches or models, not both")
 
 
 def train_feature_distillation(
@@ -114,6 +131,8 @@ def train_feature_distillation(
     inputs = {"features": file_fingerprint(stage.features)}
     if stage.matches:
         inputs["matches"] = file_fingerprint(stage.matches)
+    if stage.models:
+        inputs |= model_folder_fingerprints(stage.models, stage.depths)
 
     def build(trained: nn.Module, provenance: Provenance) -> Model:
         assert isinstance(trained, Student)
@@ -157,10 +176,16 @@ def _samples(
 ) -> TeacherViewPairs | MixedTeacherPairs:
     """The training pairs of the stage."""
     warped = TeacherViewPairs(photos, features, stage.views, stage.seed)
-    if not stage.matches:
+    if stage.models:
+        depths = DepthMaps(stage.depths, photos)
+        models = ModelPairs(read_models(stage.models, photos), depths)
+        pairs: TaughtPairs = TransferredTaughtPairs(photos, features, models)
+    elif stage.matches:
+        matches = MatchFile(stage.matches, photos.names)
+        pairs = MatchedTaughtPairs(photos, features, matches)
+    else:
         return warped
-    matches = MatchFile(stage.matches, photos.names)
-    real = PhotoPairViews(photos, features, matches, stage.views, stage.seed)
+    real = PhotoPairViews(photos, pairs, stage.views, stage.seed)
     return MixedTeacherPairs(warped, real, stage.real, stage.seed)
 
 

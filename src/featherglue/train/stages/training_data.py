@@ -111,21 +111,27 @@ def pair_fingerprint(pairs: RealPairConfig | None) -> dict[str, dict[str, Any]]:
             if getattr(pairs, name)
         }
         if pairs.models:
-            files = sorted(
-                path
-                for name in _MODEL_FILES
-                for path in Path(pairs.models).rglob(f"{name}.*")
-                if path.is_file()
-            )
-            hashes["models"] = fingerprint([file_fingerprint(path) for path in files])
-        if pairs.depths:
-            files = sorted(path for path in Path(pairs.depths).rglob("*.npz") if path.is_file())
-            hashes["depths"] = fingerprint([file_fingerprint(path) for path in files])
+            hashes |= model_folder_fingerprints(pairs.models, pairs.depths)
     except OSError as error:
         raise TrainingError(
             f"{error.filename}: cannot be read ({error.strerror or error})"
         ) from None
     return {"pairs": {**to_dict(pairs), **hashes}}
+
+
+def model_folder_fingerprints(models: str, depths: str) -> dict[str, str]:
+    """Hashes of the COLMAP models and the depth maps in their folders; `depths` may be "".
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    listed = {"models": [p for name in _MODEL_FILES for p in Path(models).rglob(f"{name}.*")]}
+    if depths:
+        listed["depths"] = list(Path(depths).rglob("*.npz"))
+    return {
+        kind: fingerprint([file_fingerprint(path) for path in sorted(paths) if path.is_file()])
+        for kind, paths in listed.items()
+    }
 
 
 def read_photographs(

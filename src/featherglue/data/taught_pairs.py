@@ -1,0 +1,115 @@
+"""Pairs of photographs with common points and a teacher's descriptors of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from featherglue.data.feature_files import FeatureFile, Float
+from featherglue.data.match_files import MatchFile
+from featherglue.data.photographs import PhotoFolder
+from featherglue.data.real_pairs import RealPairs, draw_pair
+from featherglue.errors import TrainingError
+
+_MIN_POINTS = 16
+_MAX_DRAWS = 100
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaughtPair:
+    """Two photographs of one scene.
+
+    Attributes:
+        numbers: indices of the photographs in their `PhotoFolder`.
+        points: (M, 2) xy of each, pixels of the photographs; those with one index correspond.
+        descriptors: (M, D) of each, the teacher's descriptors at the points.
+    """
+
+    numbers: tuple[int, int]
+    points: tuple[Float, Float]
+    descriptors: tuple[Float, Float]
+
+
+class TaughtPairs(Protocol):
+    """A source of such pairs."""
+
+    def draw(self, rng: np.random.Generator) -> TaughtPair:
+        """A random pair."""
+        ...
+
+
+class MatchedTaughtPairs:
+    """Pairs of a match file; each point has the descriptor of its own photograph.
+
+    Args:
+        photos: the photographs.
+        features: the teacher's features of every photograph, by its name.
+        matches: matches between these features; verified ones, because training takes them as
+            true.
+    """
+
+    def __init__(self, photos: PhotoFolder, features: FeatureFile, matches: MatchFile) -> None:
+        self.features, self.matches = features, matches
+        self._numbers = {name: number for number, name in enumerate(photos.names)}
+
+    def draw(self, rng: np.random.Generator) -> TaughtPair:
+        """A random pair, in random order. Raises TrainingError if the files do not fit."""
+        index = int(rng.integers(len(self.matches.pairs)))
+        (name0, name1), matches = self.matches.pairs[index], self.matches[index]
+        if rng.random() < 0.5:
+            name0, name1, matches = name1, name0, matches[:, ::-1]
+        known0, known1 = self.features[name0], self.features[name1]
+        for name, known, indices in (
+            (name0, known0, matches[:, 0]),
+            (name1, known1, matches[:, 1]),
+        ):
+            self.matches.check_indices(name, indices, len(known.keypoints))
+        rows0, rows1 = matches.T
+        return TaughtPair(
+            numbers=(self._numbers[name0], self._numbers[name1]),
+            points=(known0.keypoints[rows0], known1.keypoints[rows1]),
+            descriptors=(known0.descriptors[rows0], known1.descriptors[rows1]),
+        )
+
+
+class TransferredTaughtPairs:
+    """Pairs with depth maps: the teacher's keypoints of one photograph and their places in another.
+
+    Both points of a correspondence have the descriptor of the first photograph, so the student
+    learns what does not change with the viewpoint. Hard pairs, of little overlap, are as frequent
+    as easy ones.
+
+    Args:
+        photos: the photographs.
+        features: the teacher's features of every photograph, by its name.
+        pairs: the pairs, with a `transfer`.
+    """
+
+    def __init__(self, photos: PhotoFolder, features: FeatureFile, pairs: RealPairs) -> None:
+        self.photos, self.features, self.pairs = photos, features, pairs
+
+    def draw(self, rng: np.random.Generator) -> TaughtPair:
+        """A random pair, in random order, with at least 16 points.
+
+        Raises:
+            TrainingError: a file cannot be read, or 100 random pairs have fewer points.
+        """
+        for _ in range(_MAX_DRAWS):
+            pair = draw_pair(rng, self.pairs)
+            if pair.transfer is None:
+                continue
+            known = self.features[self.photos.names[pair.numbers[0]]]
+            there = pair.transfer(known.keypoints)
+            seen = np.isfinite(there).all(1)
+            if seen.sum() >= _MIN_POINTS:
+                descriptors = known.descriptors[seen]
+                return TaughtPair(
+                    numbers=pair.numbers,
+                    points=(known.keypoints[seen], there[seen]),
+                    descriptors=(descriptors, descriptors),
+                )
+        raise TrainingError(
+            f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a depth"
+        )
