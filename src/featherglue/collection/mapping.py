@@ -17,6 +17,7 @@ from featherglue.collection.incremental_mapping import (
     linked_pairs,
 )
 from featherglue.errors import OutputError, StoreError, UsageError, short_reason
+from featherglue.fingerprint import file_fingerprint, fingerprint
 from featherglue.io.pycolmap_ import require_pycolmap
 
 
@@ -203,6 +204,12 @@ def write_points(model: str | os.PathLike[str], path: str | os.PathLike[str]) ->
         raise OutputError(f"{target}: cannot be written ({error})") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def model_fingerprint(models: Path) -> str:
+    """Fingerprint of the files of a folder of models."""
+    paths = sorted(models.glob("*/*.bin"))
+    return fingerprint({str(p.relative_to(models)): file_fingerprint(p) for p in paths})
 
 
 def _linked_images(database: Any) -> dict[int, dict[int, int]]:

@@ -29,7 +29,13 @@ from featherglue.collection.colmap_export import (
     export_colmap,
 )
 from featherglue.collection.extraction import SessionSource, extract_features
-from featherglue.collection.mapping import ModelSummary, map_database, summarize_model, write_points
+from featherglue.collection.mapping import (
+    ModelSummary,
+    map_database,
+    model_fingerprint,
+    summarize_model,
+    write_points,
+)
 from featherglue.collection.pair_selection import (
     NamePair,
     choose_pairs,
@@ -59,7 +65,7 @@ from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
 from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
-from featherglue.fingerprint import file_fingerprint, file_state, fingerprint
+from featherglue.fingerprint import file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.locks import claimed_folder
 from featherglue.io.pycolmap_ import require_pycolmap
@@ -341,7 +347,7 @@ class _Run:
                     "mapping", "photos", min(count, total), total
                 ),
             )
-            self._note("model_files", _content(models))
+            self._note("model_files", model_fingerprint(models))
             self._note("model", state)
             summary = summarize()
         if summary.folder is not None:
@@ -374,7 +380,7 @@ class _Run:
     def _is_written(self, models: Path) -> bool:
         """Whether the models are those that a run wrote; true for runs of earlier versions."""
         written = self._manifest().get("model_files")
-        return written is None or written == _content(models)
+        return written is None or written == model_fingerprint(models)
 
     def _check_own(self, step: str, output: Path) -> None:
         """Raise OutputError if another program wrote the output of a step."""
@@ -393,12 +399,6 @@ class _Run:
         except (OSError, ValueError):  # missing or damaged: the steps are repeated
             found = {}
         return found if isinstance(found, dict) else {}
-
-
-def _content(models: Path) -> str:
-    """Fingerprint of the files of models."""
-    paths = sorted(models.glob("*/*.bin"))
-    return fingerprint({str(p.relative_to(models)): file_fingerprint(p) for p in paths})
 
 
 def _failed_pairs(matches: StepResult) -> list[str]:

@@ -281,15 +281,6 @@ def match_features(
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
     session = source.open()
     cascade = cascade and is_applicable(session)
-    matcher = session.describe()["matcher"]
-    unused = ("runtime", "refine", "guided_matching")  # the task does not refine
-    manifest = {
-        "kind": "matches",
-        "features": {name: value for name, value in made_with.items() if name != "version"},
-        "matcher": {name: value for name, value in matcher.items() if name not in unused},
-        "cascade": cascade,
-        "cascade_version": matching_cascade.VERSION if cascade else 0,
-    }
     task = MatchingTask(
         source=source.portable(),
         images=Path(images).absolute(),
@@ -299,7 +290,7 @@ def match_features(
     )
     result = run_resumable(
         Path(output),
-        manifest,
+        _manifest(session, made_with, cascade),
         items,
         task,
         defaults=_defaults(),
@@ -313,6 +304,23 @@ def match_features(
         num_items=len(items) + len(missing),
         failures={**missing, **result.failures},
     )
+
+
+def _manifest(session: Session, features: Mapping[str, Any], cascade: bool) -> dict[str, Any]:
+    """What determines the matches, beside the pairs.
+
+    Args:
+        features: manifest of the feature file.
+    """
+    unused = ("runtime", "refine", "guided_matching")  # the task does not refine
+    matcher = session.describe()["matcher"]
+    return {
+        "kind": "matches",
+        "features": {name: value for name, value in features.items() if name != "version"},
+        "matcher": {name: value for name, value in matcher.items() if name not in unused},
+        "cascade": cascade,
+        "cascade_version": matching_cascade.VERSION if cascade else 0,
+    }
 
 
 def _defaults() -> dict[str, Any]:
