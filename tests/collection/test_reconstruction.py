@@ -23,6 +23,7 @@ from featherglue import cli
 from featherglue.collection import reconstruction
 from featherglue.collection.adjustment import adjust_collection
 from featherglue.collection.colmap_export import export_colmap
+from featherglue.collection.extraction import SessionSource
 from featherglue.collection.mapping import ImageSummary, ModelSummary
 from featherglue.collection.model_refinement import refine_model
 from featherglue.collection.reconstruction import reconstruct
@@ -31,6 +32,7 @@ from featherglue.collection.records import Record
 from featherglue.collection.second_round import pairs_to_search
 from featherglue.collection.store import Store, write_store
 from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
+from featherglue.options import SessionOptions
 
 NUM_KEYPOINTS = 400
 
@@ -191,13 +193,16 @@ def test_the_best_pairs_of_missing_photographs_are_chosen(tmp_path: Path) -> Non
     write_store(tmp_path / "matches.h5", {}, records)
     images = tuple(image_summary(n, None if n in "de" else 0.5) for n in "abcde")
     summary = ModelSummary(folder=tmp_path, images=images)
-    chosen = pairs_to_search(summary, tmp_path / "matches.h5", [*pairs, ("c", "e")])
+    source = SessionSource(model="fast", options=SessionOptions())
+    chosen = pairs_to_search(source, summary, tmp_path / "matches.h5", [*pairs, ("c", "e")])
     # a: ae, ad; b: bd, be; c: cd; d: bd, ad; e: ae, be
     assert {first + second for first, second in chosen} == {"ae", "ad", "bd", "be", "cd"}
     whole = ModelSummary(folder=tmp_path, images=images[:3])
-    assert pairs_to_search(whole, tmp_path / "matches.h5", pairs) == []
+    assert pairs_to_search(source, whole, tmp_path / "matches.h5", pairs) == []
     many = ModelSummary(folder=tmp_path, images=images * 101)
-    assert pairs_to_search(many, tmp_path / "matches.h5", pairs) == []
+    assert pairs_to_search(source, many, tmp_path / "matches.h5", pairs) == []
+    off = SessionSource(model="fast", options=SessionOptions(search="off"))
+    assert pairs_to_search(off, summary, tmp_path / "matches.h5", pairs) == []
 
 
 KILLED = """

@@ -70,7 +70,6 @@ from featherglue.io.files import write_json
 from featherglue.io.locks import claimed_folder
 from featherglue.io.pycolmap_ import require_pycolmap
 from featherglue.options import MODEL, SessionOptions, make_options
-from featherglue.session import load
 
 Result = TypeVar("Result")
 
@@ -168,7 +167,7 @@ class _Run:
                 *features.notes,
                 *matches.notes,
                 *(adjusted.notes if adjusted is not None else ()),
-                *_failed_pairs(matches),
+                *(f"{' and '.join(key)}: {reason}" for key, reason in matches.failures.items()),
                 *(f"{name}: COLMAP cannot read this image" for name in exported.unreadable),
             ),
             adjustment=adjusted,
@@ -203,11 +202,7 @@ class _Run:
 
     def _choose_search(self, pairs: list[NamePair], summary: ModelSummary) -> list[NamePair]:
         """The pairs to search, noted for later runs; none if the session has no search."""
-        chosen: list[NamePair] = []
-        if self.source.options.search is MODEL:
-            chosen = pairs_to_search(summary, self.work / MATCHES, pairs)
-        if chosen and load(self.source.model, self.source.options).search == "off":
-            chosen = []
+        chosen = pairs_to_search(self.source, summary, self.work / MATCHES, pairs)
         self._note("searched", {"state": self._search_state(pairs), "pairs": chosen})
         return chosen
 
@@ -399,7 +394,3 @@ class _Run:
         except (OSError, ValueError):  # missing or damaged: the steps are repeated
             found = {}
         return found if isinstance(found, dict) else {}
-
-
-def _failed_pairs(matches: StepResult) -> list[str]:
-    return [f"{' and '.join(key)}: {reason}" for key, reason in matches.failures.items()]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from featherglue.collection.extraction import SessionSource
 from featherglue.collection.mapping import ModelSummary
 from featherglue.collection.pair_selection import NamePair
 from featherglue.collection.store import Store
+from featherglue.options import MODEL
+from featherglue.session import load
 
 MAX_PHOTOS = 500  # of a collection; mapping a larger one twice takes too long
 _MIN_MATCHES = 20  # of a pair
@@ -15,7 +18,10 @@ _PAIRS = 2  # of each photograph
 
 
 def pairs_to_search(
-    summary: ModelSummary, match_file: str | os.PathLike[str], pairs: Sequence[NamePair]
+    source: SessionSource,
+    summary: ModelSummary,
+    match_file: str | os.PathLike[str],
+    pairs: Sequence[NamePair],
 ) -> list[NamePair]:
     """The pairs that a search may improve enough to register more photographs.
 
@@ -23,6 +29,7 @@ def pairs_to_search(
     that are not both registered.
 
     Args:
+        source: the session; nothing is searched if its options set `search`, or if it has none.
         summary: the model.
         match_file: the matches.
         pairs: the pairs of the collection.
@@ -32,7 +39,9 @@ def pairs_to_search(
         more than 500.
     """
     missing = {image.name for image in summary.images if image.error is None}
-    if not missing or len(summary.images) > MAX_PHOTOS:
+    if not missing or len(summary.images) > MAX_PHOTOS or source.options.search is not MODEL:
+        return []
+    if load(source.model, source.options).search == "off":
         return []
     counts: dict[NamePair, int] = {}
     with Store(match_file) as store:
