@@ -87,6 +87,20 @@ def test_photographs_may_be_scaled_and_in_a_subfolder(
     assert sampson_distances(pair.fundamentals[0], pair.points0, pair.points1).max() < 0.02
 
 
+def test_observations_without_a_position_are_left_out(model: Path, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", model)
+    stored = pycolmap.Reconstruction(model)
+    image = min(stored.images.values(), key=lambda image: image.name)
+    index = next(i for i, point in enumerate(image.points2D) if point.has_point3D())
+    image.points2D[index].xy = [np.nan, 5.0]  # as after `undistort_images`
+    (tmp_path / "lost").mkdir()
+    stored.write(tmp_path / "lost")
+    (scene,), (before,) = read_models(tmp_path / "lost", photos), read_models(model, photos)
+    assert len(scene[0].points) == len(before[0].points) - 1
+    assert all(np.isfinite(photo.observations).all() for photo in scene)
+    assert ModelPairs([scene])[0] is not None
+
+
 def test_count_shared_by_definition(model: Path, tmp_path: Path) -> None:
     (scene,) = read_models(model, write_photos(tmp_path / "photos", model))
     expected = [[len(np.intersect1d(a.points, b.points)) for b in scene] for a in scene]

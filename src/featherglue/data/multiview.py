@@ -209,7 +209,8 @@ def _posed_photo(
             f"{where}: lens distortion moves points by up to {moved:.1f} px; undistort the "
             "photographs (colmap image_undistorter), and use the new model"
         )
-    seen = [point for point in image.points2D if point.has_point3D()]
+    # COLMAP's undistortion gives points beyond what its lens model covers no position.
+    seen = [p for p in image.points2D if p.has_point3D() and np.isfinite(p.xy).all()]
     pixels = np.array([point.xy for point in seen], np.float64).reshape(-1, 2)
     # COLMAP's first pixel has its center at (0.5, 0.5).
     to_photo = np.array([[scale[0], 0, -0.5], [0, scale[1], -0.5], [0, 0, 1]])
