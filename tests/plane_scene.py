@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.data.multiview import PosedPhoto
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.posed_photo import PosedPhoto
 
 SIZE = 240, 180
 K = np.array([[260, 0, 119.5], [0, 260, 89.5], [0, 0, 1.0]])
@@ -63,6 +63,7 @@ def posed_photos() -> list[PosedPhoto]:
         photos.append(
             PosedPhoto(
                 number=number,
+                size=SIZE,
                 K=K,
                 world_to_camera=camera,
                 points=np.arange(60),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import time
 import warnings
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.collection import incremental_mapping
+from featherglue.collection import incremental_mapping, matching_cascade, second_round
 from featherglue.collection.adjustment import (
     AdjustmentResult,
     adjust_collection,
@@ -60,16 +59,16 @@ from featherglue.collection.reconstruction_config import (
 from featherglue.collection.reconstruction_result import Reconstruction, StepProgress, facts
 from featherglue.collection.resumable import StepResult
 from featherglue.collection.retrieval import find_vocabulary, similar_images
-from featherglue.collection.second_round import pairs_to_search
+from featherglue.collection.second_round import note_search, noted_search, pairs_to_search
 from featherglue.collection.store import Store
 from featherglue.collection.store_matching import match_features
 from featherglue.collection.summary_page import write_summary
+from featherglue.collection.work_notes import WorkNotes
 from featherglue.errors import ImageError, OutputError, StoredFileWarning, StoreError
 from featherglue.fingerprint import file_state, fingerprint
-from featherglue.io.files import write_json
 from featherglue.io.locks import claimed_folder
 from featherglue.io.pycolmap_ import require_pycolmap
-from featherglue.options import MODEL, SessionOptions, make_options
+from featherglue.options import SessionOptions, make_options
 
 Result = TypeVar("Result")
 
@@ -87,8 +86,10 @@ def reconstruct(
     """Reconstruct the cameras and a sparse model of a folder of photographs.
 
     It extracts features, chooses pairs, matches them, adjusts the keypoints to their tracks,
-    writes a verified COLMAP database, and runs COLMAP's incremental mapper. An interrupted run
-    resumes. The work folder has `features.h5` and `matches.h5` in hloc's layout, `pairs.txt`,
+    writes a verified COLMAP database, and runs COLMAP's incremental mapper. If the model lacks
+    photographs, some of their pairs are matched again with a search, and all is mapped again (see
+    `second_round`); with a setting of `search`, that does not happen. An interrupted run resumes.
+    The work folder has `features.h5` and `matches.h5` in hloc's layout, `pairs.txt`,
     `database.db`, `sparse/0` (the largest model), `points.ply` and the summary `index.html`.
 
     Args:
@@ -135,6 +136,7 @@ class _Run:
         progress: Callable[[StepProgress], None] | None,
     ) -> None:
         self.photos, self.work, self.source, self.config = photos, work, source, config
+        self._notes = WorkNotes(work / MANIFEST)
         self._progress = progress
         self._seconds: dict[str, float] = {}
 
@@ -152,16 +154,23 @@ class _Run:
                 + "".join(f"; {reason}" for reason in list(skipped.values())[:1])
             )
         pairs = self._timed("pairs", functools.partial(self._choose_pairs, usable))
-        searched = self._noted_search(pairs)
+        searched = noted_search(self._notes, self._search_state(pairs), pairs)
         matches, adjusted, exported, summary = self._model(pairs, searched or [])
         if searched is None and summary is not None:
-            searched = self._choose_search(pairs, summary)
+            searched = pairs_to_search(self.source, summary, self.work / MATCHES, pairs)
+            first = summary.num_registered
+            note_search(self._notes, self._search_state(pairs), searched)
             if searched:
+                matches, adjusted, exported, summary = self._model(pairs, searched)
+            if summary is not None and summary.num_registered < first:
+                searched = []
+                note_search(self._notes, self._search_state(pairs), searched)
                 matches, adjusted, exported, summary = self._model(pairs, searched)
         result = Reconstruction(
             work=self.work,
             num_photos=len(names),
             num_pairs=len(pairs),
+            num_searched=len(searched or ()),
             skipped=skipped,
             notes=(
                 *features.notes,
@@ -193,22 +202,16 @@ class _Run:
             self._timed("model", self._map) if self.config.map else None,
         )
 
-    def _noted_search(self, pairs: list[NamePair]) -> list[NamePair] | None:
-        """The pairs that an earlier run with this input chose to search; None if none did."""
-        noted = self._manifest().get("searched", {})
-        if noted.get("state") != self._search_state(pairs):
-            return None
-        return [(first, second) for first, second in noted["pairs"]]
-
-    def _choose_search(self, pairs: list[NamePair], summary: ModelSummary) -> list[NamePair]:
-        """The pairs to search, noted for later runs; none if the session has no search."""
-        chosen = pairs_to_search(self.source, summary, self.work / MATCHES, pairs)
-        self._note("searched", {"state": self._search_state(pairs), "pairs": chosen})
-        return chosen
-
     def _search_state(self, pairs: list[NamePair]) -> str:
-        given = self.source.options.search is not MODEL
-        return fingerprint(pairs, file_state(self.work / FEATURES)[1:], self.config.cascade, given)
+        """Fingerprint of what determines the first model."""
+        return fingerprint(
+            pairs,
+            file_state(self.work / FEATURES)[1:],
+            repr(self.source.options),
+            dataclasses.asdict(self.config.cameras),
+            [self.config.cascade, self.config.adjust, self.config.refine_cameras],
+            [second_round.VERSION, incremental_mapping.VERSION, matching_cascade.VERSION],
+        )
 
     def _timed(self, step: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -273,7 +276,9 @@ class _Run:
             workers=self.config.workers,
             ray=self.config.ray,
             overwrite=self.config.overwrite,
-            progress=functools.partial(self._report, "matching", "pairs"),
+            progress=functools.partial(
+                self._report, "searching" if searched else "matching", "pairs"
+            ),
         )
 
     def _adjust(self) -> AdjustmentResult:
@@ -303,7 +308,7 @@ class _Run:
         found = self._stored("database", state, database, describe)
         if found is None:
             self._check_own("database", database)
-            self._note("database", "unfinished")
+            self._notes.write("database", "unfinished")
             self._report("verifying", "", 0, None)
             export_colmap(
                 self.photos,
@@ -314,13 +319,15 @@ class _Run:
                 num_threads=self.config.workers,
                 overwrite=True,
             )
-            self._note("database", state)
+            self._notes.write("database", state)
             found = describe()
         return found
 
     def _map(self) -> ModelSummary:
         database, models = self.work / DATABASE, self.work / MODELS
-        state = fingerprint("model", incremental_mapping.VERSION, self._manifest().get("database"))
+        state = fingerprint(
+            "model", incremental_mapping.VERSION, self._notes.read().get("database")
+        )
         if not self.config.refine_cameras:
             state = fingerprint(state, "calibrated cameras")
         summarize = functools.partial(summarize_model, database, models)
@@ -329,7 +336,7 @@ class _Run:
         summary = self._stored("model", state, models, summarize) if current else None
         if summary is None:
             self._check_own("model", models)
-            self._note("model", "unfinished")
+            self._notes.write("model", "unfinished")
             with Store(self.work / FEATURES) as store:
                 total = len(store.sorted_keys())
             map_database(
@@ -342,8 +349,8 @@ class _Run:
                     "mapping", "photos", min(count, total), total
                 ),
             )
-            self._note("model_files", model_fingerprint(models))
-            self._note("model", state)
+            self._notes.write("model_files", model_fingerprint(models))
+            self._notes.write("model", state)
             summary = summarize()
         if summary.folder is not None:
             write_points(summary.folder, self.work / POINTS)
@@ -353,7 +360,7 @@ class _Run:
         self, step: str, state: str, output: Path, read: Callable[[], Result]
     ) -> Result | None:
         """The result of a step that was made from these inputs; None if it must be made."""
-        if not output.exists() or self._manifest().get(step) != state:
+        if not output.exists() or self._notes.read().get(step) != state:
             return None
         try:
             return read()
@@ -365,7 +372,7 @@ class _Run:
         """Raise StoreError if the models are not those that were written: COLMAP may crash."""
         if self.config.overwrite or not models.is_dir():
             return
-        finished = self._manifest().get("model", "unfinished") != "unfinished"
+        finished = self._notes.read().get("model", "unfinished") != "unfinished"
         if finished and not self._is_written(models):
             raise StoreError(
                 f"{models}: was changed or damaged since it was written; remove it to make it "
@@ -374,23 +381,13 @@ class _Run:
 
     def _is_written(self, models: Path) -> bool:
         """Whether the models are those that a run wrote; true for runs of earlier versions."""
-        written = self._manifest().get("model_files")
+        written = self._notes.read().get("model_files")
         return written is None or written == model_fingerprint(models)
 
     def _check_own(self, step: str, output: Path) -> None:
         """Raise OutputError if another program wrote the output of a step."""
-        if output.exists() and not (self.config.overwrite or step in self._manifest()):
+        if output.exists() and not (self.config.overwrite or step in self._notes.read()):
             raise OutputError(
                 f"{output}: exists, and no run of this work folder wrote it; use another "
                 "folder, or `overwrite`"
             )
-
-    def _note(self, step: str, state: Any) -> None:
-        write_json(self.work / MANIFEST, {**self._manifest(), step: state})
-
-    def _manifest(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self.work / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # missing or damaged: the steps are repeated
-            found = {}
-        return found if isinstance(found, dict) else {}

@@ -36,6 +36,8 @@ class Reconstruction:
         work: the work folder.
         num_photos: number of photographs.
         num_pairs: number of pairs that were chosen.
+        num_searched: number of those that were matched with a search, because the first model
+            lacked a photograph.
         skipped: why a photograph has no features, by its name.
         notes: what the user should know, such as the loss of a worker process.
         adjustment: outcome of the track adjustment; None if it was disabled.
@@ -47,6 +49,7 @@ class Reconstruction:
     work: Path
     num_photos: int
     num_pairs: int
+    num_searched: int
     skipped: Mapping[str, str]
     notes: tuple[str, ...]
     adjustment: AdjustmentResult | None
@@ -63,6 +66,8 @@ def facts(result: Reconstruction) -> dict[str, str]:
         "pairs": f"{result.num_pairs} matched, {database.num_verified_pairs} verified",
         "matches": str(database.num_matches),
     }
+    if result.num_searched:
+        listed["searched"] = f"{result.num_searched} pairs of photographs that a first model lacked"
     adjusted = result.adjustment
     if adjusted is not None:
         listed["track adjustment"] = (

@@ -82,6 +82,7 @@ def run_resumable(
     ray: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    min_share: int | None = None,
 ) -> StepResult:
     """Do the work on each item whose result is missing, and write the results as a store.
 
@@ -100,6 +101,7 @@ def run_resumable(
         ray: address of a Ray cluster that does the work, see `run_cluster`; None works here.
         overwrite: replace results that were made with another manifest.
         progress: called with the number of items that are done and the number of all.
+        min_share: minimum number of items of each process, if there are several; None takes 32.
 
     Raises:
         StoreError: the results of an earlier run have another manifest or are damaged, and not
@@ -126,6 +128,7 @@ def run_resumable(
         ray=ray,
         overwrite=overwrite,
         progress=progress,
+        min_share=min_share,
         known=known,
     ) as results:
         write_store(output, manifest, map(results.read, items))

@@ -36,6 +36,7 @@ from featherglue.types import Features
 _MAX_CACHED_BYTES = 128_000_000
 _MAX_KEYPOINT_DISTANCE = 3.0  # px, of a match of the search from a stored keypoint
 _MAX_INT16 = 32767
+_MIN_SEARCHED = 4  # pairs of a worker if some are searched: a search takes a fifth of a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,16 @@ class MatchingTask:
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1, refine=False)
-        searching = session.with_search("auto") if self.searched else session
-        with_images = searching.search != "off"
+        with_images = session.search != "off"
         features = FeatureReader(self.feature_file, self.images, with_images=with_images)
+        if not self.searched:
+            return lambda key: match_record(session, features, key, self.cascade)
+        searching = session.with_search("auto")
+        viewed = FeatureReader(self.feature_file, self.images, with_images=True)
 
         def match(key: Key) -> Record:
             if key in self.searched:
-                return match_record(searching, features, key)
+                return match_record(searching, viewed, key)
             return match_record(session, features, key, self.cascade)
 
         return match
@@ -275,7 +279,7 @@ def match_features(
         states = store.attributes()
         made_with = store.manifest
     listed = list(pairs)
-    to_search = frozenset(tuple(pair) for pair in searched)
+    to_search = frozenset(searched)
     items, missing = _items(listed, states, to_search)
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
@@ -298,6 +302,7 @@ def match_features(
         ray=ray,
         overwrite=overwrite,
         progress=progress,
+        min_share=_MIN_SEARCHED if to_search else None,
     )
     return replace(
         result,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,14 @@ from numpy.typing import NDArray
 
 from featherglue.data.depth_maps import DepthMaps, DepthTransfer
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.posed_photo import Array, PosedPhoto
 from featherglue.data.real_pairs import MIN_MATCHES, MIN_OVERLAP, RealPair, fit_fundamentals
 from featherglue.errors import TrainingError, counted
 from featherglue.geometry.epipolar import essential_matrix
 from featherglue.io.image import check_folder
 from featherglue.io.pycolmap_ import require_pycolmap
 
-Array = NDArray[np.float64]
 _MAX_DISTORTION = 1.5  # pixels of the photograph
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PosedPhoto:
-    """A photograph of a COLMAP model.
-
-    Attributes:
-        number: index of the photograph in its `PhotoFolder`.
-        K: (3, 3) intrinsics for pixels of the photograph.
-        world_to_camera: (3, 4) pose.
-        points: (N,) int64, ascending numbers of the observed 3D points, unique.
-        observations: (N, 2) float32 xy, pixels of the photograph.
-        positions: (N, 3) float64, the points in the coordinates of the model.
-    """
-
-    number: int
-    K: Array
-    world_to_camera: Array
-    points: NDArray[np.int64]
-    observations: NDArray[np.float32]
-    positions: Array
-
-    @property
-    def center(self) -> Array:
-        """Center (3,) of the camera in the coordinates of the model."""
-        return -self.world_to_camera[:, :3].T @ self.world_to_camera[:, 3]
 
 
 class ModelPairs:
@@ -59,10 +33,10 @@ class ModelPairs:
 
     Args:
         scenes: the photographs of each model.
-        depths: their depth maps; None for none.
+        depths: their depth maps; None for none. A warning states how many pairs lack one.
 
     Raises:
-        TrainingError: no two photographs share enough points.
+        TrainingError: no two photographs share enough points, or no pair has depth maps.
     """
 
     def __init__(self, scenes: list[list[PosedPhoto]], depths: DepthMaps | None = None) -> None:
@@ -81,6 +55,24 @@ class ModelPairs:
                 f"no two photographs of the models share {MIN_MATCHES} points and {MIN_OVERLAP:.0%}"
             )
         self.overlaps = np.array(overlaps)
+        if depths is not None:
+            self._check_depths(depths)
+
+    def _check_depths(self, depths: DepthMaps) -> None:
+        """Warn if pairs lack depth maps; raise TrainingError if all do."""
+        known = {id(photo): depths.has(photo) for pair in self._pairs for photo in pair}
+        count = sum(known[id(first)] and known[id(second)] for first, second in self._pairs)
+        if count == 0:
+            raise TrainingError(
+                f"{depths.folder}: has no depth maps of two photographs of a pair; "
+                f"`featherglue depth {depths.photos.folder} MODELS -o {depths.folder}` makes them"
+            )
+        if count < len(self._pairs):
+            warnings.warn(
+                f"{depths.folder}: {count} of {len(self._pairs)} pairs have depth maps of both "
+                "photographs",
+                stacklevel=3,
+            )
 
     def __getitem__(self, index: int) -> RealPair:
         """Pair `index`. Raises TrainingError if a depth map cannot be read."""
@@ -99,15 +91,23 @@ class ModelPairs:
         )
 
     def _transfer(self, first: PosedPhoto, second: PosedPhoto) -> DepthTransfer | None:
-        """The transfer by the depth maps of two photographs; None if one has none."""
-        if self._depths is None:
+        """The transfer by the depth maps of two photographs; None if a photograph has none."""
+        depths = self._depths
+        if depths is None or not (depths.has(first) and depths.has(second)):
             return None
-        depth0, depth1 = self._depths[first.number], self._depths[second.number]
+        depth0, depth1 = depths.read(first), depths.read(second)
         if depth0 is None or depth1 is None:
             return None
         R, t = relative_pose(first, second)
-        pose = np.concatenate((R, t[:, None]), 1)
-        return DepthTransfer(depth0=depth0, depth1=depth1, K0=first.K, K1=second.K, pose=pose)
+        return DepthTransfer(
+            depth0=depth0,
+            depth1=depth1,
+            size0=first.size,
+            size1=second.size,
+            K0=first.K,
+            K1=second.K,
+            pose=np.concatenate((R, t[:, None]), 1),
+        )
 
 
 def count_shared(scene: list[PosedPhoto]) -> NDArray[np.int64]:
@@ -189,6 +189,11 @@ def _read_model(
             continue
         number = numbers[names[0]]
         where = f"{path}: {image.name}"
+        if photos.orientation(number) != 1:
+            raise TrainingError(
+                f"{where}: its photograph has an EXIF tag that turns it, but models are of the "
+                "stored pixels; remove the tag, or use undistorted photographs"
+            )
         yield _posed_photo(model, image, number, photos[number].shape, where)
 
 
@@ -210,7 +215,13 @@ def _posed_photo(
             "photographs (colmap image_undistorter), and use the new model"
         )
     # COLMAP's undistortion gives points beyond what its lens model covers no position.
-    seen = [p for p in image.points2D if p.has_point3D() and np.isfinite(p.xy).all()]
+    seen = [
+        point
+        for point in image.points2D
+        if point.has_point3D()
+        and model.exists_point3D(point.point3D_id)
+        and np.isfinite(point.xy).all()
+    ]
     pixels = np.array([point.xy for point in seen], np.float64).reshape(-1, 2)
     # COLMAP's first pixel has its center at (0.5, 0.5).
     to_photo = np.array([[scale[0], 0, -0.5], [0, scale[1], -0.5], [0, 0, 1]])
@@ -218,6 +229,7 @@ def _posed_photo(
     unique, first = np.unique(points, return_index=True)
     return PosedPhoto(
         number=number,
+        size=(shape[1], shape[0]),
         K=to_photo @ np.asarray(camera.calibration_matrix(), np.float64),
         world_to_camera=np.asarray(image.cam_from_world().matrix(), np.float64),
         points=unique,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.errors import ImageError, ResourceError, TrainingError, counted
+from featherglue.io.exif import jpeg_orientation
 from featherglue.io.gray import Gray
 from featherglue.io.image import list_images, read_gray
 from featherglue.machine import exhausted_resource, num_cores
@@ -94,6 +95,10 @@ class PhotoFolder:
         if image is None:  # it could be decoded when the folder was opened
             raise ResourceError(f"{self.names[index]}: not enough memory to decode it")
         return np.asarray(image, np.uint8)
+
+    def orientation(self, index: int) -> int:
+        """EXIF orientation of photograph `index`, 1 to 8, by which it is turned; 1 is upright."""
+        return jpeg_orientation(self._encoded[index])
 
     def draw(self, rng: np.random.Generator) -> tuple[Gray, PhotoCrop]:
         """A random photograph (H, W), mirrored with probability 1/2."""

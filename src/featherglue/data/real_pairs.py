@@ -93,9 +93,9 @@ class RealPairConfig:
             verified by a fundamental matrix. "" if `models` has the pairs.
         models: folder of COLMAP models of the photographs, one subfolder each, or of a single
             model. "" if `matches` has the pairs.
-        depths: folder of depth maps that `featherglue depth` made of `models`; "" for none. They
-            give the matches of keypoints between those of the models, and tell which keypoints
-            have no match.
+        depths: folder of the depth maps that `featherglue depth` made of `models`; "" for none.
+            Where both photographs have a depth, they tell where a keypoint is in the other one, or
+            that it is hidden there.
         fraction: fraction of the scenes that are real, in (0, 1].
         warp: range of the homography of each view, on top of the crop.
         turns: probability that a view is rotated by 90, 180 or 270°.
@@ -126,7 +126,7 @@ class RealPairConfig:
                 "pairs.features has the keypoints of pairs.matches: give both or neither"
             )
         if self.depths and not self.models:
-            raise ConfigError("pairs.depths has the depth of pairs.models: give both or neither")
+            raise ConfigError("pairs.depths are depth maps of pairs.models: give both or neither")
         if not 0 < self.fraction <= 1:
             raise ConfigError(f"pairs.fraction must be in (0, 1], not {self.fraction}")
         if not 0 <= self.turns <= 1:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.data.depth_maps import Depth
-from featherglue.data.multiview import Array, PosedPhoto
+from featherglue.data.posed_photo import Array, PosedPhoto
 from featherglue.io.gray import Gray
 
 _MAX_ALONG = 0.8  # cosine of the angle between the baseline and an optical axis
@@ -51,13 +51,8 @@ class Rectification:
     disparities: tuple[int, int]
 
 
-def rectify(
-    first: PosedPhoto, second: PosedPhoto, size0: tuple[int, ...], size1: tuple[int, ...]
-) -> Rectification | None:
+def rectify(first: PosedPhoto, second: PosedPhoto) -> Rectification | None:
     """The rectification of two photographs.
-
-    Args:
-        size0, size1: (width, height) of the photographs.
 
     Returns:
         None if the cameras move along their optical axes, if the photographs show too few common
@@ -83,13 +78,13 @@ def rectify(
         np.diag([focal, focal, 1.0]) @ R @ np.linalg.inv(photo.K)
         for R, photo in zip(turned, (first, second), strict=True)
     ]
-    boxes = [_bounds(H, size) for H, size in zip(maps, (size0, size1), strict=True)]
+    boxes = [_bounds(H, photo.size) for H, photo in zip(maps, (first, second), strict=True)]
     if boxes[0] is None or boxes[1] is None:
         return None
     (left0, top0, right0, bottom0), (left1, top1, right1, bottom1) = boxes[0], boxes[1]
     top, bottom = max(top0, top1), min(bottom0, bottom1)
     width, height = int(max(right0 - left0, right1 - left1)) + 1, int(bottom - top) + 1
-    if height < _MIN_SIDE or max(width, height) > _MAX_SIDE * max(*size0, *size1):
+    if height < _MIN_SIDE or max(width, height) > _MAX_SIDE * max(*first.size, *second.size):
         return None
     offset, baseline = left1 - left0, focal * length
     depths = _common_depths(first, second, z_axis)
@@ -126,7 +121,7 @@ def stereo_depth(photo0: Gray, photo1: Gray, rectified: Rectification) -> Depth:
         (H0, W0) float32, depth along the optical axis in units of the model; NaN where unknown.
     """
     low, count = rectified.disparities
-    # OpenCV computes no disparity where the other image would have to go on.
+    # OpenCV finds no disparity of pixels whose search range leaves the other image.
     before, behind = max(0, low + count), max(0, -low)
     images = [
         cv2.copyMakeBorder(
@@ -194,7 +189,7 @@ def _shown_by_both(
     return both
 
 
-def _bounds(H: Array, size: tuple[int, ...]) -> tuple[float, float, float, float] | None:
+def _bounds(H: Array, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
     """Left, top, right, bottom of the warped corners; None if one is not in front."""
     width, height = size[0] - 1, size[1] - 1
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1.0]]) @ H.T

@@ -184,8 +184,8 @@ class SessionOptions:
         features: kind of local features.
         matcher: kind of matcher.
         search: whether to search over rotation and scale; see `matching.search`. The default is
-            "auto" with SuperGlue, and "off" with nearest neighbors, for consecutive frames of a
-            video and for collections.
+            "auto" with SuperGlue, and "off" with nearest neighbors and for consecutive frames of
+            a video. Collections search only pairs of photographs that the first model lacks.
 
     Raises:
         ConfigError: a value of the wrong type or out of bounds.
@@ -210,7 +210,8 @@ class SessionOptions:
         MODEL,
         "choice",
         "Search over rotation and scale: for pairs that need it (auto, the default with "
-        "SuperGlue), always, or off (the default for consecutive frames and collections).",
+        "SuperGlue), always, or off. Consecutive frames of a video are not searched by default, "
+        "of collections only pairs of photographs that a first model lacks.",
         choices=get_args(SearchMode),
     )
     resize: int | Sequence[int] | Default = MODEL

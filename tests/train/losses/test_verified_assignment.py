@@ -13,6 +13,7 @@ from featherglue.geometry.epipolar import homogeneous
 from featherglue.train.losses.true_assignment import assignment_loss
 from featherglue.train.losses.verified_assignment import (
     VerifiedAssignment,
+    _project_exactly,
     epipolar_distance,
     exclusion_loss,
     project_locally,
@@ -237,3 +238,19 @@ def test_targets_of_pixels_replace_projections() -> None:
     assert truth.matches.nonzero().tolist() == [[0, 0, 0]]
     assert truth.unmatched0.tolist() == [[False, True, True, False]]
     assert truth.unmatched1.tolist() == [[False, False]]
+
+
+def test_keypoints_between_pixels_have_targets_between_theirs() -> None:
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(30.0), indexing="ij")
+    targets = mapped(torch.stack((x, y), 2))[None]
+    keypoints = torch.tensor([[[3.3, 7.8], [12.5, 4.25]]])
+    found, exact, hidden = _project_exactly(keypoints, targets, torch.zeros(1, 2, 2))
+    assert exact.all() and not hidden.any()
+    torch.testing.assert_close(found, mapped(keypoints))
+    # At an edge of depth the nearest pixel counts.
+    targets[0, :, 13:] += 50
+    found, _, _ = _project_exactly(keypoints[:, 1:] - 0.2, targets, torch.zeros(1, 1, 2))
+    torch.testing.assert_close(found, mapped(torch.tensor([[[12.0, 4.0]]])))
+    targets[0, 4, 12] = float("inf")
+    _, exact, hidden = _project_exactly(keypoints[:, 1:] - 0.2, targets, torch.zeros(1, 1, 2))
+    assert hidden.all() and not exact.any()

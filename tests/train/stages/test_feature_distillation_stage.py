@@ -14,7 +14,8 @@ from plane_scene import SIZE, posed_photos, true_depth, write_model, write_photo
 
 from featherglue.cli.train import StageName
 from featherglue.config import ArchitectureConfig
-from featherglue.data.depth_maps import depth_path, save_depth
+from featherglue.data.depth_maps import DepthMaps, save_depth
+from featherglue.data.multiview import read_models
 from featherglue.data.view_pairs import ViewPairConfig
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
@@ -160,9 +161,11 @@ def test_pairs_with_depth_are_part_of_the_samples(
     with h5py.File(tmp_path / "f.h5", "w") as file:
         for photo in scene:
             name = photos.names[photo.number]
-            save_depth(depth_path(tmp_path / "depths", name), true_depth(photo.world_to_camera))
             file[f"{name}/keypoints"] = rng.uniform((0, 0), np.array(SIZE) - 1, (200, 2))
             file[f"{name}/descriptors"] = rng.standard_normal((24, 200))
+    maps = DepthMaps(tmp_path / "depths", photos)
+    for photo in read_models(tmp_path / "models", photos)[0]:
+        save_depth(maps.path(photo), true_depth(photo.world_to_camera))
     stage = dataclasses.replace(
         stage,
         features=str(tmp_path / "f.h5"),

@@ -39,7 +39,7 @@ class FeatureDistillationConfig:
         descriptors: weight of the cosine distance from the teacher's descriptors.
         contrast: weight of the dual softmax between the student's and the teacher's descriptors.
         detector: weight of the divergence from the score map of the network that training starts
-            from, which preserves the detector.
+            from, which preserves the detector; not used if only descriptors are trained.
         temperature: temperature of the softmax of `truth`.
         contrast_temperature: temperature of the softmax of `contrast`.
 
@@ -105,8 +105,9 @@ class FeatureDistillationLoss:
             "truth": truth,
             "descriptors": torch.stack(distances).mean(),
             "contrast": torch.stack(contrasts).mean(),
-            "detector": detector,
         }
+        if detector is not None:
+            parts["detector"] = detector
         weighted = [getattr(config, name) * value for name, value in parts.items()]
         row = {name: float(value.detach()) for name, value in parts.items()}
         row["matched"] = float(
@@ -114,12 +115,15 @@ class FeatureDistillationLoss:
         )
         return torch.stack(weighted).sum(), row
 
-    def _extract(self, extractor: SuperPoint, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Descriptors (2B, D, Hc, Wc) of both views, and the divergence from the first detector."""
+    def _extract(self, extractor: SuperPoint, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Descriptors (2B, D, Hc, Wc) of both views, and the divergence from the first detector.
+
+        The divergence is None if the detector is not trained.
+        """
         with torch.no_grad():
             encoded = self.original.encode(images)
         if self.part == "descriptors":
-            return extractor.describe(encoded), encoded.new_zeros(())
+            return extractor.describe(encoded), None
         with torch.no_grad():
             target_logits = self.original.detect(encoded)
         logits, dense = extractor.forward_raw(images)

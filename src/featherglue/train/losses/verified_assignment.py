@@ -33,6 +33,7 @@ _EXCLUDED = 10.0  # minimum distance of an excluded keypoint from the epipolar l
 _ON_LINE = 2.0  # maximum distance of a projection from the epipolar line
 _NEIGHBORS = 6
 _MIN_SPREAD, _MAX_SPREAD = 6.0, 24.0  # limits of the standard deviation of the weights
+_MAX_SPREAD_OF_TARGETS = 6.0  # of adjacent pixels that show one surface
 _STIFFNESS = 3.0  # spread of matches below which the affine map of the whole view prevails
 
 REAL_ENTRIES = ("points0", "points1", "num_points", "fundamentals", "targets0", "targets1")
@@ -61,8 +62,8 @@ def verified_assignment(
     all excluded. A pair of keypoints is excluded if each fundamental matrix has one of the two more
     than 10 px from its epipolar line.
 
-    With depth maps, the projections of most keypoints are exact, and a keypoint that the other
-    photograph does not show is unmatched.
+    Where both photographs have a depth, the projection is that of depth and poses instead, and a
+    keypoint that the other photograph does not show is unmatched.
 
     Args:
         keypoints0, keypoints1: (B, N0, 2) and (B, N1, 2) xy in pixels.
@@ -147,7 +148,9 @@ def project_locally(
 def _project_exactly(
     keypoints: Tensor, targets: Tensor, otherwise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Project keypoints by the targets of the pixels.
+    """Project keypoints by the targets of the four pixels around, or of the nearest one.
+
+    The nearest one counts at edges of depth, and where a target is unknown.
 
     Args:
         keypoints: (B, N, 2) xy in pixels.
@@ -159,12 +162,25 @@ def _project_exactly(
         the other photograph does not show the keypoint.
     """
     height, width = targets.shape[1:3]
-    x = keypoints[..., 0].round().long().clamp(0, width - 1)
-    y = keypoints[..., 1].round().long().clamp(0, height - 1)
-    flat = (y * width + x)[..., None].expand(-1, -1, 2)
-    found = targets.flatten(1, 2).gather(1, flat)
+    flat = targets.flatten(1, 2)
+
+    def look_up(x: Tensor, y: Tensor) -> Tensor:
+        at = y.long().clamp(0, height - 1) * width + x.long().clamp(0, width - 1)
+        return flat.gather(1, at[..., None].expand(-1, -1, 2))
+
+    x, y = keypoints.unbind(2)
+    left, top = x.floor(), y.floor()
+    corners = torch.stack(
+        [look_up(left + right, top + below) for below in (0, 1) for right in (0, 1)], 2
+    )  # (B, N, 4, 2)
+    fx, fy = x - left, y - top
+    weights = torch.stack(((1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy), 2)
+    spread = (corners.amax(2) - corners.amin(2)).amax(2)
+    smooth = corners.isfinite().all(3).all(2) & (spread <= _MAX_SPREAD_OF_TARGETS)
+    nearest = look_up(x.round(), y.round())
+    found = torch.where(smooth[..., None], (corners * weights[..., None]).sum(2), nearest)
     exact = found.isfinite().all(2)
-    return torch.where(exact[..., None], found, otherwise), exact, found.isinf().any(2)
+    return torch.where(exact[..., None], found, otherwise), exact, nearest.isinf().any(2) & ~exact
 
 
 def epipolar_distance(points0: Tensor, points1: Tensor, fundamentals: Tensor) -> Tensor:

@@ -60,9 +60,9 @@ class FeatureDistillationStage:
             by its path below the folder of photographs.
         matches: HDF5 file in hloc's layout, with verified matches between the keypoints of
             `features`: pairs of photographs of one scene. "" for none.
-        models: folder of COLMAP models of the photographs, and
-        depths: folder of depth maps that `featherglue depth` made of them: pairs whose points are
-            those of `features` in one photograph, and their places in the other. "" for none.
+        models: folder of COLMAP models of the photographs; "" for none. The points of a pair are
+            those of `features` in one photograph, and their places in the other one.
+        depths: folder of the depth maps that `featherglue depth` made of `models`.
         real: fraction of the samples that show two photographs; used with `matches` or `models`.
         teacher: name and license of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
@@ -99,7 +99,7 @@ class FeatureDistillationStage:
         if not 0 <= self.real <= 1:
             raise ConfigError(f"real must be in [0, 1], not {self.real}")
         if bool(self.models) != bool(self.depths):
-            raise ConfigError("depths has the depth of models: give both or neither")
+            raise ConfigError("`depths` are the depth maps of `models`: give both or neither")
         if self.matches and self.models:
             raise ConfigError("give matches or models, not both")
 
