@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import signal
@@ -156,6 +157,7 @@ def test_pairs_of_missing_photographs_are_searched(
     arguments: dict[str, Any] = {"num_keypoints": NUM_KEYPOINTS, "workers": 1}
     found = reconstruct(scene.folder, tmp_path / "work", **arguments)
     assert found.model is not None and found.model.num_registered == 6
+    assert found.num_searched == 2
     with Store(tmp_path / "work/matches.h5") as after, Store(work / "matches.h5") as before:
         states = [
             {key: value["fingerprint"] for key, value in store.attributes().items()}
@@ -171,6 +173,34 @@ def test_pairs_of_missing_photographs_are_searched(
     again = reconstruct(scene.folder, tmp_path / "work", progress=seen.append, **arguments)
     assert seen == []
     assert again.model == found.model
+
+
+def test_a_second_model_with_fewer_photographs_is_not_kept(
+    scene: Scene,
+    result: Reconstruction,
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(work, tmp_path / "work")
+    manifest = json.loads((work / "manifest.json").read_text())
+    (tmp_path / "work/manifest.json").write_text(json.dumps({**manifest, "searched": "damaged"}))
+    monkeypatch.setattr(reconstruction, "pairs_to_search", lambda *_: [("0.png", "4.png")])
+    summarize, num_calls = reconstruction.summarize_model, 0
+
+    def second_is_worse(database: Any, models: Any) -> ModelSummary:
+        nonlocal num_calls
+        num_calls += 1
+        found = summarize(database, models)
+        return dataclasses.replace(found, num_registered=5) if num_calls == 2 else found
+
+    monkeypatch.setattr(reconstruction, "summarize_model", second_is_worse)
+    found = reconstruct(scene.folder, tmp_path / "work", num_keypoints=NUM_KEYPOINTS, workers=1)
+    assert num_calls == 3
+    assert found.num_searched == 0
+    assert found.model is not None and result.model is not None
+    assert found.model.images == result.model.images
+    assert (tmp_path / "work/matches.h5").read_bytes() == (work / "matches.h5").read_bytes()
 
 
 def image_summary(name: str, error: float | None) -> ImageSummary:
