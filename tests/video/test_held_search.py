@@ -16,8 +16,8 @@ from featherglue.video.held_search import HeldSearch
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    # It does not match an image that is upside down without a search.
-    return load("balanced", threads=1, max_keypoints=256, search="auto")
+    # With this threshold it matches an image that is upside down only with a search.
+    return load("balanced", threads=1, max_keypoints=256, search="auto", match_threshold=0.7)
 
 
 @pytest.fixture(scope="module")
