@@ -4,8 +4,8 @@
    matcher would find about as many.
 2. The matcher with the keypoints of the mutual nearest descriptors, and one epipolar geometry. A
    pair with few inliers shows different places and is rejected; a pair with many is done.
-3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once. Pairs with
-   not many end in no earlier stage, unless they are rejected: a model needs all of their matches.
+3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once: a model needs
+   all of their matches.
 
 The bounds were chosen with scenes for training: of the pairs that COLMAP verifies with the matcher
 alone, about 99 % have matches.
@@ -24,9 +24,8 @@ from featherglue.types import Features
 
 Index = NDArray[np.int64]
 
-VERSION = 3  # of the rules below: files of other ones are not continued
-_MIN_KEYPOINTS = 384  # of both images; with fewer, nearest descriptors miss true pairs
-_MANY_KEYPOINTS = 512  # of both images; with fewer the first two stages end no pair
+VERSION = 4  # of the rules below: files of other ones are not continued
+_MIN_KEYPOINTS = 512  # of both images; with fewer, nearest descriptors miss true pairs
 _MIN_SUPPORTED = 100  # nearest descriptors that end the first stage
 _MAX_DISTANCE = 4.0  # px, of an inlier from its epipolar line, as for COLMAP
 _NUM_SAMPLES = 500
@@ -61,15 +60,14 @@ def match_by_cascade(
     if fewest >= _MIN_KEYPOINTS:
         indices, cosines = nearest_neighbors(features0.descriptors, features1.descriptors)
         points0, points1 = features0.keypoints[indices[:, 0]], features1.keypoints[indices[:, 1]]
-        if fewest >= _MANY_KEYPOINTS:
-            kept, _ = filter_by_consensus(points0, points1, cosines, np.inf)
-            if len(kept) >= _MIN_SUPPORTED:
-                return indices[kept], cosines[kept]
+        kept, _ = filter_by_consensus(points0, points1, cosines, np.inf)
+        if len(kept) >= _MIN_SUPPORTED:
+            return indices[kept], cosines[kept]
         found, scores = _match_selected(session, features0, features1, indices)
         support = _support(features0, features1, found)
         if support < _MIN_SUPPORT:
             return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-        if fewest >= _MANY_KEYPOINTS and support >= _MUCH_SUPPORT:
+        if support >= _MUCH_SUPPORT:
             return found, scores
     matches = session.match(features0, features1).matches
     return matches.indices, matches.scores
