@@ -141,6 +141,15 @@ def test_a_second_run_reuses_everything(scene: Scene, result: Reconstruction, wo
     assert again.model == result.model
 
 
+def copied(work: Path, folder: Path, **noted: Any) -> Path:
+    """A copy of a work folder whose notes have no choice of pairs to search but that of `noted`."""
+    shutil.copytree(work, folder / "work")
+    manifest = json.loads((work / "manifest.json").read_text())
+    assert manifest.pop("searched")["pairs"] == []
+    (folder / "work/manifest.json").write_text(json.dumps({**manifest, **noted}))
+    return folder / "work"
+
+
 def test_pairs_of_missing_photographs_are_searched(
     scene: Scene,
     result: Reconstruction,
@@ -148,10 +157,7 @@ def test_pairs_of_missing_photographs_are_searched(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.copytree(work, tmp_path / "work")
-    manifest = json.loads((work / "manifest.json").read_text())
-    assert manifest.pop("searched")["pairs"] == []
-    (tmp_path / "work/manifest.json").write_text(json.dumps(manifest))
+    copied(work, tmp_path)
     pairs = [("0.png", "4.png"), ("3.png", "zur Tür/letztes Bild.png")]
     monkeypatch.setattr(reconstruction, "pairs_to_search", lambda *_: pairs)
     arguments: dict[str, Any] = {"num_keypoints": NUM_KEYPOINTS, "workers": 1}
@@ -182,9 +188,7 @@ def test_a_second_model_with_fewer_photographs_is_not_kept(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.copytree(work, tmp_path / "work")
-    manifest = json.loads((work / "manifest.json").read_text())
-    (tmp_path / "work/manifest.json").write_text(json.dumps({**manifest, "searched": "damaged"}))
+    copied(work, tmp_path, searched="damaged")
     monkeypatch.setattr(reconstruction, "pairs_to_search", lambda *_: [("0.png", "4.png")])
     summarize, num_calls = reconstruction.summarize_model, 0
 

@@ -50,9 +50,10 @@ def depth(
     save_json({**dataclasses.asdict(result), "output": str(output)}, json_file)
     if json_file != STANDARD_OUTPUT:
         reused = f", {result.num_reused} of them from before" if result.num_reused else ""
+        covered = f"; the others have a depth at {result.coverage:.0%} of their pixels"
         console.print(
-            f"{counted(result.num_photos, 'photo')}{reused}; {result.num_without} without depth, "
-            f"the others with a depth of {result.coverage:.0%} of their pixels: {output}",
+            f"{counted(result.num_photos, 'photo')}{reused}; {result.num_without} without depth"
+            f"{covered if result.coverage else ''}: {output}",
             markup=False,
         )
     return 0

@@ -7,8 +7,8 @@
 3. The matcher with all keypoints. Pairs with few keypoints are matched by it at once: a model needs
    all of their matches.
 
-The bounds were chosen with scenes for training: of the pairs that COLMAP verifies with the matcher
-alone, about 99 % have matches.
+The bounds were chosen with scenes for training, the minimum number of keypoints with those for
+validation. Of the pairs that COLMAP verifies with the matcher alone, about 99 % have matches.
 """
 
 from __future__ import annotations
