@@ -23,7 +23,7 @@ static void fill_tiles(const float *descriptors, int64_t count, int64_t dim, flo
  */
 static void compare(const float *x, int64_t dim, const float *tile, int64_t first, int64_t valid_rows,
                     int64_t columns, float *best, int32_t *place, float *highest) {
-    Lanes sum[ROWS][2], top[2] = {load(highest), load(highest + 8)};
+    Lanes sum[ROWS][2];
     for (int v = 0; v < 2; v++) {
         Lanes start = all(0); /* products with columns beyond the last one are −infinity */
         for (int i = 0; i < 8; i++)
@@ -31,6 +31,7 @@ static void compare(const float *x, int64_t dim, const float *tile, int64_t firs
         for (int r = 0; r < ROWS; r++) sum[r][v] = start;
     }
     multiply_wide(x, dim, tile, WIDE, dim, sum);
+    Lanes top[2] = {load(highest), load(highest + 8)}; /* not before: registers are few */
     for (int r = 0; r < valid_rows; r++) {
         Lanes row = load(best + 8 * r);
         Integers at;
