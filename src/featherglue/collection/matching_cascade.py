@@ -24,14 +24,14 @@ from featherglue.types import Features
 
 Index = NDArray[np.int64]
 
-VERSION = 4  # of the rules below: files of other ones are not continued
+VERSION = 5  # of the rules below: files of other ones are not continued
 _MIN_KEYPOINTS = 512  # of both images; with fewer, nearest descriptors miss true pairs
 _MIN_SUPPORTED = 100  # nearest descriptors that end the first stage
 _MAX_DISTANCE = 4.0  # px, of an inlier from its epipolar line, as for COLMAP
 _NUM_SAMPLES = 500
 _CHANCE = 0.05  # share of wrong matches that agree with the geometry
 _MIN_SUPPORT = 12.5  # inliers beyond chance of the second stage; a pair with fewer is rejected
-_MUCH_SUPPORT = 26.0  # of a pair that the second stage ends
+_MUCH_SUPPORT = 50.0  # of a pair that the second stage ends
 
 
 def is_applicable(session: Session) -> bool:
