@@ -76,8 +76,8 @@ CameraModeOption = Annotated[
     CameraMode,
     typer.Option(
         "--camera-mode",
-        help="Photographs that share a camera: those in a row with equal EXIF tags (auto), all "
-        "(single), those of a folder, or none (per-image).",
+        help="Photographs that share a camera: all if size and EXIF tags are equal, else those "
+        "in a row with equal tags (auto), all (single), those of a folder, or none (per-image).",
     ),
 ]
 CameraModel = Annotated[

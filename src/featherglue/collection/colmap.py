@@ -17,6 +17,7 @@ from featherglue.io.pycolmap_ import require_pycolmap
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
+VERSION = 2  # of the rules below: databases of other ones are made again
 _PIXEL_CENTER = 0.5  # of COLMAP's first pixel
 _SEED = 0
 _PRINT_FATAL = 3  # level of COLMAP's log
@@ -27,8 +28,8 @@ class CameraOptions:
     """The cameras of a database.
 
     Attributes:
-        mode: which images share a camera: those with equal EXIF tags in a row (auto), all
-            (single), those of a folder, or none.
+        mode: which images share a camera: all if they have one size and equal EXIF tags or none,
+            else those with equal tags in a row (auto); all (single), those of a folder, or none.
         model: name of COLMAP's camera model.
         params: comma-separated parameters of the model in COLMAP's order; "" estimates the focal
             length from the EXIF tags or the size.
@@ -79,24 +80,52 @@ def import_images(
     names: Sequence[str],
     cameras: CameraOptions | None = None,
 ) -> None:
-    """Write images with cameras and GPS positions from their EXIF tags into a database.
+    """Write images with cameras and GPS positions from their EXIF tags into a new database.
 
-    Images that COLMAP cannot read are left out.
+    Images that COLMAP cannot read are left out. With the mode "auto", images that nothing tells
+    apart share one camera: focal lengths and distortion of their own would be less accurate. COLMAP
+    alone gives each image without EXIF tags its own camera.
 
     Raises:
         MissingExtraError: pycolmap is not installed.
         UsageError: an invalid camera model.
     """
-    pycolmap = require_pycolmap()
     cameras = cameras or CameraOptions()
     check_camera(cameras)
     mode = cameras.mode.replace("-", "_").upper()
+    _import(database, images, names, mode, cameras)
+    if cameras.mode == "auto" and _has_equal_cameras(database):
+        database.unlink()
+        _import(database, images, names, "SINGLE", cameras)
+
+
+def _import(
+    database: Path,
+    images: str | os.PathLike[str],
+    names: Sequence[str],
+    mode: str,
+    cameras: CameraOptions,
+) -> None:
+    """See `import_images`.
+
+    Args:
+        mode: name of COLMAP's camera mode.
+    """
+    pycolmap = require_pycolmap()
     options = pycolmap.ImageReaderOptions(camera_model=cameras.model, camera_params=cameras.params)
     with quiet():
         pycolmap.Database.open(database).close()  # creates it
         pycolmap.import_images(
             database, images, pycolmap.CameraMode.__members__[mode], list(names), options
         )
+
+
+def _has_equal_cameras(database: Path) -> bool:
+    """Whether a database has several cameras, with the same size and focal length."""
+    with quiet(), require_pycolmap().Database.open(database) as opened:
+        cameras = opened.read_all_cameras()
+    kinds = {(c.width, c.height, c.has_prior_focal_length, tuple(c.params)) for c in cameras}
+    return len(cameras) > 1 == len(kinds)
 
 
 def write_database(

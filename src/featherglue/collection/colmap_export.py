@@ -29,6 +29,7 @@ class ExportResult:
     Attributes:
         database: the file.
         num_images: number of images.
+        num_cameras: number of cameras; images that share one have the same focal length.
         unreadable: names of the images that COLMAP cannot read, which are left out.
         num_pairs: number of pairs with matches.
         num_verified_pairs: number of pairs with a two-view geometry.
@@ -37,6 +38,7 @@ class ExportResult:
 
     database: Path
     num_images: int
+    num_cameras: int
     unreadable: tuple[str, ...]
     num_pairs: int
     num_verified_pairs: int
@@ -120,6 +122,7 @@ def describe_database(
             return ExportResult(
                 database=Path(database),
                 num_images=opened.num_images(),
+                num_cameras=opened.num_cameras(),
                 unreadable=tuple(sorted({*names} - {i.name for i in opened.read_all_images()})),
                 num_pairs=opened.num_matched_image_pairs(),
                 num_verified_pairs=sum(count > 0 for count in counts),

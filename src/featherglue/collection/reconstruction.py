@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.collection import incremental_mapping, matching_cascade, second_round
+from featherglue.collection import colmap, incremental_mapping, matching_cascade, second_round
 from featherglue.collection.adjustment import (
     AdjustmentResult,
     adjust_collection,
@@ -301,7 +301,7 @@ class _Run:
         matches = self.work / (ADJUSTED_MATCHES if self.config.adjust else MATCHES)
         database = self.work / DATABASE
         inputs = [file_state(path)[1:] for path in (features, matches)]
-        state = fingerprint(inputs, dataclasses.asdict(self.config.cameras))
+        state = fingerprint(inputs, dataclasses.asdict(self.config.cameras), colmap.VERSION)
         with Store(features) as store:
             names = [key[0] for key in store.sorted_keys()]
         describe = functools.partial(describe_database, database, names)

@@ -66,6 +66,10 @@ def facts(result: Reconstruction) -> dict[str, str]:
         "pairs": f"{result.num_pairs} matched, {database.num_verified_pairs} verified",
         "matches": str(database.num_matches),
     }
+    if database.num_cameras == 1 < database.num_images:
+        listed["cameras"] = "one, shared by all photographs"
+    else:
+        listed["cameras"] = str(database.num_cameras)
     if result.num_searched:
         listed["searched"] = f"{result.num_searched} pairs of photographs that a first model lacked"
     adjusted = result.adjustment

@@ -1,0 +1,70 @@
+"""Photographs that share a camera of a COLMAP database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pycolmap = pytest.importorskip("pycolmap")
+
+from featherglue.collection.colmap import CameraOptions, import_images, quiet  # noqa: E402
+
+WIDE, TALL = (240, 320), (320, 240)  # height and width
+NAMES = ("a.jpg", "b.jpg", "c.jpg")
+
+
+def cameras(folder: Path, sizes: Mapping[str, tuple[int, int]], mode: str = "auto") -> list[int]:
+    """Numbers of the cameras of images of these sizes, in the order of the images."""
+    for name, size in sizes.items():
+        cv2.imwrite(str(folder / name), np.zeros(size, np.uint8))
+    return of_database(folder, list(sizes), CameraOptions(mode=mode))  # type: ignore[arg-type]
+
+
+def of_database(folder: Path, names: list[str], options: CameraOptions) -> list[int]:
+    import_images(folder / "database.db", folder, names, options)
+    with quiet(), pycolmap.Database.open(folder / "database.db") as database:
+        assert database.num_images() == len(names)
+        found = {image.name: image.camera_id for image in database.read_all_images()}
+    return [found[name] for name in names]
+
+
+def test_images_that_nothing_tells_apart_share_a_camera(tmp_path: Path) -> None:
+    assert len(set(cameras(tmp_path, dict.fromkeys(NAMES, WIDE)))) == 1
+
+
+def test_images_of_several_sizes_have_cameras_of_their_own(tmp_path: Path) -> None:
+    sizes = dict(zip(NAMES, (WIDE, WIDE, TALL), strict=True))
+    assert len(set(cameras(tmp_path, sizes))) == 3
+
+
+def test_each_image_has_a_camera_on_request(tmp_path: Path) -> None:
+    assert len(set(cameras(tmp_path, dict.fromkeys(NAMES, WIDE), "per-image"))) == 3
+
+
+@pytest.mark.parametrize("focal_lengths", [(28, 28, 28), (28, 50, 28)])
+def test_focal_lengths_of_exif_tags_decide(tmp_path: Path, focal_lengths: tuple[int, ...]) -> None:
+    for name, focal in zip(NAMES, focal_lengths, strict=True):
+        cv2.imwrite(str(tmp_path / name), np.zeros(WIDE, np.uint8))
+        add_focal_length(tmp_path / name, focal)
+    found = of_database(tmp_path, list(NAMES), CameraOptions())
+    assert (len(set(found)) == 1) == (len(set(focal_lengths)) == 1)
+
+
+def add_focal_length(path: Path, millimeters: int) -> None:
+    """Add the tag FocalLengthIn35mmFilm to a JPEG file."""
+
+    def entry(tag: int, kind: int, value: int) -> bytes:
+        sizes = {3: 2, 4: 4}
+        parts = [(tag, 2), (kind, 2), (1, 4), (value, sizes[kind])]
+        return b"".join(n.to_bytes(size, "big") for n, size in parts).ljust(12, b"\0")
+
+    # The header of TIFF, a directory that points to the one of EXIF, and that.
+    directory = (1).to_bytes(2, "big") + entry(0x8769, 4, 26) + bytes(4)
+    exif = (1).to_bytes(2, "big") + entry(0xA405, 3, millimeters) + bytes(4)
+    data = b"Exif\0\0" + b"MM\0*" + (8).to_bytes(4, "big") + directory + exif
+    jpeg = path.read_bytes()
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data + jpeg[2:])
