@@ -25,8 +25,9 @@ _SEED = 0
 # While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
 # one local adjustment for each image, and a global one whenever the model has grown by 40 %.
 # COLMAP's defaults are up to two and five of them, and growth by 10 %. (They do not end sooner when
-# the loss hardly falls: models of roads lose images.) Images are registered from points of the model
-# only. From pairs alone takes half of the time where images are left out, and registers no more.
+# the loss hardly falls: models of roads lose images.) Images are registered from points of the
+# model only. From pairs alone takes half of the time where images are left out, and registers no
+# more of them.
 _GROWTH = {
     "ba_local_max_refinements": 1,
     "ba_local_max_num_iterations": 5,
