@@ -4,6 +4,9 @@ The mapper takes a pair of images to start with, and registers one image after a
 matches of its keypoints with points of the model. Its conditions suit SIFT: many matches, some of
 them wrong. Matches that were verified on the images are fewer and more reliable.
 
+Distortion stays as it is while a model grows, since few images do not determine it: models of roads
+bent. It is refined at the end. If it is strong, a second run refines it from the start.
+
 "Linked" images have a verified pair with enough matches.
 """
 
@@ -46,16 +49,26 @@ _WEAK_START = {
 _WEAK_REGISTRATION = {"abs_pose_min_num_inliers": 15}  # COLMAP asks for 30
 _MIN_IMAGE_POINTS = 30  # of an image that was registered under weak conditions
 _MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have had a bad start
+# A model with more distortion, or a larger mean reprojection error, is compared with one whose
+# distortion was refined while it grew.
+_STRONG_DISTORTION, _LARGE_ERROR = 0.2, 0.6  # of a parameter of COLMAP, px
 
 OnRegistered = Callable[[int], None]
 
 
-def mapping_options(num_threads: int | None, refine_cameras: bool = True, **mapper: float) -> Any:
+def mapping_options(
+    num_threads: int | None,
+    refine_cameras: bool = True,
+    *,
+    refine_distortion: bool = True,
+    **mapper: float,
+) -> Any:
     """Options of the pipeline.
 
     Args:
         num_threads: maximum number of threads; None takes one per core.
         refine_cameras: whether to refine focal lengths and distortion.
+        refine_distortion: False keeps the distortion.
         mapper: options of the mapper that differ from COLMAP's.
     """
     pycolmap = require_pycolmap()
@@ -64,7 +77,7 @@ def mapping_options(num_threads: int | None, refine_cameras: bool = True, **mapp
         num_threads=num_threads or -1,
         min_num_matches=MIN_MATCHES,
         ba_refine_focal_length=refine_cameras,
-        ba_refine_extra_params=refine_cameras,
+        ba_refine_extra_params=refine_cameras and refine_distortion,
         **_GROWTH,
     )
     for name, value in mapper.items():
@@ -116,9 +129,10 @@ def incremental_models(
     models = runs.start({})
     if parts and _largest(models) < _MIN_SHARE * max(map(len, parts)):
         models = max(models, runs.start(_WEAK_START), key=_largest)
-    for model in models:
-        runs.refine(model)
-    models.sort(key=_size, reverse=True)
+    models = runs.refined(models)
+    if models and refine_cameras and _may_have_bent(models[0]):
+        others = runs.refined(runs.start({}, refine_distortion=True))
+        models = max(models, others, key=_quality)  # of equal ones the first
     if models and linked - _registered(models[0]):
         largest = runs.add_images(models[0])
         found = _registered(largest)
@@ -142,9 +156,15 @@ class _Runs:
         self._options, self._on_registered = options, on_registered
         self._most = 0
 
-    def start(self, mapper: Mapping[str, float]) -> list[Any]:
+    def start(self, mapper: Mapping[str, float], *, refine_distortion: bool = False) -> list[Any]:
         """Run the mapper from scratch. Returns the models, the largest first."""
-        return self._run(self._options(**mapper), 0, None)
+        return self._run(self._options(refine_distortion=refine_distortion, **mapper), 0, None)
+
+    def refined(self, models: list[Any]) -> list[Any]:
+        """Refine models in place. Returns them, the largest first."""
+        for model in models:
+            self.refine(model)
+        return sorted(models, key=_size, reverse=True)
 
     def refine(self, model: Any) -> None:
         """Refine a model in place; see `refine_model`."""
@@ -239,6 +259,26 @@ def _size(model: Any) -> tuple[int, int]:
 def _largest(models: list[Any]) -> int:
     """Number of images with enough points of the first model."""
     return _size(models[0])[0] if models else 0
+
+
+def _may_have_bent(model: Any) -> bool:
+    """Whether the images of a model may have a distortion that it did not grow with."""
+    strongest = max(
+        (
+            abs(camera.params[i])
+            for camera in model.cameras.values()
+            for i in camera.extra_params_idxs()
+        ),
+        default=0.0,
+    )
+    return bool(
+        strongest > _STRONG_DISTORTION or model.compute_mean_reprojection_error() > _LARGE_ERROR
+    )
+
+
+def _quality(models: list[Any]) -> tuple[int, float]:
+    """The number of images with enough points of the first model, and its error, negative."""
+    return _largest(models), -models[0].compute_mean_reprojection_error() if models else 0.0
 
 
 def _linked_parts(database: str | os.PathLike[str]) -> list[set[int]]:
