@@ -185,3 +185,34 @@ def test_calibrated_cameras_stay_as_they_are(tmp_path: Path) -> None:
         found = pycolmap.Reconstruction(models / "0").cameras[camera.camera_id].params
         assert np.array_equal(found, camera.params) is not refine
     assert abs(found[0] / camera.params[0] - 1 / 1.01) < 2e-3
+
+
+@pytest.mark.parametrize(("distortion", "runs"), [(0.02, [False]), (-0.4, [False, True])])
+def test_strong_distortion_is_refined_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distortion: float, runs: list[bool]
+) -> None:
+    params = [700, 512, 384, distortion]
+    options = pycolmap.SyntheticDatasetOptions(
+        num_rigs=1,
+        num_frames_per_rig=NUM_IMAGES,
+        num_points3D=NUM_POINTS,
+        camera_model_id=pycolmap.CameraModelId.SIMPLE_RADIAL,
+        camera_params=params,
+    )
+    pycolmap.set_random_seed(0)
+    with pycolmap.Database.open(tmp_path / "database.db") as database:
+        pycolmap.synthesize_dataset(options, database)
+        for camera in database.read_all_cameras():
+            camera.params = [*params[:3], 0]
+            database.update_camera(camera)
+    run, refined = incremental_mapping._Runs._run, []
+
+    def noted(self: Any, options: Any, count: int, source: Path | None) -> list[Any]:
+        refined.append(options.ba_refine_extra_params)
+        return run(self, options, count, source)
+
+    monkeypatch.setattr(incremental_mapping._Runs, "_run", noted)
+    models, _ = mapped(tmp_path / "database.db", tmp_path / "models")
+    assert refined == runs and len(registered(models[0])) == NUM_IMAGES
+    for camera in models[0].cameras.values():
+        assert camera.params[3] == pytest.approx(distortion, abs=1e-3)
