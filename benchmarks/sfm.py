@@ -5,9 +5,10 @@
 Each scene is a folder of photographs. Where the poses are known it has `poses.npz` or
 `sfm_poses.npz`: `names`, with or without suffix, and `w2c` (N, 4, 4) from world to camera. SIFT is
 COLMAP's with its defaults, at the same size and number of features, with exhaustive pairs for all
-methods. A method `NAME-raw` is without track adjustment. Errors of camera centers follow a robust
-similarity onto the known centers, in percent of their extent. They are those of the images that all
-methods register, if there are at least ten. The processor time counts all processes.
+methods; `sift-shared` has one camera for all images. A method `NAME-raw` is without track
+adjustment. Errors of camera centers follow a robust similarity onto the known centers, in percent
+of their extent. They are those of the images that all methods register, if there are at least ten.
+The processor time counts all processes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ MIN_COMMON = 10  # images that all methods register, for errors of poses
 Poses = dict[str, np.ndarray]  # stem of an image → its pose (4, 4) from world to camera
 
 
-def sift(photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
+def sift(
+    photos: Path,
+    work: Path,
+    max_size: int,
+    num_keypoints: int,
+    cameras: pycolmap.CameraMode = pycolmap.CameraMode.AUTO,
+) -> None:
     """COLMAP with its own SIFT, on the CPU."""
     database = work / "database.db"
     extraction = pycolmap.FeatureExtractionOptions(use_gpu=False, max_image_size=max_size)
@@ -46,7 +53,11 @@ def sift(photos: Path, work: Path, max_size: int, num_keypoints: int) -> None:
     verification.ransac.random_seed = SEED
     with quiet():
         pycolmap.extract_features(
-            database, photos, extraction_options=extraction, device=pycolmap.Device.cpu
+            database,
+            photos,
+            camera_mode=cameras,
+            extraction_options=extraction,
+            device=pycolmap.Device.cpu,
         )
         pycolmap.match_exhaustive(
             database,
@@ -167,7 +178,9 @@ def measure(
             shutil.copy(path, photos)
         run: Callable[..., None] = sift
         arguments: tuple[Any, ...] = (photos, work, max_size, num_keypoints)
-        if name != "sift":
+        if name == "sift-shared":
+            arguments = (*arguments, pycolmap.CameraMode.SINGLE)
+        elif name != "sift":
             run, arguments = ours, (name, *arguments)
         start, before = time.perf_counter(), processor_seconds()
         run(*arguments)

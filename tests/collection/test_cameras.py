@@ -46,12 +46,29 @@ def test_each_image_has_a_camera_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("focal_lengths", [(28, 28, 28), (28, 50, 28)])
-def test_focal_lengths_of_exif_tags_decide(tmp_path: Path, focal_lengths: tuple[int, ...]) -> None:
+def test_images_with_a_known_focal_length_are_left_to_colmap(
+    tmp_path: Path, focal_lengths: tuple[int, ...]
+) -> None:
     for name, focal in zip(NAMES, focal_lengths, strict=True):
         cv2.imwrite(str(tmp_path / name), np.zeros(WIDE, np.uint8))
         add_focal_length(tmp_path / name, focal)
-    found = of_database(tmp_path, list(NAMES), CameraOptions())
-    assert (len(set(found)) == 1) == (len(set(focal_lengths)) == 1)
+    assert len(set(of_database(tmp_path, list(NAMES), CameraOptions()))) == 3
+
+
+def test_given_parameters_do_not_join_cameras(tmp_path: Path) -> None:
+    for name in NAMES:
+        cv2.imwrite(str(tmp_path / name), np.zeros(WIDE, np.uint8))
+    options = CameraOptions(params="300,160,120,0")
+    assert len(set(of_database(tmp_path, list(NAMES), options))) == 3
+
+
+def test_an_unreadable_image_does_not_separate_the_others(tmp_path: Path) -> None:
+    for name in NAMES:
+        cv2.imwrite(str(tmp_path / name), np.zeros(WIDE, np.uint8))
+    (tmp_path / "d.jpg").write_bytes(b"no image")
+    import_images(tmp_path / "database.db", tmp_path, [*NAMES, "d.jpg"])
+    with quiet(), pycolmap.Database.open(tmp_path / "database.db") as database:
+        assert (database.num_images(), database.num_cameras()) == (3, 1)
 
 
 def add_focal_length(path: Path, millimeters: int) -> None:

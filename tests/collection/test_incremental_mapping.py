@@ -216,3 +216,18 @@ def test_strong_distortion_is_refined_from_the_start(
     assert refined == runs and len(registered(models[0])) == NUM_IMAGES
     for camera in models[0].cameras.values():
         assert camera.params[3] == pytest.approx(distortion, abs=1e-3)
+
+
+def test_a_failed_run_with_distortion_keeps_the_first_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, refined = incremental_mapping._Runs._run, []
+
+    def second_fails(self: Any, options: Any, count: int, source: Path | None) -> list[Any]:
+        refined.append(options.ba_refine_extra_params)
+        return [] if options.ba_refine_extra_params else run(self, options, count, source)
+
+    monkeypatch.setattr(incremental_mapping._Runs, "_run", second_fails)
+    monkeypatch.setattr(incremental_mapping, "_LARGE_ERROR", 0.0)
+    models, _ = mapped(scene(tmp_path, 90, 90), tmp_path / "models")
+    assert refined == [False, True] and len(registered(models[0])) == NUM_IMAGES

@@ -28,8 +28,8 @@ class CameraOptions:
     """The cameras of a database.
 
     Attributes:
-        mode: which images share a camera: all if they have one size and equal EXIF tags or none,
-            else those with equal tags in a row (auto); all (single), those of a folder, or none.
+        mode: which images share a camera: all if they have one size and no focal length in their
+            EXIF tags, else those with equal tags (auto); all (single), those of a folder, or none.
         model: name of COLMAP's camera model.
         params: comma-separated parameters of the model in COLMAP's order; "" estimates the focal
             length from the EXIF tags or the size.
@@ -82,9 +82,9 @@ def import_images(
 ) -> None:
     """Write images with cameras and GPS positions from their EXIF tags into a new database.
 
-    Images that COLMAP cannot read are left out. With the mode "auto", images that nothing tells
-    apart share one camera: focal lengths and distortion of their own would be less accurate. COLMAP
-    alone gives each image without EXIF tags its own camera.
+    Images that COLMAP cannot read are left out. With the mode "auto", images of one size without a
+    known focal length share a camera: focal lengths and distortion of their own would be less
+    accurate. COLMAP alone gives each of them its own camera. They are read twice.
 
     Raises:
         MissingExtraError: pycolmap is not installed.
@@ -94,7 +94,7 @@ def import_images(
     check_camera(cameras)
     mode = cameras.mode.replace("-", "_").upper()
     _import(database, images, names, mode, cameras)
-    if cameras.mode == "auto" and _has_equal_cameras(database):
+    if cameras.mode == "auto" and _cameras_are_alike(database):
         database.unlink()
         _import(database, images, names, "SINGLE", cameras)
 
@@ -120,12 +120,13 @@ def _import(
         )
 
 
-def _has_equal_cameras(database: Path) -> bool:
-    """Whether a database has several cameras, with the same size and focal length."""
+def _cameras_are_alike(database: Path) -> bool:
+    """Whether a database has several cameras of one size, none with a known focal length."""
     with quiet(), require_pycolmap().Database.open(database) as opened:
         cameras = opened.read_all_cameras()
-    kinds = {(c.width, c.height, c.has_prior_focal_length, tuple(c.params)) for c in cameras}
-    return len(cameras) > 1 == len(kinds)
+    sizes = {(camera.width, camera.height) for camera in cameras}
+    known = any(camera.has_prior_focal_length for camera in cameras)
+    return len(cameras) > 1 and len(sizes) == 1 and not known
 
 
 def write_database(

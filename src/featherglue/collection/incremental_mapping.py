@@ -4,8 +4,9 @@ The mapper takes a pair of images to start with, and registers one image after a
 matches of its keypoints with points of the model. Its conditions suit SIFT: many matches, some of
 them wrong. Matches that were verified on the images are fewer and more reliable.
 
-Distortion stays as it is while a model grows, since few images do not determine it: models of roads
-bent. It is refined at the end. If it is strong, a second run refines it from the start.
+Distortion is constant while a model grows from a pair, since few images do not determine it. It is
+refined afterward. If it is strong then, or the reprojection error large, another run refines it
+from the start. Runs that continue a model refine it.
 
 "Linked" images have a verified pair with enough matches.
 """
@@ -27,10 +28,9 @@ MIN_MATCHES = 15  # of a verified pair that the mapper uses
 _SEED = 0
 # While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
 # one local adjustment for each image, and a global one whenever the model has grown by 40 %.
-# COLMAP's defaults are up to two and five of them, and growth by 10 %. (They do not end sooner when
-# the loss hardly falls: models of roads lose images.) Images are registered from points of the
-# model only. From pairs alone takes half of the time where images are left out, and registers no
-# more of them.
+# COLMAP's defaults are up to two and five of them, and growth by 10 %. The criteria that end an
+# adjustment are COLMAP's: with looser ones, models of roads lose images. Registration of images
+# from pairs alone is disabled: it takes up to half of the time, and registers no more images.
 _GROWTH = {
     "ba_local_max_refinements": 1,
     "ba_local_max_num_iterations": 5,
@@ -51,7 +51,7 @@ _MIN_IMAGE_POINTS = 30  # of an image that was registered under weak conditions
 _MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have had a bad start
 # A model with more distortion, or a larger mean reprojection error, is compared with one whose
 # distortion was refined while it grew.
-_STRONG_DISTORTION, _LARGE_ERROR = 0.2, 0.6  # of a parameter of COLMAP, px
+_STRONG_DISTORTION, _LARGE_ERROR = 0.2, 0.6  # the first parameter of COLMAP; px
 
 OnRegistered = Callable[[int], None]
 
@@ -126,13 +126,17 @@ def incremental_models(
     runs = _Runs(database, images, folder, options, on_registered)
     parts = _linked_parts(database)
     linked = {image for part in parts for image in part}
-    models = runs.start({})
+    start: Mapping[str, float] = {}
+    models = runs.start(start)
     if parts and _largest(models) < _MIN_SHARE * max(map(len, parts)):
-        models = max(models, runs.start(_WEAK_START), key=_largest)
+        others = runs.start(_WEAK_START)
+        if _largest(others) > _largest(models):
+            start, models = _WEAK_START, others
     models = runs.refined(models)
     if models and refine_cameras and _may_have_bent(models[0]):
-        others = runs.refined(runs.start({}, refine_distortion=True))
-        models = max(models, others, key=_quality)  # of equal ones the first
+        others = runs.refined(runs.start(start, refine_distortion=True))
+        if others and _quality(others) > _quality(models):
+            models = others
     if models and linked - _registered(models[0]):
         largest = runs.add_images(models[0])
         found = _registered(largest)
@@ -263,22 +267,18 @@ def _largest(models: list[Any]) -> int:
 
 def _may_have_bent(model: Any) -> bool:
     """Whether the images of a model may have a distortion that it did not grow with."""
-    strongest = max(
-        (
-            abs(camera.params[i])
-            for camera in model.cameras.values()
-            for i in camera.extra_params_idxs()
-        ),
-        default=0.0,
-    )
-    return bool(
-        strongest > _STRONG_DISTORTION or model.compute_mean_reprojection_error() > _LARGE_ERROR
-    )
+    first = [
+        abs(camera.params[i])
+        for camera in model.cameras.values()
+        for i in camera.extra_params_idxs()[:1]
+    ]
+    large = model.compute_mean_reprojection_error() > _LARGE_ERROR
+    return bool(first) and bool(large or max(first) > _STRONG_DISTORTION)
 
 
 def _quality(models: list[Any]) -> tuple[int, float]:
     """The number of images with enough points of the first model, and its error, negative."""
-    return _largest(models), -models[0].compute_mean_reprojection_error() if models else 0.0
+    return _largest(models), -models[0].compute_mean_reprojection_error()
 
 
 def _linked_parts(database: str | os.PathLike[str]) -> list[set[int]]:

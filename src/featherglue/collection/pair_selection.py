@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.collection.candidate_votes import Ranking
-from featherglue.collection.colmap import import_images
+from featherglue.collection.colmap import CameraOptions, import_images
 from featherglue.errors import ConfigError, ImageError, PairListError, UsageError
 from featherglue.io.files import atomic_write
 from featherglue.io.lines import quote_name
@@ -203,7 +203,7 @@ def spatial_pairs(
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "database.db"
-        import_images(path, images, names)
+        import_images(path, images, names, CameraOptions(mode="per-image"))
         with pycolmap.Database.open(path) as database:
             located = sum(prior.has_position() for prior in database.read_all_pose_priors())
             if located < 2:

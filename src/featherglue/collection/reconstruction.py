@@ -210,7 +210,8 @@ class _Run:
             repr(self.source.options),
             dataclasses.asdict(self.config.cameras),
             [self.config.cascade, self.config.adjust, self.config.refine_cameras],
-            [second_round.VERSION, incremental_mapping.VERSION, matching_cascade.VERSION],
+            [module.VERSION for module in (second_round, colmap, incremental_mapping)],
+            matching_cascade.VERSION,
         )
 
     def _timed(self, step: str, work: Callable[[], Any]) -> Any:
