@@ -22,7 +22,8 @@ from featherglue.collection.tasks import Part, ShippableTask, Task
 from featherglue.collection.workers import Done
 from featherglue.errors import MissingExtraError, ResourceError
 
-_CHUNK = 8  # maximum number of items that an actor gets at once
+_CHUNK_TIME = 0.3  # s of work that an actor gets at once: each chunk costs the cluster a few ms
+_FIRST_CHUNK, _MAX_CHUNK = 8, 64  # items of a chunk before the first answer, and of any
 _AHEAD = 2  # chunks that an actor has: it works on one while the records of another travel
 _MAX_LOSSES = 3  # of actors with the same item
 _MAX_FRUITLESS = 20  # actors that are lost without a record
@@ -106,10 +107,12 @@ class _Actor:
     Attributes:
         handle: that of Ray.
         chunks: items that it has, by the reference of the answer, in the order of the work.
+        since: when it began to work on the first of them.
         unseen: folders and record files that its machine does not see.
     """
 
     handle: Any
+    since: float = 0.0
     chunks: dict[Any, list[Key]] = field(default_factory=dict)
     unseen: frozenset[Path] = frozenset()
 
@@ -125,15 +128,16 @@ class _Pool:
         self._manifests: Mapping[Path, Mapping[str, Any]] = {}
         self._actors: dict[Any, _Actor] = {}  # by the reference of each of their answers
         self._idle: list[_Actor] = []  # those that can get a chunk, once for each
-        self._left: deque[list[Key]] = deque()
+        self._left: deque[Key] = deque()
+        self._doubtful: deque[Key] = deque()  # an actor was lost with them; sent one by one
+        self._item_time: float | None = None  # s, of an actor
         self._losses: dict[Key, int] = {}
         self._fruitless = 0  # actors that were lost since the last record
         self._noted: set[Path] = set()
 
     def run(self, keys: Sequence[Key], writer: RecordWriter) -> Iterator[Done]:
         """Do the work on all keys, and write the records."""
-        chunk = max(1, min(_CHUNK, len(keys) // max(2 * _AHEAD * self._count, 1)))
-        self._left.extend(list(keys[i : i + chunk]) for i in range(0, len(keys), chunk))
+        self._left.extend(keys)
         if self._sender is not None and isinstance(self._task, ShippableTask):
             first = [p for key in keys[:_PROBED_ITEMS] for p in self._task.item_parts(key)]
             self._probes = probes([*self._task.opening_parts(), *first])
@@ -142,7 +146,7 @@ class _Pool:
         for _ in range(self._count):
             self._start()
         waiting = time.monotonic()
-        while self._left or any(actor.chunks for actor in self._actors.values()):
+        while self._left or self._doubtful or any(actor.chunks for actor in self._actors.values()):
             for reference in self._ready():
                 waiting = time.monotonic()
                 yield from self._answered(reference, writer)
@@ -191,6 +195,8 @@ class _Pool:
         opened = isinstance(answer, Opened)
         if opened:
             yield from self._opened(actor, answer)
+        else:
+            self._note_time(actor, len(keys))
         self._idle.extend([actor] * (_AHEAD if opened else 1))
         self._send()  # it works on the next items while this process writes
         for key, data in zip(keys, () if opened else answer, strict=True):
@@ -214,10 +220,29 @@ class _Pool:
                 note=f"a machine of the cluster does not see {root}: it is sent what it needs"
             )
 
+    def _note_time(self, actor: _Actor, count: int) -> None:
+        """An actor has done a number of items."""
+        now = time.monotonic()
+        taken = (now - actor.since) / count
+        self._item_time = taken if self._item_time is None else (self._item_time + taken) / 2
+        actor.since = now
+
+    def _next_items(self) -> list[Key]:
+        """The items of the next chunk; fewer toward the end, so that all actors finish together."""
+        if self._doubtful:
+            return [self._doubtful.popleft()]
+        count = _FIRST_CHUNK
+        if self._item_time is not None:
+            count = int(min(_CHUNK_TIME / max(self._item_time, 1e-6), _MAX_CHUNK))
+        count = max(1, min(count, len(self._left) // (_AHEAD * self._count)))
+        return [self._left.popleft() for _ in range(count)]
+
     def _send(self) -> None:
         """Give idle actors items."""
-        while self._left and self._idle:
-            actor, items = self._idle.pop(0), self._left.popleft()
+        while (self._left or self._doubtful) and self._idle:
+            actor, items = self._idle.pop(0), self._next_items()
+            if not actor.chunks:
+                actor.since = time.monotonic()
             sent = [(key, self._fingerprints[key]) for key in items]
             parts = self._sender.parts(items, actor.unseen) if self._sender is not None else {}
             reference = actor.handle.work.remote(sent, parts)
@@ -234,11 +259,11 @@ class _Pool:
         self._idle = [other for other in self._idle if other is not actor]
         self._ray.kill(actor.handle)  # perhaps only the records were lost
         chunks = list(actor.chunks.values())
-        self._left.extendleft(reversed(chunks[1:]))
-        for key in reversed(chunks[0] if chunks else []):  # it worked on the first chunk
+        self._left.extendleft(key for chunk in reversed(chunks[1:]) for key in reversed(chunk))
+        for key in chunks[0] if chunks else []:  # it worked on the first chunk
             self._losses[key] = self._losses.get(key, 0) + 1
             if self._losses[key] < _MAX_LOSSES:
-                self._left.appendleft([key])
+                self._doubtful.append(key)
                 continue
             # Without a fingerprint: the next run tries it again.
             error = f"workers of the cluster were lost {_MAX_LOSSES} times with it"
