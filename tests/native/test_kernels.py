@@ -86,7 +86,6 @@ def test_nearest_descriptors(both: Both, shape: tuple[int, int], width: int) -> 
     first, second = (rng.normal(size=(count, width)).astype(np.float32) for count in shape)
     common = min(*shape, 20)
     second[:common] = first[:common] + 0.1 * second[:common]
-    second[-1], first[-1] = second[0], first[0]  # the first of equal descriptors counts
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     second /= np.linalg.norm(second, axis=1, keepdims=True)
     for cosine in (-1.0, 0.8):
@@ -94,6 +93,20 @@ def test_nearest_descriptors(both: Both, shape: tuple[int, int], width: int) -> 
         np.testing.assert_array_equal(compiled[0], plain[0])
         np.testing.assert_allclose(compiled[1], plain[1], atol=1e-6)
         assert compiled[0].dtype == np.int64
+
+
+@pytest.mark.parametrize("shape", [(5, 17), (97, 32), (200, 101)])
+def test_the_first_of_equal_descriptors_counts(both: Both, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    # Products of these values have no rounding error, so those of equal descriptors are equal.
+    first, second = (np.float32(rng.integers(-8, 9, (count, 64)) / 64) for count in shape)
+    common = min(*shape, 20)
+    second[:common] = first[:common]
+    second[-1], first[-1] = second[0], first[0]
+    compiled, plain = both(lambda: nearest_neighbors(first, second))
+    np.testing.assert_array_equal(compiled[0], plain[0])
+    assert [0, 0] in compiled[0].tolist()
+    assert shape[1] - 1 not in compiled[0][:, 1]
 
 
 def test_opposite_descriptors_have_a_nearest_one() -> None:
