@@ -51,7 +51,8 @@ _MIN_IMAGE_POINTS = 30  # of an image that was registered under weak conditions
 _MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have had a bad start
 # A model with more distortion, or a larger mean reprojection error, is compared with one whose
 # distortion was refined while it grew.
-_STRONG_DISTORTION, _LARGE_ERROR = 0.2, 0.6  # the first parameter of COLMAP; px
+_STRONG_DISTORTION = 0.2  # first parameter of COLMAP's distortion
+_LARGE_ERROR = 1e-3  # of the longest side of an image
 
 OnRegistered = Callable[[int], None]
 
@@ -272,7 +273,8 @@ def _may_have_bent(model: Any) -> bool:
         for camera in model.cameras.values()
         for i in camera.extra_params_idxs()[:1]
     ]
-    large = model.compute_mean_reprojection_error() > _LARGE_ERROR
+    sides = [max(camera.width, camera.height) for camera in model.cameras.values()]
+    large = model.compute_mean_reprojection_error() > _LARGE_ERROR * sum(sides) / len(sides)
     return bool(first) and bool(large or max(first) > _STRONG_DISTORTION)
 
 
