@@ -37,8 +37,20 @@ def test_images_that_nothing_tells_apart_share_a_camera(tmp_path: Path) -> None:
 
 
 def test_images_of_several_sizes_have_cameras_of_their_own(tmp_path: Path) -> None:
-    sizes = dict(zip(NAMES, (WIDE, WIDE, TALL), strict=True))
+    sizes = dict(zip(NAMES, (WIDE, WIDE, (100, 100)), strict=True))
     assert len(set(cameras(tmp_path, sizes))) == 3
+
+
+def test_a_few_images_of_another_size_do_not_separate_the_others(tmp_path: Path) -> None:
+    sizes = dict.fromkeys((f"{i}.png" for i in range(10)), WIDE) | {"other.png": (50, 50)}
+    found = cameras(tmp_path, sizes)
+    assert len(set(found[:10])) == 1 and found[10] != found[0]
+
+
+def test_upright_and_wide_images_have_a_camera_each(tmp_path: Path) -> None:
+    sizes = {"a.jpg": WIDE, "b.jpg": TALL, "c.jpg": WIDE, "d.jpg": TALL}
+    first, second, third, fourth = cameras(tmp_path, sizes)
+    assert first == third != second == fourth
 
 
 def test_each_image_has_a_camera_on_request(tmp_path: Path) -> None:

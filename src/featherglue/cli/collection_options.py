@@ -76,9 +76,9 @@ CameraModeOption = Annotated[
     CameraMode,
     typer.Option(
         "--camera-mode",
-        help="Photographs that share a camera: all if they have one size and no EXIF focal "
-        "length, else those with equal tags (auto); all (single), those of a folder, or none "
-        "(per-image).",
+        help="Photographs that share a camera: those of one size without EXIF focal length if "
+        "nearly all are such, and those with equal tags (auto); all (single), those of a folder, "
+        "or none (per-image).",
     ),
 ]
 CameraModel = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from featherglue.io.pycolmap_ import require_pycolmap
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 Pairs = Iterable[tuple[tuple[str, str], NDArray[np.int64]]]
 VERSION = 2  # of the rules below: databases of other ones are made again
+_MIN_ALIKE = 0.9  # share of the images; fewer may be of several cameras
 _PIXEL_CENTER = 0.5  # of COLMAP's first pixel
 _SEED = 0
 _PRINT_FATAL = 3  # level of COLMAP's log
@@ -28,8 +30,9 @@ class CameraOptions:
     """The cameras of a database.
 
     Attributes:
-        mode: which images share a camera: all if they have one size and no focal length in their
-            EXIF tags, else those with equal tags (auto); all (single), those of a folder, or none.
+        mode: which images share a camera: those of one size without a focal length in their EXIF
+            tags if at least 90 % of all are such images, and those with equal tags (auto); all
+            (single), those of a folder, or none.
         model: name of COLMAP's camera model.
         params: comma-separated parameters of the model in COLMAP's order; "" estimates the focal
             length from the EXIF tags or the size.
@@ -83,8 +86,9 @@ def import_images(
     """Write images with cameras and GPS positions from their EXIF tags into a new database.
 
     Images that COLMAP cannot read are left out. With the mode "auto", images of one size without a
-    known focal length share a camera: focal lengths and distortion of their own would be less
-    accurate. COLMAP alone gives each of them its own camera. They are read twice.
+    known focal length share a camera if nearly all are such images, upright or wide: focal lengths
+    and distortion of their own would be less accurate. COLMAP alone gives each of them its own
+    camera. They are read twice.
 
     Raises:
         MissingExtraError: pycolmap is not installed.
@@ -94,9 +98,14 @@ def import_images(
     check_camera(cameras)
     mode = cameras.mode.replace("-", "_").upper()
     _import(database, images, names, mode, cameras)
-    if cameras.mode == "auto" and _cameras_are_alike(database):
+    groups = _alike_images(database) if cameras.mode == "auto" else []
+    if groups:
         database.unlink()
-        _import(database, images, names, "SINGLE", cameras)
+        for group in groups:
+            _import(database, images, group, "SINGLE", cameras)
+        others = set(names).difference(*groups)
+        if others:
+            _import(database, images, [name for name in names if name in others], mode, cameras)
 
 
 def _import(
@@ -120,13 +129,23 @@ def _import(
         )
 
 
-def _cameras_are_alike(database: Path) -> bool:
-    """Whether a database has several cameras of one size, none with a known focal length."""
+def _alike_images(database: Path) -> list[list[str]]:
+    """Names of the images that shall share a camera, by camera; none if too few are alike."""
     with quiet(), require_pycolmap().Database.open(database) as opened:
-        cameras = opened.read_all_cameras()
-    sizes = {(camera.width, camera.height) for camera in cameras}
-    known = any(camera.has_prior_focal_length for camera in cameras)
-    return len(cameras) > 1 and len(sizes) == 1 and not known
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
+        images = opened.read_all_images()
+    by_size: dict[tuple[int, int], list[str]] = defaultdict(list)
+    by_sides: Counter[tuple[int, ...]] = Counter()
+    for image in images:
+        camera = cameras[image.camera_id]
+        if not camera.has_prior_focal_length:
+            by_size[camera.width, camera.height].append(image.name)
+            by_sides[tuple(sorted((camera.width, camera.height)))] += 1
+    for sides, count in by_sides.most_common(1):
+        if count >= _MIN_ALIKE * len(images):
+            groups = [group for size, group in by_size.items() if tuple(sorted(size)) == sides]
+            return groups if len(groups) < count else []
+    return []
 
 
 def write_database(
