@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,20 @@ def test_attributes_without_checksums_are_read(tmp_path: Path) -> None:
     with Store(path) as store:
         assert store.attributes() == {("a.jpg",): {"orientation": 6}}
         assert store.manifest["made with"] == 1
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.h5", ("c", "d"), MATCHES)
+    texts = {"key": '["sub/a.jpg", "b.jpg"]', "featherglue": '{"fingerprint": "1"}'}
+    with h5py.File(path, "a") as file:
+        group = file.create_group("sub-a.jpg/b.jpg")
+        for name, array in MATCHES.items():
+            group[name] = array
+        for name, text in texts.items():
+            group.attrs[name] = text
+            group.attrs[f"{name}_crc32"] = np.uint32(zlib.crc32(text.encode()))
+    pair = ("sub/a.jpg", "b.jpg")
+    with Store(path) as store:
+        assert store.sorted_keys() == [("c", "d"), pair]
+        assert store.attributes() == {("c", "d"): {}, pair: {"fingerprint": "1"}}
+        assert store.read(pair).attributes == {"fingerprint": "1"}

@@ -59,9 +59,10 @@ def read_arrays(group: Item, wanted: Collection[str] | None) -> dict[str, NDArra
         if wanted is not None and name not in wanted:
             continue
         dataset = h5d.open(group, encoded)
-        array = np.empty(dataset.shape, dataset.dtype)
+        kind = dataset.get_type()
+        array = np.empty(dataset.shape, kind.dtype)
         if array.size:
-            dataset.read(h5s.ALL, h5s.ALL, array)
+            dataset.read(h5s.ALL, h5s.ALL, array, kind)
         found[name] = array
     return found
 
@@ -97,21 +98,28 @@ def write_array(group: Item, name: str, array: NDArray[Any], *, compressed: bool
         array: any shape; without elements it has no checksum.
         compressed: compress it by gzip.
     """
-    from h5py import h5d, h5p, h5s, h5t
+    from h5py import h5d, h5s
+
+    kind, space, properties = _layout(array.dtype, array.shape, compressed)
+    dataset = h5d.create(group, name.encode(), kind, space, properties)
+    if array.size:
+        dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array), kind)
+
+
+@functools.lru_cache(256)  # most arrays of a file are alike
+def _layout(kind: np.dtype[Any], shape: tuple[int, ...], compressed: bool) -> tuple[Any, Any, Any]:
+    """Type, shape and properties of an array."""
+    from h5py import h5p, h5s, h5t
 
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
-    if array.size:
-        properties.set_chunk(array.shape)
+    if 0 not in shape:
+        properties.set_chunk(shape)
         if compressed:
             properties.set_shuffle()
             properties.set_deflate(1)
         properties.set_fletcher32()
-    kind = h5t.py_create(array.dtype, logical=True)
-    space = h5s.create_simple(array.shape)
-    dataset = h5d.create(group, name.encode(), kind, space, properties)
-    if array.size:
-        dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array))
+    return h5t.py_create(kind, logical=True), h5s.create_simple(shape), properties
 
 
 def write_attribute(item: Item, name: str, value: str | np.uint32) -> None:

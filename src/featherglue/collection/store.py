@@ -5,7 +5,8 @@ stored frame, `descriptors` (D, N) float16, `scores` (N,) float16 and `image_siz
 and height. A match file has a group `name0/name1` for each pair, each name with its `/` written
 as `-`, with `matches0` (N0,) integers (−1 is no match), `matching_scores0` (N0,) float16, and
 what the track adjustment needs. The attribute `manifest` of both files states as JSON what they
-were made with.
+were made with; `records` lists the key and the attributes of each record. Earlier versions wrote
+these as attributes of each group, which take ten times as long.
 
 Headers, attributes and arrays have checksums, which reading verifies. Files are written once and
 replaced atomically; see `records` for the work in progress.
@@ -13,6 +14,7 @@ replaced atomically; see `records` for the work in progress.
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import os
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _VERSION = 1
 # The format of HDF5 1.10, in which names, attributes and headers have checksums.
 _FORMAT = ("v110", "v110")
+# An array has one chunk, which is read and written once: no cache of chunks.
+_NO_CACHE = {"rdcc_nslots": 1, "rdcc_nbytes": 0}
 # Number of dimensions, and kinds of types, of arrays.
 _LAYOUT = {
     "keypoints": (2, "f"),
@@ -51,9 +55,17 @@ _LAYOUT = {
 _COMPRESSED = ("matches0", "matching_scores0")
 _OTHERS = {"keypoints", "matches0"}  # arrays of a record of another program
 # What h5py and JSON raise for a damaged file.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_MANIFEST, _FAILURES = "manifest", "failures"  # attributes of the file, JSON
-_KEY, _ATTRIBUTES = "key", "featherglue"  # attributes of a group, JSON
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+_MANIFEST, _FAILURES, _RECORDS = "manifest", "failures", "records"  # attributes of the file, JSON
+_KEY, _ATTRIBUTES = "key", "featherglue"  # attributes of a group, JSON, of earlier versions
 _CHECKSUM = "_crc32"  # ends the names of the checksums of these attributes
 
 
@@ -77,7 +89,7 @@ class Store(AbstractContextManager["Store"]):
         if not self.path.is_file():
             raise StoreError(f"{path}: no such file")
         try:
-            self._file = _h5py().File(self.path, "r")
+            self._file = _h5py().File(self.path, "r", **_NO_CACHE)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read as HDF5 ({error})") from None
         try:
@@ -100,19 +112,33 @@ class Store(AbstractContextManager["Store"]):
     def attributes(self) -> dict[tuple[str, ...], dict[str, Any]]:
         """Attributes of every record, by its key."""
         try:
-            return {key: _table(group, _ATTRIBUTES) for key, group in self._groups()}
+            return {key: self._attributes(name) for key, name in self._groups()}
         except _DAMAGE as error:
             raise self._damaged(error) from None
 
-    def _groups(self) -> Iterator[tuple[tuple[str, ...], hdf5_items.Item]]:
-        """Key and group of each record."""
+    def _groups(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Key and name of the group of each record."""
         for name, arrays in hdf5_items.groups_with_arrays(self._file.id).items():
-            group = hdf5_items.open_group(self._file.id, name)
-            key = _read_json(group, _KEY, None)
+            if name in self._listed:
+                yield self._listed[name][0], name
+                continue
+            key = _read_json(hdf5_items.open_group(self._file.id, name), _KEY, None)
             if key is not None:
-                yield tuple(key), group
+                yield tuple(key), name
             elif arrays & _OTHERS:
-                yield tuple(name.split("/")) if "matches0" in arrays else (name,), group
+                yield tuple(name.split("/")) if "matches0" in arrays else (name,), name
+
+    def _attributes(self, name: str) -> dict[str, Any]:
+        """Attributes of a record, by the name of its group."""
+        if name in self._listed:
+            return dict(self._listed[name][1])
+        return _table(hdf5_items.open_group(self._file.id, name), _ATTRIBUTES)
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
+        """Key and attributes of the records of this version, by the name of the group."""
+        listed = _read_json(self._file.id, _RECORDS, [])
+        return {group_name(key := tuple(k)): (key, dict(attributes)) for k, attributes in listed}
 
     def __contains__(self, key: tuple[str, ...]) -> bool:
         return group_name(key) in self._file
@@ -131,10 +157,11 @@ class Store(AbstractContextManager["Store"]):
             StoreError: the file has no such record, it cannot be read, or an array has another
                 shape than the layout states.
         """
+        name = group_name(key)
         try:
-            group = hdf5_items.open_group(self._file.id, group_name(key))
+            group = hdf5_items.open_group(self._file.id, name)
             found = hdf5_items.read_arrays(group, arrays)
-            attributes = _table(group, _ATTRIBUTES)
+            attributes = self._attributes(name)
         except KeyError:
             raise StoreError(f"{self.path}: has no record of {' and '.join(key)}") from None
         except _DAMAGE as error:
@@ -165,17 +192,19 @@ def write_store(
     """
     with _replacing(Path(path)) as file:
         _write_json(file.id, _MANIFEST, {**manifest, "version": _VERSION})
-        failures = []
+        listed: list[Any] = []
+        failures: list[Any] = []
         for record in records:
+            described = [record.key, dict(record.attributes)]
             if not record.arrays:
-                failures.append([record.key, dict(record.attributes)])
+                failures.append(described)
                 continue
+            listed.append(described)
             group = hdf5_items.create_group(file.id, group_name(record.key))
-            _write_json(group, _KEY, record.key)
-            _write_json(group, _ATTRIBUTES, dict(record.attributes))
             for name, array in record.arrays.items():
                 hdf5_items.write_array(group, name, array, compressed=name in _COMPRESSED)
         _write_json(file.id, _FAILURES, failures)
+        _write_json(file.id, _RECORDS, listed)
 
 
 def group_name(key: tuple[str, ...]) -> str:
@@ -258,7 +287,7 @@ def _replacing(path: Path) -> Iterator[h5py.File]:
             left.unlink(missing_ok=True)
         with Hdf5Output(partial) as output:
             try:
-                with h5py.File(output, "w", libver=_FORMAT) as file:
+                with h5py.File(output, "w", libver=_FORMAT, **_NO_CACHE) as file:
                     yield file
             finally:
                 if output.error is not None:
