@@ -12,7 +12,7 @@ pycolmap = pytest.importorskip("pycolmap")
 
 from featherglue.collection import incremental_mapping  # noqa: E402
 from featherglue.collection.colmap import quiet  # noqa: E402
-from featherglue.collection.incremental_mapping import incremental_models  # noqa: E402
+from featherglue.collection.incremental_mapping import incremental_models, mapping_options  # noqa: E402
 from featherglue.collection.mapping import map_database  # noqa: E402
 from featherglue.errors import OutputError  # noqa: E402
 
@@ -242,3 +242,17 @@ def test_an_error_is_large_relative_to_the_image(tmp_path: Path) -> None:
         for camera in model.cameras.values():
             camera.width = camera.height = round(factor * error)
         assert incremental_mapping._may_have_bent(model) is bent
+
+
+def test_limits_of_errors_follow_the_scale_of_the_photographs() -> None:
+    own, scaled = mapping_options(1), mapping_options(1, pixel_scale=4.0)
+    assert (
+        own.mapper.filter_max_reproj_error
+        == pycolmap.IncrementalMapperOptions().todict()["filter_max_reproj_error"]
+    )
+    assert scaled.mapper.filter_max_reproj_error == 4 * own.mapper.filter_max_reproj_error
+    assert scaled.mapper.abs_pose_max_error == 4 * own.mapper.abs_pose_max_error
+    assert scaled.triangulation.merge_max_reproj_error == (
+        4 * own.triangulation.merge_max_reproj_error
+    )
+    assert scaled.mapper.filter_min_tri_angle == own.mapper.filter_min_tri_angle

@@ -13,7 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
+from featherglue.collection.numbered_keypoints import (
+    NumberedKeypoints,
+    pixel_scale,
+    read_matches,
+    stored_frames,
+)
 from featherglue.collection.records import Record
 from featherglue.collection.store import Store, write_store
 from featherglue.errors import StoreError
@@ -170,3 +175,17 @@ def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
         assert store.sorted_keys() == [("c", "d"), pair]
         assert store.attributes() == {("c", "d"): {}, pair: {"fingerprint": "1"}}
         assert store.read(pair).attributes == {"fingerprint": "1"}
+
+
+@pytest.mark.parametrize("size", [(40, 32), (160, 128)])
+def test_pixel_scale_is_that_of_most_images(tmp_path: Path, size: tuple[int, int]) -> None:
+    arrays = ARRAYS | {"image_size": np.array(size)}
+    records = [
+        Record(key=(name,), attributes={"working_size": working}, arrays=arrays)
+        for name, working in (("a", (40, 32)), ("b", (40, 32)), ("c", size))
+    ]
+    write_store(tmp_path / "a.h5", {}, records)
+    with Store(tmp_path / "a.h5") as store:
+        frames = stored_frames(store)
+    assert pixel_scale(frames) == size[0] / 40
+    assert pixel_scale([]) == 1

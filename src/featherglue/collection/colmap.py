@@ -187,15 +187,20 @@ def write_database(
                 opened.write_matches(ids[name0], ids[name1], indices.astype(np.uint32))
 
 
-def verify_matches(database: Path, num_threads: int | None = None) -> None:
+def verify_matches(
+    database: Path, num_threads: int | None = None, pixel_scale: float = 1.0
+) -> None:
     """Estimate the two-view geometry of every matched pair; the mapper reads only these.
 
     Args:
         database: the file.
         num_threads: maximum number of threads; None takes one per core.
+        pixel_scale: see `numbered_keypoints.pixel_scale`; COLMAP's maximum error is multiplied
+            by it.
     """
     pycolmap = require_pycolmap()
     options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.max_error *= pixel_scale
     options.ransac.random_seed = _SEED
     options.ransac.min_num_trials = _MIN_TRIALS
     verifier = pycolmap.GeometricVerifierOptions(num_threads=num_threads or -1)

@@ -15,7 +15,11 @@ from featherglue.collection.colmap import (
     verify_matches,
     write_database,
 )
-from featherglue.collection.numbered_keypoints import NumberedKeypoints, read_matches
+from featherglue.collection.numbered_keypoints import (
+    NumberedKeypoints,
+    pixel_scale,
+    read_matches,
+)
 from featherglue.collection.store import Store
 from featherglue.errors import FeatherglueError, OutputError, StoreError, short_reason
 from featherglue.io.image import check_folder
@@ -86,7 +90,8 @@ def export_colmap(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_database(partial, images, keypoints.points, pairs, cameras)
-            verify_matches(partial, num_threads)
+            scale = pixel_scale(keypoints.frames.values())
+            verify_matches(partial, num_threads, scale)
             partial.replace(target)
         except FeatherglueError:
             raise

@@ -23,7 +23,7 @@ from typing import Any
 from featherglue.collection.model_refinement import refine_model
 from featherglue.io.pycolmap_ import require_pycolmap
 
-VERSION = 2  # of the rules below: models of other ones are made again
+VERSION = 3  # of the rules below: models of other ones are made again
 MIN_MATCHES = 15  # of a verified pair that the mapper uses
 _SEED = 0
 # While a model grows, its bundle adjustments are short, since `refine_model` adjusts it at the end:
@@ -54,6 +54,10 @@ _MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have 
 _STRONG_DISTORTION = 0.2  # first parameter of COLMAP's distortion
 _LARGE_ERROR = 1e-3  # of the longest side of an image
 
+# Limits of reprojection errors, px, of the mapper and of the triangulation.
+_MAPPER_LIMITS = ("init_max_error", "abs_pose_max_error", "filter_max_reproj_error")
+_TRIANGULATION_LIMITS = ("merge_max_reproj_error", "complete_max_reproj_error")
+
 OnRegistered = Callable[[int], None]
 
 
@@ -62,6 +66,7 @@ def mapping_options(
     refine_cameras: bool = True,
     *,
     refine_distortion: bool = True,
+    pixel_scale: float = 1.0,
     **mapper: float,
 ) -> Any:
     """Options of the pipeline.
@@ -70,6 +75,7 @@ def mapping_options(
         num_threads: maximum number of threads; None takes one per core.
         refine_cameras: whether to refine focal lengths and distortion.
         refine_distortion: False keeps the distortion.
+        pixel_scale: see `numbered_keypoints.pixel_scale`; limits of errors are multiplied by it.
         mapper: options of the mapper that differ from COLMAP's.
     """
     pycolmap = require_pycolmap()
@@ -83,6 +89,12 @@ def mapping_options(
     )
     for name, value in mapper.items():
         setattr(options.mapper, name, value)
+    for part, names in (
+        (options.mapper, _MAPPER_LIMITS),
+        (options.triangulation, _TRIANGULATION_LIMITS),
+    ):
+        for name in names:
+            setattr(part, name, pixel_scale * getattr(part, name))
     return options
 
 
@@ -108,6 +120,7 @@ def incremental_models(
     num_threads: int | None,
     on_registered: OnRegistered,
     refine_cameras: bool = True,
+    pixel_scale: float = 1.0,
 ) -> list[Any]:
     """Reconstruct and refine the models of a database.
 
@@ -117,13 +130,13 @@ def incremental_models(
         folder: existing folder for temporary files.
         num_threads: see `mapping_options`.
         on_registered: called with the largest number of images that a model had so far.
-        refine_cameras: see `mapping_options`.
+        refine_cameras, pixel_scale: see `mapping_options`.
 
     Returns:
         `pycolmap.Reconstruction`s, the largest first: that with the most images that have at least
         30 points.
     """
-    options = partial(mapping_options, num_threads, refine_cameras)
+    options = partial(mapping_options, num_threads, refine_cameras, pixel_scale=pixel_scale)
     runs = _Runs(database, images, folder, options, on_registered)
     parts = _linked_parts(database)
     linked = {image for part in parts for image in part}

@@ -72,6 +72,7 @@ def map_database(
     *,
     num_threads: int | None = None,
     refine_cameras: bool = True,
+    pixel_scale: float = 1.0,
     registered: Callable[[int], None] | None = None,
 ) -> int:
     """Reconstruct the models of a database.
@@ -83,6 +84,7 @@ def map_database(
             `incremental_models`). It is replaced.
         num_threads: maximum number of threads; None takes one per core.
         refine_cameras: whether to refine focal lengths and distortion.
+        pixel_scale: see `numbered_keypoints.pixel_scale`; limits of errors are multiplied by it.
         registered: called with the largest number of images that a model had so far.
 
     Returns:
@@ -108,6 +110,7 @@ def map_database(
                 num_threads,
                 registered or (lambda count: None),
                 refine_cameras,
+                pixel_scale,
             )
             for number, model in enumerate(models):
                 (partial / str(number)).mkdir()

@@ -17,7 +17,8 @@ from featherglue.io.pycolmap_ import require_pycolmap
 _MIN_SCALE = 0.01  # px, of the loss
 _MAX_REFINEMENTS = 3  # adjustments, each with new and without wrong observations
 _MAX_CHANGE = 5e-4  # share of changed observations that ends the refinements
-_MIN_LIMIT, _LIMIT_PER_ERROR = 2.0, 3.0  # px, and per median, of a reprojection error
+# Of a reprojection error: per maximum of the mapper, 4 px, and per median.
+_MIN_LIMIT, _LIMIT_PER_ERROR = 0.5, 3.0
 _LEAST_PROGRESS = 1e-4  # relative decrease of the loss that ends an adjustment
 
 
@@ -58,12 +59,13 @@ def refine_model(database: str | os.PathLike[str], model: Any, options: Any) -> 
 def _remove_wrong_observations(pycolmap: Any, model: Any, options: Any) -> None:
     """Remove observations with large reprojection errors; cameras and other points stay.
 
-    The mapper allows 4 px. That is far from the errors of a model of sharp photographs, which the
-    robust loss leaves as they are.
+    The mapper allows 4 px, of the shrunk images if features are from these. That is far from the
+    errors of a model of sharp photographs, which the robust loss leaves as they are.
     """
     errors = [point.error for point in model.points3D.values()]
     if errors:
-        limit = max(_MIN_LIMIT, _LIMIT_PER_ERROR * float(np.median(errors)))
-        limit = min(limit, options.filter_max_reproj_error)
+        most = options.filter_max_reproj_error
+        limit = max(_MIN_LIMIT * most, _LIMIT_PER_ERROR * float(np.median(errors)))
+        limit = min(limit, most)
         pycolmap.ObservationManager(model).filter_all_points3D(limit, options.filter_min_tri_angle)
     model.update_point_3d_errors()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,26 @@ def record_frame(record: Record, points: Float) -> Frame:
         working_size=(int(working[0]), int(working[1])),
         orientation=int(record.attributes.get("orientation", 1)),
     )
+
+
+def pixel_scale(frames: Iterable[Frame]) -> float:
+    """The median number of pixels of the stored frame per pixel of the working frame; at least 1.
+
+    The keypoints of shrunk images are as much less accurate in pixels of the stored frame. COLMAP's
+    limits of errors, which are for keypoints of the stored frame, are multiplied by it.
+    """
+    return max(1.0, float(np.median([frame.scale for frame in frames] or [1.0])))
+
+
+def stored_frames(store: Store) -> list[Frame]:
+    """The frames of the images of a feature file."""
+    frames = []
+    for key in store.sorted_keys():
+        record = store.read(key, ("image_size",))
+        if "image_size" not in record.arrays:  # of another program
+            record = store.read(key, ("keypoints",), required="keypoints")
+        frames.append(record_frame(record, record.arrays.get("keypoints", np.zeros((0, 2)))))
+    return frames
 
 
 def matched_indices(record: Record) -> Index:

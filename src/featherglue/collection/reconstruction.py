@@ -35,6 +35,7 @@ from featherglue.collection.mapping import (
     summarize_model,
     write_points,
 )
+from featherglue.collection.numbered_keypoints import pixel_scale, stored_frames
 from featherglue.collection.pair_selection import (
     NamePair,
     choose_pairs,
@@ -339,13 +340,15 @@ class _Run:
             self._check_own("model", models)
             self._notes.write("model", "unfinished")
             with Store(self.work / FEATURES) as store:
-                total = len(store.sorted_keys())
+                frames = stored_frames(store)
+            total = len(frames)
             map_database(
                 database,
                 self.photos,
                 models,
                 num_threads=self.config.workers,
                 refine_cameras=self.config.refine_cameras,
+                pixel_scale=pixel_scale(frames),
                 registered=lambda count: self._report(
                     "mapping", "photos", min(count, total), total
                 ),
