@@ -11,7 +11,12 @@ import pytest
 
 pycolmap = pytest.importorskip("pycolmap")
 
-from featherglue.collection.colmap import CameraOptions, import_images, quiet  # noqa: E402
+from featherglue.collection.colmap import (  # noqa: E402
+    CameraOptions,
+    import_images,
+    quiet,
+    share_cameras,
+)
 
 WIDE, TALL = (240, 320), (320, 240)  # height and width
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
@@ -97,3 +102,22 @@ def add_focal_length(path: Path, millimeters: int) -> None:
     data = b"Exif\0\0" + b"MM\0*" + (8).to_bytes(4, "big") + directory + exif
     jpeg = path.read_bytes()
     path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data + jpeg[2:])
+
+
+def test_images_keep_their_positions(tmp_path: Path) -> None:
+    for name in NAMES:
+        cv2.imwrite(str(tmp_path / name), np.zeros(WIDE, np.uint8))
+    path = tmp_path / "database.db"
+    import_images(path, tmp_path, list(NAMES), CameraOptions(mode="per-image"))
+    with quiet(), pycolmap.Database.open(path) as database:
+        image = database.read_image_with_name("b.jpg")
+        position = np.array([48.0, 11.0, 500.0])
+        prior = pycolmap.PosePrior(position=position, corr_data_id=image.data_id)
+        database.write_pose_prior(prior)
+    share_cameras(path, [["b.jpg", "c.jpg"]])
+    with quiet(), pycolmap.Database.open(path) as database:
+        numbers = {image.name: image.image_id for image in database.read_all_images()}
+        (found,) = database.read_all_pose_priors()
+    assert numbers == {"b.jpg": 1, "c.jpg": 2, "a.jpg": 3}
+    assert found.corr_data_id.id == 1
+    np.testing.assert_array_equal(np.ravel(found.position), position)

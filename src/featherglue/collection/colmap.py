@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ def import_images(
     Images that COLMAP cannot read are left out. With the mode "auto", images of one size without a
     known focal length share a camera if nearly all are such images, upright or wide: focal lengths
     and distortion of their own would be less accurate. COLMAP alone gives each of them its own
-    camera. They are read twice.
+    camera.
 
     Raises:
         MissingExtraError: pycolmap is not installed.
@@ -103,12 +103,7 @@ def import_images(
     _import(database, images, names, mode, cameras)
     groups = _alike_images(database) if cameras.mode == "auto" else []
     if groups:
-        database.unlink()
-        for group in groups:
-            _import(database, images, group, "SINGLE", cameras)
-        others = set(names).difference(*groups)
-        if others:
-            _import(database, images, [name for name in names if name in others], mode, cameras)
+        share_cameras(database, groups)
 
 
 def _import(
@@ -149,6 +144,51 @@ def _alike_images(database: Path) -> list[list[str]]:
             groups = [group for size, group in by_size.items() if tuple(sorted(size)) == sides]
             return groups if len(groups) < count else []
     return []
+
+
+def share_cameras(database: Path, groups: Sequence[Sequence[str]]) -> None:
+    """Let the images of each group share a camera, that of the first of them.
+
+    The database becomes that of an import of each group, and then of the other images. Its content
+    is written again: to import the images again would decode them once more.
+    """
+    pycolmap = require_pycolmap()
+    with quiet(), pycolmap.Database.open(database) as opened:
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
+        images = {image.name: image for image in opened.read_all_images()}
+        priors = {prior.corr_data_id.id: prior for prior in opened.read_all_pose_priors()}
+    database.unlink()
+    first = {name: group[0] for group in groups for name in group}
+    order = [*first, *(name for name in images if name not in first)]
+    chosen = {name: images[first.get(name, name)].camera_id for name in order}
+    written: dict[int, tuple[int, int]] = {}  # new camera and its rig, by the camera before
+    with (
+        quiet(),
+        pycolmap.Database.open(database) as opened,
+        pycolmap.DatabaseTransaction(opened),
+    ):
+        for name, before in chosen.items():
+            if before not in written:
+                written[before] = _write_camera(opened, cameras[before])
+            camera, rig = written[before]
+            image = pycolmap.Image(name=name, camera_id=camera)
+            image.image_id = opened.write_image(image)
+            frame = pycolmap.Frame(rig_id=rig)
+            frame.add_data_id(image.data_id)
+            opened.write_frame(frame)
+            prior = priors.get(images[name].image_id)
+            if prior is not None:
+                prior.corr_data_id = image.data_id
+                opened.write_pose_prior(prior)
+
+
+def _write_camera(database: Any, camera: Any) -> tuple[int, int]:
+    """Write a camera with a rig of its own. Returns the numbers of both."""
+    pycolmap = require_pycolmap()
+    camera.camera_id = database.write_camera(camera)
+    rig = pycolmap.Rig()
+    rig.add_ref_sensor(camera.sensor_id)
+    return camera.camera_id, database.write_rig(rig)
 
 
 def write_database(
