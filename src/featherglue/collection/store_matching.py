@@ -36,6 +36,7 @@ from featherglue.types import Features
 _MAX_CACHED_BYTES = 128_000_000
 _MAX_KEYPOINT_DISTANCE = 3.0  # px, of a match of the search from a stored keypoint
 _MAX_INT16 = 32767
+_MIN_PAIRS = 64  # of a worker; each takes about 10 ms, starting it half a second
 _MIN_SEARCHED = 4  # pairs of a worker if some are searched: a search takes a fifth of a second
 
 
@@ -302,7 +303,7 @@ def match_features(
         ray=ray,
         overwrite=overwrite,
         progress=progress,
-        min_share=_MIN_SEARCHED if to_search else None,
+        min_share=_MIN_SEARCHED if to_search else _MIN_PAIRS,
     )
     return replace(
         result,
