@@ -229,6 +229,7 @@ def test_a_failed_run_with_distortion_keeps_the_first_model(
 
     monkeypatch.setattr(incremental_mapping._Runs, "_run", second_fails)
     monkeypatch.setattr(incremental_mapping, "_LARGE_ERROR", 0.0)
+    monkeypatch.setattr(incremental_mapping, "_SOME_DISTORTION", -1.0)
     models, _ = mapped(scene(tmp_path, 90, 90), tmp_path / "models")
     assert refined == [False, True] and len(registered(models[0])) == NUM_IMAGES
 
@@ -237,11 +238,15 @@ def test_an_error_is_large_relative_to_the_image(tmp_path: Path) -> None:
     [model], _ = mapped(scene(tmp_path, 90, 90), tmp_path / "models")
     error = model.compute_mean_reprojection_error()
     for camera in model.cameras.values():
-        camera.params = [*camera.params[:3], 0.01]
+        camera.params = [*camera.params[:3], 0.02]
     for factor, bent in ((500, True), (2000, False)):
         for camera in model.cameras.values():
             camera.width = camera.height = round(factor * error)
         assert incremental_mapping._may_have_bent(model) is bent
+    for camera in model.cameras.values():  # a large error without distortion has another cause
+        camera.width = camera.height = round(500 * error)
+        camera.params = [*camera.params[:3], 0.001]
+    assert not incremental_mapping._may_have_bent(model)
 
 
 def test_limits_of_errors_follow_the_scale_of_the_photographs() -> None:

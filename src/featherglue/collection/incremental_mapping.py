@@ -49,9 +49,9 @@ _WEAK_START = {
 _WEAK_REGISTRATION = {"abs_pose_min_num_inliers": 15}  # COLMAP asks for 30
 _MIN_IMAGE_POINTS = 30  # of an image that was registered under weak conditions
 _MIN_SHARE = 0.5  # of the images of the largest part; a smaller model may have had a bad start
-# A model with more distortion, or a larger mean reprojection error, is compared with one whose
-# distortion was refined while it grew.
-_STRONG_DISTORTION = 0.2  # first parameter of COLMAP's distortion
+# A model with strong distortion, or with some and a large mean reprojection error, is compared with
+# one whose distortion was refined while it grew. Without distortion the error has other causes.
+_STRONG_DISTORTION, _SOME_DISTORTION = 0.2, 0.01  # first parameter of COLMAP's distortion
 _LARGE_ERROR = 1e-3  # of the longest side of an image
 
 # Limits of reprojection errors, px, of the mapper and of the triangulation.
@@ -288,7 +288,7 @@ def _may_have_bent(model: Any) -> bool:
     ]
     sides = [max(camera.width, camera.height) for camera in model.cameras.values()]
     large = model.compute_mean_reprojection_error() > _LARGE_ERROR * sum(sides) / len(sides)
-    return bool(first) and bool(large or max(first) > _STRONG_DISTORTION)
+    return bool(first) and max(first) > (_SOME_DISTORTION if large else _STRONG_DISTORTION)
 
 
 def _quality(models: list[Any]) -> tuple[int, float]:
