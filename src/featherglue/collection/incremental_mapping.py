@@ -288,7 +288,8 @@ def _may_have_bent(model: Any) -> bool:
     ]
     sides = [max(camera.width, camera.height) for camera in model.cameras.values()]
     large = model.compute_mean_reprojection_error() > _LARGE_ERROR * sum(sides) / len(sides)
-    return bool(first) and max(first) > (_SOME_DISTORTION if large else _STRONG_DISTORTION)
+    limit = _SOME_DISTORTION if large else _STRONG_DISTORTION
+    return bool(first) and bool(max(first) > limit)
 
 
 def _quality(models: list[Any]) -> tuple[int, float]:
