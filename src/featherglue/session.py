@@ -241,7 +241,10 @@ class Session:
             return apply_mask(
                 self.with_settings(max_keypoints=-1).extract(image, watch), gray, limit
             )
-        return self.decode(self.run_extractor(image, watch), watch)
+        raw = self.run_extractor(image, watch)
+        if self._search is not None and not isinstance(raw.output, Decoded):
+            self._search.pipeline.keep(raw)
+        return self.decode(raw, watch)
 
     def run_extractor(self, image: Image, watch: Stopwatch | None = None) -> RawFeatures:
         """The first step of `extract`: read the image and run the network.

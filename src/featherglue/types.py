@@ -41,6 +41,8 @@ class Features:
         image_size: (width, height) of the image.
         image: (H, W) uint8, the gray image, which the refinement of matches needs; None disables
             the refinement.
+        mask: (H, W) uint8, 0 where keypoints are ignored; None if they are allowed everywhere. A
+            search finds no other keypoints there.
 
     Raises:
         UsageError: an array has another shape or dtype, or `image_size` is not positive.
@@ -51,6 +53,7 @@ class Features:
     descriptors: Float
     image_size: tuple[int, int]
     image: NDArray[np.uint8] | None = None
+    mask: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         for name in ("keypoints", "scores", "descriptors"):
@@ -63,9 +66,11 @@ class Features:
         for name in ("keypoints", "scores", "descriptors"):
             _check_finite(name, getattr(self, name))
         _check_size(self.image_size)
-        if self.image is not None:
-            _check_array("image", self.image, np.uint8)
-            _check_shape("image", self.image, tuple(self.image_size)[::-1])
+        for name in ("image", "mask"):
+            pixels = getattr(self, name)
+            if pixels is not None:
+                _check_array(name, pixels, np.uint8)
+                _check_shape(name, pixels, tuple(self.image_size)[::-1])
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featherglue.matching.fusion import nearest_keypoints, unite, verify
+from featherglue.matching.fusion import limit_keypoints, nearest_keypoints, unite, verify
 from featherglue.types import Features, Matches, MatchResult
 
 
@@ -77,6 +77,17 @@ def test_the_number_of_keypoints_is_limited(
     if matches > 3:  # the strongest unmatched keypoints stay
         assert len(united.features0) == limit
     assert 300 in united.matches.points0[:, 0]
+
+
+@pytest.mark.parametrize("limit", [2, 3, 5, 9])
+def test_a_limit_leaves_out_unmatched_keypoints_first(
+    limit: int, near_and_far: tuple[MatchResult, MatchResult]
+) -> None:
+    first, _ = near_and_far  # three matches, four unmatched keypoints
+    limited = limit_keypoints(first, limit)
+    check_indices(limited)
+    assert len(limited.features0) == len(limited.features1) == min(limit, 7)
+    assert limited.matches.scores.tolist() == first.matches.scores[:limit].tolist()
 
 
 def test_matches_are_assigned_to_keypoints() -> None:

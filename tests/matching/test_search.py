@@ -10,6 +10,7 @@ import pytest
 
 from featherglue.errors import ConfigError
 from featherglue.geometry.projection import warp_points
+from featherglue.matching import search_pipeline
 from featherglue.matching.search import Search, relative_view
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
@@ -178,6 +179,62 @@ def two_walls(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarr
     folded = cv2.warpPerspective(image, H1, (270, height))
     folded[:, :130] = cv2.warpPerspective(image, H0, (270, height))[:, :130]
     return folded, (H0, H1)
+
+
+def weak_pair(photograph: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph, and a dark, blurred and noisy copy of its right part beside another one."""
+    rng = np.random.default_rng(0)
+    second = np.roll(photograph[::-1], 90, 1).copy()
+    second[:, 300:] = photograph[:, 300:]
+    second = cv2.GaussianBlur(second, (0, 0), 1.2) * 0.3
+    return photograph, np.clip(second + rng.normal(0, 10, second.shape), 0, 255).astype(np.uint8)
+
+
+def test_a_weak_pair_is_matched_with_more_keypoints(
+    searching: Session, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, few = weak_pair(photograph), searching.with_settings(max_keypoints=256)
+    dense = few(*pair)
+    assert dense.search is not None
+    assert max(len(dense.features0), len(dense.features1)) <= 256
+    monkeypatch.setattr(search_pipeline, "_DENSITY", 1)
+    plain = few.with_settings(max_keypoints=255).with_settings(max_keypoints=256)(*pair)
+    assert num_true(dense, np.eye(3)) > 1.2 * num_true(plain, np.eye(3))
+
+
+def test_kept_output_of_the_network_gives_the_same_features(
+    searching: Session, photograph: np.ndarray
+) -> None:
+    pair, few = weak_pair(photograph), searching.with_settings(max_keypoints=256)
+    assert few._search is not None
+    features = [few.extract(image) for image in pair]
+    kept = few.match(*features)
+    few._search.pipeline._kept.clear()
+    again = few.match(*features)
+    np.testing.assert_array_equal(kept.matches.points1, again.matches.points1)
+    np.testing.assert_array_equal(kept.features0.keypoints, again.features0.keypoints)
+    for image in [photograph] * 5:
+        few.extract(image.copy())
+    assert len(few._search.pipeline._kept) == 2
+
+
+@pytest.mark.parametrize("degrees", [0, 180])
+def test_a_search_finds_nothing_under_a_mask(
+    degrees: int, searching: Session, photograph: np.ndarray
+) -> None:
+    turned, H = rotated(weak_pair(photograph)[1], degrees)
+    mask = np.full(photograph.shape, 255, np.uint8)
+    mask[220:, 250:] = 0
+    there = cv2.warpPerspective(mask, H, turned.shape[::-1])
+    features0 = searching.extract(photograph, mask=mask)
+    features1 = searching.extract(turned, mask=there)
+    assert features0.mask is not None
+    result = searching.match(features0, features1)
+    assert result.search is not None or degrees == 0
+    assert num_true(result, H) > 20
+    for found, allowed in ((result.features0, mask), (result.features1, there)):
+        x, y = found.keypoints.round().astype(int).T
+        assert (allowed[y, x] > 0).all()
 
 
 def test_further_planes_add_matches(plain: Session, photograph: np.ndarray) -> None:

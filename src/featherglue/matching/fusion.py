@@ -61,6 +61,24 @@ def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) 
     return replace(first, features0=features0, features1=features1, matches=matches)
 
 
+def limit_keypoints(result: MatchResult, limit: int) -> MatchResult:
+    """A result of at most `limit` keypoints in each image.
+
+    Unmatched keypoints are left out first, then matches, the weakest ones first.
+    """
+    kept = np.ones(len(result.matches), np.bool_)
+    kept[np.argsort(-result.matches.scores, kind="stable")[limit:]] = False
+    matches = select(result.matches, kept)
+    none = np.zeros(0, np.int64)
+    features, columns = [], []
+    for own, rows in zip((result.features0, result.features1), matches.indices.T, strict=True):
+        limited, places = _extended(own, rows, own, none, limit)
+        features.append(limited)
+        columns.append(places)
+    matches = replace(matches, indices=np.stack(columns, 1))
+    return replace(result, features0=features[0], features1=features[1], matches=matches)
+
+
 def _extended(
     features: Features, matched: Index, others: Features, added: Index, limit: int
 ) -> tuple[Features, Index]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherglue.errors import ImageError
 from featherglue.io.gray import Gray
@@ -27,12 +28,19 @@ def apply_mask(features: Features, mask: Gray, max_keypoints: int) -> Features:
         raise ImageError(
             f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, the image {width}×{height}"
         )
-    x, y = np.rint(features.keypoints).astype(np.int64).T
-    inside = mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > 0
-    kept = np.flatnonzero(inside)[: max_keypoints if max_keypoints >= 0 else None]
+    kept = np.flatnonzero(is_allowed(features.keypoints, mask))
+    kept = kept[: max_keypoints if max_keypoints >= 0 else None]
     return dataclasses.replace(
         features,
         keypoints=features.keypoints[kept],
         scores=features.scores[kept],
         descriptors=features.descriptors[kept],
+        mask=mask,
     )
+
+
+def is_allowed(points: NDArray[np.float32], mask: Gray) -> NDArray[np.bool_]:
+    """Which points (N, 2) are nearest to a pixel (H, W) that is not 0."""
+    x, y = np.rint(points).astype(np.int64).T
+    height, width = mask.shape
+    return np.asarray(mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > 0)

@@ -11,7 +11,7 @@ one epipolar geometry. The last step is guided matching (`guided`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featherglue.geometry.quick_estimates import quick_homography
 from featherglue.io.gray import Gray
-from featherglue.matching.fusion import select, unite, verify
+from featherglue.matching.fusion import limit_keypoints, select, unite, verify
 from featherglue.matching.guided import relative_strength, strength
 from featherglue.matching.hypotheses import Hypothesis, HypothesisRanking
 from featherglue.matching.search_config import SearchConfig
@@ -30,7 +30,25 @@ from featherglue.types import Features, Matches, MatchResult, SearchInfo
 Float = NDArray[np.float32]
 Matrix = NDArray[np.floating]
 Mask = NDArray[np.bool_]
-Known = Mapping[int, Features]  # features of the plain match, by the id of their image
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """How the images of a pair are extracted.
+
+    Attributes:
+        features: those of the images as they are, by the id of the image.
+        masks: their masks, by the id of the image; None for none.
+        extract: extracts their views.
+    """
+
+    features: Mapping[int, Features]
+    masks: Mapping[int, Gray | None]
+    extract: Callable[[Gray], Features]
+
+    def mask(self, view: View) -> Gray | None:
+        """The mask of the image that a view shows."""
+        return self.masks[id(view.original)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +118,26 @@ class Search:
             return plain
         if min(*image0.shape, *image1.shape) < 32:  # too small for smaller versions
             return self.pipeline.finish(plain)
-        return self.pipeline.finish(self._searched(image0, image1, plain, always))
+        result = self.pipeline.finish(self._searched(image0, image1, plain, always))
+        limit = self.pipeline.max_keypoints
+        if limit < 0 or max(len(result.features0), len(result.features1)) <= limit:
+            return result
+        return limit_keypoints(result, limit)
 
     def _searched(
         self, image0: Gray, image1: Gray, plain: MatchResult, always: bool
     ) -> MatchResult:
         """The result before the last step."""
-        known = {id(image0): plain.features0, id(image1): plain.features1}
+        features = {id(image0): plain.features0, id(image1): plain.features1}
+        masks = {number: one.mask for number, one in features.items()}
+        known = _Known(features, masks, self.pipeline.extract)
         ratio = relative_strength(plain)
         weak = ratio < self.config.weak_ratio
+        if weak and self.pipeline.is_dense:
+            plain, known = self._match_dense(plain, known)
         found: _Found | None = None
-        for hypothesis, coarse in self.hypotheses.finalists(image0, image1) if weak else ():
+        unclear = weak and not self._is_clear(plain)
+        for hypothesis, coarse in self.hypotheses.finalists(image0, image1) if unclear else ():
             if strength(coarse.matches) < self.config.min_strength:
                 break
             found = self._match_hypothesis(image0, image1, hypothesis, coarse, known)
@@ -123,6 +150,31 @@ class Search:
         if always or weak:
             return self._add_planes(plain, result, known)
         return result
+
+    def _is_clear(self, result: MatchResult) -> bool:
+        """Whether a weak match determines that the images are neither turned nor scaled."""
+        enough = strength(result.matches) > self.config.enough_strength
+        return enough and not self._is_turned(result, 0.0)
+
+    def _match_dense(self, plain: MatchResult, known: _Known) -> tuple[MatchResult, _Known]:
+        """Match the images of a plain match with more keypoints.
+
+        Returns:
+            The stronger one of this match and the plain one, and the features of this match.
+        """
+        extract, images = (
+            self.pipeline.extract_dense,
+            (plain.features0.image, plain.features1.image),
+        )
+        views = [
+            View.resized(i, self.pipeline.working_factor(i), 0) for i in images if i is not None
+        ]
+        features = [view.keep_inside(extract(view.image), 0, known.mask(view)) for view in views]
+        match = _Found.make(views[0], views[1], self.pipeline.match(*features), 0)
+        if strength(match.matches) > max(strength(plain.matches), self.config.min_strength):
+            plain = match.in_originals()
+        dense = {id(view.original): found for view, found in zip(views, features, strict=True)}
+        return plain, replace(known, features=dense, extract=extract)
 
     def _fuse(self, plain: MatchResult, found: _Found) -> MatchResult:
         """Add the plain matches, and drop those that contradict the epipolar geometry."""
@@ -138,10 +190,10 @@ class Search:
     def _max_keypoints(self, plain: MatchResult, result: MatchResult) -> int:
         """Maximum number of keypoints of an image after the union of results."""
         if self.pipeline.max_keypoints >= 0:
-            return self.pipeline.max_keypoints
+            return self.pipeline.max_dense
         return len(plain.features0) + len(plain.features1) + len(result.features0)
 
-    def _add_planes(self, plain: MatchResult, result: MatchResult, known: Known) -> MatchResult:
+    def _add_planes(self, plain: MatchResult, result: MatchResult, known: _Known) -> MatchResult:
         """Warp by the homography of each plane that the matches show, and add its matches."""
         image0, image1 = plain.features0.image, plain.features1.image
         assert image0 is not None and image1 is not None
@@ -161,7 +213,7 @@ class Search:
         return verify(united, config.max_epipolar, config.min_verified)
 
     def _refine_by_warping(
-        self, image0: Gray, image1: Gray, plain: Matches, best: _Found | None, known: Known
+        self, image0: Gray, image1: Gray, plain: Matches, best: _Found | None, known: _Known
     ) -> _Found | None:
         matches = plain if best is None else best.matches
         for warps in range(1, self.config.max_warps + 1):
@@ -182,7 +234,7 @@ class Search:
         image1: Gray,
         hypothesis: Hypothesis,
         coarse: MatchResult,
-        known: Known,
+        known: _Known,
     ) -> _Found | None:
         """Match at the rotation of a hypothesis and the ratio of scales of its matches.
 
@@ -204,18 +256,18 @@ class Search:
         view1 = View.resized(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
         return self._match_views(view0, view1, known, 0)
 
-    def _match_views(self, view0: View, view1: View, known: Known, warps: int) -> _Found:
+    def _match_views(self, view0: View, view1: View, known: _Known, warps: int) -> _Found:
         features0, features1 = (self._view_features(view, known) for view in (view0, view1))
         return _Found.make(view0, view1, self.pipeline.match(features0, features1), warps)
 
-    def _view_features(self, view: View, known: Known) -> Features:
+    def _view_features(self, view: View, known: _Known) -> Features:
         """Features of a view. An image that is not warped has those of the plain match."""
         if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
-            return known[id(view.image)]
-        return view.extract(self.pipeline.extract, self.config.margin)
+            return known.features[id(view.image)]
+        return view.extract(known.extract, self.config.margin, known.mask(view))
 
     def _warp_and_match(
-        self, image0: Gray, image1: Gray, matches: Matches, known: Known, warps: int
+        self, image0: Gray, image1: Gray, matches: Matches, known: _Known, warps: int
     ) -> _Found | None:
         """Warp the finer image onto the coarser by the homography of matches; match again.
 
@@ -235,7 +287,7 @@ class Search:
         return None if fit is None or fit[1].sum() < self.config.min_inliers else fit
 
     def _match_warped(
-        self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: Known, warps: int
+        self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: _Known, warps: int
     ) -> _Found | None:
         """Warp the finer image onto the coarser by a homography; match. None if it is mild."""
         if is_mild(H, points, self.config.mild_ratio, self.config.max_plain_rotation):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,9 @@ from featherglue.options import ProcessingConfig
 from featherglue.types import Features, MatchResult
 
 SMALL_KEYPOINTS = 200  # of each small version
+_DENSITY = 2  # number of keypoints of the images of a weak pair, per one of the plain match
+_MAX_DENSE = 2048  # of these keypoints, unless the plain match has more
+_MAX_KEPT = 2  # images whose network output is kept, about 8 bytes per pixel each
 
 
 class PlainSession(Protocol):
@@ -33,6 +38,10 @@ class PlainSession(Protocol):
         """Features of an image."""
         ...
 
+    def decode(self, raw: Any) -> Features:
+        """Features from the output of the network."""
+        ...
+
     def match(self, features0: Features, features1: Features) -> MatchResult:
         """Matches of two sets of features."""
         ...
@@ -43,6 +52,7 @@ class SessionPipeline:
 
     Attributes:
         max_keypoints: maximum number of keypoints of an image; negative if there is none.
+        max_dense: the same for an image of a weak pair, while it is searched.
     """
 
     def __init__(self, session: PlainSession) -> None:
@@ -50,8 +60,14 @@ class SessionPipeline:
         self._processing = session.processing
         self.max_keypoints = session.processing.max_keypoints
         self._full = plain.with_settings(resize=-1, guided_matching=False)
+        self.max_dense = max(self.max_keypoints, min(_DENSITY * self.max_keypoints, _MAX_DENSE))
+        self._dense = self._full
+        if self.is_dense:
+            self._dense = self._full.with_settings(max_keypoints=self.max_dense)
         self._coarse = self._full.with_settings(max_keypoints=SMALL_KEYPOINTS, refine=False)
         self._scratch = Scratch()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Any] = OrderedDict()
 
     def extract_small(self, image: Gray) -> Features:
         """A few strong features of a small image."""
@@ -60,6 +76,32 @@ class SessionPipeline:
     def extract(self, image: Gray) -> Features:
         """Features of an image at its own size."""
         return self._full.extract(image)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether `extract_dense` finds more keypoints than `extract`."""
+        return self.max_dense > self.max_keypoints
+
+    def keep(self, raw: Any) -> None:
+        """Keep the output of the network for the last images, from which `extract_dense` decodes.
+
+        Args:
+            raw: returned by `run_extractor` of the session.
+        """
+        if not self.is_dense:
+            return
+        with self._lock:
+            self._kept[id(raw.image)] = raw
+            while len(self._kept) > _MAX_KEPT:
+                self._kept.popitem(last=False)
+
+    def extract_dense(self, image: Gray) -> Features:
+        """Features of an image at its own size, for a weak pair: up to twice as many."""
+        with self._lock:
+            raw = self._kept.get(id(image))
+        if raw is not None and raw.image is image and raw.working_size == image.shape[::-1]:
+            return self._dense.decode(raw)
+        return self._dense.extract(image)
 
     def working_factor(self, image: Gray) -> float:
         """Factor by which the session shrinks an image before extraction."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.io.gray import Gray
+from featherglue.matching.keypoint_mask import is_allowed
 from featherglue.types import Features
 
 Float = NDArray[np.float32]
@@ -113,12 +114,15 @@ class View:
             return full
         return left, top, right, bottom
 
-    def extract(self, extract: Callable[[Gray], Features], margin: float) -> Features:
+    def extract(
+        self, extract: Callable[[Gray], Features], margin: float, mask: Gray | None = None
+    ) -> Features:
         """Features of the part of the view that shows the original.
 
         Args:
             extract: returns the features of an image.
             margin: px, width of the border of the original without keypoints.
+            mask: (H, W), 0 where keypoints of the original are ignored; None for none.
 
         Returns:
             Features in pixels of the view.
@@ -132,7 +136,7 @@ class View:
             image=self.image,
             image_size=(width, height),
         )
-        return self.keep_inside(features, margin)
+        return self.keep_inside(features, margin, mask)
 
     def back(self, points: Float) -> Float:
         """Points (N, 2) of the view in pixels of the original."""
@@ -141,8 +145,12 @@ class View:
         mapped = cv2.perspectiveTransform(points[None].astype(np.float64), self.to_original)
         return np.asarray(mapped[0], np.float32)
 
-    def keep_inside(self, features: Features, margin: float) -> Features:
-        """The features that lie within the original, without a border of `margin` px."""
+    def keep_inside(self, features: Features, margin: float, mask: Gray | None = None) -> Features:
+        """The features that lie within the original, without a border of `margin` px.
+
+        Args:
+            mask: see `extract`.
+        """
         points = self.back(features.keypoints)
         height, width = self.original.shape
         # Homogeneous coordinates, because a point beyond the horizon maps to the wrong side.
@@ -153,6 +161,8 @@ class View:
         if not np.array_equal(self.to_original, np.eye(3)):
             kept &= (points >= margin).all(1)
             kept &= (points[:, 0] < width - margin) & (points[:, 1] < height - margin)
+        if mask is not None:
+            kept[kept] = is_allowed(points[kept], mask)
         if kept.all():
             return features
         return replace(

@@ -92,5 +92,5 @@ class HeldSearch:
         if found is None or found[1].sum() < _MIN_INLIERS:
             return None
         view = View.warped(image.image, found[0], frame.image_size[::-1])
-        features = view.extract(self._plain.extract, _MARGIN)
+        features = view.extract(self._plain.extract, _MARGIN, image.mask)
         return _Held(image, view, features, len(matches))
