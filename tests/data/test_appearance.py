@@ -8,11 +8,14 @@ import pytest
 
 from featherglue.data.appearance import (
     AUGMENTATIONS,
+    add_foreground,
     augment_appearance,
+    check_changes,
     random_field,
     tone_curve,
 )
 from featherglue.data.photometric import Augmentation, augment_photometric
+from featherglue.errors import ConfigError
 
 
 def edges(image: np.ndarray) -> np.ndarray:
@@ -20,7 +23,7 @@ def edges(image: np.ndarray) -> np.ndarray:
     return np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
 
 
-@pytest.mark.parametrize("change", [change for change, _ in AUGMENTATIONS])
+@pytest.mark.parametrize("change", [change for change, _ in AUGMENTATIONS.values()])
 def test_each_augmentation_is_seeded_and_leaves_edges_in_place(
     change: Augmentation, gray: np.ndarray
 ) -> None:
@@ -58,3 +61,37 @@ def test_fields_have_the_size_that_is_asked_for() -> None:
     field = random_field(np.random.default_rng(0), (40, 24), 3, 5)
     assert field.shape == (24, 40)
     assert 0.2 < field.std() < 3
+
+
+def test_only_the_named_changes_are_drawn(
+    gray: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in AUGMENTATIONS:
+        monkeypatch.setitem(
+            AUGMENTATIONS,
+            name,
+            (lambda rng, image, strength, name=name: called.append(name) or image, 1.0),  # type: ignore[arg-type, misc, return-value]
+        )
+    augment_appearance(np.random.default_rng(0), gray, 1.0, ("fog", "tones"))
+    assert called == ["tones", "fog"]
+    augment_appearance(np.random.default_rng(0), gray, 1.0, ())
+    assert called == ["tones", "fog"]
+
+
+def test_changes_are_checked() -> None:
+    check_changes(("fog", "rain"))
+    for wrong in (("snow",), ("fog", "fog")):
+        with pytest.raises(ConfigError, match="changes must be different ones of shading"):
+            check_changes(wrong)
+
+
+def test_foreground_covers_a_part_and_leaves_the_rest(gray: np.ndarray) -> None:
+    shares = []
+    for seed in range(20):
+        image, covered = add_foreground(np.random.default_rng(seed), gray)
+        np.testing.assert_array_equal(image[~covered], gray[~covered])
+        assert (image[covered] != gray[covered]).mean() > 0.5
+        shares.append(covered.mean())
+    assert 0.03 < min(shares) < 0.15
+    assert 0.15 < max(shares) < 0.27

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from featherglue.data.detector_labels import NO_KEYPOINT, points_inside
 from featherglue.data.homography import HomographyRange, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
+from featherglue.errors import ConfigError
 
 VIEWS = ViewPairConfig(size=(96, 80), photometric_strength=0.0, max_points=64)
 
@@ -121,3 +123,52 @@ def test_cells_outside_the_photograph_are_marked(tmp_path: Path) -> None:
             assert item[f"inside{view}"][darkest == 255].all()
             outside += int((~item[f"inside{view}"]).sum())
     assert 100 < outside < 2000
+
+
+def test_covered_points_and_cells_do_not_count(photos: PhotoFolder) -> None:
+    config = ViewPairConfig(
+        size=(96, 80),
+        photometric_strength=0.0,
+        max_points=400,
+        near=HomographyRange(rotation=0, scale=1, anisotropy=1, perspective=0, translation=0),
+        far=HomographyRange(rotation=0, scale=1, anisotropy=1, perspective=0, translation=0),
+    )
+    plain, covered = (
+        ViewPairs(photos, dataclasses.replace(config, foreground=share), 0)[3]
+        for share in (0.0, 1.0)
+    )
+    assert plain["inside0"].all()
+    for view in "01":
+        changed = (plain[f"image{view}"] != covered[f"image{view}"])[0]
+        cells = changed.reshape(10, 8, 12, 8).any(axis=(1, 3))
+        assert 0 < cells.mean() < 0.6
+        assert not (cells & covered[f"inside{view}"]).any()
+        points = covered[f"points{view}"][: covered["count"]]
+        x, y = np.rint(points).astype(int).T
+        assert not changed[y, x].any()
+    assert 0 < covered["count"] < plain["count"]
+
+
+def test_strong_changes_are_a_fraction_of_the_samples(
+    photos: PhotoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bright(
+        rng: np.random.Generator, image: np.ndarray, strength: float, changes: tuple[str, ...]
+    ) -> np.ndarray:
+        assert changes == ("fog",)
+        return np.full_like(image, 255)
+
+    monkeypatch.setattr("featherglue.data.view_pairs.augment_appearance", bright)
+    config = ViewPairConfig(size=(64, 64), appearance=0.3, changes=("fog",))
+    views = ViewPairs(photos, config)
+    strong = [tuple((views[i][f"image{v}"] == 255).all() for v in "01") for i in range(40)]
+    assert set(strong) == {(True, True), (False, False)}
+    assert 4 <= sum(both for both, _ in strong) <= 20
+
+
+@pytest.mark.parametrize(
+    "settings", [{"appearance": 1.5}, {"foreground": -1}, {"other_sizes": ((60, 64),)}]
+)
+def test_settings_of_changes_are_checked(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        ViewPairConfig(**settings)  # type: ignore[arg-type]

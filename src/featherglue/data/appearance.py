@@ -6,13 +6,20 @@ the changes between two visits to a place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, get_args
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from featherglue.data.photometric import Augmentation, Float, augment_photometric
+from featherglue.errors import ConfigError
 from featherglue.io.gray import Gray
 
+Change = Literal["shading", "illumination", "tones", "night", "fog", "rain", "local_contrast"]
 _LEVELS = np.arange(256)
+_MAX_FOREGROUND = 0.25  # of the image
 
 
 def random_field(rng: np.random.Generator, size: tuple[int, int], low: int, high: int) -> Float:
@@ -102,6 +109,23 @@ def fog(rng: np.random.Generator, image: Float, strength: float) -> Float:
     return np.asarray(image * clear + veil * (1 - clear), np.float32)
 
 
+def rain(rng: np.random.Generator, image: Float, strength: float) -> Float:
+    """Bright streaks of one direction, some of them out of focus, and less contrast."""
+    height, width = image.shape
+    length = max(2, round(float(rng.uniform(0.02, 0.08)) * max(height, width)))
+    angle = np.deg2rad(rng.uniform(65, 115))
+    step = length * np.array([np.cos(angle), np.sin(angle)])
+    drops = np.zeros((height, width), np.float32)
+    for _ in range(int(rng.uniform(0.002, 0.006) * strength * height * width / length) + 1):
+        start = rng.uniform(-length, (width, height))
+        ends = [tuple(int(v) for v in np.rint(point)) for point in (start, start + step)]
+        cv2.line(drops, ends[0], ends[1], float(rng.uniform(0.3, 1)), 1, cv2.LINE_AA)
+    drops = cv2.GaussianBlur(drops, (0, 0), float(rng.uniform(0.3, 1.0)))
+    veil = np.float32(rng.uniform(0.1, 0.3) * min(strength, 1.5))
+    dull = image * (1 - veil) + veil * np.float32(rng.uniform(100, 180))
+    return np.asarray(dull + np.float32(rng.uniform(40, 110)) * drops, np.float32)
+
+
 def local_contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:
     """Contrast-limited adaptive histogram equalization."""
     tiles = int(rng.integers(2, 9))
@@ -110,23 +134,39 @@ def local_contrast(rng: np.random.Generator, image: Float, strength: float) -> F
 
 
 # In the order of image formation, each with its probability at strength 1.
-AUGMENTATIONS: tuple[tuple[Augmentation, float], ...] = (
-    (shading, 0.15),
-    (illumination, 0.35),
-    (tones, 0.5),
-    (night, 0.12),
-    (fog, 0.1),
-    (local_contrast, 0.1),
-)
+AUGMENTATIONS: dict[Change, tuple[Augmentation, float]] = {
+    "shading": (shading, 0.15),
+    "illumination": (illumination, 0.35),
+    "tones": (tones, 0.5),
+    "night": (night, 0.12),
+    "fog": (fog, 0.1),
+    "rain": (rain, 0.05),
+    "local_contrast": (local_contrast, 0.1),
+}
 
 
-def augment_appearance(rng: np.random.Generator, image: Gray, strength: float = 1.0) -> Gray:
+def check_changes(changes: Sequence[str]) -> None:
+    """Raise ConfigError unless `changes` are names of changes, each given once."""
+    unknown = sorted(set(changes) - set(get_args(Change)))
+    if unknown or len(set(changes)) < len(changes):
+        raise ConfigError(
+            f"changes must be different ones of {', '.join(get_args(Change))}, not {list(changes)}"
+        )
+
+
+def augment_appearance(
+    rng: np.random.Generator,
+    image: Gray,
+    strength: float = 1.0,
+    changes: Sequence[Change] = tuple(AUGMENTATIONS),
+) -> Gray:
     """Apply a random subset of `AUGMENTATIONS`, then `augment_photometric`.
 
     Args:
         rng: source of all random numbers.
         image: (H, W) uint8.
         strength: scales the probabilities and the size of each change; 0 returns the image itself.
+        changes: names of the changes to draw from.
 
     Returns:
         (H, W) uint8.
@@ -134,7 +174,29 @@ def augment_appearance(rng: np.random.Generator, image: Gray, strength: float = 
     if strength <= 0:
         return image
     changed = image.astype(np.float32)
-    for augmentation, probability in AUGMENTATIONS:
-        if rng.random() < probability * strength:
+    for name, (augmentation, probability) in AUGMENTATIONS.items():
+        if name in changes and rng.random() < probability * strength:
             changed = np.clip(augmentation(rng, changed, strength), 0, 255)
     return augment_photometric(rng, changed.astype(np.uint8), strength * rng.uniform(0.5, 1.4))
+
+
+def add_foreground(rng: np.random.Generator, image: Gray) -> tuple[Gray, NDArray[np.bool_]]:
+    """Cover a part of an image by an object that only this view has.
+
+    The object is a smooth region of at most a quarter of the image. Its texture is another part of
+    the image, mirrored, turned upside down or both, with a tone curve of its own.
+
+    Args:
+        image: (H, W) uint8.
+
+    Returns:
+        The image (H, W) uint8, and which of its pixels are covered (H, W).
+    """
+    height, width = image.shape
+    field = random_field(rng, (width, height), 3, 7)
+    level = np.quantile(field, 1 - rng.uniform(0.05, _MAX_FOREGROUND))
+    covered = np.asarray(field > level)
+    texture = cv2.flip(image, int(rng.integers(-1, 2)))
+    texture = np.roll(texture, rng.integers(0, (height, width)), (0, 1))
+    texture = tone_curve(rng, 0.2)[texture].astype(np.uint8)
+    return np.where(covered, texture, image), covered

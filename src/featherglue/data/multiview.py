@@ -87,27 +87,33 @@ class ModelPairs:
             points0=points0,
             points1=points1,
             fundamentals=fit_fundamentals(points0, points1, F),
-            transfer=self._transfer(first, second),
+            transfer=None if self._depths is None else depth_transfer(self._depths, first, second),
         )
 
-    def _transfer(self, first: PosedPhoto, second: PosedPhoto) -> DepthTransfer | None:
-        """The transfer by the depth maps of two photographs; None if a photograph has none."""
-        depths = self._depths
-        if depths is None or not (depths.has(first) and depths.has(second)):
-            return None
-        depth0, depth1 = depths.read(first), depths.read(second)
-        if depth0 is None or depth1 is None:
-            return None
-        R, t = relative_pose(first, second)
-        return DepthTransfer(
-            depth0=depth0,
-            depth1=depth1,
-            size0=first.size,
-            size1=second.size,
-            K0=first.K,
-            K1=second.K,
-            pose=np.concatenate((R, t[:, None]), 1),
-        )
+
+def depth_transfer(
+    depths: DepthMaps, first: PosedPhoto, second: PosedPhoto
+) -> DepthTransfer | None:
+    """The transfer by the depth maps of two photographs; None if one of them has no pixels.
+
+    Raises:
+        TrainingError: a depth map is damaged.
+    """
+    if not (depths.has(first) and depths.has(second)):
+        return None
+    depth0, depth1 = depths.read(first), depths.read(second)
+    if depth0 is None or depth1 is None:
+        return None
+    R, t = relative_pose(first, second)
+    return DepthTransfer(
+        depth0=depth0,
+        depth1=depth1,
+        size0=first.size,
+        size1=second.size,
+        K0=first.K,
+        K1=second.K,
+        pose=np.concatenate((R, t[:, None]), 1),
+    )
 
 
 def count_shared(scene: list[PosedPhoto]) -> NDArray[np.int64]:

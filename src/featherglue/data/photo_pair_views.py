@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.data.appearance import augment_appearance
 from featherglue.data.detector_labels import Sample, points_inside
 from featherglue.data.homography import (
     Matrix,
@@ -18,7 +17,7 @@ from featherglue.data.photographs import PhotoFolder
 from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.taught_pairs import TaughtPairs
 from featherglue.data.teacher_view_pairs import TeacherViewPairs
-from featherglue.data.view_pairs import ViewPairConfig
+from featherglue.data.view_pairs import ViewPairConfig, change_view, points_covered
 
 
 class PhotoPairViews:
@@ -47,14 +46,17 @@ class PhotoPairViews:
         pair = self.pairs.draw(rng)
         center = int(rng.integers(len(pair.points[0]))) if len(pair.points[0]) else 0
         images, points = [], []
+        visible = np.ones(len(pair.points[0]), np.bool_)
         for number, known in zip(pair.numbers, pair.points, strict=True):
             photo = self.photos[number]
             to_view = self._to_view(rng, photo.shape, known[center : center + 1])
             warped = warp_image(photo, to_view, config.size)
-            images.append(augment_appearance(rng, warped, config.photometric_strength))
-            points.append(warp_points(known, to_view))
-        visible = [points_inside(found, config.size, 2) for found in points]
-        kept = choose_points(rng, visible[0] & visible[1], config.max_points)
+            image, covered = change_view(rng, warped, config, strong=True)
+            at = warp_points(known, to_view)
+            visible &= points_inside(at, config.size, 2) & ~points_covered(at, covered)
+            images.append(image)
+            points.append(at)
+        kept = choose_points(rng, visible, config.max_points)
         sample: Sample = {"count": np.asarray(len(kept), np.int64)}
         for view in range(2):
             taught = pair.descriptors[view][kept]

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from featherglue.data.detector_labels import CELL, Sample, cell_labels, points_inside
 from featherglue.data.homography import Matrix, warp_points
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.photometric import augment_photometric
 from featherglue.data.sample_points import choose_points, padded_rows
 from featherglue.data.scenes import NO_PLANE, Scene3D, SceneConfig, Scenes
-from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs, change_view, points_covered
 
 # Minimum scale of a texture in a view, and minimum ratio of its two principal scales.
 _MIN_SCALE = 0.25
@@ -40,19 +39,25 @@ class SceneViewPairs:
         photos = self.scenes.photos
         keypoints = [photos.keypoints(*t) for t in zip(scene.textures, scene.crops, strict=True)]
         points, visible = _project(scene, keypoints)
-        max_points = self.config.max_points
+        config = self.config
+        strong = config.appearance > 0 and bool(rng.random() < config.appearance)
+        changed = [change_view(rng, image, config, strong=strong) for image in scene.images]
+        visible = [
+            seen & ~points_covered(at, covered)
+            for seen, at, (_, covered) in zip(visible, points, changed, strict=True)
+        ]
+        max_points = config.max_points
         chosen = choose_points(rng, visible[0] & visible[1], max_points)
         sample: Sample = {"count": np.asarray(len(chosen), np.int64)}
         for view, name in enumerate("01"):
-            image, planes = scene.images[view], scene.planes[view]
+            image, covered = changed[view]
             height, width = image.shape
-            covered = (planes != NO_PLANE).reshape(height // CELL, CELL, width // CELL, CELL)
+            shown = (scene.planes[view] != NO_PLANE) & ~covered
+            cells = shown.reshape(height // CELL, CELL, width // CELL, CELL)
             sample |= {
-                f"image{name}": augment_photometric(rng, image, self.config.photometric_strength)[
-                    None
-                ],
+                f"image{name}": image[None],
                 f"labels{name}": cell_labels(points[view][visible[view]], (width, height)),
-                f"inside{name}": covered.all(axis=(1, 3)),
+                f"inside{name}": cells.all(axis=(1, 3)),
                 f"points{name}": padded_rows(points[view][chosen], max_points),
             }
         return sample

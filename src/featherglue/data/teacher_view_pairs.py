@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherglue.data.appearance import augment_appearance
 from featherglue.data.detector_labels import Sample, points_inside
 from featherglue.data.feature_files import FeatureFile
 from featherglue.data.homography import warp_image, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.sample_points import choose_points, padded_rows
-from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
+from featherglue.data.view_pairs import ViewPairConfig, ViewPairs, change_view, points_covered
 
 
 class TeacherViewPairs(ViewPairs):
@@ -47,17 +46,18 @@ class TeacherViewPairs(ViewPairs):
         photo, known = self.photos[chosen], self.features[self.photos.names[chosen]]
         to_views = self._draw_homographies(rng, photo.shape[1], photo.shape[0])
         points = [warp_points(known.keypoints, to_view) for to_view in to_views]
-        visible = points_inside(points[0], config.size, 2) & points_inside(
-            points[1], config.size, 2
-        )
+        views = [
+            change_view(rng, warp_image(photo, to_view, config.size), config, strong=True)
+            for to_view in to_views
+        ]
+        visible = np.ones(len(known.keypoints), np.bool_)
+        for at, (_, covered) in zip(points, views, strict=True):
+            visible &= points_inside(at, config.size, 2) & ~points_covered(at, covered)
         kept = choose_points(rng, visible, config.max_points)
         taught = padded_rows(known.descriptors[kept], config.max_points)
         sample: Sample = {"count": np.asarray(len(kept), np.int64)}
         sample |= {"teacher0": taught, "teacher1": taught}
-        for view, to_view in enumerate(to_views):
-            warped = warp_image(photo, to_view, config.size)
-            sample[f"image{view}"] = augment_appearance(rng, warped, config.photometric_strength)[
-                None
-            ]
+        for view, (image, _) in enumerate(views):
+            sample[f"image{view}"] = image[None]
             sample[f"points{view}"] = padded_rows(points[view][kept], config.max_points)
         return sample

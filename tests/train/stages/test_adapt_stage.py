@@ -9,10 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from plane_scene import posed_photos, true_depth, write_model, write_photos
 
 import featherglue.train.stages.adapt_stage
 from featherglue.artifact.format import load_artifact
+from featherglue.data.depth_maps import DepthMaps, save_depth
 from featherglue.data.keypoint_labels import KeypointLabels
+from featherglue.data.multiview import read_models
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.train.engine.run_settings import read_stage
@@ -199,3 +202,38 @@ def test_the_configuration_of_the_repository() -> None:
 def test_a_negative_seed_raises() -> None:
     with pytest.raises(ConfigError, match="seed"):
         AdaptStage(extractor="", seed=-1)
+
+
+def test_photographs_of_a_scene_are_views_of_each_other(tmp_path: Path, stage: AdaptStage) -> None:
+    pytest.importorskip("pycolmap")
+    photos = write_photos(tmp_path / "photos")
+    write_model(tmp_path / "models", posed_photos(), photos)
+    depths = DepthMaps(tmp_path / "depths", photos)
+    real = dataclasses.replace(
+        stage, models=str(tmp_path / "models"), depths=str(tmp_path / "depths")
+    )
+    with pytest.raises(TrainingError, match="no depth maps of two photographs that overlap"):
+        adapt(real, tmp_path / "photos", tmp_path / "none.npz")
+    for photo in read_models(tmp_path / "models", photos)[0][:3]:
+        save_depth(depths.path(photo), true_depth(photo.world_to_camera))
+    plain = adapt(stage, tmp_path / "photos", tmp_path / "plain.npz")
+    with_views = adapt(real, tmp_path / "photos", tmp_path / "real.npz")
+    added = {
+        name: labels.covered.astype(int) - plain[name].covered
+        for name, labels in with_views.items()
+    }
+    assert {name: counts.max() for name, counts in added.items()} == {
+        "0.png": 2,
+        "1.png": 2,
+        "2.png": 2,
+        "3.png": 0,  # it has no depth map
+    }
+    assert min(counts.min() for counts in added.values()) == 0
+    fewer = dataclasses.replace(real, labels=dataclasses.replace(LABELS, real_views=1))
+    with pytest.raises(TrainingError, match="other settings"):
+        adapt(fewer, tmp_path / "photos", tmp_path / "real.npz")
+
+
+def test_models_need_depth_maps() -> None:
+    with pytest.raises(ConfigError, match="give both or neither"):
+        AdaptStage(extractor="", models="models")

@@ -15,6 +15,7 @@ from featherglue.errors import ConfigError
 from featherglue.train.stages.homographic_adaptation import (
     Extract,
     LabelConfig,
+    RealView,
     _matched,
     _near_detections,
     draw_homographies,
@@ -139,14 +140,45 @@ def test_equal_descriptors_lower_matchability() -> None:
 
 
 def test_only_labels_in_view_compete() -> None:
-    descriptors = torch.zeros(2, 2, 2, 4)
-    descriptors[0, 0, :, :2] = descriptors[0, 1, :, 2:] = 1.0  # two labels, left and right
-    descriptors[1] = torch.tensor([0.6, 0.8])[:, None, None]  # a view in which all look right
-    projected = np.array([[(4.0, 8.0), (28.0, 8.0)]] * 2)
-    seen = np.ones((2, 2), np.bool_)
-    assert _matched(descriptors, projected, seen, "exact").tolist() == [[True, True], [False, True]]
-    seen[1, 1] = False
-    assert _matched(descriptors, projected, seen, "exact")[1, 0]
+    reference = torch.eye(2)  # two labels
+    sampled = torch.tensor([[0.6, 0.8], [0.6, 0.8]])  # a view in which both look like the second
+    seen = np.ones(2, np.bool_)
+    assert _matched(reference, reference, seen).tolist() == [True, True]
+    assert _matched(sampled, reference, seen).tolist() == [False, True]
+    seen[1] = False
+    assert _matched(sampled, reference, seen)[0]
+    assert not _matched(sampled, reference, np.zeros(2, np.bool_)).any()
+
+
+class Shift:
+    """The transfer to a photograph that shows everything 24 px further to the right."""
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        moved = points + np.array([24.0, 0.0])
+        moved[points[:, 1] < 38] = np.nan  # no depth at the first dot
+        moved[points[:, 0] > 110] = np.inf  # the third one is hidden
+        return moved.astype(np.float32)
+
+    def swapped(self) -> Shift:
+        raise NotImplementedError
+
+
+def test_real_views_count_like_warped_ones() -> None:
+    photo = photograph()
+    other = np.roll(photo, 24, 1)
+    other[80:90, 70:90] = 0  # the fourth dot, which is near (80, 85), is missing
+    view = RealView(photo=other, transfer=Shift())
+    alone = run(photo)
+    labels = label_photograph(dots, photo, CONFIG, np.random.default_rng(0), "cpu", [view, view])
+    np.testing.assert_array_equal(labels.points, alone.points)
+    own = nearest(labels)
+    for name, more in (
+        ("covered", [0, 2, 0, 2, 2]),
+        ("found", [0, 2, 0, 0, 2]),
+        ("matched", [0, 2, 0, 0, 2]),
+    ):
+        added = getattr(labels, name)[own].astype(int) - getattr(alone, name)[own]
+        assert added.tolist() == more, name
 
 
 def test_a_detection_is_a_maximum() -> None:

@@ -12,14 +12,17 @@ from tiny_stages import POINT, Repeated, batch, write
 
 from featherglue.config import SuperPointConfig
 from featherglue.data.photographs import PhotoFolder
+from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
+from featherglue.train.engine.loader import Batches
 from featherglue.train.engine.loop import train
 from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
 from featherglue.train.stages.superpoint_stage import SuperPointStage, train_superpoint
+from featherglue.train.stages.training_data import extractor_views
 
 
 def test_training_reduces_the_loss_of_superpoint(
@@ -86,3 +89,45 @@ def test_the_published_loss_requires_views_of_one_photograph(images: Path, tmp_p
     spatial = "spatial = 0.5\n" + text + "[scenes]\nsize = [64, 64]\n"
     with pytest.raises(ConfigError, match=r"3D scenes do not have: set spatial = 0"):
         read_stage(SuperPointStage, write(tmp_path / "b.toml", spatial))
+
+
+def test_training_of_the_detector_keeps_the_descriptors(
+    images: Path, tmp_path: Path, models: dict[str, Model]
+) -> None:
+    models["four-heads"].save(tmp_path / "start")
+    before = models["four-heads"].extractor
+    assert before is not None
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    stage = dataclasses.replace(
+        stage, start=str(tmp_path / "start"), part="detector", architecture=before.config
+    )
+    made = train_superpoint(stage, images, tmp_path / "run")
+    trained = Model.load(tmp_path / "run" / "model")
+    assert trained.matcher is not None  # still fits
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert trained.extractor is not None
+    with torch.no_grad():
+        scores, descriptors = trained.extractor.eval()(image)
+        scores_before, descriptors_before = before.eval()(image)
+    assert torch.equal(descriptors, descriptors_before)
+    assert not torch.allclose(scores, scores_before, atol=1e-4)
+    assert made.provenance.recipe[-1]["step"] == "superpoint"
+
+
+def test_training_of_the_detector_needs_a_model(tmp_path: Path) -> None:
+    text = 'part = "detector"\n' + POINT
+    with pytest.raises(ConfigError, match="requires a model to start from"):
+        read_stage(SuperPointStage, write(tmp_path / "a.toml", text))
+
+
+def test_a_batch_has_one_size(images: Path, tmp_path: Path) -> None:
+    config = ViewPairConfig(size=(64, 64), other_sizes=((96, 64), (40, 48)), max_points=48)
+    stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
+    stage = dataclasses.replace(stage, views=config)
+    photos = PhotoFolder(images)
+    samples = extractor_views(photos, config, SceneConfig(), 0.0, 0, batch_size=4)
+    assert not isinstance(samples, Batches)
+    shapes = [[samples[4 * step + i]["image0"].shape for i in range(4)] for step in range(12)]
+    assert all(len(set(step)) == 1 for step in shapes)
+    assert {step[0] for step in shapes} == {(1, 64, 64), (1, 64, 96), (1, 48, 40)}
+    train_superpoint(stage, images, tmp_path / "run")

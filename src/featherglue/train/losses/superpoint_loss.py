@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from featherglue.errors import ConfigError
 from featherglue.models.keypoints import sample_descriptors
+from featherglue.models.superpoint import SuperPoint
 from featherglue.train.engine.loader import Batch
 from featherglue.train.losses.detector import detector_loss, label_weights
 from featherglue.train.losses.dual_softmax import (
@@ -122,6 +123,29 @@ class SuperPointLoss:
         dense0, dense1 = dense.chunk(2)
         inside0, inside1 = batch["inside0"], batch["inside1"]
         return hinge_loss(dense0, dense1, batch["H_0to1"], inside0, inside1, self.hinge)
+
+
+class DetectorLoss:
+    """`SuperPointLoss` of a network of which only the detector is trained.
+
+    Encoder and descriptors are those of a frozen copy, whose batch normalization has fixed
+    statistics. The loss on descriptors is constant.
+
+    Args:
+        original: the copy, of the weights that training starts from.
+        loss: losses and their weights.
+    """
+
+    def __init__(self, original: SuperPoint, loss: SuperPointLoss) -> None:
+        self.original, self.loss = original.eval().requires_grad_(False), loss
+
+    def __call__(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch of `data.view_pairs.ViewPairs`, and the metrics to report."""
+        assert isinstance(network, SuperPoint)
+        with torch.no_grad():
+            encoded = self.original.encode(both_views(batch))
+            dense = self.original.describe(encoded)
+        return self.loss.from_outputs(network.detect(encoded), dense, batch)
 
 
 HINGE_NEEDS_HOMOGRAPHIES = (

@@ -27,6 +27,8 @@ from featherglue.models.superpoint import SuperPoint
 from featherglue.train.engine.precision import autocast
 from featherglue.train.engine.run_settings import current_names
 from featherglue.train.stages.homographic_adaptation import Extract, LabelConfig, label_photograph
+from featherglue.train.stages.real_views import RealViews
+from featherglue.train.stages.training_data import model_folder_fingerprints
 
 _REPORT_SECONDS = 5.0
 FILE = "labels.npz"
@@ -39,16 +41,22 @@ class AdaptStage:
     Attributes:
         extractor: folder of the model whose extractor finds the labels.
         labels: settings of homographic adaptation.
+        models: folder of COLMAP models of the photographs; "" for none. Other photographs of a
+            scene are then views of a photograph, too: repeatability and matchability of its labels
+            are those of real viewpoints and light.
+        depths: folder of the depth maps that `featherglue depth` made of `models`.
         seed: seed of the views; those of a photograph also depend on its name.
         bf16: run the network in bfloat16 if the device supports it.
         save_seconds: time between two writes of the label file in seconds.
 
     Raises:
-        ConfigError: `seed` is negative.
+        ConfigError: `seed` is negative, or only one of `models` and `depths` is given.
     """
 
     extractor: str
     labels: LabelConfig = field(default_factory=LabelConfig)
+    models: str = ""
+    depths: str = ""
     seed: int = 0
     bf16: bool = True
     save_seconds: float = 60.0
@@ -56,6 +64,8 @@ class AdaptStage:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, not {self.seed}")
+        if bool(self.models) != bool(self.depths):
+            raise ConfigError("`depths` are the depth maps of `models`: give both or neither")
 
 
 def adapt(
@@ -81,8 +91,9 @@ def adapt(
         The labels of all photographs that were labeled within the time limit.
 
     Raises:
-        TrainingError: no usable photographs, or `file` holds labels of another model, other
-            settings or other photographs.
+        TrainingError: no usable photographs, models or depth maps, or `file` holds labels of
+            another model, other settings or other photographs.
+        MissingExtraError: `models` are given, and pycolmap is not installed.
         ConfigError: it runs in several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -94,7 +105,10 @@ def adapt(
     if network is None:
         raise TrainingError(f"{stage.extractor}: a model without an extractor finds no keypoints")
     photos = PhotoFolder(images)
+    views = RealViews(photos, stage.models, stage.depths) if stage.models else None
     settings = json.loads(json.dumps(to_dict(stage)))
+    if stage.models:
+        settings |= model_folder_fingerprints(stage.models, stage.depths)
     done = _read_labels(path, artifact.hash, settings, photos)
     progress = _Progress(len(photos) - len(done), report)
     extract = extractor_function(network, device, stage.bf16)
@@ -110,8 +124,10 @@ def adapt(
         for index, name in enumerate(photos.names):
             if name in done:
                 continue
-            rng = np.random.default_rng((stage.seed, zlib.crc32(name.encode())))
-            found = label_photograph(extract, photos[index], stage.labels, rng, device)
+            key = (stage.seed, zlib.crc32(name.encode()))
+            rng, choice = np.random.default_rng(key), np.random.default_rng((*key, 1))
+            others = views.draw(index, stage.labels.real_views, choice) if views else []
+            found = label_photograph(extract, photos[index], stage.labels, rng, device, others)
             done[name] = found
             progress.add(found, len(done))
             if time.monotonic() - start > minutes * 60:

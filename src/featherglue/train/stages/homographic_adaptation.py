@@ -1,13 +1,14 @@
 """Homographic adaptation (DeTone 2018, section 5): the keypoints of warped views of a photograph.
 
-Each label also gets the number of views that show it, detect it and match its descriptor.
+Each label also gets the number of views that show it, detect it and match its descriptor. Other
+photographs of the same scene may be such views, too.
 
 Shape legend: V views, N labels, H×W pixels, D descriptor dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -26,6 +27,7 @@ from featherglue.data.homography import (
 )
 from featherglue.data.keypoint_labels import PhotoLabels
 from featherglue.data.photometric import augment_photometric
+from featherglue.data.real_pairs import Transfer
 from featherglue.errors import ConfigError
 from featherglue.io.gray import Gray
 from featherglue.io.image import map_points, resize_gray, resized_size
@@ -56,6 +58,8 @@ class LabelConfig:
         near: maximum distance in pixels between a detection in a view and the label.
         sampling: sampling of descriptors, see `ProcessingConfig.descriptor_sampling`.
         batch_size: number of views in one forward pass.
+        real_views: maximum number of other photographs of the scene that are views of a photograph,
+            if there are COLMAP models and depth maps.
     """
 
     homographies: int = 40
@@ -74,6 +78,7 @@ class LabelConfig:
     near: float = 3.0
     sampling: Sampling = "exact"
     batch_size: int = 10
+    real_views: int = 8
 
     def __post_init__(self) -> None:
         for name in ("homographies", "max_labels", "batch_size"):
@@ -90,9 +95,23 @@ class LabelConfig:
             "threshold",
             "detection",
             "near",
+            "real_views",
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealView:
+    """Another photograph of the same scene.
+
+    Attributes:
+        photo: (H, W) uint8.
+        transfer: where points of the labeled photograph are in it.
+    """
+
+    photo: Gray
+    transfer: Transfer
 
 
 def label_photograph(
@@ -101,8 +120,12 @@ def label_photograph(
     config: LabelConfig,
     rng: np.random.Generator,
     device: str = "cpu",
+    real_views: Sequence[RealView] = (),
 ) -> PhotoLabels:
     """Label the keypoints of a photograph.
+
+    Warped views find the labels. Warped and real views together give their repeatability and
+    matchability.
 
     Args:
         extract: the network, on `device`.
@@ -110,6 +133,7 @@ def label_photograph(
         config: settings.
         rng: random generator of the views and their augmentation.
         device: device of the network.
+        real_views: other photographs of the scene.
     """
     height, width = photo.shape
     size = working_size((width, height), config.longest)
@@ -131,15 +155,51 @@ def label_photograph(
     seen = np.stack([_look_up(c, p) for c, p in zip(covers, projected, strict=True)])
     detected = [_near_detections(view, config) for view in scores]
     found = np.stack([_look_up(d, p) for d, p in zip(detected, projected, strict=True)])
-    matched = _matched(descriptors, projected, seen, config.sampling)
+    reference = _sampled(descriptors[:1], exact, config.sampling)
+    matched = np.stack(
+        [
+            _matched(_sampled(d[None], p, config.sampling), reference, s)
+            for d, p, s in zip(descriptors, projected, seen, strict=True)
+        ]
+    )
+    points = map_points(exact, size, (width, height))
+    counts = np.stack([seen[1:], (found & seen)[1:], (matched & seen)[1:]]).sum(1)
+    for view in real_views:
+        counts += _counts_in(extract, view, points, reference, config, device)
+    covered, found_count, matched_count = counts.astype(np.uint16)
     return PhotoLabels(
         size=(width, height),
-        points=map_points(exact, size, (width, height)),
+        points=points,
         scores=values[valid].numpy(),
-        covered=seen[1:].sum(0).astype(np.uint16),
-        found=(found & seen)[1:].sum(0).astype(np.uint16),
-        matched=(matched & seen)[1:].sum(0).astype(np.uint16),
+        covered=covered,
+        found=found_count,
+        matched=matched_count,
     )
+
+
+def _counts_in(
+    extract: Extract,
+    view: RealView,
+    points: Float,
+    reference: Tensor,
+    config: LabelConfig,
+    device: str,
+) -> NDArray[np.int64]:
+    """Whether a real view shows, detects and matches each label, (3, N) of 0 and 1.
+
+    Args:
+        points: (N, 2) xy, pixels of the labeled photograph.
+        reference: (N, D), the descriptors of the labels there.
+    """
+    height, width = view.photo.shape
+    size = working_size((width, height), config.longest)
+    scores, descriptors = _run(extract, resize_gray(view.photo, size)[None], 1, device)
+    there = view.transfer(points)
+    there = np.where(np.isfinite(there), map_points(there, (width, height), size), np.nan)
+    seen = points_inside(there, size, config.border)
+    found = _look_up(_near_detections(scores[0], config), there)
+    matched = _matched(_sampled(descriptors, there, config.sampling), reference, seen)
+    return np.stack([seen, found & seen, matched & seen]).astype(np.int64)
 
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -233,16 +293,24 @@ def _near_detections(scores: Float, config: LabelConfig) -> Gray:
     return np.asarray(cv2.dilate(peaks, disc.astype(np.uint8)), np.uint8)
 
 
-def _matched(descriptors: Tensor, projected: Matrix, seen: Mask, sampling: Sampling) -> Mask:
-    """(V, N), whether the descriptor of a label in a view is nearest to its own in the photograph.
+def _sampled(descriptors: Tensor, points: NDArray[np.floating], sampling: Sampling) -> Tensor:
+    """The descriptors (N, D) of a view (1, D, H/8, W/8) at points (N, 2); anything at NaN."""
+    where = torch.from_numpy(np.nan_to_num(points)[None]).to(descriptors)
+    return sample_descriptors(descriptors, where, sampling)[0]
+
+
+def _matched(sampled: Tensor, reference: Tensor, seen: Mask) -> Mask:
+    """(N,), whether the descriptor of a label in a view is nearest to its own in the photograph.
 
     Only labels that the view shows are compared.
+
+    Args:
+        sampled, reference: (N, D), descriptors in the view and in the photograph.
+        seen: (N,).
     """
-    if seen.shape[1] == 0:
+    if not seen.any():
         return np.zeros(seen.shape, np.bool_)
-    points = torch.from_numpy(np.where(seen[..., None], projected, 0)).to(descriptors)
-    sampled = sample_descriptors(descriptors, points, sampling)  # (V, N, D)
-    cosine = sampled @ sampled[0].T
-    cosine.masked_fill_(~torch.from_numpy(seen).to(cosine.device)[:, None], -2.0)
+    cosine = sampled @ reference.T
+    cosine.masked_fill_(~torch.from_numpy(seen).to(cosine.device)[None], -2.0)
     own = torch.arange(cosine.shape[1], device=cosine.device)
-    return np.asarray((cosine.argmax(2) == own).cpu().numpy())
+    return np.asarray((cosine.argmax(1) == own).cpu().numpy())

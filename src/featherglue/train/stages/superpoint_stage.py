@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 
-from featherglue.config import SuperPointConfig
+from featherglue.config import Provenance, SuperPointConfig
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
+from featherglue.errors import ConfigError
 from featherglue.models.model import Model
+from featherglue.models.superpoint import SuperPoint
 from featherglue.train.engine.loop_config import LoopConfig
-from featherglue.train.losses.superpoint_loss import SuperPointLoss
+from featherglue.train.losses.superpoint_loss import DetectorLoss, SuperPointLoss
 from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
 from featherglue.train.stages.shapes_stage import build_extractor, extractor_model
 from featherglue.train.stages.stage_provenance import training_steps
@@ -45,6 +49,9 @@ class SuperPointStage:
         validation: settings of the validation on held-out views.
         start: folder of a model whose extractor to start from, with this architecture or a smaller
             one; "" starts from scratch.
+        part: "extractor" trains all layers; "detector" trains only those that the descriptors do
+            not use. Descriptors then stay exactly as they are, and a matcher that was trained on
+            them fits the result.
         seed: seed of weights and data.
         data: description of the photographs for the model card.
 
@@ -61,11 +68,14 @@ class SuperPointStage:
     loss: SuperPointLoss = field(default_factory=SuperPointLoss)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     start: str = ""
+    part: Literal["extractor", "detector"] = "extractor"
     seed: int = 0
     data: str = ""
 
     def __post_init__(self) -> None:
         check_views(self.spatial, self.scenes, self.views, self.loss)
+        if self.part == "detector" and not self.start:
+            raise ConfigError("part = 'detector' requires a model to start from: set start")
 
 
 def train_superpoint(
@@ -86,6 +96,14 @@ def train_superpoint(
         TrainingError, ConfigError, ImageError, OutputError: as `run_stage`.
     """
 
+    base = Model.load(stage.start) if stage.part == "detector" else None
+
+    def build(network: nn.Module, provenance: Provenance) -> Model:
+        if base is None:
+            return extractor_model(network, provenance)
+        assert isinstance(network, SuperPoint)
+        return replace(base, extractor=network, provenance=provenance)
+
     def prepare(run: RunContext) -> TrainingTask:
         photographs = run.require_photographs()
         network = build_extractor(stage.architecture, stage.start)
@@ -96,11 +114,17 @@ def train_superpoint(
         )
         return TrainingTask(
             network=network,
-            loss=stage.loss,
+            loss=stage.loss if base is None else DetectorLoss(copy.deepcopy(network), stage.loss),
             samples=extractor_views(
-                photographs.training, stage.views, stage.scenes, stage.spatial, stage.seed, atlas
+                photographs.training,
+                stage.views,
+                stage.scenes,
+                stage.spatial,
+                stage.seed,
+                atlas,
+                stage.loop.batch_size,
             ),
-            build=extractor_model,
+            build=build,
             earlier_steps=training_steps(stage.start, "extractor"),
             sources=(stage.start,),
             validate=None if validation is None else validation.of_extractor(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from featherglue.data.real_pairs import RealPairConfig, RealPairs
 from featherglue.data.real_scenes import MixedScenes, RealScenes
 from featherglue.data.scene_view_pairs import MixedViewPairs, SceneViewPairs
 from featherglue.data.scenes import SceneConfig, Scenes
-from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
+from featherglue.data.view_pairs import (
+    MultiSizeViews,
+    ViewPairConfig,
+    ViewPairs,
+    config_by_size,
+)
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.fingerprint import file_fingerprint, fingerprint
 from featherglue.train.batched.atlas import Atlas
@@ -203,6 +208,7 @@ def extractor_views(
     spatial: float,
     seed: int,
     atlas: Atlas | None = None,
+    batch_size: int = 1,
 ) -> Samples | Batches:
     """Endless pairs of views for an extractor.
 
@@ -210,14 +216,23 @@ def extractor_views(
         views: pairs of views of photographs. They have homographies only if `spatial` is 0.
         scenes: 3D scenes.
         spatial: fraction of the pairs that show 3D scenes, in [0, 1].
-        atlas: photographs on the device that makes the views; None makes them on the CPU.
+        atlas: photographs on the device that makes the views; None makes them on the CPU, as do
+            views with `appearance`, `foreground` or `other_sizes`.
+        batch_size: number of samples that have one size.
     """
-    if atlas is not None:
+    # The GPU lacks `augment_appearance`.
+    if atlas is not None and not (views.appearance or views.foreground or views.other_sizes):
         return BatchedViews(atlas, views, scenes, spatial, seed)
-    flat = ViewPairs(photos, views, seed)
-    if spatial == 0:
-        return flat
-    return MixedViewPairs(flat, SceneViewPairs(photos, scenes, views, seed), spatial, seed)
+
+    def of_size(config: ViewPairConfig) -> ViewPairs | MixedViewPairs:
+        flat = ViewPairs(photos, config, seed)
+        if spatial == 0:
+            return flat
+        sized = replace(scenes, size=config.size)
+        return MixedViewPairs(flat, SceneViewPairs(photos, sized, config, seed), spatial, seed)
+
+    sources = [of_size(config) for config in config_by_size(views)]
+    return sources[0] if len(sources) == 1 else MultiSizeViews(sources, batch_size, seed)
 
 
 def matcher_scenes(
