@@ -14,7 +14,7 @@ from plane_scene import SIZE, K, cameras, pose, posed_photos, true_depth, write_
 
 from featherglue.cli import main
 from featherglue.data.depth_estimation import DepthEstimator
-from featherglue.data.depth_maps import DepthMaps, DepthTransfer, look_up, save_depth
+from featherglue.data.depth_maps import DepthLocation, DepthMaps, DepthTransfer, look_up, save_depth
 from featherglue.data.multiview import ModelPairs, read_models
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.posed_photo import PosedPhoto
@@ -101,6 +101,19 @@ def test_transfer_is_exact_and_knows_what_is_hidden(scene: list[PosedPhoto]) -> 
     for factor, wrong in ((0.8, np.isinf), (1.5, np.isnan), (np.nan, np.isnan)):
         depths[1][pixel[1], pixel[0]] = true_depth(cameras()[1])[pixel[1], pixel[0]] * factor
         assert wrong(transfer(points[inside][:1])).all()
+
+
+def test_points_are_placed_in_the_model(scene: list[PosedPhoto]) -> None:
+    photo = scene[2]  # a turned camera
+    depth = true_depth(photo.world_to_camera)
+    locate = DepthLocation(depth=depth, photo=photo)
+    inside = ((photo.observations >= 0) & (photo.observations <= np.array(SIZE) - 1)).all(1)
+    positions, uncertainties = locate(photo.observations[inside])
+    np.testing.assert_allclose(positions, photo.positions[inside], atol=0.02)
+    # 2 % of a depth of about 4, and 8 px at a focal length of 260 px.
+    np.testing.assert_allclose(uncertainties, 4 * (0.02 + 8 / 260), rtol=0.2)
+    outside, _ = locate(np.array([[-5.0, 3.0]]))
+    assert np.isnan(outside).all()
 
 
 def test_points_behind_the_second_camera_are_hidden() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -102,7 +103,7 @@ def test_matches_of_other_features_are_rejected(scene: Path, tmp_path: Path) -> 
 class Shifted:
     """A pair whose second photograph is shifted; it does not show the left of the first."""
 
-    overlaps = np.array([0.5])
+    overlaps, scenes = np.array([0.5]), np.array([0])
 
     def __init__(self, visible_from: float) -> None:
         self.visible_from = visible_from
@@ -136,7 +137,7 @@ def test_depth_gives_the_places_of_keypoints(
     scene: Path, sample_image: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> None:
     photos, features = PhotoFolder(scene / "photos"), FeatureFile(scene / "f.h5")
-    pairs = TransferredTaughtPairs(photos, features, Shifted(visible_from=150))
+    pairs = TransferredTaughtPairs(photos, features, Shifted(visible_from=150))  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     for _ in range(4):
         pair = pairs.draw(rng)
@@ -155,4 +156,22 @@ def test_depth_gives_the_places_of_keypoints(
         )
         assert np.median(np.abs(seen0 - seen1)) < 8
     with pytest.raises(TrainingError, match="fewer than 16 common points with a depth"):
-        TransferredTaughtPairs(photos, features, Shifted(visible_from=350)).draw(rng)
+        TransferredTaughtPairs(photos, features, Shifted(visible_from=350)).draw(rng)  # type: ignore[arg-type]
+
+
+class TwoScenes(Shifted):
+    """Photographs 0 and 1 are scene 0 in pairs 0 and 1, and scene 1 in pair 2."""
+
+    overlaps, scenes = np.full(3, 0.5), np.array([0, 0, 1])
+
+    def __getitem__(self, index: int) -> RealPair:
+        return replace(super().__getitem__(index), scene=int(self.scenes[index]))
+
+
+def test_a_batch_shows_one_scene(scene: Path) -> None:
+    photos, features = PhotoFolder(scene / "photos"), FeatureFile(scene / "f.h5")
+    pairs = TransferredTaughtPairs(photos, features, TwoScenes(visible_from=150))  # type: ignore[arg-type]
+    views = PhotoPairViews(photos, pairs, ViewPairConfig(size=(96, 96)), 0, 3)
+    scenes = [[int(views[3 * batch + i]["scene"]) for i in range(3)] for batch in range(12)]
+    assert all(len(set(batch)) == 1 for batch in scenes)
+    assert {batch[0] for batch in scenes} == {0, 1}

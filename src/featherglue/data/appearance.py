@@ -120,10 +120,10 @@ def rain(rng: np.random.Generator, image: Float, strength: float) -> Float:
         start = rng.uniform(-length, (width, height))
         ends = [tuple(int(v) for v in np.rint(point)) for point in (start, start + step)]
         cv2.line(drops, ends[0], ends[1], float(rng.uniform(0.3, 1)), 1, cv2.LINE_AA)
-    drops = cv2.GaussianBlur(drops, (0, 0), float(rng.uniform(0.3, 1.0)))
+    blurred = cv2.GaussianBlur(drops, (0, 0), float(rng.uniform(0.3, 1.0)))
     veil = np.float32(rng.uniform(0.1, 0.3) * min(strength, 1.5))
     dull = image * (1 - veil) + veil * np.float32(rng.uniform(100, 180))
-    return np.asarray(dull + np.float32(rng.uniform(40, 110)) * drops, np.float32)
+    return np.asarray(dull + np.float32(rng.uniform(40, 110)) * blurred, np.float32)
 
 
 def local_contrast(rng: np.random.Generator, image: Float, strength: float) -> Float:

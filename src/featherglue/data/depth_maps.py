@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.data.detector_labels import CELL
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.posed_photo import PosedPhoto
 from featherglue.errors import StoredFileError, TrainingError
@@ -139,6 +140,33 @@ class DepthTransfer:
         found = np.where((inside & agree)[:, None], projected, np.nan)
         found[hidden] = np.inf
         return found.astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DepthLocation:
+    """Places points of a photograph in the coordinates of its model, by its depth map and pose.
+
+    Attributes:
+        depth: (h, w) float32, NaN where it is unknown.
+        photo: the photograph.
+    """
+
+    depth: Depth
+    photo: PosedPhoto
+
+    def __call__(self, points: NDArray[np.floating]) -> tuple[Depth, Depth]:
+        """Positions (N, 3) of points (N, 2) xy and their uncertainties (N,), NaN if unknown.
+
+        A position is uncertain by the difference of two depths that agree, and by a cell of the
+        networks, 8 px.
+        """
+        depth = look_up(self.depth, points, self.photo.size)
+        homogeneous = np.concatenate((points, np.ones((len(points), 1))), 1)
+        there = homogeneous @ np.linalg.inv(self.photo.K).T * depth[:, None]
+        pose = self.photo.world_to_camera
+        positions = (there - pose[:, 3]) @ pose[:, :3]
+        uncertain = depth * (AGREEMENT + CELL / self.photo.K[0, 0])
+        return positions.astype(np.float32), uncertain.astype(np.float32)
 
 
 def look_up(depth: Depth, points: NDArray[np.floating], size: tuple[int, int]) -> Depth:

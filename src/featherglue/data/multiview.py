@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.data.depth_maps import DepthMaps, DepthTransfer
+from featherglue.data.depth_maps import DepthLocation, DepthMaps, DepthTransfer
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.posed_photo import Array, PosedPhoto
 from featherglue.data.real_pairs import MIN_MATCHES, MIN_OVERLAP, RealPair, fit_fundamentals
@@ -35,6 +35,10 @@ class ModelPairs:
         scenes: the photographs of each model.
         depths: their depth maps; None for none. A warning states how many pairs lack one.
 
+    Attributes:
+        overlaps: see `RealPairs`.
+        scenes: (P,) int64, the number of the scene of each pair.
+
     Raises:
         TrainingError: no two photographs share enough points, or no pair has depth maps.
     """
@@ -43,18 +47,20 @@ class ModelPairs:
         self._depths = depths
         self._pairs: list[tuple[PosedPhoto, PosedPhoto]] = []
         overlaps: list[float] = []
-        for scene in scenes:
+        numbers: list[int] = []
+        for number, scene in enumerate(scenes):
             shared = count_shared(scene)
             for i, j in itertools.combinations(range(len(scene)), 2):
                 overlap = shared[i, j] / max(1, min(shared[i, i], shared[j, j]))
                 if shared[i, j] >= MIN_MATCHES and overlap >= MIN_OVERLAP:
                     self._pairs.append((scene[i], scene[j]))
                     overlaps.append(overlap)
+                    numbers.append(number)
         if not overlaps:
             raise TrainingError(
                 f"no two photographs of the models share {MIN_MATCHES} points and {MIN_OVERLAP:.0%}"
             )
-        self.overlaps = np.array(overlaps)
+        self.overlaps, self.scenes = np.array(overlaps), np.array(numbers)
         if depths is not None:
             self._check_depths(depths)
 
@@ -82,12 +88,20 @@ class ModelPairs:
         )
         points0, points1 = first.observations[at0], second.observations[at1]
         F = fundamental_of_poses(first, second)
+        transfer = None if self._depths is None else depth_transfer(self._depths, first, second)
         return RealPair(
             numbers=(first.number, second.number),
             points0=points0,
             points1=points1,
             fundamentals=fit_fundamentals(points0, points1, F),
-            transfer=None if self._depths is None else depth_transfer(self._depths, first, second),
+            transfer=transfer,
+            scene=int(self.scenes[index]),
+            locate=None
+            if transfer is None
+            else (
+                DepthLocation(depth=transfer.depth0, photo=first),
+                DepthLocation(depth=transfer.depth1, photo=second),
+            ),
         )
 
 

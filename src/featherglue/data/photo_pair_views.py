@@ -32,18 +32,28 @@ class PhotoPairViews:
         config: settings of the views; `photometric_strength` is the strength of
             `augment_appearance`.
         seed: seed of all random numbers.
+        batch_size: number of consecutive samples that show one scene; None takes random scenes.
     """
 
     def __init__(
-        self, photos: PhotoFolder, pairs: TaughtPairs, config: ViewPairConfig, seed: int = 0
+        self,
+        photos: PhotoFolder,
+        pairs: TaughtPairs,
+        config: ViewPairConfig,
+        seed: int = 0,
+        batch_size: int | None = None,
     ) -> None:
         self.photos, self.pairs = photos, pairs
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.batch_size = config, seed, batch_size
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index, 3))
         config = self.config
-        pair = self.pairs.draw(rng)
+        scene = None
+        if self.batch_size:
+            batch = index // self.batch_size
+            scene = float(np.random.default_rng((self.seed, batch, 6)).random())
+        pair = self.pairs.draw(rng, scene)
         center = int(rng.integers(len(pair.points[0]))) if len(pair.points[0]) else 0
         images, points = [], []
         visible = np.ones(len(pair.points[0]), np.bool_)
@@ -57,7 +67,12 @@ class PhotoPairViews:
             images.append(image)
             points.append(at)
         kept = choose_points(rng, visible, config.max_points)
-        sample: Sample = {"count": np.asarray(len(kept), np.int64)}
+        sample: Sample = {
+            "count": np.asarray(len(kept), np.int64),
+            "scene": np.asarray(pair.scene, np.int64),
+            "positions": padded_rows(pair.positions[kept], config.max_points),
+            "uncertainties": padded_rows(pair.uncertainties[kept, None], config.max_points)[:, 0],
+        }
         for view in range(2):
             taught = pair.descriptors[view][kept]
             sample[f"image{view}"] = images[view][None]

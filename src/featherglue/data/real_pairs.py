@@ -38,6 +38,17 @@ class Transfer(Protocol):
         ...
 
 
+class Locate(Protocol):
+    """Places points of a photograph in its scene."""
+
+    def __call__(self, points: NDArray[np.floating]) -> tuple[Float, Float]:
+        """Points (N, 2) xy to positions (N, 3) and their uncertainties (N,), NaN if unknown.
+
+        Both are in units of the scene.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealPair:
     """Two photographs of one scene.
@@ -49,6 +60,8 @@ class RealPair:
             disagree, the matches do not determine the epipolar geometry.
         transfer: where points of the first photograph are in the second, by depth; None if there
             are no depth maps.
+        scene: number of the scene; -1 if it is unknown.
+        locate: positions of points of each photograph in the scene; None without depth maps.
     """
 
     numbers: tuple[int, int]
@@ -56,6 +69,8 @@ class RealPair:
     points1: Float
     fundamentals: NDArray[np.float64]
     transfer: Transfer | None = None
+    scene: int = -1
+    locate: tuple[Locate, Locate] | None = None
 
     def swapped(self) -> RealPair:
         """The pair in the other order."""
@@ -65,6 +80,8 @@ class RealPair:
             points1=self.points0,
             fundamentals=self.fundamentals.transpose(0, 2, 1),
             transfer=None if self.transfer is None else self.transfer.swapped(),
+            scene=self.scene,
+            locate=None if self.locate is None else (self.locate[1], self.locate[0]),
         )
 
 
@@ -160,17 +177,25 @@ def fit_fundamentals(
     return np.stack(fits)
 
 
-def draw_pair(rng: np.random.Generator, pairs: RealPairs) -> RealPair:
+def draw_pair(
+    rng: np.random.Generator, pairs: RealPairs, candidates: NDArray[np.bool_] | None = None
+) -> RealPair:
     """A random pair of at least `MIN_OVERLAP`.
 
     Hard pairs, of less overlap than `EASY_OVERLAP`, are as frequent as easy ones.
+
+    Args:
+        candidates: (P,), which of the pairs to draw from; None draws from all.
 
     Raises:
         TrainingError: no pair has enough overlap, or none of 100 random ones has enough verified
             matches.
     """
-    easy = pairs.overlaps >= EASY_OVERLAP
-    hard = (pairs.overlaps >= MIN_OVERLAP) & ~easy
+    usable = pairs.overlaps >= MIN_OVERLAP
+    if candidates is not None:
+        usable &= candidates
+    easy = usable & (pairs.overlaps >= EASY_OVERLAP)
+    hard = usable & ~easy
     kinds = [np.flatnonzero(kind) for kind in (hard, easy) if kind.any()]
     if not kinds:
         raise TrainingError(f"no pair of photographs has an overlap of {MIN_OVERLAP:.0%}")

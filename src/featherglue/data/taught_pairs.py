@@ -9,8 +9,9 @@ import numpy as np
 
 from featherglue.data.feature_files import FeatureFile, Float
 from featherglue.data.match_files import MatchFile
+from featherglue.data.multiview import ModelPairs
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.real_pairs import RealPairs, draw_pair
+from featherglue.data.real_pairs import draw_pair
 from featherglue.errors import TrainingError
 
 _MIN_POINTS = 16
@@ -25,19 +26,34 @@ class TaughtPair:
         numbers: indices of the photographs in their `PhotoFolder`.
         points: (M, 2) xy of each, pixels of the photographs; those with one index correspond.
         descriptors: (M, D) of each, the teacher's descriptors at the points.
+        scene: number of the scene; -1 if it is unknown.
+        positions: (M, 3) of the points in the scene; NaN if unknown.
+        uncertainties: (M,) of the positions; NaN if unknown.
     """
 
     numbers: tuple[int, int]
     points: tuple[Float, Float]
     descriptors: tuple[Float, Float]
+    scene: int = -1
+    positions: Float
+    uncertainties: Float
 
 
 class TaughtPairs(Protocol):
     """A source of such pairs."""
 
-    def draw(self, rng: np.random.Generator) -> TaughtPair:
-        """A random pair."""
+    def draw(self, rng: np.random.Generator, scene: float | None = None) -> TaughtPair:
+        """A random pair.
+
+        Args:
+            scene: a random number in [0, 1) that determines the scene; None takes any scene.
+        """
         ...
+
+
+def unknown_places(count: int) -> tuple[Float, Float]:
+    """Positions (N, 3) and uncertainties (N,) of points that are unknown."""
+    return np.full((count, 3), np.nan, np.float32), np.full(count, np.nan, np.float32)
 
 
 class MatchedTaughtPairs:
@@ -54,8 +70,13 @@ class MatchedTaughtPairs:
         self.features, self.matches = features, matches
         self._numbers = {name: number for number, name in enumerate(photos.names)}
 
-    def draw(self, rng: np.random.Generator) -> TaughtPair:
-        """A random pair, in random order. Raises TrainingError if the files do not fit."""
+    def draw(self, rng: np.random.Generator, scene: float | None = None) -> TaughtPair:
+        """A random pair, in random order. The scenes are unknown, so `scene` is not used.
+
+        Raises:
+            TrainingError: the files do not fit.
+        """
+        del scene
         index = int(rng.integers(len(self.matches.pairs)))
         (name0, name1), matches = self.matches.pairs[index], self.matches[index]
         if rng.random() < 0.5:
@@ -67,10 +88,13 @@ class MatchedTaughtPairs:
         ):
             self.matches.check_indices(name, indices, len(known.keypoints))
         rows0, rows1 = matches.T
+        positions, uncertainties = unknown_places(len(matches))
         return TaughtPair(
             numbers=(self._numbers[name0], self._numbers[name1]),
             points=(known0.keypoints[rows0], known1.keypoints[rows1]),
             descriptors=(known0.descriptors[rows0], known1.descriptors[rows1]),
+            positions=positions,
+            uncertainties=uncertainties,
         )
 
 
@@ -87,17 +111,24 @@ class TransferredTaughtPairs:
         pairs: the pairs, with a `transfer`.
     """
 
-    def __init__(self, photos: PhotoFolder, features: FeatureFile, pairs: RealPairs) -> None:
+    def __init__(self, photos: PhotoFolder, features: FeatureFile, pairs: ModelPairs) -> None:
         self.photos, self.features, self.pairs = photos, features, pairs
 
-    def draw(self, rng: np.random.Generator) -> TaughtPair:
+    def draw(self, rng: np.random.Generator, scene: float | None = None) -> TaughtPair:
         """A random pair, in random order, with at least 16 points.
+
+        Args:
+            scene: see `TaughtPairs`. A scene is as frequent as it has pairs.
 
         Raises:
             TrainingError: a file cannot be read, or 100 random pairs have fewer points.
         """
+        candidates = None
+        if scene is not None:
+            scenes = self.pairs.scenes
+            candidates = scenes == scenes[int(scene * len(scenes))]
         for _ in range(_MAX_DRAWS):
-            pair = draw_pair(rng, self.pairs)
+            pair = draw_pair(rng, self.pairs, candidates)
             if pair.transfer is None:
                 continue
             known = self.features[self.photos.names[pair.numbers[0]]]
@@ -105,10 +136,16 @@ class TransferredTaughtPairs:
             seen = np.isfinite(there).all(1)
             if seen.sum() >= _MIN_POINTS:
                 descriptors = known.descriptors[seen]
+                positions, uncertainties = unknown_places(len(descriptors))
+                if pair.locate is not None:
+                    positions, uncertainties = pair.locate[0](known.keypoints[seen])
                 return TaughtPair(
                     numbers=pair.numbers,
                     points=(known.keypoints[seen], there[seen]),
                     descriptors=(descriptors, descriptors),
+                    scene=pair.scene,
+                    positions=positions,
+                    uncertainties=uncertainties,
                 )
         raise TrainingError(
             f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a depth"

@@ -9,6 +9,7 @@ from featherglue.data.feature_files import FeatureFile
 from featherglue.data.homography import warp_image, warp_points
 from featherglue.data.photographs import PhotoFolder
 from featherglue.data.sample_points import choose_points, padded_rows
+from featherglue.data.taught_pairs import unknown_places
 from featherglue.data.view_pairs import ViewPairConfig, ViewPairs, change_view, points_covered
 
 
@@ -20,7 +21,9 @@ class TeacherViewPairs(ViewPairs):
 
     A sample holds `image{v}` (1, H, W) uint8 and `points{v}` (P, 2) float32 xy for the views 0 and
     1; `teacher0` and `teacher1` (P, D) float32, the teacher's descriptors of the points, which are
-    those of one photograph here; `count`, the number of points before the padding with zeros.
+    those of one photograph here; `count`, the number of points before the padding with zeros;
+    `scene`, the number of the scene, `positions` (P, 3) and `uncertainties` (P,) float32 of the
+    points in it, which are -1 and NaN here, because they are unknown.
 
     Args:
         photos: the photographs.
@@ -55,7 +58,13 @@ class TeacherViewPairs(ViewPairs):
             visible &= points_inside(at, config.size, 2) & ~points_covered(at, covered)
         kept = choose_points(rng, visible, config.max_points)
         taught = padded_rows(known.descriptors[kept], config.max_points)
-        sample: Sample = {"count": np.asarray(len(kept), np.int64)}
+        positions, uncertainties = unknown_places(config.max_points)
+        sample: Sample = {
+            "count": np.asarray(len(kept), np.int64),
+            "scene": np.asarray(-1, np.int64),
+            "positions": positions,
+            "uncertainties": uncertainties,
+        }
         sample |= {"teacher0": taught, "teacher1": taught}
         for view, (image, _) in enumerate(views):
             sample[f"image{view}"] = image[None]

@@ -9,6 +9,7 @@ from featherglue.train.losses.dual_softmax import (
     cosine_similarity,
     dual_softmax_loss,
     nearest_neighbor_accuracy,
+    same_places,
     valid_points,
 )
 
@@ -87,3 +88,16 @@ def test_nearest_neighbor_accuracy() -> None:
     assert nearest_neighbor_accuracy(cosine, real).item() == torch.tensor(2 / 3).item()
     assert nearest_neighbor_accuracy(cosine, torch.tensor([[True, True, False]])).item() == 0.5
     assert nearest_neighbor_accuracy(cosine, torch.tensor([[False] * 3])).item() == 0
+
+
+def test_same_places_are_those_within_their_uncertainty() -> None:
+    positions = torch.tensor([[[0.0], [1.0], [9.0]], [[0.2], [torch.nan], [0.0]]])
+    positions = torch.cat((positions, torch.zeros(2, 3, 2)), 2)
+    uncertainties = torch.tensor([[0.3, 0.1, 0.1], [0.1, torch.nan, 0.1]])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    # Points a, b, c of the first sample and d, e of the second; e may be anywhere.
+    same = same_places(torch.tensor([2, 2]), positions, uncertainties, valid)
+    pairs = {(i, j) for i, j in same.nonzero().tolist()}
+    assert pairs == {(0, 3), (3, 0), (0, 4), (4, 0), (1, 4), (4, 1), (2, 4), (4, 2)}
+    for scenes in ([2, 3], [-1, -1]):
+        assert not same_places(torch.tensor(scenes), positions, uncertainties, valid).any()

@@ -44,6 +44,9 @@ def batch(student: Student) -> Batch:
         "teacher0": descriptors,
         "teacher1": descriptors.clone(),
         "count": torch.tensor([POINTS, POINTS // 2]),
+        "scene": torch.tensor([-1, -1]),
+        "positions": torch.full((2, POINTS, 3), torch.nan),
+        "uncertainties": torch.full((2, POINTS), torch.nan),
     }
 
 
@@ -100,3 +103,18 @@ def test_batch_without_points_has_a_gradient(student: Student, batch: Batch) -> 
 def test_settings_out_of_range_are_rejected(config: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"truth|temperature"):
         FeatureDistillationConfig(**config)
+
+
+def test_one_point_of_a_scene_is_no_negative_of_itself(student: Student, batch: Batch) -> None:
+    """The second pair shows the first ten points of the first one again."""
+    for key in ("image0", "image1", "points0", "points1", "teacher0", "teacher1"):
+        batch[key][1] = batch[key][0]
+    only = {"truth": 1.0, "descriptors": 0.0, "contrast": 1.0, "detector": 0.0}
+    confused, _ = measure(student, batch, **only)
+    batch["scene"] = torch.tensor([4, 4])
+    batch["positions"] = torch.arange(POINTS * 3.0).reshape(1, POINTS, 3).repeat(2, 1, 1)
+    batch["uncertainties"] = torch.full((2, POINTS), 0.5)
+    known, _ = measure(student, batch, **only)
+    assert known < confused - 0.15
+    batch["scene"] = torch.tensor([4, 5])
+    assert measure(student, batch, **only)[0] == pytest.approx(confused, rel=1e-5)

@@ -180,6 +180,12 @@ def test_pairs_with_depth_are_part_of_the_samples(
     assert len(rows) > 0
     step = made.provenance.recipe[-1]
     assert len(step["models"]) == len(step["depths"]) == len(step["features"])  # hashes
+    # Batches of one scene and of several sizes.
+    views = dataclasses.replace(stage.views, other_sizes=((96, 64),), foreground=0.5)
+    one_scene = dataclasses.replace(stage, one_scene=True, views=views)
+    train_feature_distillation(one_scene, photos.folder, tmp_path / "one")
+    with pytest.raises(ConfigError, match="one_scene requires models"):
+        dataclasses.replace(one_scene, models="", depths="")
     with pytest.raises(ConfigError, match="give both or neither"):
         dataclasses.replace(stage, depths="")
     with pytest.raises(ConfigError, match="matches or models, not both"):

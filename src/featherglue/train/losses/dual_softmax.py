@@ -23,6 +23,26 @@ def cosine_similarity(descriptors0: Tensor, descriptors1: Tensor, valid: Tensor)
     return cosine.masked_fill(~(valid[:, :, None] & valid[:, None]), -1e4)
 
 
+def same_places(scene: Tensor, positions: Tensor, uncertainties: Tensor, valid: Tensor) -> Tensor:
+    """Which points of different samples may be one point of a scene: no negatives of each other.
+
+    Args:
+        scene: (B,) numbers of the scenes; negative ones are unknown.
+        positions: (B, P, 3) of the points in the scenes; NaN is anywhere.
+        uncertainties: (B, P) of the positions.
+        valid: (B, P) bool, False for padding.
+
+    Returns:
+        (N, N) bool over the N valid points of all samples; False within a sample.
+    """
+    sample = torch.arange(len(scene), device=scene.device)[:, None].expand_as(valid)[valid]
+    number = scene[sample]
+    together = (number[:, None] == number) & (number >= 0) & (sample[:, None] != sample)
+    where, reach = positions[valid], uncertainties[valid]
+    apart = torch.cdist(where, where) > torch.maximum(reach[:, None], reach)
+    return together & ~apart
+
+
 def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of the diagonal under a softmax in both directions.
 

@@ -22,6 +22,7 @@ from featherglue.train.losses.dual_softmax import (
     cosine_similarity,
     dual_softmax_loss,
     nearest_neighbor_accuracy,
+    same_places,
     valid_points,
 )
 from featherglue.train.losses.student_teacher import Student
@@ -92,7 +93,8 @@ class FeatureDistillationLoss:
         points = torch.cat((batch["points0"], batch["points1"]))
         valid = valid_points(batch["count"], points.shape[1])
         own0, own1 = sample_descriptors(dense.float(), points, "exact").chunk(2)
-        truth = self._contrast(own0, own1, valid, config.temperature)
+        same = same_places(batch["scene"], batch["positions"], batch["uncertainties"], valid)
+        truth = self._contrast(own0, own1, valid, same, config.temperature)
         distances, contrasts = [], []
         for own, view in ((own0, 0), (own1, 1)):
             target = batch[f"teacher{view}"].float()
@@ -100,7 +102,9 @@ class FeatureDistillationLoss:
                 network.descriptor_map.update(own[valid], target[valid], self.group)
             mapped = network.descriptor_map(own)
             distances.append(descriptor_distance(mapped[valid], target[valid], "cosine"))
-            contrasts.append(self._contrast(mapped, target, valid, config.contrast_temperature))
+            contrasts.append(
+                self._contrast(mapped, target, valid, same, config.contrast_temperature)
+            )
         parts = {
             "truth": truth,
             "descriptors": torch.stack(distances).mean(),
@@ -131,9 +135,15 @@ class FeatureDistillationLoss:
         return dense, score_map_divergence(logits, target_logits, everywhere, 1.0)
 
     @staticmethod
-    def _contrast(first: Tensor, second: Tensor, valid: Tensor, temperature: float) -> Tensor:
-        """Dual softmax over the points of all pairs: (B, P, E) twice, valid (B, P)."""
+    def _contrast(
+        first: Tensor, second: Tensor, valid: Tensor, same: Tensor, temperature: float
+    ) -> Tensor:
+        """Dual softmax over the points of all pairs: (B, P, E) twice, valid (B, P).
+
+        Points that may be the same one (N, N) are no negatives of each other.
+        """
         # Dropping the padding keeps the matrix small; the loss does not depend on it.
         every = valid.new_ones(1, int(valid.sum()))
         first, second = first[valid][None], second[valid][None]
-        return dual_softmax_loss(cosine_similarity(first, second, every), every, temperature)[0]
+        cosine = cosine_similarity(first, second, every).masked_fill(same, -1e4)
+        return dual_softmax_loss(cosine, every, temperature)[0]

@@ -23,7 +23,7 @@ from featherglue.data.taught_pairs import (
     TransferredTaughtPairs,
 )
 from featherglue.data.teacher_view_pairs import TeacherViewPairs
-from featherglue.data.view_pairs import ViewPairConfig
+from featherglue.data.view_pairs import MultiSizeViews, ViewPairConfig, config_by_size
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.fingerprint import file_fingerprint
 from featherglue.models.model import Model
@@ -63,6 +63,9 @@ class FeatureDistillationStage:
         models: folder of COLMAP models of the photographs; "" for none. The points of a pair are
             those of `features` in one photograph, and their places in the other one.
         depths: folder of the depth maps that `featherglue depth` made of `models`.
+        one_scene: whether all real pairs of a batch show one scene of `models`. Points of its other
+            photographs are then hard negatives. Those that may be the same point of the scene are
+            none.
         real: fraction of the samples that show two photographs; used with `matches` or `models`.
         teacher: name and license of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
@@ -84,6 +87,7 @@ class FeatureDistillationStage:
     matches: str = ""
     models: str = ""
     depths: str = ""
+    one_scene: bool = False
     real: float = 0.375
     teacher: str = ""
     architecture: SuperPointConfig | None = None
@@ -102,6 +106,8 @@ class FeatureDistillationStage:
             raise ConfigError("`depths` are the depth maps of `models`: give both or neither")
         if self.matches and self.models:
             raise ConfigError("give matches or models, not both")
+        if self.one_scene and not self.models:
+            raise ConfigError("one_scene requires models and depths")
 
 
 def train_feature_distillation(
@@ -173,20 +179,28 @@ def train_feature_distillation(
 
 def _samples(
     stage: FeatureDistillationStage, photos: PhotoFolder, features: FeatureFile
-) -> TeacherViewPairs | MixedTeacherPairs:
+) -> TeacherViewPairs | MixedTeacherPairs | MultiSizeViews:
     """The training pairs of the stage."""
-    warped = TeacherViewPairs(photos, features, stage.views, stage.seed)
+    batch_size = stage.loop.batch_size
+    pairs: TaughtPairs | None = None
     if stage.models:
         depths = DepthMaps(stage.depths, photos)
         models = ModelPairs(read_models(stage.models, photos), depths)
-        pairs: TaughtPairs = TransferredTaughtPairs(photos, features, models)
+        pairs = TransferredTaughtPairs(photos, features, models)
     elif stage.matches:
         matches = MatchFile(stage.matches, photos.names)
         pairs = MatchedTaughtPairs(photos, features, matches)
-    else:
-        return warped
-    real = PhotoPairViews(photos, pairs, stage.views, stage.seed)
-    return MixedTeacherPairs(warped, real, stage.real, stage.seed)
+
+    def of_size(config: ViewPairConfig) -> TeacherViewPairs | MixedTeacherPairs:
+        warped = TeacherViewPairs(photos, features, config, stage.seed)
+        if pairs is None:
+            return warped
+        group = batch_size if stage.one_scene else None
+        real = PhotoPairViews(photos, pairs, config, stage.seed, group)
+        return MixedTeacherPairs(warped, real, stage.real, stage.seed)
+
+    sources = [of_size(config) for config in config_by_size(stage.views)]
+    return sources[0] if len(sources) == 1 else MultiSizeViews(sources, batch_size, stage.seed)
 
 
 def _of_student(measure: Validate) -> Validate:

@@ -276,7 +276,7 @@ def _cover(homography: Matrix, size: tuple[int, int], border: int) -> Gray:
     return np.asarray(eroded, np.uint8)
 
 
-def _look_up(mask: Gray, points: Matrix) -> Mask:
+def _look_up(mask: Gray, points: NDArray[np.floating]) -> Mask:
     """(N,), whether a mask (H, W) is set at the nearest pixel of each point (N, 2)."""
     within = points_inside(points, (mask.shape[1], mask.shape[0]))
     x, y = np.rint(np.where(within[:, None], points, 0)).astype(np.int64).T
