@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 import featherglue as fg
-from featherglue.data.appearance import augment_appearance
+from featherglue.data.appearance import Change, augment_appearance
 from featherglue.data.homography import HomographyRange, sample_homography
 from featherglue.evaluation import HomographySuite, PoseSuite
 from featherglue.evaluation.suites import PairResult
@@ -39,6 +39,8 @@ KINDS = {
 }
 # Name -> strength of the changes of appearance of the views of scenes.
 SCENES = {"scenes": 0.0, "scenes, changed light": 1.3}
+# Changes of appearance, in the order in which they are drawn.
+CHANGES: tuple[Change, ...] = ("shading", "illumination", "tones", "night", "fog", "local_contrast")
 ANGLES = (8.0, 55.0)  # degrees between the views of a scene
 
 
@@ -52,7 +54,8 @@ def planes(photos: Path, kind: str, count: int) -> Iterator[HomographyViews]:
         H = sample_homography(rng, SIZE, limits)
         warped = cv2.warpPerspective(image, H, SIZE)
         image0, image1 = (
-            augment_appearance(rng, np.asarray(one, np.uint8), strength) for one in (image, warped)
+            augment_appearance(rng, np.asarray(one, np.uint8), strength, CHANGES)
+            for one in (image, warped)
         )
         yield HomographyViews(image0=image0, image1=image1, H=H)
 
@@ -70,7 +73,8 @@ def poses(scenes: Path, kind: str, count: int) -> Iterator[PoseViews]:
             image0, image1 = (_undistorted(file.parent, data, k) for k in (i, j))
             if SCENES[kind]:
                 image0, image1 = (
-                    augment_appearance(changes, one, SCENES[kind]) for one in (image0, image1)
+                    augment_appearance(changes, one, SCENES[kind], CHANGES)
+                    for one in (image0, image1)
                 )
             K0, K1 = (np.broadcast_to(data["K"], (len(data["w2c"]), 3, 3))[k] for k in (i, j))
             T = data["w2c"][j] @ np.linalg.inv(data["w2c"][i])
