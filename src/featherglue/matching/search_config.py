@@ -35,7 +35,7 @@ class SearchConfig:
         max_cached: maximum number of images whose small features are kept.
     """
 
-    weak_ratio: float = 0.15
+    weak_ratio: float = 0.3
     good_ratio: float = 0.75
     max_plain_rotation: float = 15.0
     side: int = 240
