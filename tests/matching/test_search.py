@@ -124,7 +124,7 @@ def test_a_homography_completes_a_weak_match(
     search: SearchMode, plain: Session, photograph: np.ndarray
 ) -> None:
     """The second image is dark and noisy: fewer keypoints match, and none is turned."""
-    noise = np.random.default_rng(0).normal(0, 14, photograph.shape)
+    noise = np.random.default_rng(0).normal(0, 7, photograph.shape)
     dark = np.clip(photograph[8:, 5:] * 0.3 + noise[8:, 5:], 0, 255).astype(np.uint8)
     H = np.array([[1.0, 0, -5], [0, 1, -8], [0, 0, 1]])
     session = plain.with_search(search)
@@ -143,7 +143,7 @@ def test_a_homography_completes_a_weak_match(
 def test_without_refinement_a_search_completes_nothing(
     plain: Session, searching: Session, photograph: np.ndarray
 ) -> None:
-    noise = np.random.default_rng(0).normal(0, 14, photograph.shape)
+    noise = np.random.default_rng(0).normal(0, 7, photograph.shape)
     dark = np.clip(photograph[8:, 5:] * 0.3 + noise[8:, 5:], 0, 255).astype(np.uint8)
     first, second = (
         session.with_settings(refine=False)(photograph, dark).matches
@@ -156,7 +156,7 @@ def test_without_refinement_a_search_completes_nothing(
 def test_guided_matching_needs_refinement_images_and_few_matches(
     plain: Session, photograph: np.ndarray
 ) -> None:
-    noise = np.random.default_rng(0).normal(0, 14, photograph.shape)
+    noise = np.random.default_rng(0).normal(0, 7, photograph.shape)
     dark = np.clip(photograph[8:, 5:] * 0.3 + noise[8:, 5:], 0, 255).astype(np.uint8)
     first, second = plain.extract(photograph), plain.extract(dark)
     assert "guided" in plain.match(first, second).milliseconds
