@@ -199,6 +199,13 @@ class Session:
             checked("search", search),
         )
 
+    def with_stored_features(self) -> Session:
+        """A session for features that are stored: a search finds no more keypoints than it may."""
+        session = self.with_search(self.search)
+        if session._search is not None:
+            session._search = Search(SessionPipeline(session, density=1))
+        return session
+
     def with_threads(self, threads: int | None) -> Session:
         """A session with the same model and settings and another maximum number of threads.
 

@@ -60,12 +60,12 @@ class MatchingTask:
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
-        session = self.source.open().with_settings(resize=-1, refine=False)
+        session = self.source.open().with_settings(resize=-1, refine=False).with_stored_features()
         with_images = session.search != "off"
         features = FeatureReader(self.feature_file, self.images, with_images=with_images)
         if not self.searched:
             return lambda key: match_record(session, features, key, self.cascade)
-        searching = session.with_search("auto")
+        searching = session.with_search("auto").with_stored_features()
         viewed = FeatureReader(self.feature_file, self.images, with_images=True)
 
         def match(key: Key) -> Record:
@@ -303,7 +303,7 @@ def match_features(
         ray=ray,
         overwrite=overwrite,
         progress=progress,
-        min_share=_MIN_SEARCHED if to_search else _MIN_PAIRS,
+        min_share=_MIN_SEARCHED if to_search or session.search != "off" else _MIN_PAIRS,
     )
     return replace(
         result,

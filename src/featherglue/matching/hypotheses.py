@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 
 from featherglue.io.gray import Gray
@@ -37,6 +38,7 @@ class _SmallVersions:
     """Small versions of an image by their scale, and features by scale and quarter turns."""
 
     original: Gray
+    mask: Gray | None
     images: dict[float, Gray] = field(default_factory=dict)
     features: dict[tuple[float, int], Features] = field(default_factory=dict)
 
@@ -47,13 +49,16 @@ class HypothesisRanking:
     def __init__(self, pipeline: SessionPipeline, config: SearchConfig) -> None:
         self.pipeline, self.config = pipeline, config
         self._lock = threading.Lock()
-        self._small: OrderedDict[int, _SmallVersions] = OrderedDict()
+        self._small: OrderedDict[tuple[int, int], _SmallVersions] = OrderedDict()
 
-    def finalists(self, image0: Gray, image1: Gray) -> Sequence[tuple[Hypothesis, MatchResult]]:
+    def finalists(
+        self, image0: Gray, image1: Gray, mask0: Gray | None = None, mask1: Gray | None = None
+    ) -> Sequence[tuple[Hypothesis, MatchResult]]:
         """The hypotheses with the strongest matches on the small versions, best first.
 
         Args:
             image0, image1: (H, W) uint8.
+            mask0, mask1: (H, W) uint8, 0 where keypoints are ignored; None for none.
 
         Returns:
             At least one hypothesis and its match, in pixels of the small versions.
@@ -63,26 +68,27 @@ class HypothesisRanking:
         scores: dict[Hypothesis, float] = {}
         for sizes, all_turns in ((shrunk[:1], [0]), (shrunk[1:], [0]), (shrunk, [1, 2, 3])):
             for scale0, scale1 in sizes:
-                features0 = self.features(image0, scale0, 0)
+                features0 = self.features(image0, scale0, 0, mask0)
                 for turns in all_turns:
-                    features1 = self.features(image1, scale1, turns)
+                    features1 = self.features(image1, scale1, turns, mask1)
                     scores[Hypothesis(scale0, scale1, turns)] = similarity(features0, features1)
             if max(scores.values()) > self.config.clear_similarity:
                 break
         tried: list[tuple[Hypothesis, MatchResult]] = []
         for hypothesis in sorted(scores, key=lambda h: -scores[h])[: self.config.num_finalists]:
-            features0 = self.features(image0, hypothesis.scale0, 0)
-            features1 = self.features(image1, hypothesis.scale1, hypothesis.turns)
+            features0 = self.features(image0, hypothesis.scale0, 0, mask0)
+            features1 = self.features(image1, hypothesis.scale1, hypothesis.turns, mask1)
             tried.append((hypothesis, self.pipeline.match_small(features0, features1)))
             if tried[-1][1].matches.scores.sum() > self.config.enough_strength:
                 break
         return sorted(tried, key=lambda pair: -pair[1].matches.scores.sum())
 
-    def features(self, image: Gray, scale: float, turns: int) -> Features:
+    def features(self, image: Gray, scale: float, turns: int, mask: Gray | None = None) -> Features:
         """Features of a small version, rotated by quarter turns counter-clockwise."""
+        owner = id(image), id(mask)
         with self._lock:
-            kept = self._small.setdefault(id(image), _SmallVersions(image))
-            self._small.move_to_end(id(image))
+            kept = self._small.setdefault(owner, _SmallVersions(image, mask))
+            self._small.move_to_end(owner)
             while len(self._small) > self.config.max_cached:
                 self._small.popitem(last=False)
         key = (scale, turns)
@@ -92,7 +98,18 @@ class HypothesisRanking:
             if scale not in kept.images:
                 kept.images[scale] = shrink(kept.images[1.0], scale)
             turned = np.ascontiguousarray(np.rot90(kept.images[scale], turns))
-            kept.features[key] = replace(self.pipeline.extract_small(turned), image=None)
+            if mask is None:
+                found = self.pipeline.extract_small(turned)
+            else:
+                size = kept.images[scale].shape[::-1]
+                resized = np.asarray(
+                    cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8
+                )
+                allowed = np.ascontiguousarray(np.rot90(resized, turns))
+                # What is masked would change the descriptors beside it.
+                visible = np.where(allowed > 0, turned, np.uint8(0))
+                found = self.pipeline.extract_small(visible, allowed)
+            kept.features[key] = replace(found, image=None, mask=None)
         return kept.features[key]
 
 

@@ -28,14 +28,28 @@ def apply_mask(features: Features, mask: Gray, max_keypoints: int) -> Features:
         raise ImageError(
             f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, the image {width}×{height}"
         )
-    kept = np.flatnonzero(is_allowed(features.keypoints, mask))
-    kept = kept[: max_keypoints if max_keypoints >= 0 else None]
+    allowed = _rows(features, np.flatnonzero(is_allowed(features.keypoints, mask)))
+    return with_mask(strongest(allowed, max_keypoints), mask)
+
+
+def strongest(features: Features, max_keypoints: int) -> Features:
+    """The first keypoints of features, strongest first; −1 keeps all."""
+    if not 0 <= max_keypoints < len(features):
+        return features
+    return _rows(features, np.arange(max_keypoints))
+
+
+def with_mask(features: Features, mask: Gray | None) -> Features:
+    """Features with the mask of their image."""
+    return features if mask is features.mask else dataclasses.replace(features, mask=mask)
+
+
+def _rows(features: Features, rows: NDArray[np.int64]) -> Features:
     return dataclasses.replace(
         features,
-        keypoints=features.keypoints[kept],
-        scores=features.scores[kept],
-        descriptors=features.descriptors[kept],
-        mask=mask,
+        keypoints=features.keypoints[rows],
+        scores=features.scores[rows],
+        descriptors=features.descriptors[rows],
     )
 
 

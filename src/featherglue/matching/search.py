@@ -22,6 +22,7 @@ from featherglue.io.gray import Gray
 from featherglue.matching.fusion import limit_keypoints, select, unite, verify
 from featherglue.matching.guided import relative_strength, strength
 from featherglue.matching.hypotheses import Hypothesis, HypothesisRanking
+from featherglue.matching.keypoint_mask import strongest, with_mask
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
 from featherglue.matching.warped_views import View, is_mild, local_scale
@@ -39,16 +40,12 @@ class _Known:
     Attributes:
         features: those of the images as they are, by the id of the image.
         masks: their masks, by the id of the image; None for none.
-        extract: extracts their views.
+        extract: extracts their views, unless the image has a mask.
     """
 
     features: Mapping[int, Features]
     masks: Mapping[int, Gray | None]
     extract: Callable[[Gray], Features]
-
-    def mask(self, view: View) -> Gray | None:
-        """The mask of the image that a view shows."""
-        return self.masks[id(view.original)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +115,21 @@ class Search:
             return plain
         if min(*image0.shape, *image1.shape) < 32:  # too small for smaller versions
             return self.pipeline.finish(plain)
+        if image1 is image0:  # each has a mask of its own
+            image1 = image0.copy()
+            plain = replace(plain, features1=replace(plain.features1, image=image1))
         result = self.pipeline.finish(self._searched(image0, image1, plain, always))
-        limit = self.pipeline.max_keypoints
-        if limit < 0 or max(len(result.features0), len(result.features1)) <= limit:
-            return result
-        return limit_keypoints(result, limit)
+        given = plain.features0, plain.features1
+        limit = max(self.pipeline.max_keypoints, *map(len, given))
+        if self.pipeline.max_keypoints >= 0 and limit < max(
+            len(result.features0), len(result.features1)
+        ):
+            result = limit_keypoints(result, limit)
+        return replace(
+            result,
+            features0=with_mask(result.features0, given[0].mask),
+            features1=with_mask(result.features1, given[1].mask),
+        )
 
     def _searched(
         self, image0: Gray, image1: Gray, plain: MatchResult, always: bool
@@ -133,11 +140,12 @@ class Search:
         known = _Known(features, masks, self.pipeline.extract)
         ratio = relative_strength(plain)
         weak = ratio < self.config.weak_ratio
-        if weak and self.pipeline.is_dense:
-            plain, known = self._match_dense(plain, known)
+        if weak and self._may_be_dense(plain):
+            plain, known = self._match_dense(image0, image1, plain, known)
         found: _Found | None = None
         unclear = weak and not self._is_clear(plain)
-        for hypothesis, coarse in self.hypotheses.finalists(image0, image1) if unclear else ():
+        finalists = self.hypotheses.finalists(image0, image1, *masks.values()) if unclear else ()
+        for hypothesis, coarse in finalists:
             if strength(coarse.matches) < self.config.min_strength:
                 break
             found = self._match_hypothesis(image0, image1, hypothesis, coarse, known)
@@ -152,24 +160,30 @@ class Search:
         return result
 
     def _is_clear(self, result: MatchResult) -> bool:
-        """Whether a weak match determines that the images are neither turned nor scaled."""
+        """Whether the matches are enough to tell that the images are neither turned nor scaled."""
         enough = strength(result.matches) > self.config.enough_strength
         return enough and not self._is_turned(result, 0.0)
 
-    def _match_dense(self, plain: MatchResult, known: _Known) -> tuple[MatchResult, _Known]:
-        """Match the images of a plain match with more keypoints.
+    def _may_be_dense(self, plain: MatchResult) -> bool:
+        """Whether images may get more keypoints: without masks, and with the session's number."""
+        given = plain.features0, plain.features1
+        few = max(map(len, given)) <= self.pipeline.max_keypoints
+        return self.pipeline.is_dense and few and all(one.mask is None for one in given)
+
+    def _match_dense(
+        self, image0: Gray, image1: Gray, plain: MatchResult, known: _Known
+    ) -> tuple[MatchResult, _Known]:
+        """Match the images with more keypoints.
 
         Returns:
             The stronger one of this match and the plain one, and the features of this match.
         """
-        extract, images = (
-            self.pipeline.extract_dense,
-            (plain.features0.image, plain.features1.image),
-        )
+        extract = self.pipeline.extract_dense
         views = [
-            View.resized(i, self.pipeline.working_factor(i), 0) for i in images if i is not None
+            View.resized(image, self.pipeline.working_factor(image), 0)
+            for image in (image0, image1)
         ]
-        features = [view.keep_inside(extract(view.image), 0, known.mask(view)) for view in views]
+        features = [extract(view.image) for view in views]
         match = _Found.make(views[0], views[1], self.pipeline.match(*features), 0)
         if strength(match.matches) > max(strength(plain.matches), self.config.min_strength):
             plain = match.in_originals()
@@ -261,10 +275,14 @@ class Search:
         return _Found.make(view0, view1, self.pipeline.match(features0, features1), warps)
 
     def _view_features(self, view: View, known: _Known) -> Features:
-        """Features of a view. An image that is not warped has those of the plain match."""
+        """Features of a view. Those of an image that is not warped are known."""
         if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
             return known.features[id(view.image)]
-        return view.extract(known.extract, self.config.margin, known.mask(view))
+        mask = known.masks[id(view.original)]
+        if mask is None:
+            return view.extract(known.extract, self.config.margin)
+        found = view.extract(self.pipeline.extract_all, self.config.margin, mask)
+        return strongest(found, self.pipeline.max_keypoints)
 
     def _warp_and_match(
         self, image0: Gray, image1: Gray, matches: Matches, known: _Known, warps: int

@@ -10,13 +10,14 @@ import numpy as np
 
 from featherglue.io.gray import Gray
 from featherglue.matching.guided import complete, complete_plane, is_guided, is_incomplete
+from featherglue.matching.keypoint_mask import apply_mask
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.working_size import working_size
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, MatchResult
 
 SMALL_KEYPOINTS = 200  # of each small version
-_DENSITY = 2  # number of keypoints of the images of a weak pair, per one of the plain match
+_DENSITY = 2  # maximum number of keypoints of an image of a weak pair, per one of the plain match
 _MAX_DENSE = 2048  # of these keypoints, unless the plain match has more
 _MAX_KEPT = 2  # images whose network output is kept, about 8 bytes per pixel each
 
@@ -50,28 +51,39 @@ class PlainSession(Protocol):
 class SessionPipeline:
     """Extraction and matching by a session, at the sizes that the search asks for.
 
+    Args:
+        session: extracts and matches.
+        density: maximum number of keypoints of an image of a weak pair, per one of the session.
+
     Attributes:
         max_keypoints: maximum number of keypoints of an image; negative if there is none.
         max_dense: the same for an image of a weak pair, while it is searched.
     """
 
-    def __init__(self, session: PlainSession) -> None:
+    def __init__(self, session: PlainSession, density: int = _DENSITY) -> None:
         plain = session.with_search("off")
         self._processing = session.processing
         self.max_keypoints = session.processing.max_keypoints
         self._full = plain.with_settings(resize=-1, guided_matching=False)
-        self.max_dense = max(self.max_keypoints, min(_DENSITY * self.max_keypoints, _MAX_DENSE))
+        self.max_dense = max(self.max_keypoints, min(density * self.max_keypoints, _MAX_DENSE))
         self._dense = self._full
         if self.is_dense:
             self._dense = self._full.with_settings(max_keypoints=self.max_dense)
+        self._all = self._full.with_settings(max_keypoints=-1)
         self._coarse = self._full.with_settings(max_keypoints=SMALL_KEYPOINTS, refine=False)
         self._scratch = Scratch()
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Any] = OrderedDict()
 
-    def extract_small(self, image: Gray) -> Features:
-        """A few strong features of a small image."""
-        return self._coarse.extract(image)
+    def extract_small(self, image: Gray, mask: Gray | None = None) -> Features:
+        """A few strong features of a small image, where its mask is not 0."""
+        if mask is None:
+            return self._coarse.extract(image)
+        return apply_mask(self._all.extract(image), mask, SMALL_KEYPOINTS)
+
+    def extract_all(self, image: Gray) -> Features:
+        """All features of an image at its own size."""
+        return self._all.extract(image)
 
     def extract(self, image: Gray) -> Features:
         """Features of an image at its own size."""
@@ -92,6 +104,7 @@ class SessionPipeline:
             return
         with self._lock:
             self._kept[id(raw.image)] = raw
+            self._kept.move_to_end(id(raw.image))
             while len(self._kept) > _MAX_KEPT:
                 self._kept.popitem(last=False)
 
