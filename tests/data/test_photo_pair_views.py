@@ -103,7 +103,7 @@ def test_matches_of_other_features_are_rejected(scene: Path, tmp_path: Path) -> 
 class Shifted:
     """A pair whose second photograph is shifted; it does not show the left of the first."""
 
-    overlaps, scenes = np.array([0.5]), np.array([0])
+    overlaps, scenes, have_depth = np.array([0.5]), np.array([0]), np.array([True])
 
     def __init__(self, visible_from: float) -> None:
         self.visible_from = visible_from
@@ -162,7 +162,8 @@ def test_depth_gives_the_places_of_keypoints(
 class TwoScenes(Shifted):
     """Photographs 0 and 1 are scene 0 in pairs 0 and 1, and scene 1 in pair 2."""
 
-    overlaps, scenes = np.full(3, 0.5), np.array([0, 0, 1])
+    overlaps, scenes = np.full(4, 0.5), np.array([0, 0, 1, 2])
+    have_depth = np.array([True, True, True, False])  # scene 2 is never drawn
 
     def __getitem__(self, index: int) -> RealPair:
         return replace(super().__getitem__(index), scene=int(self.scenes[index]))

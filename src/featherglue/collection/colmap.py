@@ -22,8 +22,8 @@ VERSION = 3  # of the rules below: databases of other ones are made again
 _MIN_ALIKE = 0.9  # share of the images; fewer may be of several cameras
 _PIXEL_CENTER = 0.5  # of COLMAP's first pixel
 _SEED = 0
-# Trials of RANSAC before it may end. It ends as soon as three times the trials for a confidence of
-# 99.9 % are done. COLMAP's 100 are more than that for matches of which most are right.
+# Minimum number of trials of RANSAC, 100 by default. It still makes three times as many as a
+# confidence of 99.9 % needs, which are few where most matches are right.
 _MIN_TRIALS = 10
 _PRINT_FATAL = 3  # level of COLMAP's log
 

@@ -17,8 +17,8 @@ from featherglue.io.pycolmap_ import require_pycolmap
 _MIN_SCALE = 0.01  # px, of the loss
 _MAX_REFINEMENTS = 3  # adjustments, each with new and without wrong observations
 _MAX_CHANGE = 5e-4  # share of changed observations that ends the refinements
-# Of a reprojection error: per maximum of the mapper, 4 px, and per median.
-_MIN_LIMIT, _LIMIT_PER_ERROR = 0.5, 3.0
+_MIN_LIMIT = 0.5  # of a reprojection error, as a fraction of the limit of the mapper, 4 px
+_LIMIT_PER_ERROR = 3.0  # of a reprojection error, per median error
 _LEAST_PROGRESS = 1e-4  # relative decrease of the loss that ends an adjustment
 
 

@@ -6,7 +6,7 @@ and height. A match file has a group `name0/name1` for each pair, each name with
 as `-`, with `matches0` (N0,) integers (−1 is no match), `matching_scores0` (N0,) float16, and
 what the track adjustment needs. The attribute `manifest` of both files states as JSON what they
 were made with; `records` lists the key and the attributes of each record. Earlier versions wrote
-these as attributes of each group, which take ten times as long.
+these as attributes of each group, which are ten times slower to read.
 
 Headers, attributes and arrays have checksums, which reading verifies. Files are written once and
 replaced atomically; see `records` for the work in progress.
@@ -138,6 +138,8 @@ class Store(AbstractContextManager["Store"]):
     def _listed(self) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
         """Key and attributes of the records of this version, by the name of the group."""
         listed = _read_json(self._file.id, _RECORDS, [])
+        if not isinstance(listed, list):
+            raise ValueError(f"{_RECORDS} is not a list")
         return {group_name(key := tuple(k)): (key, dict(attributes)) for k, attributes in listed}
 
     def __contains__(self, key: tuple[str, ...]) -> bool:

@@ -38,6 +38,7 @@ class ModelPairs:
     Attributes:
         overlaps: see `RealPairs`.
         scenes: (P,) int64, the number of the scene of each pair.
+        have_depth: (P,) bool, whether both photographs of each pair have a depth map.
 
     Raises:
         TrainingError: no two photographs share enough points, or no pair has depth maps.
@@ -61,13 +62,16 @@ class ModelPairs:
                 f"no two photographs of the models share {MIN_MATCHES} points and {MIN_OVERLAP:.0%}"
             )
         self.overlaps, self.scenes = np.array(overlaps), np.array(numbers)
+        self.have_depth = np.zeros(len(overlaps), np.bool_)
         if depths is not None:
+            known = {id(photo): depths.has(photo) for pair in self._pairs for photo in pair}
+            both = [known[id(first)] and known[id(second)] for first, second in self._pairs]
+            self.have_depth = np.array(both)
             self._check_depths(depths)
 
     def _check_depths(self, depths: DepthMaps) -> None:
         """Warn if pairs lack depth maps; raise TrainingError if all do."""
-        known = {id(photo): depths.has(photo) for pair in self._pairs for photo in pair}
-        count = sum(known[id(first)] and known[id(second)] for first, second in self._pairs)
+        count = int(self.have_depth.sum())
         if count == 0:
             raise TrainingError(
                 f"{depths.folder}: has no depth maps of two photographs of a pair; "

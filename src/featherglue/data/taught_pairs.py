@@ -118,15 +118,15 @@ class TransferredTaughtPairs:
         """A random pair, in random order, with at least 16 points.
 
         Args:
-            scene: see `TaughtPairs`. A scene is as frequent as it has pairs.
+            scene: see `TaughtPairs`. A scene is as frequent as it has pairs with depth maps.
 
         Raises:
             TrainingError: a file cannot be read, or 100 random pairs have fewer points.
         """
         candidates = None
         if scene is not None:
-            scenes = self.pairs.scenes
-            candidates = scenes == scenes[int(scene * len(scenes))]
+            scenes = self.pairs.scenes[self.pairs.have_depth]
+            candidates = self.pairs.scenes == scenes[int(scene * len(scenes))]
         for _ in range(_MAX_DRAWS):
             pair = draw_pair(rng, self.pairs, candidates)
             if pair.transfer is None:

@@ -125,7 +125,10 @@ def change_view(
 
 
 def points_covered(points: Matrix, covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which points (N, 2) xy lie on the covered pixels (H, W) of a view; others lie outside too."""
+    """Which points (N, 2) xy lie on the covered pixels (H, W) of a view.
+
+    A point outside of the view is taken for the nearest point inside.
+    """
     x, y = np.rint(np.nan_to_num(points)).astype(np.int64).T
     height, width = covered.shape
     return np.asarray(covered[y.clip(0, height - 1), x.clip(0, width - 1)])

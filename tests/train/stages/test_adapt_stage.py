@@ -237,3 +237,14 @@ def test_photographs_of_a_scene_are_views_of_each_other(tmp_path: Path, stage: A
 def test_models_need_depth_maps() -> None:
     with pytest.raises(ConfigError, match="give both or neither"):
         AdaptStage(extractor="", models="models")
+
+
+def test_labels_of_earlier_versions_are_resumed(
+    images: Path, tmp_path: Path, stage: AdaptStage
+) -> None:
+    path = tmp_path / "labels.npz"
+    part = adapt(stage, images, path, minutes=0)
+    old = {k: v for k, v in part.settings.items() if k not in ("models", "depths")}
+    old["labels"] = {k: v for k, v in old["labels"].items() if k != "real_views"}
+    KeypointLabels(part, part.model, old).save(path)
+    assert_equal(adapt(stage, images, path), adapt(stage, images, tmp_path / "whole.npz"))

@@ -127,6 +127,16 @@ def test_extractor_approaches_its_teacher_on_held_out_data(images: Path, tmp_pat
     assert after["descriptor_gap"] < 0.5 * before["descriptor_gap"]
 
 
+def test_views_may_have_several_sizes(images: Path, tmp_path: Path, stage: DistillStage) -> None:
+    views = dataclasses.replace(stage.views, other_sizes=((96, 64),), foreground=0.5)
+    several = dataclasses.replace(
+        stage, part="extractor", views=views, loop=dataclasses.replace(LOOP, steps=6)
+    )
+    rows: list[int] = []
+    train_distill(several, images, tmp_path / "run", report=lambda step, row: rows.append(step))
+    assert rows[-1] == 6
+
+
 def test_matcher_approaches_its_teacher_on_held_out_data(
     images: Path, tmp_path: Path, matching: Path, stage: DistillStage
 ) -> None:

@@ -99,7 +99,7 @@ def test_training_of_the_detector_keeps_the_descriptors(
     assert before is not None
     stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
     stage = dataclasses.replace(
-        stage, start=str(tmp_path / "start"), part="detector", architecture=before.config
+        stage, start=str(tmp_path / "start"), part="detector", architecture=None
     )
     made = train_superpoint(stage, images, tmp_path / "run")
     trained = Model.load(tmp_path / "run" / "model")
@@ -114,9 +114,25 @@ def test_training_of_the_detector_keeps_the_descriptors(
     assert made.provenance.recipe[-1]["step"] == "superpoint"
 
 
-def test_training_of_the_detector_needs_a_model(tmp_path: Path) -> None:
+def test_training_of_the_detector_needs_a_model(
+    images: Path, tmp_path: Path, models: dict[str, Model]
+) -> None:
     text = 'part = "detector"\n' + POINT
     with pytest.raises(ConfigError, match="requires a model to start from"):
+        read_stage(SuperPointStage, write(tmp_path / "a.toml", text))
+    models["four-heads"].save(tmp_path / "start")
+    text = f'start = "{tmp_path / "start"}"\n' + text
+    stage = read_stage(SuperPointStage, write(tmp_path / "b.toml", text))
+    stage = dataclasses.replace(stage, architecture=SuperPointConfig(descriptor_dim=8))
+    with pytest.raises(TrainingError, match="leave out architecture"):
+        train_superpoint(stage, images, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_changes_without_effect_are_rejected(tmp_path: Path) -> None:
+    text = POINT.replace("[views]", '[views]\nchanges = ["fog"]')
+    assert text != POINT
+    with pytest.raises(ConfigError, match=r"views\.changes has no effect"):
         read_stage(SuperPointStage, write(tmp_path / "a.toml", text))
 
 
@@ -125,9 +141,9 @@ def test_a_batch_has_one_size(images: Path, tmp_path: Path) -> None:
     stage = read_stage(SuperPointStage, write(tmp_path / "a.toml", POINT))
     stage = dataclasses.replace(stage, views=config)
     photos = PhotoFolder(images)
-    samples = extractor_views(photos, config, SceneConfig(), 0.0, 0, batch_size=4)
+    samples = extractor_views(photos, config, SceneConfig(), 0.0, 0, None, 4)
     assert not isinstance(samples, Batches)
     shapes = [[samples[4 * step + i]["image0"].shape for i in range(4)] for step in range(12)]
     assert all(len(set(step)) == 1 for step in shapes)
     assert {step[0] for step in shapes} == {(1, 64, 64), (1, 64, 96), (1, 48, 40)}
-    train_superpoint(stage, images, tmp_path / "run")
+    assert train_superpoint(stage, images, tmp_path / "run").extractor is not None

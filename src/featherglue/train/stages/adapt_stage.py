@@ -169,7 +169,8 @@ def _read_labels(
     if before.model != model:
         raise TrainingError(f"{path}: holds labels of another model; choose another file")
     ignored = ("extractor", "save_seconds")  # the model is compared by its fingerprint
-    stored = current_names(before.settings)
+    stored = {"models": "", "depths": "", **current_names(before.settings)}
+    stored["labels"] = {"real_views": settings["labels"]["real_views"], **stored["labels"]}
     changed = [key for key in settings if key not in ignored and stored.get(key) != settings[key]]
     if changed:
         raise TrainingError(

@@ -23,6 +23,7 @@ from featherglue.train.losses.superglue_loss import SuperGlueLoss
 from featherglue.train.stages.student import StudentModel
 from featherglue.train.stages.training_data import (
     extractor_views,
+    made_on_cpu,
     matcher_scenes,
     photographs_on_device,
 )
@@ -91,11 +92,18 @@ def make_samples(
         finder: artifact with which worker processes find the keypoints; None leaves it to the loss.
         device: "cpu", or "cuda" if the GPU makes whole batches from photographs in its memory.
     """
-    atlas = photographs_on_device(photos, device)
+    on_cpu = stage.part != "matcher" and made_on_cpu(stage.views)
+    atlas = None if on_cpu else photographs_on_device(photos, device)
     sources: dict[str, Any] = {}
     if stage.part != "matcher":
         sources["views"] = extractor_views(
-            photos, stage.views, stage.spatial_views, stage.spatial, stage.seed, atlas
+            photos,
+            stage.views,
+            stage.spatial_views,
+            stage.spatial,
+            stage.seed,
+            atlas,
+            stage.loop.batch_size,
         )
     if stage.part != "extractor":
         sources["scenes"] = matcher_scenes(

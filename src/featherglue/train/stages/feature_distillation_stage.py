@@ -65,7 +65,7 @@ class FeatureDistillationStage:
         depths: folder of the depth maps that `featherglue depth` made of `models`.
         one_scene: whether all real pairs of a batch show one scene of `models`. Points of its other
             photographs are then hard negatives. Those that may be the same point of the scene are
-            none.
+            not used as negatives of each other.
         real: fraction of the samples that show two photographs; used with `matches` or `models`.
         teacher: name and license of the extractor that made `features`, for the model card.
         architecture: the extractor to train, of at least the sizes of `start`; None takes those
@@ -106,6 +106,8 @@ class FeatureDistillationStage:
             raise ConfigError("`depths` are the depth maps of `models`: give both or neither")
         if self.matches and self.models:
             raise ConfigError("give matches or models, not both")
+        if self.views.appearance:
+            raise ConfigError("views.appearance: all samples of this stage have these changes")
         if self.one_scene and not self.models:
             raise ConfigError("one_scene requires models and depths")
 

@@ -294,7 +294,7 @@ def _near_detections(scores: Float, config: LabelConfig) -> Gray:
 
 
 def _sampled(descriptors: Tensor, points: NDArray[np.floating], sampling: Sampling) -> Tensor:
-    """The descriptors (N, D) of a view (1, D, H/8, W/8) at points (N, 2); anything at NaN."""
+    """The descriptors (N, D) of a view (1, D, H/8, W/8) at points (N, 2); undefined at NaN."""
     where = torch.from_numpy(np.nan_to_num(points)[None]).to(descriptors)
     return sample_descriptors(descriptors, where, sampling)[0]
 

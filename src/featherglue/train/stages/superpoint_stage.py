@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from featherglue.config import Provenance, SuperPointConfig
+from featherglue.data.appearance import AUGMENTATIONS
 from featherglue.data.scenes import SceneConfig
 from featherglue.data.view_pairs import ViewPairConfig
-from featherglue.errors import ConfigError
+from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superpoint import SuperPoint
 from featherglue.train.engine.loop_config import LoopConfig
@@ -26,6 +27,7 @@ from featherglue.train.stages.training_data import (
     check_views,
     default_spatial_views,
     extractor_views,
+    made_on_cpu,
     photographs_on_device,
 )
 from featherglue.train.stages.validation import ValidationConfig, make_validation
@@ -40,7 +42,7 @@ class SuperPointStage:
 
     Attributes:
         loop: settings of the training loop.
-        architecture: sizes of the extractor.
+        architecture: sizes of the extractor; None takes those of `start`, or the published ones.
         views: pairs of views of photographs.
         scenes: 3D scenes that replace a fraction of the pairs.
         spatial: fraction of the samples that are 3D scenes, in [0, 1].
@@ -60,7 +62,7 @@ class SuperPointStage:
     """
 
     loop: LoopConfig
-    architecture: SuperPointConfig = field(default_factory=SuperPointConfig)
+    architecture: SuperPointConfig | None = None
     views: ViewPairConfig = field(default_factory=ViewPairConfig)
     scenes: SceneConfig = field(default_factory=default_spatial_views)
     spatial: float = 0.0
@@ -76,6 +78,8 @@ class SuperPointStage:
         check_views(self.spatial, self.scenes, self.views, self.loss)
         if self.part == "detector" and not self.start:
             raise ConfigError("part = 'detector' requires a model to start from: set start")
+        if self.views.changes != tuple(AUGMENTATIONS) and not self.views.appearance:
+            raise ConfigError("views.changes has no effect without views.appearance")
 
 
 def train_superpoint(
@@ -96,7 +100,13 @@ def train_superpoint(
         TrainingError, ConfigError, ImageError, OutputError: as `run_stage`.
     """
 
+    start = Model.load(stage.start).architecture.extractor if stage.start else None
+    architecture = stage.architecture or start or SuperPointConfig()
     base = Model.load(stage.start) if stage.part == "detector" else None
+    if base is not None and architecture != start:
+        raise TrainingError(
+            f"{stage.start}: part = 'detector' does not change the sizes; leave out architecture"
+        )
 
     def build(network: nn.Module, provenance: Provenance) -> Model:
         if base is None:
@@ -106,9 +116,11 @@ def train_superpoint(
 
     def prepare(run: RunContext) -> TrainingTask:
         photographs = run.require_photographs()
-        network = build_extractor(stage.architecture, stage.start)
+        network = build_extractor(architecture, stage.start)
         network = network.to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        atlas = photographs_on_device(photographs.training, run.device)
+        atlas = None
+        if not made_on_cpu(stage.views):
+            atlas = photographs_on_device(photographs.training, run.device)
         validation = make_validation(
             photographs.held_out, stage.views.photometric_strength, stage.validation, run.device
         )

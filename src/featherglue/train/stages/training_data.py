@@ -201,14 +201,19 @@ def photographs_on_device(photos: PhotoFolder, device: str) -> Atlas | None:
     return None
 
 
+def made_on_cpu(views: ViewPairConfig) -> bool:
+    """Whether views are made on the CPU even with a GPU, which lacks some of their changes."""
+    return bool(views.appearance or views.foreground or views.other_sizes)
+
+
 def extractor_views(
     photos: PhotoFolder,
     views: ViewPairConfig,
     scenes: SceneConfig,
     spatial: float,
     seed: int,
-    atlas: Atlas | None = None,
-    batch_size: int = 1,
+    atlas: Atlas | None,
+    batch_size: int,
 ) -> Samples | Batches:
     """Endless pairs of views for an extractor.
 
@@ -216,12 +221,11 @@ def extractor_views(
         views: pairs of views of photographs. They have homographies only if `spatial` is 0.
         scenes: 3D scenes.
         spatial: fraction of the pairs that show 3D scenes, in [0, 1].
-        atlas: photographs on the device that makes the views; None makes them on the CPU, as do
-            views with `appearance`, `foreground` or `other_sizes`.
+        atlas: photographs on the device that makes the views, see `made_on_cpu`; None makes them on
+            the CPU.
         batch_size: number of samples that have one size.
     """
-    # The GPU lacks `augment_appearance`.
-    if atlas is not None and not (views.appearance or views.foreground or views.other_sizes):
+    if atlas is not None and not made_on_cpu(views):
         return BatchedViews(atlas, views, scenes, spatial, seed)
 
     def of_size(config: ViewPairConfig) -> ViewPairs | MixedViewPairs:
