@@ -229,6 +229,23 @@ def test_kept_output_of_the_network_gives_the_same_features(
     assert len(few._search.pipeline._kept) == 2
 
 
+def test_the_network_does_not_run_again_at_a_working_size(
+    searching: Session, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = np.kron(photograph, np.ones((3, 3), np.uint8))  # 1440×960, reduced to 1024
+    assert searching._search is not None
+    pipeline = searching._search.pipeline
+    features = searching.extract(large)
+    view = View.resized(large, pipeline.working_factor(large), 0)
+    runs: list[object] = []
+    monkeypatch.setattr(pipeline._dense, "extract", runs.append)
+    dense = pipeline.extract_dense(view.image, features.image)
+    assert not runs
+    assert 512 < len(dense) <= 1024
+    back = view.back(dense.keypoints[:512])
+    np.testing.assert_allclose(back, features.keypoints, atol=0.01)
+
+
 def overlaid(image: np.ndarray) -> np.ndarray:
     """An image with a pattern in its lower 96 rows, as of a display on the lens."""
     pattern = np.random.default_rng(3).uniform(0, 255, (12, 60)).astype(np.uint8)

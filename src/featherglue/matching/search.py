@@ -183,7 +183,7 @@ class Search:
             View.resized(image, self.pipeline.working_factor(image), 0)
             for image in (image0, image1)
         ]
-        features = [extract(view.image) for view in views]
+        features = [extract(view.image, view.original) for view in views]
         match = _Found.make(views[0], views[1], self.pipeline.match(*features), 0)
         if strength(match.matches) > max(strength(plain.matches), self.config.min_strength):
             plain = match.in_originals()

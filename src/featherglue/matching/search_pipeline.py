@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from typing import Any, Protocol
@@ -108,12 +109,19 @@ class SessionPipeline:
             while len(self._kept) > _MAX_KEPT:
                 self._kept.popitem(last=False)
 
-    def extract_dense(self, image: Gray) -> Features:
-        """Features of an image at its own size, for a weak pair: up to twice as many."""
+    def extract_dense(self, image: Gray, original: Gray | None = None) -> Features:
+        """Features of an image at its own size, for a weak pair: up to twice as many.
+
+        Args:
+            image: (H, W) uint8.
+            original: the image that `image` is a smaller version of; None if it is none. The
+                network does not run again if its output at this size is kept.
+        """
+        owner = image if original is None else original
         with self._lock:
-            raw = self._kept.get(id(image))
-        if raw is not None and raw.image is image and raw.working_size == image.shape[::-1]:
-            return self._dense.decode(raw)
+            raw = self._kept.get(id(owner))
+        if raw is not None and raw.image is owner and raw.working_size == image.shape[::-1]:
+            return self._dense.decode(dataclasses.replace(raw, image=image))
         return self._dense.extract(image)
 
     def working_factor(self, image: Gray) -> float:
