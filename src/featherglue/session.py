@@ -200,7 +200,7 @@ class Session:
         )
 
     def with_stored_features(self) -> Session:
-        """A session for features that are stored: a search finds no more keypoints than it may."""
+        """A session for stored features: a search has no more keypoints than `max_keypoints`."""
         session = self.with_search(self.search)
         if session._search is not None:
             session._search = Search(SessionPipeline(session, density=1))

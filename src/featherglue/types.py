@@ -138,7 +138,8 @@ class SearchInfo:
     Attributes:
         rotation: degrees in (−180, 180] by which image 1 is rotated clockwise against image 0.
         scale: pixels of image 1 per pixel of image 0.
-        warps: number of times that an image was warped by an estimated homography.
+        warps: number of times that an image was warped by an estimated homography; 0 also if the
+            images were only matched again with more keypoints.
     """
 
     rotation: float

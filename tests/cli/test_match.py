@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import featherglue.cli
+from featherglue.errors import EstimationError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -48,6 +49,28 @@ def test_pictures_of_different_scenes_have_no_consistent_geometry(
     assert code == 0
     assert "inliers     no consistent geometry" in out
     assert json.loads(Path("facts.json").read_text())["inliers"] == 0
+
+
+def test_a_search_is_named_if_there_is_a_geometry(
+    tmp_path: Path,
+    photographs: dict[str, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = cv2.resize(photographs["coffee"], (480, 320), interpolation=cv2.INTER_AREA)
+    for name, picture in (("a.png", image), ("b.png", image[::-1, ::-1])):
+        cv2.imwrite(str(tmp_path / name), picture)
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "m.png")]
+    call = ["match", *paths[:2], "-o", paths[2]]
+    assert featherglue.cli.main(call) == 0
+    assert "search      rotated by" in capsys.readouterr().out
+
+    def fails(result: object, threshold: float) -> None:
+        raise EstimationError("no consistent geometry")
+
+    monkeypatch.setattr("featherglue.types.MatchResult.fundamental", fails)
+    assert featherglue.cli.main(call) == 0
+    assert "rotated by" not in capsys.readouterr().out
 
 
 def test_a_large_image_is_said_to_be_reduced(

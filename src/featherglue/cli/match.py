@@ -208,7 +208,7 @@ def _match_two(
     found = result.search
     view = (
         f"search      rotated by {found.rotation:.0f}°, scaled by {found.scale:.2f}\n"
-        if found
+        if found and facts["inliers"]  # few wrong matches show a rotation and a scale, too
         else ""
     )
     console.print(

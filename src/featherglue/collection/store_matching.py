@@ -36,7 +36,7 @@ from featherglue.types import Features
 _MAX_CACHED_BYTES = 128_000_000
 _MAX_KEYPOINT_DISTANCE = 3.0  # px, of a match of the search from a stored keypoint
 _MAX_INT16 = 32767
-_MIN_PAIRS = 64  # of a worker; each takes about 10 ms, starting it half a second
+_MIN_PAIRS = 64  # of a worker: a pair takes about 10 ms, and a worker half a second to start
 _MIN_SEARCHED = 4  # pairs of a worker if some are searched: a search takes a fifth of a second
 
 

@@ -34,13 +34,13 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
-    """How the images of a pair are extracted.
+class _Extraction:
+    """What is extracted of the images of a pair, and how their views are extracted.
 
     Attributes:
-        features: those of the images as they are, by the id of the image.
-        masks: their masks, by the id of the image; None for none.
-        extract: extracts their views, unless the image has a mask.
+        features: features of each image as it is, by the id of the image.
+        masks: mask of each image, by the id of the image; None for none.
+        extract: extracts the views of images without a mask.
     """
 
     features: Mapping[int, Features]
@@ -137,7 +137,7 @@ class Search:
         """The result before the last step."""
         features = {id(image0): plain.features0, id(image1): plain.features1}
         masks = {number: one.mask for number, one in features.items()}
-        known = _Known(features, masks, self.pipeline.extract)
+        known = _Extraction(features, masks, self.pipeline.extract)
         ratio = relative_strength(plain)
         weak = ratio < self.config.weak_ratio
         if weak and self._may_be_dense(plain):
@@ -171,8 +171,8 @@ class Search:
         return self.pipeline.is_dense and few and all(one.mask is None for one in given)
 
     def _match_dense(
-        self, image0: Gray, image1: Gray, plain: MatchResult, known: _Known
-    ) -> tuple[MatchResult, _Known]:
+        self, image0: Gray, image1: Gray, plain: MatchResult, known: _Extraction
+    ) -> tuple[MatchResult, _Extraction]:
         """Match the images with more keypoints.
 
         Returns:
@@ -207,7 +207,9 @@ class Search:
             return self.pipeline.max_dense
         return len(plain.features0) + len(plain.features1) + len(result.features0)
 
-    def _add_planes(self, plain: MatchResult, result: MatchResult, known: _Known) -> MatchResult:
+    def _add_planes(
+        self, plain: MatchResult, result: MatchResult, known: _Extraction
+    ) -> MatchResult:
         """Warp by the homography of each plane that the matches show, and add its matches."""
         image0, image1 = plain.features0.image, plain.features1.image
         assert image0 is not None and image1 is not None
@@ -227,7 +229,7 @@ class Search:
         return verify(united, config.max_epipolar, config.min_verified)
 
     def _refine_by_warping(
-        self, image0: Gray, image1: Gray, plain: Matches, best: _Found | None, known: _Known
+        self, image0: Gray, image1: Gray, plain: Matches, best: _Found | None, known: _Extraction
     ) -> _Found | None:
         matches = plain if best is None else best.matches
         for warps in range(1, self.config.max_warps + 1):
@@ -248,7 +250,7 @@ class Search:
         image1: Gray,
         hypothesis: Hypothesis,
         coarse: MatchResult,
-        known: _Known,
+        known: _Extraction,
     ) -> _Found | None:
         """Match at the rotation of a hypothesis and the ratio of scales of its matches.
 
@@ -270,11 +272,11 @@ class Search:
         view1 = View.resized(image1, work1 * min(1.0, 1 / ratio), hypothesis.turns)
         return self._match_views(view0, view1, known, 0)
 
-    def _match_views(self, view0: View, view1: View, known: _Known, warps: int) -> _Found:
+    def _match_views(self, view0: View, view1: View, known: _Extraction, warps: int) -> _Found:
         features0, features1 = (self._view_features(view, known) for view in (view0, view1))
         return _Found.make(view0, view1, self.pipeline.match(features0, features1), warps)
 
-    def _view_features(self, view: View, known: _Known) -> Features:
+    def _view_features(self, view: View, known: _Extraction) -> Features:
         """Features of a view. Those of an image that is not warped are known."""
         if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
             return known.features[id(view.image)]
@@ -285,7 +287,7 @@ class Search:
         return strongest(found, self.pipeline.max_keypoints)
 
     def _warp_and_match(
-        self, image0: Gray, image1: Gray, matches: Matches, known: _Known, warps: int
+        self, image0: Gray, image1: Gray, matches: Matches, known: _Extraction, warps: int
     ) -> _Found | None:
         """Warp the finer image onto the coarser by the homography of matches; match again.
 
@@ -305,7 +307,7 @@ class Search:
         return None if fit is None or fit[1].sum() < self.config.min_inliers else fit
 
     def _match_warped(
-        self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: _Known, warps: int
+        self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: _Extraction, warps: int
     ) -> _Found | None:
         """Warp the finer image onto the coarser by a homography; match. None if it is mild."""
         if is_mild(H, points, self.config.mild_ratio, self.config.max_plain_rotation):

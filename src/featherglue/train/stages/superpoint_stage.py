@@ -99,11 +99,11 @@ def train_superpoint(
     Raises:
         TrainingError, ConfigError, ImageError, OutputError: as `run_stage`.
     """
-
-    start = Model.load(stage.start).architecture.extractor if stage.start else None
-    architecture = stage.architecture or start or SuperPointConfig()
-    base = Model.load(stage.start) if stage.part == "detector" else None
-    if base is not None and architecture != start:
+    start = Model.load(stage.start) if stage.start else None
+    sizes = None if start is None else start.architecture.extractor
+    architecture = stage.architecture or sizes or SuperPointConfig()
+    base = start if stage.part == "detector" else None
+    if base is not None and architecture != sizes:
         raise TrainingError(
             f"{stage.start}: part = 'detector' does not change the sizes; leave out architecture"
         )
