@@ -8,9 +8,11 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from board_scene import Scene
@@ -139,6 +141,12 @@ def test_features_and_matches_are_sent(
     assert_same(records, task, PAIRS)
     assert all((record.arrays["matches0"] >= 0).sum() > 50 for record in records)
     assert objects.num_fetched == 6  # three images and their features
+    masks = folder / "masks"
+    masks.mkdir()
+    shape = cv2.imread(str(images / "0.png"), cv2.IMREAD_GRAYSCALE).shape
+    cv2.imwrite(str(masks / "0.png.png"), np.full(shape, 255, np.uint8))
+    searching = replace(task, masks=masks, searched=frozenset(PAIRS))
+    assert_same(shipped(searching, PAIRS, folder, objects), searching, PAIRS)
     with Store(folder / "m.h5") as store:
         counts = [int((store.read(key).arrays["matches0"] >= 0).sum()) for key in PAIRS]
     alignment = AlignmentTask(

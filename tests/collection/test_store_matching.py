@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from featherglue.collection import store_matching
-from featherglue.collection.extraction import SessionSource
+from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.match_alignment import smoothed
 from featherglue.collection.records import Record
 from featherglue.collection.resumable import StepResult
-from featherglue.collection.store import write_store
+from featherglue.collection.store import Store, write_store
 from featherglue.collection.store_matching import match_features, match_record
+from featherglue.matching.hypotheses import HypothesisRanking
 from featherglue.options import SessionOptions
 from featherglue.session import load
 from featherglue.types import Features, Matches, MatchResult
@@ -117,3 +118,48 @@ def test_missing_features_and_notes_are_part_of_the_result(
     assert result.num_items == 2
     assert result.failures == {("a", "c"): "no features of c"}
     assert result.notes == ("a worker was lost",)
+
+
+def test_a_search_of_stored_features_obeys_the_masks(
+    tmp_path: Path, photographs: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = cv2.resize(photographs["coffee"], (400, 300), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    cv2.imwrite(str(tmp_path / "b.png"), cv2.rotate(image, cv2.ROTATE_180))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask = np.zeros((300, 400), np.uint8)
+    mask[:, 200:] = 255
+    cv2.imwrite(str(masks / "a.png.png"), mask)
+    source = SessionSource(model="fast", options=SessionOptions())
+    images, features = tmp_path, tmp_path / "f.h5"
+    extract_features(images, features, ["a.png", "b.png"], source, masks=masks, workers=1)
+    asked: list[tuple[int | None, ...]] = []
+    finalists = HypothesisRanking.finalists
+
+    def noted(ranking: HypothesisRanking, *given: Any) -> Any:
+        asked.append(tuple(None if one is None else int((one > 0).sum()) for one in given[2:]))
+        return finalists(ranking, *given)
+
+    monkeypatch.setattr(HypothesisRanking, "finalists", noted)
+    pair = ("a.png", "b.png")
+
+    def match(masks: Path | None) -> StepResult:
+        return match_features(
+            images,
+            features,
+            tmp_path / "m.h5",
+            [pair],
+            source,
+            searched=[pair],
+            masks=masks,
+            workers=1,
+        )
+
+    assert match(masks).num_reused == 0
+    assert asked == [(200 * 300, None)]
+    assert match(masks).num_reused == 1
+    with Store(tmp_path / "m.h5") as store:
+        assert (store.read(pair).arrays["matches0"] >= 0).sum() > 50
+    assert match(None).num_reused == 0  # another search
+    assert asked[1:] == [(None, None)]

@@ -113,8 +113,8 @@ def match(
     without a consistent geometry, which has 0 inliers.
     """
     if feature_file is not None:
-        if input_pairs is None or image0 is not None or masks is not None:
-            raise UsageError("--feature-file needs --input-pairs, and neither images nor --masks")
+        if input_pairs is None or image0 is not None:
+            raise UsageError("--feature-file needs --input-pairs, and no images")
         from featherglue.cli.match_feature_file import match_feature_file
 
         return match_feature_file(
@@ -124,6 +124,7 @@ def match(
             input_dir,
             feature_file,
             output,
+            masks,
             cascade=cascade is not False,
             workers=workers,
             ray=ray,

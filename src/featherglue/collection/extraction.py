@@ -14,6 +14,7 @@ from featherglue.artifact.registry import find_model, portable_name
 from featherglue.collection.photo_frames import mask_path, read_mask, read_view
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
+from featherglue.collection.shipping import mask_parts
 from featherglue.collection.tasks import Part, Place
 from featherglue.errors import ImageError, UsageError
 from featherglue.fingerprint import file_state, fingerprint
@@ -90,10 +91,7 @@ class ExtractionTask:
 
     def item_parts(self, key: Key) -> list[Part]:
         """See `ShippableTask`."""
-        mask: list[Part] = (
-            [] if self.masks is None else [(self.masks, mask_path("", key[0]).as_posix())]
-        )
-        return [(self.images, key[0]), *mask]
+        return [(self.images, key[0]), *mask_parts(self.masks, key[0])]
 
     def moved(self, place: Place) -> ExtractionTask:
         """See `ShippableTask`."""

@@ -275,6 +275,7 @@ class _Run:
             self.source,
             cascade=self.config.cascade,
             searched=searched,
+            masks=self.config.masks,
             workers=self.config.workers,
             ray=self.config.ray,
             overwrite=self.config.overwrite,

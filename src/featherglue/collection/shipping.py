@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from featherglue.collection.photo_frames import mask_path
 from featherglue.collection.records import Key, Record
 from featherglue.collection.store import Store, check_record
 from featherglue.collection.tasks import Part, Place, RecordSource, ShippableTask
@@ -288,3 +289,8 @@ def feature_parts(images: Path, feature_file: Path | RecordSource, names: Key) -
     """The images with these names and their features, as parts."""
     files: list[Part] = [(images, name) for name in names]
     return [*files, *record_parts(feature_file, *((name,) for name in names))]
+
+
+def mask_parts(masks: Path | None, name: str) -> list[Part]:
+    """The mask of the image with this name, which need not exist, as a part."""
+    return [] if masks is None else [(masks, mask_path("", name).as_posix())]

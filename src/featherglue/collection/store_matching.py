@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,15 @@ from featherglue.collection.extraction import SessionSource
 from featherglue.collection.match_alignment import NUM_COLUMNS, align_matches, smoothed
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
 from featherglue.collection.numbered_keypoints import record_frame
-from featherglue.collection.photo_frames import Frame, read_view
+from featherglue.collection.photo_frames import Frame, mask_path, read_mask, read_view
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
-from featherglue.collection.shipping import feature_parts, moved_records, open_records
+from featherglue.collection.shipping import (
+    feature_parts,
+    mask_parts,
+    moved_records,
+    open_records,
+)
 from featherglue.collection.store import Store
 from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.errors import ImageError, StoreError
@@ -50,6 +55,7 @@ class MatchingTask:
         feature_file: the features of the images.
         cascade: whether to match by the cascade, see `matching_cascade`.
         searched: pairs to match with a search instead.
+        masks: folder of the masks that the search obeys, see `extraction.ExtractionTask`.
     """
 
     source: SessionSource
@@ -57,16 +63,19 @@ class MatchingTask:
     feature_file: Path | RecordSource
     cascade: bool
     searched: frozenset[Key] = frozenset()
+    masks: Path | None = None
 
     def open(self) -> Callable[[Key], Record]:
         """See `Task`."""
         session = self.source.open().with_settings(resize=-1, refine=False).with_stored_features()
         with_images = session.search != "off"
-        features = FeatureReader(self.feature_file, self.images, with_images=with_images)
+        features = FeatureReader(
+            self.feature_file, self.images, with_images=with_images, masks=self.masks
+        )
         if not self.searched:
             return lambda key: match_record(session, features, key, self.cascade)
         searching = session.with_search("auto").with_stored_features()
-        viewed = FeatureReader(self.feature_file, self.images, with_images=True)
+        viewed = FeatureReader(self.feature_file, self.images, with_images=True, masks=self.masks)
 
         def match(key: Key) -> Record:
             if key in self.searched:
@@ -81,7 +90,10 @@ class MatchingTask:
 
     def item_parts(self, key: Key) -> list[Part]:
         """See `ShippableTask`."""
-        return feature_parts(self.images, self.feature_file, key)
+        return [
+            *feature_parts(self.images, self.feature_file, key),
+            *(part for name in key for part in mask_parts(self.masks, name)),
+        ]
 
     def moved(self, place: Place) -> MatchingTask:
         """See `ShippableTask`."""
@@ -90,6 +102,7 @@ class MatchingTask:
             source=self.source.moved(place),
             images=place.folder(self.images),
             feature_file=moved_records(self.feature_file, place),
+            masks=None if self.masks is None else place.folder(self.masks),
         )
 
 
@@ -101,13 +114,19 @@ class FeatureReader:
         images: folder of the images.
         with_images: whether the features keep their image, as a search needs it. Otherwise an image
             is read when it is aligned: pairs without matches do not need it.
+        masks: folder of the masks that features with an image keep, too.
     """
 
     def __init__(
-        self, feature_file: Path | RecordSource, images: Path, *, with_images: bool = False
+        self,
+        feature_file: Path | RecordSource,
+        images: Path,
+        *,
+        with_images: bool = False,
+        masks: Path | None = None,
     ) -> None:
         self._store, self._images = open_records(feature_file), images
-        self._with_images = with_images
+        self._with_images, self._masks = with_images, masks
         self._features: OrderedDict[str, tuple[Features, tuple[int, int]]] = OrderedDict()
         self._smoothed: OrderedDict[str, Gray] = OrderedDict()
         self._max_size = self._store.manifest.get("max_size")
@@ -117,7 +136,7 @@ class FeatureReader:
 
         Raises:
             StoreError: the file has no features of it.
-            ImageError: the image is needed, and cannot be read or has another size.
+            ImageError: the image or its mask is needed, and cannot be read or has another size.
         """
         return self._read(name)[0]
 
@@ -154,6 +173,7 @@ class FeatureReader:
             image, frame = self._view(name, expected)
         else:
             frame = record_frame(record, points)
+        path = mask_path(self._masks, name) if self._masks and self._with_images else None
         descriptors = record.arrays.get("descriptors", np.zeros((0, len(points))))
         features = Features(
             keypoints=frame.to_working(points),
@@ -161,6 +181,7 @@ class FeatureReader:
             descriptors=np.ascontiguousarray(descriptors.T, np.float32),
             image_size=frame.working_size,
             image=image if self._with_images else None,
+            mask=read_mask(path, frame) if path is not None and path.exists() else None,
         )
         return features, frame.size
 
@@ -176,8 +197,8 @@ class FeatureReader:
 
 
 def _num_bytes(features: Features) -> int:
-    image = features.image
-    return features.descriptors.nbytes + (0 if image is None else image.nbytes)
+    pictures = (features.image, features.mask)
+    return features.descriptors.nbytes + sum(each.nbytes for each in pictures if each is not None)
 
 
 def _limit(cached: OrderedDict[str, Any], num_bytes: Callable[[Any], int]) -> None:
@@ -244,6 +265,7 @@ def match_features(
     *,
     cascade: bool = True,
     searched: Collection[tuple[str, str]] = (),
+    masks: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     ray: str | None = None,
     overwrite: bool = False,
@@ -264,6 +286,8 @@ def match_features(
             epipolar geometry, see `matching_cascade`. It needs a matcher with a network and
             consensus, and no search; without them it does nothing.
         searched: those of `pairs` that are matched with a search over rotation and scale instead.
+        masks: folder of the masks with which the features were extracted, see `extract_features`.
+            Only a search needs them.
         workers: maximum number of processes, each with one thread; None takes one per core.
         ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
             `run_cluster`; `workers` is the maximum number of its processes. None works on this
@@ -281,10 +305,14 @@ def match_features(
         made_with = store.manifest
     listed = list(pairs)
     to_search = frozenset(searched)
-    items, missing = _items(listed, states, to_search)
+    session = source.open()
+    marks = [] if masks is None else ["masks"]
+    plain_marks = marks if session.search != "off" else []
+    items, missing = _items(
+        listed, states, lambda pair: ["search", *marks] if pair in to_search else plain_marks
+    )
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
-    session = source.open()
     cascade = cascade and is_applicable(session)
     task = MatchingTask(
         source=source.portable(),
@@ -292,6 +320,7 @@ def match_features(
         feature_file=Path(feature_file).absolute(),
         cascade=cascade,
         searched=to_search,
+        masks=None if masks is None else Path(masks).absolute(),
     )
     result = run_resumable(
         Path(output),
@@ -342,14 +371,14 @@ def _defaults() -> dict[str, Any]:
 def _items(
     pairs: Iterable[tuple[str, str]],
     states: Mapping[Key, Mapping[str, Any]],
-    searched: Collection[Key],
+    marks: Callable[[Key], Sequence[str]],
 ) -> tuple[dict[Key, str], dict[Key, str]]:
     """The fingerprint of each pair, and why other pairs cannot be matched.
 
     Args:
         pairs: names of the images.
         states: attributes of the features of each image.
-        searched: the pairs that are matched with a search.
+        marks: what determines the matches of a pair, beside the features.
     """
     items: dict[Key, str] = {}
     missing: dict[Key, str] = {}
@@ -361,5 +390,5 @@ def _items(
             missing[pair] = f"no features of {absent[0]}"
         else:
             state = [states[name,].get(FINGERPRINT) for name in pair]
-            items[pair] = fingerprint([*state, "search"] if pair in searched else state)
+            items[pair] = fingerprint([*state, *marks(pair)])
     return items, missing
