@@ -135,6 +135,9 @@ class Matches:
 class SearchInfo:
     """Outcome of a search over rotation and scale.
 
+    Rotation and scale are those of the matches. They mean nothing if the matches are wrong: check
+    that `MatchResult.fundamental` finds a geometry.
+
     Attributes:
         rotation: degrees in (−180, 180] by which image 1 is rotated clockwise against image 0.
         scale: pixels of image 1 per pixel of image 0.

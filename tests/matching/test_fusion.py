@@ -67,6 +67,16 @@ def test_new_matches_are_added(near_and_far: tuple[MatchResult, MatchResult]) ->
     np.testing.assert_array_equal(same.matches.points0, first.matches.points0)
 
 
+def test_distances_are_those_of_the_reduced_images(
+    near_and_far: tuple[MatchResult, MatchResult],
+) -> None:
+    first, second = near_and_far
+    united = unite(first, second, distance=3, limit=100, factors=(4.0, 4.0))
+    assert len(united.matches) == 6  # 1 px is 4 px there
+    united = unite(first, second, distance=3, limit=100, factors=(0.5, 0.01))
+    assert len(united.matches) == 3  # 200 px of image 1 are 2 px there
+
+
 @pytest.mark.parametrize(("limit", "matches"), [(6, 5), (5, 5), (4, 4), (3, 3)])
 def test_the_number_of_keypoints_is_limited(
     limit: int, matches: int, near_and_far: tuple[MatchResult, MatchResult]
@@ -113,6 +123,18 @@ def test_matches_off_the_epipolar_lines_are_dropped() -> None:
     kept = set(verified.matches.indices[:, 0])
     assert set(range(15, 60)) <= kept
     assert len(kept & set(range(15))) <= 4  # some lie near their line by chance
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_noise_of_reduced_images_is_no_contradiction(size: int) -> None:
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.uniform(-2, 2, (60, 2)), rng.uniform(4, 9, 60)]
+    K = np.array([[400.0, 0, 320], [0, 400, 240], [0, 0, 1]])
+    projected = [(Y @ K.T)[:, :2] / Y[:, 2:] for Y in (X, X + np.array([1.0, 0.1, 0.2]))]
+    points = [each + rng.normal(0, 1, each.shape) for each in projected]
+    enlarged = result(size * points[0], size * points[1])
+    kept = verify(enlarged, tolerance=4, min_inliers=12, factors=(1 / size, 1 / size))
+    assert len(kept.matches) >= 58
 
 
 def test_a_failed_estimation_keeps_all_matches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from featherglue.errors import ConfigError
 from featherglue.geometry.projection import warp_points
+from featherglue.matching import search
 from featherglue.matching.search import Search, relative_view
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
@@ -330,6 +332,26 @@ def test_a_working_size_applies(photograph: np.ndarray) -> None:
     assert result.search is not None
     assert num_true(result, H) > 100
     assert result.features1.image_size == (960, 640)
+
+
+def test_limits_are_pixels_of_reduced_images(
+    photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The homographies are estimated in the frame of the working size, whatever the image."""
+    large = cv2.resize(photograph, (1920, 1280), interpolation=cv2.INTER_AREA)
+    turned, H = rotated(large, 180)
+    extents: list[float] = []
+    estimate = search.quick_homography
+
+    def noted(points0: np.ndarray, points1: np.ndarray, tolerance: float) -> Any:
+        extents.append(max(points0.max(), points1.max()))
+        return estimate(points0, points1, tolerance)
+
+    monkeypatch.setattr(search, "quick_homography", noted)
+    result = load("fast", threads=1, search="auto")(large, turned)
+    assert num_true(result, H) > 100
+    assert extents
+    assert 512 < max(extents) < 1024
 
 
 def test_the_description_names_the_search(plain: Session, searching: Session) -> None:

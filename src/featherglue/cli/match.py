@@ -206,10 +206,10 @@ def _match_two(
     save_json(facts, json_file)
     if json_file == STANDARD_OUTPUT:
         return 0
-    found = result.search
+    found = facts["search"]
     view = (
-        f"search      rotated by {found.rotation:.0f}°, scaled by {found.scale:.2f}\n"
-        if found and facts["inliers"]  # few wrong matches show a rotation and a scale, too
+        f"search      rotated by {found['rotation']:.0f}°, scaled by {found['scale']:.2f}\n"
+        if found
         else ""
     )
     console.print(
@@ -257,13 +257,15 @@ def summarize(result: MatchResult) -> dict[str, Any]:
         inliers = result.fundamental(INLIER_THRESHOLD).num_inliers
     except EstimationError:
         inliers = 0
+    # Few wrong matches show a rotation and a scale, too.
+    found = result.search if inliers else None
     return {
         "keypoints0": len(result.features0),
         "keypoints1": len(result.features1),
         "matches": len(result.matches),
         "refined": int(result.matches.refined.sum()),
         "inliers": inliers,
-        "search": dataclasses.asdict(result.search) if result.search else None,
+        "search": dataclasses.asdict(found) if found else None,
         "milliseconds": {name: round(ms, 3) for name, ms in result.milliseconds.items()},
     }
 

@@ -306,11 +306,7 @@ def match_features(
     listed = list(pairs)
     to_search = frozenset(searched)
     session = source.open()
-    marks = [] if masks is None else ["masks"]
-    plain_marks = marks if session.search != "off" else []
-    items, missing = _items(
-        listed, states, lambda pair: ["search", *marks] if pair in to_search else plain_marks
-    )
+    items, missing = _items(listed, states, _marks(session, to_search, masks is not None))
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
     cascade = cascade and is_applicable(session)
@@ -366,6 +362,15 @@ def _defaults() -> dict[str, Any]:
         "cascade": False,
         "cascade_version": 0,
     }
+
+
+def _marks(
+    session: Session, searched: Collection[Key], masked: bool
+) -> Callable[[Key], Sequence[str]]:
+    """What determines the matches of a pair, beside the features and the manifest."""
+    masks = ["masks"] if masked else []
+    plain = masks if session.search != "off" else []
+    return lambda pair: ["search", *masks] if pair in searched else plain
 
 
 def _items(

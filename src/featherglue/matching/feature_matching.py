@@ -10,7 +10,7 @@ from featherglue.matching.matchers import Matcher
 from featherglue.matching.scaled_refinement import refine_at_scales
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.stopwatch import Stopwatch
-from featherglue.matching.working_size import working_factor
+from featherglue.matching.working_size import reduced_points, working_factor
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, Matches, MatchResult
 
@@ -55,10 +55,7 @@ def match_features(
         if not matcher.gives_probabilities:
             confidence = np.inf  # every match needs the support of its neighbors
         with watch.stage("consensus"):
-            first, second = (
-                points if factor == 1 else points * np.float32(factor)
-                for points, factor in zip((points0, points1), factors, strict=True)
-            )
+            first, second = reduced_points(points0, points1, factors)
             kept, maps = filter_by_consensus(first, second, scores, confidence)
             indices, scores = indices[kept], scores[kept]
             points0, points1 = points0[kept], points1[kept]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherglue.geometry.quick_estimates import quick_fundamental
+from featherglue.matching.working_size import reduced_points
 from featherglue.types import Features, Matches, MatchResult
 
 Float = NDArray[np.float32]
@@ -17,7 +18,13 @@ Mask = NDArray[np.bool_]
 _ARRAYS = ("indices", "scores", "points0", "points1", "refined")
 
 
-def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) -> MatchResult:
+def unite(
+    first: MatchResult,
+    second: MatchResult,
+    distance: float,
+    limit: int,
+    factors: tuple[float, float] = (1.0, 1.0),
+) -> MatchResult:
     """Add the matches of a second result that the first lacks.
 
     Args:
@@ -27,6 +34,7 @@ def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) 
             `first` in both images.
         limit: maximum number of keypoints of an image. Unmatched keypoints of `first` make room,
             weakest first; if that is not enough, matches of `second` are left out, weakest first.
+        factors: by which each image was reduced for extraction; distances are in its pixels then.
 
     Returns:
         The first result with its features and matches extended.
@@ -35,7 +43,8 @@ def unite(first: MatchResult, second: MatchResult, distance: float, limit: int) 
     if not len(new):
         return first
     chosen = np.ones(len(new), np.bool_)
-    for points, others in ((new.points0, old.points0), (new.points1, old.points1)):
+    both = zip(_reduced(new, factors), _reduced(old, factors), strict=True)
+    for points, others in both:
         if len(others):
             squares = np.square(points[:, None] - others).sum(2).min(1)
             chosen &= squares > distance**2
@@ -136,21 +145,31 @@ def nearest_keypoints(
     return indices, scores
 
 
-def verify(result: MatchResult, tolerance: float, min_inliers: int) -> MatchResult:
+def verify(
+    result: MatchResult,
+    tolerance: float,
+    min_inliers: int,
+    factors: tuple[float, float] = (1.0, 1.0),
+) -> MatchResult:
     """Drop the matches that contradict the epipolar geometry, estimated by MAGSAC++.
 
     Args:
         result: its matches are verified.
         tolerance: px, maximum distance of a match from its epipolar line.
         min_inliers: with fewer inliers all matches are kept; also if the estimation fails.
+        factors: by which each image was reduced for extraction; distances are in its pixels then.
     """
     matches = result.matches
     if len(matches) < min_inliers:
         return result
-    found = quick_fundamental(matches.points0, matches.points1, tolerance)
+    found = quick_fundamental(*_reduced(matches, factors), tolerance)
     if found is None or found[1].sum() < min_inliers or found[1].all():
         return result
     return replace(result, matches=select(matches, found[1]))
+
+
+def _reduced(matches: Matches, factors: tuple[float, float]) -> tuple[Float, Float]:
+    return reduced_points(matches.points0, matches.points1, factors)
 
 
 def select(matches: Matches, kept: Mask) -> Matches:

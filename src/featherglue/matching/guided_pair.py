@@ -17,7 +17,7 @@ from featherglue.matching.consensus import LocalMaps
 from featherglue.matching.scaled_refinement import refine_at_scales
 from featherglue.matching.scratch import Scratch
 from featherglue.matching.subpixel import RefineConfig
-from featherglue.matching.working_size import working_factor
+from featherglue.matching.working_size import reduced_points, working_factor
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, Matches, MatchResult
 
@@ -74,10 +74,7 @@ class GuidedPair:
         return self._reduced(self.features0.keypoints, self.features1.keypoints)
 
     def _reduced(self, first: Float, second: Float) -> tuple[Float, Float]:
-        return tuple(
-            points if factor == 1 else points * np.float32(factor)
-            for points, factor in zip((first, second), self.factors, strict=True)
-        )  # type: ignore[return-value]
+        return reduced_points(first, second, self.factors)
 
     def unmatched(self, matches: Matches) -> tuple[Index, Index]:
         """Indices (F0,) and (F1,) of the keypoints without a match."""

@@ -26,6 +26,7 @@ from featherglue.matching.keypoint_mask import strongest, with_mask
 from featherglue.matching.search_config import SearchConfig
 from featherglue.matching.search_pipeline import SessionPipeline
 from featherglue.matching.warped_views import View, is_mild, local_scale
+from featherglue.matching.working_size import reduced_points
 from featherglue.types import Features, Matches, MatchResult, SearchInfo
 
 Float = NDArray[np.float32]
@@ -41,11 +42,13 @@ class _Extraction:
         features: features of each image as it is, by the id of the image.
         masks: mask of each image, by the id of the image; None for none.
         extract: extracts the views of images without a mask.
+        factors: by which the images are reduced for extraction. Limits are px of reduced images.
     """
 
     features: Mapping[int, Features]
     masks: Mapping[int, Gray | None]
     extract: Callable[[Gray], Features]
+    factors: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +140,8 @@ class Search:
         """The result before the last step."""
         features = {id(image0): plain.features0, id(image1): plain.features1}
         masks = {number: one.mask for number, one in features.items()}
-        known = _Extraction(features, masks, self.pipeline.extract)
+        factors = (self.pipeline.limit_factor(image0), self.pipeline.limit_factor(image1))
+        known = _Extraction(features, masks, self.pipeline.extract, factors)
         ratio = relative_strength(plain)
         weak = ratio < self.config.weak_ratio
         if weak and self._may_be_dense(plain):
@@ -154,7 +158,7 @@ class Search:
             found = None
         if always or weak or self._is_turned(plain, ratio):
             found = self._refine_by_warping(image0, image1, plain.matches, found, known)
-        result = plain if found is None else self._fuse(plain, found)
+        result = plain if found is None else self._fuse(plain, found, known)
         if always or weak:
             return self._add_planes(plain, result, known)
         return result
@@ -190,7 +194,7 @@ class Search:
         dense = {id(view.original): found for view, found in zip(views, features, strict=True)}
         return plain, replace(known, features=dense, extract=extract)
 
-    def _fuse(self, plain: MatchResult, found: _Found) -> MatchResult:
+    def _fuse(self, plain: MatchResult, found: _Found, known: _Extraction) -> MatchResult:
         """Add the plain matches, and drop those that contradict the epipolar geometry."""
         config = self.config
         completed = self.pipeline.complete(found.result)
@@ -198,8 +202,8 @@ class Search:
             found = _Found.make(found.view0, found.view1, completed, found.warps)
         result = found.in_originals()
         limit = self._max_keypoints(plain, result)
-        united = unite(result, plain, config.min_distance, limit)
-        return verify(united, config.max_epipolar, config.min_verified)
+        united = unite(result, plain, config.min_distance, limit, known.factors)
+        return verify(united, config.max_epipolar, config.min_verified, known.factors)
 
     def _max_keypoints(self, plain: MatchResult, result: MatchResult) -> int:
         """Maximum number of keypoints of an image after the union of results."""
@@ -216,17 +220,18 @@ class Search:
         config, united, rest = self.config, result, result.matches
         limit = self._max_keypoints(plain, result)
         for _ in range(config.max_planes):
-            fit = self._fit_homography(rest)
+            fit = self._fit_homography(rest, known)
             if fit is None:
                 break
             H, inliers = fit
             plane = self._match_warped(image0, image1, H, rest.points0[inliers], known, 1)
             if plane is not None:
-                united = unite(united, plane.in_originals(), config.min_distance, limit)
+                added = plane.in_originals()
+                united = unite(united, added, config.min_distance, limit, known.factors)
             rest = select(rest, ~inliers)
         if len(united.matches) == len(result.matches):
             return result
-        return verify(united, config.max_epipolar, config.min_verified)
+        return verify(united, config.max_epipolar, config.min_verified, known.factors)
 
     def _refine_by_warping(
         self, image0: Gray, image1: Gray, plain: Matches, best: _Found | None, known: _Extraction
@@ -293,18 +298,23 @@ class Search:
 
         Returns None if the matches determine no homography, or if it needs no warp.
         """
-        fit = self._fit_homography(matches)
+        fit = self._fit_homography(matches, known)
         if fit is None:
             return None
         H, inliers = fit
         return self._match_warped(image0, image1, H, matches.points0[inliers], known, warps)
 
-    def _fit_homography(self, matches: Matches) -> tuple[Matrix, Mask] | None:
+    def _fit_homography(self, matches: Matches, known: _Extraction) -> tuple[Matrix, Mask] | None:
         """The homography of matches, and which of them agree with it; None if there is none."""
         if len(matches) < self.config.min_inliers:
             return None
-        fit = quick_homography(matches.points0, matches.points1, self.config.tolerance)
-        return None if fit is None or fit[1].sum() < self.config.min_inliers else fit
+        points = reduced_points(matches.points0, matches.points1, known.factors)
+        fit = quick_homography(*points, self.config.tolerance)
+        if fit is None or fit[1].sum() < self.config.min_inliers:
+            return None
+        (factor0, factor1), (H, inliers) = known.factors, fit
+        H = np.diag((1 / factor1, 1 / factor1, 1.0)) @ H @ np.diag((factor0, factor0, 1.0))
+        return H, inliers
 
     def _match_warped(
         self, image0: Gray, image1: Gray, H: Matrix, points: Float, known: _Extraction, warps: int

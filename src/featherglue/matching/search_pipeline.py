@@ -13,7 +13,7 @@ from featherglue.io.gray import Gray
 from featherglue.matching.guided import complete, complete_plane, is_guided, is_incomplete
 from featherglue.matching.keypoint_mask import apply_mask
 from featherglue.matching.scratch import Scratch
-from featherglue.matching.working_size import working_size
+from featherglue.matching.working_size import working_factor, working_size
 from featherglue.options import ProcessingConfig
 from featherglue.types import Features, MatchResult
 
@@ -129,6 +129,10 @@ class SessionPipeline:
         size = (image.shape[1], image.shape[0])
         width, height = working_size(size, self._processing)
         return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
+
+    def limit_factor(self, image: Gray) -> float:
+        """Factor by which a large image is reduced; see `working_size.working_factor`."""
+        return working_factor((image.shape[1], image.shape[0]), self._processing)
 
     def match(self, features0: Features, features1: Features) -> MatchResult:
         """Match features of images at their own size, without a search."""

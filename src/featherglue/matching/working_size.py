@@ -5,9 +5,13 @@ Sizes are (width, height). Points stay pixels of the given image.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featherglue.io.image import resized_size
 from featherglue.options import ProcessingConfig
 
+Float = NDArray[np.float32]
 Size = tuple[int, int]
 
 
@@ -40,3 +44,19 @@ def working_factor(size: Size, processing: ProcessingConfig) -> float:
     if max(size) <= processing.working_size:
         return 1.0
     return min(1.0, max(working_size(size, processing)) / max(size))
+
+
+def reduced_points(
+    points0: Float, points1: Float, factors: tuple[float, float]
+) -> tuple[Float, Float]:
+    """Points of both images in pixels of images that are reduced by `working_factor`.
+
+    Args:
+        points0, points1: (M, 2) float32, pixels of the given images.
+        factors: of both images.
+    """
+    first, second = (
+        points if factor == 1 else points * np.float32(factor)
+        for points, factor in zip((points0, points1), factors, strict=True)
+    )
+    return first, second
