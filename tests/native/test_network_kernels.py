@@ -68,8 +68,9 @@ def test_calls_of_several_threads_at_once(runtimes: list[NativeRuntime], gray: n
 
 @pytest.mark.parametrize("width", [8, 24])
 def test_unprojected_descriptors_whose_width_is_no_multiple_of_16(
-    width: int, tmp_path: Path
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FEATHERGLUE_BF16", "0")
     layer = AttentionConfig(kind="cross", heads=1, head_dim=8, hidden=12)
     matcher = SuperGlueConfig(
         descriptor_dim=width, width=width, keypoint_encoder=(8,), layers=(layer,), batch_norm=False

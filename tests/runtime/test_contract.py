@@ -67,7 +67,9 @@ def opened(
         artifact = save_artifact(folder, with_zeros(artifact))
     if request.param == "native" and native_obstacle(artifact):
         pytest.skip(native_obstacle(artifact))
-    return open_runtime(artifact, request.param, 1), artifact
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEATHERGLUE_BF16", "0")  # see tests/native/test_bfloat16.py
+        return open_runtime(artifact, request.param, 1), artifact
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from featherglue.io.gray import Gray
 from featherglue.io.image import read_gray, resize_gray
 from featherglue.machine import describe_machine
 from featherglue.matching.stopwatch import Stopwatch
-from featherglue.native.library import library_name
+from featherglue.native.library import kernels_name
 from featherglue.session import Session
 from featherglue.types import MatchResult
 
@@ -94,7 +94,7 @@ def benchmark(
         rows=tuple(rows),
         repetitions=config.repetitions,
         warmup=config.warmup,
-        machine=describe_machine() | {"kernels": library_name() or "NumPy"},
+        machine=describe_machine() | {"kernels": kernels_name() or "NumPy"},
         version=featherglue.__version__,
     )
 

@@ -13,7 +13,7 @@ from featherglue.cli.common import STANDARD_OUTPUT, JsonFile, Model, console, sa
 from featherglue.cli.model_facts import describe
 from featherglue.cli.session_options import parse_resize
 from featherglue.errors import UsageError
-from featherglue.native.library import library_name, missing_reason
+from featherglue.native.library import kernels_name, missing_reason
 from featherglue.runtime.base import automatic_runtime
 
 _LAST_STEPS = 3  # of a recipe that are shown by default
@@ -56,7 +56,7 @@ def info(
     facts = describe(artifact, (size[0], size[1]), max_keypoints, other)
     facts |= {
         "runtime": automatic_runtime(artifact),
-        "kernels": library_name() or f"none: {missing_reason()}",
+        "kernels": kernels_name() or f"none: {missing_reason()}",
     }
     shown = facts if layers else {k: v for k, v in facts.items() if k != "layers"}
     save_json(shown, json_file)

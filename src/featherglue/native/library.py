@@ -29,6 +29,7 @@ _INTEGER, _FLOAT, _ARRAY = c_int64, c_float, c_void_p
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "source_hash": (c_uint32, []),
     "has_x86_64_v3": (c_int, []),
+    "has_bfloat16": (c_int, []),
     "optimal_transport": (
         c_int,
         [_ARRAY, *[_INTEGER] * 3, _FLOAT, _INTEGER, _FLOAT, _ARRAY, _INTEGER, _ARRAY],
@@ -61,11 +62,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "sample_descriptors": (None, [_ARRAY, *[_INTEGER] * 3, _ARRAY, _INTEGER, _ARRAY]),
     "extract_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 3]),
     "extract_network": (None, [*[_ARRAY] * 3, *[_INTEGER] * 3, *[_ARRAY] * 3]),
-    "match_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 3]),
+    "match_work_size": (_INTEGER, [_ARRAY, *[_INTEGER] * 4]),
     "match_score_columns": (_INTEGER, [_INTEGER]),
     "match_network": (
         None,
-        [*[_ARRAY] * 4, _INTEGER, *[_ARRAY] * 2, *[_INTEGER] * 2, *[_ARRAY] * 2],
+        [*[_ARRAY] * 4, _INTEGER, *[_ARRAY] * 2, *[_INTEGER] * 3, *[_ARRAY] * 2],
     ),
     "optimize_fundamental": (
         c_int,
@@ -113,6 +114,25 @@ def library_name() -> str | None:
     """Name of the loaded library, such as "libkernels_x86_64_v3"; None if NumPy does the work."""
     loaded = library()
     return None if loaded is None else Path(loaded._name).stem
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the matcher's attention layers multiply in bfloat16.
+
+    They do where the processor has instructions for it (AVX512-BF16), unless `FEATHERGLUE_BF16=0`
+    is in the environment.
+    """
+    loaded = library()
+    return (
+        loaded is not None
+        and os.environ.get("FEATHERGLUE_BF16") != "0"
+        and bool(loaded.has_bfloat16())
+    )
+
+
+def kernels_name() -> str:
+    """The loaded library and its products, such as "libkernels_x86_64_v3, bfloat16"; "" if none."""
+    return ", ".join([library_name() or "", *(["bfloat16"] if multiplies_bfloat16() else [])])
 
 
 def missing_reason() -> str:

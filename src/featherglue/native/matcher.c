@@ -4,43 +4,12 @@
  * keypoints and not with its square. A layer is one pass over the keypoints: attention, MLP, and the
  * queries, keys and values of the next layer.
  */
-#include "products.h"
+#include "matcher.h"
 
 #if !defined(_WIN32)
 #include "team.h"
 
-#define BLOCK 24  /* keypoints of a unit of work, a multiple of ROWS */
 #define CHUNK 128 /* values that stay in the cache while they are added to the messages */
-#define MAX_STEPS 8
-#define MAX_LAYERS 64
-
-/* A linear layer: weights in tiles (outputs / 16, inputs, 16). */
-typedef struct {
-    int64_t inputs, outputs;
-    const float *weights, *bias;
-} Linear;
-
-typedef struct {
-    int64_t cross, heads, head_dim;
-    Linear queries, keys, values;    /* scale and order of the heads included */
-    Linear features, messages, last; /* the MLP; the merge projection is included */
-} Layer;
-
-typedef struct {
-    const float *points, *descriptors; /* (count, 3), (count, descriptor_dim) */
-    int64_t count, units, padded;      /* padded: keypoints up to BLOCK and WIDE */
-    float *features, *queries;         /* (padded, width), (padded, inner) */
-    float *keys[2], *values[2];        /* by parity of the layer: keys per head in tiles (padded / 16,
-                                          head_dim, 16), values (padded, inner) */
-} Image;
-
-typedef struct {
-    Image images[2];
-    int64_t num_steps, num_layers, projects, descriptor_dim, width, inner, hidden, buffer_size;
-    Linear encoder[MAX_STEPS], projection, final;
-    Layer layers[MAX_LAYERS];
-    float *projected, *scores, *buffers; /* in tiles, of image 1; (padded 0, padded 1) */
-} Network;
 
 /* out = x · weights, plus the bias or plus `out`, for a number of rows that is a multiple of ROWS. */
 static void apply(const Linear *layer, const float *x, int64_t ldx, float *out, int64_t ldo,
@@ -213,10 +182,11 @@ static void run_unit(void *context, int64_t stage, int64_t unit, int64_t thread)
         encode(net, image, first, buffer);
     } else {
         int cross = (int)net->layers[stage - 1].cross;
-        update(net, stage - 1, image, &net->images[cross ? !second : second], first, buffer);
+        const Image *other = &net->images[cross ? !second : second];
+        net->update(net, stage - 1, image, other, first, buffer);
     }
     if (stage < net->num_layers) {
-        project(net, image, stage, first, buffer);
+        net->project(net, image, stage, first, buffer);
     } else {
         apply(&net->final, x, width, buffer, width, BLOCK, 0, 0);
         memcpy(x, buffer, (size_t)(BLOCK * width) * sizeof *x);
@@ -266,7 +236,8 @@ static int64_t padded_count(int64_t count) { return round_up(round_up(count, BLO
 /* Floats of the buffer of a thread. */
 static int64_t buffer_size(const Network *net) {
     int64_t widest = larger(net->images[0].padded, net->images[1].padded);
-    int64_t rows = larger(net->inner + net->hidden + widest,
+    int64_t converted = larger(net->inner, larger(net->width, net->hidden)); /* bfloat16 */
+    int64_t rows = larger(net->inner + net->hidden + widest + converted,
                           larger(2 * net->hidden, larger(net->descriptor_dim, net->width)));
     return round_up(BLOCK * rows, 16);
 }
@@ -276,14 +247,16 @@ static int64_t image_size(const Network *net, int64_t padded) {
 }
 
 /* Number of floats that `match_network` needs for `work`. */
-EXPORT int64_t match_work_size(const int64_t *plan, int64_t count0, int64_t count1, int64_t threads) {
+EXPORT int64_t match_work_size(const int64_t *plan, int64_t count0, int64_t count1, int64_t threads,
+                               int64_t bfloat16) {
     Network net;
     float none = 0;
     read_plan(&net, plan, &none);
     net.images[0].padded = padded_count(count0);
     net.images[1].padded = padded_count(count1);
     return image_size(&net, net.images[0].padded) + image_size(&net, net.images[1].padded) +
-           net.images[1].padded * net.width + threads * buffer_size(&net) + 16;
+           net.images[1].padded * net.width + threads * buffer_size(&net) +
+           (bfloat16 ? bfloat16_size(&net) : 0) + 16;
 }
 
 /* Number of columns of the score matrix for a number of keypoints of image 1. */
@@ -297,14 +270,15 @@ EXPORT int64_t match_score_columns(int64_t count) { return padded_count(count); 
  * `weights`: encoder, projection, for each layer queries, keys, values, features, messages, last;
  * final. weights: for each of them the tiles and the bias (outputs,). Outputs and all inputs but
  * those of the first layer, 3, are multiples of 16. points: (count, 3) and descriptors: (count,
- * descriptor_dim) of both images. threads: at most 64. work: `match_work_size` floats. scores: (count0
- * up to 6, `match_score_columns`).
+ * descriptor_dim) of both images. threads: at most 64. bfloat16: whether the products of the layers
+ * use bfloat16, if the processor has it (`has_bfloat16`). work: `match_work_size` floats. scores:
+ * (count0 up to 6, `match_score_columns`).
  */
 EXPORT void match_network(const int64_t *plan, const float *weights, const float *points0,
                           const float *descriptors0, int64_t count0, const float *points1,
-                          const float *descriptors1, int64_t count1, int64_t threads, float *work,
-                          float *scores) {
-    Network net = {.scores = scores};
+                          const float *descriptors1, int64_t count1, int64_t threads,
+                          int64_t bfloat16, float *work, float *scores) {
+    Network net = {.scores = scores, .project = project, .update = update};
     read_plan(&net, plan, weights);
     net.images[0] = (Image){.points = points0, .descriptors = descriptors0, .count = count0};
     net.images[1] = (Image){.points = points1, .descriptors = descriptors1, .count = count1};
@@ -324,6 +298,7 @@ EXPORT void match_network(const int64_t *plan, const float *weights, const float
     net.projected = work;
     net.buffers = work + net.images[1].padded * net.width;
     net.buffer_size = buffer_size(&net);
+    if (bfloat16) use_bfloat16(&net, net.buffers + threads * net.buffer_size);
     Team team = {.context = &net, .num_layers = net.num_layers + 2, .num_threads = threads};
     team.begin = begin;
     team.run = run_unit;

@@ -93,6 +93,7 @@ def match_network(
     keypoints: tuple[Float, Float],
     descriptors: tuple[Float, Float],
     threads: int,
+    bfloat16: bool = False,
 ) -> Float:
     """The score matrix (N0, N1); see `runtime.base.Runtime.match`.
 
@@ -102,6 +103,7 @@ def match_network(
         keypoints: (N0, 3) and (N1, 3).
         descriptors: (N0, D) and (N1, D).
         threads: maximum number of threads.
+        bfloat16: whether the attention layers multiply in bfloat16, if the processor can.
     """
     native = library()
     assert native is not None
@@ -109,7 +111,7 @@ def match_network(
     described = [np.ascontiguousarray(each, np.float32) for each in descriptors]
     count0, count1 = map(len, points)
     threads = min(threads, MAX_THREADS)
-    work = memory.take(native.match_work_size(pointer(plan), count0, count1, threads))
+    work = memory.take(native.match_work_size(pointer(plan), count0, count1, threads, bfloat16))
     rows = -(-count0 // _ROWS) * _ROWS
     scores = np.empty((rows, native.match_score_columns(count1)), np.float32)
     native.match_network(
@@ -122,6 +124,7 @@ def match_network(
         pointer(described[1]),
         count1,
         threads,
+        bfloat16,
         pointer(work),
         pointer(scores),
     )

@@ -9,7 +9,12 @@ from featherglue.artifact.folding import fold_batch_norm
 from featherglue.artifact.format import Artifact
 from featherglue.errors import ResourceError, RuntimeUnavailableError
 from featherglue.machine import exhausted_resource, num_cores
-from featherglue.native.library import library, library_name, missing_reason
+from featherglue.native.library import (
+    library,
+    library_name,
+    missing_reason,
+    multiplies_bfloat16,
+)
 from featherglue.native.network_kernels import extract_network, match_network
 from featherglue.runtime.kernel_weights import extractor_weights, matcher_weights
 
@@ -19,7 +24,11 @@ _MAX_STEPS, _MAX_LAYERS = 8, 64  # of a matcher: its keypoint encoder and its at
 
 
 class NativeRuntime:
-    """Runs the networks of an artifact in float32."""
+    """Runs the networks of an artifact in float32.
+
+    The products of the matcher's attention layers are in bfloat16 where the processor multiplies
+    it, with sums in float32.
+    """
 
     name = "native"
 
@@ -28,6 +37,7 @@ class NativeRuntime:
         if obstacle:
             raise RuntimeUnavailableError(f"{obstacle}; use `runtime='onnxruntime'`")
         self.threads = num_cores() if threads is None else threads
+        self._bfloat16 = multiplies_bfloat16()
         folded = fold_batch_norm(artifact)
         networks = folded.architecture
         self._extractor = extractor_weights(folded.arrays) if networks.extractor else None
@@ -58,6 +68,7 @@ class NativeRuntime:
                 (keypoints0, keypoints1),
                 (descriptors0, descriptors1),
                 self.threads,
+                self._bfloat16,
             )
         except MemoryError as error:
             raise ResourceError(
