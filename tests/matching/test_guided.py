@@ -190,6 +190,49 @@ def test_keypoints_near_their_predicted_places_match_where_the_images_do_not_agr
     assert np.mean(errors(found)[unaligned]) < 0.7 * np.mean(distance[unaligned])
 
 
+def residual(found: Matches) -> float:
+    """Maximum distance of the matches from the homography that fits them best."""
+    best = cv2.findHomography(found.points0, found.points1)[0]
+    return float(np.linalg.norm(warp_points(found.points0, best) - found.points1, axis=1).max())
+
+
+def completed(first: Features, second: Features, matches: Matches) -> Matches:
+    return complete(pair_of(first, second, matches), SETTINGS, Scratch()).matches
+
+
+def test_points_of_a_plane_move_to_where_all_matches_agree(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    first, second, matches = scene(100, 40)
+    first, second = textured_pair(photographs, first, second)
+    found = completed(first, second, matches)
+    assert len(found) > 80
+    assert residual(found) < 1e-2
+    assert errors(found).max() < 0.3
+    assert residual(matched(first, second, matches)) > 0.05  # further matches may follow
+
+
+def test_points_of_few_matches_do_not_move(photographs: dict[str, np.ndarray]) -> None:
+    first, second, matches = scene(20, 20)
+    found = completed(*textured_pair(photographs, first, second), matches)
+    assert len(found) > 16
+    assert residual(found) > 1e-2
+
+
+def test_points_that_deviate_as_their_neighbors_do_not_move(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    """A curved surface: most of it is within the tolerance of a plane."""
+    first, second, matches = scene(200, 200)
+    first, second = textured_pair(photographs, first, second)
+    assert second.image is not None
+    y, x = np.mgrid[:480, :640].astype(np.float32)
+    bent = cv2.remap(second.image, x + 0.5 * np.sin(x / 60), y, cv2.INTER_CUBIC)
+    found = completed(first, dataclasses.replace(second, image=bent), matches)
+    assert len(found) > 150
+    assert residual(found) > 0.2
+
+
 def test_refining_again_is_more_accurate(photographs: dict[str, np.ndarray]) -> None:
     first, second, matches = scene(100, 100)
     pair = GuidedPair.of(

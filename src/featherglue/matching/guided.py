@@ -63,7 +63,8 @@ def complete(
 ) -> MatchResult:
     """Refine the matches of a pair again, drop those of a plane that deviate, and add others.
 
-    The points of image 1 move onto the epipolar lines of a scene with depth (`move_to_lines`).
+    The points of image 1 move to where the homography of a plane maps their partners, or onto the
+    epipolar lines of a scene with depth (`move_to_lines`).
 
     A match threshold above the confidence of added matches leaves them out.
 
@@ -76,7 +77,7 @@ def complete(
     """
     config = config or GuidedConfig()
     pair = GuidedPair.of(result, processing, scratch)
-    matches = match_plane(pair, result.matches, config.plane)
+    matches = match_plane(pair, result.matches, config.plane, moves=True)
     if matches is None:
         matches = match_scene(pair, result.matches, config.scene)
     return replace(result, matches=matches)
@@ -88,7 +89,10 @@ def complete_plane(
     scratch: Scratch,
     config: GuidedConfig | None = None,
 ) -> MatchResult:
-    """As `complete`, but only if one homography explains the pair; else the result itself."""
+    """As `complete`, but only if one homography explains the pair; else the result itself.
+
+    No points move to where the homography maps their partners, because further matches follow.
+    """
     config = config or GuidedConfig()
     pair = GuidedPair.of(result, processing, scratch)
     matches = match_plane(pair, result.matches, config.plane)

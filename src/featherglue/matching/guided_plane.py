@@ -20,7 +20,13 @@ from featherglue.geometry.local_optimization import optimize_homography
 from featherglue.geometry.projection import warp_points
 from featherglue.matching.fusion import joined, select
 from featherglue.matching.guided_pair import Candidates, GuidedPair
-from featherglue.matching.plane_fit import PlaneConfig, deviations, fit_plane, median_noise
+from featherglue.matching.plane_fit import (
+    PlaneConfig,
+    coherence,
+    deviations,
+    fit_plane,
+    median_noise,
+)
 from featherglue.types import Matches
 
 Float = NDArray[np.float32]
@@ -40,6 +46,10 @@ class PlaneMatchingConfig:
         penalty: reduction of the similarity at a distance of `radius`; it grows with the square.
         max_distance: px, maximum distance of a keypoint from its predicted place, for an added
             match that deviates more than `max_deviation` after its alignment.
+        min_moving_matches: minimum number of matches, to move points to where the homography of
+            all of them maps their partners.
+        max_coherence: maximum share of the deviations that neighbors have in common, to move
+            points. It is lower than that of a plane: a little depth is lost by the move.
     """
 
     plane: PlaneConfig = field(default_factory=PlaneConfig)
@@ -49,10 +59,16 @@ class PlaneMatchingConfig:
     min_similarity: float = 0.0
     penalty: float = 0.5
     max_distance: float = 2.0
+    min_moving_matches: int = 24
+    max_coherence: float = 0.1
 
 
 def match_plane(
-    pair: GuidedPair, matches: Matches, config: PlaneMatchingConfig | None = None
+    pair: GuidedPair,
+    matches: Matches,
+    config: PlaneMatchingConfig | None = None,
+    *,
+    moves: bool = False,
 ) -> Matches | None:
     """Refine, filter and complete the matches of a pair by the homography that explains them.
 
@@ -60,6 +76,8 @@ def match_plane(
         pair: the features.
         matches: M matches.
         config: settings; None uses the defaults.
+        moves: whether points finally move to where the homography of all matches maps their
+            partners, if their deviations are noise.
 
     Returns:
         The new matches; None if no homography explains the pair.
@@ -74,11 +92,34 @@ def match_plane(
     H = optimize_homography(plane.H, *pair.reduced(matches), tolerance)
     noise = median_noise(deviations(H, *pair.reduced(matches)), tolerance)
     limit = max(config.min_deviation, config.max_deviation * noise)
-    matches = joined(_near(pair, matches, H, limit), others)
-    if not pair.adds:
+    matches = _near(pair, matches, H, limit)
+    if pair.adds:
+        new = _aligned(pair, _guided(pair, joined(matches, others), H, config), H)
+        matches = joined(matches, _placed(pair, new, H, limit, config.max_distance))
+    return joined(_moved(pair, matches, H, config) if moves else matches, others)
+
+
+def _moved(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatchingConfig) -> Matches:
+    """The matches, with points where the homography of all of them maps their partners.
+
+    They stay if they are few, or if neighbors deviate alike, which noise does not.
+    """
+    if pair.images is None or len(matches) < config.min_moving_matches:
         return matches
-    new = _aligned(pair, _guided(pair, matches, H, config), H)
-    return joined(matches, _placed(pair, new, H, limit, config.max_distance))
+    points0, points1 = pair.reduced(matches)
+    tolerance = config.plane.tolerance
+    H = optimize_homography(H, points0, points1, tolerance)
+    places = warp_points(points0, H)
+    offsets = places - points1
+    near = np.hypot(*offsets.T) < tolerance
+    if np.count_nonzero(near) <= config.min_moving_matches:
+        return matches
+    shared = coherence(points0[near], offsets[near], config.plane.num_neighbors)
+    if shared > config.max_coherence:
+        return matches
+    moved = np.asarray(places / pair.factors[1], np.float32)
+    points1 = np.where(near[:, None], moved, matches.points1)
+    return replace(matches, points1=points1)
 
 
 def _aligned(pair: GuidedPair, matches: Matches, H: Matrix) -> Matches:
