@@ -176,3 +176,18 @@ def test_a_batch_shows_one_scene(scene: Path) -> None:
     scenes = [[int(views[3 * batch + i]["scene"]) for i in range(3)] for batch in range(12)]
     assert all(len(set(batch)) == 1 for batch in scenes)
     assert {batch[0] for batch in scenes} == {0, 1}
+
+
+class SparseScene(TwoScenes):
+    """The pair of scene 1 has no common points with a depth."""
+
+    def __getitem__(self, index: int) -> RealPair:
+        pair = super().__getitem__(index)
+        return pair if pair.scene == 0 else replace(pair, transfer=ShiftTransfer(-SHIFT, 1e6))
+
+
+def test_a_scene_without_common_points_is_replaced(scene: Path) -> None:
+    photos, features = PhotoFolder(scene / "photos"), FeatureFile(scene / "f.h5")
+    pairs = TransferredTaughtPairs(photos, features, SparseScene(visible_from=150))  # type: ignore[arg-type]
+    drawn = [pairs.draw(np.random.default_rng(seed), scene=0.99) for seed in range(4)]
+    assert {pair.scene for pair in drawn} == {0}

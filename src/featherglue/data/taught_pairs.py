@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherglue.data.feature_files import FeatureFile, Float
 from featherglue.data.match_files import MatchFile
 from featherglue.data.multiview import ModelPairs
 from featherglue.data.photographs import PhotoFolder
-from featherglue.data.real_pairs import draw_pair
+from featherglue.data.real_pairs import MIN_OVERLAP, draw_pair
 from featherglue.errors import TrainingError
 
 _MIN_POINTS = 16
@@ -118,16 +119,32 @@ class TransferredTaughtPairs:
         """A random pair, in random order, with at least 16 points.
 
         Args:
-            scene: see `TaughtPairs`. A scene is as frequent as it has pairs with depth maps.
+            scene: see `TaughtPairs`. A scene is as frequent as it has pairs with depth maps. One
+                without a pair of 16 points is replaced by any other.
 
         Raises:
             TrainingError: a file cannot be read, or 100 random pairs have fewer points.
         """
-        candidates = None
         if scene is not None:
-            scenes = self.pairs.scenes[self.pairs.have_depth]
-            candidates = self.pairs.scenes == scenes[int(scene * len(scenes))]
-        for _ in range(_MAX_DRAWS):
+            usable = self.pairs.have_depth & (self.pairs.overlaps >= MIN_OVERLAP)
+            scenes = self.pairs.scenes[usable] if usable.any() else self.pairs.scenes
+            found = self._draw(
+                rng, usable & (self.pairs.scenes == scenes[int(scene * len(scenes))])
+            )
+            if found is not None:
+                return found
+        found = self._draw(rng, None)
+        if found is None:
+            raise TrainingError(
+                f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a depth"
+            )
+        return found
+
+    def _draw(
+        self, rng: np.random.Generator, candidates: NDArray[np.bool_] | None
+    ) -> TaughtPair | None:
+        """A pair of these candidates, or of all; None after 100 random ones with few points."""
+        for _ in range(_MAX_DRAWS if candidates is None or candidates.any() else 0):
             pair = draw_pair(rng, self.pairs, candidates)
             if pair.transfer is None:
                 continue
@@ -147,6 +164,4 @@ class TransferredTaughtPairs:
                     positions=positions,
                     uncertainties=uncertainties,
                 )
-        raise TrainingError(
-            f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a depth"
-        )
+        return None
