@@ -136,7 +136,8 @@ class TransferredTaughtPairs:
         found = self._draw(rng, None)
         if found is None:
             raise TrainingError(
-                f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a depth"
+                f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a "
+                "depth"
             )
         return found
 
