@@ -25,8 +25,9 @@ import numpy as np
 import pycolmap
 
 from featherglue.collection.extraction import SessionSource
+from featherglue.collection.feature_reader import FeatureReader
 from featherglue.collection.matching_cascade import match_by_cascade
-from featherglue.collection.store_matching import FeatureReader, match_record
+from featherglue.collection.store_matching import match_record
 from featherglue.io.pairs import read_pairs
 from featherglue.options import make_options
 from featherglue.session import Session

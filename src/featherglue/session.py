@@ -137,6 +137,8 @@ class Session:
                 described["runtime"] = part.runtime.name
                 if self.artifact is not None:
                     described["weights"] = self.artifact.fingerprint
+        if self.matcher.runtime is not None and self.matcher.runtime.bfloat16:
+            matcher["bfloat16"] = True
         matcher["refine"] = self.processing.refine
         if self.search != "off" or self.matcher.gives_probabilities:
             matcher["guided_matching"] = is_guided(self.processing)
@@ -154,11 +156,12 @@ class Session:
     def fingerprint(self) -> str:
         """Fingerprint of the methods, weights and settings that shape results.
 
-        The runtime and the name of the model do not count.
+        The runtime, its precision and the name of the model do not count.
         """
         described = self.describe()
         for part in ("extractor", "matcher"):
-            described[part].pop("runtime", None)
+            for name in ("runtime", "bfloat16"):
+                described[part].pop(name, None)
         return fingerprint(described["extractor"], described["matcher"])
 
     def with_settings(self, **overrides: Any) -> Session:

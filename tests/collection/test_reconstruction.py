@@ -577,6 +577,30 @@ def test_masks_of_the_scene(
     assert f"error: --masks: {tmp_path} has no mask of any image" in capsys.readouterr().err
 
 
+def test_masks_of_stored_features(
+    scene: Scene,
+    result: Reconstruction,
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair_file, masks = tmp_path / "pairs.txt", tmp_path / "masks"
+    pair_file.write_text("0.png 1.png\n")
+    masks.mkdir()
+    files = ["--feature-file", str(work / "features.h5"), "--input-pairs", str(pair_file)]
+    output = ["-o", str(tmp_path / "matches.h5"), "--workers", "1"]
+    command = ["match", "--input-dir", str(scene.folder), *files, *output, "--masks", str(masks)]
+    assert cli.main(command) == 2
+    assert "--masks has no effect on a feature file without --search" in capsys.readouterr().err
+    assert cli.main([*command, "--search", "auto"]) == 2
+    assert f"error: --masks: {masks} has no mask of any image" in capsys.readouterr().err
+    cv2.imwrite(str(masks / "0.png.png"), np.full((300, 400), 255, np.uint8))
+    assert cli.main([*command, "--search", "auto"]) == 0
+    cv2.imwrite(str(masks / "0.png.png"), np.full((299, 400), 255, np.uint8))
+    assert cli.main([*command, "--search", "auto"]) == 1  # another mask: matched again
+    assert "the mask has 400×299 pixels" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_a_folder_with_one_readable_photograph(tmp_path: Path, gray: np.ndarray) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), gray)
     (tmp_path / "b.png").write_bytes(b"")

@@ -186,8 +186,23 @@ class SparseScene(TwoScenes):
         return pair if pair.scene == 0 else replace(pair, transfer=ShiftTransfer(-SHIFT, 1e6))
 
 
+class ManyScenes(TwoScenes):
+    """Eight scenes of one pair each; those with an odd number have no common points."""
+
+    overlaps, scenes, have_depth = np.full(8, 0.5), np.arange(8), np.full(8, True)
+
+    def __getitem__(self, index: int) -> RealPair:
+        pair = super().__getitem__(index)
+        return replace(pair, transfer=ShiftTransfer(-SHIFT, 1e6)) if pair.scene % 2 else pair
+
+
 def test_a_scene_without_common_points_is_replaced(scene: Path) -> None:
     photos, features = PhotoFolder(scene / "photos"), FeatureFile(scene / "f.h5")
     pairs = TransferredTaughtPairs(photos, features, SparseScene(visible_from=150))  # type: ignore[arg-type]
     drawn = [pairs.draw(np.random.default_rng(seed), scene=0.99) for seed in range(4)]
     assert {pair.scene for pair in drawn} == {0}
+    many = TransferredTaughtPairs(photos, features, ManyScenes(visible_from=150))  # type: ignore[arg-type]
+    views = PhotoPairViews(photos, many, ViewPairConfig(size=(96, 96)), 0, 3)
+    scenes = [[int(views[3 * batch + i]["scene"]) for i in range(3)] for batch in range(12)]
+    assert all(len(set(batch)) == 1 for batch in scenes)
+    assert {batch[0] for batch in scenes} == {0, 2, 4, 6}

@@ -238,7 +238,7 @@ def test_the_network_does_not_run_again_at_a_working_size(
     assert searching._search is not None
     pipeline = searching._search.pipeline
     features = searching.extract(large)
-    view = View.resized(large, pipeline.working_factor(large), 0)
+    view = View.resized(large, pipeline.shrink_factor(large), 0)
     runs: list[object] = []
     monkeypatch.setattr(pipeline._dense, "extract", runs.append)
     dense = pipeline.extract_dense(view.image, features.image)

@@ -51,6 +51,11 @@ def match_feature_file(
     if given:
         raise UsageError(f"{given[0]} has no effect on a feature file: remove it")
     source = SessionSource(model=model, options=options)
+    if masks is not None and source.open().search == "off":
+        raise UsageError(
+            "--masks has no effect on a feature file without --search: its keypoints were "
+            "extracted already"
+        )
     pairs = list(dict.fromkeys((pair.name0, pair.name1) for pair in listed))
     with StepDisplay() as display:
         result = match_features(

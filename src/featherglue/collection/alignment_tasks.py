@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featherglue.collection.feature_reader import FeatureReader
 from featherglue.collection.match_alignment import align_matches
 from featherglue.collection.numbered_keypoints import matched_indices
 from featherglue.collection.records import Key, Record, failed_record
@@ -19,7 +20,6 @@ from featherglue.collection.shipping import (
     open_records,
     record_parts,
 )
-from featherglue.collection.store_matching import FeatureReader
 from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.errors import ImageError
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from featherglue.artifact.registry import find_model, portable_name
-from featherglue.collection.photo_frames import mask_path, read_mask, read_view
+from featherglue.collection.photo_frames import checked_masks, mask_path, read_mask, read_view
 from featherglue.collection.records import Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.shipping import mask_parts
 from featherglue.collection.tasks import Part, Place
-from featherglue.errors import ImageError, UsageError
+from featherglue.errors import ImageError
 from featherglue.fingerprint import file_state, fingerprint
 from featherglue.matching.extractors import stage_settings
 from featherglue.options import MODEL, ProcessingConfig, SessionOptions
@@ -175,12 +175,7 @@ def extract_features(
         OutputError: a file cannot be written.
     """
     folder = Path(images).absolute()
-    mask_folder = None if masks is None else Path(masks).absolute()
-    if mask_folder is not None and not any(mask_path(mask_folder, n).is_file() for n in names):
-        raise UsageError(
-            f"`masks`: {mask_folder} has no mask of any image; that of {names[0]} would be "
-            f"{mask_path(mask_folder, names[0])}"
-        )
+    mask_folder = None if masks is None else checked_masks(masks, names)
     items: dict[Key, str] = {
         (name,): image_fingerprint(folder / name, mask_folder and mask_path(mask_folder, name))
         for name in names

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featherglue.errors import ImageError, PairListError
+from featherglue.errors import ImageError, PairListError, UsageError
 from featherglue.io.exif import jpeg_orientation
 from featherglue.io.gray import Gray
 from featherglue.io.image import (
@@ -154,6 +154,17 @@ def read_masked(
 def mask_path(masks: str | os.PathLike[str], name: str) -> Path:
     """The mask of an image by COLMAP's convention: its name with .png behind it."""
     return Path(masks) / f"{name}.png"
+
+
+def checked_masks(masks: str | os.PathLike[str], names: Sequence[str]) -> Path:
+    """The absolute path of a folder of masks. Raises UsageError if it has none of any image."""
+    folder = Path(masks).absolute()
+    if names and not any(mask_path(folder, name).is_file() for name in names):
+        raise UsageError(
+            f"`masks`: {folder} has no mask of any image; that of {names[0]} would be "
+            f"{mask_path(folder, names[0])}"
+        )
+    return folder
 
 
 def _to_working(stored: Gray, frame: Frame) -> Gray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,31 +13,30 @@ from numpy.typing import NDArray
 
 from featherglue.collection import matching_cascade
 from featherglue.collection.extraction import SessionSource
-from featherglue.collection.match_alignment import NUM_COLUMNS, align_matches, smoothed
+from featherglue.collection.feature_reader import FeatureReader
+from featherglue.collection.match_alignment import NUM_COLUMNS, align_matches
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
-from featherglue.collection.numbered_keypoints import record_frame
-from featherglue.collection.photo_frames import Frame, mask_path, read_mask, read_view
+from featherglue.collection.photo_frames import (
+    checked_masks,
+    mask_path,
+)
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
 from featherglue.collection.shipping import (
     feature_parts,
     mask_parts,
     moved_records,
-    open_records,
 )
 from featherglue.collection.store import Store
 from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.errors import ImageError, StoreError
-from featherglue.fingerprint import fingerprint
-from featherglue.io.gray import Gray
+from featherglue.fingerprint import file_state, fingerprint
 from featherglue.matching.extractors import stage_settings
 from featherglue.matching.fusion import nearest_keypoints
 from featherglue.options import ProcessingConfig
 from featherglue.session import Session
 from featherglue.types import Features
 
-# Maximum size of the images that a process keeps, and of the descriptors.
-_MAX_CACHED_BYTES = 128_000_000
 _MAX_KEYPOINT_DISTANCE = 3.0  # px, of a match of the search from a stored keypoint
 _MAX_INT16 = 32767
 _MIN_PAIRS = 64  # of a worker: a pair takes about 10 ms, and a worker half a second to start
@@ -104,107 +102,6 @@ class MatchingTask:
             feature_file=moved_records(self.feature_file, place),
             masks=None if self.masks is None else place.folder(self.masks),
         )
-
-
-class FeatureReader:
-    """Features of a feature file in the working frame, and their images; a cache.
-
-    Args:
-        feature_file: the features, or their records.
-        images: folder of the images.
-        with_images: whether the features keep their image, as a search needs it. Otherwise an image
-            is read when it is aligned: pairs without matches do not need it.
-        masks: folder of the masks that features with an image keep, too.
-    """
-
-    def __init__(
-        self,
-        feature_file: Path | RecordSource,
-        images: Path,
-        *,
-        with_images: bool = False,
-        masks: Path | None = None,
-    ) -> None:
-        self._store, self._images = open_records(feature_file), images
-        self._with_images, self._masks = with_images, masks
-        self._features: OrderedDict[str, tuple[Features, tuple[int, int]]] = OrderedDict()
-        self._smoothed: OrderedDict[str, Gray] = OrderedDict()
-        self._max_size = self._store.manifest.get("max_size")
-
-    def read(self, name: str) -> Features:
-        """The features of an image.
-
-        Raises:
-            StoreError: the file has no features of it.
-            ImageError: the image or its mask is needed, and cannot be read or has another size.
-        """
-        return self._read(name)[0]
-
-    def smoothed(self, name: str) -> Gray:
-        """The image as `align_matches` takes it.
-
-        Raises:
-            StoreError: the file has no features of it.
-            ImageError: the image cannot be read, or has another size than its features.
-        """
-        if name not in self._smoothed:
-            features, size = self._read(name)
-            image = self._view(name, size)[0] if features.image is None else features.image
-            self._smoothed[name] = smoothed(image)
-            _limit(self._smoothed, lambda image: image.nbytes)
-        self._smoothed.move_to_end(name)
-        return self._smoothed[name]
-
-    def _read(self, name: str) -> tuple[Features, tuple[int, int]]:
-        if name not in self._features:
-            self._features[name] = self._load(name)
-            _limit(self._features, lambda item: _num_bytes(item[0]))
-        self._features.move_to_end(name)
-        return self._features[name]
-
-    def _load(self, name: str) -> tuple[Features, tuple[int, int]]:
-        """The features of an image, and the size (width, height) of its stored frame."""
-        record = self._store.read((name,), required="keypoints")
-        points = record.arrays["keypoints"].astype(np.float32)
-        size = record.arrays.get("image_size")  # other programs may not have it
-        expected = None if size is None else (int(size[0]), int(size[1]))
-        image = None
-        if self._with_images or expected is None or "working_size" not in record.attributes:
-            image, frame = self._view(name, expected)
-        else:
-            frame = record_frame(record, points)
-        path = mask_path(self._masks, name) if self._masks and self._with_images else None
-        descriptors = record.arrays.get("descriptors", np.zeros((0, len(points))))
-        features = Features(
-            keypoints=frame.to_working(points),
-            scores=record.arrays.get("scores", np.zeros(len(points))).astype(np.float32),
-            descriptors=np.ascontiguousarray(descriptors.T, np.float32),
-            image_size=frame.working_size,
-            image=image if self._with_images else None,
-            mask=read_mask(path, frame) if path is not None and path.exists() else None,
-        )
-        return features, frame.size
-
-    def _view(self, name: str, expected: tuple[int, int] | None) -> tuple[Gray, Frame]:
-        """See `read_view`. Raises ImageError if the image has another size than expected."""
-        image, frame = read_view(self._images / name, self._max_size)
-        if expected is not None and frame.size != expected:
-            raise ImageError(
-                f"{name}: has {frame.size[0]}×{frame.size[1]} pixels, its features are of "
-                f"{expected[0]}×{expected[1]}: extract them again"
-            )
-        return image, frame
-
-
-def _num_bytes(features: Features) -> int:
-    pictures = (features.image, features.mask)
-    return features.descriptors.nbytes + sum(each.nbytes for each in pictures if each is not None)
-
-
-def _limit(cached: OrderedDict[str, Any], num_bytes: Callable[[Any], int]) -> None:
-    """Remove the items that were used longest ago; the latest two stay."""
-    while len(cached) > 2 and sum(map(num_bytes, cached.values())) > _MAX_CACHED_BYTES:
-        cached.popitem(last=False)
 
 
 def match_record(
@@ -286,8 +183,7 @@ def match_features(
             epipolar geometry, see `matching_cascade`. It needs a matcher with a network and
             consensus, and no search; without them it does nothing.
         searched: those of `pairs` that are matched with a search over rotation and scale instead.
-        masks: folder of the masks with which the features were extracted, see `extract_features`.
-            Only a search needs them.
+        masks: folder of masks, see `extract_features`, which a search obeys, too.
         workers: maximum number of processes, each with one thread; None takes one per core.
         ray: address of a Ray cluster that does the work, such as "auto" or "host:port", see
             `run_cluster`; `workers` is the maximum number of its processes. None works on this
@@ -296,6 +192,7 @@ def match_features(
         progress: called with the number of pairs that are done and the number of all.
 
     Raises:
+        UsageError: `masks` has no mask of any image.
         StoreError: `feature_file` cannot be read, or lacks an image of every pair; `output` was
             made with other settings, and not `overwrite`.
         OutputError: a file cannot be written.
@@ -306,7 +203,8 @@ def match_features(
     listed = list(pairs)
     to_search = frozenset(searched)
     session = source.open()
-    items, missing = _items(listed, states, _marks(session, to_search, masks is not None))
+    mask_folder = None if masks is None else checked_masks(masks, [name for (name,) in states])
+    items, missing = _items(listed, states, _marks(session, to_search, mask_folder))
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
     cascade = cascade and is_applicable(session)
@@ -316,7 +214,7 @@ def match_features(
         feature_file=Path(feature_file).absolute(),
         cascade=cascade,
         searched=to_search,
-        masks=None if masks is None else Path(masks).absolute(),
+        masks=mask_folder,
     )
     result = run_resumable(
         Path(output),
@@ -343,7 +241,7 @@ def _manifest(session: Session, features: Mapping[str, Any], cascade: bool) -> d
     Args:
         features: manifest of the feature file.
     """
-    unused = ("runtime", "refine", "guided_matching")  # the task does not refine
+    unused = ("runtime", "bfloat16", "refine", "guided_matching")  # the task does not refine
     matcher = session.describe()["matcher"]
     return {
         "kind": "matches",
@@ -365,18 +263,25 @@ def _defaults() -> dict[str, Any]:
 
 
 def _marks(
-    session: Session, searched: Collection[Key], masked: bool
-) -> Callable[[Key], Sequence[str]]:
+    session: Session, searched: Collection[Key], masks: Path | None
+) -> Callable[[Key], Sequence[Any]]:
     """What determines the matches of a pair, beside the features and the manifest."""
-    masks = ["masks"] if masked else []
-    plain = masks if session.search != "off" else []
-    return lambda pair: ["search", *masks] if pair in searched else plain
+
+    def states(pair: Key) -> list[Any]:
+        return [] if masks is None else [file_state(mask_path(masks, name))[1:] for name in pair]
+
+    def marks(pair: Key) -> list[Any]:
+        if pair in searched:
+            return ["search", *states(pair)]
+        return [] if session.search == "off" else states(pair)
+
+    return marks
 
 
 def _items(
     pairs: Iterable[tuple[str, str]],
     states: Mapping[Key, Mapping[str, Any]],
-    marks: Callable[[Key], Sequence[str]],
+    marks: Callable[[Key], Sequence[Any]],
 ) -> tuple[dict[Key, str], dict[Key, str]]:
     """The fingerprint of each pair, and why other pairs cannot be matched.
 

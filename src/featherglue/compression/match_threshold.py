@@ -66,6 +66,7 @@ class _CachedMatching:
     """
 
     name = "torch"
+    bfloat16 = False
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime, self.threads = runtime, runtime.threads

@@ -32,7 +32,8 @@ class PhotoPairViews:
         config: settings of the views; `photometric_strength` is the strength of
             `augment_appearance`.
         seed: seed of all random numbers.
-        batch_size: number of consecutive samples that show one scene; None takes random scenes.
+        batch_size: number of consecutive samples that show one scene, if `pairs` know the scenes;
+            None takes random scenes.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -119,33 +120,33 @@ class TransferredTaughtPairs:
         """A random pair, in random order, with at least 16 points.
 
         Args:
-            scene: see `TaughtPairs`. A scene is as frequent as it has pairs with depth maps. One
-                without a pair of 16 points is replaced by any other.
+            scene: see `TaughtPairs`. A scene is as frequent as it has pairs with depth maps. The
+                next one replaces one without a pair of 16 points.
 
         Raises:
             TrainingError: a file cannot be read, or 100 random pairs have fewer points.
         """
+        candidates: Iterable[NDArray[np.bool_] | None] = [None]
         if scene is not None:
             usable = self.pairs.have_depth & (self.pairs.overlaps >= MIN_OVERLAP)
-            scenes = self.pairs.scenes[usable] if usable.any() else self.pairs.scenes
-            found = self._draw(
-                rng, usable & (self.pairs.scenes == scenes[int(scene * len(scenes))])
-            )
+            scenes = self.pairs.scenes[usable]
+            first = int(scene * len(scenes))
+            # Samples with the same number agree on the scene, also where one is replaced.
+            others = dict.fromkeys(np.roll(scenes, -first).tolist())
+            candidates = (usable & (self.pairs.scenes == number) for number in others)
+        for chosen in candidates:
+            found = self._draw(rng, chosen)
             if found is not None:
                 return found
-        found = self._draw(rng, None)
-        if found is None:
-            raise TrainingError(
-                f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a "
-                "depth"
-            )
-        return found
+        raise TrainingError(
+            f"{_MAX_DRAWS} random pairs have fewer than {_MIN_POINTS} common points with a depth"
+        )
 
     def _draw(
         self, rng: np.random.Generator, candidates: NDArray[np.bool_] | None
     ) -> TaughtPair | None:
         """A pair of these candidates, or of all; None after 100 random ones with few points."""
-        for _ in range(_MAX_DRAWS if candidates is None or candidates.any() else 0):
+        for _ in range(_MAX_DRAWS):
             pair = draw_pair(rng, self.pairs, candidates)
             if pair.transfer is None:
                 continue

@@ -34,7 +34,7 @@ def unite(
             `first` in both images.
         limit: maximum number of keypoints of an image. Unmatched keypoints of `first` make room,
             weakest first; if that is not enough, matches of `second` are left out, weakest first.
-        factors: by which each image was reduced for extraction; distances are in its pixels then.
+        factors: by which both images were reduced; `distance` is in pixels of reduced images.
 
     Returns:
         The first result with its features and matches extended.
@@ -157,7 +157,7 @@ def verify(
         result: its matches are verified.
         tolerance: px, maximum distance of a match from its epipolar line.
         min_inliers: with fewer inliers all matches are kept; also if the estimation fails.
-        factors: by which each image was reduced for extraction; distances are in its pixels then.
+        factors: by which both images were reduced; `tolerance` is in pixels of reduced images.
     """
     matches = result.matches
     if len(matches) < min_inliers:

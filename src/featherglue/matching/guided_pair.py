@@ -67,14 +67,12 @@ class GuidedPair:
 
     def reduced(self, matches: Matches) -> tuple[Float, Float]:
         """The points of matches in pixels of the reduced images."""
-        return self._reduced(matches.points0, matches.points1)
+        return reduced_points(matches.points0, matches.points1, self.factors)
 
     def keypoints(self) -> tuple[Float, Float]:
         """The keypoints in pixels of the reduced images."""
-        return self._reduced(self.features0.keypoints, self.features1.keypoints)
-
-    def _reduced(self, first: Float, second: Float) -> tuple[Float, Float]:
-        return reduced_points(first, second, self.factors)
+        both = self.features0.keypoints, self.features1.keypoints
+        return reduced_points(*both, self.factors)
 
     def unmatched(self, matches: Matches) -> tuple[Index, Index]:
         """Indices (F0,) and (F1,) of the keypoints without a match."""

@@ -102,9 +102,10 @@ def match_plane(
 def _moved(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatchingConfig) -> Matches:
     """The matches, with points where the homography of all of them maps their partners.
 
-    They stay if they are few, or if neighbors deviate alike, which noise does not.
+    Points beyond the tolerance stay. All stay if few are within it, without images, or if neighbors
+    deviate alike, which noise does not.
     """
-    if pair.images is None or len(matches) < config.min_moving_matches:
+    if pair.images is None:
         return matches
     points0, points1 = pair.reduced(matches)
     tolerance = config.plane.tolerance
@@ -112,7 +113,7 @@ def _moved(pair: GuidedPair, matches: Matches, H: Matrix, config: PlaneMatchingC
     places = warp_points(points0, H)
     offsets = places - points1
     near = np.hypot(*offsets.T) < tolerance
-    if np.count_nonzero(near) <= config.min_moving_matches:
+    if np.count_nonzero(near) < config.min_moving_matches:
         return matches
     shared = coherence(points0[near], offsets[near], config.plane.num_neighbors)
     if shared > config.max_coherence:

@@ -140,7 +140,7 @@ class Search:
         """The result before the last step."""
         features = {id(image0): plain.features0, id(image1): plain.features1}
         masks = {number: one.mask for number, one in features.items()}
-        factors = (self.pipeline.limit_factor(image0), self.pipeline.limit_factor(image1))
+        factors = (self.pipeline.working_factor(image0), self.pipeline.working_factor(image1))
         known = _Extraction(features, masks, self.pipeline.extract, factors)
         ratio = relative_strength(plain)
         weak = ratio < self.config.weak_ratio
@@ -184,8 +184,7 @@ class Search:
         """
         extract = self.pipeline.extract_dense
         views = [
-            View.resized(image, self.pipeline.working_factor(image), 0)
-            for image in (image0, image1)
+            View.resized(image, self.pipeline.shrink_factor(image), 0) for image in (image0, image1)
         ]
         features = [extract(view.image, view.original) for view in views]
         match = _Found.make(views[0], views[1], self.pipeline.match(*features), 0)
@@ -267,7 +266,7 @@ class Search:
         # Pixels of image 1 per pixel of image 0.
         ratio = relative_view(coarse.matches)[1] * factor0 / factor1
         ratio = float(np.clip(ratio, 1 / 16, 16))
-        work0, work1 = self.pipeline.working_factor(image0), self.pipeline.working_factor(image1)
+        work0, work1 = self.pipeline.shrink_factor(image0), self.pipeline.shrink_factor(image1)
         ratio *= work1 / work0  # working pixels of image 1 per working pixel of image 0
         if abs(np.log(ratio)) < np.log(config.same_scale):
             ratio = 1.0
@@ -283,7 +282,7 @@ class Search:
 
     def _view_features(self, view: View, known: _Extraction) -> Features:
         """Features of a view. Those of an image that is not warped are known."""
-        if view.image is view.original and self.pipeline.working_factor(view.image) == 1:
+        if view.image is view.original and self.pipeline.shrink_factor(view.image) == 1:
             return known.features[id(view.image)]
         mask = known.masks[id(view.original)]
         if mask is None:
@@ -326,10 +325,10 @@ class Search:
         if not 1 / 32 < ratio < 32:
             return None
         if ratio <= 1:  # image 0 is the finer one
-            view1 = View.resized(image1, self.pipeline.working_factor(image1), 0)
+            view1 = View.resized(image1, self.pipeline.shrink_factor(image1), 0)
             view0 = View.warped(image0, view1.from_original @ H, view1.image.shape)
         else:
-            view0 = View.resized(image0, self.pipeline.working_factor(image0), 0)
+            view0 = View.resized(image0, self.pipeline.shrink_factor(image0), 0)
             onto = view0.from_original @ np.linalg.inv(H)
             view1 = View.warped(image1, onto, view0.image.shape)
         return self._match_views(view0, view1, known, warps)

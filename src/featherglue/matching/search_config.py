@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class SearchConfig:
     """Settings of the search. The defaults were chosen on training photographs.
 
+    Pixels are those of an image as it is reduced by `working_size.working_factor`.
+
     Attributes:
         weak_ratio: a plain match is weak if the ratio between the total confidence of its matches
             and the smaller number of keypoints is below this. Hypotheses are tried only then.

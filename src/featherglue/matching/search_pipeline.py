@@ -124,14 +124,14 @@ class SessionPipeline:
             return self._dense.decode(dataclasses.replace(raw, image=image))
         return self._dense.extract(image)
 
-    def working_factor(self, image: Gray) -> float:
+    def shrink_factor(self, image: Gray) -> float:
         """Factor by which the session shrinks an image before extraction."""
         size = (image.shape[1], image.shape[0])
         width, height = working_size(size, self._processing)
         return min(1.0, float(np.sqrt(width * height / (size[0] * size[1]))))
 
-    def limit_factor(self, image: Gray) -> float:
-        """Factor by which a large image is reduced; see `working_size.working_factor`."""
+    def working_factor(self, image: Gray) -> float:
+        """Factor of the frame in which distances are limited; see `working_size.working_factor`."""
         return working_factor((image.shape[1], image.shape[0]), self._processing)
 
     def match(self, features0: Features, features1: Features) -> MatchResult:

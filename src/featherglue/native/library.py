@@ -1,7 +1,8 @@
 """The compiled kernels, called through ctypes, which releases Python's global lock.
 
 They are compiled when the package is installed. Without them, or with `FEATHERGLUE_NATIVE=0` in the
-environment, ONNX Runtime and NumPy do their work with the same results up to rounding.
+environment, ONNX Runtime and NumPy do their work with the same results up to rounding: that of
+float32, or of bfloat16 in the matcher (`multiplies_bfloat16`).
 """
 
 from __future__ import annotations

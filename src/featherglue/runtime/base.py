@@ -24,10 +24,12 @@ class Runtime(Protocol):
     Attributes:
         name: name of the runtime, see `options.RuntimeName`.
         threads: maximum number of threads of the networks, and of the steps between them.
+        bfloat16: whether the products of the matcher are in bfloat16.
     """
 
     name: str
     threads: int
+    bfloat16: bool
 
     def extract(self, image: NDArray[np.uint8]) -> tuple[Float, Float]:
         """Run the extractor.

@@ -24,10 +24,14 @@ _MAX_STEPS, _MAX_LAYERS = 8, 64  # of a matcher: its keypoint encoder and its at
 
 
 class NativeRuntime:
-    """Runs the networks of an artifact in float32.
+    """Runs the networks of an artifact in float32, and attention layers in bfloat16 if possible.
 
-    The products of the matcher's attention layers are in bfloat16 where the processor multiplies
-    it, with sums in float32.
+    Where the processor multiplies bfloat16, the products of the attention layers are in it, with
+    sums in float32.
+
+    Attributes:
+        threads: maximum number of threads.
+        bfloat16: whether they are.
     """
 
     name = "native"
@@ -37,7 +41,7 @@ class NativeRuntime:
         if obstacle:
             raise RuntimeUnavailableError(f"{obstacle}; use `runtime='onnxruntime'`")
         self.threads = num_cores() if threads is None else threads
-        self._bfloat16 = multiplies_bfloat16()
+        self.bfloat16 = multiplies_bfloat16()
         folded = fold_batch_norm(artifact)
         networks = folded.architecture
         self._extractor = extractor_weights(folded.arrays) if networks.extractor else None
@@ -68,7 +72,7 @@ class NativeRuntime:
                 (keypoints0, keypoints1),
                 (descriptors0, descriptors1),
                 self.threads,
-                self._bfloat16,
+                self.bfloat16,
             )
         except MemoryError as error:
             raise ResourceError(

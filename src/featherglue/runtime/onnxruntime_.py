@@ -31,6 +31,7 @@ class OnnxRuntime:
     """Runs ONNX graphs, given by network: "extractor", "matcher" or both."""
 
     name = "onnxruntime"
+    bfloat16 = False
 
     def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
         self.threads = threads or num_cores()

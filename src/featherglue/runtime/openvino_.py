@@ -24,6 +24,7 @@ class OpenVinoRuntime:
     """Runs ONNX graphs, given by network, compiled by OpenVINO, in float32."""
 
     name = "openvino"
+    bfloat16 = False
 
     def __init__(self, graphs: Mapping[str, Path], threads: int | None) -> None:
         self.threads = threads or num_cores()

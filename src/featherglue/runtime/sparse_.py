@@ -51,6 +51,7 @@ class SparseRuntime:
     Attributes:
         engines: network → name of the runtime that it runs in.
         threads: maximum number of threads.
+        bfloat16: whether the products of the matcher are in bfloat16: in another runtime.
     """
 
     name = "sparse"
@@ -78,6 +79,7 @@ class SparseRuntime:
             for name in fractions
             if name not in self._packed
         }
+        self.bfloat16 = "matcher" in self._others and self._others["matcher"].bfloat16
         self.engines = {
             name: self._others[name].name if name in self._others else self.name
             for name in fractions

@@ -18,6 +18,7 @@ class TorchRuntime:
     """Runs the PyTorch networks. `threads` sets the threads of PyTorch, for the whole process."""
 
     name = "torch"
+    bfloat16 = False
 
     def __init__(self, artifact: Artifact, threads: int | None) -> None:
         self.threads = threads or num_cores()

@@ -101,6 +101,7 @@ class CachedRuntime:
     """
 
     name = "torch"
+    bfloat16 = False
 
     def __init__(self, cache: PrefixCache, model: Model) -> None:
         if model.extractor is None or model.matcher is None:
