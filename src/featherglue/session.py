@@ -137,8 +137,6 @@ class Session:
                 described["runtime"] = part.runtime.name
                 if self.artifact is not None:
                     described["weights"] = self.artifact.fingerprint
-        if self.matcher.runtime is not None and self.matcher.runtime.bfloat16:
-            matcher["bfloat16"] = True
         matcher["refine"] = self.processing.refine
         if self.search != "off" or self.matcher.gives_probabilities:
             matcher["guided_matching"] = is_guided(self.processing)
@@ -159,10 +157,9 @@ class Session:
         The runtime, its precision and the name of the model do not count.
         """
         described = self.describe()
-        for part in ("extractor", "matcher"):
-            for name in ("runtime", "bfloat16"):
-                described[part].pop(name, None)
-        return fingerprint(described["extractor"], described["matcher"])
+        parts = described["extractor"], described["matcher"]
+        unused = ("runtime", "bfloat16")
+        return fingerprint(*({k: v for k, v in p.items() if k not in unused} for p in parts))
 
     def with_settings(self, **overrides: Any) -> Session:
         """A session on the same networks with other settings, at no cost.

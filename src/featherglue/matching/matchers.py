@@ -119,7 +119,8 @@ class NetworkMatcher:
 
     def describe(self) -> dict[str, Any]:
         """See `Matcher`."""
-        return {"kind": self.kind} | stage_settings(self.processing, "matching")
+        precision = {"bfloat16": True} if self.runtime.bfloat16 else {}
+        return {"kind": self.kind} | precision | stage_settings(self.processing, "matching")
 
 
 @dataclasses.dataclass(frozen=True)
