@@ -7,6 +7,7 @@ from pathlib import Path
 from featherglue.cli.collection_options import StepDisplay, print_step
 from featherglue.cli.common import listed_folder, read_listed_pairs
 from featherglue.collection.extraction import SessionSource
+from featherglue.collection.photo_frames import checked_masks
 from featherglue.collection.reconstruction_config import MATCHES
 from featherglue.collection.store_matching import match_features
 from featherglue.errors import UsageError
@@ -51,12 +52,14 @@ def match_feature_file(
     if given:
         raise UsageError(f"{given[0]} has no effect on a feature file: remove it")
     source = SessionSource(model=model, options=options)
-    if masks is not None and source.open().search == "off":
-        raise UsageError(
-            "--masks has no effect on a feature file without --search: its keypoints were "
-            "extracted already"
-        )
     pairs = list(dict.fromkeys((pair.name0, pair.name1) for pair in listed))
+    if masks is not None:
+        if source.open().search == "off":
+            raise UsageError(
+                "--masks has no effect on a feature file without --search: its keypoints were "
+                "extracted already"
+            )
+        checked_masks(masks, [name for pair in pairs for name in pair])
     with StepDisplay() as display:
         result = match_features(
             folder,

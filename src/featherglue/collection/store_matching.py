@@ -16,17 +16,10 @@ from featherglue.collection.extraction import SessionSource
 from featherglue.collection.feature_reader import FeatureReader
 from featherglue.collection.match_alignment import NUM_COLUMNS, align_matches
 from featherglue.collection.matching_cascade import is_applicable, match_by_cascade
-from featherglue.collection.photo_frames import (
-    checked_masks,
-    mask_path,
-)
+from featherglue.collection.photo_frames import mask_path
 from featherglue.collection.records import FINGERPRINT, Key, Record, failed_record
 from featherglue.collection.resumable import Progress, StepResult, run_resumable
-from featherglue.collection.shipping import (
-    feature_parts,
-    mask_parts,
-    moved_records,
-)
+from featherglue.collection.shipping import feature_parts, mask_parts, moved_records
 from featherglue.collection.store import Store
 from featherglue.collection.tasks import Part, Place, RecordSource
 from featherglue.errors import ImageError, StoreError
@@ -192,7 +185,6 @@ def match_features(
         progress: called with the number of pairs that are done and the number of all.
 
     Raises:
-        UsageError: `masks` has no mask of any image.
         StoreError: `feature_file` cannot be read, or lacks an image of every pair; `output` was
             made with other settings, and not `overwrite`.
         OutputError: a file cannot be written.
@@ -203,7 +195,7 @@ def match_features(
     listed = list(pairs)
     to_search = frozenset(searched)
     session = source.open()
-    mask_folder = None if masks is None else checked_masks(masks, [name for (name,) in states])
+    mask_folder = None if masks is None else Path(masks).absolute()
     items, missing = _items(listed, states, _marks(session, to_search, mask_folder))
     if listed and not items:
         raise StoreError(f"{feature_file}: has no features of both images of any pair")
