@@ -161,5 +161,7 @@ def test_a_search_of_stored_features_obeys_the_masks(
     assert match(masks).num_reused == 1
     with Store(tmp_path / "m.h5") as store:
         assert (store.read(pair).arrays["matches0"] >= 0).sum() > 50
+    (tmp_path / "none").mkdir()  # the only mask was that of a photograph without features
+    assert match(tmp_path / "none").failures == {}
     assert match(None).num_reused == 0  # another search
-    assert asked[1:] == [(None, None)]
+    assert asked[1:] == [(None, None)] * 2
