@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    suites = [suite for suite in hard.suites(arguments.data, 0) if suite.key in SUITES]
+    suites = [suite for suite in hard.suites(arguments.data, 0, 5) if suite.key in SUITES]
     figures = [
         f"{suite.key}: {name}" for suite in suites for name in (*SUITES[suite.key], *MATCHES)
     ]

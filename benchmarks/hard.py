@@ -8,6 +8,7 @@ DATA holds the suites as folders: `val` (images and `homographies.txt`), `real` 
 missing is left out. `invariance` and `unrelated` use the images of `val`.
 
 `fast` and `balanced` are measured without and with the search, beside SIFT and XFeat (--xfeat).
+AUC and accuracy are means over several orders of the matches (--num-orders).
 Every contender has one result file for each suite in the output folder. A file that exists is not
 measured again, unless the images, weights, settings or code have changed.
 """
@@ -29,13 +30,16 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import invariance
+import match_orders
 import numpy as np
+from match_orders import ordered_summary, positive
 from xfeat import XFeat
 
 import featherglue as fg
 from featherglue.errors import EstimationError, counted
-from featherglue.evaluation import HomographySuite, HPatchesSuite, PoseSuite, evaluate
+from featherglue.evaluation import HomographySuite, HPatchesSuite, PoseSuite
 from featherglue.evaluation.openers import describe
+from featherglue.evaluation.pair_evaluation import PairEvaluator
 from featherglue.fingerprint import code_fingerprint, file_fingerprint, file_state, fingerprint
 from featherglue.io.files import write_json
 from featherglue.io.image import list_images, read_gray
@@ -83,11 +87,15 @@ POSE_FIGURES = {
 }
 
 
-def suites(data: Path, num_photos: int) -> list[Suite]:
-    """The suites whose folders exist."""
+def suites(data: Path, num_photos: int, num_orders: int) -> list[Suite]:
+    """The suites whose folders exist; their AUC is the mean over orders of the matches."""
 
     def evaluated(suite: Any) -> Callable[[Pipeline, int | None], Mapping[str, Any]]:
-        return lambda pipeline, num_pairs: evaluate(pipeline, suite, num_pairs=num_pairs).summary
+        def measure(pipeline: Pipeline, num_pairs: int | None) -> Mapping[str, Any]:
+            match = PairEvaluator(pipeline, suite).match
+            return ordered_summary(match, suite, suite.pairs()[:num_pairs], num_orders)
+
+        return measure
 
     def poses(key: str, title: str) -> Suite:
         folder = data / key
@@ -215,9 +223,10 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Pipeline]]
 def key_of(pipeline: Pipeline, suite: Suite, options: argparse.Namespace) -> str:
     """Fingerprint of all that determines a result."""
     weights = None if isinstance(pipeline, fg.Session) else file_fingerprint(options.xfeat)
-    numbers = [options.max_keypoints, options.num_photos, options.num_pairs]
+    numbers = [options.num_orders, options.max_keypoints, options.num_photos, options.num_pairs]
     sources = [file_state(path) for path in suite.source]
-    script = [file_fingerprint(__file__), file_fingerprint(invariance.__file__)]
+    scripts = (__file__, str(invariance.__file__), str(match_orders.__file__))
+    script = [file_fingerprint(path) for path in scripts]
     return fingerprint(
         describe(pipeline), weights, numbers, sources, script, code_fingerprint(), suite.key
     )
@@ -254,9 +263,11 @@ def page(measured: Mapping[str, Any], chosen: Sequence[Suite], command: str) -> 
         "photographs must not match: a pair passes verification if a fundamental matrix has "
         f"{CHANCE} inliers. [Metrics](../reference/metrics.md) defines the figures.\n",
         f"Measured in {measured['date']} on {measured['machine']['processor']} with "
-        f"{counted(measured['threads'], 'thread')}. RANSAC's result [depends on the order of the "
-        "matches](accuracy-variance.md) by one or two points. The fixed cameras [moved by up to "
-        "1.7 px](accuracy-variance.md#cameras-that-moved), which costs every method accuracy.\n",
+        f"{counted(measured['threads'], 'thread')}. AUC and accuracy are means over "
+        f"{counted(measured['num_orders'], 'order')} of the matches, because RANSAC's result "
+        "[depends on the order](accuracy-variance.md). The fixed cameras "
+        "[moved by up to 1.7 px](accuracy-variance.md#cameras-that-moved), which costs every "
+        "method accuracy.\n",
         "A turned or shrunk copy is a whole photograph. XFeat's graph enlarges every image to "
         "640 px, so that it sees a shrunk copy at the scale of the original. Other methods see the "
         "images at their own size.\n",
@@ -277,14 +288,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--max-keypoints-large", type=int, default=1024, help="for balanced")
     parser.add_argument("--num-photos", type=int, default=32, help="for the invariance table")
-    parser.add_argument("--num-pairs", type=int, help="maximum number of pairs of a suite")
+    parser.add_argument("--num-pairs", type=positive, help="maximum number of pairs of a suite")
+    parser.add_argument(
+        "--num-orders",
+        type=positive,
+        default=5,
+        help="orders of the matches, whose AUC is averaged",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="keys of suites; all by default")
     parser.add_argument("-o", "--output", type=Path, default=Path("results"))
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--docs", type=Path, help="page to write")
     options = parser.parse_args(arguments)
-    chosen = suites(options.data, options.num_photos)
+    chosen = suites(options.data, options.num_photos, options.num_orders)
     if options.only:
         unknown = sorted(set(options.only) - {suite.key for suite in chosen})
         if unknown:
@@ -311,6 +328,7 @@ def main(arguments: list[str] | None = None) -> None:
         "date": f"{datetime.date.today():%B %Y}",
         "machine": describe_machine(),
         "threads": options.threads,
+        "num_orders": options.num_orders,
         "results": results,
     }
     for suite in chosen:

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from match_orders import ordered_summary, positive
 
 import featherglue as fg
 from featherglue.data.appearance import Change, augment_appearance
 from featherglue.data.homography import HomographyRange, sample_homography
 from featherglue.evaluation import HomographySuite, PoseSuite
-from featherglue.evaluation.suites import PairResult
 from featherglue.evaluation.views import HomographyViews, PoseViews
 from featherglue.io.image import list_images, read_gray
-from featherglue.matching.fusion import select
 
 SIZE = (640, 480)
 STRONG = HomographyRange(rotation=56, scale=1.8)
@@ -99,39 +97,6 @@ def _undistorted(folder: Path, data: dict[str, np.ndarray], k: int) -> np.ndarra
     return np.asarray(cv2.undistort(image, K, dist[min(k, len(dist) - 1)]), np.uint8)
 
 
-def summary(
-    session: fg.Session, suite: Any, views: Iterator[Any], num_orders: int
-) -> tuple[dict[str, Any], int]:
-    """Mean summary of a suite over views, in several orders of the matches, and their number."""
-    results: list[list[PairResult]] = [[] for _ in range(num_orders)]
-    count = 0
-    for count, pair in enumerate(views, 1):
-        match = session(pair.image0, pair.image1)
-        for order, rows in enumerate(results):
-            shuffled: Any = np.random.default_rng(order).permutation(len(match.matches))
-            chosen = replace(match, matches=select(match.matches, shuffled)) if order else match
-            metrics, failure = suite.measure(pair, chosen)
-            rows.append(
-                PairResult(
-                    index=count,
-                    name=str(count),
-                    group="",
-                    metrics=metrics,
-                    failure=failure,
-                    unreadable=False,
-                )
-            )
-    return _mean([suite.summarize(rows) for rows in results]), count
-
-
-def _mean(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean precision, recall and AUC of summaries."""
-    means: dict[str, Any] = {n: np.mean([one[n] for one in found]) for n in ("precision", "recall")}
-    for name in ("auc", "auc_lo"):
-        means[name] = {t: np.mean([one[name][t] for one in found]) for t in found[0][name]}
-    return means
-
-
 def shown(values: dict[str, float]) -> str:
     """AUC at all thresholds."""
     return "/".join(f"{value:.1f}" for value in values.values())
@@ -147,13 +112,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--num-pairs", type=int, default=100, help="of each kind")
     parser.add_argument(
-        "--num-orders", type=int, default=1, help="orders of the matches, whose AUC is averaged"
+        "--num-orders",
+        type=positive,
+        default=1,
+        help="orders of the matches, whose AUC is averaged",
     )
     parser.add_argument("--only", nargs="+", choices=(*KINDS, *SCENES), default=[*KINDS, *SCENES])
     options = parser.parse_args(arguments)
     session = fg.load(
         options.model, max_keypoints=options.max_keypoints, search=options.search, threads=1
     )
+
+    def match(pair: Any) -> tuple[Any, fg.MatchResult]:
+        return pair, session(pair.image0, pair.image1)
+
     homographies = HomographySuite(folder=options.photos, thresholds=(3, 5, 10))
     pose_suite = PoseSuite(folder=options.scenes, pair_file="")
     measured = []
@@ -164,9 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             suite, views = pose_suite, poses(options.scenes, kind, options.num_pairs)
         else:
             suite, views = homographies, planes(options.photos, kind, options.num_pairs)
-        measured.append((kind, summary(session, suite, views, options.num_orders)))
+        measured.append((kind, ordered_summary(match, suite, views, options.num_orders)))
     print("| pairs | AUC | optimized AUC | precision, recall | pairs |\n|---|---|---|---|---:|")
-    for kind, (found, count) in measured:
+    for kind, found in measured:
+        count = found["pairs"]
         ratios = f"{found['precision']:.1f}, {found['recall']:.1f}"
         print(f"| {kind} | {shown(found['auc'])} | {shown(found['auc_lo'])} | {ratios} | {count} |")
 

@@ -47,7 +47,7 @@ def test_results_are_kept_and_shown(
     out, page = data / "all.json", data / "page.md"
     arguments = [str(data), "-o", str(data / "results"), "--json", str(out), "--docs", str(page)]
     arguments += ["--max-keypoints", "128", "--max-keypoints-large", "128", "--threads", "1"]
-    arguments += ["--num-pairs", "1", "--num-photos", "1"]
+    arguments += ["--num-pairs", "1", "--num-photos", "1", "--num-orders", "2"]
     script.main(arguments)
     first = capsys.readouterr().out
     results = json.loads(out.read_text())["results"]
@@ -59,11 +59,11 @@ def test_results_are_kept_and_shown(
     turned = {name: found["rotated by 180°"] for name, found in results["invariance"].items()}
     assert turned[searched] > 1.3 * turned[fast]
     assert "## Unrelated photographs" in page.read_text()
+    assert "means over 2 orders of the matches" in " ".join(page.read_text().split())
     assert "with 1 thread." in " ".join(page.read_text().split())
     lines = [line for line in page.read_text().splitlines() if line[:1] not in ("|", "#")]
     assert sum(len(line) > 100 for line in lines) == 1  # the command
     # A second run measures nothing again.
-    monkeypatch.setattr(script, "evaluate", lambda *_, **__: pytest.fail("measured again"))
     monkeypatch.setattr(script, "matched", lambda *_: pytest.fail("measured again"))
     script.main(arguments)
     assert capsys.readouterr().out == first
