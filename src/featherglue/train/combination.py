@@ -85,7 +85,7 @@ def combine(
         network = aligned.extractor
         onto = load_artifact(matcher).hash
         steps.append({"step": "turn-descriptors", "onto": onto, "photographs": len(images)})
-    steps += training_steps(str(matcher), "matcher")
+    steps += [step for step in training_steps(str(matcher), "matcher") if step not in steps]
     provenance = replace(second.provenance, recipe=tuple(steps), parent="")
     model = replace(second, extractor=network, provenance=provenance)
     return CombinedModel(model=model, aligned=aligned)

@@ -151,10 +151,22 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "text"), [("superpoint", POINT), ("superglue", GLUE), ("distill", STUDENT)]
+    ("stage", "text", "tolerance"),
+    [
+        ("superpoint", POINT, 0.02),
+        ("superglue", GLUE, 0.02),
+        # Each process has normalization statistics of its own, and the mean over few matches.
+        ("superglue", f"descriptor_weight = 0.1\n{GLUE}", 0.1),
+        ("distill", STUDENT, 0.02),
+    ],
 )
 def test_two_processes_train_as_one_with_the_doubled_batch(
-    stage: str, text: str, matching: Path, tmp_path: Path, photographs: dict[str, np.ndarray]
+    stage: str,
+    text: str,
+    tolerance: float,
+    matching: Path,
+    tmp_path: Path,
+    photographs: dict[str, np.ndarray],
 ) -> None:
     """Losses differ slightly: each process averages over the keypoints of its own samples."""
     images = tmp_path / "images"
@@ -168,7 +180,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run([sys.executable, *command, str(one)], check=True, timeout=300)
     subprocess.run([sys.executable, *SEVERAL, *command, str(two)], check=True, timeout=300)
-    assert losses(two) == pytest.approx(losses(one), rel=0.02)
+    assert losses(two) == pytest.approx(losses(one), rel=tolerance)
     assert load_artifact(two / "model").provenance.recipe[-1]["step"] == stage
 
 

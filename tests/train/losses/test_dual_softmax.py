@@ -8,6 +8,7 @@ import torch
 from featherglue.train.losses.dual_softmax import (
     cosine_similarity,
     dual_softmax_loss,
+    labeled_softmax_loss,
     nearest_neighbor_accuracy,
     same_places,
     valid_points,
@@ -101,3 +102,30 @@ def test_same_places_are_those_within_their_uncertainty() -> None:
     assert pairs == {(0, 3), (3, 0), (0, 4), (4, 0), (1, 4), (4, 1), (2, 4), (4, 2)}
     for scenes in ([2, 3], [-1, -1]):
         assert not same_places(torch.tensor(scenes), positions, uncertainties, valid).any()
+
+
+def test_the_loss_of_labeled_matches() -> None:
+    first, second, count = padded_descriptors()
+    cosine, real = compared(first, second, count)
+    expected, _ = dual_softmax_loss(cosine, real, 0.1)
+    diagonal = torch.eye(6, dtype=torch.bool) & real[:, None]
+    found = labeled_softmax_loss(first, second, real, real, diagonal, 0.1)
+    torch.testing.assert_close(found, expected)
+    # The order of the keypoints does not matter; those without a match are negatives only.
+    order = torch.randperm(6)
+    permuted = labeled_softmax_loss(
+        first, second[:, order], real, real[:, order], diagonal[:, :, order], 0.1
+    )
+    torch.testing.assert_close(permuted, expected)
+    one = diagonal.clone()
+    one[:, 1:] = False
+    log = [log_softmax(v.numpy() / 0.1)[0] for c in (cosine, cosine.mT) for v in (c[0, 0, :5],)]
+    log += [log_softmax(v.numpy() / 0.1)[0] for c in (cosine, cosine.mT) for v in (c[1, 0, :2],)]
+    torch.testing.assert_close(
+        float(labeled_softmax_loss(first, second, real, real, one, 0.1)),
+        -float(np.sum(log)) / 4,
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    none = torch.zeros_like(diagonal)
+    assert float(labeled_softmax_loss(first, second, real, real, none, 0.1)) == 0

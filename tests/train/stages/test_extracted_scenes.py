@@ -62,6 +62,15 @@ def test_items_equal_the_features_of_a_session(folder: Path, images: Path) -> No
                 assert not item[f"{kind}{name}"][count:].any()
 
 
+def test_items_may_keep_their_images(folder: Path, images: Path) -> None:
+    scenes = Scenes(PhotoFolder(images), SceneConfig(size=(160, 120)), seed=3)
+    artifact = load_artifact(folder)
+    without = ExtractedScenes(scenes, artifact, MOST)[0]
+    with_images = ExtractedScenes(scenes, artifact, MOST, keep_images=True)[0]
+    assert with_images.keys() - without.keys() == {"image0", "image1"}
+    np.testing.assert_array_equal(with_images["image1"], scenes[0]["image1"])
+
+
 def test_loss_uses_the_strongest_keypoints(
     folder: Path, images: Path, models: dict[str, Model]
 ) -> None:

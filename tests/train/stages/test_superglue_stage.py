@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,12 @@ from featherglue.session import load
 from featherglue.train.engine.loop import train
 from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
+from featherglue.train.losses.end_to_end_loss import EndToEndLoss
 from featherglue.train.losses.keypoint_pairs import extract_keypoints
+from featherglue.train.losses.student_teacher import Student
 from featherglue.train.losses.superglue_loss import SuperGlueLoss
+from featherglue.train.stages.stage_provenance import pair_steps, training_steps
+from featherglue.train.stages.start_weights import folded_extractor
 from featherglue.train.stages.superglue_stage import SuperGlueStage, train_superglue
 from featherglue.train.stages.training_data import matcher_scenes
 
@@ -56,6 +61,95 @@ def test_training_reduces_the_loss_of_superglue(
     assert all(0 <= value <= 1 for value in row.values())
     assert row["true"] > 0.1
     assert all(p.grad is None for p in extractor.parameters())
+
+
+def test_descriptors_are_trained_with_the_matcher(
+    images: Path, tmp_path: Path, models: dict[str, Model], real_pairs: str
+) -> None:
+    folder = tmp_path / "pair"
+    width = models["context"].architecture.extractor.descriptor_dim  # type: ignore[union-attr]
+    models["context"].save(folder)
+    text = GLUE.format(extractor=folder, loop=LOOP) + real_pairs
+    text = "descriptor_weight = 0.5\n" + text.replace("dim = 16", f"dim = {width}")
+    stage = read_stage(SuperGlueStage, write(tmp_path / "a.toml", text))
+    model = train_superglue(stage, images, tmp_path / "run")
+    assert "descriptors" in (tmp_path / "run/log.csv").read_text().splitlines()[0].split(",")
+    before, after = (
+        one.to_artifact().arrays for one in (Model.load(folder), Model.load(tmp_path / "run/model"))
+    )
+    names = {name.split(".")[1] for name in after if name.startswith("extractor")}
+    learned = {name for name in names if re.match("(conv|bn)[CD]", name)}
+    assert {"convC1a", "convDa", "convDb"} <= learned < names
+    for name, array in after.items():
+        network, layer, kind = name.split(".")[0], name.split(".")[1], name.split(".")[-1]
+        if network == "extractor" and (layer not in learned or kind == "weight"):
+            assert np.array_equal(array, before[name]) == (layer not in learned), name
+    # The next recipe names the step once.
+    last = model.provenance.recipe[-1]
+    run = str(tmp_path / "run/model")
+    assert pair_steps(run, run)[-1] == last
+    assert training_steps(run, "extractor")[-1] == last
+    assert [s["step"] for s in pair_steps(run, str(folder))] == ["superglue"]
+    model.save(tmp_path / "copy")
+    assert pair_steps(run, str(tmp_path / "copy")).count(last) == 1
+
+
+def test_an_ordinary_matcher_did_not_train_its_extractor(
+    images: Path, tmp_path: Path, models: dict[str, Model]
+) -> None:
+    folder = tmp_path / "pair"
+    models["four-heads"].save(folder)
+    stage = read_stage(
+        SuperGlueStage, write(tmp_path / "a.toml", GLUE.format(extractor=folder, loop=LOOP))
+    )
+    train_superglue(stage, images, tmp_path / "run")
+    assert training_steps(str(tmp_path / "run/model"), "extractor") == ()
+    assert len(training_steps(str(tmp_path / "run/model"), "matcher")) == 1
+
+
+def joint(matching: Path, weight: float) -> tuple[EndToEndLoss, Student]:
+    """The loss of a pair of networks, and the pair."""
+    base = Model.load(matching)
+    of_matcher = SuperGlueLoss(folded_extractor(base), min_keypoints=60, max_keypoints=60)
+    return EndToEndLoss(of_matcher, weight), Student(base.extractor, base.matcher, None)
+
+
+def planar_scenes(images: Path) -> Repeated:
+    config = SceneConfig(size=(128, 96), planar=1.0, photometric_strength=0.5)
+    return Repeated(Scenes(PhotoFolder(images), config), 2)
+
+
+def test_the_loss_of_the_matcher_reaches_the_descriptors(images: Path, matching: Path) -> None:
+    loss, network = joint(matching, 0.0)
+    loss(network.train(), batch(planar_scenes(images), 2))[0].backward()
+    assert network.extractor is not None
+    for name, parameter in network.extractor.named_parameters():
+        if name.split(".")[0] in ("convDa", "convDb"):
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        elif not name.startswith("bnD"):
+            assert parameter.grad is None, name
+
+
+def test_training_descriptors_reduces_the_loss(
+    images: Path, tmp_path: Path, matching: Path
+) -> None:
+    loss, network = joint(matching, 0.5)
+    samples = planar_scenes(images)
+    data = batch(samples, 2)
+    with torch.no_grad():
+        before, first = loss(network.train(), data)
+    loop = LoopConfig(steps=12, batch_size=2, warmup=2, workers=0, bf16=False, learning_rate=3e-3)
+    train(network, loss, samples, loop, tmp_path)
+    with torch.no_grad():
+        after, last = loss(network.train(), data)
+    assert after < before
+    assert last["descriptors"] < 0.9 * first["descriptors"]
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan")])
+def test_the_weight_of_descriptors_is_checked(weight: float) -> None:
+    with pytest.raises(ConfigError, match="descriptor_weight must be at least 0, not"):
+        SuperGlueStage(loop=LoopConfig(steps=1), extractor="x", descriptor_weight=weight)
 
 
 @pytest.fixture

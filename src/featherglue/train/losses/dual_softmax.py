@@ -62,6 +62,32 @@ def dual_softmax_loss(cosine: Tensor, valid: Tensor, temperature: float) -> tupl
     return loss, (-losses.detach()).exp()
 
 
+def labeled_softmax_loss(
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    valid0: Tensor,
+    valid1: Tensor,
+    matches: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Negative log-likelihood of the true matches of keypoints, of which some have none.
+
+    Args:
+        descriptors0, descriptors1: (B, N0, D) and (B, N1, D) unit descriptors.
+        valid0, valid1: (B, N0) and (B, N1) bool, False for padding.
+        matches: (B, N0, N1) bool, true matches.
+        temperature: divides the similarities; positive.
+
+    Returns:
+        The loss of `dual_softmax_loss`, a scalar in nats: the mean over the matches.
+    """
+    with torch.autocast(descriptors0.device.type, enabled=False):
+        cosine = descriptors0.float() @ descriptors1.float().transpose(1, 2)
+    scaled = cosine.masked_fill(~(valid0[:, :, None] & valid1[:, None]), -1e4) / temperature
+    both = scaled.log_softmax(1) + scaled.log_softmax(2)
+    return -both.masked_fill(~matches, 0).sum() / 2 / matches.sum().clamp_min(1)
+
+
 def nearest_neighbor_accuracy(cosine: Tensor, valid: Tensor) -> Tensor:
     """Ratio of the valid points whose nearest descriptor in view 1 is the corresponding one.
 

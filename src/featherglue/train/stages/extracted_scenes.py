@@ -21,24 +21,29 @@ from featherglue.train.losses.keypoint_pairs import KEYPOINT_THRESHOLD
 
 
 class ExtractedScenes:
-    """Items of `Scenes` or `MixedScenes` with keypoints instead of images.
+    """Items of `Scenes` or `MixedScenes` with keypoints.
 
     Item `i` depends on the seed and on `i` only.
 
-    An item holds all but the images of the scene; keypoints0, keypoints1 (N, 2) float32 xy
-    in pixels; scores0, scores1 (N,) float32; descriptors0, descriptors1 (N, D) float32; valid0,
-    valid1 (N,) bool. The strongest keypoints come first, padding comes last.
+    An item holds the scene, without its images unless `keep_images`; keypoints0, keypoints1 (N, 2)
+    float32 xy in pixels; scores0, scores1 (N,) float32; descriptors0, descriptors1 (N, D) float32;
+    valid0, valid1 (N,) bool. The strongest keypoints come first, padding comes last.
 
     Args:
         scenes: the scenes.
         artifact: artifact with an extractor, loaded from a folder.
         max_keypoints: N.
+        keep_images: whether items have the images of the scene, too.
     """
 
     def __init__(
-        self, scenes: Scenes | MixedScenes, artifact: Artifact, max_keypoints: int
+        self,
+        scenes: Scenes | MixedScenes,
+        artifact: Artifact,
+        max_keypoints: int,
+        keep_images: bool = False,
     ) -> None:
-        self.scenes, self.artifact = scenes, artifact
+        self.scenes, self.artifact, self.keep_images = scenes, artifact, keep_images
         self.processing = with_overrides(
             artifact.processing,
             {"max_keypoints": max_keypoints, "keypoint_threshold": KEYPOINT_THRESHOLD},
@@ -50,7 +55,8 @@ class ExtractedScenes:
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.scenes[index]
-        sample: Sample = {k: scene[k] for k in scene if k not in ("image0", "image1")}
+        dropped = () if self.keep_images else ("image0", "image1")
+        sample: Sample = {k: scene[k] for k in scene if k not in dropped}
         for name in "01":
             image = np.asarray(scene[f"image{name}"][0], np.uint8)
             size = (image.shape[1], image.shape[0])

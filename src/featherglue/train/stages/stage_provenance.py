@@ -33,12 +33,30 @@ def training_steps(
 ) -> tuple[dict[str, Any], ...]:
     """The recipe steps that trained a network of the model in `folder`; "" has none."""
     steps = load_artifact(folder).provenance.recipe if folder else ()
-    return tuple(
-        step
-        for step in steps
-        if step.get("step") in _TRAINING_STEPS[network]
-        or (step.get("step") == "distill" and step.get("part") in (network, "both"))
-    )
+    return tuple(step for step in steps if _trains(step, network))
+
+
+def _trains(step: Mapping[str, Any], network: Literal["extractor", "matcher"]) -> bool:
+    kind = step.get("step")
+    if kind == "superglue" and network == "extractor":
+        return step.get("descriptor_weight") is not None
+    if kind == "distill":
+        return step.get("part") in (network, "both")
+    return kind in _TRAINING_STEPS[network]
+
+
+def pair_steps(extractor: str, matcher: str) -> tuple[dict[str, Any], ...]:
+    """The recipe steps that trained the extractor of one model and the matcher of another one.
+
+    Args:
+        extractor, matcher: folders of the models; "" has no steps. Steps of one folder keep their
+            order. A step that trained both networks is named once.
+    """
+    if extractor == matcher:
+        steps = load_artifact(extractor).provenance.recipe if extractor else ()
+        return tuple(s for s in steps if _trains(s, "extractor") or _trains(s, "matcher"))
+    first = training_steps(extractor, "extractor")
+    return (*first, *(s for s in training_steps(matcher, "matcher") if s not in first))
 
 
 def hardware(device: str, group: ProcessGroup) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""The stage "superglue": a matcher learns from scenes seen by a trained extractor."""
+"""The stage "superglue": a matcher learns from scenes seen by a trained extractor.
+
+The descriptors of the extractor can learn with it.
+"""
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,23 +18,26 @@ from featherglue.artifact.format import load_artifact
 from featherglue.config import ArchitectureConfig, Provenance, SuperGlueConfig
 from featherglue.data.real_pairs import RealPairConfig
 from featherglue.data.scenes import SceneConfig
-from featherglue.errors import TrainingError
+from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.models.superpoint import SuperPoint
 from featherglue.options import ProcessingConfig
 from featherglue.train.engine.loop_config import LoopConfig
+from featherglue.train.engine.run_log import Validate
+from featherglue.train.losses.end_to_end_loss import EndToEndLoss
 from featherglue.train.losses.keypoint_pairs import check_keypoint_range
+from featherglue.train.losses.student_teacher import Student
 from featherglue.train.losses.superglue_loss import SuperGlueLoss, check_depths
 from featherglue.train.stages.run_stage import RunContext, RunOptions, TrainingTask, run_stage
-from featherglue.train.stages.stage_provenance import model_fingerprint, training_steps
+from featherglue.train.stages.stage_provenance import model_fingerprint, pair_steps
 from featherglue.train.stages.start_weights import folded_extractor, load_start_weights
 from featherglue.train.stages.training_data import (
     matcher_scenes,
     pair_fingerprint,
     photographs_on_device,
 )
-from featherglue.train.stages.validation import ValidationConfig, make_validation
+from featherglue.train.stages.validation import Validation, ValidationConfig, make_validation
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,6 +58,9 @@ class SuperGlueStage:
         sinkhorn_iterations: number of Sinkhorn iterations in training.
         depths: numbers of layers after which the loss is also computed.
         bf16_keypoints: run the extractor in bfloat16 if the device supports it.
+        descriptor_weight: None trains the matcher only. A number also trains the layers of the
+            extractor that the detector does not use; it is the weight of the dual softmax between
+            the descriptors of matching keypoints, which is added to the loss of the matcher.
         processing: settings of the finished model.
         validation: settings of the validation on held-out views.
         start: folder of a model whose matcher to start from: of this architecture, a smaller one,
@@ -71,6 +82,7 @@ class SuperGlueStage:
     sinkhorn_iterations: int = 20
     depths: tuple[int, ...] = ()
     bf16_keypoints: bool = False
+    descriptor_weight: float | None = None
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     start: str = ""
@@ -80,6 +92,8 @@ class SuperGlueStage:
     def __post_init__(self) -> None:
         check_depths(self.depths, len(self.architecture.layers))
         check_keypoint_range(self.min_keypoints, self.max_keypoints)
+        if self.descriptor_weight is not None and not self.descriptor_weight >= 0:
+            raise ConfigError(f"descriptor_weight must be at least 0, not {self.descriptor_weight}")
 
 
 def train_superglue(
@@ -108,18 +122,8 @@ def train_superglue(
         raise TrainingError(f"{stage.extractor}: a model without an extractor finds no keypoints")
     pairs = pair_fingerprint(stage.pairs)
 
-    def build(network: nn.Module, provenance: Provenance) -> Model:
-        assert isinstance(network, SuperGlue)
-        return Model(
-            extractor=base.extractor,
-            matcher=network,
-            processing=stage.processing,
-            provenance=provenance,
-        )
-
     def prepare(run: RunContext) -> TrainingTask:
         photographs = run.require_photographs()
-        matcher = _build_matcher(stage, base)
         extractor = folded_extractor(base).to(device=run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         validation = make_validation(
             photographs.held_out, stage.scenes.photometric_strength, stage.validation, run.device
@@ -127,9 +131,11 @@ def train_superglue(
         # A GPU finds keypoints faster than the worker processes.
         finder = load_artifact(stage.extractor) if run.device == "cpu" else None
         atlas = photographs_on_device(photographs.training, run.device)
+        network, loss = _network_and_loss(stage, base, extractor)
+        validate = None if validation is None else _measure(stage, validation, extractor)
         return TrainingTask(
-            network=matcher.to(run.device),
-            loss=_loss(stage, extractor),
+            network=network.to(run.device),
+            loss=loss,
             samples=matcher_scenes(
                 photographs.training,
                 stage.scenes,
@@ -138,14 +144,12 @@ def train_superglue(
                 finder,
                 stage.max_keypoints,
                 stage.pairs,
+                keep_images=stage.descriptor_weight is not None,
             ),
-            build=build,
-            earlier_steps=(
-                *training_steps(stage.extractor, "extractor"),
-                *training_steps(stage.start, "matcher"),
-            ),
+            build=partial(_built, stage, base),
+            earlier_steps=pair_steps(stage.extractor, stage.start),
             sources=(stage.extractor, stage.start),
-            validate=None if validation is None else validation.of_matcher(extractor),
+            validate=validate,
             facts=pairs,
         )
 
@@ -161,9 +165,27 @@ def train_superglue(
     )
 
 
-def _loss(stage: SuperGlueStage, extractor: SuperPoint) -> SuperGlueLoss:
-    """The loss of the stage on the keypoints of an extractor, which it freezes."""
-    return SuperGlueLoss(
+def _built(stage: SuperGlueStage, base: Model, network: nn.Module, provenance: Provenance) -> Model:
+    """The model of a trained network."""
+    extractor = base.extractor
+    matcher: nn.Module | None = network
+    if isinstance(network, Student):
+        extractor, matcher = network.extractor, network.matcher
+    assert isinstance(matcher, SuperGlue)
+    return Model(
+        extractor=extractor,
+        matcher=matcher,
+        processing=stage.processing,
+        provenance=provenance,
+    )
+
+
+def _network_and_loss(
+    stage: SuperGlueStage, base: Model, extractor: SuperPoint
+) -> tuple[SuperGlue | Student, SuperGlueLoss | EndToEndLoss]:
+    """The network to train, and its loss on the keypoints of `extractor`, which it freezes."""
+    matcher = _build_matcher(stage, base)
+    loss = SuperGlueLoss(
         extractor.requires_grad_(False),
         min_keypoints=stage.min_keypoints,
         max_keypoints=stage.max_keypoints,
@@ -172,6 +194,23 @@ def _loss(stage: SuperGlueStage, extractor: SuperPoint) -> SuperGlueLoss:
         bf16=stage.bf16_keypoints,
         epipolar_weight=0.0 if stage.pairs is None else stage.pairs.epipolar_weight,
     )
+    if stage.descriptor_weight is None:
+        return matcher, loss
+    student = Student(copy.deepcopy(base.extractor), matcher, None)
+    return student, EndToEndLoss(loss, stage.descriptor_weight)
+
+
+def _measure(stage: SuperGlueStage, validation: Validation, extractor: SuperPoint) -> Validate:
+    """A function that measures the network, on the keypoints of `extractor` if that is frozen."""
+    if stage.descriptor_weight is None:
+        return validation.of_matcher(extractor)
+
+    def measure(network: nn.Module) -> dict[str, float]:
+        assert isinstance(network, Student)
+        assert network.extractor is not None and network.matcher is not None
+        return validation.of_matcher(network.extractor)(network.matcher)
+
+    return measure
 
 
 def _build_matcher(stage: SuperGlueStage, base: Model) -> SuperGlue:

@@ -247,6 +247,7 @@ def matcher_scenes(
     finder: Artifact | None,
     max_keypoints: int,
     pairs: RealPairConfig | None = None,
+    keep_images: bool = False,
 ) -> Samples | Batches:
     """Endless scenes for a matcher.
 
@@ -257,6 +258,7 @@ def matcher_scenes(
             this to the loss.
         max_keypoints: number of keypoints per image that `finder` returns, including padding.
         pairs: real pairs that are mixed with the scenes; None for none.
+        keep_images: whether scenes with keypoints have their images, too.
 
     Raises:
         MissingExtraError: a package that reads the pairs is not installed.
@@ -271,7 +273,9 @@ def matcher_scenes(
     if pairs is not None:
         real = RealScenes(photos, real_pairs(photos, pairs), scenes, pairs, seed)
         made = MixedScenes(procedural, real, pairs.fraction, seed)
-    return made if finder is None else ExtractedScenes(made, finder, max_keypoints)
+    if finder is None:
+        return made
+    return ExtractedScenes(made, finder, max_keypoints, keep_images)
 
 
 def real_pairs(photos: PhotoFolder, config: RealPairConfig) -> RealPairs:
