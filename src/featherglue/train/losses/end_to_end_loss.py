@@ -1,7 +1,7 @@
 """The loss of a matcher that is trained together with the descriptors that it reads.
 
-SuperGlue backpropagates through the matcher into the descriptors as well (Sarlin et al. 2020,
-appendix C). Encoder and detector stay as they are, so keypoints do not move in training.
+Gradients pass through the matcher into the descriptors, as in Sarlin et al.: SuperGlue (CVPR 2020).
+Encoder and detector stay as they are, so keypoints do not move in training.
 """
 
 from __future__ import annotations
