@@ -287,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--max-keypoints-large", type=int, default=1024, help="for balanced")
-    parser.add_argument("--num-photos", type=int, default=32, help="for the invariance table")
+    parser.add_argument("--num-photos", type=positive, default=32, help="for the invariance table")
     parser.add_argument("--num-pairs", type=positive, help="maximum number of pairs of a suite")
     parser.add_argument(
         "--num-orders",

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="fast")
     parser.add_argument("--search", default="auto")
     parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--num-pairs", type=int, default=100, help="of each kind")
+    parser.add_argument("--num-pairs", type=positive, default=100, help="of each kind")
     parser.add_argument(
         "--num-orders",
         type=positive,

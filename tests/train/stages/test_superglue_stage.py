@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_stages import GLUE, LOOP, Repeated, batch, write
+from tiny_stages import GLUE, LOOP, Repeated, batch, losses_of_training, write
 
 from featherglue.config import SuperGlueConfig
 from featherglue.data.photographs import PhotoFolder
@@ -19,7 +19,6 @@ from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.models.superglue import SuperGlue
 from featherglue.session import load
-from featherglue.train.engine.loop import train
 from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.end_to_end_loss import EndToEndLoss
@@ -49,13 +48,7 @@ def test_training_reduces_the_loss_of_superglue(
         2,
     )
     loss = SuperGlueLoss(extractor.requires_grad_(False), min_keypoints=60, max_keypoints=60)
-    data = batch(samples, 2)
-    with torch.no_grad():
-        before, _ = loss(network.train(), data)
-    loop = LoopConfig(steps=12, batch_size=2, warmup=2, workers=0, bf16=False, learning_rate=3e-3)
-    train(network, loss, samples, loop, tmp_path)
-    with torch.no_grad():
-        after, row = loss(network.train(), data)
+    (before, _), (after, row) = losses_of_training(network, loss, samples, tmp_path, 3e-3)
     assert after < 0.9 * before
     assert set(row) == {"precision", "recall", "true"}
     assert all(0 <= value <= 1 for value in row.values())
@@ -135,13 +128,7 @@ def test_training_descriptors_reduces_the_loss(
 ) -> None:
     loss, network = joint(matching, 0.5)
     samples = planar_scenes(images)
-    data = batch(samples, 2)
-    with torch.no_grad():
-        before, first = loss(network.train(), data)
-    loop = LoopConfig(steps=12, batch_size=2, warmup=2, workers=0, bf16=False, learning_rate=3e-3)
-    train(network, loss, samples, loop, tmp_path)
-    with torch.no_grad():
-        after, last = loss(network.train(), data)
+    (before, first), (after, last) = losses_of_training(network, loss, samples, tmp_path, 3e-3)
     assert after < before
     assert last["descriptors"] < 0.9 * first["descriptors"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_stages import POINT, Repeated, batch, write
+from tiny_stages import POINT, Repeated, losses_of_training, write
 
 from featherglue.config import SuperPointConfig
 from featherglue.data.photographs import PhotoFolder
@@ -17,8 +17,6 @@ from featherglue.data.view_pairs import ViewPairConfig, ViewPairs
 from featherglue.errors import ConfigError, TrainingError
 from featherglue.models.model import Model
 from featherglue.train.engine.loader import Batches
-from featherglue.train.engine.loop import train
-from featherglue.train.engine.loop_config import LoopConfig
 from featherglue.train.engine.run_settings import read_stage
 from featherglue.train.losses.superpoint_loss import SuperPointLoss
 from featherglue.train.stages.superpoint_stage import SuperPointStage, train_superpoint
@@ -34,13 +32,7 @@ def test_training_reduces_the_loss_of_superpoint(
     config = ViewPairConfig(size=(64, 64), max_points=48)
     samples = Repeated(ViewPairs(PhotoFolder(images), config), 2)
     loss = SuperPointLoss()
-    data = batch(samples, 2)
-    with torch.no_grad():
-        before, row_before = loss(network.train(), data)
-    loop = LoopConfig(steps=12, batch_size=2, warmup=2, workers=0, bf16=False, learning_rate=5e-3)
-    train(network, loss, samples, loop, tmp_path)
-    with torch.no_grad():
-        after, row = loss(network.train(), data)
+    (before, row_before), (after, row) = losses_of_training(network, loss, samples, tmp_path, 5e-3)
     assert after < before - 0.5
     assert row["detector"] < row_before["detector"]
     assert row["descriptor"] < row_before["descriptor"]

@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from featherglue.models.model import Model
 from featherglue.train.engine.loader import Batch
+from featherglue.train.engine.loop import LossFunction, train
+from featherglue.train.engine.loop_config import LoopConfig
 
 T = TypeVar("T")
 LOOP = """
@@ -80,6 +83,24 @@ def assert_same_weights(found: Model, expected: Model) -> None:
 def batch(samples: Any, count: int) -> Batch:
     items = [samples[i] for i in range(count)]
     return {key: torch.stack([torch.as_tensor(item[key]) for item in items]) for key in items[0]}
+
+
+def losses_of_training(
+    network: nn.Module, loss: LossFunction, samples: Repeated, folder: Path, learning_rate: float
+) -> list[tuple[torch.Tensor, dict[str, float]]]:
+    """The loss of a network and its metrics, before and after 12 steps on two samples."""
+    data = batch(samples, 2)
+
+    def measure() -> tuple[torch.Tensor, dict[str, float]]:
+        with torch.no_grad():
+            return loss(network.train(), data)
+
+    before = measure()
+    loop = LoopConfig(
+        steps=12, batch_size=2, warmup=2, workers=0, bf16=False, learning_rate=learning_rate
+    )
+    train(network, loss, samples, loop, folder)
+    return [before, measure()]
 
 
 class Repeated:

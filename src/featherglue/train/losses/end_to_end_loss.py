@@ -30,8 +30,8 @@ class EndToEndLoss:
     Attributes:
         superglue: the loss of the matcher. Its frozen extractor finds the keypoints and encodes the
             images.
-        weight: weight of the dual softmax between the descriptors of matching keypoints. It
-            preserves the accuracy of nearest neighbors.
+        weight: weight of the dual softmax between the descriptors of matching keypoints, which
+            trains them for nearest neighbors.
         temperature: temperature of this softmax.
     """
 
