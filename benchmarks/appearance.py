@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hard
+from arguments import positive
 
 import featherglue as fg
 from featherglue.data.appearance import Change
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("features", type=Path)
     parser.add_argument("--start", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=positive, default=800)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     suites = [suite for suite in hard.suites(arguments.data, 0, 5) if suite.key in SUITES]

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import cv2
+from arguments import positive
 
 import featherglue as fg
 from featherglue.artifact.registry import find_model
@@ -74,8 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=Path, help="photograph")
     parser.add_argument("second", type=Path, help="overlapping photograph")
-    parser.add_argument("--num-repetitions", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--num-repetitions", type=positive, default=9)
+    parser.add_argument("--threads", type=positive, default=2)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     python = [sys.executable, "-c"]

@@ -23,6 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import pycolmap
+from arguments import positive
 
 from featherglue.collection.extraction import SessionSource
 from featherglue.collection.feature_reader import FeatureReader
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("photos", type=Path, help="folder of its photographs")
     parser.add_argument("pairs", type=Path, help="list of pairs")
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--num-pairs", type=int, help="random ones of the list")
+    parser.add_argument("--num-pairs", type=positive, help="random ones of the list")
     parser.add_argument("--no-truth", action="store_true", help="the cascade alone")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     options = parser.parse_args(arguments)

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from arguments import positive
 
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.photo_frames import image_names
@@ -196,10 +197,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--methods", nargs="+", choices=METHODS[1:], default=METHODS[1:])
-    parser.add_argument("--num-photos", type=int, help="use the first ones only")
-    parser.add_argument("--num-pairs", type=int, default=1500)
+    parser.add_argument("--num-photos", type=positive, help="use the first ones only")
+    parser.add_argument("--num-pairs", type=positive, default=1500)
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=positive, default=3)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     options = parser.parse_args(arguments)
     methods = ("one", *options.methods)

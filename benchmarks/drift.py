@@ -18,6 +18,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import numpy as np
+from arguments import positive
 from numpy.typing import NDArray
 
 import featherglue as fg
@@ -54,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure all pairs and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("suite", type=Path, help="folder in the layout of HPatches")
-    parser.add_argument("--num-keypoints", type=int, default=1024, help="of the displacements")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--num-keypoints", type=positive, default=1024, help="of the displacements")
+    parser.add_argument("--threads", type=positive, default=1)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     common = {"max_keypoints": options.num_keypoints, "threads": options.threads}

@@ -32,7 +32,8 @@ import cv2
 import invariance
 import match_orders
 import numpy as np
-from match_orders import ordered_summary, positive
+from arguments import positive
+from match_orders import ordered_summary
 from xfeat import XFeat
 
 import featherglue as fg
@@ -285,8 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--models", nargs="+", default=["fast", "balanced"], help="names or folders of models"
     )
-    parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--max-keypoints-large", type=int, default=1024, help="for balanced")
+    parser.add_argument("--max-keypoints", type=positive, default=512)
+    parser.add_argument("--max-keypoints-large", type=positive, default=1024, help="for balanced")
     parser.add_argument("--num-photos", type=positive, default=32, help="for the invariance table")
     parser.add_argument("--num-pairs", type=positive, help="maximum number of pairs of a suite")
     parser.add_argument(
@@ -295,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=5,
         help="orders of the matches, whose AUC is averaged",
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--only", nargs="*", help="keys of suites; all by default")
     parser.add_argument("-o", "--output", type=Path, default=Path("results"))
     parser.add_argument("--json", type=Path, help="write all figures to this file")

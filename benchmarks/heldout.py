@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from arguments import positive
 
 import featherglue as fg
 from featherglue.data.photographs import PhotoFolder
@@ -77,15 +78,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="fast")
     parser.add_argument("--features", default="superpoint")
     parser.add_argument("--matcher", default="superglue")
-    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--max-keypoints", type=positive, default=512)
     parser.add_argument("--keypoint-threshold", type=float)
     parser.add_argument("--nms-radius", type=int)
     parser.add_argument("--match-threshold", type=float)
     parser.add_argument("--consensus", type=float)
     parser.add_argument("--no-consensus", action="store_true", help="disable the filter")
     parser.add_argument("--no-refine", action="store_true")
-    parser.add_argument("--num-scenes", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--num-scenes", type=positive, default=100)
+    parser.add_argument("--threads", type=positive, default=2)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     _, kept = PhotoFolder(options.photos).split(ValidationConfig().fraction)

@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from arguments import positive
 
 import featherglue as fg
 from featherglue.io.image import list_images, read_gray
@@ -125,9 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--num-photos", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--max-keypoints", type=positive, default=512)
+    parser.add_argument("--num-photos", type=positive, default=32)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)

@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from arguments import positive
 
 import featherglue as fg
 from featherglue.io.image import read_gray
@@ -66,8 +67,8 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="+", default=[2, 12, 24, 50])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["default", "tile"])
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--max-keypoints", type=int, default=4096, help="of tiled images")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--max-keypoints", type=positive, default=4096, help="of tiled images")
+    parser.add_argument("--repetitions", type=positive, default=3)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

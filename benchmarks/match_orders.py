@@ -6,7 +6,6 @@ docs/experiments/accuracy-variance.md. Precision and recall have no order.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -20,13 +19,6 @@ from featherglue.evaluation.suites import PairResult
 from featherglue.matching.fusion import select
 
 Pair = TypeVar("Pair")
-
-
-def positive(text: str) -> int:
-    """A number of at least 1, for an option of the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return int(text)
 
 
 def ordered_summary(

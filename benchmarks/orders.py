@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from match_orders import positive
+from arguments import positive
 from numpy.typing import NDArray
 
 import featherglue as fg
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("val", type=Path, help="folder of the val suite")
     parser.add_argument("--models", nargs="+", default=["fast", "balanced"])
     parser.add_argument("--num-orders", type=positive, default=20, help="number of random orders")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     options = parser.parse_args(arguments)
     suite = HomographySuite(
         folder=options.val, pair_file=options.val / "homographies.txt", size=SIZE

@@ -26,6 +26,7 @@ from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
+from arguments import positive
 from tables import render
 from xfeat import XFeat
 
@@ -188,9 +189,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--real", type=Path, required=True, help="folder of the real pairs")
     parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
     parser.add_argument("--dense", type=Path, help="folder of a larger model")
-    parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--num-repetitions", type=int, default=30)
+    parser.add_argument("--max-keypoints", type=positive, default=512)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--num-repetitions", type=positive, default=30)
     parser.add_argument(
         "--suites",
         nargs="+",

@@ -37,6 +37,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import numpy as np
+from arguments import positive
 from xfeat import XFeat
 
 import featherglue as fg
@@ -195,9 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="fast", help="model of the contender `fast`")
     parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
     parser.add_argument("--dense", type=Path, help="folder of a model to run in PyTorch")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument(
-        "--num-rounds", type=int, default=3, help="number of passes over the frames"
+        "--num-rounds", type=positive, default=3, help="number of passes over the frames"
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)

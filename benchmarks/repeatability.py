@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import positive
 from numpy.typing import NDArray
 from xfeat import XFeat
 
@@ -52,10 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("val", type=Path, help="folder of the val suite")
     parser.add_argument("--model", default="fast")
     parser.add_argument("--xfeat", type=Path, help="ONNX file of XFeat")
-    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--max-keypoints", type=positive, default=512)
     parser.add_argument("--spacing", type=float, default=4, help="minimum distance, px")
-    parser.add_argument("--num-pairs", type=int, help="maximum number of pairs; all by default")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--num-pairs", type=positive, help="maximum number of pairs; all by default"
+    )
+    parser.add_argument("--threads", type=positive, default=2)
     options = parser.parse_args(arguments)
     count = options.max_keypoints
     detected = OVERSAMPLING * count

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+from arguments import positive
 
 import featherglue as fg
 from featherglue.collection.candidate_votes import Ranking, rank_candidates
@@ -164,8 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the results")
     parser.add_argument("--model", default="fast")
     parser.add_argument("--vocabulary", type=Path, help="default: that of the model")
-    parser.add_argument("--num-keypoints", type=int, default=2048)
-    parser.add_argument("--num-neighbors", type=int, nargs="+", default=[20])
+    parser.add_argument("--num-keypoints", type=positive, default=2048)
+    parser.add_argument("--num-neighbors", type=positive, nargs="+", default=[20])
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import numpy as np
+from arguments import positive
 
 import featherglue as fg
 from featherglue.evaluation import PoseSuite
@@ -52,8 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of the suites")
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--num-pairs", type=int, default=60, help="maximum number of each kind")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument(
+        "--num-pairs", type=positive, default=60, help="maximum number of each kind"
+    )
     options = parser.parse_args(arguments)
     cv2.setNumThreads(options.threads)
     common = {"max_keypoints": 512, "threads": options.threads}

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+from arguments import positive
 
 import featherglue as fg
 from featherglue.collection.colmap import quiet
@@ -267,8 +268,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("scenes", nargs="+", type=Path, help="folders of photographs")
     parser.add_argument("--methods", nargs="+", default=["sift", "fast", "fast-raw", "balanced"])
-    parser.add_argument("--max-size", type=int, default=1024)
-    parser.add_argument("--num-keypoints", type=int, default=2048)
+    parser.add_argument("--max-size", type=positive, default=1024)
+    parser.add_argument("--num-keypoints", type=positive, default=2048)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     options = parser.parse_args(arguments)
     results: dict[str, dict[str, dict[str, Any]]] = {}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from arguments import positive
 
 import featherglue as fg
 from featherglue.io.files import write_json
@@ -127,14 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="folder of frames, repeated as often as needed")
-    parser.add_argument("--num-frames", type=int, default=10_000, help=f"more than {WARM_UP}")
+    parser.add_argument("--num-frames", type=positive, default=10_000, help=f"more than {WARM_UP}")
     parser.add_argument(
-        "--every", type=int, default=1000, help="frames between two samples of memory"
+        "--every", type=positive, default=1000, help="frames between two samples of memory"
     )
     parser.add_argument("--model", default="fast")
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--max-keypoints", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--max-keypoints", type=positive, default=512)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--max-growth", type=float, default=20.0, help="MB since the warm-up")
     parser.add_argument("--max-memory", type=float, default=400.0, help="MB")
     parser.add_argument("--json", type=Path, help="file for the results")

@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arguments import positive
+
 # name: width, height and number of keypoints
 SETTINGS = {
     "640×480, 512 keypoints": (640, 480, 512),
@@ -87,8 +89,8 @@ def main() -> None:
     )
     parser.add_argument("frames", type=Path, metavar="FRAMES", help="folder of photographs")
     parser.add_argument("other", type=Path, metavar="OTHER_CHECKOUT", help="another checkout")
-    parser.add_argument("--repetitions", type=int, default=200, help="number of frames")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the networks")
+    parser.add_argument("--repetitions", type=positive, default=200, help="number of frames")
+    parser.add_argument("--threads", type=positive, default=2, help="threads of the networks")
     options = parser.parse_args()
     here = Path(__file__).resolve().parents[1]
     print("| | ms, this | other | ratio | CPU ms, this | other | ratio |")

@@ -17,7 +17,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from match_orders import ordered_summary, positive
+from arguments import positive
+from match_orders import ordered_summary
 
 import featherglue as fg
 from featherglue.data.appearance import Change, augment_appearance
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("scenes", type=Path, help="folder of multi-view scenes for training")
     parser.add_argument("--model", default="fast")
     parser.add_argument("--search", default="auto")
-    parser.add_argument("--max-keypoints", type=int, default=512)
+    parser.add_argument("--max-keypoints", type=positive, default=512)
     parser.add_argument("--num-pairs", type=positive, default=100, help="of each kind")
     parser.add_argument(
         "--num-orders",

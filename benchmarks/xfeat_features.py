@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from arguments import positive
 from xfeat import XFeat
 
 from featherglue.io.image import list_images
@@ -23,8 +24,8 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("xfeat", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--max-keypoints", type=int, default=1024)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--max-keypoints", type=positive, default=1024)
+    parser.add_argument("--threads", type=positive)
     options = parser.parse_args()
     xfeat = XFeat(options.xfeat, options.max_keypoints, options.threads)
     with h5py.File(options.output, "w") as file:

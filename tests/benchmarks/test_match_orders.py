@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -72,10 +71,3 @@ def test_means_of_nested_summaries(script: ModuleType) -> None:
     ]
     expected = {"pairs": 3, "auc": {"5": 15.0}, "precision": 85.0, "name": "x"}
     assert script.mean_summary(summaries) == expected
-
-
-def test_numbers_of_at_least_one(script: ModuleType) -> None:
-    assert script.positive("2") == 2
-    for text in ("0", "-1", "x"):
-        with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
-            script.positive(text)
