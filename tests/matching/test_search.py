@@ -248,6 +248,23 @@ def test_the_network_does_not_run_again_at_a_working_size(
     np.testing.assert_allclose(back, features.keypoints, atol=0.01)
 
 
+def test_a_weak_pair_gets_keypoints_of_low_scores(photograph: np.ndarray) -> None:
+    """`high_keypoint_threshold` limits the keypoints of an easy pair, as with `balanced`."""
+    session = load(
+        "fast",
+        threads=1,
+        max_keypoints=400,
+        keypoint_threshold=0.001,
+        high_keypoint_threshold=1.0,
+        high_threshold_after=100,
+    )
+    assert session._search is not None
+    assert len(session.extract(photograph)) == 100
+    assert 400 < len(session._search.pipeline.extract_dense(photograph)) <= 800
+    stored = session.with_stored_features()._search
+    assert stored is not None and not stored.pipeline.is_dense
+
+
 def overlaid(image: np.ndarray) -> np.ndarray:
     """An image with a pattern in its lower 96 rows, as of a display on the lens."""
     pattern = np.random.default_rng(3).uniform(0, 255, (12, 60)).astype(np.uint8)

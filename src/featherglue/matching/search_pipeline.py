@@ -54,11 +54,13 @@ class SessionPipeline:
 
     Args:
         session: extracts and matches.
-        density: maximum number of keypoints of an image of a weak pair, per one of the session.
+        density: maximum number of keypoints of an image of a weak pair, per one of the session;
+            1 disables `extract_dense`.
 
     Attributes:
         max_keypoints: maximum number of keypoints of an image; negative if there is none.
         max_dense: the same for an image of a weak pair, while it is searched.
+        is_dense: whether `extract_dense` finds more keypoints than `extract`.
     """
 
     def __init__(self, session: PlainSession, density: int = _DENSITY) -> None:
@@ -67,9 +69,14 @@ class SessionPipeline:
         self.max_keypoints = session.processing.max_keypoints
         self._full = plain.with_settings(resize=-1, guided_matching=False)
         self.max_dense = max(self.max_keypoints, min(density * self.max_keypoints, _MAX_DENSE))
+        processing = session.processing
+        is_limited = processing.high_keypoint_threshold > processing.keypoint_threshold
+        self.is_dense = density > 1 and (is_limited or self.max_dense > self.max_keypoints)
         self._dense = self._full
         if self.is_dense:
-            self._dense = self._full.with_settings(max_keypoints=self.max_dense)
+            self._dense = self._full.with_settings(
+                max_keypoints=self.max_dense, high_keypoint_threshold=0.0
+            )
         self._all = self._full.with_settings(max_keypoints=-1)
         self._coarse = self._full.with_settings(max_keypoints=SMALL_KEYPOINTS, refine=False)
         self._scratch = Scratch()
@@ -90,11 +97,6 @@ class SessionPipeline:
         """Features of an image at its own size."""
         return self._full.extract(image)
 
-    @property
-    def is_dense(self) -> bool:
-        """Whether `extract_dense` finds more keypoints than `extract`."""
-        return self.max_dense > self.max_keypoints
-
     def keep(self, raw: Any) -> None:
         """Keep the output of the network for the last images, from which `extract_dense` decodes.
 
@@ -111,6 +113,8 @@ class SessionPipeline:
 
     def extract_dense(self, image: Gray, original: Gray | None = None) -> Features:
         """Features of an image at its own size, for a weak pair: up to twice as many.
+
+        All of them need the score of `keypoint_threshold` only, not `high_keypoint_threshold`.
 
         Args:
             image: (H, W) uint8.
