@@ -422,6 +422,14 @@ def test_missing_models(tmp_path: Path) -> None:
         load("fast", {"resize": 640})  # type: ignore[arg-type]
 
 
+def test_images_in_place_of_features(photographs: dict[str, np.ndarray]) -> None:
+    session = load("fast", threads=1)
+    features = session.extract(photographs["camera"])
+    for image, name in ((photographs["camera"], "ndarray"), ("a.jpg", "str")):
+        with pytest.raises(UsageError, match=rf"not {name}: .* as session\(image0, image1\)"):
+            session.match(features, image)  # type: ignore[arg-type]
+
+
 def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path: Path) -> None:
     whole = models["one-head"]
     dataclasses.replace(whole, matcher=None).save(tmp_path / "extractor")

@@ -309,7 +309,7 @@ class Session:
             watch: adds up the time by stage; the result has its times.
 
         Raises:
-            UsageError: descriptors of different widths.
+            UsageError: descriptors of different widths, or images in place of features.
         """
         watch = watch or Stopwatch()
         result = match_features(

@@ -34,8 +34,14 @@ def match_features(
         scratch: buffers.
 
     Raises:
-        UsageError: descriptors of different widths.
+        UsageError: descriptors of different widths, or images in place of features.
     """
+    for given in (features0, features1):
+        if not isinstance(given, Features):
+            raise UsageError(
+                f"match takes the Features of two images, not {type(given).__name__}: for images, "
+                "call the session itself, as session(image0, image1)"
+            )
     width0, width1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
     if width0 != width1:
         raise UsageError(f"descriptors differ in width: {width0} and {width1}")
