@@ -17,7 +17,7 @@ from featherglue.video.held_search import HeldSearch
 @pytest.fixture(scope="module")
 def session() -> Session:
     # With this threshold it matches an image that is upside down only with a search.
-    return load("balanced", threads=1, max_keypoints=256, search="auto", match_threshold=0.7)
+    return load("balanced", threads=1, max_keypoints=256, search="auto", match_threshold=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,8 @@ def test_searches_in_vain_pause(
         return match(self, features0, features1)
 
     monkeypatch.setattr(Session, "match", counted)
-    held, features = HeldSearch(session), session.extract(image)
+    strict = session.with_settings(match_threshold=0.9)
+    held, features = HeldSearch(strict), session.extract(image)
     noise = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8)
     stranger = session.extract(cv2.GaussianBlur(noise, (0, 0), 2))
     searched = []
