@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hard
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.data.appearance import Change

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import cv2
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.artifact.registry import find_model

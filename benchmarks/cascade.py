@@ -23,7 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import pycolmap
-from arguments import positive
+from option_types import positive
 
 from featherglue.collection.extraction import SessionSource
 from featherglue.collection.feature_reader import FeatureReader

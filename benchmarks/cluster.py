@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from arguments import positive
+from option_types import positive
 
 from featherglue.collection.extraction import SessionSource, extract_features
 from featherglue.collection.photo_frames import image_names

@@ -18,8 +18,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import numpy as np
-from arguments import positive
 from numpy.typing import NDArray
+from option_types import positive
 
 import featherglue as fg
 from featherglue.errors import EstimationError

@@ -32,8 +32,8 @@ import cv2
 import invariance
 import match_orders
 import numpy as np
-from arguments import positive
 from match_orders import ordered_summary
+from option_types import positive
 from xfeat import XFeat
 
 import featherglue as fg

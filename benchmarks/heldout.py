@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.data.photographs import PhotoFolder

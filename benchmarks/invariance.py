@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.io.image import list_images, read_gray
@@ -96,8 +96,8 @@ def measure(
     return {
         change: {
             name: {
-                "true": statistics.mean(row[0] for row in rows),
-                "matches": statistics.mean(row[1] for row in rows),
+                "true": statistics.fmean(row[0] for row in rows),
+                "matches": statistics.fmean(row[1] for row in rows),
                 "ms": statistics.median(row[2] for row in rows),
             }
             for name, rows in methods.items()

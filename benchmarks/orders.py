@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from arguments import positive
 from numpy.typing import NDArray
+from option_types import positive
 
 import featherglue as fg
 from featherglue.errors import EstimationError

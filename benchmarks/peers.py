@@ -26,7 +26,7 @@ from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
-from arguments import positive
+from option_types import positive
 from tables import render
 from xfeat import XFeat
 

@@ -37,7 +37,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import numpy as np
-from arguments import positive
+from option_types import positive
 from xfeat import XFeat
 
 import featherglue as fg

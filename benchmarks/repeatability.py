@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arguments import positive
 from numpy.typing import NDArray
+from option_types import positive
 from xfeat import XFeat
 
 import featherglue as fg

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.collection.candidate_votes import Ranking, rank_candidates

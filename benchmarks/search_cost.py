@@ -19,7 +19,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when NumPy is imported
 
 import cv2
 import numpy as np
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.evaluation import PoseSuite

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.collection.colmap import quiet

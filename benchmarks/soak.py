@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from arguments import positive
+from option_types import positive
 
 import featherglue as fg
 from featherglue.io.files import write_json
@@ -140,8 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-memory", type=float, default=400.0, help="MB")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args(arguments)
-    if options.num_frames <= WARM_UP or options.every < 1:
-        parser.error(f"--num-frames must be more than {WARM_UP}, --every at least 1")
+    if options.num_frames <= WARM_UP:
+        parser.error(f"--num-frames must be more than {WARM_UP}")
     cv2.setNumThreads(options.threads)
     session = fg.load(
         options.model,

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from arguments import positive
+from option_types import positive
 
 # name: width, height and number of keypoints
 SETTINGS = {

@@ -17,8 +17,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from arguments import positive
 from match_orders import ordered_summary
+from option_types import positive
 
 import featherglue as fg
 from featherglue.data.appearance import Change, augment_appearance

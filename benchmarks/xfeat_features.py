@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from arguments import positive
+from option_types import positive
 from xfeat import XFeat
 
 from featherglue.io.image import list_images

@@ -6,7 +6,7 @@ import argparse
 
 
 def positive(text: str) -> int:
-    """A number of at least 1, for an option of the command line."""
+    """An integer of at least 1, for an option of the command line."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, not {text}")
     return int(text)
