@@ -425,9 +425,13 @@ def test_missing_models(tmp_path: Path) -> None:
 def test_images_in_place_of_features(photographs: dict[str, np.ndarray]) -> None:
     session = load("fast", threads=1)
     features = session.extract(photographs["camera"])
-    for image, name in ((photographs["camera"], "ndarray"), ("a.jpg", "str")):
-        with pytest.raises(UsageError, match=rf"not {name}: .* as session\(image0, image1\)"):
-            session.match(features, image)  # type: ignore[arg-type]
+    for given, message in (
+        ((features, photographs["camera"]), "features1 must be Features, not ndarray"),
+        (("a.jpg", features), "features0 must be Features, not str: extract the image first"),
+        (("a.jpg", "b.jpg"), "features0 .* call the session itself with both images"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            session.match(*given)  # type: ignore[arg-type]
 
 
 def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path: Path) -> None:

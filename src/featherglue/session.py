@@ -200,10 +200,10 @@ class Session:
         )
 
     def with_stored_features(self) -> Session:
-        """A session for stored features: a search has no more keypoints than `max_keypoints`."""
+        """A session for stored features: a search has no more keypoints than the session."""
         session = self.with_search(self.search)
         if session._search is not None:
-            session._search = Search(SessionPipeline(session, density=1))
+            session._search = Search(SessionPipeline(session, is_dense=False))
         return session
 
     def with_threads(self, threads: int | None) -> Session:

@@ -250,19 +250,34 @@ def test_the_network_does_not_run_again_at_a_working_size(
 
 def test_a_weak_pair_gets_keypoints_of_low_scores(photograph: np.ndarray) -> None:
     """`high_keypoint_threshold` limits the keypoints of an easy pair, as with `balanced`."""
-    session = load(
-        "fast",
-        threads=1,
-        max_keypoints=400,
-        keypoint_threshold=0.001,
-        high_keypoint_threshold=1.0,
-        high_threshold_after=100,
-    )
+    limits = {"high_keypoint_threshold": 1.0, "high_threshold_after": 100}
+    few = load("fast", threads=1, max_keypoints=400, keypoint_threshold=0.001, **limits)
+    assert few._search is not None
+    assert len(few.extract(photograph)) == 100
+    dense = few._search.pipeline.extract_dense(photograph)
+    assert 400 < len(dense) <= 800
+    assert dense.scores.min() > 0.001
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 2048),  # twice the 1024 of the model
+        ({"max_keypoints": 2048}, 2048),  # no more of them, but those of low scores
+        ({"max_keypoints": 2048, "keypoint_threshold": 0.001}, None),  # replaces both limits
+        ({"max_keypoints": 4096}, None),
+        ({"max_keypoints": -1}, None),
+    ],
+)
+def test_when_a_weak_pair_gets_more_keypoints(settings: Any, expected: int | None) -> None:
+    session = load("balanced", threads=1, **settings)
     assert session._search is not None
-    assert len(session.extract(photograph)) == 100
-    assert 400 < len(session._search.pipeline.extract_dense(photograph)) <= 800
+    pipeline = session._search.pipeline
+    assert pipeline.is_dense == (expected is not None)
+    assert pipeline.max_dense == (expected or session.processing.max_keypoints)
     stored = session.with_stored_features()._search
     assert stored is not None and not stored.pipeline.is_dense
+    assert stored.pipeline.max_dense == session.processing.max_keypoints
 
 
 def overlaid(image: np.ndarray) -> np.ndarray:

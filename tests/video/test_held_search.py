@@ -63,6 +63,23 @@ def test_following_frames_are_matched_without_a_search(
     assert upright.search is None
 
 
+def test_a_view_holds_although_a_search_has_more_keypoints(
+    photographs: dict[str, np.ndarray],
+) -> None:
+    session = load("balanced", threads=1)
+    image = cv2.resize(photographs["coffee"], (640, 480), interpolation=cv2.INTER_AREA)
+    center = np.array([319.5, 239.5])
+    H = np.eye(3)
+    H[:2, :2] *= -0.8
+    H[:2, 2] = center - H[:2, :2] @ center
+    held, features = HeldSearch(session), session.extract(image)
+    frame = session.extract(cv2.warpPerspective(image, H, (640, 480)))
+    first, second = held.match(features, frame), held.match(features, frame)
+    assert len(first.matches) > len(frame)
+    assert "search" in first.milliseconds and "search" not in second.milliseconds
+    assert num_true(second, H) > 100
+
+
 def test_tracks_cannot_follow_a_search(session: Session) -> None:
     with pytest.raises(UsageError, match="`search` finds keypoints of its own"):
         FrameMatcher(session, tracking=True, search="auto")
@@ -97,6 +114,7 @@ def test_searches_in_vain_pause(
         return match(self, features0, features1)
 
     monkeypatch.setattr(Session, "match", counted)
+    # A plain match must have fewer than 15 matches, which end the pause.
     strict = session.with_settings(match_threshold=0.9)
     held, features = HeldSearch(strict), session.extract(image)
     noise = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8)

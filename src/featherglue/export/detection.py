@@ -116,7 +116,7 @@ def top_candidates(
     padded = g.op("Concat", scores.candidates, g.constant("no_scores", np.zeros(count)), axis=0)
     values, index = g.split("TopK", padded, g.integers(count), outputs=2, axis=0)
     above = g.op("Greater", values, g.number(processing.keypoint_threshold))
-    if processing.high_keypoint_threshold > processing.keypoint_threshold:
+    if processing.has_high_threshold:
         early = np.arange(count) < processing.high_threshold_after
         high = g.op("Greater", values, g.number(processing.high_keypoint_threshold))
         above = g.op("And", above, g.op("Or", high, g.constant("early", early)))

@@ -36,11 +36,11 @@ def match_features(
     Raises:
         UsageError: descriptors of different widths, or images in place of features.
     """
-    for given in (features0, features1):
+    for name, given in (("features0", features0), ("features1", features1)):
         if not isinstance(given, Features):
             raise UsageError(
-                f"match takes the Features of two images, not {type(given).__name__}: for images, "
-                "call the session itself, as session(image0, image1)"
+                f"{name} must be Features, not {type(given).__name__}: extract the image first, or "
+                "call the session itself with both images"
             )
     width0, width1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
     if width0 != width1:

@@ -18,8 +18,8 @@ from featherglue.options import ProcessingConfig
 from featherglue.types import Features, MatchResult
 
 SMALL_KEYPOINTS = 200  # of each small version
-_DENSITY = 2  # maximum number of keypoints of an image of a weak pair, per one of the plain match
-_MAX_DENSE = 2048  # of these keypoints, unless the plain match has more
+_DENSITY = 2  # maximum number of keypoints of an image of a weak pair, relative to `max_keypoints`
+_MAX_DENSE = 2048  # of these keypoints, unless `max_keypoints` is more
 _MAX_KEPT = 2  # images whose network output is kept, about 8 bytes per pixel each
 
 
@@ -54,8 +54,7 @@ class SessionPipeline:
 
     Args:
         session: extracts and matches.
-        density: maximum number of keypoints of an image of a weak pair, per one of the session;
-            1 disables `extract_dense`.
+        is_dense: whether an image of a weak pair may get more keypoints than the session extracts.
 
     Attributes:
         max_keypoints: maximum number of keypoints of an image; negative if there is none.
@@ -63,17 +62,18 @@ class SessionPipeline:
         is_dense: whether `extract_dense` finds more keypoints than `extract`.
     """
 
-    def __init__(self, session: PlainSession, density: int = _DENSITY) -> None:
+    def __init__(self, session: PlainSession, is_dense: bool = True) -> None:
         plain = session.with_search("off")
         self._processing = session.processing
-        self.max_keypoints = session.processing.max_keypoints
+        self.max_keypoints = self.max_dense = session.processing.max_keypoints
         self._full = plain.with_settings(resize=-1, guided_matching=False)
-        self.max_dense = max(self.max_keypoints, min(density * self.max_keypoints, _MAX_DENSE))
-        processing = session.processing
-        is_limited = processing.high_keypoint_threshold > processing.keypoint_threshold
-        self.is_dense = density > 1 and (is_limited or self.max_dense > self.max_keypoints)
+        limit, is_limited = self.max_keypoints, session.processing.has_high_threshold
+        self.is_dense = is_dense and (
+            0 < limit < _MAX_DENSE or (is_limited and limit == _MAX_DENSE)
+        )
         self._dense = self._full
         if self.is_dense:
+            self.max_dense = min(_DENSITY * limit, _MAX_DENSE)
             self._dense = self._full.with_settings(
                 max_keypoints=self.max_dense, high_keypoint_threshold=0.0
             )
@@ -112,9 +112,9 @@ class SessionPipeline:
                 self._kept.popitem(last=False)
 
     def extract_dense(self, image: Gray, original: Gray | None = None) -> Features:
-        """Features of an image at its own size, for a weak pair: up to twice as many.
+        """Features of an image at its own size, for a weak pair: up to `max_dense`.
 
-        All of them need the score of `keypoint_threshold` only, not `high_keypoint_threshold`.
+        The limit `high_keypoint_threshold` does not apply, unless `is_dense` is false.
 
         Args:
             image: (H, W) uint8.

@@ -88,7 +88,8 @@ class ProcessingConfig:
     high_keypoint_threshold: float = _superpoint(
         0.0,
         "number",
-        "Minimum score of the keypoints after the first high_threshold_after.",
+        "Minimum score of the keypoints after the first high_threshold_after. It does not apply "
+        "while a weak pair is searched.",
         minimum=0,
         maximum=1,
     )
@@ -154,6 +155,11 @@ class ProcessingConfig:
             object.__setattr__(self, field.name, value)
         if self.spread and not self.tile:
             raise ConfigError("`spread` has no effect without `tile=True`: remove it")
+
+    @property
+    def has_high_threshold(self) -> bool:
+        """Whether keypoints after the first `high_threshold_after` need a higher score."""
+        return self.high_keypoint_threshold > self.keypoint_threshold
 
     def num_kept(self, scores: NDArray[np.float32]) -> int:
         """Number of keypoints to keep, given their scores (N,) in descending order."""

@@ -24,7 +24,15 @@ _MAX_PAUSE = 16  # frames that are not searched after a search without a result
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """Features of a warped image, and the image that they stand for."""
+    """Features of a warped image, and the image that they stand for.
+
+    Attributes:
+        original: features of the image.
+        view: the warped image.
+        features: its features.
+        num_matches: number of matches that the search found, at most as many as a match of these
+            features can have. A search may use more keypoints.
+    """
 
     original: Features
     view: View
@@ -55,7 +63,7 @@ class HeldSearch:
             if len(result.matches) >= _MIN_RATIO * self._held.num_matches:
                 return result
         result = self._search(image, frame)
-        self._held = None if result.search is None else self._hold(image, result)
+        self._held = None if result.search is None else self._hold(image, frame, result)
         return result
 
     def _search(self, image: Features, frame: Features) -> MatchResult:
@@ -83,9 +91,9 @@ class HeldSearch:
             search=SearchInfo(rotation=rotation, scale=scale, warps=1),
         )
 
-    def _hold(self, image: Features, result: MatchResult) -> _Held | None:
+    def _hold(self, image: Features, frame: Features, result: MatchResult) -> _Held | None:
         """Warp the image onto the frame by the homography of their matches."""
-        matches, frame = result.matches, result.features1
+        matches = result.matches
         if image.image is None or len(matches) < _MIN_INLIERS:
             return None
         found = quick_homography(matches.points0, matches.points1, _TOLERANCE)
@@ -93,4 +101,4 @@ class HeldSearch:
             return None
         view = View.warped(image.image, found[0], frame.image_size[::-1])
         features = view.extract(self._plain.extract, _MARGIN, image.mask)
-        return _Held(image, view, features, len(matches))
+        return _Held(image, view, features, min(len(matches), len(features), len(frame)))
