@@ -175,7 +175,7 @@ def true_matches(pipeline: Pipeline, paths: Sequence[Path], count: int) -> dict[
         if H is not None:
             result = matched(pipeline, image0, image1)
             found.setdefault(change, []).append(invariance.num_true(result, H))
-    return {change: statistics.mean(values) for change, values in found.items()}
+    return {change: statistics.fmean(values) for change, values in found.items()}
 
 
 def unrelated(pipeline: Pipeline, paths: Sequence[Path], count: int) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def unrelated(pipeline: Pipeline, paths: Sequence[Path], count: int) -> dict[str
         with contextlib.suppress(EstimationError):
             verified += result.fundamental().num_inliers >= CHANCE
     return {
-        "mean_matches": statistics.mean(numbers),
+        "mean_matches": statistics.fmean(numbers),
         "most_matches": max(numbers),
         "verified": verified,
         "pairs": len(numbers),
