@@ -265,8 +265,9 @@ def test_a_weak_pair_gets_keypoints_of_low_scores(photograph: np.ndarray) -> Non
         ({}, 2048),  # twice the 1024 of the model
         ({"max_keypoints": 2048}, 2048),  # no more of them, but those of low scores
         ({"max_keypoints": 2048, "keypoint_threshold": 0.001}, None),  # replaces both limits
-        ({"max_keypoints": 4096}, None),
-        ({"max_keypoints": -1}, None),
+        ({"max_keypoints": 4096}, 4096),
+        ({"max_keypoints": -1}, -1),
+        ({"max_keypoints": -1, "keypoint_threshold": 0.001}, None),
     ],
 )
 def test_when_a_weak_pair_gets_more_keypoints(settings: Any, expected: int | None) -> None:
@@ -490,3 +491,32 @@ def test_scales() -> None:
     assert local_scale(np.diag([2.0, 2.0, 1.0]), np.zeros(2)) == pytest.approx(2)
     result = load("fast", threads=1)(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8))
     assert relative_view(result.matches) == (0.0, 1.0)
+
+
+def test_a_higher_maximum_finds_no_fewer_matches(photograph: np.ndarray) -> None:
+    turned, _ = rotated(photograph, 135)
+    counts = []
+    for limit in (1024, 4096, -1):
+        session = load("balanced", threads=1, max_keypoints=limit)
+        counts.append(len(session(photograph, turned).matches))
+    assert counts == sorted(counts)
+
+
+def test_an_image_without_keypoints_is_not_searched(
+    searching: Session, photograph: np.ndarray
+) -> None:
+    result = searching(photograph, np.full(photograph.shape, 90, np.uint8))
+    assert len(result.features1) == 0
+    assert "search" not in result.milliseconds
+
+
+def test_matches_of_other_planes_are_a_result_of_the_search(photograph: np.ndarray) -> None:
+    """The right half moves as another plane; its matches have keypoints of their own."""
+    H = np.array([[1.25, 0.1, -60], [0, 1.2, -30], [0, 0, 1]])
+    height, width = photograph.shape
+    second = cv2.warpPerspective(photograph, H, (width, height))
+    second[:, : width // 2] = photograph[:, : width // 2]
+    session = load("fast", threads=1, search="always")
+    result = session(photograph, second)
+    assert not np.array_equal(result.features0.keypoints, session.extract(photograph).keypoints)
+    assert result.search is not None and result.search.warps == 1

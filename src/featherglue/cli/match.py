@@ -33,6 +33,7 @@ from featherglue.drawing import draw_matches
 from featherglue.errors import EstimationError, UsageError, counted
 from featherglue.io.files import write_image
 from featherglue.io.pairs import Pair
+from featherglue.matching.stopwatch import Stopwatch
 from featherglue.matching.working_size import working_size
 from featherglue.options import SessionOptions
 from featherglue.session import Session, load
@@ -208,7 +209,7 @@ def _match_two(
         return 0
     found = facts["search"]
     view = (
-        f"search      rotated by {found['rotation']:.0f}°, scaled by {found['scale']:.2f}\n"
+        f"search      rotated by {round(found['rotation'])}°, scaled by {found['scale']:.2f}\n"
         if found
         else ""
     )
@@ -244,11 +245,12 @@ def _masked(session: Session, image0: Path, image1: Path, masks: Path) -> MatchR
     paths = [mask_path(masks, image.name) for image in (image0, image1)]
     if not any(path.exists() for path in paths):
         raise UsageError(f"--masks: neither {paths[0]} nor {paths[1]} exists")
-    features = []
+    features, watch = [], Stopwatch()
     for image, path in zip((image0, image1), paths, strict=True):
-        gray, mask = read_masked(image, path)
-        features.append(session.extract(gray, mask=mask))
-    return session.match(features[0], features[1])
+        with watch.stage("read"):
+            gray, mask = read_masked(image, path)
+        features.append(session.extract(gray, watch, mask))
+    return session.match(features[0], features[1], watch)
 
 
 def summarize(result: MatchResult) -> dict[str, Any]:

@@ -95,6 +95,8 @@ class Search:
 
     def is_needed(self, result: MatchResult) -> bool:
         """Whether to search or to complete a plain match; see `improve`."""
+        if not len(result.features0) or not len(result.features1):
+            return False
         ratio = relative_strength(result)
         is_weak = ratio < self.config.weak_ratio
         return is_weak or self.pipeline.needs_completion(result) or self._is_turned(result, ratio)
@@ -170,8 +172,8 @@ class Search:
 
     def _may_be_dense(self, plain: MatchResult) -> bool:
         """Whether images may get more keypoints: without masks, and with the session's number."""
-        given = plain.features0, plain.features1
-        few = max(map(len, given)) <= self.pipeline.max_keypoints
+        given, limit = (plain.features0, plain.features1), self.pipeline.max_keypoints
+        few = limit < 0 or max(map(len, given)) <= limit
         return self.pipeline.is_dense and few and all(one.mask is None for one in given)
 
     def _match_dense(
@@ -230,7 +232,11 @@ class Search:
             rest = select(rest, ~inliers)
         if len(united.matches) == len(result.matches):
             return result
-        return verify(united, config.max_epipolar, config.min_verified, known.factors)
+        verified = verify(united, config.max_epipolar, config.min_verified, known.factors)
+        if verified.search is not None:
+            return verified
+        rotation, scale = relative_view(verified.matches)
+        return replace(verified, search=SearchInfo(rotation=rotation, scale=scale, warps=1))
 
     def _refine_by_warping(
         self, image0: Gray, image1: Gray, plain: Matches, best: _Found | None, known: _Extraction

@@ -68,12 +68,11 @@ class SessionPipeline:
         self.max_keypoints = self.max_dense = session.processing.max_keypoints
         self._full = plain.with_settings(resize=-1, guided_matching=False)
         limit, is_limited = self.max_keypoints, session.processing.has_high_threshold
-        self.is_dense = is_dense and (
-            0 < limit < _MAX_DENSE or (is_limited and limit == _MAX_DENSE)
-        )
+        self.is_dense = is_dense and (is_limited or 0 < limit < _MAX_DENSE)
         self._dense = self._full
         if self.is_dense:
-            self.max_dense = min(_DENSITY * limit, _MAX_DENSE)
+            if 0 < limit < _MAX_DENSE:
+                self.max_dense = min(_DENSITY * limit, _MAX_DENSE)
             self._dense = self._full.with_settings(
                 max_keypoints=self.max_dense, high_keypoint_threshold=0.0
             )

@@ -73,7 +73,7 @@ class ProcessingConfig:
     max_keypoints: int = _extraction(
         512,
         "integer",
-        "Maximum number of keypoints, strongest first; -1 keeps all.",
+        "Maximum number of keypoints, strongest first; -1 keeps all above the minimum scores.",
         minimum=-1,
         maximum=1_000_000,
     )
@@ -322,6 +322,8 @@ def with_overrides(processing: ProcessingConfig, values: Mapping[str, Any]) -> P
     """
     names = [field.name for field in dataclasses.fields(ProcessingConfig)]
     unknown = sorted(set(values) - set(names))
+    if unknown and unknown[0] == "search":
+        raise ConfigError("'search' is no setting here: use session.with_search")
     if unknown and unknown[0] in _SETTINGS:
         raise ConfigError(f"{unknown[0]!r} is fixed when a session is loaded: pass it to load")
     if unknown:
