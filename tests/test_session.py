@@ -432,6 +432,8 @@ def test_images_in_place_of_features(photographs: dict[str, np.ndarray]) -> None
     ):
         with pytest.raises(UsageError, match=message):
             session.match(*given)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"must be a path or an array .*, not Features"):
+        session(features, features)  # type: ignore[arg-type]
 
 
 def test_models_without_extractor_or_matcher(models: dict[str, Model], tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def load_gray(image: Image) -> Gray:
         return read_gray(image)
     if is_pillow(image):
         image = from_pillow(image)
-    elif image is None or np.isscalar(image):
+    elif image is None or np.isscalar(image) or hasattr(image, "keypoints"):
         raise ImageError(f"image must be a path or an array (H, W[, 3]), not {image!r}")
     return to_gray(image)
 

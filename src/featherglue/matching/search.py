@@ -94,7 +94,7 @@ class Search:
         self.hypotheses = HypothesisRanking(pipeline, self.config)
 
     def is_needed(self, result: MatchResult) -> bool:
-        """Whether to search or to complete a plain match; see `improve`."""
+        """Whether to search or to complete a plain match; see `improve`. Not without keypoints."""
         if not len(result.features0) or not len(result.features1):
             return False
         ratio = relative_strength(result)

@@ -59,7 +59,7 @@ class SessionPipeline:
     Attributes:
         max_keypoints: maximum number of keypoints of an image; negative if there is none.
         max_dense: the same for an image of a weak pair, while it is searched.
-        is_dense: whether `extract_dense` finds more keypoints than `extract`.
+        is_dense: whether `extract_dense` may find more keypoints than `extract`.
     """
 
     def __init__(self, session: PlainSession, is_dense: bool = True) -> None:
